@@ -1,0 +1,31 @@
+# attune_add_component(NAME [TORCH] [LINK targets...]): the folder's *.cpp as the static library attune_NAME.
+# TORCH: its files include torch/torch.h, and get it precompiled. What it links to is what it may include.
+function(attune_add_component name)
+  cmake_parse_arguments(arg "TORCH" "" "LINK" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
+  if(NOT sources)  # bootstrap only
+    add_library(attune_${name} INTERFACE)
+    target_link_libraries(attune_${name} INTERFACE attune_torch fmt::fmt ${arg_LINK})
+    return()
+  endif()
+  add_library(attune_${name} STATIC ${sources})
+  target_include_directories(attune_${name} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/framework/include> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/framework>)
+  target_link_libraries(attune_${name} PUBLIC attune_torch fmt::fmt ${arg_LINK})
+  if(arg_TORCH)
+    attune_precompiled_torch(attune_${name})
+  endif()
+  set_property(GLOBAL APPEND PROPERTY ATTUNE_COMPONENTS attune_${name})
+endfunction()
+
+# One precompiled torch/torch.h, made once, used by every target that asks.
+function(attune_precompiled_torch target)
+  if(NOT TARGET attune_pch)
+    file(WRITE ${CMAKE_BINARY_DIR}/pch/pch.cpp.in "")
+    configure_file(${CMAKE_BINARY_DIR}/pch/pch.cpp.in ${CMAKE_BINARY_DIR}/pch/pch.cpp COPYONLY)
+    add_library(attune_pch STATIC ${CMAKE_BINARY_DIR}/pch/pch.cpp)
+    target_link_libraries(attune_pch PUBLIC attune_torch fmt::fmt)
+    target_precompile_headers(attune_pch PUBLIC <torch/torch.h> <fmt/core.h>)
+  endif()
+  target_precompile_headers(${target} REUSE_FROM attune_pch)
+endfunction()

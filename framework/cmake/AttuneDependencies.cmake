@@ -1,0 +1,22 @@
+# What Attune is built on. LibTorch: the wheel in .venv when it is there, any other through CMAKE_PREFIX_PATH.
+file(GLOB attune_venv_torch ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+if(attune_venv_torch)
+  list(APPEND CMAKE_PREFIX_PATH ${attune_venv_torch})
+endif()
+include(${CMAKE_CURRENT_LIST_DIR}/AttuneImports.cmake)
+
+find_package(nlohmann_json REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(Boost REQUIRED COMPONENTS filesystem program_options)
+find_package(tomlplusplus REQUIRED)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_package(ZLIB REQUIRED)
+
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(ICU REQUIRED IMPORTED_TARGET icu-uc icu-i18n)
+# Debian's Open MPI flavour of parallel HDF5; other systems call theirs plain hdf5.
+pkg_check_modules(HDF5 IMPORTED_TARGET hdf5-openmpi)
+if(NOT HDF5_FOUND)
+  pkg_check_modules(HDF5 REQUIRED IMPORTED_TARGET hdf5)
+endif()

@@ -1,0 +1,92 @@
+#include "core/files.hpp"
+
+#include <attune/error.hpp>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+namespace attune {
+namespace fs = std::filesystem;
+namespace {
+
+/// A file descriptor that closes itself.
+struct Descriptor {
+  int fd;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+}  // namespace
+
+std::shared_ptr<MappedFile> MappedFile::open(const fs::path& path) {
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.fd < 0) fail("{}: cannot be opened ({})", path.string(), std::strerror(errno));
+  struct stat status{};
+  if (::fstat(file.fd, &status) != 0 || !S_ISREG(status.st_mode)) fail("{}: is not a file", path.string());
+  std::shared_ptr<MappedFile> mapped(new MappedFile);
+  mapped->path_ = path;
+  mapped->size_ = static_cast<std::size_t>(status.st_size);
+  if (mapped->size_ == 0) return mapped;
+  void* data = ::mmap(nullptr, mapped->size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.fd, 0);
+  if (data == MAP_FAILED) fail("{}: cannot be mapped into memory ({})", path.string(), std::strerror(errno));
+  mapped->data_ = static_cast<std::byte*>(data);
+  return mapped;
+}
+
+MappedFile::~MappedFile() {
+  if (data_) ::munmap(data_, size_);
+}
+
+std::string read_text(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file || fs::is_directory(path)) fail("{}: cannot be read ({})", path.string(), fs::exists(path) ? "is it a file you may read?" : "there is no such file");
+  std::ostringstream text;
+  text << file.rdbuf();
+  return std::move(text).str();
+}
+
+void sync_to_disk(const fs::path& path) {
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.fd < 0 || ::fsync(file.fd) != 0) throw Fault(fmt::format("{}: fsync failed ({})", path.string(), std::strerror(errno)));
+}
+
+void write_atomically(const fs::path& path, const std::function<void(const fs::path&)>& write) {
+  const auto folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  fs::create_directories(folder);
+  const auto temporary = folder / ("." + path.filename().string() + "." + std::to_string(::getpid()) + ".tmp");
+  try {
+    write(temporary);
+    sync_to_disk(temporary);
+    fs::rename(temporary, path);
+    sync_to_disk(folder);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
+    throw;
+  }
+}
+
+void write_text(const fs::path& path, std::string_view text) {
+  write_atomically(path, [&](const fs::path& temporary) {
+    std::ofstream file(temporary, std::ios::binary);
+    file.write(text.data(), static_cast<std::streamsize>(text.size()));
+    file.flush();
+    if (!file) fail("{}: cannot be written ({})", path.string(), std::strerror(errno));
+  });
+}
+
+std::string human_bytes(double bytes) {
+  static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  int unit = 0;
+  while (bytes >= 1024 && unit < 4) bytes /= 1024, ++unit;
+  return fmt::format(unit == 0 ? "{:.0f} {}" : "{:.1f} {}", bytes, units[unit]);
+}
+
+}  // namespace attune

@@ -1,0 +1,47 @@
+// Files: mapped for reading, written whole or not at all.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace attune {
+
+/// A file mapped copy-on-write: reading goes through the page cache, writing changes this process's copy alone. Tensors made over it
+/// keep the shared_ptr, and with it the mapping.
+class MappedFile {
+ public:
+  /// Error when it cannot be opened.
+  static std::shared_ptr<MappedFile> open(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::byte* data() const { return data_; }
+  std::size_t size() const { return size_; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  MappedFile() = default;
+  std::filesystem::path path_;
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// Error when it cannot be read.
+std::string read_text(const std::filesystem::path& path);
+
+/// write(temporary path), then fsync and rename: the file is there whole, or as it was before. Folders are made.
+void write_atomically(const std::filesystem::path& path, const std::function<void(const std::filesystem::path&)>& write);
+void write_text(const std::filesystem::path& path, std::string_view text);
+
+/// fsync of a file or folder; Fault when it fails.
+void sync_to_disk(const std::filesystem::path& path);
+
+/// "1.5 GiB"
+std::string human_bytes(double bytes);
+
+}  // namespace attune

@@ -1,0 +1,34 @@
+// What a model sees. Samples lie end to end: no pad token is ever stored or computed, and attention never crosses a sample.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace attune {
+
+class KeyValueCache;
+
+/// Marks a position that is not trained on (the value PyTorch's losses use).
+inline constexpr std::int64_t ignored_target = -100;
+
+struct Batch {
+  at::Tensor tokens;                           // int64 [T]; undefined for data without tokens
+  at::Tensor positions;                        // int64 [T], from 0 in every sample
+  std::vector<std::int64_t> starts{0};         // [B+1] on the host: sample b is rows starts[b] .. starts[b+1]-1
+  at::Tensor targets;                          // int64 [N], one per row of Model::features; ignored_target: not trained on.
+                                               // Decoders: N = T, already shifted (row t is to predict targets[t]). Classifiers: N = B.
+  std::map<std::string, at::Tensor> columns;   // whatever else a dataset plugin hands over
+  std::vector<std::int64_t> ids;               // row numbers of the samples in the split
+  KeyValueCache* cache = nullptr;              // set while generating: attend to, and append to, what was seen before
+
+  std::int64_t samples() const { return static_cast<std::int64_t>(starts.size()) - 1; }
+  std::int64_t length() const { return starts.back(); }
+};
+
+/// tokens, positions and starts of these samples laid end to end. Each is int32 or int64 [n_i].
+Batch pack(const std::vector<at::Tensor>& tokens);
+
+}  // namespace attune

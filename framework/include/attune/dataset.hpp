@@ -1,0 +1,48 @@
+// A dataset plugin is one kind of sample: how a record becomes columns, and how samples become a batch. Reading sources, cleaning,
+// splitting, HDF5, sampling and prefetching are the framework's, the same for every kind.
+#pragma once
+#include <attune/batch.hpp>
+#include <attune/tokenizer.hpp>
+
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace attune {
+
+/// One record of a source after field mapping.
+struct Record {
+  std::map<std::string, std::string> fields;  // "prompt", "response", "text", "label", "chosen", ...
+  std::vector<Message> messages;              // for conversations
+  std::string source;                         // file
+  std::int64_t row = 0;                       // in it, from 1
+
+  /// Error naming file, row and the fields there are, when it is absent.
+  const std::string& field(const std::string& name) const;
+};
+
+/// Columns of one sample. 0-D: a scalar; 1-D: ragged (its length differs from sample to sample); n-D: the same shape in every sample.
+/// dtype uint8, int32, int64 or float32. Every sample of a kind has the same columns.
+using Sample = std::map<std::string, at::Tensor>;
+
+/// Thrown by encode: the sample is dropped and counted under this reason.
+class Rejected : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct EncodeContext {
+  const Tokenizer& tokenizer;
+  const ChatTemplate* chat = nullptr;     // null when neither model nor recipe names one
+  std::vector<std::string> labels;        // every value of the field "label", sorted (as numbers when all are)
+};
+
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+  virtual Sample encode(const Record& record, const EncodeContext& context) const = 0;
+  virtual Batch collate(const std::vector<Sample>& samples) const = 0;
+};
+
+}  // namespace attune

@@ -1,0 +1,69 @@
+// Named factories. A plugin's `add` fills it; the framework builds by name from typed options.
+#pragma once
+#include <attune/schema.hpp>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace attune {
+
+class Model;
+class Dataset;
+class Strategy;
+class Callback;
+struct ModelContext;
+
+enum class Kind { model, dataset, strategy, callback };
+const char* name(Kind kind);
+
+class Registry {
+ public:
+  struct Entry {
+    Kind kind;
+    std::string name;
+    std::string doc;             // one line
+    std::string plugin;          // name and version of the library that added it
+    std::string file;            // that library
+    OptionSet schema;
+    std::function<std::shared_ptr<void>()> defaults;                              // a default-made Options
+    std::function<std::shared_ptr<void>(const void* options, void* context)> build;
+  };
+
+  template <class T> void strategy(std::string name, std::string doc = "") { add_plain<Strategy, T>(Kind::strategy, name, doc); }
+  template <class T> void callback(std::string name, std::string doc = "") { add_plain<Callback, T>(Kind::callback, name, doc); }
+  template <class T> void dataset(std::string name, std::string doc = "") { add_plain<Dataset, T>(Kind::dataset, name, doc); }
+  /// T is constructed from (Options, ModelContext&).
+  template <class T> void model(std::string name, std::string doc = "") {
+    add_entry<T>(Kind::model, name, doc, [](const void* options, void* context) -> std::shared_ptr<void> {
+      return std::static_pointer_cast<Model>(std::make_shared<T>(*static_cast<const typename T::Options*>(options), *static_cast<ModelContext*>(context)));
+    });
+  }
+
+  /// Error naming both files when the name is taken.
+  void add(Entry entry);
+  /// Error listing the names of that kind, nearest first, when there is none.
+  const Entry& find(Kind kind, const std::string& name) const;
+  const std::vector<Entry>& entries() const { return entries_; }
+  /// The library whose `add` runs now: noted in every entry it makes.
+  void set_origin(std::string plugin, std::string file) { plugin_ = std::move(plugin), file_ = std::move(file); }
+
+ private:
+  template <class T>
+  void add_entry(Kind kind, std::string name, std::string doc, std::function<std::shared_ptr<void>(const void*, void*)> build) {
+    using Options = typename T::Options;
+    add({kind, std::move(name), std::move(doc), plugin_, file_, describe<Options>(), [] { return std::make_shared<Options>(); }, std::move(build)});
+  }
+  template <class Interface, class T>
+  void add_plain(Kind kind, std::string name, std::string doc) {
+    add_entry<T>(kind, std::move(name), std::move(doc), [](const void* options, void*) -> std::shared_ptr<void> {
+      return std::static_pointer_cast<Interface>(std::make_shared<T>(*static_cast<const typename T::Options*>(options)));
+    });
+  }
+
+  std::vector<Entry> entries_;
+  std::string plugin_ = "built in", file_;
+};
+
+}  // namespace attune
