@@ -1,0 +1,166 @@
+#include "parallel/mpi.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <numeric>
+
+namespace attune {
+namespace {
+
+bool mpi_is_up() {
+  int started = 0, ended = 0;
+  MPI_Initialized(&started);
+  MPI_Finalized(&ended);
+  return started && !ended;
+}
+
+template <class T>
+T all_reduce(const Comm::Impl& impl, T value, MPI_Datatype type, MPI_Op op) {
+  if (impl.size > 1) check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, type, op, impl.handle), "MPI_Allreduce");
+  return value;
+}
+
+enum Status : std::int64_t { succeeded, user_mistake, fault };
+
+struct Outcome {
+  Status status = succeeded;
+  std::string text;
+};
+
+Outcome attempt(const std::function<void()>& work) {
+  try {
+    work();
+    return {};
+  } catch (const Error& error) {
+    return {user_mistake, error.what()};
+  } catch (const std::exception& error) {
+    return {fault, error.what()};
+  }
+}
+
+/// What all ranks throw: the outcome of the lowest that failed; it is named unless every rank says the same.
+[[noreturn]] void throw_first(const std::vector<std::string>& outcomes) {
+  const auto first = std::find_if(outcomes.begin(), outcomes.end(), [](const auto& outcome) { return outcome[0] != '0'; });
+  const bool unanimous = std::all_of(outcomes.begin(), outcomes.end(), [&](const auto& outcome) { return outcome == *first; });
+  auto text = first->substr(1);
+  if (!unanimous) text = fmt::format("rank {} of {}: {}", first - outcomes.begin(), outcomes.size(), text);
+  if ((*first)[0] == '0' + user_mistake) throw Error(text);
+  throw Fault(text);
+}
+
+}  // namespace
+
+void check_mpi(int code, const char* call) {
+  if (code == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING];
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  throw Fault(fmt::format("{} failed: {}", call, std::string(text, length)));
+}
+
+MpiSession::MpiSession() {
+  int provided = MPI_THREAD_SINGLE;
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
+  if (provided < MPI_THREAD_MULTIPLE) {
+    MPI_Finalize();
+    fail("this MPI library does not allow calls from several threads at once (MPI_THREAD_MULTIPLE); use one built with thread support, "
+         "such as Open MPI 4 as Debian packages it");
+  }
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
+}
+
+MpiSession::~MpiSession() { MPI_Finalize(); }
+
+Comm world() {
+  ATTUNE_ASSERT(mpi_is_up(), "MPI is not up: there is no MpiSession");
+  MPI_Comm copy = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), "MPI_Comm_dup");
+  return Comm(std::make_shared<Comm::Impl>(copy));
+}
+
+MPI_Comm mpi_handle(const Comm& comm) {
+  const auto handle = comm.impl().handle;
+  return handle == MPI_COMM_NULL && mpi_is_up() ? MPI_COMM_SELF : handle;
+}
+
+void abort_all(const Comm& comm, ExitCode code, const std::string& message) {
+  std::fflush(stdout);
+  const auto line = fmt::format("[rank {}/{}] {}\n", comm.rank(), comm.size(), message);
+  std::fwrite(line.data(), 1, line.size(), stderr);  // in one piece, so that ranks do not mix
+  std::fflush(stderr);
+  if (mpi_is_up()) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  std::_Exit(static_cast<int>(code));
+}
+
+Comm::Impl::Impl(MPI_Comm owned) : handle(owned) {
+  MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(handle, &rank);
+  MPI_Comm_size(handle, &size);
+  MPI_Comm node = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(handle, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
+  MPI_Comm_rank(node, &local_rank);
+  MPI_Comm_size(node, &local_size);
+  MPI_Comm_free(&node);
+}
+
+Comm::Impl::~Impl() {
+  if (handle != MPI_COMM_NULL && mpi_is_up()) MPI_Comm_free(&handle);
+}
+
+Comm::Comm() : impl_(std::make_shared<Impl>()) {}
+int Comm::rank() const { return impl_->rank; }
+int Comm::size() const { return impl_->size; }
+int Comm::local_rank() const { return impl_->local_rank; }
+int Comm::local_size() const { return impl_->local_size; }
+
+void Comm::barrier() const {
+  if (size() > 1) check_mpi(MPI_Barrier(impl_->handle), "MPI_Barrier");
+}
+
+void Comm::broadcast(void* bytes, std::size_t count, int from) const {
+  if (size() == 1) return;
+  for (std::size_t done = 0; done < count; done += parallel::largest_message) {
+    const auto piece = static_cast<int>(std::min(count - done, parallel::largest_message));
+    check_mpi(MPI_Bcast(static_cast<std::byte*>(bytes) + done, piece, MPI_BYTE, from, impl_->handle), "MPI_Bcast");
+  }
+}
+
+std::string Comm::broadcast(std::string text, int from) const {
+  auto length = static_cast<std::uint64_t>(text.size());
+  broadcast(&length, sizeof length, from);
+  text.resize(length);
+  broadcast(text.data(), text.size(), from);
+  return text;
+}
+
+double Comm::sum(double value) const { return all_reduce(*impl_, value, MPI_DOUBLE, MPI_SUM); }
+std::int64_t Comm::sum(std::int64_t value) const { return all_reduce(*impl_, value, MPI_INT64_T, MPI_SUM); }
+std::int64_t Comm::max(std::int64_t value) const { return all_reduce(*impl_, value, MPI_INT64_T, MPI_MAX); }
+
+std::vector<std::string> Comm::gather(const std::string& text) const {
+  if (size() == 1) return {text};
+  const auto mine = static_cast<std::int64_t>(text.size());
+  std::vector<std::int64_t> lengths(size());
+  check_mpi(MPI_Allgather(&mine, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, impl_->handle), "MPI_Allgather");
+  const auto total = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
+  ATTUNE_ASSERT(total <= static_cast<std::int64_t>(parallel::largest_message), "{} bytes of text over all ranks", total);
+
+  const std::vector<int> counts(lengths.begin(), lengths.end());
+  std::vector<int> offsets(counts.size(), 0);
+  std::partial_sum(counts.begin(), counts.end() - 1, offsets.begin() + 1);
+  std::string all(static_cast<std::size_t>(total), '\0');
+  check_mpi(MPI_Allgatherv(text.data(), counts[rank()], MPI_BYTE, all.data(), counts.data(), offsets.data(), MPI_BYTE, impl_->handle),
+            "MPI_Allgatherv");
+  std::vector<std::string> texts;
+  for (std::size_t i = 0; i < counts.size(); ++i) texts.push_back(all.substr(offsets[i], counts[i]));
+  return texts;
+}
+
+void Comm::agree(const std::function<void()>& work) const {
+  const auto mine = attempt(work);
+  if (max(mine.status) != succeeded) throw_first(gather(std::to_string(mine.status) + mine.text));
+}
+
+}  // namespace attune
