@@ -1,0 +1,181 @@
+#include "config/document.hpp"
+
+#include <attune/error.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "core/files.hpp"
+#include "core/names.hpp"
+
+namespace attune::config {
+namespace {
+
+constexpr std::string_view command_line = "command line";
+
+std::string place(const toml::source_region& where) {
+  const std::string file = where.path ? *where.path : "";
+  return file == command_line ? file : fmt::format("{}:{}:{}", file, where.begin.line, where.begin.column);
+}
+
+/// Moves every value of `from` into `into`, table by table, so that source positions go along (toml++ drops them when copying).
+void lay_over(toml::table& into, toml::table&& from) {
+  for (auto&& [key, node] : from) {
+    toml::table* below = into.contains(key) ? into[key].as_table() : nullptr;
+    if (below && node.is_table()) {
+      lay_over(*below, std::move(*node.as_table()));
+    } else {
+      node.visit([&](auto& concrete) { into.insert_or_assign(key, std::move(concrete)); });
+    }
+  }
+}
+
+toml::table parse_override(const std::string& text) {
+  const auto equals = text.find('=');
+  if (equals == 0 || equals == std::string::npos) fail("'{}': an override has the form section.key=value", text);
+  const auto key = text.substr(0, equals), value = text.substr(equals + 1);
+  try {
+    return toml::parse(key + " = " + value, command_line);
+  } catch (const toml::parse_error&) {  // not a TOML value: a text without quotes
+  }
+  try {
+    return toml::parse(key + " = " + to_toml(OptionValue(value)), command_line);
+  } catch (const toml::parse_error& error) {
+    fail("'{}': {}", text, error.description());
+  }
+}
+
+std::string kind_of(const toml::node& node) {
+  if (node.is_boolean()) return "a boolean";
+  if (node.is_integer()) return "an integer";
+  if (node.is_floating_point()) return "a number";
+  if (node.is_string()) return "a text";
+  if (node.is_array()) return "a list";
+  return node.is_table() ? "a table" : "a date or time";
+}
+
+/// The node as the type of `fallback`; absent when it does not fit.
+std::optional<OptionValue> convert(const toml::node& node, const OptionValue& fallback) {
+  if (std::holds_alternative<bool>(fallback)) {
+    if (auto value = node.value_exact<bool>()) return *value;
+  } else if (std::holds_alternative<std::int64_t>(fallback)) {
+    if (auto value = node.value_exact<std::int64_t>()) return *value;
+  } else if (std::holds_alternative<double>(fallback)) {
+    if (auto value = node.value<double>(); value && node.is_number()) return *value;
+  } else if (std::holds_alternative<std::string>(fallback)) {
+    if (auto value = node.value_exact<std::string>()) return *value;
+  } else if (std::holds_alternative<std::vector<std::string>>(fallback)) {
+    if (auto value = node.value_exact<std::string>()) return std::vector<std::string>{*value};
+    if (const auto* array = node.as_array(); array && (array->empty() || array->is_homogeneous<std::string>())) {
+      std::vector<std::string> texts;
+      for (const auto& element : *array) texts.push_back(*element.value<std::string>());
+      return texts;
+    }
+  } else if (const auto* table = node.as_table(); table && (table->empty() || table->is_homogeneous<std::string>())) {
+    OptionMap map;
+    for (const auto& [key, value] : *table) map.emplace(key.str(), *value.value<std::string>());
+    return map;
+  }
+  return std::nullopt;
+}
+
+std::string range_text(const Option& option) {
+  std::string text;
+  if (std::isfinite(option.low)) text = fmt::format("{} {}", option.open_low ? "above" : "at least", option.low);
+  if (std::isfinite(option.high)) text += fmt::format("{}at most {}", text.empty() ? "" : " and ", option.high);
+  return text;
+}
+
+/// What is wrong with the value; "" when nothing is.
+std::string objection(const Option& option, const OptionValue& value) {
+  double number = 0;
+  if (const auto* integer = std::get_if<std::int64_t>(&value)) number = static_cast<double>(*integer);
+  if (const auto* real = std::get_if<double>(&value)) number = *real;
+  const bool in_range = option.open_low ? number > option.low : number >= option.low;
+  if (std::holds_alternative<std::int64_t>(value) || std::holds_alternative<double>(value))
+    if (!in_range || !(number <= option.high)) return fmt::format("'{}' is {}, it must be {}", option.name, number, range_text(option));
+  if (const auto* text = std::get_if<std::string>(&value); text && !option.allowed.empty())
+    if (std::find(option.allowed.begin(), option.allowed.end(), *text) == option.allowed.end())
+      return fmt::format("'{}' is '{}', it must be one of {}{}", option.name, *text, joined(option.allowed), did_you_mean(*text, option.allowed));
+  return "";
+}
+
+}  // namespace
+
+Document Document::parse(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  Document document;
+  document.path = path;
+  const auto text = read_text(path);
+  try {
+    document.root = toml::parse(text, path.string());
+  } catch (const toml::parse_error& error) {
+    fail("{}: {}", place(error.source()), error.description());
+  }
+  for (const auto& text : overrides) lay_over(document.root, parse_override(text));
+  return document;
+}
+
+void Problems::add(const toml::source_region& where, std::string text) {
+  problems_.push_back({where.path ? *where.path : "", where.begin, std::move(text)});
+}
+
+void Problems::throw_if_any() const {
+  if (problems_.empty()) return;
+  auto sorted = problems_;
+  std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.file, a.position.line, a.position.column) < std::tie(b.file, b.position.line, b.position.column);
+  });
+  std::vector<std::string> lines;
+  for (const auto& problem : sorted)
+    lines.push_back(problem.file == command_line || problem.file.empty()
+                        ? fmt::format("{}: {}", problem.file.empty() ? "run file" : problem.file, problem.text)
+                        : fmt::format("{}:{}:{}: {}", problem.file, problem.position.line, problem.position.column, problem.text));
+  throw Error(joined(lines, "\n"));
+}
+
+const toml::table& section(const toml::table& root, std::string_view name, Problems& problems) {
+  static const toml::table empty;
+  const toml::node* node = root.get(name);
+  if (!node) return empty;
+  if (const auto* table = node->as_table()) return *table;
+  problems.add(node->source(), fmt::format("'{}' must be a table, [{}], but is {}", name, name, kind_of(*node)));
+  return empty;
+}
+
+void bind(const toml::table& table, const OptionSet& schema, void* object, Problems& problems, const std::vector<std::string>& handled_elsewhere) {
+  std::vector<std::string> names = handled_elsewhere;
+  for (const auto& option : schema.options) names.push_back(option.name);
+
+  for (const auto& [key, node] : table) {
+    const auto option = std::find_if(schema.options.begin(), schema.options.end(), [&](const auto& o) { return o.name == key.str(); });
+    if (option == schema.options.end()) {
+      if (std::find(handled_elsewhere.begin(), handled_elsewhere.end(), key.str()) != handled_elsewhere.end()) continue;
+      auto near = did_you_mean(key.str(), names);
+      problems.add(key.source(), fmt::format("unknown key '{}'{}", key.str(), near.empty() ? "; the keys here are " + joined(names) : near));
+      continue;
+    }
+    const auto value = convert(node, option->fallback);
+    if (!value) {
+      problems.add(node.source(), fmt::format("'{}' must be {}, but is {}", key.str(), type_name(option->fallback), kind_of(node)));
+    } else if (auto text = objection(*option, *value); !text.empty()) {
+      problems.add(node.source(), std::move(text));
+    } else {
+      option->set(object, *value);
+    }
+  }
+  for (const auto& option : schema.options)
+    if (option.is_required && !table.contains(option.name))
+      problems.add(table.source(), fmt::format("'{}' is missing here ({})", option.name, option.doc));
+}
+
+std::vector<Setting> settings(const toml::table& table, const OptionSet& schema, const void* object) {
+  std::vector<Setting> all;
+  for (const auto& option : schema.options) {
+    const auto* node = table.get(option.name);
+    all.push_back({option.name, to_toml(option.get(object)), node ? place(node->source()) : "default"});
+  }
+  return all;
+}
+
+}  // namespace attune::config

@@ -1,0 +1,52 @@
+// TOML files against declared options: every mistake is collected with file:line:column and the nearest valid name, and all are
+// reported at once.
+#pragma once
+#include <attune/schema.hpp>
+#include <toml++/toml.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace attune::config {
+
+/// A parsed file with command-line overrides ("train.learning_rate=1e-4") laid over it.
+struct Document {
+  toml::table root;
+  std::filesystem::path path;
+
+  /// Error with file:line:column when it is not TOML, or when an override is not key=value.
+  static Document parse(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+};
+
+/// Mistakes found so far.
+class Problems {
+ public:
+  void add(const toml::source_region& where, std::string text);
+  /// One Error with a line for each, in the file's order.
+  void throw_if_any() const;
+
+ private:
+  struct Problem {
+    std::string file;
+    toml::source_position position;
+    std::string text;
+  };
+  std::vector<Problem> problems_;
+};
+
+/// The table root[name]; an empty one when absent; a problem and an empty one when it is no table.
+const toml::table& section(const toml::table& root, std::string_view name, Problems& problems);
+
+/// Sets the members of the options struct at `object` from the table. Unknown keys (but for those handled elsewhere), wrong types,
+/// values out of range and missing required keys become problems. A single text serves as a list of one.
+void bind(const toml::table& table, const OptionSet& schema, void* object, Problems& problems,
+          const std::vector<std::string>& handled_elsewhere = {});
+
+/// One effective value and where it came from: "run.toml:4:1", "command line" or "default".
+struct Setting {
+  std::string name, value, origin;
+};
+std::vector<Setting> settings(const toml::table& table, const OptionSet& schema, const void* object);
+
+}  // namespace attune::config

@@ -1,0 +1,245 @@
+#include "config/run_config.hpp"
+
+#include <attune/error.hpp>
+
+#include <algorithm>
+
+#include "core/names.hpp"
+
+namespace attune::config {
+
+void RunOptions::describe(Schema<RunOptions>& s) {
+  s.key("name", &RunOptions::name, "name of the run and of its directory").required();
+  s.key("seed", &RunOptions::seed, "of the sample order, new weights and dropout").at_least(0);
+  s.key("output", &RunOptions::output, "folder that holds the run directories");
+  s.key("plugins", &RunOptions::plugins, "further folders or files to look for plugins in");
+}
+
+void ModelOptions::describe(Schema<ModelOptions>& s) {
+  s.key("path", &ModelOptions::path, "a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file").required();
+  s.key("dtype", &ModelOptions::dtype, "type the weights are held and computed in").choices({"float32", "bfloat16"});
+}
+
+void DatasetOptions::describe(Schema<DatasetOptions>& s) {
+  s.key("path", &DatasetOptions::path, "an HDF5 file made by `attune prepare`").required();
+}
+
+void TrainOptions::describe(Schema<TrainOptions>& s) {
+  s.key("steps", &TrainOptions::steps, "optimizer steps; or give epochs").at_least(0);
+  s.key("epochs", &TrainOptions::epochs, "passes over the training split; or give steps").at_least(0);
+  s.key("global_batch", &TrainOptions::global_batch, "samples per optimizer step, over all ranks").at_least(1);
+  s.key("micro_batch", &TrainOptions::micro_batch, "samples per forward pass on one rank").at_least(1);
+  s.key("optimizer", &TrainOptions::optimizer, "AdamW (Loshchilov and Hutter 2019) or stochastic gradient descent").choices({"adamw", "sgd"});
+  s.key("learning_rate", &TrainOptions::learning_rate, "its highest value, reached after the warm-up").above(0);
+  s.key("weight_decay", &TrainOptions::weight_decay, "decoupled, on matrices alone").at_least(0);
+  s.key("beta1", &TrainOptions::beta1, "AdamW: decay of the mean of gradients").range(0, 1);
+  s.key("beta2", &TrainOptions::beta2, "AdamW: decay of the mean of squared gradients").range(0, 1);
+  s.key("epsilon", &TrainOptions::epsilon, "AdamW: added to the denominator").above(0);
+  s.key("momentum", &TrainOptions::momentum, "SGD: momentum").range(0, 1);
+  s.key("warmup", &TrainOptions::warmup, "share of the steps in which the learning rate rises from zero").range(0, 1);
+  s.key("schedule", &TrainOptions::schedule, "how the learning rate falls after the warm-up").choices({"cosine", "linear", "constant"});
+  s.key("clip", &TrainOptions::clip, "largest norm of all gradients together; 0: no clipping").at_least(0);
+}
+
+void EvaluateOptions::describe(Schema<EvaluateOptions>& s) {
+  s.key("every", &EvaluateOptions::every, "steps between evaluations; 0: before and after the run alone").at_least(0);
+  s.key("samples", &EvaluateOptions::samples, "of the validation split, from its start; 0: all").at_least(0);
+  s.key("micro_batch", &EvaluateOptions::micro_batch, "samples per forward pass on one rank").at_least(1);
+}
+
+void ParallelOptions::describe(Schema<ParallelOptions>& s) {
+  s.key("mode", &ParallelOptions::mode, "data: every rank holds the model and computes its share of the batch").choices({"data"});
+  s.key("device", &ParallelOptions::device, "auto: a GPU where LibTorch finds one").choices({"auto", "cpu", "cuda"});
+  s.key("reproducible", &ParallelOptions::reproducible, "the same weights bit for bit on any number of ranks");
+}
+
+namespace {
+
+constexpr const char* always_called[] = {"progress", "jsonl", "checkpoint"};
+
+/// A reader that collects every mistake of one document.
+class Reader {
+ public:
+  Reader(const Document& document, const Registry& registry) : root_(document.root), registry_(registry) { config_.file = document.path; }
+
+  RunConfig read() {
+    read_top_level();
+    config_.model_plugin = read_plugin_section("model", Kind::model, &config_.model);
+    config_.dataset_plugin = read_plugin_section("dataset", Kind::dataset, &config_.dataset);
+    NoOptions none;
+    config_.strategy_plugin = read_plugin_section("strategy", Kind::strategy, &none);
+    read_section("train", &config_.train);
+    read_section("evaluate", &config_.evaluate);
+    read_section("parallel", &config_.parallel);
+    read_callbacks();
+    check_contradictions();
+    problems_.throw_if_any();
+    return std::move(config_);
+  }
+
+ private:
+  void read_top_level() {
+    // [slurm] is read by `attune submit` alone.
+    bind(root_, describe<RunOptions>(), &config_.run, problems_,
+         {"model", "dataset", "strategy", "train", "evaluate", "checkpoint", "callback", "parallel", "slurm"});
+    config_.effective.emplace_back("", settings(root_, describe<RunOptions>(), &config_.run));
+    if (root_.contains("name") && (config_.run.name.find('/') != std::string::npos || config_.run.name.starts_with('.')))
+      problems_.add(root_.get("name")->source(), "'name' becomes a directory's name: it may hold no '/' and not start with '.'");
+  }
+
+  template <class T>
+  void read_section(const std::string& name, T* object) {
+    const auto& table = section(root_, name, problems_);
+    bind(table, describe<T>(), object, problems_);
+    config_.effective.emplace_back(name, settings(table, describe<T>(), object));
+  }
+
+  /// The plugin of that name with its options bound from the table; `beside` are keys there that are not the plugin's.
+  Chosen choose(const toml::table& table, Kind kind, const std::string& name, const toml::source_region& where, std::vector<std::string> beside) {
+    Chosen chosen;
+    try {
+      chosen.entry = &registry_.find(kind, name);
+    } catch (const Error& error) {
+      problems_.add(where, error.what());
+      return {};
+    }
+    chosen.options = chosen.entry->defaults();
+    beside.emplace_back("plugin");
+    bind(table, chosen.entry->schema, chosen.options.get(), problems_, beside);
+    return chosen;
+  }
+
+  /// [model], [dataset], [strategy]: a plugin's name, its options, and beside them the section's own.
+  template <class T>
+  Chosen read_plugin_section(const std::string& section_name, Kind kind, T* own) {
+    const auto& table = section(root_, section_name, problems_);
+    const auto own_schema = describe<T>();
+    std::vector<std::string> own_keys, keys;
+    for (const auto& option : own_schema.options) own_keys.push_back(option.name);
+    for (const auto& [key, node] : table) keys.emplace_back(key.str());
+    bind(table, own_schema, own, problems_, keys);  // unknown keys are judged with the plugin's
+
+    const auto* plugin = table.get("plugin");
+    if (!plugin || !plugin->is_string()) {
+      problems_.add(plugin ? plugin->source() : table.source(), fmt::format("[{}] needs 'plugin', a name: {}", section_name, known(kind)));
+      return {};
+    }
+    auto chosen = choose(table, kind, *plugin->value<std::string>(), plugin->source(), own_keys);
+    if (!chosen.entry) return chosen;
+    auto all = settings(table, plugin_key(), &chosen.entry->name);
+    append(all, settings(table, own_schema, own));
+    append(all, settings(table, chosen.entry->schema, chosen.options.get()));
+    config_.effective.emplace_back(section_name, std::move(all));
+    return chosen;
+  }
+
+  /// Those of [[callback]], then the ones that every run has. [checkpoint] holds the options of the callback of that name.
+  void read_callbacks() {
+    std::vector<std::string> named;
+    for (const auto* table : callback_tables()) {
+      const auto* plugin = table->get("plugin");
+      if (!plugin || !plugin->is_string()) {
+        problems_.add(table->source(), "[[callback]] needs 'plugin', a name: " + known(Kind::callback));
+        continue;
+      }
+      named.push_back(*plugin->value<std::string>());
+      auto chosen = choose(*table, Kind::callback, named.back(), plugin->source(), {});
+      if (!chosen.entry) continue;
+      auto all = settings(*table, plugin_key(), &chosen.entry->name);
+      append(all, settings(*table, chosen.entry->schema, chosen.options.get()));
+      config_.effective.emplace_back("[callback]", std::move(all));
+      config_.callbacks.push_back(std::move(chosen));
+    }
+    for (const std::string always : always_called) {
+      const auto& table = always == "checkpoint" ? section(root_, always, problems_) : nothing_;
+      if (std::find(named.begin(), named.end(), always) != named.end()) {
+        if (!table.empty()) problems_.add(table.source(), fmt::format("[{0}] and a [[callback]] named {0} say the same thing: keep one of them", always));
+        continue;
+      }
+      auto chosen = choose(table, Kind::callback, always, table.source(), {});
+      if (!chosen.entry) continue;
+      if (always == "checkpoint") config_.effective.emplace_back(always, settings(table, chosen.entry->schema, chosen.options.get()));
+      config_.callbacks.push_back(std::move(chosen));
+    }
+  }
+
+  std::vector<const toml::table*> callback_tables() {
+    std::vector<const toml::table*> tables;
+    const auto* node = root_.get("callback");
+    if (!node) return tables;
+    const auto* array = node->as_array();
+    if (!array || !array->is_homogeneous<toml::table>()) {
+      problems_.add(node->source(), "callbacks are written as [[callback]], each with its 'plugin'");
+      return tables;
+    }
+    for (const auto& element : *array) tables.push_back(element.as_table());
+    return tables;
+  }
+
+  void check_contradictions() {
+    const auto& table = section(root_, "train", problems_);
+    const auto& train = config_.train;
+    if (train.steps > 0 && train.epochs > 0)
+      problems_.add(table.get("epochs")->source(), "'steps' and 'epochs' contradict each other: give one of them");
+    if (train.steps == 0 && train.epochs == 0)
+      problems_.add(table.source(), "[train] needs 'steps' or 'epochs'");
+    if (train.micro_batch > train.global_batch)
+      problems_.add((table.contains("micro_batch") ? table.get("micro_batch") : &table)->source(),
+                    fmt::format("'micro_batch' ({}) is larger than 'global_batch' ({})", train.micro_batch, train.global_batch));
+    if (config_.parallel.reproducible)
+      problems_.add(section(root_, "parallel", problems_).get("reproducible")->source(),
+                    "'reproducible = true' is not available yet: the sums of this version depend on the number of ranks in the last bits");
+  }
+
+  std::string known(Kind kind) const {
+    std::vector<std::string> names;
+    for (const auto& entry : registry_.entries())
+      if (entry.kind == kind) names.push_back(entry.name);
+    return names.empty() ? "none was found" : joined(names);
+  }
+
+  /// The key `plugin` as an option of a std::string, so that it is listed like the others.
+  static OptionSet plugin_key() {
+    Option option;
+    option.name = "plugin";
+    option.get = [](const void* name) { return OptionValue(*static_cast<const std::string*>(name)); };
+    return {{option}};
+  }
+
+  static void append(std::vector<Setting>& to, std::vector<Setting> from) { to.insert(to.end(), from.begin(), from.end()); }
+
+  const toml::table& root_;
+  const Registry& registry_;
+  const toml::table nothing_;
+  RunConfig config_;
+  Problems problems_;
+};
+
+}  // namespace
+
+std::vector<std::filesystem::path> plugin_places(const Document& document) {
+  std::vector<std::filesystem::path> places;
+  if (const auto* array = document.root["plugins"].as_array())
+    for (const auto& element : *array)
+      if (auto text = element.value<std::string>()) places.emplace_back(*text);
+  return places;
+}
+
+RunConfig read_run(const Document& document, const Registry& registry) { return Reader(document, registry).read(); }
+
+std::string RunConfig::to_toml() const {
+  std::string text;
+  for (const auto& [section, all] : effective) {
+    if (!section.empty()) text += fmt::format("\n[{}]\n", section);
+    for (const auto& setting : all) text += setting.name + " = " + setting.value + "\n";
+  }
+  return text;
+}
+
+std::vector<std::pair<std::string, OptionSet>> framework_sections() {
+  return {{"", attune::describe<RunOptions>()},          {"model", attune::describe<ModelOptions>()},
+          {"dataset", attune::describe<DatasetOptions>()}, {"train", attune::describe<TrainOptions>()},
+          {"evaluate", attune::describe<EvaluateOptions>()}, {"parallel", attune::describe<ParallelOptions>()}};
+}
+
+}  // namespace attune::config

@@ -1,0 +1,102 @@
+// The run file, typed and checked. Every section declares its options once; plugins declare theirs.
+#pragma once
+#include <attune/registry.hpp>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/document.hpp"
+
+namespace attune::config {
+
+/// A plugin chosen by name, with its options bound.
+struct Chosen {
+  const Registry::Entry* entry = nullptr;
+  std::shared_ptr<void> options;
+
+  template <class Interface>
+  std::shared_ptr<Interface> build(void* context = nullptr) const {
+    return std::static_pointer_cast<Interface>(entry->build(options.get(), context));
+  }
+};
+
+struct RunOptions {
+  std::string name;
+  std::int64_t seed = 0;
+  std::string output = "runs";
+  std::vector<std::string> plugins;
+  static void describe(Schema<RunOptions>& s);
+};
+
+struct ModelOptions {
+  std::string path;
+  std::string dtype = "float32";
+  static void describe(Schema<ModelOptions>& s);
+};
+
+struct DatasetOptions {
+  std::string path;
+  static void describe(Schema<DatasetOptions>& s);
+};
+
+struct TrainOptions {
+  std::int64_t steps = 0;
+  double epochs = 0;
+  std::int64_t global_batch = 16;
+  std::int64_t micro_batch = 4;
+  std::string optimizer = "adamw";
+  double learning_rate = 2e-4;
+  double weight_decay = 0;
+  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  double momentum = 0;
+  double warmup = 0;
+  std::string schedule = "cosine";
+  double clip = 1.0;
+  static void describe(Schema<TrainOptions>& s);
+};
+
+struct EvaluateOptions {
+  std::int64_t every = 0;
+  std::int64_t samples = 0;
+  std::int64_t micro_batch = 8;
+  static void describe(Schema<EvaluateOptions>& s);
+};
+
+struct ParallelOptions {
+  std::string mode = "data";
+  std::string device = "auto";
+  bool reproducible = false;
+  static void describe(Schema<ParallelOptions>& s);
+};
+
+struct RunConfig {
+  std::filesystem::path file;
+  RunOptions run;
+  ModelOptions model;
+  DatasetOptions dataset;
+  TrainOptions train;
+  EvaluateOptions evaluate;
+  ParallelOptions parallel;
+  Chosen model_plugin, dataset_plugin, strategy_plugin;
+  std::vector<Chosen> callbacks;  // in the order they are called; progress, jsonl and checkpoint are always among them
+
+  /// Every section with its effective values and their origins, in the run file's order.
+  std::vector<std::pair<std::string, std::vector<Setting>>> effective;
+
+  std::filesystem::path directory() const { return std::filesystem::path(run.output) / run.name; }
+  /// The effective run file: reading it back gives the same RunConfig.
+  std::string to_toml() const;
+};
+
+/// The folders and files named by the run file's `plugins`: needed before the rest can be checked. Mistakes elsewhere are not looked at.
+std::vector<std::filesystem::path> plugin_places(const Document& document);
+
+/// Checks the whole file against the declared options of the framework and of the plugins it names; all mistakes in one Error.
+RunConfig read_run(const Document& document, const Registry& registry);
+
+/// The sections that the framework itself declares, for the reference page: name and options.
+std::vector<std::pair<std::string, OptionSet>> framework_sections();
+
+}  // namespace attune::config
