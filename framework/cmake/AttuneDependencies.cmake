@@ -5,7 +5,6 @@ if(attune_venv_torch)
 endif()
 include(${CMAKE_CURRENT_LIST_DIR}/AttuneImports.cmake)
 
-find_package(nlohmann_json REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(Boost REQUIRED COMPONENTS filesystem program_options)
 find_package(tomlplusplus REQUIRED)
