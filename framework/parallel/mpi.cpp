@@ -21,7 +21,7 @@ T all_reduce(const Comm::Impl& impl, T value, MPI_Datatype type, MPI_Op op) {
   return value;
 }
 
-enum Status : std::int64_t { succeeded, user_mistake, fault };
+enum Status : int { succeeded, user_mistake, fault };
 
 struct Outcome {
   Status status = succeeded;
@@ -39,14 +39,21 @@ Outcome attempt(const std::function<void()>& work) {
   }
 }
 
-/// What all ranks throw: the outcome of the lowest that failed; it is named unless every rank says the same.
-[[noreturn]] void throw_first(const std::vector<std::string>& outcomes) {
-  const auto first = std::find_if(outcomes.begin(), outcomes.end(), [](const auto& outcome) { return outcome[0] != '0'; });
-  const bool unanimous = std::all_of(outcomes.begin(), outcomes.end(), [&](const auto& outcome) { return outcome == *first; });
-  auto text = first->substr(1);
-  if (!unanimous) text = fmt::format("rank {} of {}: {}", first - outcomes.begin(), outcomes.size(), text);
-  if ((*first)[0] == '0' + user_mistake) throw Error(text);
-  throw Fault(text);
+std::string to_message(const Outcome& outcome) { return std::to_string(outcome.status) + outcome.text; }
+Outcome from_message(const std::string& message) { return {static_cast<Status>(message.at(0) - '0'), message.substr(1)}; }
+
+void rethrow(const Outcome& outcome) {
+  if (outcome.status == user_mistake) throw Error(outcome.text);
+  if (outcome.status == fault) throw Fault(outcome.text);
+}
+
+/// The lowest rank's failure; that rank is named unless every rank says the same.
+Outcome first_failure(const std::vector<std::string>& messages) {
+  const auto first = std::find_if(messages.begin(), messages.end(), [](const auto& message) { return from_message(message).status != succeeded; });
+  const bool unanimous = std::all_of(messages.begin(), messages.end(), [&](const auto& message) { return message == *first; });
+  auto failure = from_message(*first);
+  if (!unanimous) failure.text = fmt::format("rank {} of {}: {}", first - messages.begin(), messages.size(), failure.text);
+  return failure;
 }
 
 }  // namespace
@@ -160,7 +167,12 @@ std::vector<std::string> Comm::gather(const std::string& text) const {
 
 void Comm::agree(const std::function<void()>& work) const {
   const auto mine = attempt(work);
-  if (max(mine.status) != succeeded) throw_first(gather(std::to_string(mine.status) + mine.text));
+  if (max(mine.status) != succeeded) rethrow(first_failure(gather(to_message(mine))));
+}
+
+void on_root(const Comm& comm, const std::function<void()>& work) {
+  const auto outcome = comm.root() ? attempt(work) : Outcome{};
+  rethrow(from_message(comm.broadcast(to_message(outcome))));
 }
 
 }  // namespace attune

@@ -2,8 +2,12 @@
 #pragma once
 #include <attune/comm.hpp>
 #include <attune/error.hpp>
+#ifndef OMPI_SKIP_MPICXX
+#define OMPI_SKIP_MPICXX 1  // the old C++ bindings would need a library of their own
+#endif
 #include <mpi.h>
 
+#include <functional>
 #include <string>
 
 namespace attune {
@@ -30,6 +34,9 @@ void check_mpi(int code, const char* call);
 
 /// Ends every rank, for a rank that failed alone: prints "[rank r/n] message" to stderr, and mpirun or srun end with the code.
 [[noreturn]] void abort_all(const Comm& comm, ExitCode code, const std::string& message);
+
+/// Runs work on rank 0 alone; what it throws, all ranks throw, in its words. Collective.
+void on_root(const Comm& comm, const std::function<void()>& work);
 
 struct Comm::Impl {
   /// This process alone.

@@ -1,0 +1,118 @@
+#include "parallel/gradients.hpp"
+
+#include <torch/torch.h>
+
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+
+#include <algorithm>
+
+#include "core/hash.hpp"
+#include "parallel/backend.hpp"
+#include "parallel/mpi.hpp"
+
+namespace attune::parallel {
+namespace {
+
+/// The reducer's own hook averages; losses here are sums.
+class SumHook final : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d::ProcessGroup>> {
+ public:
+  using CppCommHookInterface::CppCommHookInterface;
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
+    std::vector<at::Tensor> gradients{bucket.getBufferRef()};
+    return state_->allreduce(gradients)->getFuture();
+  }
+};
+
+void check_same_everywhere(const NamedTensors& tensors, const Comm& comm) {
+  Sha256 sum;
+  for (const auto& [name, tensor] : tensors)
+    sum.add(fmt::format("{} {} {}\n", name, c10::str(tensor.sizes()), c10::toString(tensor.scalar_type())));
+  const auto mine = sum.hex();
+  const auto roots = comm.broadcast(mine);
+  comm.agree([&] { ATTUNE_ASSERT(mine == roots, "{} tensors here; names, shapes or dtypes are not those of rank 0", tensors.size()); });
+}
+
+/// In the order their gradients become ready, about last to first. The first bucket is small, so that reduction starts early.
+std::vector<std::vector<std::size_t>> buckets(const std::vector<at::Tensor>& parameters) {
+  auto indices = std::get<0>(
+      c10d::compute_bucket_assignment_by_size(parameters, {c10d::kDefaultFirstBucketBytes, c10d::kDefaultBucketBytesCap}));
+  std::reverse(indices.begin(), indices.end());
+  return indices;
+}
+
+std::unique_ptr<c10d::Reducer> make_reducer(const NamedTensors& named, const std::vector<at::Tensor>& parameters, const Comm& comm) {
+  std::unordered_map<std::size_t, std::string> names;
+  for (std::size_t i = 0; i < named.size(); ++i) names[i] = named[i].first;
+  const auto group = make_process_group(comm);
+  // Unused parameters are ours to find, in finish(): the reducer's own search sees only the graph before the pass, and misses what
+  // recomputed activations reach.
+  auto reducer = std::make_unique<c10d::Reducer>(parameters, buckets(parameters), group, std::vector<bool>(parameters.size(), false),
+                                                 c10d::kDefaultBucketBytesCap, /*find_unused_parameters=*/false,
+                                                 /*gradient_as_bucket_view=*/true, names, c10d::kDefaultFirstBucketBytes,
+                                                 /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false,
+                                                 std::vector<std::int64_t>{});
+  reducer->register_comm_hook(std::make_unique<SumHook>(group));
+  return reducer;
+}
+
+}  // namespace
+
+struct GradientReducer::Parts {
+  std::vector<at::Tensor> parameters;
+  std::vector<char> reached;            // in the last backward pass, by parameter; not vector<bool>: threads may set neighbours
+  std::vector<unsigned> hooks;
+  std::unique_ptr<c10d::Reducer> reducer;  // null on one rank
+
+  ~Parts() {
+    for (std::size_t i = 0; i < hooks.size(); ++i) parameters[i].remove_hook(hooks[i]);
+  }
+
+  void watch() {
+    reached.resize(parameters.size());
+    for (std::size_t i = 0; i < parameters.size(); ++i)
+      hooks.push_back(parameters[i].register_hook([this, i](const at::Tensor&) { reached[i] = 1; }));
+  }
+
+  /// Gives every parameter that the pass did not reach a gradient of zero, and the reducer what it still waits for.
+  void complete() {
+    std::vector<at::Tensor> unreached, zeros;
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      if (reached[i]) continue;
+      unreached.push_back(parameters[i]);
+      zeros.push_back(at::zeros_like(parameters[i]));
+    }
+    if (!unreached.empty()) torch::autograd::backward(unreached, zeros);
+  }
+};
+
+GradientReducer::GradientReducer(NamedTensors named, const Comm& comm) : parts_(std::make_unique<Parts>()) {
+  ATTUNE_ASSERT(!named.empty(), "there is no parameter to reduce");
+  check_same_everywhere(named, comm);
+  for (const auto& [name, tensor] : named) parts_->parameters.push_back(tensor);
+  parts_->watch();
+  if (comm.size() > 1) parts_->reducer = make_reducer(named, parts_->parameters, comm);
+}
+
+GradientReducer::~GradientReducer() = default;
+GradientReducer::GradientReducer(GradientReducer&&) noexcept = default;
+
+void GradientReducer::begin_last_backward() {
+  std::fill(parts_->reached.begin(), parts_->reached.end(), 0);
+  if (!parts_->reducer) return;
+  parts_->reducer->rebuild_buckets();  // once, after the first step: in the order gradients became ready on rank 0
+  parts_->reducer->prepare_for_backward({});
+}
+
+void GradientReducer::finish() { parts_->complete(); }
+
+void broadcast_parameters(const NamedTensors& tensors, const Comm& comm) {
+  check_same_everywhere(tensors, comm);
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : tensors) {
+    const auto buffer = tensor.detach().cpu().contiguous();
+    comm.broadcast(buffer.data_ptr(), buffer.nbytes());
+    if (buffer.data_ptr() != tensor.data_ptr()) tensor.copy_(buffer);
+  }
+}
+
+}  // namespace attune::parallel

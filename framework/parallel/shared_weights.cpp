@@ -1,0 +1,46 @@
+#include "parallel/shared_weights.hpp"
+
+#include <ATen/ATen.h>
+#include <nlohmann/json.hpp>
+
+#include "parallel/mpi.hpp"
+
+namespace attune {
+namespace {
+
+std::string to_text(const std::vector<TensorInfo>& tensors) {
+  auto list = nlohmann::json::array();
+  for (const auto& tensor : tensors) list.push_back({tensor.name, tensor.shape, tensor.stored, tensor.bytes});
+  return list.dump();
+}
+
+std::vector<TensorInfo> from_text(const std::string& text) {
+  std::vector<TensorInfo> tensors;
+  for (const auto& item : nlohmann::json::parse(text)) tensors.push_back({item[0], item[1], item[2], item[3]});
+  return tensors;
+}
+
+}  // namespace
+
+SharedWeights::SharedWeights(std::unique_ptr<WeightSource> source, Comm comm) : source_(std::move(source)), comm_(std::move(comm)) {
+  std::string list;
+  on_root(comm_, [&] { list = to_text(source_->tensors()); });
+  tensors_ = from_text(comm_.broadcast(list));
+}
+
+at::Tensor SharedWeights::read(const std::string& name) {
+  at::Tensor tensor;
+  std::vector<std::int64_t> header(2);  // dtype, number of dimensions
+  on_root(comm_, [&] {
+    tensor = source_->read(name).contiguous();
+    header = {static_cast<std::int64_t>(tensor.scalar_type()), tensor.dim()};
+  });
+  comm_.broadcast(header.data(), header.size() * sizeof header[0]);
+  auto shape = comm_.root() ? tensor.sizes().vec() : std::vector<std::int64_t>(header[1]);
+  comm_.broadcast(shape.data(), shape.size() * sizeof shape[0]);
+  if (!comm_.root()) tensor = at::empty(shape, at::TensorOptions().dtype(static_cast<at::ScalarType>(header[0])));
+  comm_.broadcast(tensor.data_ptr(), tensor.nbytes());
+  return tensor;
+}
+
+}  // namespace attune
