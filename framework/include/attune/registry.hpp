@@ -45,6 +45,8 @@ class Registry {
   void add(Entry entry);
   /// Error listing the names of that kind, nearest first, when there is none.
   const Entry& find(Kind kind, const std::string& name) const;
+  /// The names of that kind, sorted.
+  std::vector<std::string> names(Kind kind) const;
   const std::vector<Entry>& entries() const { return entries_; }
   /// The library whose `add` runs now: noted in every entry it makes.
   void set_origin(std::string plugin, std::string file) { plugin_ = std::move(plugin), file_ = std::move(file); }

@@ -1,0 +1,141 @@
+#include "registry/loader.hpp"
+
+#define BOOST_DLL_USE_STD_FS
+#include <attune/plugin.hpp>
+#include <boost/dll/runtime_symbol_info.hpp>
+#include <boost/dll/shared_library.hpp>
+
+#include <algorithm>
+#include <cstdlib>
+#include <set>
+#include <sstream>
+
+#include "core/hash.hpp"
+#include "core/names.hpp"
+#include "registry/elf.hpp"
+
+namespace attune {
+namespace fs = std::filesystem;
+namespace {
+
+using boost::dll::shared_library;
+
+constexpr const char* entry_point = "attune_plugin";
+
+/// Every *.so of the folders and every named file, each once, in the order of the places.
+std::vector<fs::path> libraries_in(const std::vector<fs::path>& places) {
+  std::vector<fs::path> files;
+  const auto add = [&](const fs::path& file) {
+    std::error_code broken;
+    const auto canonical = fs::canonical(file, broken);
+    if (broken) fail("{}: is a link to nothing ({}); remove it or build the plugin again", file.string(), broken.message());
+    if (std::find(files.begin(), files.end(), canonical) == files.end()) files.push_back(canonical);
+  };
+  for (const auto& place : places) {
+    if (!fs::exists(place)) fail("{}: there is no such plugin file or folder; correct `plugins` in the run file, or ATTUNE_PLUGINS", place.string());
+    if (!fs::is_directory(place)) {
+      add(place);
+      continue;
+    }
+    std::set<fs::path> sorted;
+    for (const auto& entry : fs::directory_iterator(place))
+      if (entry.path().extension() == ".so") sorted.insert(entry.path());
+    std::for_each(sorted.begin(), sorted.end(), add);
+  }
+  return files;
+}
+
+std::string cure_for(const std::string& reason) {
+  if (reason.find("undefined symbol") != std::string::npos) return "it was built against another Attune or LibTorch: build it again with this one";
+  if (reason.find("libtorch") != std::string::npos || reason.find("libc10") != std::string::npos)
+    return "LibTorch is not where the library looks for it: build it with attune_add_plugin, which notes the folder as rpath, or name "
+           "LibTorch's lib folder in LD_LIBRARY_PATH";
+  return "install what it needs, or name that folder in LD_LIBRARY_PATH";
+}
+
+/// Opened once; stays open until the process ends, whatever happens to the registry.
+const shared_library& open_library(const fs::path& file) {
+  if (!registry::exports_symbol(file, entry_point))
+    fail("{}: is a shared library but not an Attune plugin (it does not export '{}'); end it with ATTUNE_PLUGIN(...)", file.string(), entry_point);
+  static auto& opened = *new std::vector<std::unique_ptr<const shared_library>>;
+  try {
+    opened.push_back(std::make_unique<const shared_library>(file, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local));
+  } catch (const std::exception& error) {
+    fail("{}: cannot be opened ({}); {}", file.string(), error.what(), cure_for(error.what()));
+  }
+  return *opened.back();
+}
+
+const char* or_nothing(const char* text) { return text ? text : "nothing"; }
+
+/// What the library says of itself. Error, with all mismatches at once, when it was not built for this Attune.
+const AttunePluginInfo& checked_info(const shared_library& library, const fs::path& file) {
+  const auto* info = library.get<const AttunePluginInfo*()>(entry_point)();
+  constexpr auto whole = static_cast<std::uint32_t>(sizeof(AttunePluginInfo));
+  if (!info) fail("{}: its {}() returned nothing; end the library with ATTUNE_PLUGIN(...)", file.string(), entry_point);
+  if (info->size < whole)
+    fail("{}: describes itself in {} bytes where this Attune reads {}: it was built with an older Attune; build it again with this one",
+         file.string(), info->size, whole);
+
+  std::vector<std::string> mismatches;
+  const auto compare = [&](const char* what, const auto& theirs, const auto& ours) {
+    if (theirs != ours) mismatches.push_back(fmt::format("{} is {}, here {}", what, theirs, ours));
+  };
+  compare("its plugin API", info->api_version, std::uint32_t{ATTUNE_API_VERSION});
+  compare("its LibTorch ABI", std::string(or_nothing(info->torch_abi)), std::string(ATTUNE_TORCH_ABI));
+  compare("its compiler", std::string(or_nothing(info->compiler)), std::string(ATTUNE_COMPILER));
+  compare("its C++ standard", info->cpp_standard, static_cast<long>(__cplusplus));
+  if (!mismatches.empty())
+    fail("{}: was built for another Attune: {}; build it again with this one", file.string(), joined(mismatches, "; "));
+  if (!info->add || !info->name || !info->version || !info->build_id)
+    fail("{}: leaves parts of its description empty; end the library with ATTUNE_PLUGIN(\"name\", \"version\", registry)", file.string());
+  return *info;
+}
+
+/// What the library's `add` registers, by itself: nothing of it is taken over when `add` fails.
+Registry entries_of(const AttunePluginInfo& info, const fs::path& file) {
+  Registry entries;
+  entries.set_origin(fmt::format("{} {}", info.name, info.version), file.string());
+  try {
+    info.add(entries);
+  } catch (const std::exception& error) {
+    fail("{}: plugin '{}' failed while registering what it holds: {}", file.string(), info.name, error.what());
+  } catch (...) {
+    fail("{}: plugin '{}' failed while registering what it holds, and gave no reason", file.string(), info.name);
+  }
+  return entries;
+}
+
+}  // namespace
+
+std::string PluginLibrary::sha256() const { return sha256_of_file(file); }
+
+std::vector<PluginLibrary> load_plugins(Registry& registry, const std::vector<fs::path>& places) {
+  Registry extended = registry;
+  std::vector<PluginLibrary> loaded;
+  for (const auto& file : libraries_in(places)) {
+    const auto from_this_file = [&](const auto& entry) { return entry.file == file; };
+    if (std::any_of(registry.entries().begin(), registry.entries().end(), from_this_file)) continue;
+    const auto& info = checked_info(open_library(file), file);
+    const auto added = entries_of(info, file);
+    for (const auto& entry : added.entries()) extended.add(entry);
+    loaded.push_back({info.name, info.version, info.build_id, file});
+  }
+  registry = std::move(extended);
+  return loaded;
+}
+
+std::vector<fs::path> default_plugin_places() {
+  const auto folder = boost::dll::program_location().parent_path();
+  std::vector<fs::path> places;
+  for (const auto& place : {folder / "plugins", folder.parent_path() / "lib" / "attune" / "plugins"})
+    if (fs::is_directory(place)) places.push_back(place);
+  if (const char* listed = std::getenv("ATTUNE_PLUGINS")) {
+    std::istringstream texts(listed);
+    for (std::string text; std::getline(texts, text, ':');)
+      if (!text.empty()) places.emplace_back(text);
+  }
+  return places;
+}
+
+}  // namespace attune

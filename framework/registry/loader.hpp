@@ -1,0 +1,30 @@
+// Finds, checks and opens plugin libraries. A library is opened only when its file is whole and exports `attune_plugin`; its entries
+// are added only when it was built for this Attune. Opened libraries stay open until the process ends: the registry holds their code.
+#pragma once
+#include <attune/registry.hpp>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace attune {
+
+/// A library that was loaded.
+struct PluginLibrary {
+  std::string name, version, build_id;  // as it says itself
+  std::filesystem::path file;           // canonical
+
+  /// Of the file's content; read each time.
+  std::string sha256() const;
+};
+
+/// Places are folders (every *.so in them, by name) or files. All of them, or none: when one is refused the registry is as it was.
+/// A file that is named twice, or whose entries the registry holds already, is loaded once. Error for a place that does not exist, a
+/// file that is no plugin, one built for another Attune (every mismatch in one message), a name taken twice, and an `add` that throws.
+std::vector<PluginLibrary> load_plugins(Registry& registry, const std::vector<std::filesystem::path>& places);
+
+/// <folder of the program>/plugins and <prefix>/lib/attune/plugins where they exist, then the paths in ATTUNE_PLUGINS (separated by
+/// colons), which must.
+std::vector<std::filesystem::path> default_plugin_places();
+
+}  // namespace attune

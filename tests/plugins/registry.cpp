@@ -1,0 +1,250 @@
+// The loader against libraries built to be refused (tests/plugins/fixtures), with the whole message each time.
+#include <attune/error.hpp>
+#include <attune/plugin.hpp>
+#include <gtest/gtest.h>
+#include <link.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "core/files.hpp"
+#include "core/hash.hpp"
+#include "registry/elf.hpp"
+#include "registry/loader.hpp"
+
+namespace attune {
+namespace {
+namespace fs = std::filesystem;
+
+const fs::path fixtures = fs::path(ATTUNE_BINARY_DIR) / "tests" / "fixtures";
+const std::string torch_here = ATTUNE_TORCH_ABI, compiler_here = ATTUNE_COMPILER, standard_here = std::to_string(__cplusplus);
+
+fs::path fixture(const std::string& name) { return fs::canonical(fixtures / (name + ".so")); }
+
+/// The text of the Error that refuses these places; the registry must be as it was.
+std::string refusal(const std::vector<fs::path>& places) {
+  Registry registry;
+  registry.add({Kind::callback, "kept", "", "built in", "", {}, nullptr, nullptr});
+  std::string text = "accepted";
+  try {
+    load_plugins(registry, places);
+  } catch (const Error& error) {
+    text = error.what();
+  }
+  EXPECT_EQ(registry.names(Kind::callback), std::vector<std::string>{"kept"});
+  EXPECT_EQ(registry.entries().size(), 1);
+  return text;
+}
+
+std::string refusal_of_fixture(const std::string& name) { return refusal({fixture(name)}); }
+
+class RegistryFiles : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "attune-registry-XXXXXX").string();
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder_ = fs::canonical(pattern);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  fs::path write(const std::string& name, const std::string& content) {
+    std::ofstream(folder_ / name, std::ios::binary) << content;
+    return folder_ / name;
+  }
+
+  fs::path folder_;
+};
+
+TEST(Loader, AcceptsALibraryBuiltForThisAttune) {
+  Registry registry;
+  const auto loaded = load_plugins(registry, {fixture("empty")});
+  ASSERT_EQ(loaded.size(), 1);
+  EXPECT_EQ(loaded[0].name, "forged");
+  EXPECT_EQ(loaded[0].version, "1.0.0");
+  EXPECT_EQ(loaded[0].file, fixture("empty"));
+  EXPECT_EQ(loaded[0].sha256(), sha256(read_text(fixture("empty"))));
+}
+
+TEST(Loader, RefusesAnotherApiVersion) {
+  EXPECT_EQ(refusal_of_fixture("other_api"),
+            fixture("other_api").string() + ": was built for another Attune: its plugin API is 2, here 1; build it again with this one");
+}
+
+TEST(Loader, RefusesAnotherLibTorchAbi) {
+  EXPECT_EQ(refusal_of_fixture("other_torch"), fixture("other_torch").string() +
+            ": was built for another Attune: its LibTorch ABI is LibTorch 2.12.0, cxx11 ABI 0, here " + torch_here + "; build it again with this one");
+}
+
+TEST(Loader, RefusesAnotherStandardOfCpp) {
+  EXPECT_EQ(refusal_of_fixture("other_standard"), fixture("other_standard").string() +
+            ": was built for another Attune: its C++ standard is 201703, here " + standard_here + "; build it again with this one");
+}
+
+TEST(Loader, ReportsEveryMismatchInOneMessage) {
+  EXPECT_EQ(refusal_of_fixture("other_everything"), fixture("other_everything").string() +
+            ": was built for another Attune: its plugin API is 2, here 1; its LibTorch ABI is LibTorch 2.12.0, cxx11 ABI 0, here " + torch_here +
+            "; its compiler is clang++ 19, here " + compiler_here + "; its C++ standard is 201703, here " + standard_here +
+            "; build it again with this one");
+}
+
+TEST(Loader, RefusesAStructThatIsShorterThanOurs) {
+  EXPECT_EQ(refusal_of_fixture("older_struct"), fixture("older_struct").string() + ": describes itself in 40 bytes where this Attune reads " +
+            std::to_string(sizeof(AttunePluginInfo)) + ": it was built with an older Attune; build it again with this one");
+}
+
+TEST(Loader, RefusesAnIncompleteDescription) {
+  EXPECT_EQ(refusal_of_fixture("nameless"), fixture("nameless").string() +
+            ": leaves parts of its description empty; end the library with ATTUNE_PLUGIN(\"name\", \"version\", registry)");
+}
+
+TEST(Loader, NamesTheFileAndTheTextWhenAddThrows) {
+  EXPECT_EQ(refusal_of_fixture("throws"), fixture("throws").string() +
+            ": plugin 'forged' failed while registering what it holds: the table of kernels is empty");
+}
+
+TEST(Loader, RefusesALibraryWithoutTheEntryPointBeforeOpeningIt) {
+  EXPECT_EQ(refusal_of_fixture("not_a_plugin"), fixture("not_a_plugin").string() +
+            ": is a shared library but not an Attune plugin (it does not export 'attune_plugin'); end it with ATTUNE_PLUGIN(...)");
+  EXPECT_EQ(::dlopen(fixture("not_a_plugin").c_str(), RTLD_NOW | RTLD_NOLOAD), nullptr);
+}
+
+TEST(Loader, SaysWhyALibraryCannotBeOpenedAndTheCure) {
+  const auto text = refusal_of_fixture("needs_missing_symbol");
+  EXPECT_TRUE(text.starts_with(fixture("needs_missing_symbol").string() + ": cannot be opened (")) << text;
+  EXPECT_NE(text.find("undefined symbol: attune_of_another_day"), std::string::npos) << text;
+  EXPECT_TRUE(text.ends_with("; it was built against another Attune or LibTorch: build it again with this one")) << text;
+}
+
+TEST(Loader, RefusesAPlaceThatDoesNotExist) {
+  EXPECT_EQ(refusal({"/nowhere/plugins"}), "/nowhere/plugins: there is no such plugin file or folder; correct `plugins` in the run file, or ATTUNE_PLUGINS");
+}
+
+TEST(Loader, TakesNothingOverWhenOneOfSeveralIsRefused) { EXPECT_NE(refusal({fixture("empty"), fixture("throws")}), "accepted"); }
+
+TEST_F(RegistryFiles, TextNamedLikeALibraryIsRefused) {
+  const auto file = write("text.so", "#!/bin/sh\necho this is no library, though its name ends in .so and it is longer than a header\n");
+  EXPECT_EQ(refusal({file}), file.string() + ": is not a shared library (no ELF header); name a .so built with attune_add_plugin");
+  EXPECT_EQ(refusal({write("empty.so", "")}), (folder_ / "empty.so").string() + ": is not a shared library (no ELF header); name a .so built with attune_add_plugin");
+}
+
+TEST_F(RegistryFiles, AProgramIsNotAPlugin) {
+  auto program = read_text(fixture("empty"));
+  program[16] = ET_EXEC;
+  EXPECT_EQ(refusal({write("program.so", program)}),
+            (folder_ / "program.so").string() + ": is an ELF file but not a shared library; name a .so built with attune_add_plugin");
+}
+
+TEST_F(RegistryFiles, ALibraryForAnotherMachineIsRefused) {
+  auto other = read_text(fixture("empty"));
+  other[18] = static_cast<char>(EM_S390);
+  EXPECT_EQ(refusal({write("other.so", other)}), (folder_ / "other.so").string() + ": is a library for another kind of machine; build it on this one");
+}
+
+TEST_F(RegistryFiles, EveryTruncationIsRefused) {
+  const auto whole = read_text(fixture("empty"));
+  for (std::size_t size = 0; size < whole.size(); size += size < 128 || size + 128 > whole.size() ? 1 : 97) {
+    const auto text = refusal({write("short.so", whole.substr(0, size))});
+    EXPECT_TRUE(text.starts_with((folder_ / "short.so").string() + ": is ")) << size << ": " << text;
+  }
+  EXPECT_EQ(refusal({write("short.so", whole.substr(0, whole.size() - 1))}),
+            fmt::format("{}: is a truncated or damaged library: its table of sections does not fit into the file's {} bytes; build or copy it again",
+                        (folder_ / "short.so").string(), whole.size() - 1));
+}
+
+// Only reading is tried here: a library with a whole outline and a forged inside may be opened, and then runs.
+TEST_F(RegistryFiles, ForgedTablesAreReadWithoutLeavingTheFile) {
+  const auto whole = read_text(fixture("empty"));
+  const auto file = write("forged.so", whole);
+  std::fstream bytes(file, std::ios::binary | std::ios::in | std::ios::out);
+  const auto put = [&](std::size_t at, char value) { bytes.seekp(static_cast<std::streamoff>(at)).put(value).flush(); };
+  const auto forge = [&](std::size_t begin, std::size_t end) {
+    for (std::size_t at = begin; at < end; ++at) {
+      for (const char value : {'\0', '\x7f', '\xff'}) {
+        put(at, value);
+        try {
+          registry::exports_symbol(file, "attune_plugin");
+        } catch (const Error& error) {
+          EXPECT_TRUE(std::string(error.what()).starts_with(file.string() + ": is ")) << at;
+        }
+      }
+      put(at, whole[at]);
+    }
+  };
+  ElfW(Ehdr) header;
+  std::memcpy(&header, whole.data(), sizeof header);
+  forge(0, sizeof header);
+  forge(header.e_shoff, header.e_shoff + header.e_shnum * sizeof(ElfW(Shdr)));
+  EXPECT_TRUE(registry::exports_symbol(file, "attune_plugin"));
+}
+
+TEST_F(RegistryFiles, AFolderGivesItsLibrariesOnceAndIgnoresTheRest) {
+  fs::copy_file(fixture("empty"), folder_ / "b.so");
+  fs::copy_file(fixture("empty"), folder_ / "a.so");
+  fs::create_symlink(folder_ / "a.so", folder_ / "link.so");
+  write("README.md", "not a library");
+  Registry registry;
+  const auto loaded = load_plugins(registry, {folder_, folder_ / "b.so"});
+  ASSERT_EQ(loaded.size(), 2);
+  EXPECT_EQ(loaded[0].file, folder_ / "a.so");
+  EXPECT_EQ(loaded[1].file, folder_ / "b.so");
+}
+
+TEST_F(RegistryFiles, ALinkToNothingIsRefused) {
+  fs::create_symlink(folder_ / "gone.so", folder_ / "dangling.so");
+  EXPECT_EQ(refusal({folder_}), (folder_ / "dangling.so").string() + ": is a link to nothing (No such file or directory); remove it or build the plugin again");
+}
+
+TEST_F(RegistryFiles, AStrippedLibraryIsStillAPlugin) {
+  const auto stripped = folder_ / "stripped.so";
+  ASSERT_EQ(std::system(fmt::format("strip -o {} {}", stripped.string(), fixture("empty").string()).c_str()), 0);
+  Registry registry;
+  EXPECT_EQ(load_plugins(registry, {stripped}).size(), 1);
+}
+
+TEST(PluginPlaces, FollowTheEnvironment) {
+  ::setenv("ATTUNE_PLUGINS", "/first::/second", 1);
+  const auto places = default_plugin_places();
+  ::unsetenv("ATTUNE_PLUGINS");
+  ASSERT_GE(places.size(), 2);
+  EXPECT_EQ(places[places.size() - 2], "/first");
+  EXPECT_EQ(places.back(), "/second");
+}
+
+class Names : public testing::Test {
+ protected:
+  void add(Kind kind, const std::string& name, const std::string& plugin, const std::string& file) {
+    registry_.add({kind, name, "", plugin, file, {}, nullptr, nullptr});
+  }
+  template <class F>
+  std::string error_of(F&& work) {
+    try {
+      work();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+  Registry registry_;
+};
+
+TEST_F(Names, TakenTwiceNamesBothFiles) {
+  add(Kind::strategy, "lora", "lora 1.0.0", "/a/lora.so");
+  add(Kind::callback, "lora", "lora 1.0.0", "/a/lora.so");  // another kind: another name
+  EXPECT_EQ(error_of([&] { add(Kind::strategy, "lora", "mine 0.1.0", "/b/mine.so"); }),
+            "the strategy 'lora' is registered twice, by /a/lora.so (lora 1.0.0) and by /b/mine.so (mine 0.1.0); "
+            "rename one of them, or take one library out of the plugin folders");
+  EXPECT_EQ(registry_.entries().size(), 2);
+}
+
+TEST_F(Names, UnknownOneListsTheKindNearestFirst) {
+  for (const char* name : {"full", "lora", "freeze"}) add(Kind::strategy, name, "p 1", "/p.so");
+  add(Kind::model, "llama", "p 1", "/p.so");
+  EXPECT_EQ(error_of([&] { registry_.find(Kind::strategy, "lroa"); }), "there is no strategy 'lroa'; did you mean 'lora'? (there are: lora, freeze, full)");
+  EXPECT_EQ(error_of([&] { registry_.find(Kind::strategy, "llama"); }), "there is no strategy 'llama' (there are: freeze, full, lora)");
+  EXPECT_EQ(error_of([&] { registry_.find(Kind::callback, "progress"); }),
+            "there is no callback 'progress': no plugin with a callback is loaded; name its folder in `plugins` or in ATTUNE_PLUGINS");
+  EXPECT_EQ(registry_.find(Kind::model, "llama").name, "llama");
+}
+
+}  // namespace
+}  // namespace attune
