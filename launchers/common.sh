@@ -15,19 +15,16 @@ fail() {
 may_be_root() { [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null; }
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
-# over_ranks N COMMAND...: the command under mpirun, the cores shared out among the ranks.
+# over_ranks N COMMAND...: the command under mpirun, the processors shared out among the ranks. Oversubscribing is allowed because Open MPI
+# counts cores, where two hardware threads of one core are two processors to everyone else.
 over_ranks() {
-  local ranks=$1 cores threads
+  local ranks=$1
   shift
-  cores=$(nproc)
-  threads=$((cores > ranks ? cores / ranks : 1))
-  local -x OMP_NUM_THREADS=$threads
-  local options=(--bind-to none)
-  [ "$cores" -ge "$ranks" ] || options+=(--oversubscribe)
+  local -x OMP_NUM_THREADS=$(($(nproc) > ranks ? $(nproc) / ranks : 1))
   if [ "$(id -u)" -eq 0 ]; then  # Open MPI asks root twice
     local -x OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   fi
-  mpirun "${options[@]}" -n "$ranks" "$@"
+  mpirun --oversubscribe --bind-to none -n "$ranks" "$@"
 }
 
 # usage FILE: the comment at its head.
