@@ -1,0 +1,98 @@
+// attune describe: the options of a plugin, from their one declaration. The reference page is made by `attune describe --all --markdown`.
+#include <iostream>
+
+#include "command.hpp"
+#include "config/run_config.hpp"
+#include "core/names.hpp"
+#include "option_table.hpp"
+#include "registry/loader.hpp"
+
+namespace attune::program {
+namespace {
+
+namespace options = boost::program_options;
+
+struct Title {
+  Kind kind;
+  const char* plural;
+};
+constexpr Title titles[] = {{Kind::model, "Models"}, {Kind::dataset, "Datasets"}, {Kind::strategy, "Strategies"}, {Kind::callback, "Callbacks"}};
+
+/// Every kind has names of its own, so one name may mean several entries.
+std::vector<const Registry::Entry*> entries_named(const Registry& registry, const std::string& text) {
+  std::vector<const Registry::Entry*> found;
+  std::vector<std::string> known;
+  for (const auto& entry : registry.entries()) {
+    known.push_back(entry.name);
+    if (entry.name == text) found.push_back(&entry);
+  }
+  if (found.empty()) fail("no plugin is named '{}'{}; `attune list` shows all", text, did_you_mean(text, known));
+  return found;
+}
+
+std::string as_text(const Registry::Entry& entry) {
+  auto text = fmt::format("{} '{}': {}\nfrom {} ({})\n\n", name(entry.kind), entry.name, entry.doc, entry.plugin, entry.file);
+  text += entry.schema.options.empty() ? "It has no options.\n" : text_table(option_rows(entry.schema));
+  return text + "\nIn a run file:\n\n" + toml_snippet(entry);
+}
+
+std::string as_markdown(const Registry::Entry& entry) {
+  auto text = fmt::format("### `{}`\n\n{}\n\n", entry.name, entry.doc);
+  if (!entry.schema.options.empty()) text += markdown_table(option_rows(entry.schema)) + "\n";
+  return text + "```toml\n" + toml_snippet(entry) + "```\n";
+}
+
+std::string run_file_as_text() {
+  std::string text;
+  for (const auto& [section, schema] : config::framework_sections())
+    text += (section.empty() ? "Top of the run file" : "[" + section + "]") + "\n\n" + text_table(option_rows(schema)) + "\n";
+  return text;
+}
+
+std::string run_file_as_markdown() {
+  std::string text = "## The run file\n\n";
+  for (const auto& [section, schema] : config::framework_sections())
+    text += fmt::format("### {}\n\n{}\n", section.empty() ? "Top of the file" : "`[" + section + "]`", markdown_table(option_rows(schema)));
+  return text;
+}
+
+/// The run file's own sections, then every plugin, by kind and name.
+std::string everything(const Registry& registry, bool markdown) {
+  std::string text = markdown ? "# Reference\n\nMade by `attune describe --all --markdown` from the declared options; any change goes there.\n\n" + run_file_as_markdown()
+                              : run_file_as_text();
+  for (const auto& [kind, plural] : titles) {
+    if (markdown) text += fmt::format("## {}\n\n", plural);
+    for (const auto& found : registry.names(kind)) text += (markdown ? as_markdown : as_text)(registry.find(kind, found)) + "\n";
+  }
+  text.pop_back();
+  return text;
+}
+
+int describe(const std::vector<std::string>& arguments) {
+  options::options_description description;
+  description.add_options()("name", options::value<std::string>(), "of a model, dataset, strategy or callback")(
+      "all", options::bool_switch(), "the run file's sections and every plugin")("markdown", options::bool_switch(), "as Markdown");
+  const auto values = parse(describe_command, arguments, description, {{"name", 1}});
+  if (!values) return static_cast<int>(ExitCode::done);
+  const bool all = (*values)["all"].as<bool>(), markdown = (*values)["markdown"].as<bool>();
+  if (all == (values->count("name") == 1)) fail("attune describe: give a name or --all (`attune list` shows the names)");
+
+  Registry registry;
+  load_plugins(registry, default_plugin_places());
+  if (all) {
+    std::cout << everything(registry, markdown);
+    return static_cast<int>(ExitCode::done);
+  }
+  std::string separator;
+  for (const auto* entry : entries_named(registry, (*values)["name"].as<std::string>())) {
+    std::cout << separator << (markdown ? as_markdown : as_text)(*entry);
+    separator = "\n";
+  }
+  return static_cast<int>(ExitCode::done);
+}
+
+}  // namespace
+
+const Command describe_command{"describe", "NAME | --all [--markdown]", "shows the options of a plugin, or of everything", describe};
+
+}  // namespace attune::program

@@ -1,0 +1,252 @@
+// What `attune new` writes. @NAME@ is the plugin's name, @TYPE@ its struct, @KIND@ its kind. The files are in the program, so that it
+// needs nothing beside itself; tests/plugins/install_test.sh builds and runs what comes out.
+#pragma once
+
+namespace attune::program::templates {
+
+inline constexpr const char* cmake = R"(cmake_minimum_required(VERSION 3.25)
+project(@NAME@ LANGUAGES CXX)
+find_package(Attune REQUIRED)
+
+attune_add_plugin(@NAME@ @NAME@.cpp)
+
+enable_testing()
+add_executable(test_@NAME@ test_@NAME@.cpp)
+target_link_libraries(test_@NAME@ PRIVATE Attune::attune)
+add_test(NAME @NAME@.behaves COMMAND test_@NAME@)
+add_test(NAME @NAME@.loads COMMAND Attune::program describe @NAME@)
+set_tests_properties(@NAME@.loads PROPERTIES ENVIRONMENT ATTUNE_PLUGINS=$<TARGET_FILE:attune_plugin_@NAME@>)
+)";
+
+inline constexpr const char* readme = R"(# @NAME@
+
+A @KIND@ for Attune. Build and test it (PREFIX is where Attune is installed):
+
+    cmake -B build -DCMAKE_PREFIX_PATH=PREFIX
+    cmake --build build -j
+    ctest --test-dir build --output-on-failure
+
+Use it from this folder:
+
+    @COMMAND@
+
+`ATTUNE_PLUGINS=build/plugins attune describe @NAME@` shows its options. `cmake --install build --prefix PREFIX` puts it
+beside Attune's own plugins, where it is found without being named.
+)";
+
+inline constexpr const char* strategy = R"(// @NAME@: trains the parameters whose names end in `match`, and freezes the rest.
+#include <attune/plugin.hpp>
+#include <torch/torch.h>
+
+namespace {
+
+struct @TYPE@ final : attune::Strategy {
+  struct Options {
+    std::string match = "norm.weight";
+    static void describe(attune::Schema<Options>& s) {
+      s.key("match", &Options::match, "end of the names of the parameters that are trained");
+    }
+  };
+  explicit @TYPE@(Options o) : options(std::move(o)) {}
+
+  // Afterwards exactly the parameters with requires_grad are trained. Overriding groups(), loss(), state(), export_adapter() or
+  // merge() of attune/strategy.hpp changes more than that.
+  void prepare(attune::Model& model) override {
+    for (auto& parameter : model.module().named_parameters())
+      parameter.value().requires_grad_(parameter.key().ends_with(options.match));
+  }
+
+  Options options;
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) { registry.strategy<@TYPE@>("@NAME@", "trains the parameters whose names end in `match`"); }
+)";
+
+inline constexpr const char* strategy_test = R"(// What must hold of @NAME@, on a model of two layers. ctest looks at the exit code.
+#include "@NAME@.cpp"
+
+#include <attune/linear.hpp>
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+namespace {
+
+struct ToyModel final : attune::Model {
+  struct Parts : torch::nn::Module {
+    std::shared_ptr<attune::nn::Linear> norm = register_module("norm", std::make_shared<attune::nn::Linear>(4, 4, true));
+    std::shared_ptr<attune::nn::Linear> head = register_module("head", std::make_shared<attune::nn::Linear>(4, 2, false));
+  };
+  ToyModel() : Model(attune::ModelSpec{.family = "toy", .width = 4, .depth = 1, .outputs = 2}) {}
+  at::Tensor embed(const attune::Batch& batch) override { return torch::ones({batch.length(), 4}); }
+  at::Tensor block(std::int64_t, const at::Tensor& h, const attune::Batch&) override { return parts.norm->forward(h); }
+  at::Tensor finish(const at::Tensor& h, const attune::Batch&) override { return h; }
+  attune::nn::Linear& projection() override { return *parts.head; }
+  torch::nn::Module& module() override { return parts; }
+  nlohmann::json config() const override { return {}; }
+  std::string block_prefix(std::int64_t) const override { return "norm."; }
+  Parts parts;
+};
+
+}  // namespace
+
+int main() {
+  ToyModel model;
+  @TYPE@(@TYPE@::Options{.match = "norm.weight"}).prepare(model);
+  const auto trained = attune::trainable(model);
+  if (trained.size() == 1 && trained[0].first == "norm.weight") return 0;
+  std::cerr << "expected norm.weight alone to be trained, but there are " << trained.size() << ":";
+  for (const auto& [name, tensor] : trained) std::cerr << " " << name;
+  std::cerr << "\n";
+  return 1;
+}
+)";
+
+inline constexpr const char* callback = R"(// @NAME@: ends the run when the training loss has fallen to `loss`.
+#include <attune/plugin.hpp>
+
+namespace {
+
+struct @TYPE@ final : attune::Callback {
+  struct Options {
+    double loss = 1.0;
+    static void describe(attune::Schema<Options>& s) {
+      s.key("loss", &Options::loss, "the run ends when the mean loss of a step is this or less").above(0);
+    }
+  };
+  explicit @TYPE@(Options o) : options(std::move(o)) {}
+
+  // The events and their order are in attune/callback.hpp.
+  void on(attune::Event event, attune::Run& run) override {
+    if (event == attune::Event::step_end && run.loss <= options.loss)
+      run.request_stop("the loss has fallen to " + std::to_string(run.loss));
+  }
+
+  Options options;
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) { registry.callback<@TYPE@>("@NAME@", "ends the run when the loss has fallen far enough"); }
+)";
+
+inline constexpr const char* callback_test = R"(// What must hold of @NAME@. ctest looks at the exit code.
+#include "@NAME@.cpp"
+
+#include <iostream>
+
+namespace {
+
+bool stops_at(double loss, attune::Event event) {
+  @TYPE@ callback(@TYPE@::Options{.loss = 1.0});
+  attune::Run run;
+  run.loss = loss;
+  callback.on(event, run);
+  return !run.stop_reason.empty();
+}
+
+}  // namespace
+
+int main() {
+  if (!stops_at(1.5, attune::Event::step_end) && stops_at(1.0, attune::Event::step_end) && !stops_at(0.0, attune::Event::step_begin)) return 0;
+  std::cerr << "expected a stop at the end of a step with a loss of 1.0 or less, and at no other time\n";
+  return 1;
+}
+)";
+
+inline constexpr const char* dataset = R"(// @NAME@: plain text; every token is predicted from those before it.
+#include <attune/plugin.hpp>
+#include <torch/torch.h>
+
+namespace {
+
+struct @TYPE@ final : attune::Dataset {
+  struct Options {
+    std::int64_t max_length = 512;
+    static void describe(attune::Schema<Options>& s) {
+      s.key("max_length", &Options::max_length, "tokens kept of a record").at_least(2);
+    }
+  };
+  explicit @TYPE@(Options o) : options(std::move(o)) {}
+
+  // At prepare time: a record becomes the columns of one sample.
+  attune::Sample encode(const attune::Record& record, const attune::EncodeContext& context) const override {
+    auto tokens = context.tokenizer.encode(record.field("text"));
+    if (tokens.size() < 2) throw attune::Rejected("fewer than two tokens");
+    tokens.resize(std::min<std::size_t>(tokens.size(), options.max_length));
+    return {{"tokens", torch::tensor(tokens, torch::kInt32)}};
+  }
+
+  // At train time: samples laid end to end. Row t predicts token t+1 of its sample; the last row of a sample predicts nothing.
+  attune::Batch collate(const std::vector<attune::Sample>& samples) const override {
+    std::vector<at::Tensor> tokens;
+    for (const auto& sample : samples) tokens.push_back(sample.at("tokens"));
+    auto batch = attune::pack(tokens);
+    batch.targets = batch.tokens.roll(-1);
+    for (std::int64_t b = 0; b < batch.samples(); ++b) batch.targets[batch.starts[b + 1] - 1] = attune::ignored_target;
+    return batch;
+  }
+
+  Options options;
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) { registry.dataset<@TYPE@>("@NAME@", "plain text, every token predicted from those before it"); }
+)";
+
+inline constexpr const char* dataset_test = R"(// What must hold of @NAME@. ctest looks at the exit code.
+#include "@NAME@.cpp"
+
+#include <iostream>
+
+int main() {
+  const std::vector<attune::Sample> samples{{{"tokens", torch::tensor({5, 6, 7}, torch::kInt32)}}, {{"tokens", torch::tensor({8, 9}, torch::kInt32)}}};
+  const auto batch = @TYPE@({}).collate(samples);
+  const auto expected = torch::tensor({6L, 7L, attune::ignored_target, 9L, attune::ignored_target});
+  if (batch.starts == std::vector<std::int64_t>{0, 3, 5} && batch.targets.equal(expected)) return 0;
+  std::cerr << "expected targets\n" << expected << "\nbut there are\n" << batch.targets << "\n";
+  return 1;
+}
+)";
+
+inline constexpr const char* run_file = R"(# attune train example.toml, in this folder
+name = "@NAME@"
+plugins = ["build/plugins"]
+
+[model]
+plugin = "llama"
+path = "models/smollm2-135m"
+
+[dataset]
+plugin = "instruction"
+path = "data/foldoc.h5"
+
+[strategy]
+plugin = "@STRATEGY@"
+
+[train]
+steps = 100
+global_batch = 16
+micro_batch = 4
+learning_rate = 2e-4
+@CALLBACK@)";
+
+inline constexpr const char* recipe = R"(# ATTUNE_PLUGINS=build/plugins attune prepare example.toml, in this folder
+name = "@NAME@"
+kind = "@NAME@"
+licence = "CC-BY-4.0"
+output = "data/@NAME@.h5"
+tokenizer = "models/smollm2-135m"
+
+[[source]]
+path = "texts.jsonl"
+
+[split]
+validation = 0.1
+seed = 0
+)";
+
+}  // namespace attune::program::templates
