@@ -5,7 +5,9 @@ if(attune_venv_torch)
 endif()
 include(${CMAKE_CURRENT_LIST_DIR}/AttuneImports.cmake)
 
-find_package(spdlog REQUIRED)
+find_package(MPI REQUIRED COMPONENTS C)
+target_compile_definitions(MPI::MPI_C INTERFACE OMPI_SKIP_MPICXX=1)  # MPI's old C++ bindings would need one more library
+
 find_package(Boost REQUIRED COMPONENTS filesystem program_options)
 find_package(tomlplusplus REQUIRED)
 find_package(OpenSSL REQUIRED COMPONENTS Crypto)

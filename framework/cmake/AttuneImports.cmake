@@ -1,8 +1,6 @@
 # What the public headers need, for the framework's own build and for find_package(Attune) alike.
 find_package(fmt REQUIRED)  # header-only: LibTorch brings fmt headers of its own, which come first and have no library
 find_package(nlohmann_json REQUIRED)
-find_package(MPI REQUIRED COMPONENTS C)
-target_compile_definitions(MPI::MPI_C INTERFACE OMPI_SKIP_MPICXX=1)  # MPI's old C++ bindings would need one more library
 # Official LibTorch builds hold kineto inside libtorch_cpu, yet TorchConfig warns when it finds no library of that name.
 set(kineto_LIBRARY torch)
 find_package(Torch REQUIRED)

@@ -26,7 +26,7 @@ add_dependencies(test_registry ${fixtures})
 
 # Whole plugins, as a user writes them, in a host that is linked as the program is.
 foreach(name bitfit_fixture twice_one twice_two)
-  attune_add_plugin(${name} ${CMAKE_CURRENT_LIST_DIR}/fixtures/${name}.cpp)
+  attune_add_plugin(${name} NOT_INSTALLED ${CMAKE_CURRENT_LIST_DIR}/fixtures/${name}.cpp)
   set_target_properties(attune_plugin_${name} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/fixtures)
 endforeach()
 attune_add_test(registry_plugins LABEL plugins TORCH LINK attune SOURCES ${CMAKE_CURRENT_LIST_DIR}/registry_plugins.cpp)
