@@ -1,0 +1,28 @@
+// How ggml stores tensors: plain numbers, or blocks of 32 values that share a scale.
+#pragma once
+#include <c10/core/ScalarType.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace attune::weights {
+
+struct Encoding {
+  std::uint32_t id;            // ggml_type
+  const char* name;
+  c10::ScalarType type;        // of the tensor that is read
+  std::uint64_t block_values;  // 1: plain numbers
+  std::uint64_t block_bytes;
+  /// Writes blocks * block_values floats; null for plain numbers. Runs in parallel.
+  void (*dequantize)(const std::byte* data, std::int64_t blocks, float* values);
+};
+
+/// Null when it is not supported.
+const Encoding* find_encoding(std::uint32_t id);
+/// "Q4_K", or "number 99" for an unknown one.
+std::string encoding_name(std::uint32_t id);
+/// "F32, F16, ..."
+std::string supported_encodings();
+
+}  // namespace attune::weights

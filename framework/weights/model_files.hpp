@@ -1,0 +1,44 @@
+// A model as it lies on disk: a Hugging Face folder or a GGUF file. What the rest of the framework opens, and what it writes.
+#pragma once
+#include <attune/weights.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace attune {
+
+struct ModelFiles {
+  std::filesystem::path path;
+  nlohmann::json config;         // config.json, or made from the GGUF metadata
+  nlohmann::json tokenizer;      // as tokenizer.json; null when there is none
+  std::string chat_template;     // Jinja; "" when there is none
+  nlohmann::json generation;     // generation_config.json; an empty object when there is none
+  std::string licence;           // as the model names it: "apache-2.0"; "" when it does not
+  std::unique_ptr<WeightSource> weights;
+  std::vector<std::filesystem::path> weight_files;
+
+  /// A folder with config.json and *.safetensors, a .gguf file, or a folder whose only model is one .gguf file.
+  static ModelFiles open(const std::filesystem::path& path);
+};
+
+/// Ids of a tokenizer.json run from 0 to this, added tokens included.
+std::int64_t tokenizer_size(const nlohmann::json& tokenizer);
+
+/// Error when the tokenizer gives ids that the token embedding has no row for.
+void check_tokenizer(const std::filesystem::path& model, std::int64_t tokenizer_size, std::int64_t vocabulary);
+
+/// Writes config.json, model.safetensors, generation_config.json and, unless tokenizer is null, tokenizer.json and tokenizer_config.json:
+/// a folder that transformers' AutoModel and AutoTokenizer load. It appears whole or not at all; Error when the target is there and not empty.
+void export_model_folder(const std::filesystem::path& folder, const nlohmann::json& config, const nlohmann::json& tokenizer,
+                         const std::string& chat_template, const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                         const nlohmann::json& generation);
+
+/// Of the one weight file (as sha256sum prints it); of several, over the lines "<sha256>  <file name>\n" in order.
+std::string weights_sha256(const ModelFiles& files);
+
+}  // namespace attune
