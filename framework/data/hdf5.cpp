@@ -1,0 +1,365 @@
+#include "data/hdf5.hpp"
+
+#include <ATen/ops/empty.h>
+#include <attune/error.hpp>
+
+#include "parallel/mpi.hpp"  // before hdf5.h: it leaves MPI's old C++ bindings out
+#include <hdf5.h>
+
+#include <algorithm>
+#include <map>
+
+#include "core/names.hpp"
+
+namespace attune::hdf5 {
+namespace fs = std::filesystem;
+namespace {
+
+static_assert(std::is_same_v<hid_t, std::int64_t>);
+
+/// Deflate cannot shrink data by more than this.
+constexpr std::int64_t largest_compression = 1032;
+
+/// What HDF5 says about the last failure, most specific first.
+std::vector<std::string> reasons() {
+  std::vector<std::string> texts;
+  const auto note = [](unsigned, const H5E_error2_t* error, void* list) -> herr_t {
+    if (error->desc) static_cast<std::vector<std::string>*>(list)->emplace_back(error->desc);
+    return 0;
+  };
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, note, &texts);
+  return texts;
+}
+
+[[noreturn]] void refuse(const std::string& where, const char* what) {
+  const auto why = reasons();
+  for (const auto& reason : why)
+    if (reason.find("Fletcher32") != std::string::npos)
+      fail("{} {}: the checksum of its data is wrong, so the file was damaged after it was written; make or fetch it again", where, what);
+  fail("{} {} ({})", where, what, why.empty() ? "HDF5 gives no reason" : why.front());
+}
+
+/// A handle, or an Error.
+Handle checked(hid_t id, Handle::Close close, const std::string& where, const char* what) {
+  if (id < 0) refuse(where, what);
+  return {id, close};
+}
+
+void check(herr_t status, const std::string& where, const char* what) {
+  if (status < 0) refuse(where, what);
+}
+
+/// Property lists and dataspaces fail for want of memory alone.
+Handle properties(hid_t of) {
+  const hid_t id = H5Pcreate(of);
+  ATTUNE_ASSERT(id >= 0);
+  return {id, H5Pclose};
+}
+
+Handle dataspace(const std::vector<std::int64_t>& shape) {
+  const std::vector<hsize_t> sizes(shape.begin(), shape.end());
+  const hid_t id = shape.empty() ? H5Screate(H5S_SCALAR) : H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr);
+  ATTUNE_ASSERT(id >= 0);
+  return {id, H5Sclose};
+}
+
+Handle utf8_text() {
+  Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type.id(), H5T_VARIABLE);
+  H5Tset_cset(type.id(), H5T_CSET_UTF8);
+  return type;
+}
+
+/// Types HDF5 has no name for: the integer that stands for them, and the attribute that says so.
+const std::map<at::ScalarType, std::string>& disguised() {
+  static const std::map<at::ScalarType, std::string> names{
+      {at::kBFloat16, "bfloat16"}, {at::kHalf, "float16"}, {at::kBool, "bool"}};
+  return names;
+}
+
+hid_t stored_type(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kByte: case at::kBool: return H5T_STD_U8LE;
+    case at::kChar: return H5T_STD_I8LE;
+    case at::kShort: return H5T_STD_I16LE;
+    case at::kInt: return H5T_STD_I32LE;
+    case at::kLong: return H5T_STD_I64LE;
+    case at::kFloat: return H5T_IEEE_F32LE;
+    case at::kDouble: return H5T_IEEE_F64LE;
+    case at::kBFloat16: case at::kHalf: return H5T_STD_U16LE;
+    default: break;
+  }
+  throw Fault(fmt::format("tensors of type {} cannot be stored", c10::toString(dtype)));
+}
+
+at::ScalarType dtype_of(const Place& place, const Handle& dataset) {
+  const Handle type(H5Dget_type(dataset.id()), H5Tclose);
+  if (const Attributes attributes(place, dataset.id()); attributes.has("dtype")) {
+    const auto name = attributes.text("dtype");
+    for (const auto& [dtype, text] : disguised())
+      if (text == name && H5Tequal(type.id(), stored_type(dtype)) > 0) return dtype;
+    fail("{}: its attribute dtype is '{}', which does not go with how it is stored", place.text(), name);
+  }
+  for (const auto dtype : {at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kFloat, at::kDouble})
+    if (H5Tequal(type.id(), stored_type(dtype)) > 0) return dtype;
+  fail("{}: its element type is not one of uint8, int8, int16, int32, int64, float32, float64 (little-endian)", place.text());
+}
+
+std::vector<std::int64_t> shape_of(const Place& place, const Handle& dataset) {
+  const Handle space(H5Dget_space(dataset.id()), H5Sclose);
+  const int rank = H5Sget_simple_extent_ndims(space.id());
+  if (rank < 0) refuse(place.text(), "has no readable shape");
+  std::vector<hsize_t> sizes(static_cast<std::size_t>(rank));
+  H5Sget_simple_extent_dims(space.id(), sizes.data(), nullptr);
+  std::int64_t elements = 1;
+  for (const auto size : sizes)
+    if (size > static_cast<hsize_t>(INT64_MAX) || __builtin_mul_overflow(elements, static_cast<std::int64_t>(size), &elements) ||
+        elements > INT64_MAX / 8)
+      fail("{}: its shape is beyond any file; the file is damaged", place.text());
+  return {sizes.begin(), sizes.end()};
+}
+
+/// Rows first .. first + count - 1 of a dataset's space.
+Handle row_selection(const std::vector<std::int64_t>& shape, std::int64_t first, std::int64_t count) {
+  Handle space = dataspace(shape);
+  if (count == 0) {
+    H5Sselect_none(space.id());
+  } else if (!shape.empty()) {
+    std::vector<hsize_t> start(shape.size(), 0), size(shape.begin(), shape.end());
+    start[0] = static_cast<hsize_t>(first);
+    size[0] = static_cast<hsize_t>(count);
+    H5Sselect_hyperslab(space.id(), H5S_SELECT_SET, start.data(), nullptr, size.data(), nullptr);
+  }
+  return space;
+}
+
+Handle access_properties() {
+  // HDF5 would print its own stack; errors here carry its reason.
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  Handle access = properties(H5P_FILE_ACCESS);
+  // From format 1.8 on, metadata have checksums and attributes no size limit.
+  H5Pset_libver_bounds(access.id(), H5F_LIBVER_V18, H5F_LIBVER_LATEST);
+  // Lock where the file system can, go on where it cannot (many parallel ones).
+  H5Pset_file_locking(access.id(), true, true);
+  return access;
+}
+
+Group root_of(std::shared_ptr<const OpenFile> file) {
+  Handle root = checked(H5Gopen2(file->handle.id(), "/", H5P_DEFAULT), H5Gclose, file->path.string(), "has no root group");
+  return {Place{std::move(file), "/"}, std::move(root)};
+}
+
+Group open_existing(const fs::path& path, unsigned flags) {
+  std::error_code missing;
+  const auto bytes = fs::file_size(path, missing);
+  if (missing) fail("{}: there is no such file, or it cannot be read", path.string());
+  const Handle access = access_properties();
+  Handle handle = checked(H5Fopen(path.c_str(), flags, access.id()), H5Fclose, path.string(), "cannot be opened as an HDF5 file");
+  return root_of(std::make_shared<OpenFile>(OpenFile{path, std::move(handle), bytes, false}));
+}
+
+}  // namespace
+
+// --- Attributes
+
+bool Attributes::has(const std::string& name) const { return H5Aexists(object_, name.c_str()) > 0; }
+
+Handle Attributes::open(const std::string& name) const {
+  if (!has(name)) fail("{}: the attribute '{}' is missing", place_.text(), name);
+  return checked(H5Aopen(object_, name.c_str(), H5P_DEFAULT), H5Aclose, place_.text(), "has an attribute that cannot be opened");
+}
+
+void Attributes::write(const std::string& name, std::int64_t type, std::int64_t space, const void* values) const {
+  if (has(name)) check(H5Adelete(object_, name.c_str()), place_.text(), "has an attribute that cannot be replaced");
+  const Handle attribute =
+      checked(H5Acreate2(object_, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose, place_.text(), "takes no more attributes");
+  check(H5Awrite(attribute.id(), type, values), place_.text(), "cannot take an attribute");
+}
+
+void Attributes::set(const std::string& name, const std::string& text) const {
+  const char* characters = text.c_str();
+  write(name, utf8_text().id(), dataspace({}).id(), &characters);
+}
+
+void Attributes::set(const std::string& name, const std::vector<std::string>& texts) const {
+  std::vector<const char*> characters;
+  for (const auto& text : texts) characters.push_back(text.c_str());
+  write(name, utf8_text().id(), dataspace({static_cast<std::int64_t>(texts.size())}).id(), characters.data());
+}
+
+void Attributes::set(const std::string& name, std::int64_t number) const {
+  write(name, H5T_STD_I64LE, dataspace({}).id(), &number);
+}
+
+std::vector<std::string> Attributes::read_texts(const std::string& name) const {
+  const Handle attribute = open(name);
+  const Handle type(H5Aget_type(attribute.id()), H5Tclose);
+  if (H5Tget_class(type.id()) != H5T_STRING) fail("{}: the attribute '{}' is not a text", place_.text(), name);
+  const Handle space(H5Aget_space(attribute.id()), H5Sclose);
+  const auto count = static_cast<std::size_t>(std::max<hssize_t>(0, H5Sget_simple_extent_npoints(space.id())));
+  if (H5Aget_storage_size(attribute.id()) < count) fail("{}: the attribute '{}' claims more texts than it holds", place_.text(), name);
+  std::vector<std::string> texts;
+  if (count == 0) return texts;
+  if (H5Tis_variable_str(type.id()) > 0) {
+    std::vector<char*> characters(count, nullptr);
+    check(H5Aread(attribute.id(), type.id(), characters.data()), place_.text(), "has an attribute that cannot be read");
+    for (const char* one : characters) texts.emplace_back(one ? one : "");
+    H5Dvlen_reclaim(type.id(), space.id(), H5P_DEFAULT, characters.data());
+    return texts;
+  }
+  const auto width = H5Tget_size(type.id());
+  std::string characters(count * width, '\0');
+  check(H5Aread(attribute.id(), type.id(), characters.data()), place_.text(), "has an attribute that cannot be read");
+  for (std::size_t i = 0; i < count; ++i) texts.emplace_back(characters.substr(i * width, width).c_str());
+  return texts;
+}
+
+std::string Attributes::text(const std::string& name) const {
+  auto texts = read_texts(name);
+  if (texts.size() != 1) fail("{}: the attribute '{}' should be one text and holds {}", place_.text(), name, texts.size());
+  return std::move(texts.front());
+}
+
+std::vector<std::string> Attributes::texts(const std::string& name) const { return read_texts(name); }
+
+std::int64_t Attributes::integer(const std::string& name) const {
+  const Handle attribute = open(name);
+  const Handle type(H5Aget_type(attribute.id()), H5Tclose);
+  const Handle space(H5Aget_space(attribute.id()), H5Sclose);
+  if (H5Tget_class(type.id()) != H5T_INTEGER || H5Sget_simple_extent_npoints(space.id()) != 1)
+    fail("{}: the attribute '{}' is not a whole number", place_.text(), name);
+  std::int64_t number = 0;
+  check(H5Aread(attribute.id(), H5T_NATIVE_INT64, &number), place_.text(), "has an attribute that cannot be read");
+  return number;
+}
+
+// --- Dataset
+
+Dataset::Dataset(Place place, Handle handle)
+    : place_(std::move(place)), handle_(std::move(handle)), shape_(shape_of(place_, handle_)), dtype_(dtype_of(place_, handle_)) {}
+
+std::int64_t Dataset::row_bytes() const {
+  auto bytes = static_cast<std::int64_t>(c10::elementSize(dtype_));
+  for (std::size_t i = 1; i < shape_.size(); ++i) bytes *= shape_[i];
+  return bytes;
+}
+
+/// A forged shape must not make us allocate: the file has to hold what is asked for.
+void Dataset::check_plausible(std::int64_t bytes) const {
+  if (place_.file->bytes == 0 || bytes == 0) return;  // ours, just written
+  const auto stored = static_cast<std::int64_t>(std::min<std::uint64_t>(H5Dget_storage_size(handle_.id()), place_.file->bytes));
+  const Handle creation(H5Dget_create_plist(handle_.id()), H5Pclose);
+  const bool compressed = H5Pget_nfilters(creation.id()) > 1;  // more than the checksum
+  if (bytes / (compressed ? largest_compression : 1) > stored)
+    fail("{}: its shape asks for {} bytes and the file holds {}; the file is truncated or damaged", place_.text(), bytes, stored);
+}
+
+at::Tensor Dataset::read() const {
+  return shape_.empty() ? read(0, 1).reshape({}) : read(0, rows());
+}
+
+at::Tensor Dataset::read(std::int64_t first, std::int64_t count) const {
+  ATTUNE_ASSERT(first >= 0 && count >= 0 && first <= rows() - count, "first {} count {} rows {}", first, count, rows());
+  check_plausible(count * row_bytes());
+  auto sizes = shape_.empty() ? std::vector<std::int64_t>{1} : shape_;
+  sizes[0] = count;
+  at::Tensor result = at::empty(sizes, dtype_);
+  if (result.numel() == 0) return result;
+  const Handle memory = dataspace(sizes), selection = row_selection(shape_, first, count);
+  check(H5Dread(handle_.id(), stored_type(dtype_), memory.id(), selection.id(), H5P_DEFAULT, result.data_ptr()), place_.text(), "cannot be read");
+  return result;
+}
+
+void Dataset::write(std::int64_t first, const at::Tensor& values) const {
+  const at::Tensor source = values.detach().cpu().contiguous();
+  const std::int64_t count = shape_.empty() ? 1 : source.size(0);
+  ATTUNE_ASSERT(source.scalar_type() == dtype_ && first >= 0 && first <= rows() - count &&
+                    source.numel() * static_cast<std::int64_t>(source.element_size()) == count * row_bytes(),
+                "{}: first {} count {} rows {}", place_.text(), first, count, rows());
+  auto sizes = shape_;
+  if (!sizes.empty()) sizes[0] = count;
+  const Handle memory = row_selection(sizes, 0, count), selection = row_selection(shape_, first, count);
+  const Handle transfer = properties(H5P_DATASET_XFER);
+  if (place_.file->parallel) H5Pset_dxpl_mpio(transfer.id(), H5FD_MPIO_COLLECTIVE);
+  check(H5Dwrite(handle_.id(), stored_type(dtype_), memory.id(), selection.id(), transfer.id(), source.data_ptr()), place_.text(),
+        "cannot be written");
+}
+
+// --- Group
+
+Place Group::inside(const std::string& name) const { return {place_.file, (place_.name == "/" ? "" : place_.name) + "/" + name}; }
+
+bool Group::has(const std::string& name) const { return H5Lexists(handle_.id(), name.c_str(), H5P_DEFAULT) > 0; }
+
+std::vector<std::string> Group::members() const {
+  std::vector<std::string> names;
+  const auto note = [](hid_t, const char* name, const H5L_info_t*, void* list) -> herr_t {
+    static_cast<std::vector<std::string>*>(list)->emplace_back(name);
+    return 0;
+  };
+  check(H5Literate(handle_.id(), H5_INDEX_NAME, H5_ITER_INC, nullptr, note, &names), place_.text(), "cannot be listed");
+  return names;
+}
+
+Group Group::group(const std::string& name) const {
+  if (!has(name)) fail("{}: there is no group '{}'; there are: {}", place_.text(), name, joined(members()));
+  return {inside(name), checked(H5Gopen2(handle_.id(), name.c_str(), H5P_DEFAULT), H5Gclose, inside(name).text(), "cannot be opened as a group")};
+}
+
+Group Group::create_group(const std::string& name) const {
+  const Handle creation = properties(H5P_GROUP_CREATE);
+  H5Pset_obj_track_times(creation.id(), false);
+  return {inside(name), checked(H5Gcreate2(handle_.id(), name.c_str(), H5P_DEFAULT, creation.id(), H5P_DEFAULT), H5Gclose,
+                                inside(name).text(), "cannot be made")};
+}
+
+Dataset Group::dataset(const std::string& name) const {
+  if (!has(name)) fail("{}: there is no dataset '{}'; there are: {}", place_.text(), name, joined(members()));
+  return {inside(name), checked(H5Dopen2(handle_.id(), name.c_str(), H5P_DEFAULT), H5Dclose, inside(name).text(), "cannot be opened as a dataset")};
+}
+
+Dataset Group::create_dataset(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& shape,
+                              std::int64_t chunk_bytes) const {
+  const Handle creation = properties(H5P_DATASET_CREATE);
+  H5Pset_obj_track_times(creation.id(), false);
+  if (!shape.empty() && std::find(shape.begin(), shape.end(), 0) == shape.end()) {
+    auto row = static_cast<std::int64_t>(c10::elementSize(dtype));
+    for (std::size_t i = 1; i < shape.size(); ++i) row *= shape[i];
+    std::vector<hsize_t> chunk(shape.begin(), shape.end());
+    chunk[0] = static_cast<hsize_t>(std::clamp<std::int64_t>(chunk_bytes / row, 1, shape[0]));
+    H5Pset_chunk(creation.id(), static_cast<int>(chunk.size()), chunk.data());
+    H5Pset_fletcher32(creation.id());
+  }
+  Handle handle = checked(H5Dcreate2(handle_.id(), name.c_str(), stored_type(dtype), dataspace(shape).id(), H5P_DEFAULT, creation.id(), H5P_DEFAULT),
+                          H5Dclose, inside(name).text(), "cannot be made");
+  if (const auto alias = disguised().find(dtype); alias != disguised().end())
+    Attributes(inside(name), handle.id()).set("dtype", alias->second);
+  return {inside(name), std::move(handle)};
+}
+
+void Group::write(const std::string& name, const at::Tensor& tensor) const {
+  const Dataset dataset = create_dataset(name, tensor.scalar_type(), tensor.sizes().vec(), 1 << 20);
+  dataset.write(0, tensor);
+}
+
+// --- Files
+
+Group open_file(const fs::path& path) { return open_existing(path, H5F_ACC_RDONLY); }
+Group change_file(const fs::path& path) { return open_existing(path, H5F_ACC_RDWR); }
+
+Group create_file(const fs::path& path, const Comm& comm) {
+  const Handle access = access_properties();
+  const bool parallel = comm.size() > 1;
+  if (parallel) H5Pset_fapl_mpio(access.id(), mpi_handle(comm), MPI_INFO_NULL);
+  const Handle creation = properties(H5P_FILE_CREATE);
+  H5Pset_obj_track_times(creation.id(), false);
+  Handle handle = checked(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()), H5Fclose, path.string(), "cannot be made");
+  return root_of(std::make_shared<OpenFile>(OpenFile{path, std::move(handle), 0, parallel}));
+}
+
+void flush(const Group& root) {
+  const auto& file = *root.place().file;
+  check(H5Fflush(file.handle.id(), H5F_SCOPE_GLOBAL), file.path.string(), "cannot be written");
+}
+
+}  // namespace attune::hdf5

@@ -1,0 +1,35 @@
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <attune/batch.hpp>
+#include <attune/dataset.hpp>
+#include <attune/error.hpp>
+
+#include "core/names.hpp"
+
+namespace attune {
+
+Batch pack(const std::vector<at::Tensor>& tokens) {
+  std::vector<at::Tensor> wide{at::empty({0}, at::kLong)}, positions{at::empty({0}, at::kLong)};
+  Batch batch;
+  for (const auto& one : tokens) {
+    ATTUNE_ASSERT(one.dim() == 1, "{} dimensions", one.dim());
+    wide.push_back(one.to(at::kLong));
+    positions.push_back(at::arange(one.size(0), at::kLong));
+    batch.starts.push_back(batch.starts.back() + one.size(0));
+  }
+  batch.tokens = at::cat(wide);
+  batch.positions = at::cat(positions);
+  return batch;
+}
+
+const std::string& Record::field(const std::string& name) const {
+  const auto found = fields.find(name);
+  if (found != fields.end()) return found->second;
+  std::vector<std::string> names;
+  for (const auto& [key, value] : fields) names.push_back(key);
+  fail("{}, row {}: there is no field '{}'; there are: {}; map it with fields = {{ {} = \"...\" }} in the recipe", source, row, name,
+       names.empty() ? "none" : joined(names), name);
+}
+
+}  // namespace attune

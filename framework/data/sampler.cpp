@@ -1,0 +1,71 @@
+#include "data/sampler.hpp"
+
+#include <attune/error.hpp>
+
+#include <numeric>
+#include <utility>
+
+namespace attune {
+namespace {
+
+class SplitMix64 {
+ public:
+  explicit SplitMix64(std::uint64_t state) : state_(state) {}
+  std::uint64_t operator()() {
+    std::uint64_t z = state_ += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  }
+  /// Below bound, every value equally likely.
+  std::uint64_t below(std::uint64_t bound) {
+    __extension__ using Wide = unsigned __int128;
+    Wide product = static_cast<Wide>((*this)()) * bound;
+    for (const std::uint64_t smallest = -bound % bound; static_cast<std::uint64_t>(product) < smallest;)
+      product = static_cast<Wide>((*this)()) * bound;
+    return static_cast<std::uint64_t>(product >> 64);
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+}  // namespace
+
+std::vector<std::int64_t> permutation(std::int64_t size, std::uint64_t seed, std::uint64_t stream) {
+  std::vector<std::int64_t> order(static_cast<std::size_t>(size));
+  std::iota(order.begin(), order.end(), 0);
+  // Seed and stream each pass the mixer, so that (1, 0) and (0, 1) have nothing in common.
+  SplitMix64 random(SplitMix64(SplitMix64(seed)() + stream)());
+  for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
+  return order;
+}
+
+Sampler::Sampler(std::int64_t size, std::int64_t batch, std::uint64_t seed, int ranks) : size_(size), batch_(batch), seed_(seed) {
+  ATTUNE_ASSERT(size > 0 && batch > 0, "size {} batch {}", size, batch);
+  if (batch > size)
+    fail("train.global_batch is {} and the split has {} samples; set train.global_batch to at most {}", batch, size, size);
+  if (ranks > batch)
+    fail("there are {} ranks and train.global_batch is {}, so some would have nothing to do; run on at most {} ranks or raise train.global_batch",
+         ranks, batch, batch);
+}
+
+std::vector<std::int64_t> Sampler::step_rows(std::int64_t step) {
+  std::vector<std::int64_t> rows;
+  for (std::int64_t position = step * batch_; position < (step + 1) * batch_; ++position) {
+    if (const auto epoch = position / size_; epoch != epoch_) {
+      order_ = permutation(size_, seed_, static_cast<std::uint64_t>(epoch));
+      epoch_ = epoch;
+    }
+    rows.push_back(order_[static_cast<std::size_t>(position % size_)]);
+  }
+  return rows;
+}
+
+std::span<const std::int64_t> Sampler::share(std::span<const std::int64_t> rows, int rank, int ranks) {
+  const auto begin = rows.size() * static_cast<std::size_t>(rank) / static_cast<std::size_t>(ranks);
+  const auto end = rows.size() * (static_cast<std::size_t>(rank) + 1) / static_cast<std::size_t>(ranks);
+  return rows.subspan(begin, end - begin);
+}
+
+}  // namespace attune

@@ -1,0 +1,212 @@
+#include "data/store.hpp"
+
+#include <ATen/ops/empty.h>
+#include <attune/error.hpp>
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/hash.hpp"
+#include "core/names.hpp"
+
+namespace attune {
+namespace {
+
+std::vector<std::int64_t> to_vector(const at::Tensor& values) {
+  const auto* first = values.data_ptr<std::int64_t>();
+  return {first, first + values.numel()};
+}
+
+/// Neighbouring rows: rows[order[from]] .. rows[order[to - 1]] are first, first + 1, ...
+struct Run {
+  std::int64_t first, count;
+};
+
+/// Distinct rows in runs, ascending.
+std::vector<Run> runs_of(std::span<const std::int64_t> rows) {
+  std::vector<std::int64_t> sorted(rows.begin(), rows.end());
+  std::sort(sorted.begin(), sorted.end());
+  sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
+  std::vector<Run> runs;
+  for (const auto row : sorted) {
+    if (!runs.empty() && runs.back().first + runs.back().count == row) {
+      ++runs.back().count;
+    } else {
+      runs.push_back({row, 1});
+    }
+  }
+  return runs;
+}
+
+}  // namespace
+
+struct Split::Column {
+  hdf5::Dataset values;
+  std::vector<std::int64_t> offsets;  // empty: fixed
+
+  bool ragged() const { return !offsets.empty(); }
+  std::int64_t samples() const { return ragged() ? static_cast<std::int64_t>(offsets.size()) - 1 : values.rows(); }
+  std::int64_t begin(std::int64_t row) const { return ragged() ? offsets[static_cast<std::size_t>(row)] : row; }
+};
+
+namespace {
+
+std::vector<std::int64_t> read_offsets(const hdf5::Group& group, const std::string& column, const hdf5::Dataset& values) {
+  const hdf5::Dataset dataset = group.dataset(column + offsets_suffix);
+  const auto where = dataset.place().text();
+  if (dataset.dtype() != at::kLong || dataset.shape().size() != 1 || dataset.rows() < 1) fail("{}: offsets must be int64 [samples + 1]", where);
+  if (values.shape().size() != 1) fail("{}: a ragged column must have one dimension and has {}", values.place().text(), values.shape().size());
+  auto offsets = to_vector(dataset.read());
+  if (offsets.front() != 0 || !std::is_sorted(offsets.begin(), offsets.end())) fail("{}: offsets must begin at 0 and ascend; the file is damaged", where);
+  if (offsets.back() != values.rows())
+    fail("{}: offsets end at {} and the column has {} elements; the file is damaged", where, offsets.back(), values.rows());
+  return offsets;
+}
+
+}  // namespace
+
+Split::Split(hdf5::Group group) : group_(std::move(group)) {
+  const std::string suffix = offsets_suffix;
+  for (const auto& name : group_.members()) {
+    if (name.ends_with(suffix)) {
+      const auto column = name.substr(0, name.size() - suffix.size());
+      if (!group_.has(column)) fail("{}: there are offsets for '{}' but no such column", group_.place().text(), column);
+      continue;
+    }
+    hdf5::Dataset values = group_.dataset(name);
+    if (values.shape().empty()) fail("{}: a column has at least one dimension", values.place().text());
+    std::vector<std::int64_t> offsets;
+    if (group_.has(name + suffix)) offsets = read_offsets(group_, name, values);
+    columns_.emplace(name, Column{std::move(values), std::move(offsets)});
+  }
+  if (columns_.empty()) fail("{}: the split has no columns", group_.place().text());
+  size_ = columns_.begin()->second.samples();
+  for (const auto& [name, column] : columns_)
+    if (column.samples() != size_)
+      fail("{}: has {} samples where '{}' has {}; the file is damaged", column.values.place().text(), column.samples(), columns_.begin()->first, size_);
+  if (size_ == 0) fail("{}: the split is empty; prepare the data again", group_.place().text());
+}
+
+Split::Split(Split&&) noexcept = default;
+Split::~Split() = default;
+
+std::int64_t Split::size() const { return size_; }
+
+std::vector<std::string> Split::columns() const {
+  std::vector<std::string> names;
+  for (const auto& [name, column] : columns_) names.push_back(name);
+  return names;
+}
+
+const Split::Column& Split::column(const std::string& name) const {
+  const auto found = columns_.find(name);
+  if (found == columns_.end()) fail("{}: there is no column '{}'; there are: {}", group_.place().text(), name, joined(columns()));
+  return found->second;
+}
+
+bool Split::ragged(const std::string& name) const { return column(name).ragged(); }
+
+std::vector<std::int64_t> Split::lengths(const std::string& name) const {
+  const auto& offsets = column(name).offsets;
+  if (offsets.empty()) fail("{}: the column '{}' is not ragged", group_.place().text(), name);
+  std::vector<std::int64_t> lengths(offsets.size());
+  std::adjacent_difference(offsets.begin(), offsets.end(), lengths.begin());
+  lengths.erase(lengths.begin());
+  return lengths;
+}
+
+std::vector<Sample> Split::read(std::span<const std::int64_t> rows) const {
+  for (const auto row : rows) ATTUNE_ASSERT(row >= 0 && row < size_, "row {} of {}", row, size_);
+  std::map<std::int64_t, Sample> by_row;
+  for (const auto& run : runs_of(rows))
+    for (const auto& [name, column] : columns_) {
+      const auto begin = column.begin(run.first);
+      const at::Tensor slab = column.values.read(begin, column.begin(run.first + run.count) - begin);
+      for (auto row = run.first; row < run.first + run.count; ++row)
+        by_row[row][name] = column.ragged() ? slab.narrow(0, column.begin(row) - begin, column.begin(row + 1) - column.begin(row))
+                                            : slab.select(0, row - begin);
+    }
+  std::vector<Sample> samples;
+  for (const auto row : rows) samples.push_back(by_row.at(row));
+  return samples;
+}
+
+std::string Split::sha256() const { return group_.attributes().text("sha256"); }
+
+void Split::verify() const {
+  if (content_sha256(group_) != sha256())
+    fail("{}: its content is not what it was when the file was made (sha256 differs); make or fetch the file again", group_.place().text());
+}
+
+std::string content_sha256(const hdf5::Group& split) {
+  constexpr std::int64_t slab_bytes = 64 << 20;
+  Sha256 sum;
+  for (const auto& name : split.members()) {
+    sum.add(name).add(std::string_view("", 1));
+    const hdf5::Dataset dataset = split.dataset(name);
+    const auto step = std::max<std::int64_t>(1, slab_bytes / std::max<std::int64_t>(1, dataset.row_bytes()));
+    for (std::int64_t first = 0; first < dataset.rows(); first += step) {
+      const at::Tensor slab = dataset.read(first, std::min(step, dataset.rows() - first));
+      sum.add(slab.data_ptr(), slab.nbytes());
+    }
+  }
+  return sum.hex();
+}
+
+namespace {
+
+hdf5::Group open_root(const std::filesystem::path& path) {
+  hdf5::Group root = hdf5::open_file(path);
+  const auto attributes = root.attributes();
+  if (!attributes.has("format") || attributes.text("format") != data_format)
+    fail("{}: is an HDF5 file, but not a data set that 'attune prepare' made (no attribute format = \"{}\")", path.string(), data_format);
+  if (const auto version = attributes.integer("version"); version != data_version)
+    fail("{}: has format version {} and this Attune reads version {}; prepare the data again with this version", path.string(), version, data_version);
+  return root;
+}
+
+}  // namespace
+
+DataFile::DataFile(const std::filesystem::path& path) : path_(path), root_(open_root(path)) {
+  for (const auto& name : root_.members()) splits_.emplace(name, Split(root_.group(name)));
+  if (splits_.empty()) fail("{}: has no splits; prepare the data again", path_.string());
+}
+
+DataFile DataFile::open(const std::filesystem::path& path, const Comm& comm) {
+  std::unique_ptr<DataFile> file;
+  comm.agree([&] { file.reset(new DataFile(path)); });
+  return std::move(*file);
+}
+
+std::vector<std::string> DataFile::labels() const {
+  return root_.attributes().has("labels") ? root_.attributes().texts("labels") : std::vector<std::string>{};
+}
+
+std::vector<std::pair<std::string, std::string>> DataFile::sources() const {
+  const auto names = root_.attributes().texts("sources"), sums = root_.attributes().texts("sources_sha256");
+  if (names.size() != sums.size()) fail("{}: has {} sources and {} checksums of sources", path_.string(), names.size(), sums.size());
+  std::vector<std::pair<std::string, std::string>> sources;
+  for (std::size_t i = 0; i < names.size(); ++i) sources.emplace_back(names[i], sums[i]);
+  return sources;
+}
+
+std::vector<std::string> DataFile::splits() const {
+  std::vector<std::string> names;
+  for (const auto& [name, split] : splits_) names.push_back(name);
+  return names;
+}
+
+const Split& DataFile::split(const std::string& name) const {
+  const auto found = splits_.find(name);
+  if (found == splits_.end()) fail("{}: there is no split '{}'; there are: {}", path_.string(), name, joined(splits()));
+  return found->second;
+}
+
+Batch load_batch(const Split& split, const Dataset& dataset, std::span<const std::int64_t> rows) {
+  Batch batch = dataset.collate(split.read(rows));
+  ATTUNE_ASSERT(batch.samples() == static_cast<std::int64_t>(rows.size()), "{} samples made of {} rows", batch.samples(), rows.size());
+  batch.ids.assign(rows.begin(), rows.end());
+  return batch;
+}
+
+}  // namespace attune

@@ -1,0 +1,92 @@
+// The data file, format version 1: groups of columns in HDF5.
+//
+//   /                 format = "attune-dataset", version = 1, name, kind, labels, licence, recipe, sources, sources_sha256,
+//                     tokenizer_sha256, rejected (JSON), created
+//   /train            sha256 = of the split's content; likewise /validation, /test
+//   /train/tokens            a ragged column: all values end to end ...
+//   /train/tokens.offsets    ... and where each sample begins, int64 [n + 1]
+//   /train/label             a fixed column: [n, ...]
+#pragma once
+#include <attune/comm.hpp>
+#include <attune/dataset.hpp>
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/hdf5.hpp"
+
+namespace attune {
+
+inline constexpr const char* data_format = "attune-dataset";
+inline constexpr std::int64_t data_version = 1;
+/// A ragged column's offsets stand beside it under its name and this.
+inline constexpr const char* offsets_suffix = ".offsets";
+
+/// One split. Every rank reads what it needs; nothing here is collective.
+class Split {
+ public:
+  /// Checks columns, shapes and offsets. Error with file and dataset when they do not agree.
+  explicit Split(hdf5::Group group);
+  Split(Split&&) noexcept;
+  ~Split();
+
+  std::int64_t size() const;
+  /// Samples in the order of rows; neighbouring rows are read at once. Rows must be below size().
+  std::vector<Sample> read(std::span<const std::int64_t> rows) const;
+  std::vector<std::string> columns() const;
+  bool ragged(const std::string& column) const;
+  /// Elements of a ragged column in each sample, without reading the column.
+  std::vector<std::int64_t> lengths(const std::string& column) const;
+  /// As noted when the file was made.
+  std::string sha256() const;
+  /// Reads everything; Error when the content is not what it was when the file was made.
+  void verify() const;
+
+ private:
+  struct Column;
+  const Column& column(const std::string& name) const;
+  hdf5::Group group_;
+  std::map<std::string, Column> columns_;
+  std::int64_t size_ = 0;
+};
+
+class DataFile {
+ public:
+  /// Error, on all ranks alike, when it is not a data file of this version or its splits do not hold together.
+  static DataFile open(const std::filesystem::path& path, const Comm& comm = {});
+
+  const std::filesystem::path& path() const { return path_; }
+  std::string name() const { return text("name"); }
+  std::string kind() const { return text("kind"); }  // the dataset plugin
+  std::string licence() const { return text("licence"); }
+  std::string recipe() const { return text("recipe"); }
+  std::string tokenizer_sha256() const { return text("tokenizer_sha256"); }
+  std::string text(const std::string& attribute) const { return root_.attributes().text(attribute); }
+  /// Label names by id; empty when the kind has none.
+  std::vector<std::string> labels() const;
+  /// Source names with their SHA-256.
+  std::vector<std::pair<std::string, std::string>> sources() const;
+
+  std::vector<std::string> splits() const;
+  bool has(const std::string& split) const { return splits_.contains(split); }
+  /// Error listing the splits when there is none of that name.
+  const Split& split(const std::string& name) const;
+
+ private:
+  DataFile(const std::filesystem::path& path);
+  std::filesystem::path path_;
+  hdf5::Group root_;
+  std::map<std::string, Split> splits_;
+};
+
+/// SHA-256 over every dataset of a split in the order of their names: its name, a zero byte, its elements (little-endian).
+std::string content_sha256(const hdf5::Group& split);
+
+/// These rows, read and collated, with ids set. A Fault when the plugin made a batch of another number of samples.
+Batch load_batch(const Split& split, const Dataset& dataset, std::span<const std::int64_t> rows);
+
+}  // namespace attune

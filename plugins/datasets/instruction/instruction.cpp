@@ -1,0 +1,81 @@
+// Conversations: a prompt and its answer, or a list of messages. Trained on the answers alone, unless told otherwise.
+#include <attune/plugin.hpp>
+#include <torch/torch.h>
+
+namespace {
+using namespace attune;
+
+class Instruction final : public Dataset {
+ public:
+  struct Options {
+    std::int64_t max_length = 0;
+    std::string too_long = "drop";
+    std::string train_on = "answers";
+    static void describe(Schema<Options>& s) {
+      s.key("max_length", &Options::max_length, "longest sample in tokens; 0: any").at_least(0);
+      s.key("too_long", &Options::too_long, "what prepare does with longer samples").choices({"drop", "cut"});
+      s.key("train_on", &Options::train_on, "which tokens are targets in training").choices({"answers", "everything"});
+    }
+  };
+
+  explicit Instruction(Options options) : options_(std::move(options)) {}
+
+  Sample encode(const Record& record, const EncodeContext& context) const override {
+    if (!context.chat)
+      fail("the tokenizer comes with no chat template that is known; set template in the recipe to one of: {}", fmt::join(ChatTemplate::names(), ", "));
+    auto [tokens, answer] = context.chat->encode(messages(record), context.tokenizer);
+    if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length) {
+      if (options_.too_long == "drop") throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
+      tokens.resize(static_cast<std::size_t>(options_.max_length));
+      answer.resize(tokens.size());
+    }
+    // The first token follows nothing, so it is never a target.
+    if (!answer.empty()) answer.front() = 0;
+    if (std::find(answer.begin(), answer.end(), 1) == answer.end()) throw Rejected("no answer to train on");
+    return {{"tokens", torch::tensor(tokens, torch::kInt32)}, {"loss_mask", torch::tensor(answer, torch::kUInt8)}};
+  }
+
+  Batch collate(const std::vector<Sample>& samples) const override {
+    std::vector<torch::Tensor> tokens, targets;
+    for (const auto& sample : samples) {
+      tokens.push_back(shortened(sample.at("tokens")));
+      targets.push_back(targets_of(tokens.back(), shortened(sample.at("loss_mask"))));
+    }
+    Batch batch = pack(tokens);
+    batch.targets = torch::cat(targets);
+    return batch;
+  }
+
+ private:
+  static std::vector<Message> messages(const Record& record) {
+    if (!record.messages.empty()) return record.messages;
+    std::vector<Message> messages;
+    if (record.fields.contains("system")) messages.push_back({"system", record.field("system")});
+    messages.push_back({"user", record.field("prompt")});
+    messages.push_back({"assistant", record.field("response")});
+    if (messages.back().content.find_first_not_of(" \t\r\n") == std::string::npos) throw Rejected("empty answer");
+    return messages;
+  }
+
+  /// The data may have been prepared for longer samples than this run takes.
+  torch::Tensor shortened(const torch::Tensor& column) const {
+    return options_.max_length > 0 && column.size(0) > options_.max_length ? column.narrow(0, 0, options_.max_length) : column;
+  }
+
+  /// Row t is to predict token t + 1, where that is trained on; the last row predicts nothing.
+  torch::Tensor targets_of(const torch::Tensor& tokens, const torch::Tensor& mask) const {
+    auto targets = torch::full({tokens.size(0)}, ignored_target, torch::kInt64);
+    const auto next = tokens.slice(0, 1).to(torch::kInt64);
+    targets.slice(0, 0, next.size(0))
+        .copy_(options_.train_on == "everything" ? next : torch::where(mask.slice(0, 1) == 1, next, torch::full_like(next, ignored_target)));
+    return targets;
+  }
+
+  Options options_;
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("instruction", "1.0.0", registry) {
+  registry.dataset<Instruction>("instruction", "conversations, trained on the answers");
+}

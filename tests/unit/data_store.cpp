@@ -1,0 +1,169 @@
+// HDF5 and the data file: what is written comes back, and damaged or foreign files are refused.
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <attune/error.hpp>
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "core/files.hpp"
+#include "data/store.hpp"
+
+namespace attune {
+namespace {
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+class Store : public testing::Test {
+ protected:
+  fs::path folder_ = fs::path(testing::TempDir()) / ("attune-store-" + std::to_string(::getpid()));
+  fs::path path_ = folder_ / "data.h5";
+  Store() { fs::create_directories(folder_); }
+  ~Store() override { fs::remove_all(folder_); }
+
+  /// Three samples, of 2, 0 and 3 tokens.
+  void write_file(const std::function<void(const hdf5::Group& root, const hdf5::Group& train)>& change = {}) {
+    const auto root = hdf5::create_file(path_);
+    root.attributes().set("format", std::string(data_format));
+    root.attributes().set("version", data_version);
+    const auto train = root.create_group("train");
+    train.write("tokens", at::tensor({11, 12, 13, 14, 15}, at::kInt));
+    train.write("label", at::tensor({2, 0, 1}, at::kLong));
+    train.write("tokens.offsets", at::tensor({0, 2, 2, 5}, at::kLong));
+    train.attributes().set("sha256", content_sha256(train));
+    if (change) change(root, train);
+  }
+  std::string refusal() {
+    try {
+      DataFile::open(path_);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  }
+};
+
+TEST_F(Store, TensorsOfEveryTypeComeBackBitForBit) {
+  const auto root = hdf5::create_file(path_);
+  for (const auto dtype : {at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kFloat, at::kDouble, at::kHalf, at::kBFloat16, at::kBool}) {
+    const auto name = std::string(c10::toString(dtype));
+    const auto tensor = at::arange(6, at::kFloat).reshape({2, 3}).to(dtype);
+    root.write(name, tensor);
+    EXPECT_EQ(root.dataset(name).dtype(), dtype);
+    EXPECT_TRUE(root.read(name).equal(tensor)) << name;
+  }
+  root.write("scalar", at::tensor(3.5f));
+  EXPECT_EQ(root.read("scalar").dim(), 0);
+  EXPECT_EQ(root.read("scalar").item<float>(), 3.5f);
+  root.write("none", at::empty({0, 4}, at::kInt));
+  EXPECT_EQ(root.read("none").sizes(), (std::vector<std::int64_t>{0, 4}));
+  EXPECT_EQ(root.members().front(), "BFloat16");
+}
+
+TEST_F(Store, RowsAreReadAndWrittenInParts) {
+  const auto root = hdf5::create_file(path_);
+  const auto dataset = root.create_dataset("rows", at::kInt, {5, 2}, 16);
+  dataset.write(0, at::zeros({5, 2}, at::kInt));
+  dataset.write(3, at::tensor({1, 2, 3, 4}, at::kInt).reshape({2, 2}));
+  EXPECT_TRUE(dataset.read(2, 2).equal(at::tensor({0, 0, 1, 2}, at::kInt).reshape({2, 2})));
+}
+
+TEST_F(Store, AttributesComeBack) {
+  const auto root = hdf5::create_file(path_);
+  const auto attributes = root.attributes();
+  const std::string long_text(100000, 'x');
+  attributes.set("text", long_text);
+  attributes.set("texts", std::vector<std::string>{"ä", "", "c"});
+  attributes.set("number", 7);
+  attributes.set("number", 8);
+  EXPECT_EQ(attributes.text("text"), long_text);
+  EXPECT_EQ(attributes.texts("texts"), (std::vector<std::string>{"ä", "", "c"}));
+  EXPECT_EQ(attributes.integer("number"), 8);
+  EXPECT_THROW(attributes.text("absent"), Error);
+  EXPECT_THROW(attributes.text("number"), Error);
+  EXPECT_THROW(attributes.integer("text"), Error);
+}
+
+TEST_F(Store, RowsComeInTheOrderAskedFor) {
+  write_file();
+  const auto file = DataFile::open(path_);
+  const auto& split = file.split("train");
+  const std::vector<std::int64_t> rows{2, 0, 1, 2};
+  const auto samples = split.read(rows);
+  ASSERT_EQ(samples.size(), 4u);
+  EXPECT_TRUE(samples[0].at("tokens").equal(at::tensor({13, 14, 15}, at::kInt)));
+  EXPECT_TRUE(samples[1].at("tokens").equal(at::tensor({11, 12}, at::kInt)));
+  EXPECT_EQ(samples[2].at("tokens").numel(), 0);
+  EXPECT_TRUE(samples[3].at("tokens").equal(samples[0].at("tokens")));
+  EXPECT_EQ(samples[0].at("label").dim(), 0);
+  EXPECT_EQ(samples[0].at("label").item<std::int64_t>(), 1);
+  EXPECT_EQ(split.lengths("tokens"), (std::vector<std::int64_t>{2, 0, 3}));
+  EXPECT_NO_THROW(split.verify());
+  EXPECT_THROW(file.split("test"), Error);
+}
+
+TEST_F(Store, FilesOfAnotherFormatOrVersionAreRefused) {
+  write_text(path_, "not HDF5 at all");
+  EXPECT_THAT(refusal(), HasSubstr("cannot be opened as an HDF5 file"));
+  { hdf5::create_file(path_).write("x", at::zeros({1})); }
+  EXPECT_THAT(refusal(), HasSubstr("not a data set that 'attune prepare' made"));
+  write_file([](const auto& root, const auto&) { root.attributes().set("version", 9); });
+  EXPECT_THAT(refusal(), HasSubstr("format version 9"));
+  fs::remove(path_);
+  EXPECT_THAT(refusal(), HasSubstr("there is no such file"));
+}
+
+TEST_F(Store, ColumnsThatDoNotHoldTogetherAreRefused) {
+  write_file([](const auto&, const auto& train) { train.dataset("tokens.offsets").write(0, at::tensor({0, 4, 2, 5}, at::kLong)); });
+  EXPECT_THAT(refusal(), HasSubstr("/train/tokens.offsets: offsets must begin at 0 and ascend"));
+  write_file([](const auto&, const auto& train) { train.dataset("tokens.offsets").write(0, at::tensor({0, 2, 2, 6}, at::kLong)); });
+  EXPECT_THAT(refusal(), HasSubstr("offsets end at 6 and the column has 5"));
+  write_file([](const auto&, const auto& train) { train.write("more", at::zeros({2}, at::kLong)); });
+  EXPECT_THAT(refusal(), HasSubstr("/train/more: has 2 samples"));
+  write_file([](const auto&, const auto& train) { train.write("gone.offsets", at::zeros({2}, at::kLong)); });
+  EXPECT_THAT(refusal(), HasSubstr("offsets for 'gone' but no such column"));
+  write_file([](const auto& root, const auto&) { root.create_group("validation"); });
+  EXPECT_THAT(refusal(), HasSubstr("/validation: the split has no columns"));
+}
+
+TEST_F(Store, AShapeThatTheFileCannotHoldIsRefusedBeforeAllocation) {
+  write_file([](const auto&, const auto& train) { train.create_dataset("forged", at::kLong, {std::int64_t{1} << 50}); });
+  EXPECT_THAT(refusal(), HasSubstr("samples"));
+  const auto root = hdf5::open_file(path_);
+  try {
+    root.group("train").read("forged");
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("/train/forged: its shape asks for 9007199254740992 bytes"));
+  }
+}
+
+TEST_F(Store, ADamagedByteIsFoundByItsChecksum) {
+  write_file();
+  std::string bytes = read_text(path_);
+  const std::string tokens("\x0b\0\0\0\x0c\0\0\0\x0d\0\0\0", 12);
+  const auto at = bytes.find(tokens);
+  ASSERT_NE(at, std::string::npos);
+  bytes[at] ^= 1;
+  write_text(path_, bytes);
+  const auto file = DataFile::open(path_);
+  const std::vector<std::int64_t> rows{0};
+  try {
+    file.split("train").read(rows);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("/train/tokens cannot be read: the checksum of its data is wrong"));
+    EXPECT_THAT(error.what(), HasSubstr(path_.string()));
+  }
+}
+
+TEST_F(Store, ChangedContentIsFoundByVerify) {
+  write_file([](const auto&, const auto& train) { train.dataset("label").write(0, at::tensor({0}, at::kLong)); });
+  EXPECT_THROW(DataFile::open(path_).split("train").verify(), Error);
+}
+
+}  // namespace
+}  // namespace attune
