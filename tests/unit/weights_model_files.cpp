@@ -1,0 +1,170 @@
+// Model folders: what is read from them, what is refused, what export writes.
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+
+#include "core/files.hpp"
+#include "core/hash.hpp"
+#include "weights/describe.hpp"
+#include "weights/model_files.hpp"
+#include "weights/safetensors.hpp"
+#include "weights_fixtures.hpp"
+
+namespace {
+
+using namespace attune;
+using namespace fixtures;
+using nlohmann::json;
+using testing::HasSubstr;
+
+std::string error_of_open(const std::filesystem::path& path) {
+  return error_of([&] { ModelFiles::open(path); });
+}
+
+const json small_tokenizer = json::parse(R"({"model":{"type":"BPE","unk_token":"<unk>","vocab":{"a":0,"b":1,"<s>":2}},"added_tokens":[{"id":2,"content":"<s>"},{"id":5,"content":"<e>"}]})");
+
+void write_model(const TemporaryFolder& folder) {
+  write_bytes(folder / "config.json", R"({"model_type":"bert","hidden_size":2})");
+  write_safetensors(folder / "model.safetensors", {{"a", at::ones({2, 3})}, {"b", at::ones({4}, at::kHalf)}});
+}
+
+TEST(ModelFolder, EveryPartIsRead) {
+  TemporaryFolder folder;
+  write_model(folder);
+  write_bytes(folder / "tokenizer.json", small_tokenizer.dump());
+  write_bytes(folder / "tokenizer_config.json", R"({"chat_template":"{{ messages }}"})");
+  write_bytes(folder / "generation_config.json", R"({"eos_token_id":2})");
+  write_bytes(folder / "README.md", "---\nlanguage: en\nlicense: apache-2.0\n---\nlicense: none\n");
+
+  const auto files = ModelFiles::open(folder.path());
+
+  EXPECT_EQ(files.config["hidden_size"], 2);
+  EXPECT_EQ(files.tokenizer, small_tokenizer);
+  EXPECT_EQ(files.chat_template, "{{ messages }}");
+  EXPECT_EQ(files.generation["eos_token_id"], 2);
+  EXPECT_EQ(files.licence, "apache-2.0");
+  EXPECT_TRUE(at::equal(files.weights->read("a"), at::ones({2, 3})));
+  EXPECT_EQ(weights_sha256(files), sha256_of_file(folder / "model.safetensors"));
+}
+
+TEST(ModelFolder, PartsThatAModelCanDoWithoutMayBeMissing) {
+  TemporaryFolder folder;
+  write_model(folder);
+
+  const auto files = ModelFiles::open(folder.path());
+
+  EXPECT_TRUE(files.tokenizer.is_null());
+  EXPECT_EQ(files.chat_template, "");
+  EXPECT_EQ(files.generation, json::object());
+  EXPECT_EQ(files.licence, "");
+}
+
+TEST(ModelFolder, TheTemplateFileGoesBeforeTheOneInTheConfig) {
+  TemporaryFolder folder;
+  write_model(folder);
+  write_bytes(folder / "tokenizer_config.json", R"({"chat_template":[{"name":"tools","template":"t"},{"name":"default","template":"d"}]})");
+  EXPECT_EQ(ModelFiles::open(folder.path()).chat_template, "d");
+
+  write_bytes(folder / "chat_template.jinja", "j");
+
+  EXPECT_EQ(ModelFiles::open(folder.path()).chat_template, "j");
+}
+
+TEST(ModelFolder, TheSumOfSeveralWeightFilesIsThatOfTheirList) {
+  TemporaryFolder folder;
+  write_bytes(folder / "config.json", "{}");
+  write_safetensors(folder / "1.safetensors", {{"a", at::ones({2})}});
+  write_safetensors(folder / "2.safetensors", {{"b", at::ones({3})}});
+  write_bytes(folder / "model.safetensors.index.json", R"({"weight_map":{"a":"1.safetensors","b":"2.safetensors"}})");
+
+  const auto list = sha256_of_file(folder / "1.safetensors") + "  1.safetensors\n" + sha256_of_file(folder / "2.safetensors") + "  2.safetensors\n";
+
+  EXPECT_EQ(weights_sha256(ModelFiles::open(folder.path())), sha256(list));
+}
+
+TEST(ModelFolder, WhatIsMissingIsSaid) {
+  TemporaryFolder folder;
+  EXPECT_THAT(error_of_open(folder / "none"), HasSubstr("there is no such file or folder; expected a Hugging Face model folder or a .gguf file"));
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("holds no config.json and no .gguf file"));
+  write_bytes(folder / "adapter_config.json", "{}");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("this is an adapter"));
+  write_bytes(folder / "config.json", "[]");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("config.json: must hold a JSON object"));
+  write_bytes(folder / "config.json", "{");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("config.json: is not valid JSON from byte 2"));
+  EXPECT_THAT(error_of_open(folder / "config.json"), HasSubstr("is not a model"));
+  write_bytes(folder / "config.json", "{}");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("holds no weights; expected model.safetensors"));
+  write_bytes(folder / "pytorch_model.bin", "");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("pytorch_model.bin is not read"));
+  write_bytes(folder / "a.safetensors", "");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("a.safetensors: is too short (0 bytes)"));
+  write_bytes(folder / "b.safetensors", "");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("several weight files (a.safetensors, b.safetensors) but no model.safetensors.index.json"));
+}
+
+TEST(ModelFolder, OneGgufFileInItIsTheModelAndSeveralMustBeNamed) {
+  TemporaryFolder folder;
+  write_bytes(folder / "a.gguf", "GGML");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("a.gguf: is no GGUF file"));
+
+  write_bytes(folder / "b.gguf", "GGML");
+
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("several GGUF files (a.gguf, b.gguf); name the one you mean"));
+}
+
+TEST(ModelFolder, ATokenizerThatTheEmbeddingIsTooSmallForIsRefused) {
+  EXPECT_EQ(tokenizer_size(small_tokenizer), 6);
+  EXPECT_EQ(error_of([] { check_tokenizer("m", 6, 6); }), "");
+  EXPECT_THAT(error_of([] { check_tokenizer("m", 7, 6); }), HasSubstr("m: its tokenizer has 7 tokens but its token embedding has only 6 rows"));
+}
+
+TEST(Export, WhatIsWrittenOpensAgainTheSame) {
+  TemporaryFolder folder;
+  const json config = {{"model_type", "llama"}, {"max_position_embeddings", 64}, {"bos_token_id", 2}, {"eos_token_id", {5, 2}}};
+
+  export_model_folder(folder / "out/model/", config, small_tokenizer, "{{ m }}", {{"a", at::arange(6)}}, {{"pad_token_id", 0}});
+
+  const auto files = ModelFiles::open(folder / "out/model");
+  EXPECT_EQ(files.config, config);
+  EXPECT_EQ(files.tokenizer, small_tokenizer);
+  EXPECT_EQ(files.chat_template, "{{ m }}");
+  EXPECT_TRUE(at::equal(files.weights->read("a"), at::arange(6)));
+  EXPECT_EQ(json::parse(read_text(folder / "out/model/tokenizer_config.json")), json::parse(R"({"tokenizer_class":"PreTrainedTokenizerFast",
+    "clean_up_tokenization_spaces":false,"model_max_length":64,"bos_token":"<s>","eos_token":"<e>","pad_token":"a","unk_token":"<unk>",
+    "model_input_names":["input_ids","attention_mask"],"chat_template":"{{ m }}"})"));
+}
+
+TEST(Export, AFolderThatIsNotEmptyIsLeftAlone) {
+  TemporaryFolder folder;
+  write_bytes(folder / "out/mine.txt", "mine");
+
+  EXPECT_THAT(error_of([&] { export_model_folder(folder / "out", json::object(), nullptr, "", {{"a", at::ones({1})}}, json::object()); }),
+              HasSubstr("is there already and not an empty folder"));
+
+  EXPECT_EQ(read_text(folder / "out/mine.txt"), "mine");
+}
+
+TEST(Export, AFailureLeavesNothingBehind) {
+  TemporaryFolder folder;
+
+  EXPECT_THAT(error_of([&] { export_model_folder(folder / "out", json::object(), nullptr, "", {{"a", at::ones({1}, at::kComplexFloat)}}, json::object()); }),
+              HasSubstr("tensor 'a' is of a type"));
+
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(Describe, SaysWhatTheFilesHold) {
+  TemporaryFolder folder;
+  write_model(folder);
+  write_bytes(folder / "tokenizer.json", small_tokenizer.dump());
+
+  const auto text = describe_model(ModelFiles::open(folder.path()));
+
+  EXPECT_THAT(text, HasSubstr("architecture    bert\n"));
+  EXPECT_THAT(text, HasSubstr("parameters      10 parameters in 2 tensors, 32 B\n"));
+  EXPECT_THAT(text, HasSubstr("  F16           4 parameters in 1 tensors, 8 B\n"));
+  EXPECT_THAT(text, HasSubstr("tokenizer       6 tokens\n"));
+  EXPECT_THAT(text, HasSubstr("chat template   no\n"));
+}
+
+}  // namespace
