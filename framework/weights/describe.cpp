@@ -28,7 +28,7 @@ struct Share {
 };
 
 std::string describe_share(const Share& share) {
-  return fmt::format("{} parameters in {} tensors, {}", grouped(share.parameters), share.tensors, human_bytes(static_cast<double>(share.bytes)));
+  return fmt::format("{} parameters in {} tensor{}, {}", grouped(share.parameters), share.tensors, share.tensors == 1 ? "" : "s", human_bytes(static_cast<double>(share.bytes)));
 }
 
 }  // namespace

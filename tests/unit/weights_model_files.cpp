@@ -162,7 +162,7 @@ TEST(Describe, SaysWhatTheFilesHold) {
 
   EXPECT_THAT(text, HasSubstr("architecture    bert\n"));
   EXPECT_THAT(text, HasSubstr("parameters      10 parameters in 2 tensors, 32 B\n"));
-  EXPECT_THAT(text, HasSubstr("  F16           4 parameters in 1 tensors, 8 B\n"));
+  EXPECT_THAT(text, HasSubstr("  F16           4 parameters in 1 tensor, 8 B\n"));
   EXPECT_THAT(text, HasSubstr("tokenizer       6 tokens\n"));
   EXPECT_THAT(text, HasSubstr("chat template   no\n"));
 }
