@@ -43,8 +43,8 @@ std::string to_message(const Outcome& outcome) { return std::to_string(outcome.s
 Outcome from_message(const std::string& message) { return {static_cast<Status>(message.at(0) - '0'), message.substr(1)}; }
 
 void rethrow(const Outcome& outcome) {
-  if (outcome.status == user_mistake) throw Error(outcome.text);
-  if (outcome.status == fault) throw Fault(outcome.text);
+  if (outcome.status == user_mistake) throw AgreedError(outcome.text);
+  if (outcome.status == fault) throw AgreedFault(outcome.text);
 }
 
 /// The lowest rank's failure; that rank is named unless every rank says the same.

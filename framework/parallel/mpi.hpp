@@ -35,6 +35,16 @@ void check_mpi(int code, const char* call);
 /// Ends every rank, for a rank that failed alone: prints "[rank r/n] message" to stderr, and mpirun or srun end with the code.
 [[noreturn]] void abort_all(const Comm& comm, ExitCode code, const std::string& message);
 
+/// What Comm::agree and on_root throw: every rank throws it, so no rank needs to end the others, and rank 0 reports it once.
+class AgreedError : public Error {
+ public:
+  using Error::Error;
+};
+class AgreedFault : public Fault {
+ public:
+  using Fault::Fault;
+};
+
 /// Runs work on rank 0 alone; what it throws, all ranks throw, in its words. Collective.
 void on_root(const Comm& comm, const std::function<void()>& work);
 

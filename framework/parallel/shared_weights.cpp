@@ -1,9 +1,9 @@
 #include "parallel/shared_weights.hpp"
 
-#include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
 #include "parallel/mpi.hpp"
+#include "parallel/tensors.hpp"
 
 namespace attune {
 namespace {
@@ -30,17 +30,8 @@ SharedWeights::SharedWeights(std::unique_ptr<WeightSource> source, Comm comm) : 
 
 at::Tensor SharedWeights::read(const std::string& name) {
   at::Tensor tensor;
-  std::vector<std::int64_t> header(2);  // dtype, number of dimensions
-  on_root(comm_, [&] {
-    tensor = source_->read(name).contiguous();
-    header = {static_cast<std::int64_t>(tensor.scalar_type()), tensor.dim()};
-  });
-  comm_.broadcast(header.data(), header.size() * sizeof header[0]);
-  auto shape = comm_.root() ? tensor.sizes().vec() : std::vector<std::int64_t>(header[1]);
-  comm_.broadcast(shape.data(), shape.size() * sizeof shape[0]);
-  if (!comm_.root()) tensor = at::empty(shape, at::TensorOptions().dtype(static_cast<at::ScalarType>(header[0])));
-  comm_.broadcast(tensor.data_ptr(), tensor.nbytes());
-  return tensor;
+  on_root(comm_, [&] { tensor = source_->read(name); });
+  return parallel::broadcast_tensor(tensor, comm_);
 }
 
 }  // namespace attune
