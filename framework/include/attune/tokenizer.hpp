@@ -62,7 +62,9 @@ class ChatTemplate {
 
  private:
   ChatTemplate() = default;
-  std::string name_, prefix_, before_role_, after_role_, end_of_turn_, after_turn_, default_system_;
+  std::string header_of(std::string_view role) const;
+  void append(const Message& message, const Tokenizer& tokenizer, Conversation& conversation) const;
+  std::string name_, before_role_, after_role_, end_of_turn_, after_turn_, default_system_;
 };
 
 }  // namespace attune

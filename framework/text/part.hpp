@@ -1,0 +1,45 @@
+// The parts of a tokenizer.json are chosen by their "type".
+#pragma once
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "attune/error.hpp"
+#include "core/names.hpp"
+
+namespace attune::text {
+
+using Json = nlohmann::json;
+
+template <class Part>
+using Makers = std::map<std::string, Part (*)(const Json&)>;
+
+/// Error when no maker has the part's type; it lists those there are. stage: "normalizer", "decoder", ...
+template <class Part>
+Part make_part(std::string_view stage, const Json& json, const Makers<Part>& makers) {
+  const auto type = json.at("type").get<std::string>();
+  if (const auto maker = makers.find(type); maker != makers.end()) return maker->second(json);
+  std::vector<std::string> names;
+  for (const auto& [name, maker] : makers) names.push_back(name);
+  fail("tokenizer.json: the {} '{}' is not supported; supported are {}", stage, type, joined(names));
+}
+
+/// The parts under `key` of a Sequence.
+template <class Part>
+std::vector<Part> make_parts(const Json& list, Part (*make)(const Json&)) {
+  std::vector<Part> parts;
+  for (const auto& json : list) parts.push_back(make(json));
+  return parts;
+}
+
+/// The value under `key`, or `otherwise` when it is absent or null.
+template <class T>
+T value_or(const Json& json, const char* key, T otherwise) {
+  const auto found = json.find(key);
+  return found == json.end() || found->is_null() ? otherwise : found->template get<T>();
+}
+
+}  // namespace attune::text

@@ -1,0 +1,35 @@
+// Words come again: their ids are kept, per thread, in a table of fixed size.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace attune::text {
+
+/// Direct-mapped: a word replaces the one that stood in its place. One table serves all tokenizers of a thread, told apart by `owner`.
+class WordCache {
+ public:
+  static WordCache& of_this_thread();
+
+  struct Entry {
+    std::uint64_t owner = 0;  // 0: empty
+    std::string word;
+    std::vector<std::int32_t> ids;
+
+    bool holds(std::uint64_t whose, std::string_view what) const { return owner == whose && word == what; }
+  };
+  /// Where this word is, or would be.
+  Entry& entry(std::uint64_t owner, std::string_view word);
+
+  static constexpr std::size_t longest_word = 64;  // bytes; longer ones seldom come again
+
+ private:
+  static constexpr std::size_t entries = 1 << 15;
+  std::vector<Entry> entries_ = std::vector<Entry>(entries);
+};
+
+/// A number no other tokenizer of this process has, from 1.
+std::uint64_t new_cache_owner();
+
+}  // namespace attune::text

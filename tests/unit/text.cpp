@@ -1,0 +1,202 @@
+// Whole tokenizers over small vocabularies, their other forms, and chat templates.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <random>
+#include <thread>
+
+#include "attune/error.hpp"
+#include "attune/tokenizer.hpp"
+#include "text/byte_level.hpp"
+#include "text/convert.hpp"
+#include "text/unicode.hpp"
+
+namespace attune {
+namespace {
+
+using Json = nlohmann::json;
+using Ids = std::vector<std::int32_t>;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+/// All bytes (id = byte), then merged tokens, then the two marks of ChatML.
+Json metadata(const std::string& pre = "smollm") {
+  Json tokens = Json::array(), merges = Json::array(), types = Json::array();
+  for (int byte = 0; byte < 256; ++byte) {
+    std::string token;
+    text::append_byte_characters(token, std::string(1, static_cast<char>(byte)));
+    tokens.push_back(token);
+  }
+  for (const auto& merge : {std::pair("h", "i"), {"\u0120", "hi"}, {"\u010a", "\u010a"}}) {
+    merges.push_back(std::string(merge.first) + " " + merge.second);
+    tokens.push_back(std::string(merge.first) + merge.second);
+  }
+  types = Json(Json::array_t(tokens.size(), 1));
+  for (const char* mark : {"<|im_start|>", "<|im_end|>"}) {
+    tokens.push_back(mark);
+    types.push_back(3);
+  }
+  return {{"tokenizer.ggml.model", "gpt2"}, {"tokenizer.ggml.pre", pre},           {"tokenizer.ggml.tokens", tokens},
+          {"tokenizer.ggml.merges", merges}, {"tokenizer.ggml.token_type", types}, {"tokenizer.ggml.bos_token_id", 259}};
+}
+
+Tokenizer small(const std::string& pre = "smollm") { return Tokenizer(text::tokenizer_json_from_gguf(metadata(pre))); }
+
+std::string random_text(std::mt19937& random) {
+  std::string bytes;
+  for (std::size_t size = random() % 200; bytes.size() < size;) bytes += static_cast<char>(random() % (random() % 2 ? 256 : 128));
+  return text::valid_utf8(bytes);
+}
+
+TEST(TokenizerTest, KnowsItsTokens) {
+  const auto tokenizer = small();
+  EXPECT_EQ(tokenizer.size(), 261);
+  EXPECT_EQ(tokenizer.id("<|im_end|>"), 260);
+  EXPECT_EQ(tokenizer.id("nothing"), std::nullopt);
+  EXPECT_EQ(tokenizer.token(257), "\u0120hi");
+  EXPECT_THAT([&] { tokenizer.token(261); }, ThrowsMessage<Error>(HasSubstr("no token has the id 261")));
+}
+
+TEST(TokenizerTest, AddedTokensInTheTextAreRecognised) {
+  const auto tokenizer = small();
+  EXPECT_EQ(tokenizer.encode("hi hi<|im_end|>"), (Ids{256, 257, 260}));
+  EXPECT_EQ(tokenizer.decode({256, 260, 257}), "hi hi");
+  EXPECT_EQ(tokenizer.decode({256, 260, 257}, false), "hi<|im_end|> hi");
+}
+
+TEST(TokenizerTest, EmptyTextHasNoTokens) {
+  EXPECT_EQ(small().encode(""), Ids{});
+  EXPECT_EQ(small().decode({}), "");
+}
+
+TEST(TokenizerTest, InvalidUtf8IsReadAsReplacementCharacters) {
+  const auto tokenizer = small();
+  EXPECT_EQ(tokenizer.encode("a\xFFz"), tokenizer.encode("a\uFFFDz"));
+  EXPECT_EQ(tokenizer.decode({0xE2, 0x82}), "\xE2\x82");  // a token can end inside a character
+}
+
+TEST(TokenizerTest, ByteLevelTextComesBackWhateverTheRules) {
+  for (const char* pre : {"smollm", "gpt-2", "llama-bpe", "qwen2", "default"}) {
+    const auto tokenizer = small(pre);
+    std::mt19937 random(1);
+    for (int i = 0; i < 300; ++i) {
+      auto sample = random_text(random);
+      if (pre == std::string("qwen2")) sample = text::normal_form(sample, text::NormalForm::nfc);
+      ASSERT_EQ(tokenizer.decode(tokenizer.encode(sample)), sample) << pre;
+    }
+  }
+}
+
+TEST(TokenizerTest, LongWordsAreEncodedInGoodTime) {
+  const std::string words(200'000, 'h');
+  EXPECT_EQ(small().encode(words).size(), words.size());
+  EXPECT_EQ(small().encode(std::string(100'000, '\n')).size(), 50'000u);
+}
+
+TEST(TokenizerTest, ThreadsMayShareIt) {
+  const auto first = small(), second = small("gpt-2");
+  std::vector<std::string> samples;
+  std::mt19937 random(2);
+  for (int i = 0; i < 200; ++i) samples.push_back(random_text(random));
+  std::vector<Ids> expected;
+  for (const auto& sample : samples) expected.push_back(first.encode(sample));
+  std::vector<int> wrong(4);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&, t] {
+      for (std::size_t i = 0; i < samples.size(); ++i) {
+        second.encode(samples[i]);
+        wrong[t] += first.encode(samples[i]) != expected[i];
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(wrong, std::vector<int>(4));
+}
+
+TEST(TokenizerTest, FileOfAnotherShapeIsRefused) {
+  const auto refusal = [](const char* json) {
+    EXPECT_THAT([&] { Tokenizer{Json::parse(json)}; }, ThrowsMessage<Error>(HasSubstr("tokenizer.json"))) << json;
+  };
+  for (const char* json : {"{}", "[]", "null", R"({"model": 3})", R"({"model": {"type": "BPE"}})", R"({"model": {"type": 7}})",
+                           R"({"model": {"type": "BPE", "vocab": {"a": "x"}, "merges": []}})",
+                           R"({"added_tokens": [{"id": 5, "content": "a"}], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}})",
+                           R"({"added_tokens": [{"id": 5}], "model": {"type": "BPE", "vocab": {}, "merges": []}})"})
+    refusal(json);
+}
+
+TEST(GgufVocabulary, BosIsAddedWhereTheFileSaysSo) {
+  auto json = metadata();
+  json["tokenizer.ggml.add_bos_token"] = true;
+  EXPECT_EQ(Tokenizer(text::tokenizer_json_from_gguf(json)).encode("hi"), (Ids{259, 256}));
+  EXPECT_EQ(Tokenizer(text::tokenizer_json_from_gguf(json)).encode("hi", false), (Ids{256}));
+  json["tokenizer.ggml.bos_token_id"] = 9999;
+  EXPECT_THAT([&] { text::tokenizer_json_from_gguf(json); }, ThrowsMessage<Error>(HasSubstr("bos_token_id is 9999")));
+}
+
+TEST(GgufVocabulary, WhatIsNotKnownIsRefused) {
+  const auto refusal = [](const char* key, const Json& value, const char* text) {
+    auto json = metadata();
+    json[key] = value;
+    EXPECT_THAT([&] { text::tokenizer_json_from_gguf(json); }, ThrowsMessage<Error>(HasSubstr(text)));
+  };
+  refusal("tokenizer.ggml.pre", "tekken", "'tekken'");
+  refusal("tokenizer.ggml.model", "llama", "'llama'");
+  refusal("tokenizer.ggml.token_type", Json::array({1}), "261 tokens but 1 token types");
+  refusal("tokenizer.ggml.token_type", Json(Json::array_t(261, "x")), "not as it should be");
+  EXPECT_THAT([] { text::tokenizer_json_from_gguf(Json::object()); }, ThrowsMessage<Error>(HasSubstr("has no tokenizer.ggml.model")));
+}
+
+TEST(VocabTxt, IsABertTokenizer) {
+  const Tokenizer tokenizer(text::tokenizer_json_from_vocab("[PAD]\r\n[UNK]\n[CLS]\n[SEP]\nhello\n##s\n,\n", true));
+  EXPECT_EQ(tokenizer.encode("H\u00e9llos, x[SEP]"), (Ids{2, 4, 5, 6, 1, 3, 3}));
+  EXPECT_EQ(tokenizer.decode({2, 4, 5, 6, 3}), "hellos,");
+  EXPECT_THAT([] { text::tokenizer_json_from_vocab("[UNK]\n[CLS]\n", true); }, ThrowsMessage<Error>(HasSubstr("no line [SEP]")));
+}
+
+TEST(Chat, AnswerIsTheAssistantsContentAndItsClosingMark) {
+  const auto tokenizer = small();
+  const auto conversation = ChatTemplate::by_name("chatml").encode({{"user", "hi"}, {"assistant", "hi hi"}}, tokenizer);
+  EXPECT_EQ(tokenizer.decode(conversation.tokens, false), "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhi hi<|im_end|>\n");
+  Ids answer;
+  for (std::size_t i = 0; i < conversation.tokens.size(); ++i)
+    if (conversation.answer[i]) answer.push_back(conversation.tokens[i]);
+  EXPECT_EQ(answer, (Ids{256, 257, 260}));
+}
+
+TEST(Chat, TokenAcrossHeaderAndAnswerBelongsToTheAnswer) {
+  const auto tokenizer = small();
+  const auto conversation = ChatTemplate::by_name("chatml").encode({{"assistant", "\n\nhi"}}, tokenizer);
+  Ids answer;
+  for (std::size_t i = 0; i < conversation.tokens.size(); ++i)
+    if (conversation.answer[i]) answer.push_back(conversation.tokens[i]);
+  EXPECT_EQ(answer, (Ids{258, 10, 256, 260}));  // the header's line end and the first of the answer are one token
+}
+
+TEST(Chat, PromptEndsWithTheOpeningOfAnAnswer) {
+  const auto tokenizer = small();
+  EXPECT_EQ(tokenizer.decode(ChatTemplate::by_name("chatml").prompt({{"user", "hi"}}, tokenizer), false),
+            "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(tokenizer.decode(ChatTemplate::by_name("plain").prompt({{"user", "hi"}}, tokenizer), false), "### user\nhi\n### end\n### assistant\n");
+}
+
+TEST(Chat, DefaultSystemMessageIsTheModelsOwn) {
+  const auto tokenizer = small();
+  for (const char* line_end : {"\n", "\\n"}) {
+    const auto chat = ChatTemplate::recognise(std::string("{% if x %}{{ '<|im_start|>system") + line_end + "Be kind<|im_end|>" + line_end + "' }}");
+    EXPECT_EQ(chat.name(), "chatml");
+    EXPECT_EQ(chat.end_of_turn(), "<|im_end|>");
+    EXPECT_EQ(tokenizer.decode(chat.encode({{"user", "hi"}}, tokenizer).tokens, false), "<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n");
+    EXPECT_EQ(tokenizer.decode(chat.encode({{"system", "hi"}}, tokenizer).tokens, false), "<|im_start|>system\nhi<|im_end|>\n");
+    EXPECT_TRUE(chat.encode({}, tokenizer).tokens.empty());
+  }
+}
+
+TEST(Chat, UnknownTemplatesAreRefused) {
+  EXPECT_THAT([] { ChatTemplate::by_name("chatlm"); }, ThrowsMessage<Error>(HasSubstr("did you mean 'chatml'")));
+  EXPECT_THAT([] { ChatTemplate::recognise("[INST] {{ x }} [/INST]"); }, ThrowsMessage<Error>(HasSubstr("option chat_template: chatml, plain")));
+  EXPECT_THAT([] { ChatTemplate::recognise("{{ bos_token }}<|im_start|><|im_end|>"); }, ThrowsMessage<Error>(HasSubstr("chat_template")));
+}
+
+}  // namespace
+}  // namespace attune
