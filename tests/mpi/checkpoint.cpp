@@ -1,0 +1,227 @@
+// Checkpoints: bit for bit, whole or not at all. On 2 and 4 ranks every call is made by all of them.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <sstream>
+
+#include "checkpoint/checkpoint.hpp"
+#include "core/files.hpp"
+#include "core/hash.hpp"
+#include "data/hdf5.hpp"
+#include "parallel/mpi.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using attune::Comm;
+using attune::Error;
+using attune::Snapshot;
+using testing::HasSubstr;
+
+const Comm& all() {
+  static const Comm comm = attune::world();
+  return comm;
+}
+
+/// A fresh "checkpoints" folder, the same for all ranks.
+class Checkpoints : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string root;
+    if (all().root()) {
+      std::string pattern = (fs::temp_directory_path() / "attune-checkpoint-XXXXXX").string();
+      root = ::mkdtemp(pattern.data());
+    }
+    root_ = all().broadcast(root);
+    folder_ = root_ / "run" / "checkpoints";
+  }
+  void TearDown() override {
+    all().barrier();
+    if (all().root()) fs::remove_all(root_);
+  }
+
+  fs::path step(const std::string& name) const { return folder_ / name; }
+  /// On rank 0; all ranks wait until it is done.
+  static void damage(const std::function<void()>& how) {
+    attune::on_root(all(), how);
+  }
+  std::optional<fs::path> newest() { return attune::newest_checkpoint(folder_, all(), warnings_); }
+  /// What was warned of, on all ranks.
+  std::string warned() const { return all().broadcast(warnings_.str()); }
+
+  fs::path root_, folder_;
+  std::ostringstream warnings_;
+};
+
+Snapshot example() {
+  at::manual_seed(11);
+  Snapshot snapshot;
+  auto odd = at::randn({7, 5});
+  odd.view(-1)[3] = std::numeric_limits<float>::quiet_NaN();
+  odd.view(-1)[4] = -0.0f;
+  odd.view(-1)[5] = std::numeric_limits<float>::denorm_min();
+  snapshot.tensors = {{"weights/model.layers.0.q_proj.lora_A", odd},
+                      {"transposed", at::randn({4, 6}, at::kDouble).t()},
+                      {"bf16", at::randn({3, 2, 2}).to(at::kBFloat16)},
+                      {"half", at::randn({9}).to(at::kHalf)},
+                      {"ids", at::tensor({std::numeric_limits<std::int64_t>::min(), std::int64_t{-1}, std::numeric_limits<std::int64_t>::max()})},
+                      {"generator", at::randint(0, 256, {5056}, at::kByte)},
+                      {"scalar", at::scalar_tensor(0.1, at::kDouble)},
+                      {"empty", at::empty({0, 4})},
+                      {"large", at::randn({300, 1000})}};
+  snapshot.texts = {{"early_stopping", "best=1.25\npatience=2"}, {"empty", ""}, {"bytes", std::string("a\0b\xff", 4)}};
+  snapshot.numbers = {{"step", 25}, {"smallest", std::numeric_limits<std::int64_t>::min()}};
+  return snapshot;
+}
+
+bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+  const auto x = a.contiguous(), y = b.contiguous();
+  return x.scalar_type() == y.scalar_type() && x.sizes() == y.sizes() && (x.nbytes() == 0 || std::memcmp(x.data_ptr(), y.data_ptr(), x.nbytes()) == 0);
+}
+
+std::string refusal(const fs::path& path) {
+  try {
+    attune::load_checkpoint(path, all());
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST_F(Checkpoints, ComeBackBitForBitOnEveryRank) {
+  const auto saved = example();
+  attune::save_checkpoint(folder_, 25, saved, all());
+  const auto loaded = attune::load_checkpoint(step("step-000025"), all());
+
+  ASSERT_EQ(loaded.tensors.size(), saved.tensors.size());
+  for (std::size_t i = 0; i < saved.tensors.size(); ++i) {
+    EXPECT_EQ(loaded.tensors[i].first, saved.tensors[i].first);
+    EXPECT_TRUE(same_bits(loaded.tensors[i].second, saved.tensors[i].second)) << saved.tensors[i].first;
+  }
+  EXPECT_EQ(loaded.texts, saved.texts);
+  EXPECT_EQ(loaded.numbers, saved.numbers);
+}
+
+TEST_F(Checkpoints, OfAnEmptySnapshotComeBackEmpty) {
+  attune::save_checkpoint(folder_, 0, {}, all());
+  const auto loaded = attune::load_checkpoint(step("step-000000"), all());
+  EXPECT_TRUE(loaded.tensors.empty() && loaded.texts.empty() && loaded.numbers.empty());
+}
+
+TEST_F(Checkpoints, LeaveNothingElseInTheFolder) {
+  attune::save_checkpoint(folder_, 25, example(), all());
+  std::vector<std::string> names;
+  for (const auto& entry : fs::recursive_directory_iterator(folder_)) names.push_back(entry.path().lexically_relative(folder_).string());
+  EXPECT_THAT(names, testing::UnorderedElementsAre("step-000025", "step-000025/state.h5", "step-000025/COMPLETE"));
+}
+
+TEST_F(Checkpoints, OfTheSameStepAreReplaced) {
+  attune::save_checkpoint(folder_, 25, {.tensors = {}, .texts = {}, .numbers = {{"n", 1}}}, all());
+  attune::save_checkpoint(folder_, 25, {.tensors = {}, .texts = {}, .numbers = {{"n", 2}}}, all());
+  EXPECT_EQ(attune::load_checkpoint(step("step-000025"), all()).numbers.at("n"), 2);
+}
+
+TEST_F(Checkpoints, TheNewestIsTheOneOfTheHighestStep) {
+  for (const std::int64_t number : {5, 1000000, 25}) attune::save_checkpoint(folder_, number, {}, all());
+  EXPECT_EQ(newest(), step("step-1000000"));
+  EXPECT_EQ(warned(), "");
+}
+
+TEST_F(Checkpoints, ThereIsNoNewestWhereThereIsNone) { EXPECT_EQ(newest(), std::nullopt); }
+
+TEST_F(Checkpoints, HalfWrittenAndDamagedOnesAreNamedAndPassedOver) {
+  for (const std::int64_t number : {10, 20, 30, 40, 50}) attune::save_checkpoint(folder_, number, example(), all());
+  damage([&] {
+    fs::remove(step("step-000050") / "COMPLETE");                                                          // the save was interrupted
+    fs::resize_file(step("step-000040") / "state.h5", 1000);                                               // truncated
+    std::fstream(step("step-000030") / "state.h5", std::ios::in | std::ios::out | std::ios::binary).seekp(5000).put('!').put('?');  // bits
+    std::ofstream(step("step-000020") / "COMPLETE") << "{";                                                // marker
+  });
+  EXPECT_EQ(newest(), step("step-000010"));
+  for (const auto* name : {"step-000050", "step-000040", "step-000030", "step-000020"}) EXPECT_THAT(warned(), HasSubstr(name));
+  EXPECT_THAT(warned(), HasSubstr("not saved to the end"));
+  EXPECT_THAT(warned(), HasSubstr("has 1000 bytes"));
+  EXPECT_THAT(warned(), HasSubstr("sha256"));
+}
+
+TEST_F(Checkpoints, DamagedOnesAreRefusedOnAllRanks) {
+  attune::save_checkpoint(folder_, 10, example(), all());
+  damage([&] { fs::resize_file(step("step-000010") / "state.h5", 2000); });
+  EXPECT_THAT(refusal(step("step-000010")), HasSubstr("has 2000 bytes"));
+  EXPECT_THAT(refusal(step("step-000011")), HasSubstr("step-000011"));
+}
+
+/// A marker that fits whatever state.h5 is now, as a forger would write it.
+void forge_marker(const fs::path& checkpoint) {
+  const auto state = checkpoint / "state.h5";
+  attune::write_text(checkpoint / "COMPLETE",
+                     fmt::format(R"({{"file": "state.h5", "bytes": {}, "sha256": "{}"}})", fs::file_size(state), attune::sha256_of_file(state)));
+}
+
+TEST_F(Checkpoints, ForgedShapesAreRefusedBeforeAnythingIsAllocated) {
+  attune::save_checkpoint(folder_, 10, {}, all());
+  damage([&] {
+    {
+      const auto root = attune::hdf5::change_file(step("step-000010") / "state.h5");
+      // 4 TiB that were never written: HDF5 allocates no chunk for them.
+      root.group("tensors").create_dataset("000000", at::kFloat, {std::int64_t{1} << 40}).attributes().set("name", "w");
+    }
+    forge_marker(step("step-000010"));
+  });
+  EXPECT_THAT(refusal(step("step-000010")), HasSubstr("tensors/000000"));
+}
+
+TEST_F(Checkpoints, FilesOfAnotherKindOrVersionAreRefused) {
+  attune::save_checkpoint(folder_, 10, {}, all());
+  attune::save_checkpoint(folder_, 20, {}, all());
+  attune::save_checkpoint(folder_, 30, {}, all());
+  damage([&] {
+    attune::hdf5::change_file(step("step-000010") / "state.h5").attributes().set("version", std::int64_t{2});
+    attune::hdf5::change_file(step("step-000020") / "state.h5").attributes().set("format", "attune-dataset");
+    attune::write_text(step("step-000030") / "state.h5", "not HDF5 at all");
+    for (const auto* name : {"step-000010", "step-000020", "step-000030"}) forge_marker(step(name));
+  });
+  EXPECT_THAT(refusal(step("step-000010")), HasSubstr("version 2"));
+  EXPECT_THAT(refusal(step("step-000020")), HasSubstr("not a checkpoint of Attune"));
+  EXPECT_THAT(refusal(step("step-000030")), HasSubstr("state.h5"));
+}
+
+TEST_F(Checkpoints, PruningKeepsTheNewest) {
+  for (const std::int64_t number : {5, 10, 15, 20}) attune::save_checkpoint(folder_, number, {}, all());
+  attune::prune_checkpoints(folder_, 2, all());
+  EXPECT_FALSE(fs::exists(step("step-000010")));
+  EXPECT_TRUE(fs::exists(step("step-000015")));
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 2);
+}
+
+TEST_F(Checkpoints, PruningDoesNotCountOnesThatWereNotSavedToTheEnd) {
+  for (const std::int64_t number : {5, 10, 15}) attune::save_checkpoint(folder_, number, {}, all());
+  damage([&] { fs::remove(step("step-000015") / "COMPLETE"); });
+  attune::prune_checkpoints(folder_, 1, all());
+  EXPECT_EQ(newest(), step("step-000010"));
+  EXPECT_FALSE(fs::exists(step("step-000005")));
+}
+
+TEST_F(Checkpoints, LeftoversOfAnInterruptedSaveAreRemovedByTheNext) {
+  damage([&] {
+    fs::create_directories(folder_ / ".step-000025.new.123.tmp");
+    std::ofstream(folder_ / ".step-000025.new.123.tmp" / "state.h5") << "half";
+  });
+  EXPECT_EQ(newest(), std::nullopt);
+  attune::save_checkpoint(folder_, 50, {}, all());
+  EXPECT_FALSE(fs::exists(folder_ / ".step-000025.new.123.tmp"));
+}
+
+TEST_F(Checkpoints, ThatCannotBeWrittenAreAnErrorOnAllRanks) {
+  damage([&] {
+    fs::create_directories(root_ / "run");
+    std::ofstream(folder_) << "a file where the folder should be";
+  });
+  EXPECT_THROW(attune::save_checkpoint(folder_, 1, {}, all()), Error);
+}
+
+}  // namespace
