@@ -1,4 +1,4 @@
-#include <ATen/ops/empty.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>

@@ -407,7 +407,7 @@ PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm
   Plan plan;
   std::optional<Encoder> encoder;
   comm.agree([&] {
-    encoder = Encoder::open(recipe, registry);
+    encoder.emplace(Encoder::open(recipe, registry));
     plan = make_plan(recipe, report);
   });
   const fs::path partial = report.output.string() + ".partial";

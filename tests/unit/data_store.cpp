@@ -1,6 +1,7 @@
 // HDF5 and the data file: what is written comes back, and damaged or foreign files are refused.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <attune/error.hpp>
@@ -55,7 +56,7 @@ TEST_F(Store, TensorsOfEveryTypeComeBackBitForBit) {
     EXPECT_EQ(root.dataset(name).dtype(), dtype);
     EXPECT_TRUE(root.read(name).equal(tensor)) << name;
   }
-  root.write("scalar", at::tensor(3.5f));
+  root.write("scalar", at::full({}, 3.5f));
   EXPECT_EQ(root.read("scalar").dim(), 0);
   EXPECT_EQ(root.read("scalar").item<float>(), 3.5f);
   root.write("none", at::empty({0, 4}, at::kInt));
