@@ -206,7 +206,7 @@ class Reader {
     return {{option}};
   }
 
-  static void append(std::vector<Setting>& to, std::vector<Setting> from) { to.insert(to.end(), from.begin(), from.end()); }
+  static void append(std::vector<Setting>& to, const std::vector<Setting>& from) { to.insert(to.end(), from.begin(), from.end()); }
 
   const toml::table& root_;
   const Registry& registry_;

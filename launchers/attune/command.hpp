@@ -3,6 +3,7 @@
 #include <attune/error.hpp>
 
 #include <boost/program_options.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 

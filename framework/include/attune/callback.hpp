@@ -45,9 +45,11 @@ struct Run {
   std::map<std::string, double> metrics;  // of the newest evaluation: "loss", "perplexity", "accuracy"
   std::string stop_reason;                // set: the run ends after this step
   bool checkpoint_wanted = false;
+  std::int64_t checkpoints_kept = 0;      // newest ones that stay; 0: all
 
   void request_stop(std::string reason) { stop_reason = std::move(reason); }
-  void request_checkpoint() { checkpoint_wanted = true; }
+  /// After this step; keep: how many of the newest stay, 0: all.
+  void request_checkpoint(std::int64_t keep = 0) { checkpoint_wanted = true, checkpoints_kept = keep; }
 };
 
 class Callback {

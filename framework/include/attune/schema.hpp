@@ -76,7 +76,7 @@ template <class T>
 OptionSet describe() {
   Schema<T> schema;
   T::describe(schema);
-  return std::move(schema);
+  return schema;
 }
 
 /// For plugins without options.

@@ -1,0 +1,39 @@
+// Loss and the metrics that fit the kind, over a split shared out to the ranks.
+#pragma once
+#include <attune/comm.hpp>
+#include <attune/dataset.hpp>
+#include <attune/strategy.hpp>
+#include <c10/core/Device.h>
+
+#include <map>
+#include <string>
+
+#include "data/store.hpp"
+
+namespace attune {
+
+/// "loss" (mean over targets), "perplexity" (decoders), "accuracy" (share of targets that the largest output hits).
+using Metrics = std::map<std::string, double>;
+
+struct EvaluateOn {
+  const Split& split;
+  std::int64_t samples;      // from its start
+  std::int64_t micro_batch;  // samples per forward pass
+};
+
+/// Collective; the model is put in inference mode and back. The same numbers on every rank.
+Metrics evaluate(Model& model, Strategy& strategy, const Dataset& dataset, const EvaluateOn& on, const Comm& comm, c10::Device device);
+
+/// The split's size, or `samples` when that is smaller and not 0.
+std::int64_t samples_to_evaluate(const Split& split, std::int64_t samples);
+
+/// A small table: a row per metric, base, tuned and the change.
+std::string comparison_table(const Metrics& base, const Metrics& tuned);
+
+/// The text of evaluation.json.
+std::string evaluation_json(const std::string& split, std::int64_t samples, const Metrics& base, const Metrics& tuned);
+
+/// The batch's tensors on that device.
+void move_to(Batch& batch, c10::Device device);
+
+}  // namespace attune

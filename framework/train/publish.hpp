@@ -1,0 +1,17 @@
+// What people use: an adapter folder, or a whole model, in the layout of Hugging Face.
+#pragma once
+#include <filesystem>
+
+#include "train/session.hpp"
+
+namespace attune::train {
+
+/// The strategy's adapter in PEFT's layout (adapter_config.json, adapter_model.safetensors) or, when it has none or `merge`, the whole
+/// model with tokenizer and config. The folder appears whole or not at all. Rank 0 alone may call it. Error when the target is there and
+/// not empty. Merging changes the session's model.
+void publish(Session& session, const std::filesystem::path& folder, bool merge);
+
+/// The name under which a run directory holds its result: "adapter" or "model".
+std::string result_name(Session& session);
+
+}  // namespace attune::train

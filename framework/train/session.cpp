@@ -1,0 +1,118 @@
+#include "train/session.hpp"
+
+#include <attune/error.hpp>
+#include <sched.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <thread>
+
+#include "data/prepare.hpp"
+#include "parallel/gradients.hpp"
+#include "parallel/mpi.hpp"
+#include "parallel/shared_weights.hpp"
+#include "weights/model_files.hpp"
+
+namespace attune::train {
+namespace {
+
+c10::Device choose_device(const std::string& wanted, const Comm& comm) {
+  const bool available = torch::cuda::is_available();
+  if (wanted == "cpu" || (wanted == "auto" && !available)) return torch::kCPU;
+  if (!available) fail("parallel.device is 'cuda', but this LibTorch finds no GPU: set it to 'cpu' or 'auto', or use a CUDA build of LibTorch");
+  if (comm.size() > 1) fail("parallel.device: several ranks on GPUs are not available yet; run one rank, or set it to 'cpu'");
+  return c10::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(comm.local_rank()));
+}
+
+/// Rank 0 opens the model; the others learn its config.
+std::shared_ptr<ModelFiles> open_model_files(const std::string& path, const Comm& comm) {
+  auto files = std::make_shared<ModelFiles>();
+  on_root(comm, [&] { *files = ModelFiles::open(path); });
+  const auto config = comm.broadcast(comm.root() ? files->config.dump() : std::string());
+  if (!comm.root()) files->config = nlohmann::json::parse(config);
+  return files;
+}
+
+void check_tokenizer(const Session& s) {
+  if (s.files->tokenizer.is_null()) return;
+  attune::check_tokenizer(s.config.model.path, tokenizer_size(s.files->tokenizer), s.model->spec().vocabulary);
+  const auto made_with = s.data->tokenizer_sha256();
+  if (!made_with.empty() && made_with != tokenizer_sha256(s.files->tokenizer))
+    fail("{}: was tokenized with another tokenizer than that of {}: prepare it again with tokenizer = \"{}\"", s.config.dataset.path, s.config.model.path,
+         s.config.model.path);
+}
+
+void check_data(const Session& s) {
+  const auto& entry = *s.config.dataset_plugin.entry;
+  if (s.data->kind() != entry.name)
+    fail("{}: holds samples of kind '{}', but dataset.plugin is '{}': set it to '{}'", s.config.dataset.path, s.data->kind(), entry.name, s.data->kind());
+  for (const char* name : {"train", "validation"}) {
+    if (!s.data->has(name) || s.data->split(name).size() == 0) fail("{}: the split '{}' is empty: prepare the data with more samples for it", s.config.dataset.path, name);
+    if (!s.data->split(name).ragged("tokens")) continue;
+    const auto lengths = s.data->split(name).lengths("tokens");
+    const auto longest = std::max_element(lengths.begin(), lengths.end());
+    if (longest != lengths.end() && s.model->spec().context > 0 && *longest > s.model->spec().context)
+      fail("{}: sample {} of '{}' has {} tokens, the model takes at most {}: prepare the data with max_length = {}", s.config.dataset.path,
+           longest - lengths.begin(), name, *longest, s.model->spec().context, s.model->spec().context);
+  }
+}
+
+}  // namespace
+
+Session Session::open(const config::RunConfig& config, const Comm& comm) {
+  Session s{config, comm};
+  s.device = choose_device(config.parallel.device, comm);
+  s.files = open_model_files(config.model.path, comm);
+  s.data = std::make_shared<DataFile>(DataFile::open(config.dataset.path, comm));
+  s.dataset = config.dataset_plugin.build<Dataset>();
+
+  torch::manual_seed(config.run.seed);  // new heads and adapters
+  SharedWeights weights(std::move(s.files->weights), comm);
+  ModelContext context{s.files->config, weights, s.data->labels()};
+  s.model = config.model_plugin.build<Model>(&context);
+  s.model->module().to(s.device, config.model.dtype == "bfloat16" ? torch::kBFloat16 : torch::kFloat32);
+  s.strategy = config.strategy_plugin.build<Strategy>();
+  comm.agree([&] {
+    s.strategy->prepare(*s.model);
+    if (trainable(*s.model).empty())
+      fail("strategy '{}' leaves no parameter to train: check its options", config.strategy_plugin.entry->name);
+    check_data(s);
+    for (const auto& chosen : config.callbacks) s.callbacks.push_back(chosen.build<Callback>());
+  });
+  on_root(comm, [&] { check_tokenizer(s); });
+  parallel::broadcast_parameters(s.strategy->state(*s.model), comm);
+  return s;
+}
+
+OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides, const Comm& comm) {
+  OpenedRun run;
+  run.registry = std::make_shared<Registry>();
+  comm.agree([&] {
+    const auto document = config::Document::parse(file, overrides);
+    auto places = default_plugin_places();
+    for (auto& place : config::plugin_places(document)) places.push_back(std::move(place));
+    run.plugins = load_plugins(*run.registry, places);
+    run.config = config::read_run(document, *run.registry);
+  });
+  std::string identity;
+  for (const auto& plugin : run.plugins) identity += plugin.name + " " + plugin.version + "\n";
+  comm.agree([&] {
+    if (comm.size() > 1)
+      for (const auto& other : comm.gather(identity))
+        if (other != identity) fail("the ranks found different plugins: rank {} has\n{}another has\n{}", comm.rank(), identity, other);
+  });
+  return run;
+}
+
+void set_threads(const Comm& comm) {
+  if (std::getenv("OMP_NUM_THREADS")) return;
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  sched_getaffinity(0, sizeof(allowed), &allowed);
+  const int mine = CPU_COUNT(&allowed), all = static_cast<int>(std::thread::hardware_concurrency());
+  // A rank bound to some processors has them for itself; one that is not shares them with the node's other ranks.
+  at::set_num_threads(std::max(1, mine < all || comm.local_size() == 1 ? mine : all / comm.local_size()));
+}
+
+}  // namespace attune::train

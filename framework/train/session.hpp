@@ -1,0 +1,51 @@
+// Everything a run is made of, built from its run file in the order of the data's way.
+#pragma once
+#include <attune/callback.hpp>
+#include <attune/comm.hpp>
+#include <attune/dataset.hpp>
+#include <attune/strategy.hpp>
+#include <c10/core/Device.h>
+#include <nlohmann/json.hpp>
+
+#include <memory>
+#include <vector>
+
+#include "config/run_config.hpp"
+#include "data/store.hpp"
+#include "registry/loader.hpp"
+
+namespace attune {
+
+struct ModelFiles;
+
+namespace train {
+
+struct Session {
+  config::RunConfig config;
+  Comm comm;
+  c10::Device device = c10::kCPU;
+  std::shared_ptr<ModelFiles> files;     // weights and tokenizer on rank 0 alone
+  std::shared_ptr<DataFile> data;
+  std::shared_ptr<Dataset> dataset;
+  std::shared_ptr<Model> model;
+  std::shared_ptr<Strategy> strategy;    // has prepared the model
+  std::vector<std::shared_ptr<Callback>> callbacks;
+
+  /// Collective. Errors: whatever the parts refuse; a tokenizer that does not fit model or data; data of another kind; samples longer
+  /// than the model's context; a strategy that leaves nothing trainable.
+  static Session open(const config::RunConfig& config, const Comm& comm);
+};
+
+/// A run file (or the run.toml of a run directory) read with the plugins it names. Collective: rank 0 reads, all check.
+struct OpenedRun {
+  config::RunConfig config;
+  std::vector<PluginLibrary> plugins;
+  std::shared_ptr<Registry> registry;
+};
+OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides, const Comm& comm);
+
+/// As many threads as this rank has processors for itself, unless OMP_NUM_THREADS says otherwise.
+void set_threads(const Comm& comm);
+
+}  // namespace train
+}  // namespace attune

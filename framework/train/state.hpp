@@ -1,0 +1,26 @@
+// What a run must remember to go on as if it had not been interrupted. Random numbers need no saving: the generator is seeded anew for
+// every micro-batch from (seed, step, place in the step), and the order of samples is a function of (seed, epoch, data).
+#pragma once
+#include "checkpoint/checkpoint.hpp"
+#include "evaluate/evaluate.hpp"
+#include "train/optimizer.hpp"
+#include "train/session.hpp"
+
+namespace attune::train {
+
+struct LoopState {
+  std::int64_t step = 0;
+  double seconds = 0;
+  Metrics base, newest;
+};
+
+Snapshot take_snapshot(Session& session, const Optimizer& optimizer, const LoopState& state);
+/// Into the live tensors, in place. Error naming what differs when the snapshot belongs to another model, strategy or optimizer.
+LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapshot);
+/// The strategy's state alone: for evaluation, generation and export.
+void restore_weights(Session& session, const Snapshot& snapshot);
+
+/// Folder of the checkpoints of a run.
+std::filesystem::path checkpoint_folder(const config::RunConfig& config);
+
+}  // namespace attune::train

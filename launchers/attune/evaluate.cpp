@@ -1,0 +1,50 @@
+// attune evaluate: base against tuned on the same held-out samples.
+#include "evaluate/evaluate.hpp"
+
+#include <iostream>
+
+#include "command.hpp"
+#include "core/files.hpp"
+#include "parallel/mpi.hpp"
+#include "ranks.hpp"
+#include "tuned_run.hpp"
+
+namespace attune::program {
+namespace {
+
+namespace options = boost::program_options;
+
+int evaluate_run(const Comm& comm, const std::string& path, const std::string& split_name, std::optional<std::int64_t> wanted) {
+  train::set_threads(comm);
+  auto run = open_tuned_run(path, comm);
+  auto& s = run.session;
+  const auto& split = s.data->split(split_name);
+  const auto samples = samples_to_evaluate(split, wanted.value_or(s.config.evaluate.samples));
+  const auto now = [&] { return evaluate(*s.model, *s.strategy, *s.dataset, {split, samples, s.config.evaluate.micro_batch}, comm, s.device); };
+
+  const auto base = now();
+  run.load_tuned();
+  const auto tuned = now();
+  on_root(comm, [&] {
+    write_text(run.directory / "evaluation.json", evaluation_json(split_name, samples, base, tuned));
+    std::cout << run.directory.string() << ", " << run.checkpoint.filename().string() << ", " << samples << " samples of '" << split_name << "'\n" << comparison_table(base, tuned);
+  });
+  return static_cast<int>(ExitCode::done);
+}
+
+int run(const std::vector<std::string>& arguments) {
+  options::options_description description;
+  description.add_options()("run", options::value<std::string>()->required(), "run file or run directory")("split", options::value<std::string>()->default_value("validation"), "split to evaluate on")(
+      "samples", options::value<std::int64_t>(), "from its start; 0: all; without it as the run file says");
+  const auto values = parse(evaluate_command, arguments, description, {{"run", 1}});
+  if (!values) return static_cast<int>(ExitCode::done);
+  std::optional<std::int64_t> samples;
+  if (values->count("samples")) samples = (*values)["samples"].as<std::int64_t>();
+  return on_ranks([&](const Comm& comm) { return evaluate_run(comm, (*values)["run"].as<std::string>(), (*values)["split"].as<std::string>(), samples); });
+}
+
+}  // namespace
+
+const Command evaluate_command{"evaluate", "RUN_DIR|run.toml [--split NAME] [--samples N]", "compares base and tuned model on held-out samples", run};
+
+}  // namespace attune::program

@@ -1,0 +1,47 @@
+// attune export: an adapter in PEFT's layout, or a whole model in that of Hugging Face; from a run, or from any model file.
+#include <iostream>
+
+#include "command.hpp"
+#include "parallel/mpi.hpp"
+#include "ranks.hpp"
+#include "train/publish.hpp"
+#include "tuned_run.hpp"
+#include "weights/model_files.hpp"
+
+namespace attune::program {
+namespace {
+
+namespace options = boost::program_options;
+
+void export_model(const std::string& model, const std::string& to) {
+  auto files = ModelFiles::open(model);
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  for (const auto& info : files.weights->tensors()) tensors.emplace_back(info.name, files.weights->read(info.name));
+  export_model_folder(to, files.config, files.tokenizer, files.chat_template, tensors, files.generation);
+}
+
+int run(const std::vector<std::string>& arguments) {
+  options::options_description description;
+  description.add_options()("source", options::value<std::string>()->required(), "run directory or model")("to", options::value<std::string>()->required(), "folder to make")(
+      "merge", options::bool_switch(), "fold the adapter into the model and export the whole model");
+  const auto values = parse(export_command, arguments, description, {{"source", 1}});
+  if (!values) return static_cast<int>(ExitCode::done);
+  const auto source = (*values)["source"].as<std::string>(), to = (*values)["to"].as<std::string>();
+  return on_ranks([&](const Comm& comm) {
+    if (is_run_directory(source)) {
+      auto tuned = open_tuned_run(source, comm);
+      tuned.load_tuned();
+      on_root(comm, [&] { train::publish(tuned.session, to, (*values)["merge"].as<bool>()); });
+    } else {
+      on_root(comm, [&] { export_model(source, to); });
+    }
+    if (comm.root()) std::cout << "exported to " << to << "\n";
+    return static_cast<int>(ExitCode::done);
+  });
+}
+
+}  // namespace
+
+const Command export_command{"export", "RUN_DIR|MODEL --to DIR [--merge]", "writes an adapter (PEFT) or a whole model in Hugging Face layout", run};
+
+}  // namespace attune::program

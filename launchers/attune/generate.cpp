@@ -1,0 +1,113 @@
+// attune generate: answers of a model, or of base and tuned side by side.
+#include "nn/generate.hpp"
+
+#include <torch/torch.h>
+
+#include <iostream>
+
+#include "command.hpp"
+#include "ranks.hpp"
+#include "tuned_run.hpp"
+#include "weights/model_files.hpp"
+
+namespace attune::program {
+namespace {
+
+namespace options = boost::program_options;
+
+struct Question {
+  std::vector<std::int32_t> tokens;
+  nn::GenerateOptions options;
+};
+
+/// The prompt in the model's own chat template; as it is when the model has none.
+Question ask(const ModelFiles& files, const Tokenizer& tokenizer, const options::variables_map& values) {
+  Question question;
+  question.options.max_tokens = values["max-tokens"].as<std::int64_t>();
+  question.options.temperature = values["temperature"].as<double>();
+  question.options.top_p = values["top-p"].as<double>();
+  question.options.seed = values["seed"].as<std::uint64_t>();
+  if (files.config.contains("eos_token_id") && files.config["eos_token_id"].is_number_integer()) question.options.stop.push_back(files.config["eos_token_id"]);
+
+  const auto prompt = values["prompt"].as<std::string>();
+  if (values["raw"].as<bool>() || files.chat_template.empty()) {
+    question.tokens = tokenizer.encode(prompt);
+    return question;
+  }
+  const auto chat = ChatTemplate::recognise(files.chat_template);
+  std::vector<Message> messages;
+  if (values.count("system")) messages.push_back({"system", values["system"].as<std::string>()});
+  messages.push_back({"user", prompt});
+  question.tokens = chat.prompt(messages, tokenizer);
+  if (const auto end = tokenizer.id(chat.end_of_turn())) question.options.stop.push_back(*end);
+  return question;
+}
+
+/// Prints token by token. A token may end inside a character: what is printed is the text so far, once it is whole.
+void answer(const std::string& title, Model& model, const Tokenizer& tokenizer, const Question& question) {
+  model.module().eval();
+  std::cout << title << std::flush;
+  std::vector<std::int32_t> so_far;
+  std::size_t shown = 0;
+  const auto show = [&](bool all) {
+    const auto text = tokenizer.decode(so_far);
+    auto whole = text.size();
+    if (!all)
+      for (std::size_t back = 1; back <= 3 && back <= text.size(); ++back)
+        if (static_cast<unsigned char>(text[text.size() - back]) >= 0x80) whole = text.size() - back;
+    if (whole > shown) std::cout << text.substr(shown, whole - shown) << std::flush, shown = whole;
+  };
+  nn::generate(model, question.tokens, question.options, [&](std::int32_t token) {
+    so_far.push_back(token);
+    show(false);
+    return true;
+  });
+  show(true);
+  std::cout << "\n";
+}
+
+void from_run(const std::string& path, const options::variables_map& values, const Comm& comm) {
+  auto run = open_tuned_run(path, comm);
+  const Tokenizer tokenizer(run.session.files->tokenizer);
+  const auto question = ask(*run.session.files, tokenizer, values);
+  answer("base:  ", *run.session.model, tokenizer, question);
+  run.load_tuned();
+  answer("tuned: ", *run.session.model, tokenizer, question);
+}
+
+void from_model(const std::string& path, const options::variables_map& values) {
+  Registry registry;
+  load_plugins(registry, default_plugin_places());
+  auto files = ModelFiles::open(path);
+  if (files.tokenizer.is_null()) fail("{}: has no tokenizer, so it cannot read a prompt; put tokenizer.json beside it", path);
+  const auto& entry = registry.find(Kind::model, files.config.value("model_type", ""));
+  ModelContext context{files.config, *files.weights, {}};
+  const auto model = std::static_pointer_cast<Model>(entry.build(entry.defaults().get(), &context));
+  if (model->spec().task != Task::next_token) fail("{}: a model of type '{}' does not generate text", path, model->spec().family);
+  const Tokenizer tokenizer(files.tokenizer);
+  answer("", *model, tokenizer, ask(files, tokenizer, values));
+}
+
+int run(const std::vector<std::string>& arguments) {
+  options::options_description description;
+  description.add_options()("source", options::value<std::string>()->required(), "run directory or model")("prompt", options::value<std::string>()->required(), "what is asked")(
+      "system", options::value<std::string>(), "system message")("max-tokens", options::value<std::int64_t>()->default_value(64), "longest answer")(
+      "temperature", options::value<double>()->default_value(0), "0: the likeliest token each time")("top-p", options::value<double>()->default_value(1), "share of probability to sample from")(
+      "seed", options::value<std::uint64_t>()->default_value(0), "of sampling")("raw", options::bool_switch(), "continue the prompt as it is, without the chat template");
+  const auto values = parse(generate_command, arguments, description, {{"source", 1}});
+  if (!values) return static_cast<int>(ExitCode::done);
+  return on_ranks([&](const Comm& comm) {
+    if (comm.size() > 1) fail("generate runs on one rank; start it without mpirun");
+    train::set_threads(comm);
+    const auto source = (*values)["source"].as<std::string>();
+    if (is_run_directory(source)) from_run(source, *values, comm);
+    else from_model(source, *values);
+    return static_cast<int>(ExitCode::done);
+  });
+}
+
+}  // namespace
+
+const Command generate_command{"generate", "RUN_DIR|MODEL --prompt TEXT [--max-tokens N] [--temperature T]", "answers a prompt; for a run, base and tuned side by side", run};
+
+}  // namespace attune::program

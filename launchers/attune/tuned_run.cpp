@@ -1,0 +1,28 @@
+#include "tuned_run.hpp"
+
+#include <attune/error.hpp>
+
+#include "checkpoint/checkpoint.hpp"
+#include "train/state.hpp"
+
+namespace attune::program {
+namespace fs = std::filesystem;
+
+bool is_run_directory(const fs::path& path) { return fs::is_directory(path) && fs::exists(path / "run.toml"); }
+
+TunedRun open_tuned_run(const fs::path& path, const Comm& comm) {
+  const bool is_directory = is_run_directory(path);
+  auto opened = train::open_run(is_directory ? path / "run.toml" : path, {}, comm);
+  const auto directory = is_directory ? path : opened.config.directory();
+  const auto checkpoint = newest_checkpoint(directory / "checkpoints", comm);
+  if (!checkpoint) comm.agree([&] { fail("{}: holds no whole checkpoint; train the run first", directory.string()); });
+  auto session = train::Session::open(opened.config, comm);
+  return {std::move(opened), std::move(session), directory, *checkpoint};
+}
+
+void TunedRun::load_tuned() {
+  const auto snapshot = load_checkpoint(checkpoint, session.comm);
+  session.comm.agree([&] { train::restore_weights(session, snapshot); });
+}
+
+}  // namespace attune::program

@@ -1,0 +1,22 @@
+// A run directory opened again: for evaluation, generation and export.
+#pragma once
+#include "train/session.hpp"
+
+namespace attune::program {
+
+struct TunedRun {
+  train::OpenedRun opened;
+  train::Session session;             // the base, prepared by the strategy
+  std::filesystem::path directory;
+  std::filesystem::path checkpoint;   // its newest whole one
+
+  /// From base to tuned.
+  void load_tuned();
+};
+
+bool is_run_directory(const std::filesystem::path& path);
+
+/// A run directory, or a run file whose run was trained. Collective. Error when there is no whole checkpoint.
+TunedRun open_tuned_run(const std::filesystem::path& path, const Comm& comm);
+
+}  // namespace attune::program

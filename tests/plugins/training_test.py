@@ -1,0 +1,144 @@
+"""Whole runs of the program on a tiny model: ranks, resume, signals, early stopping, evaluation, export, a rank that dies.
+
+    training_test.py BUILD_FOLDER
+"""
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+from tiny import RUN, Workplace, check, make_model, make_recipe, over_ranks
+
+build = Path(sys.argv[1]).resolve()
+program = build / "attune"
+place = Workplace(build / "tests" / "training")
+
+
+def close(a, b, relative):
+    return abs(a - b) <= relative * max(abs(a), abs(b))
+
+
+def any_number_of_ranks_trains_the_same():
+    for ranks in (1, 2, 4):
+        place.run(*over_ranks(ranks, program, "train", "run.toml", f"name=ranks{ranks}"))
+    reference = place.events("ranks1", "step_end")
+    check(len(reference) == 6, f"six steps are logged: {reference}")
+    for ranks in (2, 4):
+        steps = place.events(f"ranks{ranks}", "step_end")
+        check(close(reference[0]["grad_norm"], steps[0]["grad_norm"], 1e-6), f"{ranks} ranks give the first gradient of one: {reference[0]} {steps[0]}")
+        for ours, theirs in zip(reference, steps, strict=True):
+            check(close(ours["loss"], theirs["loss"], 1e-5), f"{ranks} ranks give the losses of one: {ours} {theirs}")
+            check(ours["tokens"] == theirs["tokens"], "the same tokens are counted")
+
+
+def the_run_directory_holds_what_is_promised():
+    run = place / "runs/ranks2"
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    check(evaluation["samples"] == 8 and evaluation["tuned"]["loss"] < evaluation["base"]["loss"], f"tuning helps: {evaluation}")
+    record = json.loads((run / "record.json").read_text())
+    check(record["ranks"] == 2 and len(record["base_model"]["sha256"]) == 64 and len(record["plugins"]) > 5, f"the record is whole: {record}")
+    check((run / "adapter/adapter_model.safetensors").exists() and (run / "adapter/adapter_config.json").exists(), "the adapter is there")
+    said = place.run(program, "evaluate", run)
+    check(f"{evaluation['tuned']['loss']:.4f}" in said, f"`attune evaluate` finds the same loss: {said}")
+    said = place.run(program, "generate", run, "--prompt", "What is 3 and 3?", "--max-tokens", "8")
+    check("base:" in said and "tuned:" in said, f"base and tuned answer: {said}")
+
+
+def a_resumed_run_is_the_run_that_would_have_been():
+    place.run(program, "train", "run.toml", "name=whole", "checkpoint.every=3", "checkpoint.keep=0", "strategy.dropout=0.1", "evaluate.every=2")
+    shutil.copytree(place / "runs/whole", place / "runs/resumed")
+    shutil.rmtree(place / "runs/resumed/checkpoints/step-000006")
+    said = place.run(program, "train", "run.toml", "name=resumed", "checkpoint.every=3", "checkpoint.keep=0", "strategy.dropout=0.1", "evaluate.every=2", "--resume")
+    check("at step 3" in said, f"it resumes at step 3: {said}")
+    for whole, resumed in zip(place.events("whole", "step_end"), place.events("resumed", "step_end"), strict=True):
+        check((whole["loss"], whole["grad_norm"]) == (resumed["loss"], resumed["grad_norm"]), f"the same losses to the last bit: {whole} {resumed}")
+    same = [(place / f"runs/{name}/adapter/adapter_model.safetensors").read_bytes() for name in ("whole", "resumed")]
+    check(same[0] == same[1], "the same adapter to the last bit")
+    said = place.run(program, "train", "run.toml", "name=whole", expect=2)
+    check("--resume" in said, f"a run is not overwritten by mistake: {said}")
+    said = place.run(program, "train", "run.toml", "name=whole", "seed=4", "--resume", expect=2)
+    check("another seed" in said, f"a checkpoint of another run is refused: {said}")
+
+
+def a_damaged_checkpoint_is_skipped():
+    place.run(program, "train", "run.toml", "name=damaged", "checkpoint.every=3", "checkpoint.keep=0")
+    state = place / "runs/damaged/checkpoints/step-000006/state.h5"
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    state.write_bytes(content)
+    said = place.run(program, "train", "run.toml", "name=damaged", "--resume")
+    check("step-000006" in said and "at step 3" in said, f"the damaged one is named, the one before is used: {said}")
+
+
+def wait_for_steps(run, process, steps=5):
+    for _ in range(600):
+        metrics = place / f"runs/{run}/metrics.jsonl"
+        if metrics.exists() and metrics.read_text().count("step_end") >= steps:
+            return
+        check(process.poll() is None, f"the run goes on: {process.stdout.read() if process.poll() is not None else ''}")
+        time.sleep(0.1)
+    sys.exit("the run never got going")
+
+
+def a_signal_saves_the_state():
+    process = place.start(program, "train", "run.toml", "name=signalled", "train.steps=100000", "train.schedule=constant")
+    wait_for_steps("signalled", process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    check(process.returncode == 75, f"exit code 75, not {process.returncode}: {said}")
+    saved = place.events("signalled", "interrupted")[0]["step"]
+    said = place.run(program, "train", "run.toml", "name=signalled", f"train.steps={saved + 2}", "train.schedule=constant", "--resume")
+    check([step["step"] for step in place.events("signalled", "step_end")] == list(range(1, saved + 3)), "no step is lost or done twice")
+
+
+def a_rank_that_dies_ends_all():
+    process = place.start(*map(str, over_ranks(2, program, "train", "run.toml", "name=killed", "train.steps=100000")))
+    wait_for_steps("killed", process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    check(len(children) >= 2, f"mpirun has its ranks: {children}")
+    os.kill(int(children[-1]), signal.SIGKILL)
+    said, _ = process.communicate(timeout=60)
+    check(process.returncode != 0, f"mpirun ends with an error: {said}")
+
+
+def early_stopping_ends_the_run():
+    text = (place / "run.toml").read_text() + '\n[evaluate]\nevery = 1\n[[callback]]\nplugin = "early_stopping"\npatience = 2\nmin_delta = 100.0\n'
+    (place / "stopping.toml").write_text(text)
+    said = place.run(program, "train", "stopping.toml", "name=stopping", "train.steps=50")
+    end = place.events("stopping", "run_end")[0]
+    check(end["step"] == 3 and "has not improved in 2 evaluations" in end["stop_reason"], f"it stops after patience: {end} {said}")
+
+
+def every_strategy_trains_and_exports():
+    from transformers import AutoModelForCausalLM
+    for strategy, options in {"full": "", "freeze": 'train = ["*norm*"]', "lora": "rslora = true"}.items():
+        text = RUN.split("[strategy]")[0] + f'[strategy]\nplugin = "{strategy}"\n{options}\n[train]' + RUN.split("[train]")[1]
+        (place / f"{strategy}.toml").write_text(text)
+        place.run(*over_ranks(2, program, "train", f"{strategy}.toml", f"name={strategy}"))
+        steps = place.events(strategy, "step_end")
+        check(steps[-1]["loss"] < steps[0]["loss"], f"{strategy} learns: {steps[0]['loss']} -> {steps[-1]['loss']}")
+        place.run(program, "export", place / f"runs/{strategy}", "--to", f"exported-{strategy}", "--merge")
+        AutoModelForCausalLM.from_pretrained(place / f"exported-{strategy}")
+
+
+def check_says_what_a_run_takes():
+    said = place.run(program, "check", "run.toml", "train.clip=0.5")
+    for part in ("train.clip", "command line", "run.toml:", "default", "memory per rank", "is in order"):
+        check(part in said, f"`attune check` tells '{part}': {said}")
+    check(not (place / "runs").exists(), "`attune check` leaves nothing behind")
+
+
+make_model(place / "model")
+make_recipe(place)
+(place / "run.toml").write_text(RUN)
+place.run(program, "prepare", "sums.toml")
+for test in (check_says_what_a_run_takes, any_number_of_ranks_trains_the_same, the_run_directory_holds_what_is_promised,
+             a_resumed_run_is_the_run_that_would_have_been, a_damaged_checkpoint_is_skipped, a_signal_saves_the_state,
+             a_rank_that_dies_ends_all, early_stopping_ends_the_run, every_strategy_trains_and_exports):
+    started = time.monotonic()
+    test()
+    print(f"ok {test.__name__} ({time.monotonic() - started:.1f} s)", flush=True)

@@ -1,0 +1,120 @@
+// The optimizer against LibTorch's own, and the schedules against transformers' formulas.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "train/optimizer.hpp"
+#include "train/schedule.hpp"
+
+namespace attune::train {
+namespace {
+
+struct Pair {
+  std::vector<at::Tensor> ours, theirs;
+};
+
+Pair parameters() {
+  torch::manual_seed(0);
+  Pair pair;
+  for (const auto& shape : std::vector<std::vector<std::int64_t>>{{5, 7}, {7}, {3, 2, 4}}) {
+    pair.ours.push_back(torch::randn(shape).requires_grad_());
+    pair.theirs.push_back(pair.ours.back().detach().clone().requires_grad_());
+  }
+  return pair;
+}
+
+std::vector<ParameterGroup> groups_of(const Pair& pair) {
+  return {{{{"a", pair.ours[0]}, {"b", pair.ours[1]}}, 1.0, 1.0}, {{{"c", pair.ours[2]}}, 1.0, 1.0}};
+}
+
+void set_gradients(Pair& pair) {
+  for (std::size_t i = 0; i < pair.ours.size(); ++i) {
+    const auto gradient = torch::randn_like(pair.ours[i]);
+    pair.ours[i].mutable_grad() = gradient.clone();
+    pair.theirs[i].mutable_grad() = gradient.clone();
+  }
+}
+
+TEST(Optimizer, AdamWEqualsLibTorchs) {
+  auto pair = parameters();
+  config::TrainOptions options;
+  options.weight_decay = 0.1;
+  options.beta2 = 0.98;
+  Optimizer ours(groups_of(pair), options);
+  torch::optim::AdamW theirs(pair.theirs, torch::optim::AdamWOptions(3e-2).weight_decay(0.1).betas({0.9, 0.98}).eps(1e-8));
+  for (int step = 0; step < 20; ++step) {
+    set_gradients(pair);
+    ours.step(3e-2);
+    theirs.step();
+  }
+  for (std::size_t i = 0; i < pair.ours.size(); ++i) EXPECT_TRUE(torch::allclose(pair.ours[i], pair.theirs[i], 1e-6, 1e-7)) << i;
+}
+
+TEST(Optimizer, SgdWithMomentumEqualsLibTorchs) {
+  auto pair = parameters();
+  config::TrainOptions options;
+  options.optimizer = "sgd";
+  options.momentum = 0.9;
+  Optimizer ours(groups_of(pair), options);
+  torch::optim::SGD theirs(pair.theirs, torch::optim::SGDOptions(1e-2).momentum(0.9));
+  for (int step = 0; step < 20; ++step) {
+    set_gradients(pair);
+    ours.step(1e-2);
+    theirs.step();
+  }
+  for (std::size_t i = 0; i < pair.ours.size(); ++i) EXPECT_TRUE(torch::allclose(pair.ours[i], pair.theirs[i], 1e-6, 1e-7)) << i;
+}
+
+TEST(Optimizer, ScalesThenClipsToTheNorm) {
+  auto pair = parameters();
+  Optimizer optimizer(groups_of(pair), {});
+  set_gradients(pair);
+  const auto flat = [&] { return torch::cat({pair.ours[0].grad().flatten(), pair.ours[1].grad().flatten(), pair.ours[2].grad().flatten()}); };
+  const auto before = flat().clone();
+  const double norm = optimizer.scale_and_clip(0.5, 1.0);
+  EXPECT_NEAR(norm, 0.5 * before.norm().item<double>(), 1e-5);
+  EXPECT_NEAR(flat().norm().item<double>(), 1.0, 1e-5);
+  EXPECT_TRUE(torch::allclose(flat(), before / before.norm(), 1e-5, 1e-6));
+}
+
+TEST(Optimizer, LeavesSmallGradientsAlone) {
+  auto pair = parameters();
+  Optimizer optimizer(groups_of(pair), {});
+  set_gradients(pair);
+  const auto before = pair.ours[0].grad().clone();
+  optimizer.scale_and_clip(1.0, 1e6);
+  EXPECT_TRUE(torch::equal(pair.ours[0].grad(), before));
+}
+
+TEST(Optimizer, GroupsScaleTheirLearningRate) {
+  auto pair = parameters();
+  auto groups = groups_of(pair);
+  groups[1].learning_rate_scale = 0;
+  config::TrainOptions options;
+  options.optimizer = "sgd";
+  Optimizer optimizer(std::move(groups), options);
+  set_gradients(pair);
+  optimizer.step(0.1);
+  EXPECT_FALSE(torch::equal(pair.ours[0], pair.theirs[0]));
+  EXPECT_TRUE(torch::equal(pair.ours[2], pair.theirs[2]));
+}
+
+TEST(Schedule, FollowsTransformersFormulas) {
+  config::TrainOptions options;
+  options.learning_rate = 1;
+  options.warmup = 0.1;
+  options.schedule = "cosine";
+  EXPECT_DOUBLE_EQ(learning_rate_at(0, 100, options), 0);
+  EXPECT_DOUBLE_EQ(learning_rate_at(5, 100, options), 0.5);
+  EXPECT_DOUBLE_EQ(learning_rate_at(10, 100, options), 1);
+  EXPECT_NEAR(learning_rate_at(55, 100, options), 0.5, 1e-12);
+  options.schedule = "linear";
+  EXPECT_NEAR(learning_rate_at(55, 100, options), 0.5, 1e-12);
+  EXPECT_NEAR(learning_rate_at(99, 100, options), 1.0 / 90, 1e-12);
+  options.schedule = "constant";
+  EXPECT_DOUBLE_EQ(learning_rate_at(99, 100, options), 1);
+  options.warmup = 0;
+  EXPECT_DOUBLE_EQ(learning_rate_at(0, 100, options), 1);
+}
+
+}  // namespace
+}  // namespace attune::train
