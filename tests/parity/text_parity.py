@@ -93,7 +93,9 @@ def variants(base):
     new = iter(range(len(vocab), len(vocab) + len(marks)))
     added = base["added_tokens"] + [{"id": vocab[c] if c in vocab else next(new), "content": c, **flags, **extra} for c, extra in marks]
     yield "added", with_parts(added_tokens=added)
-    yield "added-lower", with_parts(added_tokens=added, normalizer={"type": "Lowercase"})
+    # In lower case, because `tokenizers` decodes such a token to its normalised form, and we to its own.
+    lower = [{**token, "content": token["content"].lower()} for token in added]
+    yield "added-lower", with_parts(added_tokens=lower, normalizer={"type": "Lowercase"})
     unknown = with_parts(pre_tokenizer={"type": "Whitespace"})
     for fuse in (False, True):
         unknown["model"] = {**unknown["model"], "unk_token": "<|endoftext|>", "fuse_unk": fuse}

@@ -181,6 +181,14 @@ TEST(AddedTokens, TheLongestIsFoundAndFlagsAreKept) {
   EXPECT_EQ(cut(""), Cut{});
 }
 
+TEST(AddedTokens, NormalizedOnesAreFoundInTheNormalisedText) {
+  const auto lower = make_normalizer({{"type", "Lowercase"}});
+  const AddedTokens added(Json::parse(R"([{"id": 0, "content": "<A>", "normalized": true}, {"id": 1, "content": "<B>", "normalized": false}])"), lower);
+  EXPECT_EQ(added.cut_normalized("x<a>").back().id, 0);
+  EXPECT_EQ(added.cut_raw("<A>").back().id, std::nullopt);
+  EXPECT_EQ(added.cut_raw("<B>").back().id, 1);
+}
+
 TEST(PostProcessors, SurroundTheTextOnce) {
   const auto processed = [](const char* json) {
     Ids ids = {7};
