@@ -1,0 +1,145 @@
+#include <attune/error.hpp>
+#include <attune/nn.hpp>
+#include <core/names.hpp>
+#include <fmt/ranges.h>
+#include <fnmatch.h>
+#include <nlohmann/json.hpp>
+#include <torch/torch.h>
+
+#include <set>
+#include <unordered_map>
+
+namespace attune::nn {
+namespace {
+
+std::string shape_text(at::IntArrayRef shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+/// The first few of a long list, and how many more there are.
+std::string some(std::vector<std::string> parts, std::size_t most) {
+  const auto more = parts.size() > most ? parts.size() - most : 0;
+  parts.resize(parts.size() - more);
+  return joined(parts) + (more ? fmt::format(" and {} more", more) : "");
+}
+
+/// "a.b.c" -> "a.b.c", "b.c", "c"
+void add_endings(const std::string& name, std::set<std::string>& endings) {
+  endings.insert(name);
+  for (auto dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1)) endings.insert(name.substr(dot + 1));
+}
+
+template <class T>
+constexpr const char* json_type() {
+  if constexpr (std::is_same_v<T, bool>) return "true or false";
+  if constexpr (std::is_same_v<T, std::int64_t>) return "an integer";
+  if constexpr (std::is_same_v<T, double>) return "a number";
+  return "text";
+}
+
+template <class T>
+bool holds(const nlohmann::json& value) {
+  if constexpr (std::is_same_v<T, bool>) return value.is_boolean();
+  if constexpr (std::is_same_v<T, std::int64_t>) return value.is_number_integer();
+  if constexpr (std::is_same_v<T, double>) return value.is_number();
+  if constexpr (std::is_same_v<T, std::string>) return value.is_string();
+}
+
+const nlohmann::json* present(const nlohmann::json& config, const std::string& key) {
+  const auto found = config.find(key);
+  return found == config.end() || found->is_null() ? nullptr : &*found;
+}
+
+template <class T>
+T checked(const nlohmann::json& value, const std::string& key) {
+  if (!holds<T>(value)) fail("config.json has {} = {} where {} is needed: take the config.json that came with the weights", key, value.dump(), json_type<T>());
+  return value.get<T>();
+}
+
+}  // namespace
+
+void load_parameters(torch::nn::Module& module, WeightSource& source, const Rename& rename) {
+  std::unordered_map<std::string, const TensorInfo*> stored;
+  for (const auto& info : source.tensors()) stored.emplace(info.name, &info);
+
+  std::vector<std::pair<at::Tensor, std::string>> wanted;
+  std::vector<std::string> missing, misshapen;
+  for (auto& parameter : module.named_parameters()) {
+    const std::string name = rename ? rename(parameter.key()) : parameter.key();
+    if (name.empty()) continue;
+    const auto found = stored.find(name);
+    if (found == stored.end()) {
+      missing.push_back(name);
+    } else if (parameter.value().sizes() != at::IntArrayRef(found->second->shape)) {
+      misshapen.push_back(fmt::format("{} is {}, not {}", name, shape_text(found->second->shape), shape_text(parameter.value().sizes())));
+    } else {
+      wanted.emplace_back(parameter.value(), name);
+    }
+  }
+  if (!missing.empty() || !misshapen.empty()) {
+    std::string what;
+    if (!missing.empty()) what += fmt::format("{} tensors are missing ({})", missing.size(), some(missing, 8));
+    if (!misshapen.empty()) what += fmt::format("{}{} have another shape ({})", what.empty() ? "" : ", ", misshapen.size(), some(misshapen, 8));
+    fail("the weights do not fit the model's config.json: {}; use the config.json and weights of one and the same model", what);
+  }
+  for (auto& [parameter, name] : wanted) parameter.set_data(source.read(name).to(parameter.scalar_type()));
+}
+
+template <class T>
+T config_value(const nlohmann::json& config, const std::string& key) {
+  const auto* value = present(config, key);
+  if (!value) fail("config.json lacks '{}': take the config.json that came with the weights", key);
+  return checked<T>(*value, key);
+}
+
+template <class T>
+T config_value(const nlohmann::json& config, const std::string& key, T fallback) {
+  const auto* value = present(config, key);
+  return value ? checked<T>(*value, key) : fallback;
+}
+
+template bool config_value(const nlohmann::json&, const std::string&);
+template std::int64_t config_value(const nlohmann::json&, const std::string&);
+template double config_value(const nlohmann::json&, const std::string&);
+template std::string config_value(const nlohmann::json&, const std::string&);
+template bool config_value(const nlohmann::json&, const std::string&, bool);
+template std::int64_t config_value(const nlohmann::json&, const std::string&, std::int64_t);
+template double config_value(const nlohmann::json&, const std::string&, double);
+template std::string config_value(const nlohmann::json&, const std::string&, std::string);
+
+std::int64_t config_size(const nlohmann::json& config, const std::string& key) {
+  const auto size = config_value<std::int64_t>(config, key);
+  if (size < 1 || size > (1 << 24)) fail("config.json has {} = {}, which no model has: take the config.json that came with the weights", key, size);
+  return size;
+}
+
+void require_model_type(const nlohmann::json& config, const std::string& type) {
+  const auto found = config_value<std::string>(config, "model_type");
+  if (found == type) return;
+  fail("config.json says model_type \"{}\", which plugin '{}' does not serve: set plugin = \"{}\" under [model] (`attune list` shows the plugins there are)",
+       found, type, found);
+}
+
+bool name_matches(const std::string& pattern, const std::string& name) {
+  return fnmatch(pattern.c_str(), name.c_str(), 0) == 0 || fnmatch(("*." + pattern).c_str(), name.c_str(), 0) == 0;
+}
+
+std::vector<std::string> select_names(const std::vector<std::string>& patterns, const std::vector<std::string>& names, const std::string& option) {
+  std::set<std::string> chosen;
+  for (const auto& pattern : patterns) {
+    bool any = false;
+    for (const auto& name : names) {
+      if (name_matches(pattern, name)) chosen.insert(name), any = true;
+    }
+    if (any) continue;
+    std::set<std::string> endings;
+    for (const auto& name : names) add_endings(name, endings);
+    const auto hint = did_you_mean(pattern, {endings.begin(), endings.end()});
+    fail("{} has \"{}\", which matches nothing in the model{}", option, pattern, hint.empty() ? "; it has " + some(names, 12) : hint);
+  }
+  std::vector<std::string> ordered;
+  for (const auto& name : names) {
+    if (chosen.contains(name)) ordered.push_back(name);
+  }
+  return ordered;
+}
+
+}  // namespace attune::nn

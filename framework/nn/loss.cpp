@@ -1,0 +1,137 @@
+#include <ATen/OpMathType.h>
+#include <attune/error.hpp>
+#include <attune/linear.hpp>
+#include <attune/loss.hpp>
+#include <torch/torch.h>
+
+namespace attune {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// Rows whose logits exist at the same time: enough for a fast matrix product, 50 MB in float32 at 49,152 outputs.
+constexpr std::int64_t chunk_rows = 256;
+
+template <class Work>  // (first row, number of rows)
+void for_each_chunk(std::int64_t rows, Work&& work) {
+  for (std::int64_t first = 0; first < rows; first += chunk_rows) work(first, std::min(chunk_rows, rows - first));
+}
+
+/// A target is correct when no output is larger than its own.
+at::Tensor count_correct(const at::Tensor& of_target, const at::Tensor& largest) { return at::eq(of_target, largest).sum(); }
+
+/// Loss and, in the same pass over each chunk's logits, the gradients, so that logits live for one chunk alone.
+struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
+  /// x [n, width], weight [outputs, width], bias [outputs] or undefined, targets int64 [n]. Returns the sum and the correct count.
+  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                               const at::Tensor& targets, bool with_gradients) {
+    const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
+    const bool with_dx = with_gradients && x.requires_grad(), with_dweight = with_gradients && weight.requires_grad(),
+               with_dbias = with_gradients && bias.defined() && bias.requires_grad();
+    at::Tensor sum = at::zeros({}, wide), correct = at::zeros({}, targets.options());
+    at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor();
+    at::Tensor dweight = with_dweight ? at::zeros(weight.sizes(), wide) : at::Tensor();
+    at::Tensor dbias = with_dbias ? at::zeros(bias.sizes(), wide) : at::Tensor();
+    const at::Tensor buffer = at::empty({std::min(chunk_rows, x.size(0)), weight.size(0)}, wide);
+
+    for_each_chunk(x.size(0), [&](std::int64_t first, std::int64_t rows) {
+      const at::Tensor part = x.narrow(0, first, rows), target = targets.narrow(0, first, rows).unsqueeze(1);
+      at::Tensor e = buffer.narrow(0, 0, rows);
+      project(e, part, weight, bias);
+      const at::Tensor largest = e.amax(1, true), of_target = e.gather(1, target);
+      correct += count_correct(of_target, largest);
+      e.sub_(largest).exp_();  // e / total is the softmax
+      const at::Tensor total = e.sum(1, true);
+      sum += (total.log() + largest - of_target).sum();
+      if (!(with_dx || with_dweight || with_dbias)) return;
+
+      // d logits = softmax - one_hot = (e - total one_hot) / total. The division is left to the narrow side of each product.
+      e.scatter_add_(1, target, -total);
+      const at::Tensor narrow_e = e.to(x.scalar_type());
+      if (with_dx) {
+        at::Tensor out = dx.narrow(0, first, rows);
+        at::mm_out(out, narrow_e, weight);
+        out.div_(total);
+      }
+      if (with_dweight) accumulate_product(dweight, narrow_e, part / total);
+      if (with_dbias) dbias.addmv_(e.t(), total.squeeze(1).reciprocal());
+    });
+    context->save_for_backward({dx, dweight, dbias});
+    context->saved_data["dtype"] = static_cast<std::int64_t>(weight.scalar_type());
+    context->mark_non_differentiable({correct});
+    return {sum, correct};
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const auto dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt());
+    const auto scaled = [&](const at::Tensor& d) { return d.defined() ? at::mul(d, gradients[0]).to(dtype) : at::Tensor(); };
+    return {scaled(saved[0]), scaled(saved[1]), scaled(saved[2]), {}, {}};
+  }
+
+ private:
+  static void project(at::Tensor& logits, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+    if (logits.scalar_type() == x.scalar_type()) {
+      at::mm_out(logits, x, weight.t());
+    } else {
+      logits.copy_(at::mm(x, weight.t()));
+    }
+    if (bias.defined()) logits.add_(bias);
+  }
+
+  /// dweight += e^T x, kept in dweight's wider dtype.
+  static void accumulate_product(at::Tensor& dweight, const at::Tensor& e, const at::Tensor& x) {
+    if (dweight.scalar_type() == e.scalar_type()) {
+      dweight.addmm_(e.t(), x);
+    } else {
+      dweight.add_(at::mm(e.t(), x.to(e.scalar_type())));
+    }
+  }
+};
+
+/// With deltas the projection is more than one product: LibTorch's own gradients, chunk by chunk.
+variable_list plain_cross_entropy(const at::Tensor& x, nn::Linear& projection, const at::Tensor& targets) {
+  const auto wide = at::toOpMathType(x.scalar_type());
+  at::Tensor sum = at::zeros({}, x.options().dtype(wide)), correct = at::zeros({}, targets.options());
+  for_each_chunk(x.size(0), [&](std::int64_t first, std::int64_t rows) {
+    const at::Tensor target = targets.narrow(0, first, rows);
+    const at::Tensor logits = projection.forward(x.narrow(0, first, rows)).to(wide);
+    sum = sum + at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum);
+    const torch::NoGradGuard no_grad;
+    correct += count_correct(logits.gather(1, target.unsqueeze(1)), logits.amax(1, true));
+  });
+  return {sum, correct};
+}
+
+void check_targets(const at::Tensor& features, const at::Tensor& targets) {
+  if (features.size(0) == targets.size(0)) return;
+  fail("the batch has {} targets for {} outputs of the model: a decoder needs one per token, a classifier one per sample; use a dataset plugin "
+       "that fits the model", targets.size(0), features.size(0));
+}
+
+void check_range(const at::Tensor& targets, std::int64_t outputs) {
+  if (targets.numel() == 0) return;
+  const auto [low, high] = at::aminmax(targets);
+  const auto worst = low.item<std::int64_t>() < 0 ? low.item<std::int64_t>() : high.item<std::int64_t>();
+  if (worst < 0 || worst >= outputs) {
+    fail("target {} is outside the model's {} outputs: prepare the data set with this model's tokenizer and labels", worst, outputs);
+  }
+}
+
+}  // namespace
+
+Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
+  check_targets(features, targets);
+  const at::Tensor rows = at::nonzero(targets != ignored_target).squeeze(1);
+  const bool all = rows.size(0) == targets.size(0);
+  const at::Tensor x = all ? features : features.index_select(0, rows);
+  const at::Tensor trained = all ? targets : targets.index_select(0, rows);
+  check_range(trained, projection.out());
+  const auto result = projection.deltas().empty()
+                          ? CrossEntropyFunction::apply(x, projection.weight, projection.bias, trained, at::GradMode::is_enabled())
+                          : plain_cross_entropy(x, projection, trained);
+  return {result[0], rows.size(0), result[1].item<std::int64_t>()};
+}
+
+}  // namespace attune
