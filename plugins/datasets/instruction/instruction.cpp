@@ -1,6 +1,6 @@
 // Conversations: a prompt and its answer, or a list of messages. Trained on the answers alone, unless told otherwise.
 #include <attune/plugin.hpp>
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/torch.h>
 
 #include <algorithm>
