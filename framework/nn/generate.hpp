@@ -13,7 +13,7 @@ struct GenerateOptions {
   double temperature = 0;  // 0: the likeliest token each time
   double top_p = 1;        // sample among the likeliest tokens that together have this probability (Holtzman et al. 2020, arXiv:1904.09751)
   std::uint64_t seed = 0;
-  std::vector<std::int32_t> stop;  // ends after any of these; it is not part of the result
+  std::vector<std::int32_t> stop = {};  // ends after any of these; it is not part of the result
 };
 
 /// Tokens that follow the prompt. Ends at a stop token, after max_tokens, or where the model's context ends. on_token sees each token as

@@ -23,16 +23,18 @@ at::Tensor count_correct(const at::Tensor& of_target, const at::Tensor& largest)
 
 /// Loss and, in the same pass over each chunk's logits, the gradients, so that logits live for one chunk alone.
 struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
-  /// x [n, width], weight [outputs, width], bias [outputs] or undefined, targets int64 [n]. Returns the sum and the correct count.
-  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+  using Bias = std::optional<at::Tensor>;
+
+  /// x [n, width], weight [outputs, width], bias [outputs], targets int64 [n]. Returns the sum and the correct count.
+  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const Bias& bias,
                                const at::Tensor& targets, bool with_gradients) {
     const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
     const bool with_dx = with_gradients && x.requires_grad(), with_dweight = with_gradients && weight.requires_grad(),
-               with_dbias = with_gradients && bias.defined() && bias.requires_grad();
+               with_dbias = with_gradients && bias && bias->requires_grad();
     at::Tensor sum = at::zeros({}, wide), correct = at::zeros({}, targets.options());
     at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor();
     at::Tensor dweight = with_dweight ? at::zeros(weight.sizes(), wide) : at::Tensor();
-    at::Tensor dbias = with_dbias ? at::zeros(bias.sizes(), wide) : at::Tensor();
+    at::Tensor dbias = with_dbias ? at::zeros(bias->sizes(), wide) : at::Tensor();
     const at::Tensor buffer = at::empty({std::min(chunk_rows, x.size(0)), weight.size(0)}, wide);
 
     for_each_chunk(x.size(0), [&](std::int64_t first, std::int64_t rows) {
@@ -71,13 +73,13 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   }
 
  private:
-  static void project(at::Tensor& logits, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  static void project(at::Tensor& logits, const at::Tensor& x, const at::Tensor& weight, const Bias& bias) {
     if (logits.scalar_type() == x.scalar_type()) {
       at::mm_out(logits, x, weight.t());
     } else {
       logits.copy_(at::mm(x, weight.t()));
     }
-    if (bias.defined()) logits.add_(bias);
+    if (bias) logits.add_(*bias);
   }
 
   /// dweight += e^T x, kept in dweight's wider dtype.
@@ -128,8 +130,9 @@ Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at:
   const at::Tensor x = all ? features : features.index_select(0, rows);
   const at::Tensor trained = all ? targets : targets.index_select(0, rows);
   check_range(trained, projection.out());
+  const auto bias = projection.bias.defined() ? std::optional(projection.bias) : std::nullopt;
   const auto result = projection.deltas().empty()
-                          ? CrossEntropyFunction::apply(x, projection.weight, projection.bias, trained, at::GradMode::is_enabled())
+                          ? CrossEntropyFunction::apply(x, projection.weight, bias, trained, at::GradMode::is_enabled())
                           : plain_cross_entropy(x, projection, trained);
   return {result[0], rows.size(0), result[1].item<std::int64_t>()};
 }

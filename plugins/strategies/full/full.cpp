@@ -1,0 +1,18 @@
+// Trains every parameter.
+#include <attune/plugin.hpp>
+#include <torch/torch.h>
+
+namespace {
+
+class Full final : public attune::Strategy {
+ public:
+  using Options = attune::NoOptions;
+  explicit Full(const Options&) {}
+  void prepare(attune::Model& model) override {
+    for (auto& parameter : model.module().parameters()) parameter.requires_grad_(true);
+  }
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("full", "1.0.0", registry) { registry.strategy<Full>("full", "trains every parameter"); }

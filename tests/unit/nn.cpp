@@ -1,0 +1,336 @@
+// Building blocks and the loss against LibTorch's plain forms.
+#include <attune/error.hpp>
+#include <attune/loss.hpp>
+#include <attune/nn.hpp>
+#include <gmock/gmock.h>
+#include <torch/torch.h>
+
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using namespace attune;
+using testing::HasSubstr;
+
+const auto float64 = at::TensorOptions().dtype(at::kDouble);
+
+double difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
+
+at::Tensor random_leaf(at::IntArrayRef shape) { return torch::randn(shape, float64).requires_grad_(true); }
+
+template <class Work>
+std::string error_of(Work&& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+/// A projection in float64 with random weights.
+std::shared_ptr<nn::Linear> projection_of(std::int64_t width, std::int64_t outputs, bool with_bias) {
+  auto projection = std::make_shared<nn::Linear>(width, outputs, with_bias);
+  projection->to(at::kDouble);
+  const torch::NoGradGuard no_grad;
+  for (auto& parameter : projection->parameters()) parameter.normal_();
+  return projection;
+}
+
+/// y + x U V
+struct Product final : nn::Delta {
+  Product(std::int64_t in, std::int64_t out) {
+    u = register_parameter("u", torch::randn({in, 2}, float64));
+    v = register_parameter("v", torch::randn({2, out}, float64));
+  }
+  at::Tensor forward(const nn::Linear&, const at::Tensor& x, const at::Tensor& y) override { return y + x.mm(u).mm(v); }
+  at::Tensor weight_delta(const nn::Linear&) const override { return u.mm(v).t(); }
+  at::Tensor u, v;
+};
+
+struct LossCase {
+  std::int64_t rows;
+  bool bias;
+  bool with_ignored;
+};
+
+class CrossEntropy : public testing::TestWithParam<LossCase> {};
+
+TEST_P(CrossEntropy, has_the_value_and_gradients_of_the_plain_form) {
+  torch::manual_seed(1);
+  const auto [rows, bias, with_ignored] = GetParam();
+  const auto projection = projection_of(8, 11, bias);
+  const at::Tensor x = random_leaf({rows, 8});
+  at::Tensor targets = torch::randint(11, {rows}, at::kLong);
+  if (with_ignored) targets.slice(0, 0, rows, 3).fill_(ignored_target);
+
+  const auto logits = projection->forward(x);
+  const auto expected = at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, ignored_target);
+  std::vector<at::Tensor> leaves = {x};
+  for (auto& parameter : projection->parameters()) leaves.push_back(parameter);
+  const auto expected_gradients = torch::autograd::grad({expected * 0.3}, leaves);
+  const auto loss = cross_entropy(x, *projection, targets);
+  const auto gradients = torch::autograd::grad({loss.sum * 0.3}, leaves);
+
+  EXPECT_LT(difference(loss.sum, expected), 1e-9);
+  EXPECT_EQ(loss.count, (targets != ignored_target).sum().item<std::int64_t>());
+  EXPECT_EQ(loss.correct, (logits.argmax(1) == targets).sum().item<std::int64_t>());
+  for (std::size_t i = 0; i < leaves.size(); ++i) EXPECT_LT(difference(gradients[i], expected_gradients[i]), 1e-10) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(around_chunks, CrossEntropy,
+                         testing::Values(LossCase{1, false, false}, LossCase{255, false, true}, LossCase{256, true, false}, LossCase{257, true, true},
+                                         LossCase{600, false, true}));
+
+TEST(cross_entropy, of_targets_that_are_all_ignored_is_zero_with_zero_gradients) {
+  const auto projection = projection_of(4, 5, false);
+  const at::Tensor x = random_leaf({3, 4});
+
+  const auto loss = cross_entropy(x, *projection, at::full({3}, ignored_target, at::kLong));
+  loss.sum.backward();
+
+  EXPECT_EQ(loss.count, 0);
+  EXPECT_EQ(loss.sum.item<double>(), 0);
+  EXPECT_EQ(x.grad().abs().sum().item<double>(), 0);
+  EXPECT_EQ(projection->weight.grad().abs().sum().item<double>(), 0);
+}
+
+TEST(cross_entropy, adds_the_gradients_of_a_weight_that_the_embedding_shares) {
+  const at::Tensor shared = random_leaf({7, 4});
+  nn::Linear projection(shared);
+  const at::Tensor ids = torch::tensor({1, 5, 2}, at::kLong), targets = torch::tensor({5, 2, 6}, at::kLong);
+  const auto features = [&] { return at::embedding(shared, ids).tanh(); };
+
+  const auto expected = torch::autograd::grad({at::cross_entropy_loss(features().mm(shared.t()), targets, {}, at::Reduction::Sum)}, {shared});
+  const auto gradient = torch::autograd::grad({cross_entropy(features(), projection, targets).sum}, {shared});
+
+  EXPECT_LT(difference(gradient[0], expected[0]), 1e-10);
+}
+
+TEST(cross_entropy, of_a_projection_with_deltas_trains_the_deltas) {
+  const auto projection = projection_of(8, 11, false);
+  const auto delta = std::make_shared<Product>(8, 11);
+  projection->add_delta("delta", delta);
+  const at::Tensor x = random_leaf({300, 8}), targets = torch::randint(11, {300}, at::kLong);
+
+  const auto expected = at::cross_entropy_loss(projection->forward(x), targets, {}, at::Reduction::Sum);
+  const auto expected_gradient = torch::autograd::grad({expected}, {delta->u});
+  const auto loss = cross_entropy(x, *projection, targets);
+  const auto gradient = torch::autograd::grad({loss.sum}, {delta->u});
+
+  EXPECT_LT(difference(loss.sum, expected), 1e-9);
+  EXPECT_LT(difference(gradient[0], expected_gradient[0]), 1e-9);
+}
+
+TEST(cross_entropy, in_bfloat16_is_summed_in_float32) {
+  torch::manual_seed(3);
+  nn::Linear projection(torch::randn({50, 16}).to(at::kBFloat16).requires_grad_(true));
+  const at::Tensor x = torch::randn({400, 16}).to(at::kBFloat16).requires_grad_(true), targets = torch::randint(50, {400}, at::kLong);
+
+  const auto loss = cross_entropy(x, projection, targets);
+  const auto gradients = torch::autograd::grad({loss.sum}, {x, projection.weight});
+
+  const at::Tensor wide_x = x.detach().to(at::kFloat).requires_grad_(true), wide_weight = projection.weight.detach().to(at::kFloat).requires_grad_(true);
+  const auto expected = at::cross_entropy_loss(wide_x.mm(wide_weight.t()), targets, {}, at::Reduction::Sum);
+  const auto expected_gradients = torch::autograd::grad({expected}, {wide_x, wide_weight});
+  EXPECT_EQ(loss.sum.scalar_type(), at::kFloat);
+  EXPECT_LT(difference(loss.sum, expected) / expected.item<double>(), 1e-3);
+  EXPECT_LT(difference(gradients[0].to(at::kFloat), expected_gradients[0]), 0.05);
+  EXPECT_LT((gradients[1].to(at::kFloat) - expected_gradients[1]).norm().item<double>() / expected_gradients[1].norm().item<double>(), 0.01);
+}
+
+TEST(cross_entropy, refuses_targets_that_the_model_has_no_output_for) {
+  const auto projection = projection_of(4, 5, false);
+  const auto loss_of = [&](std::vector<std::int64_t> targets) {
+    return error_of([&] { cross_entropy(torch::randn({2, 4}, float64), *projection, torch::tensor(targets, at::kLong)); });
+  };
+
+  EXPECT_THAT(loss_of({1, 5}), HasSubstr("target 5 is outside the model's 5 outputs"));
+  EXPECT_THAT(loss_of({1, -7}), HasSubstr("target -7"));
+  EXPECT_THAT(loss_of({1}), HasSubstr("1 targets for 2 outputs"));
+}
+
+at::Tensor dense_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::vector<std::int64_t>& starts, bool causal, double scale) {
+  const auto group = q.size(1) / k.size(1), rows = q.size(0);
+  const auto keys = k.repeat_interleave(group, 1).transpose(0, 1), values = v.repeat_interleave(group, 1).transpose(0, 1);
+  at::Tensor allowed = at::zeros({rows, rows}, at::kBool);
+  for (std::size_t sample = 0; sample + 1 < starts.size(); ++sample) {
+    const auto range = at::indexing::Slice(starts[sample], starts[sample + 1]);
+    allowed.index_put_({range, range}, true);
+  }
+  if (causal) allowed = allowed.tril();
+  const auto scores = q.transpose(0, 1).matmul(keys.transpose(1, 2)).mul(scale).masked_fill(~allowed, -INFINITY);
+  return scores.softmax(-1).matmul(values).transpose(0, 1);
+}
+
+TEST(attention, equals_dense_attention_with_a_mask) {
+  torch::manual_seed(2);
+  const std::vector<std::vector<std::int64_t>> packings = {{0, 9}, {0, 4, 5, 9}};
+  for (const auto& starts : packings) {
+    for (const bool causal : {false, true}) {
+      for (const std::int64_t key_heads : {1, 2, 4}) {
+        const at::Tensor q = random_leaf({9, 4, 8}), k = random_leaf({9, key_heads, 8}), v = random_leaf({9, key_heads, 8});
+        const at::Tensor expected = dense_attention(q, k, v, starts, causal, 0.3), weights = torch::randn({9, 4, 8}, float64);
+        const at::Tensor y = nn::attention(q, k, v, starts, causal, 0.3);
+        EXPECT_LT(difference(y, expected), 1e-10);
+        const auto gradients = torch::autograd::grad({(y * weights).sum()}, {q, k, v});
+        const auto expected_gradients = torch::autograd::grad({(expected * weights).sum()}, {q, k, v});
+        for (int i = 0; i < 3; ++i) EXPECT_LT(difference(gradients[i], expected_gradients[i]), 1e-10) << i << " of " << key_heads << " key heads";
+      }
+    }
+  }
+}
+
+TEST(attention, of_the_last_positions_sees_all_before_them) {
+  const at::Tensor q = torch::randn({9, 4, 8}), k = torch::randn({9, 2, 8}), v = torch::randn({9, 2, 8});
+  const at::Tensor whole = nn::attention(q, k, v, {0, 9}, true, 0.3);
+
+  for (const std::int64_t rows : {1, 3, 9}) {
+    const at::Tensor last = nn::attention(q.slice(0, -rows), k, v, {0, rows}, true, 0.3);
+    EXPECT_LT(difference(last, whole.slice(0, -rows)), 1e-5) << rows;
+  }
+}
+
+TEST(rotary, turns_pairs_of_halves_by_position_times_frequency) {
+  nn::RotaryEmbedding rotary(6, 32, 100.0);
+  const at::Tensor x = torch::randn({2, 3, 6}).requires_grad_(true), positions = torch::tensor({0, 17}, at::kLong);
+
+  const at::Tensor y = nn::rotate(x, rotary.at(positions));
+
+  EXPECT_LT(difference(y[0], x[0]), 1e-6);
+  for (int pair = 0; pair < 3; ++pair) {
+    const double angle = 17 * std::pow(100.0, -2.0 * pair / 6);
+    const auto first = x[1].select(1, pair), second = x[1].select(1, pair + 3);
+    EXPECT_LT(difference(y[1].select(1, pair), first * std::cos(angle) - second * std::sin(angle)), 1e-4);
+    EXPECT_LT(difference(y[1].select(1, pair + 3), second * std::cos(angle) + first * std::sin(angle)), 1e-4);
+  }
+  const at::Tensor dy = torch::randn_like(y);
+  const auto gradient = torch::autograd::grad({y}, {x}, {dy});
+  EXPECT_LT(difference(nn::rotate(gradient[0], rotary.at(positions)), dy), 1e-5);  // the gradient is dy turned back
+}
+
+TEST(rms_norm, has_the_value_and_gradients_of_the_plain_form) {
+  nn::RMSNorm norm(6, 1e-3);
+  norm.to(at::kDouble);
+  norm.weight.detach().normal_();
+  const at::Tensor x = random_leaf({5, 6}), dy = torch::randn({5, 6}, float64);
+
+  const at::Tensor y = norm.forward(x), expected = at::rms_norm(x, {6}, norm.weight, 1e-3);
+  const auto gradients = torch::autograd::grad({y}, {x, norm.weight}, {dy}), expected_gradients = torch::autograd::grad({expected}, {x, norm.weight}, {dy});
+
+  EXPECT_LT(difference(y, expected), 1e-12);
+  for (int i = 0; i < 2; ++i) EXPECT_LT(difference(gradients[i], expected_gradients[i]), 1e-12) << i;
+}
+
+TEST(rms_norm, passes_the_gradient_on_when_its_weight_is_frozen) {
+  nn::RMSNorm norm(6, 1e-3);
+  norm.weight.detach().fill_(1);
+  norm.weight.requires_grad_(false);
+  const at::Tensor x = torch::randn({5, 6}).requires_grad_(true);
+
+  norm.forward(x).sum().backward();
+
+  EXPECT_TRUE(x.grad().defined());
+}
+
+TEST(swiglu, has_the_value_and_gradients_of_the_plain_form) {
+  const at::Tensor gate = random_leaf({5, 6}), up = random_leaf({5, 6}), dy = torch::randn({5, 6}, float64);
+
+  const at::Tensor y = nn::swiglu(gate, up), expected = at::silu(gate) * up;
+  const auto gradients = torch::autograd::grad({y}, {gate, up}, {dy}), expected_gradients = torch::autograd::grad({expected}, {gate, up}, {dy});
+
+  EXPECT_LT(difference(y, expected), 1e-12);
+  for (int i = 0; i < 2; ++i) EXPECT_LT(difference(gradients[i], expected_gradients[i]), 1e-12) << i;
+}
+
+struct Two : torch::nn::Module {
+  Two() {
+    first = register_module("first", projection_of(4, 3, true));
+    second = register_module("second", projection_of(3, 2, false));
+  }
+  std::shared_ptr<nn::Linear> first, second;
+};
+
+TEST(linear, applies_deltas_while_they_are_enabled_and_gives_the_same_once_they_are_merged) {
+  Two two;
+  const at::Tensor x = torch::randn({5, 4}, float64), base = two.first->forward(x);
+  two.first->add_delta("delta", std::make_shared<Product>(4, 3));
+  const at::Tensor adapted = two.first->forward(x);
+  EXPECT_GT(difference(adapted, base), 0.1);
+
+  nn::Linear::enable_deltas(two, false);
+  EXPECT_EQ(difference(two.first->forward(x), base), 0);
+  nn::Linear::enable_deltas(two, true);
+  EXPECT_EQ(difference(two.first->forward(x), adapted), 0);
+
+  EXPECT_TRUE(two.named_parameters().contains("first.delta.u"));
+  two.first->merge_deltas();
+  EXPECT_LT(difference(two.first->forward(x), adapted), 1e-12);
+  EXPECT_FALSE(two.named_parameters().contains("first.delta.u"));
+  EXPECT_TRUE(two.first->deltas().empty());
+}
+
+TEST(linear, lists_the_layers_below_a_module_by_name) {
+  Two two;
+  const auto found = nn::linears(two);
+
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[0].first, "first");
+  EXPECT_EQ(found[1].second, two.second);
+}
+
+/// Tensors in memory.
+struct Memory final : WeightSource {
+  explicit Memory(std::vector<std::pair<std::string, at::Tensor>> named) {
+    for (auto& [name, tensor] : named) {
+      infos.push_back({name, tensor.sizes().vec(), "F64", tensor.nbytes()});
+      values[name] = tensor;
+    }
+  }
+  const std::vector<TensorInfo>& tensors() const override { return infos; }
+  at::Tensor read(const std::string& name) override { return values.at(name); }
+  std::vector<TensorInfo> infos;
+  std::map<std::string, at::Tensor> values;
+};
+
+TEST(load_parameters, takes_the_tensors_themselves_where_the_dtype_fits) {
+  Two two;
+  Memory source({{"first.weight", torch::randn({3, 4}, float64)}, {"first.bias", torch::randn({3})}, {"x.weight", torch::randn({2, 3}, float64)}});
+
+  nn::load_parameters(two, source, [](const std::string& name) { return name == "second.weight" ? "x.weight" : name; });
+
+  EXPECT_EQ(two.first->weight.data_ptr(), source.values["first.weight"].data_ptr());
+  EXPECT_EQ(two.first->bias.scalar_type(), at::kDouble);
+  EXPECT_LT(difference(two.first->bias, source.values["first.bias"]), 1e-12);
+  EXPECT_EQ(two.second->weight.data_ptr(), source.values["x.weight"].data_ptr());
+  EXPECT_TRUE(two.first->weight.requires_grad());
+}
+
+TEST(load_parameters, names_all_that_is_missing_or_misshapen_at_once) {
+  Two two;
+  Memory source({{"first.weight", torch::randn({4, 3}, float64)}});
+
+  const auto error = error_of([&] { nn::load_parameters(two, source); });
+
+  EXPECT_THAT(error, HasSubstr("first.weight is [4, 3], not [3, 4]"));
+  EXPECT_THAT(error, HasSubstr("2 tensors are missing (first.bias, second.weight)"));
+}
+
+TEST(select_names, matches_names_and_their_ends) {
+  const std::vector<std::string> names = {"model.layers.1.q_proj", "model.layers.11.q_proj", "model.norm"};
+
+  EXPECT_EQ(nn::select_names({"q_proj"}, names, "x").size(), 2u);
+  EXPECT_EQ(nn::select_names({"layers.1.*", "norm"}, names, "x"), (std::vector<std::string>{names[0], names[2]}));
+  EXPECT_THAT(error_of([&] { nn::select_names({"q_porj"}, names, "strategy.targets"); }), testing::AllOf(HasSubstr("strategy.targets"), HasSubstr("'q_proj'")));
+}
+
+TEST(config_value, says_what_is_wrong_with_a_field) {
+  const nlohmann::json config = {{"hidden_size", "many"}, {"heads", nullptr}, {"layers", std::int64_t{1} << 40}};
+
+  EXPECT_THAT(error_of([&] { nn::config_value<std::int64_t>(config, "hidden_size"); }), HasSubstr("hidden_size = \"many\" where an integer is needed"));
+  EXPECT_THAT(error_of([&] { nn::config_value<std::int64_t>(config, "absent"); }), HasSubstr("lacks 'absent'"));
+  EXPECT_THAT(error_of([&] { nn::config_size(config, "layers"); }), HasSubstr("which no model has"));
+  EXPECT_EQ(nn::config_value<std::int64_t>(config, "heads", 7), 7);
+}
+
+}  // namespace

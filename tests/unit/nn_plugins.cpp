@@ -1,0 +1,298 @@
+// The model and strategy plugins on tiny models made here.
+#include <attune/error.hpp>
+#include <attune/linear.hpp>
+#include <attune/model.hpp>
+#include <attune/registry.hpp>
+#include <attune/strategy.hpp>
+#include <gmock/gmock.h>
+#include <torch/torch.h>
+
+#include <nlohmann/json.hpp>
+
+#include "nn/generate.hpp"
+#include "registry/loader.hpp"
+
+namespace {
+
+using namespace attune;
+using nlohmann::json;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+const Registry& registry() {
+  static const Registry loaded = [] {
+    Registry registry;
+    std::vector<std::filesystem::path> files;
+    for (const char* name : {"llama", "bert", "full", "freeze", "lora"}) files.push_back(fmt::format("{}/plugins/{}.so", ATTUNE_BINARY_DIR, name));
+    load_plugins(registry, files);
+    return registry;
+  }();
+  return loaded;
+}
+
+/// Small random tensors.
+struct Random final : WeightSource {
+  void add(const std::string& name, std::vector<std::int64_t> shape) {
+    infos.push_back({name, shape, "F32", 0});
+    values[name] = torch::randn(shape) * 0.3;
+  }
+  const std::vector<TensorInfo>& tensors() const override { return infos; }
+  at::Tensor read(const std::string& name) override { return values.at(name); }
+  std::vector<TensorInfo> infos;
+  std::map<std::string, at::Tensor> values;
+};
+
+const json llama_config = {{"model_type", "llama"}, {"hidden_size", 16}, {"intermediate_size", 24}, {"num_hidden_layers", 2}, {"num_attention_heads", 4},
+                           {"num_key_value_heads", 2}, {"vocab_size", 31}, {"max_position_embeddings", 24}, {"tie_word_embeddings", true}};
+const json bert_config = {{"model_type", "bert"}, {"hidden_size", 16}, {"intermediate_size", 24}, {"num_hidden_layers", 2}, {"num_attention_heads", 4},
+                          {"vocab_size", 31}, {"max_position_embeddings", 24}, {"type_vocab_size", 2}};
+
+Random llama_weights() {
+  torch::manual_seed(5);
+  Random weights;
+  weights.add("model.embed_tokens.weight", {31, 16});
+  for (int layer = 0; layer < 2; ++layer) {
+    const auto prefix = fmt::format("model.layers.{}.", layer);
+    for (const auto& [name, rows] : {std::pair("q_proj", 16), std::pair("k_proj", 8), std::pair("v_proj", 8), std::pair("o_proj", 16)}) {
+      weights.add(prefix + "self_attn." + name + ".weight", {rows, 16});
+    }
+    weights.add(prefix + "mlp.gate_proj.weight", {24, 16});
+    weights.add(prefix + "mlp.up_proj.weight", {24, 16});
+    weights.add(prefix + "mlp.down_proj.weight", {16, 24});
+    weights.add(prefix + "input_layernorm.weight", {16});
+    weights.add(prefix + "post_attention_layernorm.weight", {16});
+  }
+  weights.add("model.norm.weight", {16});
+  return weights;
+}
+
+Random bert_weights() {
+  torch::manual_seed(5);
+  Random weights;
+  const auto with_bias = [&](const std::string& name, std::vector<std::int64_t> shape) {
+    weights.add(name + ".weight", shape);
+    weights.add(name + ".bias", {shape[0]});
+  };
+  weights.add("embeddings.word_embeddings.weight", {31, 16});
+  weights.add("embeddings.position_embeddings.weight", {24, 16});
+  weights.add("embeddings.token_type_embeddings.weight", {2, 16});
+  with_bias("embeddings.LayerNorm", {16});
+  for (int layer = 0; layer < 2; ++layer) {
+    const auto prefix = fmt::format("encoder.layer.{}.", layer);
+    for (const char* name : {"query", "key", "value"}) with_bias(prefix + "attention.self." + name, {16, 16});
+    with_bias(prefix + "attention.output.dense", {16, 16});
+    with_bias(prefix + "attention.output.LayerNorm", {16});
+    with_bias(prefix + "intermediate.dense", {24, 16});
+    with_bias(prefix + "output.dense", {16, 24});
+    with_bias(prefix + "output.LayerNorm", {16});
+  }
+  return weights;
+}
+
+std::shared_ptr<Model> build_model(const std::string& plugin, const json& config, Random weights, std::vector<std::string> labels = {}) {
+  ModelContext context{config, weights, std::move(labels)};
+  const auto& entry = registry().find(Kind::model, plugin);
+  return std::static_pointer_cast<Model>(entry.build(entry.defaults().get(), &context));
+}
+
+std::shared_ptr<Model> llama() { return build_model("llama", llama_config, llama_weights()); }
+std::shared_ptr<Model> bert() { return build_model("bert", bert_config, bert_weights(), {"no", "perhaps", "yes"}); }
+
+std::shared_ptr<Strategy> strategy(const std::string& plugin, const std::map<std::string, OptionValue>& values = {}) {
+  const auto& entry = registry().find(Kind::strategy, plugin);
+  const auto options = entry.defaults();
+  for (const auto& option : entry.schema.options) {
+    if (values.contains(option.name)) option.set(options.get(), values.at(option.name));
+  }
+  return std::static_pointer_cast<Strategy>(entry.build(options.get(), nullptr));
+}
+
+using Texts = std::vector<std::string>;
+
+Batch batch_of(std::vector<std::int64_t> lengths) {
+  std::vector<at::Tensor> samples;
+  for (const auto length : lengths) samples.push_back(torch::randint(31, {length}, at::kLong));
+  return pack(samples);
+}
+
+Texts trained_names(Model& model) {
+  Texts names;
+  for (auto& [name, tensor] : trainable(model)) names.push_back(name);
+  return names;
+}
+
+template <class Work>
+std::string error_of(Work&& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(llama, refuses_what_it_would_compute_wrongly) {
+  const auto error_with = [](const json& change) {
+    json config = llama_config;
+    config.update(change);
+    return error_of([&] { build_model("llama", config, llama_weights()); });
+  };
+
+  EXPECT_THAT(error_with({{"rope_scaling", {{"rope_type", "llama3"}}}}), AllOf(HasSubstr("rope_scaling"), HasSubstr("llama3")));
+  EXPECT_THAT(error_with({{"rope_parameters", {{"rope_type", "yarn"}}}}), HasSubstr("yarn"));
+  EXPECT_THAT(error_with({{"hidden_act", "gelu"}}), HasSubstr("hidden_act \"gelu\""));
+  EXPECT_THAT(error_with({{"model_type", "bert"}}), HasSubstr("plugin = \"bert\""));
+  EXPECT_THAT(error_with({{"num_key_value_heads", 3}}), HasSubstr("4 attention heads for 3"));
+  EXPECT_THAT(error_with({{"vocab_size", 32}}), HasSubstr("model.embed_tokens.weight is [31, 16], not [32, 16]"));
+  EXPECT_THAT(error_with({{"tie_word_embeddings", false}}), HasSubstr("lm_head.weight"));
+  EXPECT_EQ(error_with({{"rope_scaling", nullptr}, {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 1e4}}}}), "no error");
+}
+
+TEST(llama, refuses_a_sample_longer_than_its_context) {
+  const auto model = llama();
+  EXPECT_THAT(error_of([&] { model->features(batch_of({3, 25})); }), AllOf(HasSubstr("25 tokens"), HasSubstr("context of 24")));
+}
+
+TEST(llama, registers_a_tied_head_once) {
+  const auto model = llama();
+  EXPECT_FALSE(model->module().named_parameters().contains("lm_head.weight"));
+  EXPECT_TRUE(model->projection().weight.is_same(model->module().named_parameters()["model.embed_tokens.weight"]));
+}
+
+TEST(generate, with_a_cache_equals_going_through_everything_again) {
+  const auto model = llama();
+  const torch::NoGradGuard no_grad;
+  std::vector<std::int32_t> all = {3, 1, 4, 1, 5};
+  for (int token = 0; token < 8; ++token) {
+    const auto logits = model->logits(pack({torch::tensor(all, at::kInt)}));
+    all.push_back(static_cast<std::int32_t>(logits[-1].argmax().item<std::int64_t>()));
+  }
+  std::vector<std::int32_t> seen;
+
+  const auto tokens = nn::generate(*model, {3, 1, 4, 1, 5}, {.max_tokens = 8}, [&](std::int32_t token) { return seen.push_back(token), true; });
+
+  EXPECT_EQ(tokens, std::vector<std::int32_t>(all.begin() + 5, all.end()));
+  EXPECT_EQ(seen, tokens);
+}
+
+TEST(generate, stops_at_a_stop_token_at_the_end_of_the_context_and_when_told) {
+  const auto model = llama();
+  const auto tokens = nn::generate(*model, {3, 1, 4}, {.max_tokens = 100});
+
+  EXPECT_EQ(tokens.size(), 21u);
+  const auto stopped = nn::generate(*model, {3, 1, 4}, {.max_tokens = 100, .stop = {tokens[2]}});
+  EXPECT_LE(stopped.size(), 2u);
+  EXPECT_EQ(nn::generate(*model, {3, 1, 4}, {.max_tokens = 100}, [](std::int32_t) { return false; }).size(), 1u);
+  EXPECT_THAT(error_of([&] { nn::generate(*model, {}, {}); }), HasSubstr("empty"));
+}
+
+TEST(generate, samples_the_same_from_the_same_seed_and_the_likeliest_from_a_small_nucleus) {
+  const auto model = llama();
+  const auto sampled = [&](std::uint64_t seed, double top_p) {
+    return nn::generate(*model, {3, 1, 4}, {.max_tokens = 20, .temperature = 1.0, .top_p = top_p, .seed = seed});
+  };
+
+  EXPECT_EQ(sampled(1, 0.9), sampled(1, 0.9));
+  EXPECT_NE(sampled(1, 1), sampled(2, 1));
+  EXPECT_EQ(sampled(1, 1e-6), nn::generate(*model, {3, 1, 4}, {.max_tokens = 20}));
+}
+
+TEST(full, trains_every_parameter_in_groups_with_and_without_weight_decay) {
+  const auto model = bert();
+  const auto full = strategy("full");
+  full->prepare(*model);
+
+  const auto groups = full->groups(*model);
+
+  EXPECT_EQ(trained_names(*model).size(), model->module().parameters().size());
+  ASSERT_EQ(groups.size(), 2u);
+  EXPECT_EQ(groups[0].parameters.size() + groups[1].parameters.size(), model->module().parameters().size());
+  for (auto& [name, tensor] : groups[1].parameters) EXPECT_EQ(tensor.dim(), 1) << name;
+  EXPECT_EQ(groups[1].weight_decay_scale, 0);
+}
+
+TEST(freeze, trains_what_is_named_and_the_last_blocks_and_the_head) {
+  const auto trained = [](std::map<std::string, OptionValue> values) {
+    const auto model = bert();
+    strategy("freeze", values)->prepare(*model);
+    return trained_names(*model);
+  };
+
+  EXPECT_THAT(trained({{"train", Texts{"layer.1.attention.self.query.*"}}}),
+              ElementsAre("bert.encoder.layer.1.attention.self.query.weight", "bert.encoder.layer.1.attention.self.query.bias", "classifier.weight", "classifier.bias"));
+  EXPECT_THAT(trained({{"freeze", Texts{"*"}}}), ElementsAre("classifier.weight", "classifier.bias"));
+  EXPECT_THAT(trained({{"freeze", Texts{"bert.*"}}, {"head", false}}), ElementsAre("classifier.weight", "classifier.bias"));
+  EXPECT_THAT(trained({{"train", Texts{"embeddings.LayerNorm.bias"}}, {"head", false}}), ElementsAre("bert.embeddings.LayerNorm.bias"));
+  const auto last = trained({{"last_blocks", std::int64_t{1}}, {"freeze", Texts{"bias"}}, {"head", false}});
+  EXPECT_EQ(last.size(), 8u);
+  for (const auto& name : last) EXPECT_TRUE(name.starts_with("bert.encoder.layer.1.") && name.ends_with("weight")) << name;
+}
+
+TEST(freeze, says_which_name_matches_nothing_and_how_many_blocks_there_are) {
+  const auto error_with = [](std::map<std::string, OptionValue> values) {
+    return error_of([&] { strategy("freeze", values)->prepare(*bert()); });
+  };
+
+  EXPECT_THAT(error_with({{"train", Texts{"clasifier.weight"}}}), AllOf(HasSubstr("strategy.train"), HasSubstr("'classifier.weight'")));
+  EXPECT_THAT(error_with({{"freeze", Texts{"embedings.*"}}}), HasSubstr("strategy.freeze"));
+  EXPECT_THAT(error_with({{"last_blocks", std::int64_t{3}}}), HasSubstr("the model has 2 blocks"));
+}
+
+TEST(lora, changes_nothing_at_first_and_trains_its_matrices_alone) {
+  const auto model = llama();
+  const auto batch = batch_of({5, 3});
+  const auto before = model->logits(batch);
+  const auto lora = strategy("lora", {{"rank", std::int64_t{4}}});
+  lora->prepare(*model);
+
+  EXPECT_EQ((model->logits(batch) - before).abs().max().item<double>(), 0);
+  const auto names = trained_names(*model);
+  EXPECT_EQ(names.size(), 2u * 7u * 2u);
+  for (const auto& name : names) EXPECT_TRUE(name.ends_with(".lora.A") || name.ends_with(".lora.B")) << name;
+  EXPECT_EQ(lora->state(*model).size(), names.size());
+}
+
+TEST(lora, writes_what_peft_reads) {
+  const auto model = bert();
+  const auto lora = strategy("lora", {{"rank", std::int64_t{4}}, {"targets", Texts{"query", "layer.1.output.dense"}}});
+  lora->prepare(*model);
+
+  const auto adapter = lora->export_adapter(*model);
+
+  ASSERT_TRUE(adapter);
+  const auto config = json::parse(adapter->config);
+  EXPECT_EQ(config["peft_type"], "LORA");
+  EXPECT_EQ(config["task_type"], "SEQ_CLS");
+  EXPECT_EQ(config["modules_to_save"], json::array({"classifier"}));
+  EXPECT_EQ(config["target_modules"], json::array({"bert.encoder.layer.1.output.dense", "query"}));
+  std::map<std::string, at::Tensor> tensors(adapter->tensors.begin(), adapter->tensors.end());
+  EXPECT_EQ(tensors.size(), 3u * 2u + 2u);
+  EXPECT_TRUE(tensors.contains("base_model.model.classifier.weight"));
+  EXPECT_EQ(tensors.at("base_model.model.bert.encoder.layer.1.output.dense.lora_A.weight").sizes(), (std::vector<std::int64_t>{4, 24}));
+}
+
+TEST(lora, refuses_targets_that_are_not_there_and_ranks_that_are_too_large) {
+  const auto error_with = [](std::map<std::string, OptionValue> values) {
+    return error_of([&] { strategy("lora", values)->prepare(*llama()); });
+  };
+
+  EXPECT_THAT(error_with({{"rank", std::int64_t{4}}, {"targets", Texts{"q_porj"}}}), AllOf(HasSubstr("strategy.targets"), HasSubstr("'q_proj'")));
+  EXPECT_THAT(error_with({{"rank", std::int64_t{9}}}), AllOf(HasSubstr("strategy.rank is 9"), HasSubstr("8 x 16"), HasSubstr("at most 8")));
+  EXPECT_THAT(error_with({{"targets", Texts{}}}), HasSubstr("strategy.targets is empty"));
+}
+
+TEST(lora, drops_inputs_while_training_alone) {
+  const auto model = llama();
+  strategy("lora", {{"rank", std::int64_t{4}}, {"dropout", 0.5}})->prepare(*model);
+  const torch::NoGradGuard no_grad;
+  for (auto& [name, parameter] : trainable(*model)) parameter.normal_();
+  const auto batch = batch_of({6});
+
+  model->module().train();
+  EXPECT_FALSE(model->logits(batch).equal(model->logits(batch)));
+  model->module().eval();
+  EXPECT_TRUE(model->logits(batch).equal(model->logits(batch)));
+}
+
+}  // namespace
