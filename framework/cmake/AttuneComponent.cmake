@@ -3,11 +3,6 @@
 function(attune_add_component name)
   cmake_parse_arguments(arg "TORCH" "" "LINK" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
-  if(NOT sources)  # bootstrap only
-    add_library(attune_${name} INTERFACE)
-    target_link_libraries(attune_${name} INTERFACE attune_torch fmt::fmt-header-only ${arg_LINK})
-    return()
-  endif()
   add_library(attune_${name} STATIC ${sources})
   target_include_directories(attune_${name} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/framework/include> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/framework>)
@@ -16,6 +11,8 @@ function(attune_add_component name)
     attune_precompiled_torch(attune_${name})
   endif()
   set_property(GLOBAL APPEND PROPERTY ATTUNE_COMPONENTS attune_${name})
+  list(FILTER arg_LINK EXCLUDE REGEX "^attune_")
+  set_property(GLOBAL APPEND PROPERTY ATTUNE_EXTERNALS ${arg_LINK})
 endfunction()
 
 # One precompiled torch/torch.h, made once, used by every target that asks.

@@ -143,7 +143,7 @@ const toml::table& section(const toml::table& root, std::string_view name, Probl
   return empty;
 }
 
-void bind(const toml::table& table, const OptionSet& schema, void* object, Problems& problems, const std::vector<std::string>& handled_elsewhere) {
+void bind_options(const toml::table& table, const OptionSet& schema, void* object, Problems& problems, const std::vector<std::string>& handled_elsewhere) {
   std::vector<std::string> names = handled_elsewhere;
   for (const auto& option : schema.options) names.push_back(option.name);
 

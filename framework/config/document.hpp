@@ -40,7 +40,7 @@ const toml::table& section(const toml::table& root, std::string_view name, Probl
 
 /// Sets the members of the options struct at `object` from the table. Unknown keys (but for those handled elsewhere), wrong types,
 /// values out of range and missing required keys become problems. A single text serves as a list of one.
-void bind(const toml::table& table, const OptionSet& schema, void* object, Problems& problems,
+void bind_options(const toml::table& table, const OptionSet& schema, void* object, Problems& problems,
           const std::vector<std::string>& handled_elsewhere = {});
 
 /// One effective value and where it came from: "run.toml:4:1", "command line" or "default".

@@ -80,7 +80,7 @@ class Reader {
  private:
   void read_top_level() {
     // [slurm] is read by `attune submit` alone.
-    bind(root_, describe<RunOptions>(), &config_.run, problems_,
+    bind_options(root_, describe<RunOptions>(), &config_.run, problems_,
          {"model", "dataset", "strategy", "train", "evaluate", "checkpoint", "callback", "parallel", "slurm"});
     config_.effective.emplace_back("", settings(root_, describe<RunOptions>(), &config_.run));
     if (root_.contains("name") && (config_.run.name.find('/') != std::string::npos || config_.run.name.starts_with('.')))
@@ -90,7 +90,7 @@ class Reader {
   template <class T>
   void read_section(const std::string& name, T* object) {
     const auto& table = section(root_, name, problems_);
-    bind(table, describe<T>(), object, problems_);
+    bind_options(table, describe<T>(), object, problems_);
     config_.effective.emplace_back(name, settings(table, describe<T>(), object));
   }
 
@@ -105,7 +105,7 @@ class Reader {
     }
     chosen.options = chosen.entry->defaults();
     beside.emplace_back("plugin");
-    bind(table, chosen.entry->schema, chosen.options.get(), problems_, beside);
+    bind_options(table, chosen.entry->schema, chosen.options.get(), problems_, beside);
     return chosen;
   }
 
@@ -117,7 +117,7 @@ class Reader {
     std::vector<std::string> own_keys, keys;
     for (const auto& option : own_schema.options) own_keys.push_back(option.name);
     for (const auto& [key, node] : table) keys.emplace_back(key.str());
-    bind(table, own_schema, own, problems_, keys);  // unknown keys are judged with the plugin's
+    bind_options(table, own_schema, own, problems_, keys);  // unknown keys are judged with the plugin's
 
     const auto* plugin = table.get("plugin");
     if (!plugin || !plugin->is_string()) {

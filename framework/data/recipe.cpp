@@ -48,7 +48,7 @@ std::vector<SourceOptions> bind_sources(const toml::table& root, config::Problem
   }
   for (const auto& node : *list) {
     auto& source = sources.emplace_back();
-    config::bind(*node.as_table(), describe<SourceOptions>(), &source, problems);
+    config::bind_options(*node.as_table(), describe<SourceOptions>(), &source, problems);
     if (!source.layout.empty() && !source.fields.empty())
       problems.add(node.source(), "layout and fields both say where a record's fields come from; keep one of them");
     if (source.delimiter.size() > 1) problems.add(node.source(), "delimiter must be one character");
@@ -89,10 +89,10 @@ Recipe Recipe::parse(const config::Document& document, const Registry& registry)
   TopLevel both{&recipe, options.get()};
 
   config::Problems problems;
-  config::bind(document.root, top_level(plugin), &both, problems, tables);
+  config::bind_options(document.root, top_level(plugin), &both, problems, tables);
   recipe.sources = bind_sources(document.root, problems);
-  config::bind(config::section(document.root, "clean", problems), attune::describe<CleanOptions>(), &recipe.clean, problems);
-  config::bind(config::section(document.root, "split", problems), attune::describe<SplitOptions>(), &recipe.split, problems);
+  config::bind_options(config::section(document.root, "clean", problems), attune::describe<CleanOptions>(), &recipe.clean, problems);
+  config::bind_options(config::section(document.root, "split", problems), attune::describe<SplitOptions>(), &recipe.split, problems);
   if (recipe.split.validation + recipe.split.test > 1)
     problems.add(document.root["split"].node()->source(), "validation and test together are more than all records");
   if (recipe.clean.deduplicate == "near")

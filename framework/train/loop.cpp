@@ -4,8 +4,10 @@
 #include <fmt/ranges.h>
 #include <torch/torch.h>
 
+#include <array>
 #include <chrono>
 #include <cmath>
+#include <random>
 
 #include "data/sampler.hpp"
 #include "parallel/gradients.hpp"

@@ -61,7 +61,9 @@ void check_data(const Session& s) {
 }  // namespace
 
 Session Session::open(const config::RunConfig& config, const Comm& comm) {
-  Session s{config, comm};
+  Session s;
+  s.config = config;
+  s.comm = comm;
   s.device = choose_device(config.parallel.device, comm);
   s.files = open_model_files(config.model.path, comm);
   s.data = std::make_shared<DataFile>(DataFile::open(config.dataset.path, comm));

@@ -29,7 +29,7 @@ std::string identity(const Session& session) {
                         {"optimizer", c.train.optimizer},
                         {"seed", c.run.seed},
                         {"global_batch", c.train.global_batch},
-                        {"data", session.data->sha256("train")}}
+                        {"data", session.data->split("train").sha256()}}
       .dump();
 }
 

@@ -7,6 +7,7 @@
 
 #include "command.hpp"
 #include "ranks.hpp"
+#include "text/unicode.hpp"
 #include "tuned_run.hpp"
 #include "weights/model_files.hpp"
 
@@ -43,19 +44,24 @@ Question ask(const ModelFiles& files, const Tokenizer& tokenizer, const options:
   return question;
 }
 
-/// Prints token by token. A token may end inside a character: what is printed is the text so far, once it is whole.
+/// Bytes at the end that may be the beginning of a character still to come.
+std::size_t unfinished(const std::string& text) {
+  std::size_t back = 0;
+  while (back < 3 && back < text.size() && static_cast<unsigned char>(text[text.size() - back - 1]) >= 0x80) ++back;
+  return back;
+}
+
+/// Prints token by token. A token may end inside a character: what is printed is the text so far, as far as it is whole.
 void answer(const std::string& title, Model& model, const Tokenizer& tokenizer, const Question& question) {
   model.module().eval();
   std::cout << title << std::flush;
   std::vector<std::int32_t> so_far;
   std::size_t shown = 0;
   const auto show = [&](bool all) {
-    const auto text = tokenizer.decode(so_far);
-    auto whole = text.size();
-    if (!all)
-      for (std::size_t back = 1; back <= 3 && back <= text.size(); ++back)
-        if (static_cast<unsigned char>(text[text.size() - back]) >= 0x80) whole = text.size() - back;
-    if (whole > shown) std::cout << text.substr(shown, whole - shown) << std::flush, shown = whole;
+    auto raw = tokenizer.decode(so_far);
+    if (!all) raw.resize(raw.size() - unfinished(raw));
+    const auto text = text::valid_utf8(raw);
+    if (text.size() > shown) std::cout << text.substr(shown) << std::flush, shown = text.size();
   };
   nn::generate(model, question.tokens, question.options, [&](std::int32_t token) {
     so_far.push_back(token);
