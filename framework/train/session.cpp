@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "data/prepare.hpp"
+#include "data/sampler.hpp"
 #include "parallel/gradients.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/shared_weights.hpp"
@@ -56,6 +57,8 @@ void check_data(const Session& s) {
       fail("{}: sample {} of '{}' has {} tokens, the model takes at most {}: prepare the data with max_length = {}", s.config.dataset.path,
            longest - lengths.begin(), name, *longest, s.model->spec().context, s.model->spec().context);
   }
+  // What the loop will ask of the sampler, before anything is written.
+  Sampler(s.data->split("train").size(), s.config.train.global_batch, s.config.run.seed, s.comm.size());
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ def refused(*arguments, say, ranks=1, leaves=()):
     check("terminate called" not in said and "Traceback" not in said, f"it ends in order:\n{said}")
     made = {str(path.relative_to(place.folder)) for path in set(place.folder.rglob("*")) - before}
     check(all(any(name == allowed or name.startswith(allowed + "/") for allowed in leaves) for name in made), f"nothing is left behind, but {sorted(made)} is")
-    print(f"ok {' '.join(map(str, arguments))}: {said.strip().splitlines()[0][:140]}", flush=True)
+    print(f"ok {' '.join(map(str, arguments))}: {said.strip().splitlines()[-1][:160]}", flush=True)
 
 
 def copy_of_model(name):
@@ -101,9 +101,12 @@ def damaged_data():
     refused("train", "run.toml", "dataset.path=half-masked.h5", "name=half", say=["step 1", "target"], ranks=2, leaves=("runs",))
 
     make_recipe(place, name="empty")
-    text = (place / "empty.toml").read_text().replace("validation = 0.2", "validation = 0.0")
-    (place / "empty.toml").write_text(text)
+    text = (place / "empty.toml").read_text()
+    (place / "empty.toml").write_text(text.replace("validation = 0.2", "validation = 0.001"))
     refused("prepare", "empty.toml", say="validation")
+    (place / "empty.toml").write_text(text.replace("validation = 0.2", "validation = 0.0"))
+    place.run(program, "prepare", "empty.toml")
+    refused("train", "run.toml", "dataset.path=empty.h5", say=["empty.h5", "'validation' is empty"])
 
 
 def mistakes_in_the_run_file():
