@@ -4,6 +4,8 @@ if(attune_venv_torch)
   list(APPEND CMAKE_PREFIX_PATH ${attune_venv_torch})
 endif()
 include(${CMAKE_CURRENT_LIST_DIR}/AttuneImports.cmake)
+# CMake leaves libraries inside the checkout, as the wheel's are, out of installed rpaths unless they are named.
+list(APPEND CMAKE_INSTALL_RPATH ${TORCH_INSTALL_PREFIX}/lib)
 
 find_package(MPI REQUIRED COMPONENTS C)
 target_compile_definitions(MPI::MPI_C INTERFACE OMPI_SKIP_MPICXX=1)  # MPI's old C++ bindings would need one more library

@@ -112,6 +112,10 @@ class Reader {
   /// [model], [dataset], [strategy]: a plugin's name, its options, and beside them the section's own.
   template <class T>
   Chosen read_plugin_section(const std::string& section_name, Kind kind, T* own) {
+    if (!root_.contains(section_name)) {
+      problems_.add(root_.source(), fmt::format("[{}] is missing", section_name));
+      return {};
+    }
     const auto& table = section(root_, section_name, problems_);
     const auto own_schema = describe<T>();
     std::vector<std::string> own_keys, keys;
@@ -182,7 +186,7 @@ class Reader {
     if (train.steps > 0 && train.epochs > 0)
       problems_.add(table.get("epochs")->source(), "'steps' and 'epochs' contradict each other: give one of them");
     if (train.steps == 0 && train.epochs == 0)
-      problems_.add(table.source(), "[train] needs 'steps' or 'epochs'");
+      problems_.add((root_.contains("train") ? table : root_).source(), "[train] needs 'steps' or 'epochs'");
     if (train.micro_batch > train.global_batch)
       problems_.add((table.contains("micro_batch") ? table.get("micro_batch") : &table)->source(),
                     fmt::format("'micro_batch' ({}) is larger than 'global_batch' ({})", train.micro_batch, train.global_batch));
