@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "config/setting.hpp"
+
 namespace attune::config {
 
 /// A parsed file with command-line overrides ("train.learning_rate=1e-4") laid over it.
@@ -43,10 +45,7 @@ const toml::table& section(const toml::table& root, std::string_view name, Probl
 void bind_options(const toml::table& table, const OptionSet& schema, void* object, Problems& problems,
           const std::vector<std::string>& handled_elsewhere = {});
 
-/// One effective value and where it came from: "run.toml:4:1", "command line" or "default".
-struct Setting {
-  std::string name, value, origin;
-};
+/// The table's effective values, one for each declared option.
 std::vector<Setting> settings(const toml::table& table, const OptionSet& schema, const void* object);
 
 }  // namespace attune::config

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "config/document.hpp"
 #include "core/names.hpp"
 
 namespace attune::config {

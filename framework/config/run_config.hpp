@@ -7,9 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "config/document.hpp"
+#include "config/setting.hpp"
 
 namespace attune::config {
+
+struct Document;
 
 /// A plugin chosen by name, with its options bound.
 struct Chosen {

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <thread>
 
+#include "config/document.hpp"
 #include "data/prepare.hpp"
 #include "data/sampler.hpp"
 #include "parallel/gradients.hpp"

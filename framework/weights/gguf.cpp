@@ -136,14 +136,14 @@ std::uint64_t alignment(const json& metadata, const std::string& path) {
 }
 
 /// A tensor as the file describes it; its offset counts from the start of the tensor data.
-struct Entry {
+struct GgufTensor {
   TensorInfo info;
   const Encoding* encoding;
   std::uint64_t offset;
 };
 
-Entry read_entry(Cursor& cursor) {
-  Entry entry;
+GgufTensor read_entry(Cursor& cursor) {
+  GgufTensor entry;
   entry.info.name = cursor.text("tensor names");
   const auto& name = entry.info.name;
   const auto dimensions = cursor.number<std::uint32_t>("tensor shapes");
@@ -168,10 +168,10 @@ Entry read_entry(Cursor& cursor) {
 }
 
 /// Every tensor aligned, within the data, and over no other.
-void check_layout(const std::string& path, const std::vector<Entry>& entries, std::uint64_t data_bytes, std::uint64_t alignment) {
-  std::vector<const Entry*> ordered;
+void check_layout(const std::string& path, const std::vector<GgufTensor>& entries, std::uint64_t data_bytes, std::uint64_t alignment) {
+  std::vector<const GgufTensor*> ordered;
   for (const auto& entry : entries) ordered.push_back(&entry);
-  std::sort(ordered.begin(), ordered.end(), [](const Entry* a, const Entry* b) { return a->offset < b->offset; });
+  std::sort(ordered.begin(), ordered.end(), [](const GgufTensor* a, const GgufTensor* b) { return a->offset < b->offset; });
   std::uint64_t end = 0;
   for (const auto* entry : ordered) {
     if (entry->offset % alignment != 0)
@@ -192,7 +192,7 @@ GgufFile::GgufFile(const fs::path& path) : path_(path), file_(MappedFile::open(p
   const auto tensor_count = cursor.count(least_tensor_bytes, "tensors");
   const auto pairs = cursor.count(least_pair_bytes, "metadata pairs");
   metadata_ = read_metadata(cursor, pairs);
-  std::vector<Entry> entries;
+  std::vector<GgufTensor> entries;
   for (std::uint64_t i = 0; i < tensor_count; ++i) entries.push_back(read_entry(cursor));
 
   const auto aligned = alignment(metadata_, path.string());

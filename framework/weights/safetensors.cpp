@@ -37,7 +37,7 @@ constexpr std::uint64_t length_bytes = 8;
 constexpr std::uint64_t largest_header = 100'000'000;  // as in the reference implementation
 
 /// A tensor as the header describes it; offsets count from the start of the file.
-struct Entry {
+struct StoredTensor {
   TensorInfo info;
   at::ScalarType type;
   std::uint64_t begin, end;
@@ -88,7 +88,7 @@ std::vector<std::int64_t> parse_sizes(const MappedFile& file, const std::string&
   return sizes->get<std::vector<std::int64_t>>();
 }
 
-Entry parse_entry(const MappedFile& file, std::uint64_t data_begin, const std::string& name, const json& entry) {
+StoredTensor parse_entry(const MappedFile& file, std::uint64_t data_begin, const std::string& name, const json& entry) {
   const auto path = file.path().string();
   if (!entry.is_object()) fail("{}: the header's entry for tensor '{}' is not an object; the file is damaged, fetch it again", path, name);
   const auto type = parse_dtype(file, name, entry);
@@ -108,7 +108,7 @@ Entry parse_entry(const MappedFile& file, std::uint64_t data_begin, const std::s
 }
 
 /// The format wants every byte of the data to belong to exactly one tensor.
-void check_layout(const MappedFile& file, std::uint64_t data_begin, const std::vector<Entry>& entries) {
+void check_layout(const MappedFile& file, std::uint64_t data_begin, const std::vector<StoredTensor>& entries) {
   std::uint64_t end = data_begin;
   for (const auto& entry : entries) {
     if (entry.begin != end)
@@ -119,14 +119,14 @@ void check_layout(const MappedFile& file, std::uint64_t data_begin, const std::v
   if (end != file.size()) fail("{}: {} bytes follow the last tensor; the file is damaged, fetch it again", file.path().string(), file.size() - end);
 }
 
-std::vector<Entry> read_entries(const MappedFile& file) {
+std::vector<StoredTensor> read_entries(const MappedFile& file) {
   const auto text = header_text(file);
   const auto header = parse_header(file, text);
   const auto data_begin = length_bytes + text.size();
-  std::vector<Entry> entries;
+  std::vector<StoredTensor> entries;
   for (const auto& [name, entry] : header.items())
     if (name != "__metadata__") entries.push_back(parse_entry(file, data_begin, name, entry));
-  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
+  std::sort(entries.begin(), entries.end(), [](const StoredTensor& a, const StoredTensor& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
   check_layout(file, data_begin, entries);
   return entries;
 }
@@ -135,7 +135,7 @@ class Safetensors final : public WeightSource {
  public:
   explicit Safetensors(const fs::path& origin) : table_(origin) {}
 
-  void add(std::shared_ptr<MappedFile> file, Entry entry) {
+  void add(std::shared_ptr<MappedFile> file, StoredTensor entry) {
     table_.add(std::move(entry.info));
     places_.push_back({std::move(file), entry.begin, entry.type});
   }

@@ -1,6 +1,6 @@
 """Weights read here equal those that transformers reads, and exported folders load in it.
 
-Usage: weights_parity.py WEIGHTS_EXPORT MODELS_FOLDER
+Usage: weights_parity.py ATTUNE MODELS_FOLDER
 """
 
 import subprocess
@@ -17,7 +17,8 @@ TEXTS = ["The capital of France is", "naïve café — 東京\n\n  x = 1", "<|im
 
 
 def export(program, model, folder):
-    print(subprocess.run([program, model, folder], check=True, capture_output=True, text=True).stdout)
+    for arguments in (["inspect", model], ["export", model, "--to", folder]):
+        print(subprocess.run([program, *arguments], check=True, capture_output=True, text=True).stdout)
 
 
 def check_equal(ours, theirs, what):

@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "config/document.hpp"
 #include "config/run_config.hpp"
 #include "core/files.hpp"
 

@@ -36,8 +36,8 @@ class Progress final : public attune::Callback {
   void begin(const attune::Run& run) {
     first_step_ = run.step;
     started_ = std::chrono::steady_clock::now();
-    line(run, fmt::format("{}: {} of {} parameters train ({:.2f} %), {} ranks, base{}", run.name, count(run.trainable_parameters), count(run.parameters),
-                          100.0 * static_cast<double>(run.trainable_parameters) / static_cast<double>(run.parameters), run.comm.size(), metrics(run)));
+    line(run, fmt::format("{}: {} of {} parameters train ({:.2f} %), {} rank{}, base{}", run.name, count(run.trainable_parameters), count(run.parameters),
+                          100.0 * static_cast<double>(run.trainable_parameters) / static_cast<double>(run.parameters), run.comm.size(), run.comm.size() == 1 ? "" : "s", metrics(run)));
   }
 
   void step(const attune::Run& run) {
