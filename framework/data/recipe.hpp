@@ -48,7 +48,7 @@ struct Recipe {
   /// Error with all mistakes at once, each with file:line:column.
   static Recipe parse(const config::Document& document, const Registry& registry);
   /// Paths in a recipe are relative to it.
-  std::filesystem::path resolve(const std::string& relative) const { return path.parent_path() / relative; }
+  std::filesystem::path resolve(const std::string& relative) const { return (path.parent_path() / relative).lexically_normal(); }
 };
 
 }  // namespace attune

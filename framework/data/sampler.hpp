@@ -21,8 +21,6 @@ class Sampler {
   std::vector<std::int64_t> step_rows(std::int64_t step);
   /// The epoch (from 0) that the first sample of this step belongs to.
   std::int64_t epoch_of(std::int64_t step) const { return step * batch_ / size_; }
-  /// Steps that show every sample at least `epochs` times.
-  std::int64_t steps_in(std::int64_t epochs) const { return (epochs * size_ + batch_ - 1) / batch_; }
 
   /// A rank's contiguous share; shares differ in size by at most one.
   static std::span<const std::int64_t> share(std::span<const std::int64_t> rows, int rank, int ranks);

@@ -10,8 +10,8 @@ const char* name(Event event) {
     case Event::gradients_ready: return "gradients_ready";
     case Event::step_end: return "step_end";
     case Event::evaluated: return "evaluated";
-    case Event::checkpoint_saved: return "checkpoint_saved";
     case Event::epoch_end: return "epoch_end";
+    case Event::checkpoint_saved: return "checkpoint_saved";
     case Event::interrupted: return "interrupted";
     case Event::run_end: return "run_end";
   }

@@ -28,10 +28,6 @@ struct StepSums {
   std::int64_t targets = 0, tokens = 0, interrupted = 0;
 };
 
-std::int64_t steps_of(const config::TrainOptions& train, std::int64_t samples) {
-  return train.steps > 0 ? train.steps : static_cast<std::int64_t>(std::ceil(train.epochs * static_cast<double>(samples) / static_cast<double>(train.global_batch)));
-}
-
 class Loop {
  public:
   explicit Loop(Session& session)
@@ -49,8 +45,8 @@ class Loop {
   //       optimizer step
   //       STEP_END
   //       EVALUATED            every so many steps
+  //       EPOCH_END            after the epoch's last step
   //       CHECKPOINT_SAVED     when a callback asked for it
-  //     EPOCH_END
   //   INTERRUPTED              after a signal: the state is saved, the run ends here
   //   RUN_END
   Outcome run(bool resume) {

@@ -14,7 +14,7 @@ namespace {
 /// 134515008 -> "134,515,008"
 std::string grouped(std::uint64_t number) {
   auto digits = std::to_string(number);
-  for (auto i = static_cast<std::int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<std::size_t>(i), ",");
+  for (auto i = static_cast<std::int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<std::size_t>(i), 1, ',');
   return digits;
 }
 

@@ -10,6 +10,7 @@
 #include "data/sampler.hpp"
 #include "option_table.hpp"
 #include "ranks.hpp"
+#include "train/schedule.hpp"
 #include "train/session.hpp"
 
 namespace attune::program {
@@ -63,8 +64,8 @@ void print_estimate(const train::Session& s) {
   const auto& options = s.config.train;
   const auto shares = token_shares(s);
   const auto samples = static_cast<double>(s.data->split("train").size());
-  const double steps = options.steps > 0 ? static_cast<double>(options.steps) : std::ceil(options.epochs * samples / static_cast<double>(options.global_batch));
-  const double tokens = steps * static_cast<double>(options.global_batch) * shares.mean_tokens;
+  const auto steps = train::steps_of(options, s.data->split("train").size());
+  const double tokens = static_cast<double>(steps * options.global_batch) * shares.mean_tokens;
   // Two operations per parameter and token forward, as many backward to the inputs, and as many for the weights that train
   // (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
   const double operations = tokens * (4 * all + 2 * trained);
@@ -74,7 +75,7 @@ void print_estimate(const train::Session& s) {
   std::cout << text_table({{"ESTIMATE", ""},
                            {"parameters", fmt::format("{:.0f}, of which {:.0f} train ({:.2f} %)", all, trained, 100 * trained / all)},
                            {"samples", fmt::format("{:.0f} in train, {} in validation", samples, s.data->split("validation").size())},
-                           {"tokens", fmt::format("{:.0f} over {:.0f} steps; {:.0f} per sample, {:.0f} % of rows are targets", tokens, steps, shares.mean_tokens, 100 * shares.trained)},
+                           {"tokens", fmt::format("{:.0f} over {} steps; {:.0f} per sample, {:.0f} % of rows are targets", tokens, steps, shares.mean_tokens, 100 * shares.trained)},
                            {"memory per rank", fmt::format("weights {}, gradients {}, optimizer {}, and the activations of {} samples", human_bytes(bytes), human_bytes(4 * trained),
                                                            human_bytes(optimizer), options.micro_batch)},
                            {"compute", fmt::format("{:.3g} operations", operations)},

@@ -181,7 +181,6 @@ TEST(Sampler, EveryEpochIsAPermutationAndNoTwoAreAlike) {
   EXPECT_EQ(epochs.size(), 4u);
   EXPECT_EQ(sampler.epoch_of(2), 0);
   EXPECT_EQ(sampler.epoch_of(3), 1);
-  EXPECT_EQ(sampler.steps_in(2), 5);
 }
 
 TEST(Sampler, StepsCanBeAskedForInAnyOrder) {

@@ -2,6 +2,10 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <attune/callback.hpp>
+#include <algorithm>
+
+#include "core/files.hpp"
 #include "train/optimizer.hpp"
 #include "train/schedule.hpp"
 
@@ -114,6 +118,32 @@ TEST(Schedule, FollowsTransformersFormulas) {
   EXPECT_DOUBLE_EQ(learning_rate_at(99, 100, options), 1);
   options.warmup = 0;
   EXPECT_DOUBLE_EQ(learning_rate_at(0, 100, options), 1);
+}
+
+TEST(Loop, ItsCommentDrawsEveryEventInTheOrderOfTheList) {
+  const auto text = read_text(ATTUNE_SOURCE_DIR "/framework/train/loop.cpp");
+  auto at = text.find("//   RUN_BEGIN");
+  ASSERT_NE(at, std::string::npos);
+  int events = 0;
+  for (; *name(static_cast<Event>(events)); ++events) {
+    std::string drawn = name(static_cast<Event>(events));
+    std::transform(drawn.begin(), drawn.end(), drawn.begin(), [](unsigned char c) { return std::toupper(c); });
+    at = text.find(drawn, at);
+    ASSERT_NE(at, std::string::npos) << drawn << " is not drawn, or not after the event before it";
+    EXPECT_NE(text.find("fire(Event::" + std::string(name(static_cast<Event>(events))) + ")"), std::string::npos) << drawn << " is never fired";
+  }
+  EXPECT_EQ(events, 10);
+}
+
+TEST(Schedule, EpochsRoundUpToWholeSteps) {
+  config::TrainOptions options;
+  options.global_batch = 4;
+  options.epochs = 2;
+  EXPECT_EQ(steps_of(options, 9), 5);
+  options.epochs = 0.5;
+  EXPECT_EQ(steps_of(options, 8), 1);
+  options.steps = 7;
+  EXPECT_EQ(steps_of(options, 9), 7);
 }
 
 }  // namespace

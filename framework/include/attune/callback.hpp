@@ -17,8 +17,8 @@ enum class Event {
   gradients_ready,
   step_end,
   evaluated,
-  checkpoint_saved,
   epoch_end,
+  checkpoint_saved,
   interrupted,
   run_end,
 };

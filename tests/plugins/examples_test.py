@@ -1,0 +1,38 @@
+"""Every plugin has a page and an example, and every example and run file works: recipes are prepared, run files pass `attune check`.
+
+    examples_test.py BUILD_FOLDER
+"""
+import sys
+import tomllib
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+from tiny import Workplace, check
+
+build = Path(sys.argv[1]).resolve()
+source = Path(__file__).resolve().parent.parent.parent
+program = build / "attune"
+place = Workplace(build / "tests" / "examples")
+(place / "models").symlink_to(source / "models")
+
+for plugin in sorted(path.parent for path in source.glob("plugins/*/*/*.cpp")):
+    for part in ("README.md", "example.toml"):
+        check((plugin / part).exists(), f"{plugin.relative_to(source)} has its {part}")
+
+data = {}
+for recipe in sorted([*source.glob("datasets/*/recipe.toml"), *source.glob("plugins/datasets/*/example.toml")]):
+    kind = tomllib.loads(recipe.read_text())["kind"]
+    output = place / f"{recipe.parent.name}.h5"
+    said = place.run(program, "prepare", recipe, f"output={output}")
+    check("rejected" in said and output.exists(), f"{recipe} is prepared: {said}")
+    place.run(program, "inspect", output)
+    if recipe.name == "recipe.toml":
+        data[kind] = output
+    print("prepared", recipe.relative_to(source), flush=True)
+
+for example in sorted([*source.glob("plugins/*/*/example.toml"), *source.glob("datasets/*/*.toml")]):
+    text = tomllib.loads(example.read_text())
+    if "model" in text:
+        said = place.run(program, "check", example, f"dataset.path={data[text['dataset']['plugin']]}")
+        check("is in order" in said, f"{example} passes: {said}")
+        print("checked", example.relative_to(source), flush=True)
