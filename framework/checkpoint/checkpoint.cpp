@@ -6,13 +6,13 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/folder.hpp"
+#include "checkpoint/state_file.hpp"
 #include "core/files.hpp"
 #include "core/hash.hpp"
-#include "data/hdf5.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/tensors.hpp"
 
@@ -20,22 +20,20 @@ namespace attune {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* format_name = "attune-checkpoint";
-constexpr std::int64_t format_version = 1;
-constexpr const char* state_file = "state.h5";
 constexpr const char* marker_file = "COMPLETE";
 
 // ---- Names: step-000025, and .step-000025.*.tmp while it is written or removed
 
-std::string folder_name(std::int64_t step) { return fmt::format("step-{:06}", step); }
+std::optional<std::int64_t> number_in(std::string_view text) {
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || number < 0) return {};
+  return number;
+}
 
 std::optional<std::int64_t> step_of(const fs::path& path) {
   const auto name = path.filename().string();
-  std::int64_t step = 0;
-  if (!name.starts_with("step-")) return {};
-  const auto [end, error] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
-  if (error != std::errc() || end != name.data() + name.size() || step < 0) return {};
-  return step;
+  return name.starts_with("step-") ? number_in(std::string_view(name).substr(5)) : std::nullopt;
 }
 
 fs::path temporary_name(const fs::path& path, const char* purpose) {
@@ -44,113 +42,17 @@ fs::path temporary_name(const fs::path& path, const char* purpose) {
 
 bool is_temporary(const fs::path& path) {
   const auto name = path.filename().string();
-  return name.starts_with(".step-") && name.ends_with(".tmp");
+  return name.starts_with(".") && name.ends_with(".tmp");
 }
 
 /// Newest first.
-std::vector<fs::path> checkpoints(const fs::path& folder) {
+std::vector<fs::path> checkpoints_in(const fs::path& folder) {
   std::vector<fs::path> found;
   if (!fs::is_directory(folder)) return found;
   for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_directory() && step_of(entry.path())) found.push_back(entry.path());
+    if (!entry.is_symlink() && entry.is_directory() && step_of(entry.path())) found.push_back(entry.path());
   std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return *step_of(a) > *step_of(b); });
   return found;
-}
-
-// ---- state.h5: groups tensors, texts and numbers; members 000000, 000001, ... each with its name as an attribute
-
-class EntryWriter {
- public:
-  EntryWriter(const hdf5::Group& root, const std::string& group) : group_(root.create_group(group)) {}
-  void add(const std::string& name, const at::Tensor& tensor) {
-    const auto key = fmt::format("{:06}", count_++);
-    group_.write(key, tensor);
-    group_.dataset(key).attributes().set("name", name);
-  }
-
- private:
-  hdf5::Group group_;
-  std::int64_t count_ = 0;
-};
-
-at::Tensor to_bytes(const std::string& text) {
-  auto bytes = at::empty({static_cast<std::int64_t>(text.size())}, at::kByte);
-  if (!text.empty()) std::memcpy(bytes.data_ptr(), text.data(), text.size());
-  return bytes;
-}
-
-std::string to_text(const at::Tensor& bytes) { return {static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes()}; }
-
-void write_state(const fs::path& path, std::int64_t step, const Snapshot& snapshot) {
-  const auto root = hdf5::create_file(path);
-  root.attributes().set("format", format_name);
-  root.attributes().set("version", format_version);
-  root.attributes().set("step", step);
-  EntryWriter tensors(root, "tensors"), texts(root, "texts"), numbers(root, "numbers");
-  for (const auto& [name, tensor] : snapshot.tensors) tensors.add(name, tensor.detach().cpu().contiguous());
-  for (const auto& [name, text] : snapshot.texts) texts.add(name, to_bytes(text));
-  for (const auto& [name, number] : snapshot.numbers) numbers.add(name, at::scalar_tensor(number, at::kLong));
-  hdf5::flush(root);
-}
-
-/// use(name, dataset) for each, in the order they were written.
-template <class Use>
-void for_each_entry(const hdf5::Group& root, const std::string& group_name, Use use) {
-  const auto group = root.group(group_name);
-  auto keys = group.members();
-  std::sort(keys.begin(), keys.end(), [](const auto& a, const auto& b) { return std::pair(a.size(), a) < std::pair(b.size(), b); });
-  for (const auto& key : keys) {
-    const auto dataset = group.dataset(key);
-    use(dataset.attributes().text("name"), dataset);
-  }
-}
-
-/// Small things are checked before they are read; for tensors hdf5::Dataset does that against the file's size.
-void expect(const hdf5::Dataset& dataset, at::ScalarType dtype, std::size_t dimensions) {
-  if (dataset.dtype() != dtype || dataset.shape().size() != dimensions)
-    fail("{}: is not what a checkpoint holds there; the file was not written by Attune, so resume from another checkpoint", dataset.place().text());
-}
-
-Snapshot read_state(const fs::path& path) {
-  const auto root = hdf5::open_file(path);
-  if (!root.attributes().has("format") || root.attributes().text("format") != format_name)
-    fail("{}: is not a checkpoint of Attune (attribute 'format' is not \"{}\"); give the run folder that Attune wrote", path.string(), format_name);
-  if (const auto version = root.attributes().integer("version"); version != format_version)
-    fail("{}: has format version {}, and this Attune reads version {}; resume with the Attune that wrote it", path.string(), version, format_version);
-  Snapshot snapshot;
-  for_each_entry(root, "tensors", [&](const auto& name, const auto& dataset) { snapshot.tensors.emplace_back(name, dataset.read()); });
-  for_each_entry(root, "texts", [&](const auto& name, const auto& dataset) {
-    expect(dataset, at::kByte, 1);
-    snapshot.texts[name] = to_text(dataset.read());
-  });
-  for_each_entry(root, "numbers", [&](const auto& name, const auto& dataset) {
-    expect(dataset, at::kLong, 0);
-    snapshot.numbers[name] = dataset.read().template item<std::int64_t>();
-  });
-  return snapshot;
-}
-
-// ---- Whole or not
-
-void write_marker(const fs::path& checkpoint) {
-  const auto state = checkpoint / state_file;
-  const nlohmann::json marker{{"file", state_file}, {"bytes", fs::file_size(state)}, {"sha256", sha256_of_file(state)}};
-  write_text(checkpoint / marker_file, marker.dump(2) + "\n");
-}
-
-void check_whole(const fs::path& checkpoint) {
-  const auto state = checkpoint / state_file;
-  if (!fs::is_regular_file(checkpoint / marker_file))
-    fail("{}: was not saved to the end (there is no {}); remove it, or resume from another", checkpoint.string(), marker_file);
-  const auto marker = nlohmann::json::parse(read_text(checkpoint / marker_file), nullptr, /*allow_exceptions=*/false);
-  if (!marker.is_object() || !marker.contains("bytes") || !marker["bytes"].is_number_unsigned() || !marker.contains("sha256") || !marker["sha256"].is_string())
-    fail("{}: is damaged; remove {}, or resume from another", (checkpoint / marker_file).string(), checkpoint.string());
-  if (!fs::is_regular_file(state)) fail("{}: has no {}; remove it, or resume from another", checkpoint.string(), state_file);
-  if (fs::file_size(state) != marker["bytes"].get<std::uint64_t>())
-    fail("{}: has {} bytes, but {} were saved; remove {}, or resume from another", state.string(), fs::file_size(state),
-         marker["bytes"].get<std::uint64_t>(), checkpoint.string());
-  if (sha256_of_file(state) != marker["sha256"].get<std::string>())
-    fail("{}: is damaged (its sha256 is not the one noted when it was saved); remove {}, or resume from another", state.string(), checkpoint.string());
 }
 
 /// Under another name first, so that a half-removed checkpoint is never taken for a whole one.
@@ -167,88 +69,162 @@ void remove_leftovers(const fs::path& folder) {
   for (const auto& path : leftovers) fs::remove_all(path);
 }
 
-void write_checkpoint(const fs::path& path, std::int64_t step, const Snapshot& snapshot) {
-  fs::create_directories(path.parent_path());
-  remove_leftovers(path.parent_path());
-  const auto temporary = temporary_name(path, "new");
-  try {
-    fs::create_directory(temporary);
-    write_state(temporary / state_file, step, snapshot);
-    sync_to_disk(temporary / state_file);
-    write_marker(temporary);
-    if (fs::exists(path)) remove_checkpoint(path);
-    fs::rename(temporary, path);
-    sync_to_disk(path.parent_path());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw;
+// ---- The marker
+
+std::vector<checkpoint::Part> read_marker(const fs::path& path) {
+  if (!fs::is_regular_file(path / marker_file))
+    fail("{}: was not saved to the end (there is no {}); remove it, or resume from another", path.string(), marker_file);
+  const auto damaged = [&]() { fail("{}: is damaged; remove {}, or resume from another", (path / marker_file).string(), path.string()); };
+  const auto marker = nlohmann::json::parse(read_text(path / marker_file), nullptr, /*allow_exceptions=*/false);
+  if (!marker.is_object() || !marker.contains("version") || !marker["version"].is_number_integer()) damaged();
+  if (marker["version"] != checkpoint::format_version)
+    fail("{}: has format version {}, and this Attune reads version {}; resume with the Attune that wrote it", path.string(), marker["version"].dump(),
+         checkpoint::format_version);
+  if (!marker.contains("parts") || !marker["parts"].is_array() || marker["parts"].empty()) damaged();
+  std::vector<checkpoint::Part> parts;
+  for (const auto& part : marker["parts"]) {
+    if (!part.is_object() || !part.contains("bytes") || !part["bytes"].is_number_unsigned() || !part.contains("sha256") || !part["sha256"].is_string()) damaged();
+    parts.push_back({part["bytes"].get<std::uint64_t>(), part["sha256"].get<std::string>()});
   }
+  return parts;
 }
 
-/// What the file system refuses (no space, no permission) is for the user to put right.
-void on_root_with_files(const Comm& comm, const std::function<void()>& work) {
-  on_root(comm, [&] {
-    try {
-      work();
-    } catch (const fs::filesystem_error& error) {
-      fail("{}: {}; free space or correct the permissions, and run again", error.path1().string(), error.code().message());
-    }
-  });
+void write_marker(const fs::path& path, const std::vector<checkpoint::Part>& parts) {
+  nlohmann::ordered_json marker{{"version", checkpoint::format_version}, {"parts", nlohmann::json::array()}};
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    marker["parts"].push_back({{"file", checkpoint::part_of(path, static_cast<int>(i)).filename().string()}, {"bytes", parts[i].bytes}, {"sha256", parts[i].sha256}});
+  write_text(path / marker_file, marker.dump(2) + "\n");
 }
 
-// ---- From rank 0 to all
+// ---- From the rank that read it to all
 
-std::int64_t broadcast_number(std::int64_t number, const Comm& comm) {
-  comm.broadcast(&number, sizeof number);
+std::int64_t broadcast_number(std::int64_t number, int from, const Comm& comm) {
+  comm.broadcast(&number, sizeof number, from);
   return number;
 }
 
-Snapshot broadcast_snapshot(const Snapshot& mine, const Comm& comm) {
-  if (comm.size() == 1) return mine;
-  Snapshot all;
-  const auto tensors = broadcast_number(static_cast<std::int64_t>(mine.tensors.size()), comm);
-  for (std::int64_t i = 0; i < tensors; ++i) {
-    auto [name, tensor] = comm.root() ? mine.tensors[i] : std::pair<std::string, at::Tensor>();
-    name = comm.broadcast(name);
-    all.tensors.emplace_back(name, parallel::broadcast_tensor(tensor, comm));
+/// Adds what `from` has read to `all`, on every rank.
+void broadcast_into(Snapshot& all, const Snapshot& part, int from, const Comm& comm) {
+  const bool mine = comm.rank() == from;
+  const auto count = [&](std::size_t size) { return broadcast_number(static_cast<std::int64_t>(size), from, comm); };
+  for (std::int64_t i = 0, tensors = count(part.tensors.size()); i < tensors; ++i) {
+    auto [name, tensor] = mine ? part.tensors[i] : std::pair<std::string, at::Tensor>();
+    name = comm.broadcast(name, from);
+    all.tensors.emplace_back(name, comm.size() == 1 ? tensor : parallel::broadcast_tensor(tensor, comm, from));
   }
-  const std::vector<std::pair<std::string, std::string>> texts(mine.texts.begin(), mine.texts.end());
-  const auto text_count = broadcast_number(static_cast<std::int64_t>(texts.size()), comm);
-  for (std::int64_t i = 0; i < text_count; ++i) {
-    const auto name = comm.broadcast(comm.root() ? texts[i].first : "");
-    all.texts[name] = comm.broadcast(comm.root() ? texts[i].second : "");
+  const std::vector<std::pair<std::string, std::string>> texts(part.texts.begin(), part.texts.end());
+  for (std::int64_t i = 0, n = count(texts.size()); i < n; ++i) {
+    const auto name = comm.broadcast(mine ? texts[i].first : "", from);
+    all.texts[name] = comm.broadcast(mine ? texts[i].second : "", from);
   }
-  const std::vector<std::pair<std::string, std::int64_t>> numbers(mine.numbers.begin(), mine.numbers.end());
-  const auto number_count = broadcast_number(static_cast<std::int64_t>(numbers.size()), comm);
-  for (std::int64_t i = 0; i < number_count; ++i) {
-    const auto name = comm.broadcast(comm.root() ? numbers[i].first : "");
-    all.numbers[name] = broadcast_number(comm.root() ? numbers[i].second : 0, comm);
+  const std::vector<std::pair<std::string, std::int64_t>> numbers(part.numbers.begin(), part.numbers.end());
+  for (std::int64_t i = 0, n = count(numbers.size()); i < n; ++i) {
+    const auto name = comm.broadcast(mine ? numbers[i].first : "", from);
+    all.numbers[name] = broadcast_number(mine ? numbers[i].second : 0, from, comm);
   }
-  return all;
 }
 
 }  // namespace
 
-void save_checkpoint(const fs::path& folder, std::int64_t step, const Snapshot& snapshot, const Comm& comm) {
-  on_root_with_files(comm, [&] { write_checkpoint(folder / folder_name(step), step, snapshot); });
+namespace checkpoint {
+
+fs::path folder_of(const fs::path& checkpoints, std::int64_t step) { return checkpoints / fmt::format("step-{:06}", step); }
+fs::path part_of(const fs::path& path, int part) { return path / fmt::format("state-{:04}.h5", part); }
+
+fs::path make_temporary(const fs::path& checkpoints, std::int64_t step) {
+  fs::create_directories(checkpoints);
+  remove_leftovers(checkpoints);
+  const auto temporary = temporary_name(folder_of(checkpoints, step), "new");
+  fs::create_directory(temporary);
+  return temporary;
+}
+
+void check_part(const fs::path& file, const Part& part) {
+  const auto path = file.parent_path().string();
+  if (!fs::is_regular_file(file)) fail("{}: is missing; remove {}, or resume from another", file.string(), path);
+  if (fs::file_size(file) != part.bytes)
+    fail("{}: has {} bytes, but {} were saved; remove {}, or resume from another", file.string(), fs::file_size(file), part.bytes, path);
+  if (sha256_of_file(file) != part.sha256)
+    fail("{}: is damaged (its sha256 is not the one noted when it was saved); remove {}, or resume from another", file.string(), path);
+}
+
+std::vector<Part> check_whole(const fs::path& path) {
+  const auto parts = read_marker(path);
+  for (std::size_t i = 0; i < parts.size(); ++i) check_part(part_of(path, static_cast<int>(i)), parts[i]);
+  return parts;
+}
+
+void publish(const fs::path& temporary, const fs::path& path, const std::vector<Part>& parts) {
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    if (const auto file = part_of(temporary, static_cast<int>(i)); !fs::is_regular_file(file) || fs::file_size(file) != parts[i].bytes)
+      fail("{}: rank {} wrote it, but rank 0 does not see it whole: put `output` on a file system that all nodes share", file.string(), i);
+  write_marker(temporary, parts);
+  if (fs::exists(path)) {
+    bool whole = true;
+    try {
+      check_whole(path);
+    } catch (const Error&) {
+      whole = false;
+    }
+    ATTUNE_ASSERT(!whole, "{} is there and whole already", path.string());
+    remove_checkpoint(path);
+  }
+  fs::rename(temporary, path);
+  sync_to_disk(path.parent_path());
+}
+
+void link_to(const fs::path& path, const char* name) {
+  const auto temporary = path.parent_path() / fmt::format(".{}.{}.tmp", name, ::getpid());
+  std::error_code ignored;
+  fs::remove(temporary, ignored);
+  fs::create_directory_symlink(path.filename(), temporary, ignored);
+  fs::rename(temporary, path.parent_path() / name, ignored);
+}
+
+void with_files(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const fs::filesystem_error& error) {
+    fail("{}: {}; free space or correct the permissions, and run again", error.path1().string(), error.code().message());
+  }
+}
+
+void on_root_with_files(const Comm& comm, const std::function<void()>& work) {
+  on_root(comm, [&] { with_files(work); });
+}
+
+}  // namespace checkpoint
+
+std::size_t Snapshot::bytes() const {
+  std::size_t sum = 0;
+  for (const auto& [name, tensor] : tensors) sum += tensor.nbytes();
+  return sum;
 }
 
 Snapshot load_checkpoint(const fs::path& path, const Comm& comm) {
-  Snapshot snapshot;
-  on_root_with_files(comm, [&] {
-    check_whole(path);
-    snapshot = read_state(path / state_file);
+  std::vector<checkpoint::Part> parts;
+  comm.agree([&] { checkpoint::with_files([&] { parts = read_marker(path); }); });
+  // Every rank reads some parts; then each part goes from its reader to all.
+  std::map<int, Snapshot> read;
+  comm.agree([&] {
+    checkpoint::with_files([&] {
+      for (int i = comm.rank(); i < static_cast<int>(parts.size()); i += comm.size()) {
+        checkpoint::check_part(checkpoint::part_of(path, i), parts[i]);
+        read[i] = checkpoint::read_state(checkpoint::part_of(path, i));
+      }
+    });
   });
-  return broadcast_snapshot(snapshot, comm);
+  Snapshot all;
+  for (int i = 0; i < static_cast<int>(parts.size()); ++i) broadcast_into(all, read[i], i % comm.size(), comm);
+  return all;
 }
 
 std::optional<fs::path> newest_checkpoint(const fs::path& folder, const Comm& comm, std::ostream& warnings) {
   std::string newest;
-  on_root_with_files(comm, [&] {
-    for (const auto& path : checkpoints(folder)) {
+  checkpoint::on_root_with_files(comm, [&] {
+    for (const auto& path : checkpoints_in(folder)) {
       try {
-        check_whole(path);
+        checkpoint::check_whole(path);
         newest = path.string();
         return;
       } catch (const Error& error) {
@@ -262,13 +238,32 @@ std::optional<fs::path> newest_checkpoint(const fs::path& folder, const Comm& co
 
 std::optional<fs::path> newest_checkpoint(const fs::path& folder, const Comm& comm) { return newest_checkpoint(folder, comm, std::cerr); }
 
+fs::path named_checkpoint(const fs::path& folder, const std::string& name, const Comm& comm) {
+  if (name == "latest") {
+    const auto newest = newest_checkpoint(folder, comm);
+    if (!newest) comm.agree([&] { fail("{}: holds no whole checkpoint; train the run first", folder.string()); });
+    return *newest;
+  }
+  const auto step = number_in(name);
+  const auto path = step ? checkpoint::folder_of(folder, *step) : folder / name;
+  checkpoint::on_root_with_files(comm, [&] {
+    if (!step && name != "best") fail("there is no checkpoint '{}': give latest, best, or the number of a step", name);
+    if (!fs::is_directory(path))
+      fail("{}: there is no such checkpoint{}", path.string(), name == "best" ? "; set checkpoint.keep_best in the run file to have one" : "");
+    checkpoint::check_whole(path);
+  });
+  return path;
+}
+
 void prune_checkpoints(const fs::path& folder, std::int64_t keep, const Comm& comm) {
   ATTUNE_ASSERT(keep >= 1, "keep = {}", keep);
-  on_root_with_files(comm, [&] {
+  checkpoint::on_root_with_files(comm, [&] {
+    std::error_code none;
+    const auto best = fs::read_symlink(folder / "best", none);
     std::int64_t kept = 0;
-    for (const auto& path : checkpoints(folder)) {
+    for (const auto& path : checkpoints_in(folder)) {
       if (!fs::exists(path / marker_file)) continue;
-      if (++kept > keep) remove_checkpoint(path);
+      if (++kept > keep && path.filename() != best) remove_checkpoint(path);
     }
   });
 }

@@ -55,12 +55,14 @@ std::string kind_of(const toml::node& node) {
   return node.is_table() ? "a table" : "a date or time";
 }
 
-/// The node as the type of `fallback`; absent when it does not fit.
-std::optional<OptionValue> convert(const toml::node& node, const OptionValue& fallback) {
+/// The node as the option's type; absent when it does not fit.
+std::optional<OptionValue> convert(const toml::node& node, const Option& option) {
+  const auto& fallback = option.fallback;
   if (std::holds_alternative<bool>(fallback)) {
     if (auto value = node.value_exact<bool>()) return *value;
   } else if (std::holds_alternative<std::int64_t>(fallback)) {
     if (auto value = node.value_exact<std::int64_t>()) return *value;
+    if (const auto word = option.words.find(node.value_or(std::string())); word != option.words.end()) return word->second;
   } else if (std::holds_alternative<double>(fallback)) {
     if (auto value = node.value<double>(); value && node.is_number()) return *value;
   } else if (std::holds_alternative<std::string>(fallback)) {
@@ -78,6 +80,12 @@ std::optional<OptionValue> convert(const toml::node& node, const OptionValue& fa
     return map;
   }
   return std::nullopt;
+}
+
+std::string expected(const Option& option) {
+  auto text = type_name(option.fallback);
+  for (const auto& [word, value] : option.words) text += fmt::format(" or '{}'", word);
+  return text;
 }
 
 std::string range_text(const Option& option) {
@@ -103,10 +111,11 @@ std::string objection(const Option& option, const OptionValue& value) {
 
 }  // namespace
 
-Document Document::parse(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+Document Document::parse(const std::filesystem::path& path, const std::vector<std::string>& overrides) { return parse_text(read_text(path), path, overrides); }
+
+Document Document::parse_text(const std::string& text, const std::filesystem::path& path, const std::vector<std::string>& overrides) {
   Document document;
   document.path = path;
-  const auto text = read_text(path);
   try {
     document.root = toml::parse(text, path.string());
   } catch (const toml::parse_error& error) {
@@ -155,10 +164,11 @@ void bind_options(const toml::table& table, const OptionSet& schema, void* objec
       problems.add(key.source(), fmt::format("unknown key '{}'{}", key.str(), near.empty() ? "; the keys here are " + joined(names) : near));
       continue;
     }
-    const auto value = convert(node, option->fallback);
+    const auto value = convert(node, *option);
+    const bool word = node.is_string() && !option->words.empty();
     if (!value) {
-      problems.add(node.source(), fmt::format("'{}' must be {}, but is {}", key.str(), type_name(option->fallback), kind_of(node)));
-    } else if (auto text = objection(*option, *value); !text.empty()) {
+      problems.add(node.source(), fmt::format("'{}' must be {}, but is {}", key.str(), expected(*option), kind_of(node)));
+    } else if (auto text = word ? "" : objection(*option, *value); !text.empty()) {
       problems.add(node.source(), std::move(text));
     } else {
       option->set(object, *value);
@@ -173,7 +183,7 @@ std::vector<Setting> settings(const toml::table& table, const OptionSet& schema,
   std::vector<Setting> all;
   for (const auto& option : schema.options) {
     const auto* node = table.get(option.name);
-    all.push_back({option.name, to_toml(option.get(object)), node ? place(node->source()) : "default"});
+    all.push_back({option.name, to_toml(option, option.get(object)), node ? place(node->source()) : "default"});
   }
   return all;
 }

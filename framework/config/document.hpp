@@ -19,6 +19,8 @@ struct Document {
 
   /// Error with file:line:column when it is not TOML, or when an override is not key=value.
   static Document parse(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+  /// The text of a file that is not there as such.
+  static Document parse_text(const std::string& text, const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
 };
 
 /// Mistakes found so far.

@@ -3,6 +3,7 @@
 #include <attune/error.hpp>
 
 #include <algorithm>
+#include <regex>
 
 #include "config/document.hpp"
 #include "core/names.hpp"
@@ -29,7 +30,7 @@ void TrainOptions::describe(Schema<TrainOptions>& s) {
   s.key("steps", &TrainOptions::steps, "optimizer steps; or give epochs").at_least(0);
   s.key("epochs", &TrainOptions::epochs, "passes over the training split; or give steps").at_least(0);
   s.key("global_batch", &TrainOptions::global_batch, "samples per optimizer step, over all ranks").at_least(1);
-  s.key("micro_batch", &TrainOptions::micro_batch, "samples per forward pass on one rank").at_least(1);
+  s.key("micro_batch", &TrainOptions::micro_batch, "samples per forward pass on one rank; auto: as many as memory holds").at_least(1).or_word("auto", 0);
   s.key("optimizer", &TrainOptions::optimizer, "AdamW (Loshchilov and Hutter 2019) or stochastic gradient descent").choices({"adamw", "sgd"});
   s.key("learning_rate", &TrainOptions::learning_rate, "its highest value, reached after the warm-up").above(0);
   s.key("weight_decay", &TrainOptions::weight_decay, "decoupled, on matrices alone").at_least(0);
@@ -40,6 +41,8 @@ void TrainOptions::describe(Schema<TrainOptions>& s) {
   s.key("warmup", &TrainOptions::warmup, "share of the steps in which the learning rate rises from zero").range(0, 1);
   s.key("schedule", &TrainOptions::schedule, "how the learning rate falls after the warm-up").choices({"cosine", "linear", "constant"});
   s.key("clip", &TrainOptions::clip, "largest norm of all gradients together; 0: no clipping").at_least(0);
+  s.key("on_not_finite", &TrainOptions::on_not_finite, "when a loss or gradient is NaN or infinite: end the run, or leave that step out and count it").choices({"stop", "skip"});
+  s.key("time_limit", &TrainOptions::time_limit, "the run saves and ends in time, as after a signal: minutes, [days-]hours:minutes:seconds; empty: Slurm's own limit");
 }
 
 void EvaluateOptions::describe(Schema<EvaluateOptions>& s) {
@@ -51,7 +54,8 @@ void EvaluateOptions::describe(Schema<EvaluateOptions>& s) {
 void ParallelOptions::describe(Schema<ParallelOptions>& s) {
   s.key("mode", &ParallelOptions::mode, "data: every rank holds the model and computes its share of the batch").choices({"data"});
   s.key("device", &ParallelOptions::device, "auto: a GPU where LibTorch finds one").choices({"auto", "cpu", "cuda"});
-  s.key("reproducible", &ParallelOptions::reproducible, "the same weights bit for bit on any number of ranks");
+  s.key("reproducible", &ParallelOptions::reproducible, "the same weights bit for bit on any number of ranks, for more time per step");
+  s.key("watchdog", &ParallelOptions::watchdog, "seconds without progress after which all ranks end, naming the one that is late; 0: never").at_least(0);
 }
 
 namespace {
@@ -191,9 +195,10 @@ class Reader {
     if (train.micro_batch > train.global_batch)
       problems_.add((table.contains("micro_batch") ? table.get("micro_batch") : &table)->source(),
                     fmt::format("'micro_batch' ({}) is larger than 'global_batch' ({})", train.micro_batch, train.global_batch));
-    if (config_.parallel.reproducible)
-      problems_.add(section(root_, "parallel", problems_).get("reproducible")->source(),
-                    "'reproducible = true' is not available yet: the sums of this version depend on the number of ranks in the last bits");
+    if (config_.parallel.reproducible && train.micro_batch == 0)
+      problems_.add(table.get("micro_batch")->source(), "'micro_batch = \"auto\"' depends on the machine's memory, which parallel.reproducible rules out: give a number");
+    if (const auto* limit = table.get("time_limit"); limit && !train.time_limit.empty() && !seconds_of(train.time_limit))
+      problems_.add(limit->source(), fmt::format("'time_limit' is '{}', which is no time: write minutes, minutes:seconds, hours:minutes:seconds or days-hours:minutes:seconds", train.time_limit));
   }
 
   std::string known(Kind kind) const {
@@ -231,6 +236,17 @@ std::vector<std::filesystem::path> plugin_places(const Document& document) {
 }
 
 RunConfig read_run(const Document& document, const Registry& registry) { return Reader(document, registry).read(); }
+
+std::optional<double> seconds_of(const std::string& text) {
+  static const std::regex form(R"((?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?)");
+  std::smatch part;
+  if (!std::regex_match(text, part, form)) return {};
+  const auto number = [&](int i) { return part[i].matched ? std::stod(part[i]) : 0.0; };
+  // As sbatch reads --time: with days the first number is hours; else one number is minutes, two are minutes:seconds.
+  if (part[1].matched) return 86400 * number(1) + 3600 * number(2) + 60 * number(3) + number(4);
+  if (part[4].matched) return 3600 * number(2) + 60 * number(3) + number(4);
+  return 60 * number(2) + number(3);
+}
 
 std::string RunConfig::to_toml() const {
   std::string text;

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,7 +48,7 @@ struct TrainOptions {
   std::int64_t steps = 0;
   double epochs = 0;
   std::int64_t global_batch = 16;
-  std::int64_t micro_batch = 4;
+  std::int64_t micro_batch = 4;  // 0: found at the start of the run
   std::string optimizer = "adamw";
   double learning_rate = 2e-4;
   double weight_decay = 0;
@@ -56,6 +57,8 @@ struct TrainOptions {
   double warmup = 0;
   std::string schedule = "cosine";
   double clip = 1.0;
+  std::string on_not_finite = "stop";
+  std::string time_limit;
   static void describe(Schema<TrainOptions>& s);
 };
 
@@ -70,6 +73,7 @@ struct ParallelOptions {
   std::string mode = "data";
   std::string device = "auto";
   bool reproducible = false;
+  double watchdog = 1800;
   static void describe(Schema<ParallelOptions>& s);
 };
 
@@ -97,6 +101,9 @@ std::vector<std::filesystem::path> plugin_places(const Document& document);
 
 /// Checks the whole file against the declared options of the framework and of the plugins it names; all mistakes in one Error.
 RunConfig read_run(const Document& document, const Registry& registry);
+
+/// Seconds of a time as sbatch writes it: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
+std::optional<double> seconds_of(const std::string& text);
 
 /// The sections that the framework itself declares, for the reference page: name and options.
 std::vector<std::pair<std::string, OptionSet>> framework_sections();

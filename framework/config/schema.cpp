@@ -52,4 +52,10 @@ struct TomlText {
 std::string type_name(const OptionValue& value) { return std::visit(TypeName{}, value); }
 std::string to_toml(const OptionValue& value) { return std::visit(TomlText{}, value); }
 
+std::string to_toml(const Option& option, const OptionValue& value) {
+  for (const auto& [word, number] : option.words)
+    if (value == OptionValue(number)) return quoted(word);
+  return to_toml(value);
+}
+
 }  // namespace attune

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <map>
+#include <mutex>
 
 #include "core/names.hpp"
 
@@ -16,6 +17,12 @@ namespace fs = std::filesystem;
 namespace {
 
 static_assert(std::is_same_v<hid_t, std::int64_t>);
+
+/// Held through every call of this layer, closing included; recursive, as the layer's functions use each other.
+[[nodiscard]] std::unique_lock<std::recursive_mutex> alone() {
+  static std::recursive_mutex mutex;
+  return std::unique_lock(mutex);
+}
 
 /// Deflate cannot shrink data by more than this.
 constexpr std::int64_t largest_compression = 1032;
@@ -160,16 +167,27 @@ Group open_existing(const fs::path& path, unsigned flags) {
 
 }  // namespace
 
+Handle::~Handle() {
+  if (id_ < 0) return;
+  const auto lock = alone();
+  close_(id_);
+}
+
 // --- Attributes
 
-bool Attributes::has(const std::string& name) const { return H5Aexists(object_, name.c_str()) > 0; }
+bool Attributes::has(const std::string& name) const {
+  const auto lock = alone();
+  return H5Aexists(object_, name.c_str()) > 0;
+}
 
 Handle Attributes::open(const std::string& name) const {
+  const auto lock = alone();
   if (!has(name)) fail("{}: the attribute '{}' is missing", place_.text(), name);
   return checked(H5Aopen(object_, name.c_str(), H5P_DEFAULT), H5Aclose, place_.text(), "has an attribute that cannot be opened");
 }
 
 void Attributes::write(const std::string& name, std::int64_t type, std::int64_t space, const void* values) const {
+  const auto lock = alone();
   if (has(name)) check(H5Adelete(object_, name.c_str()), place_.text(), "has an attribute that cannot be replaced");
   const Handle attribute =
       checked(H5Acreate2(object_, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose, place_.text(), "takes no more attributes");
@@ -177,21 +195,25 @@ void Attributes::write(const std::string& name, std::int64_t type, std::int64_t 
 }
 
 void Attributes::set(const std::string& name, const std::string& text) const {
+  const auto lock = alone();
   const char* characters = text.c_str();
   write(name, utf8_text().id(), dataspace({}).id(), &characters);
 }
 
 void Attributes::set(const std::string& name, const std::vector<std::string>& texts) const {
+  const auto lock = alone();
   std::vector<const char*> characters;
   for (const auto& text : texts) characters.push_back(text.c_str());
   write(name, utf8_text().id(), dataspace({static_cast<std::int64_t>(texts.size())}).id(), characters.data());
 }
 
 void Attributes::set(const std::string& name, std::int64_t number) const {
+  const auto lock = alone();
   write(name, H5T_STD_I64LE, dataspace({}).id(), &number);
 }
 
 std::vector<std::string> Attributes::read_texts(const std::string& name) const {
+  const auto lock = alone();
   const Handle attribute = open(name);
   const Handle type(H5Aget_type(attribute.id()), H5Tclose);
   if (H5Tget_class(type.id()) != H5T_STRING) fail("{}: the attribute '{}' is not a text", place_.text(), name);
@@ -223,6 +245,7 @@ std::string Attributes::text(const std::string& name) const {
 std::vector<std::string> Attributes::texts(const std::string& name) const { return read_texts(name); }
 
 std::int64_t Attributes::integer(const std::string& name) const {
+  const auto lock = alone();
   const Handle attribute = open(name);
   const Handle type(H5Aget_type(attribute.id()), H5Tclose);
   const Handle space(H5Aget_space(attribute.id()), H5Sclose);
@@ -246,6 +269,7 @@ std::int64_t Dataset::row_bytes() const {
 
 /// A forged shape must not make us allocate: the file has to hold what is asked for.
 void Dataset::check_plausible(std::int64_t bytes) const {
+  const auto lock = alone();
   if (place_.file->bytes == 0 || bytes == 0) return;  // ours, just written
   const auto stored = static_cast<std::int64_t>(std::min<std::uint64_t>(H5Dget_storage_size(handle_.id()), place_.file->bytes));
   const Handle creation(H5Dget_create_plist(handle_.id()), H5Pclose);
@@ -255,10 +279,12 @@ void Dataset::check_plausible(std::int64_t bytes) const {
 }
 
 at::Tensor Dataset::read() const {
+  const auto lock = alone();
   return shape_.empty() ? read(0, 1).reshape({}) : read(0, rows());
 }
 
 at::Tensor Dataset::read(std::int64_t first, std::int64_t count) const {
+  const auto lock = alone();
   ATTUNE_ASSERT(first >= 0 && count >= 0 && first <= rows() - count, "first {} count {} rows {}", first, count, rows());
   check_plausible(count * row_bytes());
   auto sizes = shape_.empty() ? std::vector<std::int64_t>{1} : shape_;
@@ -271,6 +297,7 @@ at::Tensor Dataset::read(std::int64_t first, std::int64_t count) const {
 }
 
 void Dataset::write(std::int64_t first, const at::Tensor& values) const {
+  const auto lock = alone();
   const at::Tensor source = values.detach().cpu().contiguous();
   const std::int64_t count = shape_.empty() ? 1 : source.size(0);
   ATTUNE_ASSERT(source.scalar_type() == dtype_ && first >= 0 && first <= rows() - count &&
@@ -289,9 +316,13 @@ void Dataset::write(std::int64_t first, const at::Tensor& values) const {
 
 Place Group::inside(const std::string& name) const { return {place_.file, (place_.name == "/" ? "" : place_.name) + "/" + name}; }
 
-bool Group::has(const std::string& name) const { return H5Lexists(handle_.id(), name.c_str(), H5P_DEFAULT) > 0; }
+bool Group::has(const std::string& name) const {
+  const auto lock = alone();
+  return H5Lexists(handle_.id(), name.c_str(), H5P_DEFAULT) > 0;
+}
 
 std::vector<std::string> Group::members() const {
+  const auto lock = alone();
   std::vector<std::string> names;
   const auto note = [](hid_t, const char* name, const H5L_info_t*, void* list) -> herr_t {
     static_cast<std::vector<std::string>*>(list)->emplace_back(name);
@@ -302,11 +333,13 @@ std::vector<std::string> Group::members() const {
 }
 
 Group Group::group(const std::string& name) const {
+  const auto lock = alone();
   if (!has(name)) fail("{}: there is no group '{}'; there are: {}", place_.text(), name, joined(members()));
   return {inside(name), checked(H5Gopen2(handle_.id(), name.c_str(), H5P_DEFAULT), H5Gclose, inside(name).text(), "cannot be opened as a group")};
 }
 
 Group Group::create_group(const std::string& name) const {
+  const auto lock = alone();
   const Handle creation = properties(H5P_GROUP_CREATE);
   H5Pset_obj_track_times(creation.id(), false);
   return {inside(name), checked(H5Gcreate2(handle_.id(), name.c_str(), H5P_DEFAULT, creation.id(), H5P_DEFAULT), H5Gclose,
@@ -314,12 +347,14 @@ Group Group::create_group(const std::string& name) const {
 }
 
 Dataset Group::dataset(const std::string& name) const {
+  const auto lock = alone();
   if (!has(name)) fail("{}: there is no dataset '{}'; there are: {}", place_.text(), name, joined(members()));
   return {inside(name), checked(H5Dopen2(handle_.id(), name.c_str(), H5P_DEFAULT), H5Dclose, inside(name).text(), "cannot be opened as a dataset")};
 }
 
 Dataset Group::create_dataset(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& shape,
                               std::int64_t chunk_bytes) const {
+  const auto lock = alone();
   const Handle creation = properties(H5P_DATASET_CREATE);
   H5Pset_obj_track_times(creation.id(), false);
   if (!shape.empty() && std::find(shape.begin(), shape.end(), 0) == shape.end()) {
@@ -338,16 +373,24 @@ Dataset Group::create_dataset(const std::string& name, at::ScalarType dtype, con
 }
 
 void Group::write(const std::string& name, const at::Tensor& tensor) const {
+  const auto lock = alone();
   const Dataset dataset = create_dataset(name, tensor.scalar_type(), tensor.sizes().vec(), 1 << 20);
   dataset.write(0, tensor);
 }
 
 // --- Files
 
-Group open_file(const fs::path& path) { return open_existing(path, H5F_ACC_RDONLY); }
-Group change_file(const fs::path& path) { return open_existing(path, H5F_ACC_RDWR); }
+Group open_file(const fs::path& path) {
+  const auto lock = alone();
+  return open_existing(path, H5F_ACC_RDONLY);
+}
+Group change_file(const fs::path& path) {
+  const auto lock = alone();
+  return open_existing(path, H5F_ACC_RDWR);
+}
 
 Group create_file(const fs::path& path, const Comm& comm) {
+  const auto lock = alone();
   const Handle access = access_properties();
   const bool parallel = comm.size() > 1;
   if (parallel) H5Pset_fapl_mpio(access.id(), mpi_handle(comm), MPI_INFO_NULL);
@@ -358,6 +401,7 @@ Group create_file(const fs::path& path, const Comm& comm) {
 }
 
 void flush(const Group& root) {
+  const auto lock = alone();
   const auto& file = *root.place().file;
   check(H5Fflush(file.handle.id(), H5F_SCOPE_GLOBAL), file.path.string(), "cannot be written");
 }

@@ -1,5 +1,5 @@
 // A small layer over the HDF5 C API: handles that close themselves, tensors in and out, errors that name file and object.
-// Only one thread of a process may use it (Debian's parallel build of HDF5 is not thread-safe).
+// Any thread may call: Debian's parallel build of HDF5 is not thread-safe, so a lock lets one in at a time.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <attune/comm.hpp>
@@ -20,9 +20,7 @@ class Handle {
   Handle(std::int64_t id, Close close) : id_(id), close_(close) {}
   Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
   Handle& operator=(Handle&& other) noexcept { return std::swap(id_, other.id_), std::swap(close_, other.close_), *this; }
-  ~Handle() {
-    if (id_ >= 0) close_(id_);
-  }
+  ~Handle();
   std::int64_t id() const { return id_; }
 
  private:

@@ -9,6 +9,8 @@
 #include <numeric>
 
 #include "data/sampler.hpp"
+#include "parallel/mpi.hpp"
+#include "parallel/watchdog.hpp"
 
 namespace attune {
 namespace {
@@ -38,29 +40,34 @@ std::int64_t samples_to_evaluate(const Split& split, std::int64_t samples) {
   return samples == 0 ? split.size() : std::min(samples, split.size());
 }
 
-Metrics evaluate(Model& model, Strategy& strategy, const Dataset& dataset, const EvaluateOn& on, const Comm& comm, c10::Device device) {
+std::optional<Metrics> evaluate(Model& model, Strategy& strategy, const Dataset& dataset, const EvaluateOn& on, const Comm& comm, c10::Device device) {
   const InferenceMode inference(model.module());
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(on.samples));
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(on.samples)), batches((rows.size() + on.micro_batch - 1) / on.micro_batch);
   std::iota(rows.begin(), rows.end(), 0);
-  const auto mine = Sampler::share(rows, comm.rank(), comm.size());
+  std::iota(batches.begin(), batches.end(), 0);
 
-  double loss = 0;
-  std::int64_t count = 0, correct = 0;
-  const auto size = static_cast<std::size_t>(on.micro_batch);
-  for (std::size_t from = 0; from < mine.size(); from += size) {
-    auto batch = load_batch(on.split, dataset, mine.subspan(from, std::min(size, mine.size() - from)));
+  enum { gave_up, count, correct, losses };  // then a loss for each batch, 0 for those of other ranks: adding zeros is exact
+  std::vector<double> sums(losses + batches.size(), 0.0);
+  for (const auto batch_index : Sampler::share(batches, comm.rank(), comm.size())) {
+    if (on.give_up()) {
+      sums[gave_up] = 1;
+      break;
+    }
+    const auto first = static_cast<std::size_t>(batch_index * on.micro_batch);
+    auto batch = load_batch(on.split, dataset, std::span(rows).subspan(first, std::min<std::size_t>(on.micro_batch, rows.size() - first)));
     move_to(batch, device);
     const auto part = strategy.loss(model, batch);
-    loss += part.sum.item<double>();
-    count += part.count;
-    correct += part.correct;
+    sums[losses + batch_index] = part.sum.item<double>();
+    sums[count] += static_cast<double>(part.count);
+    sums[correct] += static_cast<double>(part.correct);
+    parallel::report_phase("evaluation", batch_index + 1);
   }
-  loss = comm.sum(loss);
-  count = comm.sum(count);
-  correct = comm.sum(correct);
-  if (count == 0) fail("evaluation: none of the {} samples has a target: check the data's loss_mask and dataset.train_on", on.samples);
+  parallel::sum_in_place(sums, comm);
+  if (sums[gave_up] > 0) return std::nullopt;
+  if (sums[count] == 0) fail("evaluation: none of the {} samples has a target: check the data's loss_mask and dataset.train_on", on.samples);
 
-  Metrics metrics{{"loss", loss / static_cast<double>(count)}, {"accuracy", static_cast<double>(correct) / static_cast<double>(count)}};
+  const double loss = std::accumulate(sums.begin() + losses, sums.end(), 0.0);
+  Metrics metrics{{"loss", loss / sums[count]}, {"accuracy", sums[correct] / sums[count]}};
   if (model.spec().task == Task::next_token) metrics["perplexity"] = std::exp(metrics["loss"]);
   return metrics;
 }

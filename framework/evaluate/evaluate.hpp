@@ -5,7 +5,9 @@
 #include <attune/strategy.hpp>
 #include <c10/core/Device.h>
 
+#include <functional>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "data/store.hpp"
@@ -19,10 +21,12 @@ struct EvaluateOn {
   const Split& split;
   std::int64_t samples;      // from its start
   std::int64_t micro_batch;  // samples per forward pass
+  std::function<bool()> give_up = [] { return false; };  // asked before every forward pass
 };
 
-/// Collective; the model is put in inference mode and back. The same numbers on every rank.
-Metrics evaluate(Model& model, Strategy& strategy, const Dataset& dataset, const EvaluateOn& on, const Comm& comm, c10::Device device);
+/// Collective; the model is put in inference mode and back. The same numbers on every rank, and on any number of them: batches are the
+/// same, and their losses are added in their order. Absent when a rank gave up.
+std::optional<Metrics> evaluate(Model& model, Strategy& strategy, const Dataset& dataset, const EvaluateOn& on, const Comm& comm, c10::Device device);
 
 /// The split's size, or `samples` when that is smaller and not 0.
 std::int64_t samples_to_evaluate(const Split& split, std::int64_t samples);

@@ -46,6 +46,7 @@ void all_reduce(const Comm& comm, at::Tensor& tensor, c10d::ReduceOp::RedOpType 
   const auto type = mpi_type(buffer.scalar_type());
   const auto largest = static_cast<std::int64_t>(largest_message / buffer.element_size());
   auto* bytes = static_cast<std::byte*>(buffer.data_ptr());
+  const InCollective waiting;
   for (std::int64_t done = 0; done < buffer.numel(); done += largest) {
     const auto count = static_cast<int>(std::min(buffer.numel() - done, largest));
     check_mpi(MPI_Allreduce(MPI_IN_PLACE, bytes + done * buffer.element_size(), count, type, mpi_op(op), mpi_handle(comm)), "MPI_Allreduce");

@@ -1,11 +1,29 @@
 #include "parallel/mpi.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <numeric>
 
 namespace attune {
+namespace parallel {
+namespace {
+std::atomic<int> entered{0};
+}  // namespace
+
+int collectives_entered() { return entered; }
+InCollective::InCollective() { ++entered; }
+InCollective::~InCollective() { --entered; }
+
+void sum_in_place(std::vector<double>& values, const Comm& comm) {
+  if (comm.size() == 1) return;
+  const InCollective waiting;
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()), MPI_DOUBLE, MPI_SUM, mpi_handle(comm)), "MPI_Allreduce");
+}
+
+}  // namespace parallel
+
 namespace {
 
 bool mpi_is_up() {
@@ -17,6 +35,7 @@ bool mpi_is_up() {
 
 template <class T>
 T all_reduce(const Comm::Impl& impl, T value, MPI_Datatype type, MPI_Op op) {
+  const parallel::InCollective waiting;
   if (impl.size > 1) check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, type, op, impl.handle), "MPI_Allreduce");
   return value;
 }
@@ -123,11 +142,13 @@ int Comm::local_rank() const { return impl_->local_rank; }
 int Comm::local_size() const { return impl_->local_size; }
 
 void Comm::barrier() const {
+  const parallel::InCollective waiting;
   if (size() > 1) check_mpi(MPI_Barrier(impl_->handle), "MPI_Barrier");
 }
 
 void Comm::broadcast(void* bytes, std::size_t count, int from) const {
   if (size() == 1) return;
+  const parallel::InCollective waiting;
   for (std::size_t done = 0; done < count; done += parallel::largest_message) {
     const auto piece = static_cast<int>(std::min(count - done, parallel::largest_message));
     check_mpi(MPI_Bcast(static_cast<std::byte*>(bytes) + done, piece, MPI_BYTE, from, impl_->handle), "MPI_Bcast");
@@ -148,6 +169,7 @@ std::int64_t Comm::max(std::int64_t value) const { return all_reduce(*impl_, val
 
 std::vector<std::string> Comm::gather(const std::string& text) const {
   if (size() == 1) return {text};
+  const parallel::InCollective waiting;
   const auto mine = static_cast<std::int64_t>(text.size());
   std::vector<std::int64_t> lengths(size());
   check_mpi(MPI_Allgather(&mine, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, impl_->handle), "MPI_Allgather");

@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace attune {
 
@@ -62,6 +63,21 @@ struct Comm::Impl {
 };
 
 namespace parallel {
+
+/// How many collective calls this process is inside of now: more than 0 means it waits for other ranks.
+int collectives_entered();
+
+/// Says so for as long as it lives.
+class InCollective {
+ public:
+  InCollective();
+  ~InCollective();
+  InCollective(const InCollective&) = delete;
+  InCollective& operator=(const InCollective&) = delete;
+};
+
+/// Element by element over all ranks. Collective.
+void sum_in_place(std::vector<double>& values, const Comm& comm);
 
 /// Largest piece handed to MPI in one call, in bytes: its counts are int.
 inline constexpr std::size_t largest_message = std::size_t{1} << 30;

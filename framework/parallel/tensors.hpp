@@ -5,7 +5,7 @@
 
 namespace attune::parallel {
 
-/// Rank 0's tensor on every rank, on the CPU, whatever its shape and dtype; what the others pass does not matter. Collective.
-at::Tensor broadcast_tensor(at::Tensor tensor, const Comm& comm);
+/// The tensor of rank `from` on every rank, on the CPU, whatever its shape and dtype; what the others pass does not matter. Collective.
+at::Tensor broadcast_tensor(at::Tensor tensor, const Comm& comm, int from = 0);
 
 }  // namespace attune::parallel

@@ -8,13 +8,18 @@ namespace attune::train {
 struct Outcome {
   Metrics base, tuned;
   std::int64_t evaluated_samples = 0;
-  std::int64_t step = 0;
-  bool interrupted = false;  // by a signal; the state is saved
-  std::string stop_reason;   // a callback's, when it ended the run early
+  std::int64_t step = 0, skipped_steps = 0;
+  std::string interrupted_by;  // "signal 15" or "the time limit": the state is saved; empty: the run came to its end
+  std::string stop_reason;     // a callback's, when it ended the run early
 };
 
-/// Trains from the start, or from the newest whole checkpoint of the run when `resume`. Collective. Errors: NaN or infinite loss or
-/// gradient; a step none of whose targets is trained on; a checkpoint of another run.
-Outcome run_loop(Session& session, bool resume);
+struct Resume {
+  bool wanted = false;
+  bool anyway = false;  // also with other settings than the checkpoint's
+};
+
+/// Trains from the start, or from the newest whole checkpoint of the run. Collective. Errors: NaN or infinite loss or gradient, unless
+/// they are to be skipped; a step none of whose targets is trained on; a checkpoint of another run; out of memory.
+Outcome run_loop(Session& session, const Resume& resume);
 
 }  // namespace attune::train

@@ -14,6 +14,7 @@
 #include "parallel/gradients.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/shared_weights.hpp"
+#include "report/record.hpp"
 #include "weights/model_files.hpp"
 
 namespace attune::train {
@@ -95,7 +96,7 @@ OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::str
   OpenedRun run;
   run.registry = std::make_shared<Registry>();
   comm.agree([&] {
-    const auto document = config::Document::parse(file, overrides);
+    const auto document = file.extension() == ".json" ? config::Document::parse_text(read_record(file).run_file, file, overrides) : config::Document::parse(file, overrides);
     auto places = default_plugin_places();
     for (auto& place : config::plugin_places(document)) places.push_back(std::move(place));
     run.plugins = load_plugins(*run.registry, places);
@@ -109,6 +110,12 @@ OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::str
         if (other != identity) fail("the ranks found different plugins: rank {} has\n{}another has\n{}", comm.rank(), identity, other);
   });
   return run;
+}
+
+void identify_base(Session& session) {
+  std::string sha256;
+  on_root(session.comm, [&] { sha256 = weights_sha256(*session.files); });
+  session.base_sha256 = session.comm.broadcast(sha256);
 }
 
 void set_threads(const Comm& comm) {

@@ -25,6 +25,7 @@ struct Session {
   Comm comm;
   c10::Device device = c10::kCPU;
   std::shared_ptr<ModelFiles> files;     // weights and tokenizer on rank 0 alone
+  std::string base_sha256;               // of the base model's weights; see identify_base
   std::shared_ptr<DataFile> data;
   std::shared_ptr<Dataset> dataset;
   std::shared_ptr<Model> model;
@@ -36,13 +37,16 @@ struct Session {
   static Session open(const config::RunConfig& config, const Comm& comm);
 };
 
-/// A run file (or the run.toml of a run directory) read with the plugins it names. Collective: rank 0 reads, all check.
+/// A run file (or the run.toml or record.json of a run directory) read with the plugins it names. Collective: rank 0 reads, all check.
 struct OpenedRun {
   config::RunConfig config;
   std::vector<PluginLibrary> plugins;
   std::shared_ptr<Registry> registry;
 };
 OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides, const Comm& comm);
+
+/// Sets base_sha256: reads all weights on rank 0. Collective.
+void identify_base(Session& session);
 
 /// As many threads as this rank has processors for itself, unless OMP_NUM_THREADS says otherwise.
 void set_threads(const Comm& comm);

@@ -4,6 +4,9 @@
 #include <torch/torch.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/names.hpp"
 
 namespace attune::train {
 namespace {
@@ -21,16 +24,45 @@ void copy_into(const std::vector<NamedTensor>& live, const std::string& prefix, 
   }
 }
 
-/// What must be the same for a checkpoint to be gone on from.
-std::string identity(const Session& session) {
+/// What a run is made of. Another `essence` makes a saved state meaningless; other `settings` make it another run.
+nlohmann::json identity(const Session& session) {
   const auto& c = session.config;
-  return nlohmann::json{{"model", c.model_plugin.entry->name},
-                        {"strategy", c.strategy_plugin.entry->name},
-                        {"optimizer", c.train.optimizer},
-                        {"seed", c.run.seed},
-                        {"global_batch", c.train.global_batch},
-                        {"data", session.data->split("train").sha256()}}
-      .dump();
+  nlohmann::json essence{{"base model (sha256)", session.base_sha256},
+                         {"model.dtype", c.model.dtype},
+                         {"train.optimizer", c.train.optimizer},
+                         {"training data (sha256)", session.data->split("train").sha256()}};
+  nlohmann::json settings{{"validation data (sha256)", session.data->split("validation").sha256()}};
+  if (c.parallel.reproducible) settings["threads per rank"] = at::get_num_threads();
+  for (const auto* chosen : {&c.model_plugin, &c.dataset_plugin, &c.strategy_plugin})
+    settings["plugin of '" + chosen->entry->name + "'"] = chosen->entry->plugin;
+  static const std::set<std::string> where_and_how{"name", "output", "plugins", "path", "time_limit", "on_not_finite", "watchdog", "device", "mode"};
+  for (const auto& [section, all] : c.effective)
+    for (const auto& setting : all)
+      if (section != "checkpoint" && !where_and_how.contains(setting.name)) {
+        const bool decides = section == "model" || section == "strategy";
+        (decides ? essence : settings)[section.empty() ? setting.name : section + "." + setting.name] = setting.value;
+      }
+  return {{"essence", essence}, {"settings", settings}};
+}
+
+/// "train.learning_rate is 0.1 and was 0.2; ..."
+std::string differences(const nlohmann::json& ours, const nlohmann::json& theirs) {
+  const auto text = [](const nlohmann::json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); };
+  std::vector<std::string> all;
+  for (const auto& [key, value] : ours.items())
+    if (!theirs.contains(key)) all.push_back(fmt::format("{} is {} and was not there", key, text(value)));
+    else if (theirs[key] != value) all.push_back(fmt::format("{} is {} and was {}", key, text(value), text(theirs[key])));
+  for (const auto& [key, value] : theirs.items())
+    if (!ours.contains(key)) all.push_back(fmt::format("{} was {} and is not there", key, text(value)));
+  return joined(all, "; ");
+}
+
+void check_identity(const Session& session, const nlohmann::json& saved, bool anyway) {
+  const auto ours = identity(session);
+  if (const auto other = differences(ours["essence"], saved.at("essence")); !other.empty())
+    fail("the checkpoint is of a run that differs in what it trains: {}; set it back, or start a new run under another name", other);
+  if (const auto other = differences(ours["settings"], saved.at("settings")); !other.empty() && !anyway)
+    fail("the checkpoint is of a run with other settings: {}; set them back, or give --resume-anyway to go on with the new ones", other);
 }
 
 }  // namespace
@@ -42,7 +74,10 @@ Snapshot take_snapshot(Session& session, const Optimizer& optimizer, const LoopS
   for (const auto& [name, tensor] : session.strategy->state(*session.model)) snapshot.tensors.emplace_back("weights/" + name, tensor.detach());
   for (const auto& [name, tensor] : optimizer.state()) snapshot.tensors.emplace_back("optimizer/" + name, tensor);
   snapshot.numbers["step"] = state.step;
-  snapshot.texts["identity"] = identity(session);
+  snapshot.numbers["micro_batch"] = state.micro_batch;
+  snapshot.numbers["skipped_steps"] = state.skipped_steps;
+  snapshot.numbers["step_is_open"] = state.step_is_open;
+  snapshot.texts["identity"] = identity(session).dump();
   snapshot.texts["loop"] = nlohmann::json{{"seconds", state.seconds}, {"base", state.base}, {"newest", state.newest}}.dump();
   for (std::size_t i = 0; i < session.callbacks.size(); ++i)
     snapshot.texts["callback/" + session.config.callbacks[i].entry->name] = session.callbacks[i]->state();
@@ -51,11 +86,8 @@ Snapshot take_snapshot(Session& session, const Optimizer& optimizer, const LoopS
 
 void restore_weights(Session& session, const Snapshot& snapshot) { copy_into(session.strategy->state(*session.model), "weights/", by_name(snapshot)); }
 
-LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapshot) {
-  const auto saved = nlohmann::json::parse(snapshot.texts.at("identity")), ours = nlohmann::json::parse(identity(session));
-  for (const auto& [key, value] : ours.items())
-    if (saved.value(key, nlohmann::json()) != value)
-      fail("the checkpoint was made with another {} ({} instead of {}): set it back, or start a new run under another name", key, saved.value(key, nlohmann::json()).dump(), value.dump());
+LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapshot, bool anyway) {
+  check_identity(session, nlohmann::json::parse(snapshot.texts.at("identity")), anyway);
   restore_weights(session, snapshot);
   copy_into(optimizer.state(), "optimizer/", by_name(snapshot));
   for (std::size_t i = 0; i < session.callbacks.size(); ++i) {
@@ -63,7 +95,9 @@ LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapsh
     if (found != snapshot.texts.end()) session.callbacks[i]->restore(found->second);
   }
   const auto loop = nlohmann::json::parse(snapshot.texts.at("loop"));
-  return {snapshot.numbers.at("step"), loop.at("seconds").get<double>(), loop.at("base").get<Metrics>(), loop.at("newest").get<Metrics>()};
+  const auto number = [&](const char* name) { return snapshot.numbers.at(name); };
+  return {number("step"), loop.at("seconds").get<double>(), loop.at("base").get<Metrics>(), loop.at("newest").get<Metrics>(), number("micro_batch"), number("skipped_steps"),
+          number("step_is_open") != 0};
 }
 
 }  // namespace attune::train

@@ -12,11 +12,15 @@ struct LoopState {
   std::int64_t step = 0;
   double seconds = 0;
   Metrics base, newest;
+  std::int64_t micro_batch = 0;
+  std::int64_t skipped_steps = 0;
+  bool step_is_open = false;  // interrupted before what follows the step, such as its evaluation, was done
 };
 
 Snapshot take_snapshot(Session& session, const Optimizer& optimizer, const LoopState& state);
-/// Into the live tensors, in place. Error naming what differs when the snapshot belongs to another model, strategy or optimizer.
-LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapshot);
+/// Into the live tensors, in place. Error naming all that differs when the snapshot is of another run: what would make the state
+/// meaningless (base model, data, strategy, ...) always; what merely makes it another run (learning rate, seed, ...) unless `anyway`.
+LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapshot, bool anyway);
 /// The strategy's state alone: for evaluation, generation and export.
 void restore_weights(Session& session, const Snapshot& snapshot);
 

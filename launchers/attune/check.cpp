@@ -6,10 +6,10 @@
 #include <numeric>
 
 #include "command.hpp"
-#include "core/files.hpp"
 #include "data/sampler.hpp"
 #include "option_table.hpp"
 #include "ranks.hpp"
+#include "train/memory.hpp"
 #include "train/schedule.hpp"
 #include "train/session.hpp"
 
@@ -55,11 +55,8 @@ double measured_flops(std::int64_t width) {
 }
 
 void print_estimate(const train::Session& s) {
-  double all = 0, trained = 0, bytes = 0;
-  for (const auto& parameter : s.model->module().parameters()) {
-    all += static_cast<double>(parameter.numel());
-    bytes += static_cast<double>(parameter.nbytes());
-  }
+  double all = 0, trained = 0;
+  for (const auto& parameter : s.model->module().parameters()) all += static_cast<double>(parameter.numel());
   for (const auto& [name, parameter] : trainable(*s.model)) trained += static_cast<double>(parameter.numel());
   const auto& options = s.config.train;
   const auto shares = token_shares(s);
@@ -70,14 +67,12 @@ void print_estimate(const train::Session& s) {
   // (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
   const double operations = tokens * (4 * all + 2 * trained);
   const double speed = measured_flops(s.model->spec().width) * s.comm.size();
-  const double optimizer = trained * (options.optimizer == "adamw" ? 8 : options.momentum > 0 ? 4 : 0);
 
   std::cout << text_table({{"ESTIMATE", ""},
                            {"parameters", fmt::format("{:.0f}, of which {:.0f} train ({:.2f} %)", all, trained, 100 * trained / all)},
                            {"samples", fmt::format("{:.0f} in train, {} in validation", samples, s.data->split("validation").size())},
                            {"tokens", fmt::format("{:.0f} over {} steps; {:.0f} per sample, {:.0f} % of rows are targets", tokens, steps, shares.mean_tokens, 100 * shares.trained)},
-                           {"memory per rank", fmt::format("weights {}, gradients {}, optimizer {}, and the activations of {} samples", human_bytes(bytes), human_bytes(4 * trained),
-                                                           human_bytes(optimizer), options.micro_batch)},
+                           {"memory per rank", train::describe(train::plan_memory(s), options.micro_batch)},
                            {"compute", fmt::format("{:.3g} operations", operations)},
                            {"time", fmt::format("at least {:.0f} s at the {:.0f} GFLOP/s measured just now on {} rank(s), without evaluations", operations / speed, speed / 1e9, s.comm.size())}});
 }

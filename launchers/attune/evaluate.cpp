@@ -14,13 +14,13 @@ namespace {
 
 namespace options = boost::program_options;
 
-int evaluate_run(const Comm& comm, const std::string& path, const std::string& split_name, std::optional<std::int64_t> wanted) {
+int evaluate_run(const Comm& comm, const std::string& path, const std::string& checkpoint, const std::string& split_name, std::optional<std::int64_t> wanted) {
   train::set_threads(comm);
-  auto run = open_tuned_run(path, comm);
+  auto run = open_tuned_run(path, checkpoint, comm);
   auto& s = run.session;
   const auto& split = s.data->split(split_name);
   const auto samples = samples_to_evaluate(split, wanted.value_or(s.config.evaluate.samples));
-  const auto now = [&] { return evaluate(*s.model, *s.strategy, *s.dataset, {split, samples, s.config.evaluate.micro_batch}, comm, s.device); };
+  const auto now = [&] { return evaluate(*s.model, *s.strategy, *s.dataset, {split, samples, s.config.evaluate.micro_batch}, comm, s.device).value(); };
 
   const auto base = now();
   run.load_tuned();
@@ -35,16 +35,16 @@ int evaluate_run(const Comm& comm, const std::string& path, const std::string& s
 int run(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("run", options::value<std::string>()->required(), "run file or run directory")("split", options::value<std::string>()->default_value("validation"), "split to evaluate on")(
-      "samples", options::value<std::int64_t>(), "from its start; 0: all; without it as the run file says");
+      "samples", options::value<std::int64_t>(), "from its start; 0: all; without it as the run file says")("checkpoint", options::value<std::string>()->default_value("latest"), "of a run: latest, best, or a step");
   const auto values = parse(evaluate_command, arguments, description, {{"run", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
   std::optional<std::int64_t> samples;
   if (values->count("samples")) samples = (*values)["samples"].as<std::int64_t>();
-  return on_ranks([&](const Comm& comm) { return evaluate_run(comm, (*values)["run"].as<std::string>(), (*values)["split"].as<std::string>(), samples); });
+  return on_ranks([&](const Comm& comm) { return evaluate_run(comm, (*values)["run"].as<std::string>(), (*values)["checkpoint"].as<std::string>(), (*values)["split"].as<std::string>(), samples); });
 }
 
 }  // namespace
 
-const Command evaluate_command{"evaluate", "RUN_DIR|run.toml [--split NAME] [--samples N]", "compares base and tuned model on held-out samples", run};
+const Command evaluate_command{"evaluate", "RUN_DIR|run.toml [--split NAME] [--samples N] [--checkpoint latest|best|STEP]", "compares base and tuned model on held-out samples", run};
 
 }  // namespace attune::program

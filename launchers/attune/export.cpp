@@ -23,13 +23,13 @@ void export_model(const std::string& model, const std::string& to) {
 int run(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("source", options::value<std::string>()->required(), "run directory or model")("to", options::value<std::string>()->required(), "folder to make")(
-      "merge", options::bool_switch(), "fold the adapter into the model and export the whole model");
+      "merge", options::bool_switch(), "fold the adapter into the model and export the whole model")("checkpoint", options::value<std::string>()->default_value("latest"), "of a run: latest, best, or a step");
   const auto values = parse(export_command, arguments, description, {{"source", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const auto source = (*values)["source"].as<std::string>(), to = (*values)["to"].as<std::string>();
   return on_ranks([&](const Comm& comm) {
     if (is_run_directory(source)) {
-      auto tuned = open_tuned_run(source, comm);
+      auto tuned = open_tuned_run(source, (*values)["checkpoint"].as<std::string>(), comm);
       tuned.load_tuned();
       on_root(comm, [&] { train::publish(tuned.session, to, (*values)["merge"].as<bool>()); });
     } else {
@@ -42,6 +42,6 @@ int run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command export_command{"export", "RUN_DIR|MODEL --to DIR [--merge]", "writes an adapter (PEFT) or a whole model in Hugging Face layout", run};
+const Command export_command{"export", "RUN_DIR|MODEL --to DIR [--merge] [--checkpoint latest|best|STEP]", "writes an adapter (PEFT) or a whole model in Hugging Face layout", run};
 
 }  // namespace attune::program

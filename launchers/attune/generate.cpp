@@ -73,7 +73,7 @@ void answer(const std::string& title, Model& model, const Tokenizer& tokenizer, 
 }
 
 void from_run(const std::string& path, const options::variables_map& values, const Comm& comm) {
-  auto run = open_tuned_run(path, comm);
+  auto run = open_tuned_run(path, values["checkpoint"].as<std::string>(), comm);
   const Tokenizer tokenizer(run.session.files->tokenizer);
   const auto question = ask(*run.session.files, tokenizer, values);
   answer("base:  ", *run.session.model, tokenizer, question);
@@ -99,7 +99,7 @@ int run(const std::vector<std::string>& arguments) {
   description.add_options()("source", options::value<std::string>()->required(), "run directory or model")("prompt", options::value<std::string>()->required(), "what is asked")(
       "system", options::value<std::string>(), "system message")("max-tokens", options::value<std::int64_t>()->default_value(64), "longest answer")(
       "temperature", options::value<double>()->default_value(0), "0: the likeliest token each time")("top-p", options::value<double>()->default_value(1), "share of probability to sample from")(
-      "seed", options::value<std::uint64_t>()->default_value(0), "of sampling")("raw", options::bool_switch(), "continue the prompt as it is, without the chat template");
+      "seed", options::value<std::uint64_t>()->default_value(0), "of sampling")("raw", options::bool_switch(), "continue the prompt as it is, without the chat template")("checkpoint", options::value<std::string>()->default_value("latest"), "of a run: latest, best, or a step");
   const auto values = parse(generate_command, arguments, description, {{"source", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
   return on_ranks([&](const Comm& comm) {

@@ -57,7 +57,7 @@ std::string markdown_table(const std::vector<Row>& rows) {
 std::vector<Row> option_rows(const OptionSet& schema) {
   std::vector<Row> rows{{"option", "type", "default", "accepts", "what it is"}};
   for (const auto& option : schema.options)
-    rows.push_back({option.name, type_name(option.fallback), option.is_required ? "required" : to_toml(option.fallback), accepted(option), option.doc});
+    rows.push_back({option.name, type_name(option.fallback), option.is_required ? "required" : to_toml(option, option.fallback), accepted(option), option.doc});
   return rows;
 }
 
@@ -65,7 +65,7 @@ std::string toml_snippet(const Registry::Entry& entry) {
   const std::string kind = name(entry.kind);
   auto text = (entry.kind == Kind::callback ? "[[" + kind + "]]" : "[" + kind + "]") + "\nplugin = \"" + entry.name + "\"\n";
   for (const auto& option : entry.schema.options)
-    text += option.is_required ? fmt::format("{} =    # required: {}\n", option.name, option.doc) : fmt::format("{} = {}\n", option.name, to_toml(option.fallback));
+    text += option.is_required ? fmt::format("{} =    # required: {}\n", option.name, option.doc) : fmt::format("{} = {}\n", option.name, to_toml(option, option.fallback));
   return text;
 }
 

@@ -3,13 +3,12 @@
 
 #include "command.hpp"
 #include "core/files.hpp"
+#include "core/signals.hpp"
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
 #include "report/record.hpp"
 #include "train/loop.hpp"
 #include "train/publish.hpp"
-#include "train/signals.hpp"
-#include "weights/model_files.hpp"
 
 namespace attune::program {
 namespace {
@@ -29,11 +28,22 @@ void make_directory(const config::RunConfig& config, bool resume, bool overwrite
 }
 
 std::string record_of(const train::OpenedRun& run, const train::Session& session, const std::vector<std::string>& arguments) {
-  RecordInput input{run.config.run.name, run.config.model.path, "", run.config.dataset.path, {}, {}, arguments};
-  if (session.comm.root()) input.base_model_sha256 = weights_sha256(*session.files);
+  RecordInput input{run.config.run.name, run.config.to_toml(), run.config.model.path, session.base_sha256, run.config.dataset.path, {}, {}, arguments};
   for (const auto& split : session.data->splits()) input.data_sha256.emplace_back(split, session.data->split(split).sha256());
   for (const auto& plugin : run.plugins) input.plugin_files.emplace_back(plugin.name + " " + plugin.version, plugin.file);
-  return make_record(input, session.comm);
+  const auto file = run.config.directory() / "record.json";
+  return make_record(input, fs::exists(file) ? read_text(file) : "", session.comm);
+}
+
+/// A run that is repeated from its record starts from the same things, or not at all.
+void check_against_record(const fs::path& file, const train::Session& session) {
+  if (file.extension() != ".json") return;
+  const auto recorded = read_record(file);
+  if (recorded.base_model_sha256 != session.base_sha256)
+    fail("{}: the base model {} is not the recorded one (its sha256 differs): bring that one back, or start from a run file", file.string(), session.config.model.path);
+  for (const auto& [split, hash] : recorded.data_sha256)
+    if (!session.data->has(split) || session.data->split(split).sha256() != hash)
+      fail("{}: the split '{}' of {} is not the recorded one (its sha256 differs): prepare it again, or start from a run file", file.string(), split, session.config.dataset.path);
 }
 
 void finish(train::Session& session, const train::Outcome& outcome) {
@@ -46,35 +56,54 @@ void finish(train::Session& session, const train::Outcome& outcome) {
             << comparison_table(outcome.base, outcome.tuned) << "\nthe result is in " << result.string() << "\n";
 }
 
-int run_training(const Comm& comm, const fs::path& file, const std::vector<std::string>& overrides, bool resume, bool overwrite, const std::vector<std::string>& arguments) {
-  train::set_threads(comm);
-  train::watch_signals();
-  const auto run = train::open_run(file, overrides, comm);
-  auto session = train::Session::open(run.config, comm);
-  on_root(comm, [&] { make_directory(run.config, resume, overwrite); });
-  const auto record = record_of(run, session, arguments);
-  on_root(comm, [&] { write_text(run.config.directory() / "record.json", record); });
+struct Arguments {
+  fs::path file;
+  std::vector<std::string> overrides, all;
+  train::Resume resume;
+  bool overwrite = false;
+};
 
-  const auto outcome = train::run_loop(session, resume);
-  if (outcome.interrupted) return static_cast<int>(ExitCode::interrupted);
+int run_training(const Comm& comm, const Arguments& given) {
+  train::set_threads(comm);
+  watch_signals();
+  const auto run = train::open_run(given.file, given.overrides, comm);
+  auto session = train::Session::open(run.config, comm);
+  train::identify_base(session);
+  on_root(comm, [&] {
+    check_against_record(given.file, session);
+    make_directory(run.config, given.resume.wanted, given.overwrite);
+  });
+  auto record = record_of(run, session, given.all);
+  const auto note = [&](const std::string& what, std::int64_t step, const std::string& text) {
+    on_root(comm, [&] { write_text(run.config.directory() / "record.json", record = with_event(record, what, step, text)); });
+  };
+  note(given.resume.wanted ? "resumed" : "started", 0, "");
+
+  const auto outcome = train::run_loop(session, given.resume);
+  if (!outcome.interrupted_by.empty()) {
+    note("interrupted", outcome.step, "by " + outcome.interrupted_by);
+    return static_cast<int>(ExitCode::interrupted);
+  }
   on_root(comm, [&] { finish(session, outcome); });
+  note("finished", outcome.step, outcome.stop_reason);
   return static_cast<int>(ExitCode::done);
 }
 
 int train_main(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("run", options::value<std::string>()->required(), "run file")("override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value")(
-      "resume", options::bool_switch(), "go on from the newest whole checkpoint of the run")("overwrite", options::bool_switch(), "replace a run of the same name");
+      "resume", options::bool_switch(), "go on from the newest whole checkpoint of the run")("resume-anyway", options::bool_switch(), "the same, also with other settings than the checkpoint's")(
+      "overwrite", options::bool_switch(), "replace a run of the same name");
   const auto values = parse(train_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
-  return on_ranks([&](const Comm& comm) {
-    return run_training(comm, (*values)["run"].as<std::string>(), (*values)["override"].as<std::vector<std::string>>(), (*values)["resume"].as<bool>(),
-                        (*values)["overwrite"].as<bool>(), arguments);
-  });
+  const auto is_set = [&](const char* name) { return (*values)[name].as<bool>(); };
+  const Arguments given{(*values)["run"].as<std::string>(), (*values)["override"].as<std::vector<std::string>>(), arguments,
+                        {is_set("resume") || is_set("resume-anyway"), is_set("resume-anyway")}, is_set("overwrite")};
+  return on_ranks([&](const Comm& comm) { return run_training(comm, given); });
 }
 
 }  // namespace
 
-const Command train_command{"train", "run.toml [section.key=value...] [--resume] [--overwrite]", "trains; on several ranks under mpirun or srun", train_main};
+const Command train_command{"train", "run.toml|record.json [section.key=value...] [--resume|--resume-anyway] [--overwrite]", "trains; on several ranks under mpirun or srun", train_main};
 
 }  // namespace attune::program

@@ -10,14 +10,13 @@ namespace fs = std::filesystem;
 
 bool is_run_directory(const fs::path& path) { return fs::is_directory(path) && fs::exists(path / "run.toml"); }
 
-TunedRun open_tuned_run(const fs::path& path, const Comm& comm) {
+TunedRun open_tuned_run(const fs::path& path, const std::string& checkpoint_name, const Comm& comm) {
   const bool is_directory = is_run_directory(path);
   auto opened = train::open_run(is_directory ? path / "run.toml" : path, {}, comm);
   const auto directory = is_directory ? path : opened.config.directory();
-  const auto checkpoint = newest_checkpoint(directory / "checkpoints", comm);
-  if (!checkpoint) comm.agree([&] { fail("{}: holds no whole checkpoint; train the run first", directory.string()); });
+  const auto checkpoint = named_checkpoint(directory / "checkpoints", checkpoint_name, comm);
   auto session = train::Session::open(opened.config, comm);
-  return {std::move(opened), std::move(session), directory, *checkpoint};
+  return {std::move(opened), std::move(session), directory, checkpoint};
 }
 
 void TunedRun::load_tuned() {

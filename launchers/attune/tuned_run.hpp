@@ -8,7 +8,7 @@ struct TunedRun {
   train::OpenedRun opened;
   train::Session session;             // the base, prepared by the strategy
   std::filesystem::path directory;
-  std::filesystem::path checkpoint;   // its newest whole one
+  std::filesystem::path checkpoint;
 
   /// From base to tuned.
   void load_tuned();
@@ -16,7 +16,8 @@ struct TunedRun {
 
 bool is_run_directory(const std::filesystem::path& path);
 
-/// A run directory, or a run file whose run was trained. Collective. Error when there is no whole checkpoint.
-TunedRun open_tuned_run(const std::filesystem::path& path, const Comm& comm);
+/// A run directory, or a run file whose run was trained, with its checkpoint of that name (latest, best, or a step). Collective. Error when
+/// it is not there or not whole.
+TunedRun open_tuned_run(const std::filesystem::path& path, const std::string& checkpoint, const Comm& comm);
 
 }  // namespace attune::program

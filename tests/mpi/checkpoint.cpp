@@ -6,9 +6,11 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <random>
 #include <sstream>
 
 #include "checkpoint/checkpoint.hpp"
+#include "checkpoint/writer.hpp"
 #include "core/files.hpp"
 #include "core/hash.hpp"
 #include "data/hdf5.hpp"
@@ -83,6 +85,12 @@ bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   return x.scalar_type() == y.scalar_type() && x.sizes() == y.sizes() && (x.nbytes() == 0 || std::memcmp(x.data_ptr(), y.data_ptr(), x.nbytes()) == 0);
 }
 
+void save(const fs::path& folder, std::int64_t step, const Snapshot& snapshot, const Comm& comm, bool staged = false, bool best = false) {
+  attune::CheckpointWriter writer(folder, comm);
+  writer.begin(step, snapshot, staged);
+  writer.publish(best);
+}
+
 std::string refusal(const fs::path& path) {
   try {
     attune::load_checkpoint(path, all());
@@ -94,7 +102,7 @@ std::string refusal(const fs::path& path) {
 
 TEST_F(Checkpoints, ComeBackBitForBitOnEveryRank) {
   const auto saved = example();
-  attune::save_checkpoint(folder_, 25, saved, all());
+  save(folder_, 25, saved, all());
   const auto loaded = attune::load_checkpoint(step("step-000025"), all());
 
   ASSERT_EQ(loaded.tensors.size(), saved.tensors.size());
@@ -107,26 +115,26 @@ TEST_F(Checkpoints, ComeBackBitForBitOnEveryRank) {
 }
 
 TEST_F(Checkpoints, OfAnEmptySnapshotComeBackEmpty) {
-  attune::save_checkpoint(folder_, 0, {}, all());
+  save(folder_, 0, {}, all());
   const auto loaded = attune::load_checkpoint(step("step-000000"), all());
   EXPECT_TRUE(loaded.tensors.empty() && loaded.texts.empty() && loaded.numbers.empty());
 }
 
 TEST_F(Checkpoints, LeaveNothingElseInTheFolder) {
-  attune::save_checkpoint(folder_, 25, example(), all());
+  save(folder_, 25, example(), all());
   std::vector<std::string> names;
   for (const auto& entry : fs::recursive_directory_iterator(folder_)) names.push_back(entry.path().lexically_relative(folder_).string());
   EXPECT_THAT(names, testing::UnorderedElementsAre("step-000025", "step-000025/state.h5", "step-000025/COMPLETE"));
 }
 
 TEST_F(Checkpoints, OfTheSameStepAreReplaced) {
-  attune::save_checkpoint(folder_, 25, {.tensors = {}, .texts = {}, .numbers = {{"n", 1}}}, all());
-  attune::save_checkpoint(folder_, 25, {.tensors = {}, .texts = {}, .numbers = {{"n", 2}}}, all());
+  save(folder_, 25, {.tensors = {}, .texts = {}, .numbers = {{"n", 1}}}, all());
+  save(folder_, 25, {.tensors = {}, .texts = {}, .numbers = {{"n", 2}}}, all());
   EXPECT_EQ(attune::load_checkpoint(step("step-000025"), all()).numbers.at("n"), 2);
 }
 
 TEST_F(Checkpoints, TheNewestIsTheOneOfTheHighestStep) {
-  for (const std::int64_t number : {5, 1000000, 25}) attune::save_checkpoint(folder_, number, {}, all());
+  for (const std::int64_t number : {5, 1000000, 25}) save(folder_, number, {}, all());
   EXPECT_EQ(newest(), step("step-1000000"));
   EXPECT_EQ(warned(), "");
 }
@@ -134,11 +142,11 @@ TEST_F(Checkpoints, TheNewestIsTheOneOfTheHighestStep) {
 TEST_F(Checkpoints, ThereIsNoNewestWhereThereIsNone) { EXPECT_EQ(newest(), std::nullopt); }
 
 TEST_F(Checkpoints, HalfWrittenAndDamagedOnesAreNamedAndPassedOver) {
-  for (const std::int64_t number : {10, 20, 30, 40, 50}) attune::save_checkpoint(folder_, number, example(), all());
+  for (const std::int64_t number : {10, 20, 30, 40, 50}) save(folder_, number, example(), all());
   damage([&] {
     fs::remove(step("step-000050") / "COMPLETE");                                                          // the save was interrupted
-    fs::resize_file(step("step-000040") / "state.h5", 1000);                                               // truncated
-    std::fstream(step("step-000030") / "state.h5", std::ios::in | std::ios::out | std::ios::binary).seekp(5000).put('!').put('?');  // bits
+    fs::resize_file(step("step-000040") / "state-0000.h5", 1000);                                               // truncated
+    std::fstream(step("step-000030") / "state-0000.h5", std::ios::in | std::ios::out | std::ios::binary).seekp(5000).put('!').put('?');  // bits
     std::ofstream(step("step-000020") / "COMPLETE") << "{";                                                // marker
   });
   EXPECT_EQ(newest(), step("step-000010"));
@@ -149,24 +157,27 @@ TEST_F(Checkpoints, HalfWrittenAndDamagedOnesAreNamedAndPassedOver) {
 }
 
 TEST_F(Checkpoints, DamagedOnesAreRefusedOnAllRanks) {
-  attune::save_checkpoint(folder_, 10, example(), all());
-  damage([&] { fs::resize_file(step("step-000010") / "state.h5", 2000); });
+  save(folder_, 10, example(), all());
+  damage([&] { fs::resize_file(step("step-000010") / "state-0000.h5", 2000); });
   EXPECT_THAT(refusal(step("step-000010")), HasSubstr("has 2000 bytes"));
   EXPECT_THAT(refusal(step("step-000011")), HasSubstr("step-000011"));
 }
 
-/// A marker that fits whatever state.h5 is now, as a forger would write it.
+/// A marker that fits whatever the parts are now, as a forger would write it.
 void forge_marker(const fs::path& checkpoint) {
-  const auto state = checkpoint / "state.h5";
-  attune::write_text(checkpoint / "COMPLETE",
-                     fmt::format(R"({{"file": "state.h5", "bytes": {}, "sha256": "{}"}})", fs::file_size(state), attune::sha256_of_file(state)));
+  std::string parts;
+  for (int i = 0; fs::exists(checkpoint / fmt::format("state-{:04}.h5", i)); ++i) {
+    const auto part = checkpoint / fmt::format("state-{:04}.h5", i);
+    parts += fmt::format(R"({}{{"bytes": {}, "sha256": "{}"}})", i ? ", " : "", fs::file_size(part), attune::sha256_of_file(part));
+  }
+  attune::write_text(checkpoint / "COMPLETE", fmt::format(R"({{"version": 2, "parts": [{}]}})", parts));
 }
 
 TEST_F(Checkpoints, ForgedShapesAreRefusedBeforeAnythingIsAllocated) {
-  attune::save_checkpoint(folder_, 10, {}, all());
+  save(folder_, 10, {}, all());
   damage([&] {
     {
-      const auto root = attune::hdf5::change_file(step("step-000010") / "state.h5");
+      const auto root = attune::hdf5::change_file(step("step-000010") / "state-0000.h5");
       // 4 TiB that were never written: HDF5 allocates no chunk for them.
       root.group("tensors").create_dataset("000000", at::kFloat, {std::int64_t{1} << 40}).attributes().set("name", "w");
     }
@@ -176,30 +187,71 @@ TEST_F(Checkpoints, ForgedShapesAreRefusedBeforeAnythingIsAllocated) {
 }
 
 TEST_F(Checkpoints, FilesOfAnotherKindOrVersionAreRefused) {
-  attune::save_checkpoint(folder_, 10, {}, all());
-  attune::save_checkpoint(folder_, 20, {}, all());
-  attune::save_checkpoint(folder_, 30, {}, all());
+  save(folder_, 10, {}, all());
+  save(folder_, 20, {}, all());
+  save(folder_, 30, {}, all());
   damage([&] {
-    attune::hdf5::change_file(step("step-000010") / "state.h5").attributes().set("version", std::int64_t{2});
-    attune::hdf5::change_file(step("step-000020") / "state.h5").attributes().set("format", "attune-dataset");
-    attune::write_text(step("step-000030") / "state.h5", "not HDF5 at all");
+    attune::hdf5::change_file(step("step-000010") / "state-0000.h5").attributes().set("version", std::int64_t{3});
+    attune::hdf5::change_file(step("step-000020") / "state-0000.h5").attributes().set("format", "attune-dataset");
+    attune::write_text(step("step-000030") / "state-0000.h5", "not HDF5 at all");
     for (const auto* name : {"step-000010", "step-000020", "step-000030"}) forge_marker(step(name));
   });
-  EXPECT_THAT(refusal(step("step-000010")), HasSubstr("version 2"));
+  EXPECT_THAT(refusal(step("step-000010")), HasSubstr("version 3"));
   EXPECT_THAT(refusal(step("step-000020")), HasSubstr("not a checkpoint of Attune"));
-  EXPECT_THAT(refusal(step("step-000030")), HasSubstr("state.h5"));
+  EXPECT_THAT(refusal(step("step-000030")), HasSubstr("state-0000.h5"));
+}
+
+/// Valid HDF5 whose content no save would write.
+TEST_F(Checkpoints, ForgedContentIsRefused) {
+  const std::vector<std::function<void(const attune::hdf5::Group&)>> forgeries{
+      [](const auto& root) { root.group("tensors").write("000000", at::zeros({2})); },                                         // without a name
+      [](const auto& root) { root.group("texts").create_dataset("000000", at::kByte, {std::int64_t{1} << 40}).attributes().set("name", "t"); },
+      [](const auto& root) { root.group("texts").create_dataset("000000", at::kFloat, {2, 2}).attributes().set("name", "t"); },
+      [](const auto& root) { root.group("numbers").create_dataset("000000", at::kLong, {1 << 20}).attributes().set("name", "n"); },
+      [](const auto& root) { root.group("numbers").create_group("000000"); },
+      [](const auto& root) { root.group("tensors").create_group("000000"); },
+      [](const auto& root) { root.group("tensors").create_dataset("000000", at::kFloat, {std::int64_t{1} << 31, std::int64_t{1} << 31}); },
+  };
+  for (std::size_t i = 0; i < forgeries.size(); ++i) {
+    const auto number = static_cast<std::int64_t>(i);
+    save(folder_, number, {}, all());
+    const auto path = step(fmt::format("step-{:06}", number));
+    damage([&] {
+      try {
+        forgeries[i](attune::hdf5::change_file(path / "state-0000.h5"));
+      } catch (const Error&) {  // what HDF5 itself does not let one write
+      }
+      forge_marker(path);
+    });
+    if (i + 1 < forgeries.size()) EXPECT_THAT(refusal(path), HasSubstr("state-0000.h5")) << i;
+  }
+}
+
+TEST_F(Checkpoints, OfAnyDamagedBytesAreRefusedOrReadButNeverCrash) {
+  if (all().size() > 1) return;  // one process is enough
+  save(folder_, 1, example(), all());
+  const auto whole = attune::read_text(step("step-000001") / "state-0000.h5");
+  std::mt19937 random(5);
+  for (int round = 0; round < 300; ++round) {
+    auto text = whole;
+    const bool header = round % 2;  // metadata lie at the front
+    for (int n = 0; n < 4; ++n) text[random() % (header ? std::min<std::size_t>(text.size(), 20000) : text.size())] = static_cast<char>(random());
+    std::ofstream(step("step-000001") / "state-0000.h5", std::ios::binary) << text;
+    forge_marker(step("step-000001"));
+    refusal(step("step-000001"));
+  }
 }
 
 TEST_F(Checkpoints, PruningKeepsTheNewest) {
-  for (const std::int64_t number : {5, 10, 15, 20}) attune::save_checkpoint(folder_, number, {}, all());
+  for (const std::int64_t number : {5, 10, 15, 20}) save(folder_, number, {}, all());
   attune::prune_checkpoints(folder_, 2, all());
   EXPECT_FALSE(fs::exists(step("step-000010")));
   EXPECT_TRUE(fs::exists(step("step-000015")));
-  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 2);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 3);  // and the link
 }
 
 TEST_F(Checkpoints, PruningDoesNotCountOnesThatWereNotSavedToTheEnd) {
-  for (const std::int64_t number : {5, 10, 15}) attune::save_checkpoint(folder_, number, {}, all());
+  for (const std::int64_t number : {5, 10, 15}) save(folder_, number, {}, all());
   damage([&] { fs::remove(step("step-000015") / "COMPLETE"); });
   attune::prune_checkpoints(folder_, 1, all());
   EXPECT_EQ(newest(), step("step-000010"));
@@ -209,10 +261,10 @@ TEST_F(Checkpoints, PruningDoesNotCountOnesThatWereNotSavedToTheEnd) {
 TEST_F(Checkpoints, LeftoversOfAnInterruptedSaveAreRemovedByTheNext) {
   damage([&] {
     fs::create_directories(folder_ / ".step-000025.new.123.tmp");
-    std::ofstream(folder_ / ".step-000025.new.123.tmp" / "state.h5") << "half";
+    std::ofstream(folder_ / ".step-000025.new.123.tmp" / "state-0000.h5") << "half";
   });
   EXPECT_EQ(newest(), std::nullopt);
-  attune::save_checkpoint(folder_, 50, {}, all());
+  save(folder_, 50, {}, all());
   EXPECT_FALSE(fs::exists(folder_ / ".step-000025.new.123.tmp"));
 }
 
@@ -221,7 +273,7 @@ TEST_F(Checkpoints, ThatCannotBeWrittenAreAnErrorOnAllRanks) {
     fs::create_directories(root_ / "run");
     std::ofstream(folder_) << "a file where the folder should be";
   });
-  EXPECT_THROW(attune::save_checkpoint(folder_, 1, {}, all()), Error);
+  EXPECT_THROW(save(folder_, 1, {}, all()), Error);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "parallel/backend.hpp"
+#include "parallel/gradient_tree.hpp"
 #include "parallel/gradients.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/shared_weights.hpp"
@@ -246,6 +247,40 @@ TEST(Gradients, AreTheSumOverRanksOfUnevenMicroBatches) {
     reduce_share(net, reducer, 0, micro_batches);
     expect_equal_gradients(net, reference_gradients(alone, 0, micro_batches));
     for (const auto& [name, parameter] : net.parameters()) parameter.mutable_grad() = at::Tensor();
+  }
+}
+
+/// The gradients of all micro-batches by the tree, when rank r computes those from bounds[r] to bounds[r+1].
+std::vector<at::Tensor> tree_gradients(const Net& net, const Comm& comm, std::int64_t micro_batches, const std::vector<std::int64_t>& bounds) {
+  attune::parallel::GradientTree tree(net.parameters(), comm);
+  tree.begin(micro_batches, bounds[comm.rank()], bounds[comm.rank() + 1]);
+  for (auto j = bounds[comm.rank()]; j < bounds[comm.rank() + 1]; ++j) {
+    net.loss(micro_batch(0, j), uses_side(j)).backward();
+    tree.add();
+  }
+  tree.finish();
+  std::vector<at::Tensor> gradients;
+  for (const auto& [name, parameter] : net.parameters()) gradients.push_back(parameter.grad().clone());
+  for (const auto& [name, parameter] : net.parameters()) parameter.mutable_grad() = at::Tensor();
+  return gradients;
+}
+
+TEST(Gradients, AddedAlongTheTreeHaveTheSameBitsHoweverTheyAreShared) {
+  const Net net(5), alone(5);
+  const auto n = all().size();
+  for (const std::int64_t micro_batches : {1, 2, 3, 5, 7, 8, 13}) {
+    const auto expected = tree_gradients(alone, Comm(), micro_batches, {0, micro_batches});
+    std::vector<std::int64_t> even, front, back;  // front and back: all on one rank, or nearly
+    for (int rank = 0; rank <= n; ++rank) {
+      even.push_back(micro_batches * rank / n);
+      front.push_back(rank == 0 ? 0 : std::max<std::int64_t>(micro_batches - n + rank, 0));
+      back.push_back(rank == n ? micro_batches : std::min<std::int64_t>(rank, micro_batches));
+    }
+    for (const auto& bounds : {even, front, back}) {
+      const auto gradients = tree_gradients(net, all(), micro_batches, bounds);
+      for (std::size_t i = 0; i < expected.size(); ++i)
+        EXPECT_TRUE(gradients[i].equal(expected[i])) << micro_batches << " micro-batches, parameter " << i;
+    }
   }
 }
 

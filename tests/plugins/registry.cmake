@@ -25,7 +25,7 @@ attune_add_test(registry LABEL plugins LINK attune_registry SOURCES ${CMAKE_CURR
 add_dependencies(test_registry ${fixtures})
 
 # Whole plugins, as a user writes them, in a host that is linked as the program is.
-foreach(name bitfit_fixture twice_one twice_two)
+foreach(name bitfit_fixture faulty_fixture twice_one twice_two)
   attune_add_plugin(${name} NOT_INSTALLED ${CMAKE_CURRENT_LIST_DIR}/fixtures/${name}.cpp)
   set_target_properties(attune_plugin_${name} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/fixtures)
 endforeach()

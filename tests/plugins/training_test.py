@@ -60,13 +60,15 @@ def a_resumed_run_is_the_run_that_would_have_been():
     check(same[0] == same[1], "the same adapter to the last bit")
     said = place.run(program, "train", "run.toml", "name=whole", expect=2)
     check("--resume" in said, f"a run is not overwritten by mistake: {said}")
-    said = place.run(program, "train", "run.toml", "name=whole", "seed=4", "--resume", expect=2)
-    check("another seed" in said, f"a checkpoint of another run is refused: {said}")
+    said = place.run(program, "train", "run.toml", "name=whole", "seed=4", "strategy.dropout=0.1", "checkpoint.every=3", "checkpoint.keep=0", "evaluate.every=2", "--resume", expect=2)
+    check("seed is 4 and was 3" in said and "--resume-anyway" in said, f"a checkpoint with other settings is refused: {said}")
+    said = place.run(program, "train", "run.toml", "name=whole", "strategy.rank=2", "strategy.dropout=0.1", "seed=4", "--resume-anyway", expect=2)
+    check("strategy.rank is 2 and was 4" in said and "seed" not in said, f"a checkpoint of another strategy is refused in any case: {said}")
 
 
 def a_damaged_checkpoint_is_skipped():
     place.run(program, "train", "run.toml", "name=damaged", "checkpoint.every=3", "checkpoint.keep=0")
-    state = place / "runs/damaged/checkpoints/step-000006/state.h5"
+    state = place / "runs/damaged/checkpoints/step-000006/state-0000.h5"
     content = bytearray(state.read_bytes())
     content[len(content) // 2] ^= 0xFF
     state.write_bytes(content)
@@ -91,7 +93,7 @@ def a_signal_saves_the_state():
     said, _ = process.communicate(timeout=60)
     check(process.returncode == 75, f"exit code 75, not {process.returncode}: {said}")
     saved = place.events("signalled", "interrupted")[0]["step"]
-    said = place.run(program, "train", "run.toml", "name=signalled", f"train.steps={saved + 2}", "train.schedule=constant", "--resume")
+    said = place.run(program, "train", "run.toml", "name=signalled", f"train.steps={saved + 2}", "train.schedule=constant", "--resume-anyway")
     check([step["step"] for step in place.events("signalled", "step_end")] == list(range(1, saved + 3)), "no step is lost or done twice")
 
 

@@ -26,6 +26,12 @@ enum class Event {
 /// "run_begin", "epoch_begin", ...
 const char* name(Event event);
 
+/// How the run's checkpoints are written and kept; a callback sets it on run_begin.
+struct CheckpointPolicy {
+  std::int64_t keep = 2;  // newest ones that stay, 0: all; the best one stays besides
+  bool staged = true;     // written behind the training, from a copy in host memory
+};
+
 /// The run as callbacks see it. Numbers are the same on every rank.
 struct Run {
   Comm comm;
@@ -44,12 +50,14 @@ struct Run {
   std::int64_t parameters = 0;
   std::map<std::string, double> metrics;  // of the newest evaluation: "loss", "perplexity", "accuracy"
   std::string stop_reason;                // set: the run ends after this step
-  bool checkpoint_wanted = false;
-  std::int64_t checkpoints_kept = 0;      // newest ones that stay; 0: all
+  std::int64_t skipped_steps = 0;         // whose loss or gradient was not finite
+  CheckpointPolicy checkpoints;
+  bool checkpoint_wanted = false, best_so_far = false;
+  std::int64_t saved_step = -1;           // of the newest checkpoint that is whole on the disk
 
   void request_stop(std::string reason) { stop_reason = std::move(reason); }
-  /// After this step; keep: how many of the newest stay, 0: all.
-  void request_checkpoint(std::int64_t keep = 0) { checkpoint_wanted = true, checkpoints_kept = keep; }
+  /// After this step. best: the state after it is the best so far, so the checkpoint becomes the one named "best".
+  void request_checkpoint(bool best = false) { checkpoint_wanted = true, best_so_far = best_so_far || best; }
 };
 
 class Callback {

@@ -36,6 +36,7 @@ struct Option {
   double high = std::numeric_limits<double>::infinity();
   bool open_low = false;              // low itself is not allowed
   std::vector<std::string> allowed;   // empty: any text
+  std::map<std::string, std::int64_t> words;  // of an integer: texts that stand for a value, whatever the range
   bool is_required = false;
   std::function<void(void*, const OptionValue&)> set;
   std::function<OptionValue(const void*)> get;
@@ -44,8 +45,12 @@ struct Option {
   Option& at_least(double from) { return low = from, *this; }
   Option& above(double from) { return low = from, open_low = true, *this; }
   Option& choices(std::vector<std::string> names) { return allowed = std::move(names), *this; }
+  Option& or_word(std::string word, std::int64_t value) { return words.emplace(std::move(word), value), *this; }
   Option& required() { return is_required = true, *this; }
 };
+
+/// The option's value as it would stand in a TOML file: a word where one stands for it.
+std::string to_toml(const Option& option, const OptionValue& value);
 
 /// The options of one struct, without its type.
 struct OptionSet {

@@ -19,6 +19,8 @@ class Jsonl final : public attune::Callback {
     if (event == Event::run_begin) line.update({{"steps", run.steps}, {"parameters", run.parameters}, {"trainable_parameters", run.trainable_parameters}});
     if (event == Event::step_end)
       line.update({{"loss", run.loss}, {"learning_rate", run.learning_rate}, {"grad_norm", run.grad_norm}, {"tokens", run.step_tokens}, {"tokens_per_second", run.tokens_per_second}});
+    if (event == Event::step_end && run.skipped_steps > 0) line["skipped_steps"] = run.skipped_steps;
+    if (event == Event::checkpoint_saved) line["saved_step"] = run.saved_step;
     if (event == Event::run_begin || event == Event::evaluated) line["evaluation"] = run.metrics;
     if (event == Event::run_end && !run.stop_reason.empty()) line["stop_reason"] = run.stop_reason;
     file_ << line.dump() << std::endl;

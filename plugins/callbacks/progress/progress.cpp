@@ -27,6 +27,7 @@ class Progress final : public attune::Callback {
     if (!run.comm.root()) return;
     if (event == Event::run_begin) begin(run);
     if (event == Event::step_end) step(run);
+    if (event == Event::checkpoint_saved && terminal_) line(run, fmt::format("checkpoint of step {} saved", run.saved_step));
     if (event == Event::evaluated) line(run, "validation" + metrics(run));
     if (event == Event::interrupted) line(run, fmt::format("interrupted at step {}; the state is saved, resume with --resume", run.step));
     if (event == Event::run_end) line(run, fmt::format("done in {}{}", clock_text(run.seconds), run.stop_reason.empty() ? "" : ": " + run.stop_reason));

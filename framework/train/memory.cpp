@@ -1,0 +1,111 @@
+#include "train/memory.hpp"
+
+#include <attune/error.hpp>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include "core/files.hpp"
+
+namespace attune::train {
+namespace {
+
+/// A line "Name:   123 kB" of a file in /proc, in bytes.
+std::size_t kilobytes_line(const char* file, const std::string& name) {
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);)
+    if (line.starts_with(name + ":")) return std::stoull(line.substr(name.size() + 1)) * 1024;
+  return 0;
+}
+
+std::optional<std::size_t> number_in(const std::string& file) {
+  std::ifstream text(file);
+  std::size_t number = 0;
+  return text >> number ? std::optional(number) : std::nullopt;  // "max" is none
+}
+
+/// Slurm and containers limit memory by control group; version 2, where every level may have a limit.
+std::optional<std::size_t> left_in_control_group() {
+  std::ifstream lines("/proc/self/cgroup");
+  std::optional<std::size_t> least;
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with("0::")) continue;
+    for (std::filesystem::path group = line.substr(3); ; group = group.parent_path()) {
+      const auto folder = "/sys/fs/cgroup" + group.string();
+      const auto limit = number_in(folder + "/memory.max"), used = number_in(folder + "/memory.current");
+      if (limit && used) least = std::min(least.value_or(SIZE_MAX), *limit - std::min(*limit, *used));
+      if (group == group.parent_path()) break;
+    }
+  }
+  return least;
+}
+
+void reset_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
+std::size_t peak() { return kilobytes_line("/proc/self/status", "VmHWM"); }
+std::size_t resident() { return kilobytes_line("/proc/self/status", "VmRSS"); }
+
+}  // namespace
+
+MemoryPlan plan_memory(const Session& session) {
+  MemoryPlan plan;
+  for (const auto& parameter : session.model->module().parameters()) plan.weights += parameter.nbytes();
+  for (const auto& [name, parameter] : trainable(*session.model)) plan.gradients += parameter.nbytes();
+  const auto& options = session.config.train;
+  plan.optimizer = plan.gradients * (options.optimizer == "adamw" ? 2 : options.momentum > 0 ? 1 : 0);
+  plan.staging = (plan.gradients + plan.optimizer) / session.comm.size();
+  return plan;
+}
+
+std::string describe(const MemoryPlan& plan, std::int64_t micro_batch) {
+  const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
+  return fmt::format("weights {}, gradients {}, optimizer {}, copy for checkpoints {}, and the activations of {} sample{}", bytes(plan.weights), bytes(plan.gradients),
+                     bytes(plan.optimizer), bytes(plan.staging), micro_batch, micro_batch == 1 ? "" : "s");
+}
+
+std::size_t available_memory(const Comm& comm) {
+  const auto node = kilobytes_line("/proc/meminfo", "MemAvailable");
+  return std::min(node, left_in_control_group().value_or(node)) / comm.local_size();
+}
+
+bool is_out_of_memory(const std::exception& error) {
+  const std::string text = error.what();
+  return dynamic_cast<const std::bad_alloc*>(&error) || text.find("out of memory") != std::string::npos || text.find("can't allocate memory") != std::string::npos ||
+         text.find("not enough memory") != std::string::npos;
+}
+
+std::int64_t find_micro_batch(const Session& session, std::int64_t most, const std::function<void(std::int64_t)>& try_samples) {
+  const bool on_host = session.device.is_cpu();
+  // Counted from before the first pass: the optimizer and what a checkpoint is copied to come later.
+  const auto plan = plan_memory(session);
+  const auto later = plan.optimizer + plan.staging;
+  const auto may_take = available_memory(session.comm) * 4 / 5;
+  const auto before = resident();
+  std::int64_t fits = 0;
+  std::size_t previous = 0;
+  for (std::int64_t samples = 1; samples <= most; samples *= 2) {
+    reset_peak();
+    try {
+      try_samples(samples);
+    } catch (const std::exception& error) {
+      if (!is_out_of_memory(error)) throw;
+      break;
+    }
+    const auto took = std::max(peak(), before) - before;
+    if (on_host && took + later > may_take) break;
+    fits = samples;
+    if (on_host && 2 * took - std::min(took, previous) + later > may_take) break;  // twice the samples, twice what grows with them
+    previous = took;
+  }
+  const auto agreed = -session.comm.max(-fits);
+  session.comm.agree([&] {
+    if (agreed == 0)
+      fail("train.micro_batch: not even one sample fits into memory: this rank may take {}, and holds {}; use fewer ranks per node, a smaller "
+           "model, shorter samples or a strategy that trains less",
+           human_bytes(static_cast<double>(may_take)), describe(plan, 1));
+  });
+  return agreed;
+}
+
+}  // namespace attune::train
