@@ -71,6 +71,9 @@ void remove_leftovers(const fs::path& folder) {
 
 // ---- The marker
 
+/// Nothing that leads out of the folder.
+bool is_part_name(const std::string& name) { return name.starts_with("state-") && name.ends_with(".h5") && name.find('/') == std::string::npos; }
+
 std::vector<checkpoint::Part> read_marker(const fs::path& path) {
   if (!fs::is_regular_file(path / marker_file))
     fail("{}: was not saved to the end (there is no {}); remove it, or resume from another", path.string(), marker_file);
@@ -83,16 +86,15 @@ std::vector<checkpoint::Part> read_marker(const fs::path& path) {
   if (!marker.contains("parts") || !marker["parts"].is_array() || marker["parts"].empty()) damaged();
   std::vector<checkpoint::Part> parts;
   for (const auto& part : marker["parts"]) {
-    if (!part.is_object() || !part.contains("bytes") || !part["bytes"].is_number_unsigned() || !part.contains("sha256") || !part["sha256"].is_string()) damaged();
-    parts.push_back({part["bytes"].get<std::uint64_t>(), part["sha256"].get<std::string>()});
+    if (!part.is_object() || !part.contains("file") || !part["file"].is_string() || !is_part_name(part["file"].get<std::string>()) || !part.contains("bytes") || !part["bytes"].is_number_unsigned() || !part.contains("sha256") || !part["sha256"].is_string()) damaged();
+    parts.push_back({part["file"].get<std::string>(), part["bytes"].get<std::uint64_t>(), part["sha256"].get<std::string>()});
   }
   return parts;
 }
 
 void write_marker(const fs::path& path, const std::vector<checkpoint::Part>& parts) {
   nlohmann::ordered_json marker{{"version", checkpoint::format_version}, {"parts", nlohmann::json::array()}};
-  for (std::size_t i = 0; i < parts.size(); ++i)
-    marker["parts"].push_back({{"file", checkpoint::part_of(path, static_cast<int>(i)).filename().string()}, {"bytes", parts[i].bytes}, {"sha256", parts[i].sha256}});
+  for (const auto& part : parts) marker["parts"].push_back({{"file", part.file}, {"bytes", part.bytes}, {"sha256", part.sha256}});
   write_text(path / marker_file, marker.dump(2) + "\n");
 }
 
@@ -129,7 +131,7 @@ void broadcast_into(Snapshot& all, const Snapshot& part, int from, const Comm& c
 namespace checkpoint {
 
 fs::path folder_of(const fs::path& checkpoints, std::int64_t step) { return checkpoints / fmt::format("step-{:06}", step); }
-fs::path part_of(const fs::path& path, int part) { return path / fmt::format("state-{:04}.h5", part); }
+std::string part_name(int rank, int number) { return fmt::format("state-{:04}-{:02}.h5", rank, number); }
 
 fs::path make_temporary(const fs::path& checkpoints, std::int64_t step) {
   fs::create_directories(checkpoints);
@@ -139,8 +141,9 @@ fs::path make_temporary(const fs::path& checkpoints, std::int64_t step) {
   return temporary;
 }
 
-void check_part(const fs::path& file, const Part& part) {
-  const auto path = file.parent_path().string();
+void check_part(const fs::path& checkpoint, const Part& part) {
+  const auto file = checkpoint / part.file;
+  const auto path = checkpoint.string();
   if (!fs::is_regular_file(file)) fail("{}: is missing; remove {}, or resume from another", file.string(), path);
   if (fs::file_size(file) != part.bytes)
     fail("{}: has {} bytes, but {} were saved; remove {}, or resume from another", file.string(), fs::file_size(file), part.bytes, path);
@@ -150,14 +153,14 @@ void check_part(const fs::path& file, const Part& part) {
 
 std::vector<Part> check_whole(const fs::path& path) {
   const auto parts = read_marker(path);
-  for (std::size_t i = 0; i < parts.size(); ++i) check_part(part_of(path, static_cast<int>(i)), parts[i]);
+  for (const auto& part : parts) check_part(path, part);
   return parts;
 }
 
 void publish(const fs::path& temporary, const fs::path& path, const std::vector<Part>& parts) {
-  for (std::size_t i = 0; i < parts.size(); ++i)
-    if (const auto file = part_of(temporary, static_cast<int>(i)); !fs::is_regular_file(file) || fs::file_size(file) != parts[i].bytes)
-      fail("{}: rank {} wrote it, but rank 0 does not see it whole: put `output` on a file system that all nodes share", file.string(), i);
+  for (const auto& part : parts)
+    if (const auto file = temporary / part.file; !fs::is_regular_file(file) || fs::file_size(file) != part.bytes)
+      fail("{}: a rank wrote it, but rank 0 does not see it whole: put `output` on a file system that all nodes share", file.string());
   write_marker(temporary, parts);
   if (fs::exists(path)) {
     bool whole = true;
@@ -209,8 +212,8 @@ Snapshot load_checkpoint(const fs::path& path, const Comm& comm) {
   comm.agree([&] {
     checkpoint::with_files([&] {
       for (int i = comm.rank(); i < static_cast<int>(parts.size()); i += comm.size()) {
-        checkpoint::check_part(checkpoint::part_of(path, i), parts[i]);
-        read[i] = checkpoint::read_state(checkpoint::part_of(path, i));
+        checkpoint::check_part(path, parts[i]);
+        read[i] = checkpoint::read_state(path / parts[i].file);
       }
     });
   });

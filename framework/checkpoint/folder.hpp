@@ -6,18 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/checkpoint.hpp"
+#include "checkpoint/state_file.hpp"
 
 namespace attune::checkpoint {
 
-/// One file of a checkpoint as the marker notes it.
-struct Part {
-  std::uint64_t bytes = 0;
-  std::string sha256;
-};
-
 std::filesystem::path folder_of(const std::filesystem::path& checkpoints, std::int64_t step);  // step-000025
-std::filesystem::path part_of(const std::filesystem::path& checkpoint, int part);              // state-0000.h5
+std::string part_name(int rank, int number);                                                   // state-0000-00.h5
 
 /// A fresh temporary folder for the checkpoint; what interrupted saves left behind is removed.
 std::filesystem::path make_temporary(const std::filesystem::path& checkpoints, std::int64_t step);
@@ -27,7 +21,7 @@ void publish(const std::filesystem::path& temporary, const std::filesystem::path
 /// The parts, each verified, of a whole checkpoint; Error with what is wrong otherwise.
 std::vector<Part> check_whole(const std::filesystem::path& checkpoint);
 /// Error when the part is not what the marker says.
-void check_part(const std::filesystem::path& file, const Part& part);
+void check_part(const std::filesystem::path& checkpoint, const Part& part);
 
 /// A link beside the checkpoints, replaced at once; a file system without links does without.
 void link_to(const std::filesystem::path& checkpoint, const char* name);

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <thread>
 
+#include "core/files.hpp"
+#include "core/hash.hpp"
 #include "data/hdf5.hpp"
 
 namespace attune::checkpoint {
@@ -31,7 +33,7 @@ class EntryWriter {
   EntryWriter(const hdf5::Group& root, const std::string& group) : group_(root.create_group(group)) {}
   void add(const std::string& name, const at::Tensor& tensor) {
     const auto dataset = group_.create_dataset(fmt::format("{:06}", count_++), tensor.scalar_type(), tensor.sizes().vec(), 1 << 20);
-    dataset.attributes().set("name", name);
+    dataset.attributes().set_short("name", name);
     write_in_slices(dataset, tensor);
   }
 
@@ -68,16 +70,18 @@ void expect(const hdf5::Dataset& dataset, at::ScalarType dtype, std::size_t dime
 
 }  // namespace
 
-void write_state(const fs::path& path, std::int64_t step, const Snapshot& snapshot) {
-  const auto root = hdf5::create_file(path);
-  root.attributes().set("format", format_name);
+Part write_state(const fs::path& path, std::int64_t step, const Snapshot& snapshot) {
+  const auto root = hdf5::create_in_memory(path.string(), snapshot.bytes() + snapshot.bytes() / 50 + (1 << 20));
+  root.attributes().set_short("format", format_name);
   root.attributes().set("version", format_version);
   root.attributes().set("step", step);
   EntryWriter tensors(root, "tensors"), texts(root, "texts"), numbers(root, "numbers");
   for (const auto& [name, tensor] : snapshot.tensors) tensors.add(name, tensor.detach().cpu().contiguous());
   for (const auto& [name, text] : snapshot.texts) texts.add(name, to_bytes(text));
   for (const auto& [name, number] : snapshot.numbers) numbers.add(name, at::scalar_tensor(number, at::kLong));
-  hdf5::flush(root);
+  const auto bytes = hdf5::image(root);
+  write_bytes(path, bytes);
+  return {path.filename().string(), bytes.size(), Sha256().add(bytes.data(), bytes.size()).hex()};
 }
 
 Snapshot read_state(const fs::path& path) {

@@ -6,8 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/state_file.hpp"
-#include "core/files.hpp"
-#include "core/hash.hpp"
 #include "parallel/mpi.hpp"
 
 namespace attune {
@@ -28,14 +26,28 @@ Snapshot share_of(const Snapshot& snapshot, int rank, int ranks) {
   return share;
 }
 
-checkpoint::Part write_part(const fs::path& file, std::int64_t step, const Snapshot& share) {
-  checkpoint::Part part;
-  checkpoint::with_files([&] {
-    checkpoint::write_state(file, step, share);
-    sync_to_disk(file);
-    part = {fs::file_size(file), sha256_of_file(file)};
-  });
-  return part;
+/// Files of about this size, each made in memory before it is written.
+constexpr std::size_t part_bytes = std::size_t{256} << 20;
+
+std::vector<checkpoint::Part> write_parts(const fs::path& folder, int rank, std::int64_t step, const Snapshot& share) {
+  std::vector<checkpoint::Part> parts;
+  Snapshot part{{}, share.texts, share.numbers};
+  const auto write = [&] {
+    checkpoint::with_files([&] { parts.push_back(checkpoint::write_state(folder / checkpoint::part_name(rank, static_cast<int>(parts.size())), step, part)); });
+    part = {};
+  };
+  for (const auto& entry : share.tensors) {
+    if (!part.tensors.empty() && part.bytes() + entry.second.nbytes() > part_bytes) write();
+    part.tensors.push_back(entry);
+  }
+  if (parts.empty() || !part.tensors.empty()) write();
+  return parts;
+}
+
+std::string to_json(const std::vector<checkpoint::Part>& parts) {
+  auto list = nlohmann::json::array();
+  for (const auto& part : parts) list.push_back({part.file, part.bytes, part.sha256});
+  return list.dump();
 }
 
 }  // namespace
@@ -43,7 +55,7 @@ checkpoint::Part write_part(const fs::path& file, std::int64_t step, const Snaps
 CheckpointWriter::CheckpointWriter(fs::path folder, Comm comm) : folder_(std::move(folder)), comm_(std::move(comm)) {}
 
 CheckpointWriter::~CheckpointWriter() {
-  if (part_.valid()) part_.wait();
+  if (parts_.valid()) parts_.wait();
 }
 
 Snapshot CheckpointWriter::stage(const Snapshot& share) {
@@ -67,25 +79,22 @@ void CheckpointWriter::begin(std::int64_t step, const Snapshot& snapshot, bool s
   checkpoint::on_root_with_files(comm_, [&] { temporary = checkpoint::make_temporary(folder_, step).string(); });
   temporary_ = comm_.broadcast(temporary);
   const auto share = share_of(snapshot, comm_.rank(), comm_.size());
-  const auto file = checkpoint::part_of(temporary_, comm_.rank());
-  auto write = [file, step, share = staged ? stage(share) : share] { return write_part(file, step, share); };
-  part_ = std::async(staged ? std::launch::async : std::launch::deferred, std::move(write));
+  auto write = [folder = temporary_, rank = comm_.rank(), step, share = staged ? stage(share) : share] { return write_parts(folder, rank, step, share); };
+  parts_ = std::async(staged ? std::launch::async : std::launch::deferred, std::move(write));
 }
 
-bool CheckpointWriter::part_is_done() const { return part_.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
+bool CheckpointWriter::part_is_done() const { return parts_.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
 
 fs::path CheckpointWriter::publish(bool best) {
   const auto path = checkpoint::folder_of(folder_, step_);
-  checkpoint::Part mine;
+  std::string mine;
   try {
-    comm_.agree([&] { mine = part_.get(); });
-    const auto gathered = comm_.gather(nlohmann::json{mine.bytes, mine.sha256}.dump());
+    comm_.agree([&] { mine = to_json(parts_.get()); });
+    const auto gathered = comm_.gather(mine);
     checkpoint::on_root_with_files(comm_, [&] {
       std::vector<checkpoint::Part> parts;
-      for (const auto& text : gathered) {
-        const auto part = nlohmann::json::parse(text);
-        parts.push_back({part[0].get<std::uint64_t>(), part[1].get<std::string>()});
-      }
+      for (const auto& text : gathered)
+        for (const auto& part : nlohmann::json::parse(text)) parts.push_back({part[0], part[1], part[2]});
       checkpoint::publish(temporary_, path, parts);
       checkpoint::link_to(path, "latest");
       if (best) checkpoint::link_to(path, "best");

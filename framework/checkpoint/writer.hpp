@@ -17,7 +17,7 @@ class CheckpointWriter {
 
   /// staged = false: written at once, without a copy. Error when the folder cannot be made. Collective.
   void begin(std::int64_t step, const Snapshot& snapshot, bool staged);
-  bool in_flight() const { return part_.valid(); }
+  bool in_flight() const { return parts_.valid(); }
   /// This rank's share is on the disk, or has failed; nothing is awaited.
   bool part_is_done() const;
   /// The path of the whole checkpoint, also linked as "latest" (and "best"). Error, the same on every rank, when a share could not be
@@ -31,7 +31,7 @@ class CheckpointWriter {
   Comm comm_;
   std::int64_t step_ = 0;
   std::vector<at::Tensor> buffers_;  // kept from one checkpoint to the next: fresh memory costs more than the copy
-  std::future<checkpoint::Part> part_;
+  std::future<std::vector<checkpoint::Part>> parts_;
 };
 
 }  // namespace attune

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -55,6 +56,22 @@ std::string read_text(const fs::path& path) {
 void sync_to_disk(const fs::path& path) {
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.fd < 0 || ::fsync(file.fd) != 0) throw Fault(fmt::format("{}: fsync failed ({})", path.string(), std::strerror(errno)));
+}
+
+void write_bytes(const fs::path& path, std::span<const std::byte> bytes) {
+  const auto check = [&](bool well) {
+    if (!well) fail("{}: cannot be written ({}); free space, or see to the file system", path.string(), std::strerror(errno));
+  };
+  const Descriptor file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)};
+  check(file.fd >= 0);
+  constexpr std::size_t piece = 64 << 20;
+  while (!bytes.empty()) {
+    const auto written = ::write(file.fd, bytes.data(), std::min(bytes.size(), piece));
+    if (written < 0 && errno == EINTR) continue;
+    check(written >= 0);
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+  }
+  check(::fsync(file.fd) == 0);
 }
 
 void write_atomically(const fs::path& path, const std::function<void(const fs::path&)>& write) {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -37,6 +38,9 @@ std::string read_text(const std::filesystem::path& path);
 /// write(temporary path), then fsync and rename: the file is there whole, or as it was before. Folders are made.
 void write_atomically(const std::filesystem::path& path, const std::function<void(const std::filesystem::path&)>& write);
 void write_text(const std::filesystem::path& path, std::string_view text);
+
+/// A new file, on the disk when it returns. Error when it cannot be written.
+void write_bytes(const std::filesystem::path& path, std::span<const std::byte> bytes);
 
 /// fsync of a file or folder; Fault when it fails.
 void sync_to_disk(const std::filesystem::path& path);

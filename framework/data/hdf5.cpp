@@ -5,6 +5,7 @@
 
 #include "parallel/mpi.hpp"  // before hdf5.h: it leaves MPI's old C++ bindings out
 #include <hdf5.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <map>
@@ -212,6 +213,14 @@ void Attributes::set(const std::string& name, std::int64_t number) const {
   write(name, H5T_STD_I64LE, dataspace({}).id(), &number);
 }
 
+void Attributes::set_short(const std::string& name, const std::string& text) const {
+  const auto lock = alone();
+  const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type.id(), text.size() + 1);
+  H5Tset_cset(type.id(), H5T_CSET_UTF8);
+  write(name, type.id(), dataspace({}).id(), text.c_str());
+}
+
 std::vector<std::string> Attributes::read_texts(const std::string& name) const {
   const auto lock = alone();
   const Handle attribute = open(name);
@@ -278,6 +287,19 @@ void Dataset::check_plausible(std::int64_t bytes) const {
     fail("{}: its shape asks for {} bytes and the file holds {}; the file is truncated or damaged", place_.text(), bytes, stored);
 }
 
+namespace {
+
+/// HDF5 gives zeros for what lies beyond a file's end, with checksums that fit: a file that was cut after it was opened would go unnoticed.
+void check_not_cut(const OpenFile& file) {
+  int* descriptor = nullptr;
+  struct stat status{};
+  if (file.bytes == 0 || file.parallel || H5Fget_vfd_handle(file.handle.id(), H5P_DEFAULT, reinterpret_cast<void**>(&descriptor)) < 0) return;
+  if (::fstat(*descriptor, &status) != 0 || static_cast<std::uint64_t>(status.st_size) < file.bytes)
+    fail("{}: has {} bytes and had {} when it was opened: something cut or overwrote it; make or fetch it again", file.path.string(), status.st_size, file.bytes);
+}
+
+}  // namespace
+
 at::Tensor Dataset::read() const {
   const auto lock = alone();
   return shape_.empty() ? read(0, 1).reshape({}) : read(0, rows());
@@ -286,6 +308,7 @@ at::Tensor Dataset::read() const {
 at::Tensor Dataset::read(std::int64_t first, std::int64_t count) const {
   const auto lock = alone();
   ATTUNE_ASSERT(first >= 0 && count >= 0 && first <= rows() - count, "first {} count {} rows {}", first, count, rows());
+  check_not_cut(*place_.file);
   check_plausible(count * row_bytes());
   auto sizes = shape_.empty() ? std::vector<std::int64_t>{1} : shape_;
   sizes[0] = count;
@@ -398,6 +421,26 @@ Group create_file(const fs::path& path, const Comm& comm) {
   H5Pset_obj_track_times(creation.id(), false);
   Handle handle = checked(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()), H5Fclose, path.string(), "cannot be made");
   return root_of(std::make_shared<OpenFile>(OpenFile{path, std::move(handle), 0, parallel}));
+}
+
+Group create_in_memory(const std::string& label, std::size_t bytes) {
+  const auto lock = alone();
+  const Handle access = access_properties(), creation = properties(H5P_FILE_CREATE);
+  H5Pset_fapl_core(access.id(), bytes, /*backing_store=*/false);
+  H5Pset_obj_track_times(creation.id(), false);
+  Handle handle = checked(H5Fcreate(label.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()), H5Fclose, label, "cannot be made in memory");
+  return root_of(std::make_shared<OpenFile>(OpenFile{label, std::move(handle), 0, false}));
+}
+
+std::span<const std::byte> image(const Group& root) {
+  const auto lock = alone();
+  flush(root);
+  const auto& file = *root.place().file;
+  void* buffer = nullptr;  // the driver's pointer to its memory
+  check(H5Fget_vfd_handle(file.handle.id(), H5P_DEFAULT, &buffer), file.path.string(), "is not in memory");
+  const auto bytes = H5Fget_file_image(file.handle.id(), nullptr, 0);  // asked for its size alone
+  if (bytes < 0) refuse(file.path.string(), "has no size");
+  return {*static_cast<std::byte**>(buffer), static_cast<std::size_t>(bytes)};
 }
 
 void flush(const Group& root) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -51,6 +52,8 @@ class Attributes {
   void set(const std::string& name, const std::string& text) const;
   void set(const std::string& name, const std::vector<std::string>& texts) const;
   void set(const std::string& name, std::int64_t number) const;
+  /// A short text of fixed length: it lies in the object's header, under its checksum.
+  void set_short(const std::string& name, const std::string& text) const;
   /// Error when absent or of another type.
   std::string text(const std::string& name) const;
   std::vector<std::string> texts(const std::string& name) const;
@@ -122,6 +125,10 @@ Group open_file(const std::filesystem::path& path);
 Group change_file(const std::filesystem::path& path);
 /// A new file, replacing one of that name; through MPI-IO when there are several ranks, and then collective, as all that writes is.
 Group create_file(const std::filesystem::path& path, const Comm& comm = {});
+/// A new file that is in memory alone, of about `bytes`. label: what errors call it.
+Group create_in_memory(const std::string& label, std::size_t bytes);
+/// The bytes of a file in memory, flushed; there as long as the file is open and unchanged.
+std::span<const std::byte> image(const Group& root);
 /// All that was written is handed to the operating system; Error when that fails (disk full). Collective in a file of several ranks.
 void flush(const Group& root);
 

@@ -124,13 +124,69 @@ TEST_F(Checkpoints, LeaveNothingElseInTheFolder) {
   save(folder_, 25, example(), all());
   std::vector<std::string> names;
   for (const auto& entry : fs::recursive_directory_iterator(folder_)) names.push_back(entry.path().lexically_relative(folder_).string());
-  EXPECT_THAT(names, testing::UnorderedElementsAre("step-000025", "step-000025/state.h5", "step-000025/COMPLETE"));
+  std::vector<std::string> expected{"latest", "step-000025", "step-000025/COMPLETE"};
+  for (int rank = 0; rank < all().size(); ++rank) expected.push_back(fmt::format("step-000025/state-{:04}-00.h5", rank));
+  EXPECT_THAT(names, testing::UnorderedElementsAreArray(expected));
 }
 
-TEST_F(Checkpoints, OfTheSameStepAreReplaced) {
-  save(folder_, 25, {.tensors = {}, .texts = {}, .numbers = {{"n", 1}}}, all());
-  save(folder_, 25, {.tensors = {}, .texts = {}, .numbers = {{"n", 2}}}, all());
+Snapshot numbered(std::int64_t n) { return {.tensors = {}, .texts = {}, .numbers = {{"n", n}}}; }
+
+TEST_F(Checkpoints, ThatAreWholeAreNeverOverwritten) {
+  save(folder_, 25, numbered(1), all());
+  EXPECT_THROW(save(folder_, 25, numbered(2), all()), attune::Fault);
+  EXPECT_EQ(attune::load_checkpoint(step("step-000025"), all()).numbers.at("n"), 1);
+}
+
+TEST_F(Checkpoints, ThatAreDamagedMakeRoomForANewOneOfTheirStep) {
+  save(folder_, 25, numbered(1), all());
+  damage([&] { fs::remove(step("step-000025") / "COMPLETE"); });
+  save(folder_, 25, numbered(2), all());
   EXPECT_EQ(attune::load_checkpoint(step("step-000025"), all()).numbers.at("n"), 2);
+}
+
+TEST_F(Checkpoints, HoldWhatWasThereWhenTheyWereBegunWhateverTheTrainingDoesMeanwhile) {
+  auto weights = at::randn({500, 1000});
+  const auto then = weights.clone();
+  attune::CheckpointWriter writer(folder_, all());
+  for (const std::int64_t number : {1, 2}) {  // the second uses the buffers of the first
+    weights.copy_(then * number);
+    writer.begin(number, {.tensors = {{"w", weights}}, .texts = {}, .numbers = {}}, /*staged=*/true);
+    weights.zero_();
+    EXPECT_TRUE(writer.in_flight());
+    writer.publish(/*best=*/false);
+    EXPECT_FALSE(writer.in_flight());
+    EXPECT_TRUE(same_bits(attune::load_checkpoint(step(fmt::format("step-{:06}", number)), all()).tensors.at(0).second, then * number));
+  }
+}
+
+TEST_F(Checkpoints, ThatWereBegunAndNeverPublishedAreNotThere) {
+  save(folder_, 1, example(), all());
+  {
+    attune::CheckpointWriter writer(folder_, all());
+    writer.begin(2, example(), /*staged=*/true);
+  }
+  EXPECT_EQ(newest(), step("step-000001"));
+  EXPECT_EQ(warned(), "");
+}
+
+TEST_F(Checkpoints, AreSharedAmongTheRanksThatWriteThem) {
+  Snapshot snapshot;
+  for (int i = 0; i < 8; ++i) snapshot.tensors.emplace_back(fmt::format("w{}", i), at::randn({64, 1024}));
+  save(folder_, 1, snapshot, all());
+  for (int rank = 0; rank < all().size(); ++rank) {
+    const auto bytes = static_cast<double>(fs::file_size(step("step-000001") / fmt::format("state-{:04}-00.h5", rank)));
+    EXPECT_NEAR(bytes, 8.0 * 64 * 1024 * 4 / all().size(), 40000) << rank;
+  }
+}
+
+TEST_F(Checkpoints, TheBestOneIsLinkedAndStaysWhenOthersGo) {
+  for (const std::int64_t number : {1, 2, 3, 4}) save(folder_, number, numbered(number), all(), false, number == 2);
+  attune::prune_checkpoints(folder_, 1, all());
+  EXPECT_EQ(attune::load_checkpoint(attune::named_checkpoint(folder_, "best", all()), all()).numbers.at("n"), 2);
+  EXPECT_EQ(attune::named_checkpoint(folder_, "latest", all()), step("step-000004"));
+  EXPECT_EQ(attune::named_checkpoint(folder_, "2", all()), step("step-000002"));
+  EXPECT_FALSE(fs::exists(step("step-000001")) || fs::exists(step("step-000003")));
+  for (const auto* absent : {"3", "worst"}) EXPECT_THROW(attune::named_checkpoint(folder_, absent, all()), Error) << absent;
 }
 
 TEST_F(Checkpoints, TheNewestIsTheOneOfTheHighestStep) {
@@ -145,8 +201,8 @@ TEST_F(Checkpoints, HalfWrittenAndDamagedOnesAreNamedAndPassedOver) {
   for (const std::int64_t number : {10, 20, 30, 40, 50}) save(folder_, number, example(), all());
   damage([&] {
     fs::remove(step("step-000050") / "COMPLETE");                                                          // the save was interrupted
-    fs::resize_file(step("step-000040") / "state-0000.h5", 1000);                                               // truncated
-    std::fstream(step("step-000030") / "state-0000.h5", std::ios::in | std::ios::out | std::ios::binary).seekp(5000).put('!').put('?');  // bits
+    fs::resize_file(step("step-000040") / "state-0000-00.h5", 1000);                                               // truncated
+    std::fstream(step("step-000030") / "state-0000-00.h5", std::ios::in | std::ios::out | std::ios::binary).seekp(5000).put('!').put('?');  // bits
     std::ofstream(step("step-000020") / "COMPLETE") << "{";                                                // marker
   });
   EXPECT_EQ(newest(), step("step-000010"));
@@ -158,7 +214,7 @@ TEST_F(Checkpoints, HalfWrittenAndDamagedOnesAreNamedAndPassedOver) {
 
 TEST_F(Checkpoints, DamagedOnesAreRefusedOnAllRanks) {
   save(folder_, 10, example(), all());
-  damage([&] { fs::resize_file(step("step-000010") / "state-0000.h5", 2000); });
+  damage([&] { fs::resize_file(step("step-000010") / "state-0000-00.h5", 2000); });
   EXPECT_THAT(refusal(step("step-000010")), HasSubstr("has 2000 bytes"));
   EXPECT_THAT(refusal(step("step-000011")), HasSubstr("step-000011"));
 }
@@ -166,9 +222,9 @@ TEST_F(Checkpoints, DamagedOnesAreRefusedOnAllRanks) {
 /// A marker that fits whatever the parts are now, as a forger would write it.
 void forge_marker(const fs::path& checkpoint) {
   std::string parts;
-  for (int i = 0; fs::exists(checkpoint / fmt::format("state-{:04}.h5", i)); ++i) {
-    const auto part = checkpoint / fmt::format("state-{:04}.h5", i);
-    parts += fmt::format(R"({}{{"bytes": {}, "sha256": "{}"}})", i ? ", " : "", fs::file_size(part), attune::sha256_of_file(part));
+  for (int i = 0; fs::exists(checkpoint / fmt::format("state-{:04}-00.h5", i)); ++i) {
+    const auto part = checkpoint / fmt::format("state-{:04}-00.h5", i);
+    parts += fmt::format(R"({}{{"file": "{}", "bytes": {}, "sha256": "{}"}})", i ? ", " : "", part.filename().string(), fs::file_size(part), attune::sha256_of_file(part));
   }
   attune::write_text(checkpoint / "COMPLETE", fmt::format(R"({{"version": 2, "parts": [{}]}})", parts));
 }
@@ -177,7 +233,7 @@ TEST_F(Checkpoints, ForgedShapesAreRefusedBeforeAnythingIsAllocated) {
   save(folder_, 10, {}, all());
   damage([&] {
     {
-      const auto root = attune::hdf5::change_file(step("step-000010") / "state-0000.h5");
+      const auto root = attune::hdf5::change_file(step("step-000010") / "state-0000-00.h5");
       // 4 TiB that were never written: HDF5 allocates no chunk for them.
       root.group("tensors").create_dataset("000000", at::kFloat, {std::int64_t{1} << 40}).attributes().set("name", "w");
     }
@@ -191,14 +247,14 @@ TEST_F(Checkpoints, FilesOfAnotherKindOrVersionAreRefused) {
   save(folder_, 20, {}, all());
   save(folder_, 30, {}, all());
   damage([&] {
-    attune::hdf5::change_file(step("step-000010") / "state-0000.h5").attributes().set("version", std::int64_t{3});
-    attune::hdf5::change_file(step("step-000020") / "state-0000.h5").attributes().set("format", "attune-dataset");
-    attune::write_text(step("step-000030") / "state-0000.h5", "not HDF5 at all");
+    attune::hdf5::change_file(step("step-000010") / "state-0000-00.h5").attributes().set("version", std::int64_t{3});
+    attune::hdf5::change_file(step("step-000020") / "state-0000-00.h5").attributes().set("format", "attune-dataset");
+    attune::write_text(step("step-000030") / "state-0000-00.h5", "not HDF5 at all");
     for (const auto* name : {"step-000010", "step-000020", "step-000030"}) forge_marker(step(name));
   });
   EXPECT_THAT(refusal(step("step-000010")), HasSubstr("version 3"));
   EXPECT_THAT(refusal(step("step-000020")), HasSubstr("not a checkpoint of Attune"));
-  EXPECT_THAT(refusal(step("step-000030")), HasSubstr("state-0000.h5"));
+  EXPECT_THAT(refusal(step("step-000030")), HasSubstr("state-0000-00.h5"));
 }
 
 /// Valid HDF5 whose content no save would write.
@@ -218,25 +274,25 @@ TEST_F(Checkpoints, ForgedContentIsRefused) {
     const auto path = step(fmt::format("step-{:06}", number));
     damage([&] {
       try {
-        forgeries[i](attune::hdf5::change_file(path / "state-0000.h5"));
+        forgeries[i](attune::hdf5::change_file(path / "state-0000-00.h5"));
       } catch (const Error&) {  // what HDF5 itself does not let one write
       }
       forge_marker(path);
     });
-    if (i + 1 < forgeries.size()) EXPECT_THAT(refusal(path), HasSubstr("state-0000.h5")) << i;
+    if (i + 1 < forgeries.size()) EXPECT_THAT(refusal(path), HasSubstr("state-0000-00.h5")) << i;
   }
 }
 
 TEST_F(Checkpoints, OfAnyDamagedBytesAreRefusedOrReadButNeverCrash) {
   if (all().size() > 1) return;  // one process is enough
   save(folder_, 1, example(), all());
-  const auto whole = attune::read_text(step("step-000001") / "state-0000.h5");
+  const auto whole = attune::read_text(step("step-000001") / "state-0000-00.h5");
   std::mt19937 random(5);
   for (int round = 0; round < 300; ++round) {
     auto text = whole;
     const bool header = round % 2;  // metadata lie at the front
     for (int n = 0; n < 4; ++n) text[random() % (header ? std::min<std::size_t>(text.size(), 20000) : text.size())] = static_cast<char>(random());
-    std::ofstream(step("step-000001") / "state-0000.h5", std::ios::binary) << text;
+    std::ofstream(step("step-000001") / "state-0000-00.h5", std::ios::binary) << text;
     forge_marker(step("step-000001"));
     refusal(step("step-000001"));
   }
@@ -261,7 +317,7 @@ TEST_F(Checkpoints, PruningDoesNotCountOnesThatWereNotSavedToTheEnd) {
 TEST_F(Checkpoints, LeftoversOfAnInterruptedSaveAreRemovedByTheNext) {
   damage([&] {
     fs::create_directories(folder_ / ".step-000025.new.123.tmp");
-    std::ofstream(folder_ / ".step-000025.new.123.tmp" / "state-0000.h5") << "half";
+    std::ofstream(folder_ / ".step-000025.new.123.tmp" / "state-0000-00.h5") << "half";
   });
   EXPECT_EQ(newest(), std::nullopt);
   save(folder_, 50, {}, all());

@@ -93,7 +93,7 @@ def a_run_ends_in_time_before_its_limit():
 
 
 def a_stuck_rank_ends_all_with_its_phase_and_stack():
-    for fault, words in {"hang": ["rank 1 on", "phase 'forward' of step 3", "Its stack:", "nanosleep", "faulty_fixture.so"], "stop_process": ["rank 1 on", "its process is stopped", "step 3"]}.items():
+    for fault, words in {"hang": ["rank 1 on", "phase 'forward' of step 3", "Its stack:", "nanosleep", "faulty_fixture.so"], "stop_process": ["rank 1 on", "its process is stopped, gone or cut off"]}.items():
         process = place.start(*map(str, over_ranks(2, program, "train", "faulty.toml", f"name={fault}", f"strategy.fault={fault}", "strategy.at=5", "strategy.rank=1", "parallel.watchdog=3")))
         started = time.monotonic()
         try:
@@ -109,22 +109,21 @@ def a_stuck_rank_ends_all_with_its_phase_and_stack():
 def a_rank_that_throws_ends_all():
     said = place.run(*over_ranks(2, program, "train", "faulty.toml", "name=throwing", "strategy.fault=throw", "strategy.at=5", "strategy.rank=1"), expect=3)
     check("[rank 1/2] the fixture throws" in said, f"with its message: {said}")
-    place.run(*over_ranks(2, program, "train", "faulty.toml", "name=throwing", "strategy.fault=none", "strategy.at=5", "strategy.rank=1", "--resume"), expect=2)
 
 
 def numbers_that_are_not_finite_stop_the_run_or_are_skipped():
-    said = place.run(*over_ranks(2, program, "train", "faulty.toml", "name=nan-stop", "strategy.fault=nan", "strategy.at=5", "strategy.rank=1"), expect=2)
+    said = place.run(*over_ranks(2, program, "train", "faulty.toml", "name=nan-stop", "strategy.fault=bad_loss", "strategy.at=5", "strategy.rank=1"), expect=2)
     check("step 3: the loss is nan" in said, f"the step is named: {said}")
     noted = [json.loads(line) for line in (place / "runs/nan-stop/not_finite.jsonl").read_text().splitlines()]
     check(len(noted) == 1 and noted[0]["step"] == 3 and len(noted[0]["samples"]) == 2, f"the micro-batch that caused it is noted: {noted}")
-    for fault in ("nan", "nan_gradient"):
+    for fault in ("bad_loss", "bad_gradient"):
         place.run(*over_ranks(2, program, "train", "faulty.toml", f"name={fault}-skip", f"strategy.fault={fault}", "strategy.at=5", "strategy.rank=1", "train.on_not_finite=skip"))
         steps = place.events(f"{fault}-skip", "step_end")
         check([step.get("skipped_steps", 0) for step in steps] == [0, 0, 1, 1, 1, 1], f"one step is skipped and counted: {steps}")
         check(all(step["loss"] is not None for step in steps[3:]), "the run goes on with finite losses")
-    noted = json.loads((place / "runs/nan_gradient-skip/not_finite.jsonl").read_text())
+    noted = json.loads((place / "runs/bad_gradient-skip/not_finite.jsonl").read_text())
     check(noted["what"] == "gradient norm" and len(noted["samples"]) == 8, f"any sample of the step may have made the gradient so: {noted}")
-    said = place.run(program, "train", "faulty.toml", "name=nan-always", "strategy.fault=nan", "strategy.at=3", "strategy.times=1000", "train.on_not_finite=skip", "train.steps=100", expect=2)
+    said = place.run(program, "train", "faulty.toml", "name=nan-always", "strategy.fault=bad_loss", "strategy.at=3", "strategy.times=1000", "train.on_not_finite=skip", "train.steps=100", expect=2)
     check("10 steps in a row" in said, f"a run that only skips ends: {said}")
 
 
@@ -184,7 +183,7 @@ def the_best_checkpoint_stays():
 
 
 def a_full_disk_costs_a_checkpoint_and_not_the_run():
-    environment.update(LD_PRELOAD=str(build / "tests/faulty_io.so"), FAULTY_IO=f"pwrite:1:{errno.ENOSPC}:step-000002")
+    environment.update(LD_PRELOAD=str(build / "tests/faulty_io.so"), FAULTY_IO=f"write:1:{errno.ENOSPC}:step-000002")
     try:
         said = place.run(program, "train", "run.toml", "name=full", "checkpoint.every=2", "checkpoint.keep=0", "evaluate.every=0")
     finally:
@@ -194,7 +193,7 @@ def a_full_disk_costs_a_checkpoint_and_not_the_run():
     check(names == {"step-000004", "step-000006"}, f"the next ones are written: {names}")
     environment.update(LD_PRELOAD=str(build / "tests/faulty_io.so"), FAULTY_IO=f"fsync:1:{errno.EIO}:step-000006")
     try:
-        said = place.run(program, "train", "run.toml", "name=last", "checkpoint.every=4", "checkpoint.keep=0", expect=3)
+        said = place.run(program, "train", "run.toml", "name=last", "checkpoint.every=4", "checkpoint.keep=0", expect=2)
     finally:
         del environment["LD_PRELOAD"], environment["FAULTY_IO"]
     check({path.name for path in (place / "runs/last/checkpoints").glob("step-*")} == {"step-000004"}, "the last one failing is an error; the older one stays")
@@ -202,8 +201,8 @@ def a_full_disk_costs_a_checkpoint_and_not_the_run():
 
 
 def data_that_go_while_the_run_reads_them_end_it_with_their_name():
-    shutil.copy(place / "sums.h5", place / "going.h5")
-    process = place.start(*map(str, over_ranks(2, program, "train", "run.toml", "name=going", "dataset.path=going.h5", "train.steps=100000", "checkpoint.every=5", *STEADY)))
+    shutil.copy(place / "large.h5", place / "going.h5")  # too large for HDF5 to hold all of it
+    process = place.start(*map(str, over_ranks(2, program, "train", "run.toml", "name=going", "dataset.path=going.h5", "train.steps=100000", "checkpoint.every=5", "evaluate.samples=8", *STEADY)))
     wait_until(lambda: steps_done("going") >= 8, process, "eight steps")
     os.truncate(place / "going.h5", 4096)
     said, _ = process.communicate(timeout=60)
@@ -217,7 +216,8 @@ make_recipe(place, rows=4000, name="long")
 (place / "run.toml").write_text(RUN)
 (place / "faulty.toml").write_text(f'plugins = ["{build / "tests/fixtures/faulty_fixture.so"}"]\n' + FAULTY)
 (place / "long_evaluation.toml").write_text(RUN.replace("sums.h5", "long.h5"))
-for recipe in ("sums", "long"):
+make_recipe(place, rows=40000, name="large")
+for recipe in ("sums", "long", "large"):
     place.run(program, "prepare", f"{recipe}.toml")
 tests = [one_rank_s_signal_reaches_all_and_a_second_one_does_no_harm, an_interrupted_evaluation_is_made_up_for, a_run_ends_in_time_before_its_limit,
          a_stuck_rank_ends_all_with_its_phase_and_stack, a_rank_that_throws_ends_all, numbers_that_are_not_finite_stop_the_run_or_are_skipped,

@@ -68,7 +68,7 @@ def a_resumed_run_is_the_run_that_would_have_been():
 
 def a_damaged_checkpoint_is_skipped():
     place.run(program, "train", "run.toml", "name=damaged", "checkpoint.every=3", "checkpoint.keep=0")
-    state = place / "runs/damaged/checkpoints/step-000006/state-0000.h5"
+    state = place / "runs/damaged/checkpoints/step-000006/state-0000-00.h5"
     content = bytearray(state.read_bytes())
     content[len(content) // 2] ^= 0xFF
     state.write_bytes(content)

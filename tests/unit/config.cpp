@@ -180,7 +180,9 @@ TEST_F(RunFile, RefusesKeysThatContradictEachOther) {
 }
 
 TEST_F(RunFile, RefusesWhatItCannotDo) {
-  EXPECT_THAT(mistakes(good + std::string("[parallel]\nreproducible = true\n")), HasSubstr("not available yet"));
+  EXPECT_THAT(mistakes(with(good, "steps = 100", "micro_batch = \"auto\"\nsteps = 1") + "[parallel]\nreproducible = true\n"), HasSubstr("give a number"));
+  EXPECT_THAT(mistakes(with(good, "steps = 100", "micro_batch = \"all\"\nsteps = 1")), HasSubstr("'micro_batch' must be integer or 'auto'"));
+  EXPECT_THAT(mistakes(with(good, "steps = 100", "time_limit = \"soon\"\nsteps = 1")), HasSubstr("which is no time"));
   EXPECT_THAT(mistakes(with(good, "name = \"run\"", "name = \"../up\"")), HasSubstr("'name' becomes a directory's name"));
 }
 
@@ -193,6 +195,12 @@ TEST_F(RunFile, RefusesWhatIsNotToml) {
   EXPECT_THAT(mistakes("name = \n"), HasSubstr(path_.string() + ":1:"));
   EXPECT_THAT(mistakes(good, {"no-equals-sign"}), HasSubstr("section.key=value"));
   EXPECT_THAT(mistakes(good, {"train.steps=none"}), HasSubstr("command line: 'steps' must be integer, but is a text"));
+}
+
+TEST(TimeLimit, IsReadAsSbatchDoes) {
+  const std::map<std::string, double> seconds{{"90", 5400}, {"0:30", 30}, {"2:00:00", 7200}, {"1-0", 86400}, {"1-02:03", 93780}, {"1-02:03:04", 93784}};
+  for (const auto& [text, expected] : seconds) EXPECT_EQ(attune::config::seconds_of(text), expected) << text;
+  for (const auto* text : {"", "soon", "1:2:3:4", "-5", "1h"}) EXPECT_EQ(attune::config::seconds_of(text), std::nullopt) << text;
 }
 
 TEST(ToToml, QuotesWhatNeedsIt) {
