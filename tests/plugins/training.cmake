@@ -9,3 +9,9 @@ set_tests_properties(plugins.gains PROPERTIES LABELS long TIMEOUT 2400 PROCESSOR
 # The reference page is what the program says of itself.
 add_test(NAME plugins.reference COMMAND bash -c "$<TARGET_FILE:attune-program> describe --all --markdown | diff ${PROJECT_SOURCE_DIR}/docs/reference.md -")
 set_tests_properties(plugins.reference PROPERTIES LABELS plugins)
+
+# Killed at random: a few times always, a hundred times on request.
+add_test(NAME plugins.torture COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/torture_test.py ${CMAKE_BINARY_DIR} 4)
+set_tests_properties(plugins.torture PROPERTIES LABELS plugins TIMEOUT 300 PROCESSORS 2)
+add_test(NAME plugins.torture_100 COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/torture_test.py ${CMAKE_BINARY_DIR} 100)
+set_tests_properties(plugins.torture_100 PROPERTIES LABELS long TIMEOUT 2400 PROCESSORS 2)
