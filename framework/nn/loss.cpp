@@ -146,17 +146,17 @@ Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at:
 Loss binary_cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
   check_targets(features, targets);
   check_outputs(targets, targets.size(1), projection);
-  const at::Tensor outputs = projection.forward(features).to(at::kFloat);
+  const at::Tensor outputs = projection.forward(features).to(at::toOpMathType(features.scalar_type()));
   const at::Tensor right = at::eq(outputs > 0, targets > 0.5);
-  return {at::binary_cross_entropy_with_logits(outputs, targets, {}, {}, at::Reduction::Sum), targets.numel(), right.sum().item<std::int64_t>(),
+  return {at::binary_cross_entropy_with_logits(outputs, targets.to(outputs.scalar_type()), {}, {}, at::Reduction::Sum), targets.numel(), right.sum().item<std::int64_t>(),
           outputs.detach().sigmoid()};
 }
 
 Loss squared_error(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
   check_targets(features, targets);
   check_outputs(targets, 1, projection);
-  const at::Tensor outputs = projection.forward(features).to(at::kFloat).squeeze(1);
-  return {at::mse_loss(outputs, targets, at::Reduction::Sum), targets.numel(), 0, outputs.detach()};
+  const at::Tensor outputs = projection.forward(features).to(at::toOpMathType(features.scalar_type())).squeeze(1);
+  return {at::mse_loss(outputs, targets.to(outputs.scalar_type()), at::Reduction::Sum), targets.numel(), 0, outputs.detach()};
 }
 
 Loss supervised_loss(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {

@@ -27,7 +27,8 @@ class Corpus final : public Dataset {
   /// The document whole.
   Sample encode(const Record& record, const EncodeContext& context) const override {
     const auto tokens = context.tokenizer.encode(record.field("text"));
-    if (tokens.size() < 2) throw Rejected("nothing to predict in fewer than two tokens");
+    if (tokens.size() <= context.tokenizer.encode("").size()) throw Rejected("empty text");
+    if (tokens.size() < 2) throw Rejected("one token alone predicts nothing");
     auto mask = torch::ones({std::ssize(tokens)}, torch::kUInt8);
     mask[0] = 0;  // follows nothing
     return {{"tokens", torch::tensor(tokens, torch::kInt32)}, {"loss_mask", mask}};

@@ -42,7 +42,7 @@ torch::Tensor jittered(const torch::Tensor& image, double strength, Random& rand
 /// The shorter side becomes `size` (bilinear, with antialiasing), the middle of the longer is kept.
 torch::Tensor resized(const torch::Tensor& image, std::int64_t size) {
   const auto height = image.size(0), width = image.size(1), shorter = std::min(height, width);
-  const auto scaled = [&](std::int64_t side) { return std::max(size, std::llround(static_cast<double>(side) * static_cast<double>(size) / static_cast<double>(shorter))); };
+  const auto scaled = [&](std::int64_t side) { return std::max<std::int64_t>(size, std::lround(static_cast<double>(side) * static_cast<double>(size) / static_cast<double>(shorter))); };
   const auto planes = image.permute({2, 0, 1}).unsqueeze(0).to(torch::kFloat32);
   const auto pixels = at::_upsample_bilinear2d_aa(planes, {scaled(height), scaled(width)}, false)[0].permute({1, 2, 0});
   return pixels.narrow(0, (pixels.size(0) - size) / 2, size).narrow(1, (pixels.size(1) - size) / 2, size).round().clamp(0, 255).to(torch::kUInt8).contiguous();
