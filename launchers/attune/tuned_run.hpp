@@ -17,6 +17,6 @@ struct TunedRun {
 bool is_run_directory(const std::filesystem::path& path);
 
 /// A run directory, or a run file whose run was trained. Collective. Error when there is no whole checkpoint.
-TunedRun open_tuned_run(const std::filesystem::path& path, const Comm& comm);
+TunedRun open_tuned_run(const std::filesystem::path& path, const Comm& comm, const std::vector<std::string>& overrides = {});
 
 }  // namespace attune::program
