@@ -229,7 +229,7 @@ std::string data_card(const DataFile& file) {
   std::string text = fmt::format("data set      {} ({}), licence {}\nfile          {}, {}, made {}\nsources\n", file.name(), file.kind(), file.licence(),
                                  file.path().string(), human_bytes(static_cast<double>(std::filesystem::file_size(file.path()))), file.text("created"));
   for (const auto& [name, sum] : file.sources()) text += fmt::format("  {}  sha256 {}\n", name, sum);
-  text += fmt::format("tokenizer     sha256 {}\nsplits\n", file.tokenizer_sha256());
+  text += fmt::format("tokenizer     {}\nsplits\n", file.tokenizer_sha256().empty() ? "none" : "sha256 " + file.tokenizer_sha256());
   for (const auto& name : file.splits()) text += split_lines(name, file.split(name));
   return text + label_lines(file) + rejected_lines(file);
 }
