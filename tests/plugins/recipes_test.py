@@ -83,12 +83,15 @@ def dpo():
 
 
 def pydocs():
-    """Documents become windows, which only the tokenizer can count: transformers' own."""
+    """Documents become windows, which only a tokenizer can count: the `tokenizers` package's."""
+    from tokenizers import pre_tokenizers
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source / "models/smollm2-135m", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
+    tokenizer = AutoTokenizer.from_pretrained(source / "models/smollm2-135m", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf").backend_tokenizer
+    # The GGUF says "smollm", digits one by one, of which transformers knows nothing.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
     texts = [json.loads(line)["text"] for line in (data / "pydocs/documents.jsonl").read_text(encoding="utf-8").splitlines()]
-    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    lengths = [len(one.ids) for one in tokenizer.encode_batch(texts, add_special_tokens=False)]
     windows = sum(-(-length // 512) - (length % 512 == 1) for length in lengths if length > 1)
     yield "recipe", windows, None
 
