@@ -1,4 +1,5 @@
 attune_add_test(loader LABEL unit LINK attune_data SOURCES unit/data_loader.cpp)
+attune_add_test(reading LABEL bench LINK attune_data SOURCES unit/reading_bench.cpp)
 
 # The reading thread under ThreadSanitizer. It is a template without LibTorch, so that all the code of the test is instrumented.
 add_executable(test_prefetch unit/prefetch.cpp)
