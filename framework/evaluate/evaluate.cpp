@@ -4,7 +4,9 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -25,58 +27,57 @@ class InferenceMode {
   torch::NoGradGuard no_grad_;
 };
 
-/// What the metrics are made of: sums over targets, which ranks add up.
-struct Sums {
-  double loss = 0;
-  std::int64_t count = 0, correct = 0;
-  std::int64_t labels = 0, given = 0, predicted = 0, hit = 0;  // several labels a sample: decisions; labels that hold, are predicted, both
-  std::int64_t values = 0;                                     // targets y and outputs x
-  double x = 0, y = 0, xx = 0, yy = 0, xy = 0;
-
-  void add(const Loss& loss_of_batch, const at::Tensor& targets) {
-    loss += loss_of_batch.sum.item<double>();
-    count += loss_of_batch.count;
-    correct += loss_of_batch.correct;
-    if (!loss_of_batch.outputs.defined()) return;
-    if (targets.dim() == 2) {
-      add_labels(loss_of_batch.outputs > 0.5, targets > 0.5);
-    } else {
-      add_values(loss_of_batch.outputs.to(at::kDouble), targets.to(at::kDouble));
-    }
-  }
-
-  Sums over(const Comm& comm) const {
-    return {comm.sum(loss),  comm.sum(count), comm.sum(correct), comm.sum(labels), comm.sum(given), comm.sum(predicted), comm.sum(hit),
-            comm.sum(values), comm.sum(x),     comm.sum(y),       comm.sum(xx),     comm.sum(yy),    comm.sum(xy)};
-  }
-
-  /// Micro-averaged: 2 hits / (predicted + given), over all labels of all samples.
-  double f1() const { return predicted + given == 0 ? 0 : 2 * static_cast<double>(hit) / static_cast<double>(predicted + given); }
-
-  /// 0 where one side does not vary.
-  double pearson() const {
-    const auto n = static_cast<double>(values);
-    const double spread = std::max(0.0, n * xx - x * x) * std::max(0.0, n * yy - y * y);
-    return spread > 0 ? (n * xy - x * y) / std::sqrt(spread) : 0;
-  }
-
- private:
-  void add_labels(const at::Tensor& outputs, const at::Tensor& targets) {
-    labels += targets.numel();
-    given += targets.sum().item<std::int64_t>();
-    predicted += outputs.sum().item<std::int64_t>();
-    hit += at::logical_and(outputs, targets).sum().item<std::int64_t>();
-  }
-
-  void add_values(const at::Tensor& outputs, const at::Tensor& targets) {
-    values += targets.numel();
-    x += outputs.sum().item<double>();
-    y += targets.sum().item<double>();
-    xx += (outputs * outputs).sum().item<double>();
-    yy += (targets * targets).sum().item<double>();
-    xy += (outputs * targets).sum().item<double>();
-  }
+/// What the metrics are made of: sums over targets, in double, where counts are exact.
+enum Sum {
+  loss, count, correct,
+  labels, given, predicted, hit,  // several labels a sample: decisions; labels that hold, that are predicted, that are both
+  values, x, y, xx, yy, xy,       // outputs x and targets y that are values
+  sums
 };
+using Tally = std::array<double, sums>;
+
+Tally tally_of(const Loss& part, const at::Tensor& targets) {
+  const auto total = [](const at::Tensor& tensor) { return tensor.sum().item<double>(); };
+  Tally tally{};
+  tally[loss] = part.sum.item<double>();
+  tally[count] = static_cast<double>(part.count);
+  tally[correct] = static_cast<double>(part.correct);
+  if (!part.outputs.defined()) return tally;
+  if (targets.dim() == 2) {
+    const auto held = targets > 0.5, said = part.outputs > 0.5;
+    tally[labels] = static_cast<double>(targets.numel());
+    tally[given] = total(held);
+    tally[predicted] = total(said);
+    tally[hit] = total(at::logical_and(held, said));
+  } else {
+    const auto outputs = part.outputs.to(at::kDouble), wanted = targets.to(at::kDouble);
+    tally[values] = static_cast<double>(targets.numel());
+    tally[x] = total(outputs);
+    tally[y] = total(wanted);
+    tally[xx] = total(outputs * outputs);
+    tally[yy] = total(wanted * wanted);
+    tally[xy] = total(outputs * wanted);
+  }
+  return tally;
+}
+
+/// Pearson's correlation of outputs and targets; 0 where one side does not vary.
+double correlation(const Tally& t) {
+  const double spread = std::max(0.0, t[values] * t[xx] - t[x] * t[x]) * std::max(0.0, t[values] * t[yy] - t[y] * t[y]);
+  return spread > 0 ? (t[values] * t[xy] - t[x] * t[y]) / std::sqrt(spread) : 0;
+}
+
+Metrics metrics_of(const Tally& t, Task task) {
+  Metrics metrics{{"loss", t[loss] / t[count]}};
+  if (t[values] > 0) {
+    metrics["pearson"] = correlation(t);
+  } else {
+    metrics["accuracy"] = t[correct] / t[count];
+  }
+  if (t[labels] > 0) metrics["f1"] = 2 * t[hit] / std::max(1.0, t[predicted] + t[given]);
+  if (task == Task::next_token) metrics["perplexity"] = std::exp(metrics["loss"]);
+  return metrics;
+}
 
 }  // namespace
 
@@ -97,25 +98,17 @@ Metrics evaluate(Model& model, Strategy& strategy, const Dataset& dataset, const
   std::iota(rows.begin(), rows.end(), 0);
   const auto mine = Sampler::share(rows, comm.rank(), comm.size());
 
-  Sums mine_sums;
+  Tally tally{};
   const auto size = static_cast<std::size_t>(on.micro_batch);
   for (std::size_t from = 0; from < mine.size(); from += size) {
     auto batch = load_batch(on.split, dataset, mine.subspan(from, std::min(size, mine.size() - from)));
     move_to(batch, device);
-    mine_sums.add(strategy.loss(model, batch), batch.targets);
+    const auto part = tally_of(strategy.loss(model, batch), batch.targets);
+    std::transform(part.begin(), part.end(), tally.begin(), tally.begin(), std::plus());
   }
-  const Sums sums = mine_sums.over(comm);
-  if (sums.count == 0) fail("evaluation: none of the {} samples has a target: check the data's loss_mask and dataset.train_on", on.samples);
-
-  Metrics metrics{{"loss", sums.loss / static_cast<double>(sums.count)}};
-  if (sums.values > 0) {
-    metrics["pearson"] = sums.pearson();
-  } else {
-    metrics["accuracy"] = static_cast<double>(sums.correct) / static_cast<double>(sums.count);
-  }
-  if (sums.labels > 0) metrics["f1"] = sums.f1();
-  if (model.spec().task == Task::next_token) metrics["perplexity"] = std::exp(metrics["loss"]);
-  return metrics;
+  for (auto& sum : tally) sum = comm.sum(sum);
+  if (tally[count] == 0) fail("evaluation: none of the {} samples has a target: check the data's loss_mask and dataset.train_on", on.samples);
+  return metrics_of(tally, model.spec().task);
 }
 
 std::string comparison_table(const Metrics& base, const Metrics& tuned) {
