@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""VADER's rated movie-review snippets -> train.tsv and validation.tsv, with the columns text and label.
+"""VADER's rated snippets -> train.tsv and validation.tsv (movie reviews), amazon.tsv, nyt.tsv and tweets.tsv, columns text and label.
 
-usage: convert.py FOLDER        (holds movieReviewSnippets_GroundTruth.txt; the two files are written beside it)
+usage: convert.py FOLDER        (holds the four files *_GroundTruth.txt; the tables are written beside them)
 
-The label is the sign of the mean human rating; snippets rated within 0.05 of zero and repeats are dropped. Shuffled with a
-fixed seed and split 80/20: the same input gives the same bytes. Standard library only.
+The label is the sign of the mean human rating; snippets rated within 0.05 of zero and repeats are dropped. The movie reviews are
+shuffled with a fixed seed and split 80/20, the others keep their order: the same input gives the same bytes. Standard library only.
 """
 import random
 import sys
@@ -12,6 +12,7 @@ from pathlib import Path
 
 NEUTRAL = 0.05  # on the scale of -4 to 4
 SEED = 0
+OTHERS = {"amazon": "amazonReviewSnippets", "nyt": "nytEditorialSnippets", "tweets": "tweets"}
 
 
 def snippets(path):
@@ -43,7 +44,10 @@ def main():
     train = len(rows) * 8 // 10
     write(folder / "train.tsv", rows[:train])
     write(folder / "validation.tsv", rows[train:])
-    print(f"vader: {train} rows to train on, {len(rows) - train} to validate")
+    others = {name: list(snippets(folder / f"{file}_GroundTruth.txt")) for name, file in OTHERS.items()}
+    for name, rows_there in others.items():
+        write(folder / f"{name}.tsv", rows_there)
+    print(f"vader: {train} rows to train on, {len(rows) - train} to validate; " + ", ".join(f"{name} {len(r)}" for name, r in others.items()))
 
 
 if __name__ == "__main__":

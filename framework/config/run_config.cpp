@@ -24,6 +24,7 @@ void ModelOptions::describe(Schema<ModelOptions>& s) {
 
 void DatasetOptions::describe(Schema<DatasetOptions>& s) {
   s.key("path", &DatasetOptions::path, "an HDF5 file made by `attune prepare`").required();
+  s.key("shuffle_block", &DatasetOptions::shuffle_block, "neighbours that stay together when samples are shuffled, to be read at once; 1: every sample for itself").at_least(1);
 }
 
 void TrainOptions::describe(Schema<TrainOptions>& s) {
@@ -31,6 +32,8 @@ void TrainOptions::describe(Schema<TrainOptions>& s) {
   s.key("epochs", &TrainOptions::epochs, "passes over the training split; or give steps").at_least(0);
   s.key("global_batch", &TrainOptions::global_batch, "samples per optimizer step, over all ranks").at_least(1);
   s.key("micro_batch", &TrainOptions::micro_batch, "samples per forward pass on one rank; auto: as many as memory holds").at_least(1).or_word("auto", 0);
+  s.key("micro_tokens", &TrainOptions::micro_tokens, "instead: as many samples per forward pass as have so many tokens together; 0: micro_batch counts").at_least(0);
+  s.key("group_lengths", &TrainOptions::group_lengths, "samples of a step that are about as long share a forward pass");
   s.key("optimizer", &TrainOptions::optimizer, "AdamW (Loshchilov and Hutter 2019) or stochastic gradient descent").choices({"adamw", "sgd"});
   s.key("learning_rate", &TrainOptions::learning_rate, "its highest value, reached after the warm-up").above(0);
   s.key("weight_decay", &TrainOptions::weight_decay, "decoupled, on matrices alone").at_least(0);

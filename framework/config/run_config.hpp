@@ -41,6 +41,7 @@ struct ModelOptions {
 
 struct DatasetOptions {
   std::string path;
+  std::int64_t shuffle_block = 1;
   static void describe(Schema<DatasetOptions>& s);
 };
 
@@ -49,6 +50,8 @@ struct TrainOptions {
   double epochs = 0;
   std::int64_t global_batch = 16;
   std::int64_t micro_batch = 4;  // 0: found at the start of the run
+  std::int64_t micro_tokens = 0;
+  bool group_lengths = false;
   std::string optimizer = "adamw";
   double learning_rate = 2e-4;
   double weight_decay = 0;

@@ -2,6 +2,7 @@
 
 #include <attune/error.hpp>
 
+#include <algorithm>
 #include <numeric>
 #include <utility>
 
@@ -41,8 +42,24 @@ std::vector<std::int64_t> permutation(std::int64_t size, std::uint64_t seed, std
   return order;
 }
 
-Sampler::Sampler(std::int64_t size, std::int64_t batch, std::uint64_t seed, int ranks) : size_(size), batch_(batch), seed_(seed) {
-  ATTUNE_ASSERT(size > 0 && batch > 0, "size {} batch {}", size, batch);
+std::vector<std::int64_t> block_permutation(std::int64_t size, std::int64_t block, std::uint64_t seed, std::uint64_t stream) {
+  if (block == 1) return permutation(size, seed, stream);
+  std::vector<std::int64_t> order;
+  order.reserve(static_cast<std::size_t>(size));
+  for (const auto chosen : permutation((size + block - 1) / block, seed, stream))
+    for (auto row = chosen * block; row < std::min(size, (chosen + 1) * block); ++row) order.push_back(row);
+  return order;
+}
+
+std::uint64_t mixed(std::initializer_list<std::uint64_t> numbers) {
+  std::uint64_t state = 0;
+  for (const auto number : numbers) state = SplitMix64(state ^ SplitMix64(number)())();
+  return state;
+}
+
+Sampler::Sampler(std::int64_t size, std::int64_t batch, std::uint64_t seed, int ranks, std::int64_t block)
+    : size_(size), batch_(batch), block_(block), seed_(seed) {
+  ATTUNE_ASSERT(size > 0 && batch > 0 && block > 0, "size {} batch {} block {}", size, batch, block);
   if (batch > size)
     fail("train.global_batch is {} and the split has {} samples; set train.global_batch to at most {}", batch, size, size);
   if (ranks > batch)
@@ -54,7 +71,7 @@ std::vector<std::int64_t> Sampler::step_rows(std::int64_t step) {
   std::vector<std::int64_t> rows;
   for (std::int64_t position = step * batch_; position < (step + 1) * batch_; ++position) {
     if (const auto epoch = position / size_; epoch != epoch_) {
-      order_ = permutation(size_, seed_, static_cast<std::uint64_t>(epoch));
+      order_ = block_permutation(size_, block_, seed_, static_cast<std::uint64_t>(epoch));
       epoch_ = epoch;
     }
     rows.push_back(order_[static_cast<std::size_t>(position % size_)]);

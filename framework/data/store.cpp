@@ -4,7 +4,9 @@
 #include <attune/error.hpp>
 
 #include <algorithm>
+#include <mutex>
 #include <numeric>
+#include <optional>
 
 #include "core/hash.hpp"
 #include "core/names.hpp"
@@ -42,28 +44,37 @@ std::vector<Run> runs_of(std::span<const std::int64_t> rows) {
 
 struct Split::Column {
   hdf5::Dataset values;
-  std::vector<std::int64_t> offsets;  // empty: fixed
+  std::optional<hdf5::Dataset> offsets_dataset;     // ragged columns have one
+  mutable std::vector<std::int64_t> offsets_read;
+  mutable std::once_flag once;
 
-  bool ragged() const { return !offsets.empty(); }
-  std::int64_t samples() const { return ragged() ? static_cast<std::int64_t>(offsets.size()) - 1 : values.rows(); }
-  std::int64_t begin(std::int64_t row) const { return ragged() ? offsets[static_cast<std::size_t>(row)] : row; }
+  explicit Column(hdf5::Dataset column) : values(std::move(column)) {}
+  Column(hdf5::Dataset column, hdf5::Dataset offsets) : values(std::move(column)), offsets_dataset(std::move(offsets)) { check_ends(); }
+
+  bool ragged() const { return offsets_dataset.has_value(); }
+  std::int64_t samples() const { return ragged() ? offsets_dataset->rows() - 1 : values.rows(); }
+  std::int64_t begin(std::int64_t row) const { return ragged() ? offsets()[static_cast<std::size_t>(row)] : row; }
+
+  const std::vector<std::int64_t>& offsets() const {
+    std::call_once(once, [this] {
+      auto read = to_vector(offsets_dataset->read());
+      if (!std::is_sorted(read.begin(), read.end())) fail("{}: offsets must ascend; the file is damaged", offsets_dataset->place().text());
+      offsets_read = std::move(read);
+    });
+    return offsets_read;
+  }
+
+ private:
+  void check_ends() const {
+    const auto where = offsets_dataset->place().text();
+    if (offsets_dataset->dtype() != at::kLong || offsets_dataset->shape().size() != 1 || offsets_dataset->rows() < 1)
+      fail("{}: offsets must be int64 [samples + 1]", where);
+    if (values.shape().size() != 1) fail("{}: a ragged column must have one dimension and has {}", values.place().text(), values.shape().size());
+    const auto first = to_vector(offsets_dataset->read(0, 1)).front(), last = to_vector(offsets_dataset->read(offsets_dataset->rows() - 1, 1)).front();
+    if (first != 0) fail("{}: offsets must begin at 0 and begin at {}; the file is damaged", where, first);
+    if (last != values.rows()) fail("{}: offsets end at {} and the column has {} elements; the file is damaged", where, last, values.rows());
+  }
 };
-
-namespace {
-
-std::vector<std::int64_t> read_offsets(const hdf5::Group& group, const std::string& column, const hdf5::Dataset& values) {
-  const hdf5::Dataset dataset = group.dataset(column + offsets_suffix);
-  const auto where = dataset.place().text();
-  if (dataset.dtype() != at::kLong || dataset.shape().size() != 1 || dataset.rows() < 1) fail("{}: offsets must be int64 [samples + 1]", where);
-  if (values.shape().size() != 1) fail("{}: a ragged column must have one dimension and has {}", values.place().text(), values.shape().size());
-  auto offsets = to_vector(dataset.read());
-  if (offsets.front() != 0 || !std::is_sorted(offsets.begin(), offsets.end())) fail("{}: offsets must begin at 0 and ascend; the file is damaged", where);
-  if (offsets.back() != values.rows())
-    fail("{}: offsets end at {} and the column has {} elements; the file is damaged", where, offsets.back(), values.rows());
-  return offsets;
-}
-
-}  // namespace
 
 Split::Split(hdf5::Group group) : group_(std::move(group)) {
   const std::string suffix = offsets_suffix;
@@ -75,9 +86,11 @@ Split::Split(hdf5::Group group) : group_(std::move(group)) {
     }
     hdf5::Dataset values = group_.dataset(name);
     if (values.shape().empty()) fail("{}: a column has at least one dimension", values.place().text());
-    std::vector<std::int64_t> offsets;
-    if (group_.has(name + suffix)) offsets = read_offsets(group_, name, values);
-    columns_.emplace(name, Column{std::move(values), std::move(offsets)});
+    if (group_.has(name + suffix)) {
+      columns_.try_emplace(name, std::move(values), group_.dataset(name + suffix));
+    } else {
+      columns_.try_emplace(name, std::move(values));
+    }
   }
   if (columns_.empty()) fail("{}: the split has no columns", group_.place().text());
   size_ = columns_.begin()->second.samples();
@@ -104,11 +117,18 @@ const Split::Column& Split::column(const std::string& name) const {
   return found->second;
 }
 
-bool Split::ragged(const std::string& name) const { return column(name).ragged(); }
+bool Split::ragged(const std::string& name) const {
+  const auto found = columns_.find(name);
+  return found != columns_.end() && found->second.ragged();
+}
+
+bool Split::holds_tokens(const std::string& name) const { return ragged(name) && values(name).dtype() == at::kInt; }
+
+const hdf5::Dataset& Split::values(const std::string& name) const { return column(name).values; }
 
 std::vector<std::int64_t> Split::lengths(const std::string& name) const {
-  const auto& offsets = column(name).offsets;
-  if (offsets.empty()) fail("{}: the column '{}' is not ragged", group_.place().text(), name);
+  if (!column(name).ragged()) fail("{}: the column '{}' is not ragged", group_.place().text(), name);
+  const auto& offsets = column(name).offsets();
   std::vector<std::int64_t> lengths(offsets.size());
   std::adjacent_difference(offsets.begin(), offsets.end(), lengths.begin());
   lengths.erase(lengths.begin());
@@ -202,11 +222,14 @@ const Split& DataFile::split(const std::string& name) const {
   return found->second;
 }
 
-Batch load_batch(const Split& split, const Dataset& dataset, std::span<const std::int64_t> rows) {
-  Batch batch = dataset.collate(split.read(rows));
-  ATTUNE_ASSERT(batch.samples() == static_cast<std::int64_t>(rows.size()), "{} samples made of {} rows", batch.samples(), rows.size());
+Batch collate(const Dataset& dataset, const std::vector<Sample>& samples, std::span<const std::int64_t> rows) {
+  Batch batch = dataset.collate(samples);
+  const auto made = batch.samples(), wanted = static_cast<std::int64_t>(rows.size());
+  ATTUNE_ASSERT(made > 0 && made % wanted == 0, "{} samples made of {} rows", made, wanted);
   batch.ids.assign(rows.begin(), rows.end());
   return batch;
 }
+
+Batch load_batch(const Split& split, const Dataset& dataset, std::span<const std::int64_t> rows) { return collate(dataset, split.read(rows), rows); }
 
 }  // namespace attune

@@ -26,10 +26,11 @@ inline constexpr std::int64_t data_version = 1;
 /// A ragged column's offsets stand beside it under its name and this.
 inline constexpr const char* offsets_suffix = ".offsets";
 
-/// One split. Every rank reads what it needs; nothing here is collective.
+/// One split. Every rank reads what it needs; nothing here is collective. Threads may share it.
 class Split {
  public:
-  /// Checks columns, shapes and offsets. Error with file and dataset when they do not agree.
+  /// Checks columns and shapes, and that offsets begin and end as they must; all of them are read, and checked, when they are first
+  /// needed. Error with file and dataset when they do not agree.
   explicit Split(hdf5::Group group);
   Split(Split&&) noexcept;
   ~Split();
@@ -38,7 +39,12 @@ class Split {
   /// Samples in the order of rows; neighbouring rows are read at once. Rows must be below size().
   std::vector<Sample> read(std::span<const std::int64_t> rows) const;
   std::vector<std::string> columns() const;
+  /// False, too, for a column that is not there.
   bool ragged(const std::string& column) const;
+  /// A ragged column of int32: token ids.
+  bool holds_tokens(const std::string& column) const;
+  /// The elements of all samples end to end; [samples, ...] for a fixed column.
+  const hdf5::Dataset& values(const std::string& column) const;
   /// Elements of a ragged column in each sample, without reading the column.
   std::vector<std::int64_t> lengths(const std::string& column) const;
   /// As noted when the file was made.
@@ -86,7 +92,10 @@ class DataFile {
 /// SHA-256 over every dataset of a split in the order of their names: its name, a zero byte, its elements (little-endian).
 std::string content_sha256(const hdf5::Group& split);
 
-/// These rows, read and collated, with ids set. A Fault when the plugin made a batch of another number of samples.
+/// These samples as a batch whose ids are their rows. A Fault when the plugin does not make as many samples of every row.
+Batch collate(const Dataset& dataset, const std::vector<Sample>& samples, std::span<const std::int64_t> rows);
+
+/// These rows, read and collated.
 Batch load_batch(const Split& split, const Dataset& dataset, std::span<const std::int64_t> rows);
 
 }  // namespace attune

@@ -4,7 +4,9 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -27,6 +29,58 @@ class InferenceMode {
   torch::NoGradGuard no_grad_;
 };
 
+/// What the metrics are made of: sums over targets, in double, where counts are exact.
+enum Sum {
+  loss, count, correct,
+  labels, given, predicted, hit,  // several labels a sample: decisions; labels that hold, that are predicted, that are both
+  values, x, y, xx, yy, xy,       // outputs x and targets y that are values
+  sums
+};
+using Tally = std::array<double, sums>;
+
+Tally tally_of(const Loss& part, const at::Tensor& targets) {
+  const auto total = [](const at::Tensor& tensor) { return tensor.sum().item<double>(); };
+  Tally tally{};
+  tally[loss] = part.sum.item<double>();
+  tally[count] = static_cast<double>(part.count);
+  tally[correct] = static_cast<double>(part.correct);
+  if (!part.outputs.defined()) return tally;
+  if (targets.dim() == 2) {
+    const auto held = targets > 0.5, said = part.outputs > 0.5;
+    tally[labels] = static_cast<double>(targets.numel());
+    tally[given] = total(held);
+    tally[predicted] = total(said);
+    tally[hit] = total(at::logical_and(held, said));
+  } else {
+    const auto outputs = part.outputs.to(at::kDouble), wanted = targets.to(at::kDouble);
+    tally[values] = static_cast<double>(targets.numel());
+    tally[x] = total(outputs);
+    tally[y] = total(wanted);
+    tally[xx] = total(outputs * outputs);
+    tally[yy] = total(wanted * wanted);
+    tally[xy] = total(outputs * wanted);
+  }
+  return tally;
+}
+
+/// Pearson's correlation of outputs and targets; 0 where one side does not vary.
+double correlation(const Tally& t) {
+  const double spread = std::max(0.0, t[values] * t[xx] - t[x] * t[x]) * std::max(0.0, t[values] * t[yy] - t[y] * t[y]);
+  return spread > 0 ? (t[values] * t[xy] - t[x] * t[y]) / std::sqrt(spread) : 0;
+}
+
+Metrics metrics_of(const Tally& t, Task task) {
+  Metrics metrics{{"loss", t[loss] / t[count]}};
+  if (t[values] > 0) {
+    metrics["pearson"] = correlation(t);
+  } else {
+    metrics["accuracy"] = t[correct] / t[count];
+  }
+  if (t[labels] > 0) metrics["f1"] = 2 * t[hit] / std::max(1.0, t[predicted] + t[given]);
+  if (task == Task::next_token) metrics["perplexity"] = std::exp(metrics["loss"]);
+  return metrics;
+}
+
 }  // namespace
 
 void move_to(Batch& batch, c10::Device device) {
@@ -46,30 +100,27 @@ std::optional<Metrics> evaluate(Model& model, Strategy& strategy, const Dataset&
   std::iota(rows.begin(), rows.end(), 0);
   std::iota(batches.begin(), batches.end(), 0);
 
-  enum { gave_up, count, correct, losses };  // then a loss for each batch, 0 for those of other ranks: adding zeros is exact
-  std::vector<double> sums(losses + batches.size(), 0.0);
+  // A tally for each batch, zeros for those of other ranks: adding zeros is exact, and so the sum does not depend on who computed what.
+  std::vector<double> tallies(batches.size() * sums + 1, 0.0);
+  double& gave_up = tallies.back();
   for (const auto batch_index : Sampler::share(batches, comm.rank(), comm.size())) {
     if (on.give_up()) {
-      sums[gave_up] = 1;
+      gave_up = 1;
       break;
     }
     const auto first = static_cast<std::size_t>(batch_index * on.micro_batch);
     auto batch = load_batch(on.split, dataset, std::span(rows).subspan(first, std::min<std::size_t>(on.micro_batch, rows.size() - first)));
     move_to(batch, device);
-    const auto part = strategy.loss(model, batch);
-    sums[losses + batch_index] = part.sum.item<double>();
-    sums[count] += static_cast<double>(part.count);
-    sums[correct] += static_cast<double>(part.correct);
+    const auto part = tally_of(strategy.loss(model, batch), batch.targets);
+    std::copy(part.begin(), part.end(), tallies.begin() + batch_index * sums);
     parallel::report_phase("evaluation", batch_index + 1);
   }
-  parallel::sum_in_place(sums, comm);
-  if (sums[gave_up] > 0) return std::nullopt;
-  if (sums[count] == 0) fail("evaluation: none of the {} samples has a target: check the data's loss_mask and dataset.train_on", on.samples);
-
-  const double loss = std::accumulate(sums.begin() + losses, sums.end(), 0.0);
-  Metrics metrics{{"loss", loss / sums[count]}, {"accuracy", sums[correct] / sums[count]}};
-  if (model.spec().task == Task::next_token) metrics["perplexity"] = std::exp(metrics["loss"]);
-  return metrics;
+  parallel::sum_in_place(tallies, comm);
+  if (gave_up > 0) return std::nullopt;
+  Tally tally{};
+  for (std::size_t i = 0; i < batches.size() * sums; ++i) tally[i % sums] += tallies[i];
+  if (tally[count] == 0) fail("evaluation: none of the {} samples has a target: check the data's loss_mask and dataset.train_on", on.samples);
+  return metrics_of(tally, model.spec().task);
 }
 
 std::string comparison_table(const Metrics& base, const Metrics& tuned) {

@@ -14,7 +14,8 @@
 
 namespace attune {
 
-/// "loss" (mean over targets), "perplexity" (decoders), "accuracy" (share of targets that the largest output hits).
+/// "loss": mean over targets (for a value: the mean squared error). "perplexity": decoders. "accuracy": share of targets that the output
+/// got right. "f1": several labels a sample, micro-averaged. "pearson": correlation of values with outputs.
 using Metrics = std::map<std::string, double>;
 
 struct EvaluateOn {

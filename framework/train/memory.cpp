@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <fstream>
-#include <sstream>
+#include <numeric>
 
 #include "core/files.hpp"
+#include "data/loader.hpp"
+#include "evaluate/evaluate.hpp"
 
 namespace attune::train {
 namespace {
@@ -75,19 +77,46 @@ bool is_out_of_memory(const std::exception& error) {
          text.find("not enough memory") != std::string::npos;
 }
 
-std::int64_t find_micro_batch(const Session& session, std::int64_t most, const std::function<void(std::int64_t)>& try_samples) {
+void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::int64_t step) {
+  fail("step {}: memory ran out on rank {}, which holds {}; lower train.micro_batch (or set it to \"auto\") or the samples' length, or use fewer ranks per node",
+       step + 1, session.comm.rank(), describe(plan_memory(session), micro_batch));
+}
+
+namespace {
+
+std::vector<std::int64_t> longest_first(const Split& split) {
+  const auto lengths = sample_lengths(split);
+  std::vector<std::int64_t> rows(lengths.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  std::sort(rows.begin(), rows.end(), [&](auto a, auto b) { return lengths[a] > lengths[b]; });
+  return rows;
+}
+
+/// A forward and backward pass whose gradients are thrown away.
+void rehearse(Session& session, std::span<const std::int64_t> rows) {
+  session.model->module().train();
+  auto batch = load_batch(session.data->split("train"), *session.dataset, rows);
+  move_to(batch, session.device);
+  session.strategy->loss(*session.model, batch).sum.backward();
+}
+
+}  // namespace
+
+std::int64_t find_micro_batch(Session& session) {
   const bool on_host = session.device.is_cpu();
   // Counted from before the first pass: the optimizer and what a checkpoint is copied to come later.
   const auto plan = plan_memory(session);
   const auto later = plan.optimizer + plan.staging;
   const auto may_take = available_memory(session.comm) * 4 / 5;
   const auto before = resident();
+  const auto rows = longest_first(session.data->split("train"));
+  const auto most = (session.config.train.global_batch + session.comm.size() - 1) / session.comm.size();
   std::int64_t fits = 0;
   std::size_t previous = 0;
   for (std::int64_t samples = 1; samples <= most; samples *= 2) {
     reset_peak();
     try {
-      try_samples(samples);
+      rehearse(session, std::span(rows).first(static_cast<std::size_t>(samples)));
     } catch (const std::exception& error) {
       if (!is_out_of_memory(error)) throw;
       break;
@@ -98,6 +127,7 @@ std::int64_t find_micro_batch(const Session& session, std::int64_t most, const s
     if (on_host && 2 * took - std::min(took, previous) + later > may_take) break;  // twice the samples, twice what grows with them
     previous = took;
   }
+  for (const auto& [name, parameter] : trainable(*session.model)) parameter.mutable_grad() = at::Tensor();
   const auto agreed = -session.comm.max(-fits);
   session.comm.agree([&] {
     if (agreed == 0)

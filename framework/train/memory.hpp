@@ -1,7 +1,7 @@
 // What a run holds in memory on one rank, and how many samples fit beside it.
 #pragma once
-#include <functional>
 #include <string>
+#include <type_traits>
 
 #include "train/session.hpp"
 
@@ -18,12 +18,25 @@ std::string describe(const MemoryPlan& plan, std::int64_t micro_batch);
 /// Memory this rank may still take: of the node, or of its control group where that is less, shared among the node's ranks.
 std::size_t available_memory(const Comm& comm);
 
-/// The largest power of two of samples that one forward and backward pass holds, at most `most`. try_samples(n) makes a pass over the n
-/// longest samples; it is made for growing n as long as the next is expected to fit into four fifths of what is available. The same on every
-/// rank. Error when not even one sample fits. Collective.
-std::int64_t find_micro_batch(const Session& session, std::int64_t most, const std::function<void(std::int64_t)>& try_samples);
+/// train.micro_batch = "auto": the largest power of two of samples, at most a rank's share of the step, whose forward and backward pass
+/// fits. Passes over the longest samples are made for growing numbers, as long as the next is expected to fit into four fifths of what is
+/// available. The same on every rank. Error when not even one sample fits. Collective; leaves no gradients.
+std::int64_t find_micro_batch(Session& session);
 
 /// Whether the exception says that memory ran out, on the host or on the GPU.
 bool is_out_of_memory(const std::exception& error);
+
+[[noreturn]] void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::int64_t step);
+
+/// Runs the work of a step (from 0); when memory runs out, an Error says what this rank holds and what to lower.
+template <class Work>
+std::invoke_result_t<Work> with_memory_told(const Session& session, std::int64_t micro_batch, std::int64_t step, Work work) {
+  try {
+    return work();
+  } catch (const std::exception& error) {
+    if (!is_out_of_memory(error)) throw;
+    tell_out_of_memory(session, micro_batch, step);
+  }
+}
 
 }  // namespace attune::train

@@ -14,9 +14,12 @@ namespace {
 
 namespace options = boost::program_options;
 
-int evaluate_run(const Comm& comm, const std::string& path, const std::string& checkpoint, const std::string& split_name, std::optional<std::int64_t> wanted) {
+int evaluate_run(const Comm& comm, const options::variables_map& values) {
   train::set_threads(comm);
-  auto run = open_tuned_run(path, checkpoint, comm);
+  auto run = open_tuned_run(values["run"].as<std::string>(), values["checkpoint"].as<std::string>(), comm, values["override"].as<std::vector<std::string>>());
+  const auto split_name = values["split"].as<std::string>();
+  std::optional<std::int64_t> wanted;
+  if (values.count("samples")) wanted = values["samples"].as<std::int64_t>();
   auto& s = run.session;
   const auto& split = s.data->split(split_name);
   const auto samples = samples_to_evaluate(split, wanted.value_or(s.config.evaluate.samples));
@@ -34,17 +37,18 @@ int evaluate_run(const Comm& comm, const std::string& path, const std::string& c
 
 int run(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("run", options::value<std::string>()->required(), "run file or run directory")("split", options::value<std::string>()->default_value("validation"), "split to evaluate on")(
-      "samples", options::value<std::int64_t>(), "from its start; 0: all; without it as the run file says")("checkpoint", options::value<std::string>()->default_value("latest"), "of a run: latest, best, or a step");
-  const auto values = parse(evaluate_command, arguments, description, {{"run", 1}});
+  description.add_options()("run", options::value<std::string>()->required(), "run file or run directory")(
+      "override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value: other data, for one")(
+      "split", options::value<std::string>()->default_value("validation"), "split to evaluate on")(
+      "samples", options::value<std::int64_t>(), "from its start; 0: all; without it as the run file says")(
+      "checkpoint", options::value<std::string>()->default_value("latest"), "of a run: latest, best, or a step");
+  const auto values = parse(evaluate_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
-  std::optional<std::int64_t> samples;
-  if (values->count("samples")) samples = (*values)["samples"].as<std::int64_t>();
-  return on_ranks([&](const Comm& comm) { return evaluate_run(comm, (*values)["run"].as<std::string>(), (*values)["checkpoint"].as<std::string>(), (*values)["split"].as<std::string>(), samples); });
+  return on_ranks([&](const Comm& comm) { return evaluate_run(comm, *values); });
 }
 
 }  // namespace
 
-const Command evaluate_command{"evaluate", "RUN_DIR|run.toml [--split NAME] [--samples N] [--checkpoint latest|best|STEP]", "compares base and tuned model on held-out samples", run};
+const Command evaluate_command{"evaluate", "RUN_DIR|run.toml [section.key=value...] [--split NAME] [--samples N] [--checkpoint latest|best|STEP]", "compares base and tuned model on held-out samples", run};
 
 }  // namespace attune::program

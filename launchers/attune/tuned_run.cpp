@@ -10,9 +10,9 @@ namespace fs = std::filesystem;
 
 bool is_run_directory(const fs::path& path) { return fs::is_directory(path) && fs::exists(path / "run.toml"); }
 
-TunedRun open_tuned_run(const fs::path& path, const std::string& checkpoint_name, const Comm& comm) {
+TunedRun open_tuned_run(const fs::path& path, const std::string& checkpoint_name, const Comm& comm, const std::vector<std::string>& overrides) {
   const bool is_directory = is_run_directory(path);
-  auto opened = train::open_run(is_directory ? path / "run.toml" : path, {}, comm);
+  auto opened = train::open_run(is_directory ? path / "run.toml" : path, overrides, comm);
   const auto directory = is_directory ? path : opened.config.directory();
   const auto checkpoint = named_checkpoint(directory / "checkpoints", checkpoint_name, comm);
   auto session = train::Session::open(opened.config, comm);

@@ -20,7 +20,8 @@ for plugin in sorted(path.parent for path in source.glob("plugins/*/*/*.cpp")):
         check((plugin / part).exists(), f"{plugin.relative_to(source)} has its {part}")
 
 data = {}
-for recipe in sorted([*source.glob("datasets/*/recipe.toml"), *source.glob("plugins/datasets/*/example.toml")]):
+recipes = [source / f"datasets/{name}/recipe.toml" for name in ("foldoc", "vader")]  # the others have a test of their own
+for recipe in [*recipes, *sorted(source.glob("plugins/datasets/*/example.toml"))]:
     kind = tomllib.loads(recipe.read_text())["kind"]
     output = place / f"{recipe.parent.name}.h5"
     said = place.run(program, "prepare", recipe, f"output={output}")

@@ -139,6 +139,44 @@ TEST(cross_entropy, in_bfloat16_is_summed_in_float32) {
   EXPECT_LT((gradients[1].to(at::kFloat) - expected_gradients[1]).norm().item<double>() / expected_gradients[1].norm().item<double>(), 0.01);
 }
 
+TEST(binary_cross_entropy, is_the_sum_over_every_label_of_every_sample) {
+  const auto projection = projection_of(4, 3, true);
+  const auto x = random_leaf({5, 4});
+  const auto targets = (torch::rand({5, 3}) > 0.5).to(at::kFloat);
+  const auto logits = projection->forward(x);
+  const auto p = logits.sigmoid(), y = targets.to(at::kDouble);
+  const auto expected = -(y * p.log() + (1 - y) * (1 - p).log()).sum();
+
+  const auto loss = supervised_loss(x, *projection, targets);
+
+  EXPECT_LT(difference(loss.sum, expected), 1e-12);
+  EXPECT_EQ(loss.count, 15);
+  EXPECT_EQ(loss.correct, ((p > 0.5) == (y > 0.5)).sum().item<std::int64_t>());
+  EXPECT_LT(difference(loss.outputs, p), 1e-12);
+  EXPECT_LT(difference(torch::autograd::grad({loss.sum}, {x})[0], torch::autograd::grad({expected}, {x})[0]), 1e-12);
+}
+
+TEST(squared_error, is_the_sum_of_squares) {
+  const auto projection = projection_of(4, 1, true);
+  const auto x = random_leaf({3, 4});
+  const auto targets = torch::tensor({1.f, -2.f, 0.5f});
+  const auto expected = (projection->forward(x).squeeze(1) - targets).square().sum();
+
+  const auto loss = supervised_loss(x, *projection, targets);
+
+  EXPECT_LT(difference(loss.sum, expected), 1e-12);
+  EXPECT_EQ(loss.count, 3);
+  EXPECT_EQ(loss.correct, 0);
+  EXPECT_EQ(loss.outputs.sizes(), targets.sizes());
+}
+
+TEST(supervised_loss, refuses_targets_that_need_other_outputs) {
+  const auto projection = projection_of(4, 3, true);
+  const auto x = torch::randn({2, 4}, float64);
+  EXPECT_THAT(error_of([&] { supervised_loss(x, *projection, torch::zeros({2})); }), HasSubstr("asks for 1 outputs and the model has 3"));
+  EXPECT_THAT(error_of([&] { supervised_loss(x, *projection, torch::zeros({2, 5})); }), HasSubstr("asks for 5 outputs and the model has 3"));
+}
+
 TEST(cross_entropy, refuses_targets_that_the_model_has_no_output_for) {
   const auto projection = projection_of(4, 5, false);
   const auto loss_of = [&](std::vector<std::int64_t> targets) {

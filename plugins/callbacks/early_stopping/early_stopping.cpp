@@ -14,7 +14,8 @@ class EarlyStopping final : public attune::Callback {
     std::int64_t patience = 3;
     double min_delta = 0;
     static void describe(attune::Schema<Options>& s) {
-      s.key("metric", &Options::metric, "what is watched; accuracy shall rise, the others fall").choices({"loss", "perplexity", "accuracy"});
+      s.key("metric", &Options::metric, "what is watched; loss and perplexity shall fall, the others rise")
+          .choices({"loss", "perplexity", "accuracy", "f1", "pearson"});
       s.key("patience", &Options::patience, "evaluations in a row without improvement after which the run ends").at_least(1);
       s.key("min_delta", &Options::min_delta, "a smaller change is no improvement").at_least(0);
     }
@@ -26,7 +27,8 @@ class EarlyStopping final : public attune::Callback {
     const auto found = run.metrics.find(options_.metric);
     if (found == run.metrics.end())
       attune::fail("early_stopping: this run has no metric '{}'; set metric to one of those in its evaluations, such as 'loss'", options_.metric);
-    const double value = options_.metric == "accuracy" ? -found->second : found->second;
+    const bool falls = options_.metric == "loss" || options_.metric == "perplexity";
+    const double value = falls ? found->second : -found->second;
     if (value < best_ - options_.min_delta) {
       best_ = value, without_ = 0;
     } else if (++without_ >= options_.patience) {

@@ -1,8 +1,11 @@
-// Texts with one label each.
+// Texts with a label, with any of several labels, or with a value.
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
 
 namespace {
 using namespace attune;
@@ -10,19 +13,58 @@ using namespace attune;
 class Classification final : public Dataset {
  public:
   struct Options {
+    std::string target = "label";
+    std::string separator = ",";
     std::int64_t max_length = 0;
     std::string too_long = "cut";
     static void describe(Schema<Options>& s) {
+      s.key("target", &Options::target, "what prepare reads: the field label (one class), labels (any of several) or value (a number)")
+          .choices({"label", "labels", "value"});
+      s.key("separator", &Options::separator, "between the names in the field labels, where that is not a JSON list");
       s.key("max_length", &Options::max_length, "longest sample in tokens, special ones included; 0: any").at_least(0);
       s.key("too_long", &Options::too_long, "what prepare does with longer samples").choices({"cut", "drop"});
     }
   };
 
-  explicit Classification(Options options) : options_(std::move(options)) {}
+  explicit Classification(Options options) : options_(std::move(options)) {
+    if (options_.separator.empty()) fail("separator: must be at least one character");
+  }
+
+  std::vector<std::string> labels(const Record& record) const override {
+    if (options_.target == "value") return {"value"};
+    return options_.target == "labels" ? names_of(record) : std::vector{record.field("label")};
+  }
 
   Sample encode(const Record& record, const EncodeContext& context) const override {
-    auto tokens = context.tokenizer.encode(record.field("text"));
-    const auto frame = context.tokenizer.encode("");
+    Sample sample{{"tokens", torch::tensor(tokens_of(record.field("text"), context.tokenizer), torch::kInt32)}};
+    if (options_.target == "value") {
+      sample["value"] = torch::tensor(value_of(record));
+    } else if (options_.target == "labels") {
+      auto row = torch::zeros({1, std::ssize(context.labels)});
+      for (const auto& name : names_of(record)) row[0][label_id(name, context.labels)] = 1;
+      sample["labels"] = row;
+    } else {
+      sample["label"] = torch::tensor(label_id(record.field("label"), context.labels), torch::kInt64);
+    }
+    return sample;
+  }
+
+  Batch collate(const std::vector<Sample>& samples) const override {
+    const auto column = samples.front().contains("label") ? "label" : samples.front().contains("labels") ? "labels" : "value";
+    std::vector<torch::Tensor> tokens, targets;
+    for (const auto& sample : samples) {
+      tokens.push_back(shortened(sample.at("tokens")));
+      targets.push_back(sample.at(column));
+    }
+    Batch batch = pack(tokens);
+    batch.targets = targets.front().dim() == 0 ? torch::stack(targets) : torch::cat(targets);
+    return batch;
+  }
+
+ private:
+  std::vector<std::int32_t> tokens_of(const std::string& text, const Tokenizer& tokenizer) const {
+    auto tokens = tokenizer.encode(text);
+    const auto frame = tokenizer.encode("");
     if (tokens.size() <= frame.size()) throw Rejected("empty text");
     if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length) {
       if (options_.too_long == "drop") throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
@@ -31,25 +73,46 @@ class Classification final : public Dataset {
       // [SEP] stays at the end, as the model knows it.
       if (!frame.empty() && frame.back() == last) tokens.back() = last;
     }
-    return {{"tokens", torch::tensor(tokens, torch::kInt32)}, {"label", torch::tensor(label_id(record, context.labels), torch::kInt64)}};
+    return tokens;
   }
 
-  Batch collate(const std::vector<Sample>& samples) const override {
-    std::vector<torch::Tensor> tokens, labels;
-    for (const auto& sample : samples) {
-      tokens.push_back(shortened(sample.at("tokens")));
-      labels.push_back(sample.at("label"));
-    }
-    Batch batch = pack(tokens);
-    batch.targets = torch::stack(labels);
-    return batch;
-  }
-
- private:
-  static std::int64_t label_id(const Record& record, const std::vector<std::string>& labels) {
-    const auto found = std::find(labels.begin(), labels.end(), record.field("label"));
-    ATTUNE_ASSERT(found != labels.end(), "label {}", record.field("label"));
+  static std::int64_t label_id(const std::string& name, const std::vector<std::string>& labels) {
+    const auto found = std::find(labels.begin(), labels.end(), name);
+    ATTUNE_ASSERT(found != labels.end(), "label {}", name);
     return found - labels.begin();
+  }
+
+  static float value_of(const Record& record) {
+    const auto& text = record.field("value");
+    float value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value))
+      fail("{}, row {}: value is \"{}\", which is not a number; correct it, or map another field with fields = {{ value = \"...\" }}", record.source,
+           record.row, text);
+    return value;
+  }
+
+  /// None is allowed: a text that no label fits.
+  std::vector<std::string> names_of(const Record& record) const {
+    const auto& text = record.field("labels");
+    if (text.starts_with('[')) {
+      const auto list = nlohmann::json::parse(text, nullptr, false);
+      if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) { return one.is_string(); }))
+        fail("{}, row {}: labels begins like a JSON list and is not one of texts: {}", record.source, record.row, text);
+      return list.get<std::vector<std::string>>();
+    }
+    std::vector<std::string> names;
+    for (std::size_t begin = 0; begin <= text.size();) {
+      const auto end = std::min(text.find(options_.separator, begin), text.size());
+      if (auto name = trimmed(text.substr(begin, end - begin)); !name.empty()) names.push_back(std::move(name));
+      begin = end + options_.separator.size();
+    }
+    return names;
+  }
+
+  static std::string trimmed(const std::string& text) {
+    const auto first = text.find_first_not_of(" \t"), last = text.find_last_not_of(" \t");
+    return first == std::string::npos ? "" : text.substr(first, last - first + 1);
   }
 
   /// The data may have been prepared for longer samples than this run takes: the beginning and the last token stay.
@@ -65,5 +128,5 @@ class Classification final : public Dataset {
 }  // namespace
 
 ATTUNE_PLUGIN("classification", "1.0.0", registry) {
-  registry.dataset<Classification>("classification", "texts with one label each");
+  registry.dataset<Classification>("classification", "texts with a label, any of several labels, or a value");
 }

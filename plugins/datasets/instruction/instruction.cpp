@@ -42,7 +42,7 @@ class Instruction final : public Dataset {
     std::vector<torch::Tensor> tokens, targets;
     for (const auto& sample : samples) {
       tokens.push_back(shortened(sample.at("tokens")));
-      targets.push_back(targets_of(tokens.back(), shortened(sample.at("loss_mask"))));
+      targets.push_back(next_token_targets(tokens.back(), options_.train_on == "everything" ? torch::Tensor() : shortened(sample.at("loss_mask"))));
     }
     Batch batch = pack(tokens);
     batch.targets = torch::cat(targets);
@@ -51,27 +51,21 @@ class Instruction final : public Dataset {
 
  private:
   static std::vector<Message> messages(const Record& record) {
-    if (!record.messages.empty()) return record.messages;
-    std::vector<Message> messages;
-    if (record.fields.contains("system")) messages.push_back({"system", record.field("system")});
-    messages.push_back({"user", record.field("prompt")});
-    messages.push_back({"assistant", record.field("response")});
-    if (messages.back().content.find_first_not_of(" \t\r\n") == std::string::npos) throw Rejected("empty answer");
+    std::vector<Message> messages = record.messages;
+    if (messages.empty()) {
+      if (record.fields.contains("system")) messages.push_back({"system", record.field("system")});
+      messages.push_back({"user", record.field("prompt")});
+      messages.push_back({"assistant", record.field("response")});
+    }
+    // The mark that ends a turn would still be a target.
+    for (const auto& message : messages)
+      if (message.role == "assistant" && message.content.find_first_not_of(" \t\r\n") == std::string::npos) throw Rejected("empty answer");
     return messages;
   }
 
   /// The data may have been prepared for longer samples than this run takes.
   torch::Tensor shortened(const torch::Tensor& column) const {
     return options_.max_length > 0 && column.size(0) > options_.max_length ? column.narrow(0, 0, options_.max_length) : column;
-  }
-
-  /// Row t is to predict token t + 1, where that is trained on; the last row predicts nothing.
-  torch::Tensor targets_of(const torch::Tensor& tokens, const torch::Tensor& mask) const {
-    auto targets = torch::full({tokens.size(0)}, ignored_target, torch::kInt64);
-    const auto next = tokens.slice(0, 1).to(torch::kInt64);
-    targets.slice(0, 0, next.size(0))
-        .copy_(options_.train_on == "everything" ? next : torch::where(mask.slice(0, 1) == 1, next, torch::full_like(next, ignored_target)));
-    return targets;
   }
 
   Options options_;

@@ -1,0 +1,175 @@
+#include "data/loader.hpp"
+
+#include <attune/error.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+
+namespace attune {
+namespace {
+
+/// The first part of a micro-batch with about half its tokens stays, the rest is returned.
+MicroBatch cut_in_two(MicroBatch& micro) {
+  const auto half = micro.tokens() / 2;
+  std::size_t kept = 1;
+  for (auto tokens = micro.lengths[0]; kept + 1 < micro.rows.size() && tokens + micro.lengths[kept] <= half; ++kept) tokens += micro.lengths[kept];
+  const auto at = static_cast<std::ptrdiff_t>(kept);
+  MicroBatch rest{{micro.rows.begin() + at, micro.rows.end()}, {micro.lengths.begin() + at, micro.lengths.end()}};
+  micro.rows.resize(kept);
+  micro.lengths.resize(kept);
+  return rest;
+}
+
+void cut_until(std::vector<MicroBatch>& micro_batches, std::size_t wanted) {
+  const auto size = [](const MicroBatch& micro) { return micro.rows.size() > 1 ? micro.tokens() : -1; };
+  while (micro_batches.size() < wanted) {
+    const auto largest = std::max_element(micro_batches.begin(), micro_batches.end(), [&](const auto& a, const auto& b) { return size(a) < size(b); });
+    ATTUNE_ASSERT(largest != micro_batches.end() && largest->rows.size() > 1, "{} micro-batches of single samples for {} ranks", micro_batches.size(), wanted);
+    auto rest = cut_in_two(*largest);
+    micro_batches.insert(largest + 1, std::move(rest));
+  }
+}
+
+}  // namespace
+
+std::int64_t MicroBatch::tokens() const { return std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0}); }
+
+std::vector<MicroBatch> plan_step(std::span<const std::int64_t> rows, std::span<const std::int64_t> lengths, const PlanOptions& options) {
+  ATTUNE_ASSERT(rows.size() == lengths.size() && options.micro_batch > 0, "{} rows, {} lengths, micro_batch {}", rows.size(), lengths.size(), options.micro_batch);
+  std::vector<std::size_t> order(rows.size());
+  std::iota(order.begin(), order.end(), 0);
+  if (options.group_lengths) std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return lengths[a] < lengths[b]; });
+
+  std::vector<MicroBatch> plan;
+  const auto has_room = [&](std::int64_t length) {
+    const auto& last = plan.back();
+    return options.micro_tokens > 0 ? last.tokens() + length <= options.micro_tokens : std::ssize(last.rows) < options.micro_batch;
+  };
+  for (const auto i : order) {
+    if (plan.empty() || !has_room(lengths[i])) plan.emplace_back();
+    plan.back().rows.push_back(rows[i]);
+    plan.back().lengths.push_back(lengths[i]);
+  }
+  return plan;
+}
+
+std::vector<std::int64_t> share_out(std::vector<MicroBatch>& micro_batches, int ranks, bool keep_whole) {
+  if (keep_whole && std::ssize(micro_batches) < ranks)
+    fail("a step has {} micro-batches for {} ranks, and parallel.reproducible = true keeps them whole: lower train.micro_batch or train.micro_tokens, or run on "
+         "at most {} ranks", micro_batches.size(), ranks, micro_batches.size());
+  cut_until(micro_batches, static_cast<std::size_t>(ranks));
+
+  std::vector<std::int64_t> before{0};  // tokens before each micro-batch
+  for (const auto& micro : micro_batches) before.push_back(before.back() + micro.tokens());
+  const auto count = std::ssize(micro_batches), total = before.back();
+  std::vector<std::int64_t> bounds{0};
+  for (std::int64_t rank = 1; rank < ranks; ++rank) {
+    // The bound nearest to an even share that leaves a micro-batch to every rank.
+    const auto off = [&](std::int64_t bound) { return std::abs(before[static_cast<std::size_t>(bound)] * ranks - total * rank); };
+    auto bound = bounds.back() + 1;
+    while (bound < count - (ranks - rank) && off(bound + 1) <= off(bound)) ++bound;
+    bounds.push_back(bound);
+  }
+  bounds.push_back(count);
+  return bounds;
+}
+
+std::vector<std::int64_t> sample_lengths(const Split& split) {
+  std::vector<std::int64_t> total(static_cast<std::size_t>(split.size()), 0);
+  bool any = false;
+  for (const auto& column : split.columns()) {
+    if (!split.holds_tokens(column)) continue;
+    any = true;
+    const auto lengths = split.lengths(column);
+    std::transform(total.begin(), total.end(), lengths.begin(), total.begin(), std::plus());
+  }
+  if (!any) std::fill(total.begin(), total.end(), 1);
+  return total;
+}
+
+/// The series of one rank's batches from a step on.
+class Loader::Reader {
+ public:
+  Reader(const Loader& loader, std::int64_t step)
+      : split_(loader.split_), dataset_(loader.dataset_), options_(loader.options_), rank_(loader.rank_), ranks_(loader.ranks_), lengths_(loader.lengths_),
+        sampler_(split_.size(), options_.global_batch, options_.seed, ranks_, options_.shuffle_block), step_(step) {}
+
+  Item next() {
+    if (!plan_ || at_ == plan_->end) begin_step();
+    const auto& rows = plan_->micro_batches[static_cast<std::size_t>(at_++)].rows;
+    const auto count = static_cast<std::ptrdiff_t>(rows.size());
+    std::vector<Sample> samples(std::make_move_iterator(samples_.begin()), std::make_move_iterator(samples_.begin() + count));
+    samples_.erase(samples_.begin(), samples_.begin() + count);
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      samples[i] = dataset_.augment(std::move(samples[i]), mixed({options_.seed, static_cast<std::uint64_t>(plan_->step), static_cast<std::uint64_t>(rows[i])}));
+    return {plan_, collate(dataset_, samples, rows)};
+  }
+
+ private:
+  /// All rows of this rank at once: neighbours in the file are read together.
+  void begin_step() {
+    auto plan = std::make_shared<StepPlan>();
+    plan->step = step_++;
+    plan->rows = sampler_.step_rows(plan->step);
+    std::vector<std::int64_t> lengths;
+    for (const auto row : plan->rows) lengths.push_back((*lengths_)[static_cast<std::size_t>(row)]);
+    plan->micro_batches = plan_step(plan->rows, lengths, options_.plan);
+    const auto bounds = share_out(plan->micro_batches, ranks_, options_.reproducible);
+    plan->first = bounds[static_cast<std::size_t>(rank_)];
+    plan->end = bounds[static_cast<std::size_t>(rank_) + 1];
+    std::vector<std::int64_t> rows;
+    for (auto i = plan->first; i < plan->end; ++i) {
+      const auto& micro = plan->micro_batches[static_cast<std::size_t>(i)].rows;
+      rows.insert(rows.end(), micro.begin(), micro.end());
+    }
+    samples_ = split_.read(rows);
+    at_ = plan->first;
+    plan_ = std::move(plan);
+  }
+
+  const Split& split_;
+  const Dataset& dataset_;
+  const LoaderOptions options_;
+  const int rank_, ranks_;
+  const std::shared_ptr<const std::vector<std::int64_t>> lengths_;
+  Sampler sampler_;
+  std::int64_t step_;                      // the next to plan
+  std::shared_ptr<const StepPlan> plan_;
+  std::vector<Sample> samples_;            // of the step, those not yet handed over
+  std::int64_t at_ = 0;                    // the next micro-batch of the plan
+};
+
+Loader::Loader(const Split& split, const Dataset& dataset, const LoaderOptions& options, int rank, int ranks)
+    : split_(split), dataset_(dataset), options_(options), rank_(rank), ranks_(ranks),
+      lengths_(std::make_shared<const std::vector<std::int64_t>>(sample_lengths(split))) {
+  Sampler(split.size(), options.global_batch, options.seed, ranks, options.shuffle_block);  // refuses what does not fit, before any step
+}
+
+Loader::~Loader() = default;
+
+const StepPlan& Loader::begin_step(std::int64_t step) {
+  const bool goes_on = items_ && head_.plan && head_.plan->step + 1 == step && taken_ == head_.plan->end - head_.plan->first;
+  if (!goes_on) {
+    items_.reset();
+    items_ = std::make_unique<Prefetch<Item>>([reader = std::make_shared<Reader>(*this, step)] { return reader->next(); }, options_.ahead);
+  }
+  head_ = take();
+  taken_ = 0;
+  return *head_.plan;
+}
+
+Batch Loader::next() {
+  ATTUNE_ASSERT(head_.plan && taken_ < head_.plan->end - head_.plan->first, "step {} has no more batches", head_.plan ? head_.plan->step : -1);
+  if (taken_++ == 0) return std::move(head_.batch);
+  return take().batch;
+}
+
+Loader::Item Loader::take() {
+  const auto start = std::chrono::steady_clock::now();
+  auto item = items_->next();
+  waited_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return item;
+}
+
+}  // namespace attune
