@@ -298,5 +298,59 @@ TEST_F(DatasetPlugins, ImagesFlipAboutHalfAndCropWithinThePadding) {
   EXPECT_EQ(corners.size(), 9u) << "three shifts in each direction";
 }
 
+/// A record that suits a kind, and others that differ from it.
+Record record_of(const std::string& kind, int i) {
+  const std::string words = std::string(1, static_cast<char>('a' + i)) + " x" + std::string(static_cast<std::size_t>(i), ' ') + " y";
+  Record record{{{"text", words}, {"prompt", words}, {"response", "b " + words}, {"chosen", "c " + words}, {"rejected", "d"}, {"label", i % 2 ? "yes" : "no"}},
+                {}, {}, "a.jsonl", i + 1};
+  if (kind == "images") record.image = pattern(4, 4, 3) + i;
+  return record;
+}
+
+TEST_F(DatasetPlugins, EveryKindKeepsTheContract) {
+  const auto kinds = registry_.names(Kind::dataset);
+  EXPECT_EQ(kinds.size(), 5u);
+  for (const auto& kind : kinds) {
+    SCOPED_TRACE(kind);
+    const auto dataset = make(kind);
+    std::vector<Sample> samples;
+    for (int i = 0; i < 3; ++i) {
+      const auto record = record_of(kind, i);
+      const auto sample = dataset->encode(record, context()), again = dataset->encode(record, context());
+      for (const auto& [name, column] : sample) {
+        EXPECT_TRUE(column.equal(again.at(name))) << name;
+        EXPECT_THAT(column.scalar_type(), testing::AnyOf(at::kByte, at::kInt, at::kLong, at::kFloat)) << name;
+        if (i > 0) {
+          ASSERT_TRUE(samples[0].contains(name)) << name;
+          EXPECT_EQ(column.dim(), samples[0].at(name).dim()) << name;
+          EXPECT_EQ(column.scalar_type(), samples[0].at(name).scalar_type()) << name;
+        }
+      }
+      EXPECT_EQ(dataset->encode_all(record, context()).size(), 1u) << "defaults make one sample of a record";
+      EXPECT_TRUE(dataset->augment(sample, 7).begin()->second.equal(sample.begin()->second)) << "defaults change nothing";
+      samples.push_back(sample);
+    }
+    const Batch all = dataset->collate(samples);
+    EXPECT_EQ(all.samples() % 3, 0);
+    const auto rows = all.targets.size(0);
+    EXPECT_TRUE(rows == all.length() || rows == all.samples()) << rows;
+    EXPECT_TRUE(all.targets.is_floating_point() || all.targets.ne(ignored_target).any().item<bool>());
+    std::vector<at::Tensor> targets;
+    std::map<std::string, std::vector<at::Tensor>> columns;
+    for (const auto& sample : samples) {
+      const Batch one = dataset->collate({sample});
+      EXPECT_EQ(one.samples() * 3, all.samples());
+      targets.push_back(one.targets);
+      for (const auto& [name, column] : one.columns) columns[name].push_back(column);
+    }
+    EXPECT_TRUE(all.targets.equal(at::cat(targets))) << "a sample's targets do not depend on its neighbours";
+    EXPECT_EQ(columns.size(), all.columns.size());
+    for (const auto& [name, column] : all.columns) {
+      if (name == "pair") continue;  // counts within the batch
+      EXPECT_TRUE(column.equal(at::cat(columns.at(name)))) << name;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace attune
