@@ -194,8 +194,8 @@ TEST(Chat, DefaultSystemMessageIsTheModelsOwn) {
 
 TEST(Chat, UnknownTemplatesAreRefused) {
   EXPECT_THAT([] { ChatTemplate::by_name("chatlm"); }, ThrowsMessage<Error>(HasSubstr("did you mean 'chatml'")));
-  EXPECT_THAT([] { ChatTemplate::recognise("[INST] {{ x }} [/INST]"); }, ThrowsMessage<Error>(HasSubstr("option chat_template: chatml, plain")));
-  EXPECT_THAT([] { ChatTemplate::recognise("{{ bos_token }}<|im_start|><|im_end|>"); }, ThrowsMessage<Error>(HasSubstr("chat_template")));
+  EXPECT_THAT([] { ChatTemplate::recognise("[INST] {{ x }} [/INST]"); }, ThrowsMessage<Error>(HasSubstr("by template = \"...\": alpaca, chatml")));
+  EXPECT_THAT([] { ChatTemplate::recognise("{{ bos_token }}<|im_start|><|im_end|>"); }, ThrowsMessage<Error>(HasSubstr("template =")));
 }
 
 }  // namespace
