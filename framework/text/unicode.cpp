@@ -3,6 +3,7 @@
 #include <unicode/bytestream.h>
 #include <unicode/normalizer2.h>
 #include <unicode/uchar.h>
+#include <unicode/uniset.h>
 #include <unicode/uscript.h>
 #include <unicode/utf8.h>
 
@@ -119,7 +120,7 @@ void append(std::string& text, char32_t c) {
 
 namespace {
 
-const icu::Normalizer2& normalizer_of(NormalForm form) {
+const icu::Normalizer2& any_version(NormalForm form) {
   UErrorCode status = U_ZERO_ERROR;
   const bool compatible = form == NormalForm::nfkc || form == NormalForm::nfkd;
   const bool composed = form == NormalForm::nfc || form == NormalForm::nfkc;
@@ -127,6 +128,28 @@ const icu::Normalizer2& normalizer_of(NormalForm form) {
                                       : composed ? icu::Normalizer2::getNFCInstance(status) : icu::Normalizer2::getNFDInstance(status);
   ATTUNE_ASSERT(normalizer && U_SUCCESS(status), "ICU: {}", u_errorName(status));
   return *normalizer;
+}
+
+const icu::UnicodeSet& unicode_9() {
+  static const icu::UnicodeSet set = [] {
+    UErrorCode status = U_ZERO_ERROR;
+    icu::UnicodeSet assigned(icu::UnicodeString("[:age=9.0:]"), status);
+    ATTUNE_ASSERT(U_SUCCESS(status), "ICU: {}", u_errorName(status));
+    assigned.freeze();
+    return assigned;
+  }();
+  return set;
+}
+
+const icu::Normalizer2& normalizer_of(NormalForm form) {
+  static const icu::FilteredNormalizer2 nfc(any_version(NormalForm::nfc), unicode_9()), nfd(any_version(NormalForm::nfd), unicode_9()),
+      nfkc(any_version(NormalForm::nfkc), unicode_9()), nfkd(any_version(NormalForm::nfkd), unicode_9());
+  switch (form) {
+    case NormalForm::nfc: return nfc;
+    case NormalForm::nfd: return nfd;
+    case NormalForm::nfkc: return nfkc;
+    default: return nfkd;
+  }
 }
 
 /// Each code point's full decomposition, its marks in canonical order.
@@ -220,16 +243,29 @@ std::size_t trailing_whitespace(std::string_view text) {
 }
 
 namespace {
+
 bool in_categories(char32_t c, std::uint32_t mask) { return (U_MASK(u_charType(c)) & mask) != 0; }
+
+/// Assigned in that version already. A few code points have changed their category since: they are named where it matters.
+bool is_in_unicode(int version, char32_t c) {
+  if (c < 0x80) return true;
+  UVersionInfo age;
+  u_charAge(static_cast<UChar32>(c), age);
+  return age[0] <= version;
+}
+
 }  // namespace
 
 bool is_whitespace(char32_t c) { return u_isUWhiteSpace(c); }
 bool is_numeric(char32_t c) { return in_categories(c, U_GC_N_MASK); }
-bool is_punctuation(char32_t c) { return in_categories(c, U_GC_P_MASK); }
+bool is_punctuation(char32_t c) { return c == 0x166D || c == 0x111C9 || (in_categories(c, U_GC_P_MASK) && is_in_unicode(8, c)); }
 bool is_ascii_symbol(char32_t c) { return c > ' ' && c < 0x7F && !u_isalnum(c); }
-bool is_nonspacing_mark(char32_t c) { return in_categories(c, U_GC_MN_MASK); }
-bool is_mark(char32_t c) { return in_categories(c, U_GC_M_MASK); }
-bool is_other(char32_t c) { return in_categories(c, U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CS_MASK | U_GC_CO_MASK); }
+bool is_nonspacing_mark(char32_t c) {
+  const bool became_one = c == 0x1885 || c == 0x1886 || c == 0xA9BD || c == 0x111C9;
+  return c == 0x1734 || (in_categories(c, U_GC_MN_MASK) && is_in_unicode(8, c) && !became_one);
+}
+bool is_mark(char32_t c) { return c == 0x1CF2 || c == 0x1CF3 || (in_categories(c, U_GC_M_MASK) && is_in_unicode(9, c) && c != 0x111C9); }
+bool is_other(char32_t c) { return in_categories(c, U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CS_MASK | U_GC_CO_MASK) && is_in_unicode(8, c); }
 bool is_word(char32_t c) {
   return in_categories(c, U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK) || u_hasBinaryProperty(c, UCHAR_ALPHABETIC) ||
          u_hasBinaryProperty(c, UCHAR_JOIN_CONTROL);
@@ -240,7 +276,7 @@ int script_of(char32_t c) {
   if (c == 0x30FC) return USCRIPT_HAN;
   UErrorCode status = U_ZERO_ERROR;
   const auto script = uscript_getScript(static_cast<UChar32>(c), &status);
-  if (script == USCRIPT_UNKNOWN) return any_script;
+  if (script == USCRIPT_UNKNOWN || !is_in_unicode(9, c)) return any_script;
   return script == USCRIPT_HIRAGANA || script == USCRIPT_KATAKANA ? USCRIPT_HAN : script;
 }
 

@@ -28,6 +28,7 @@ std::size_t backward(std::string_view text, std::size_t at, std::size_t count);
 std::size_t count_code_points(std::string_view text);
 void append(std::string& text, char32_t c);
 
+/// By the data of Unicode 9, as `tokenizers` has it: what is newer stays as it is.
 enum class NormalForm { nfc, nfd, nfkc, nfkd };
 std::string normal_form(std::string_view text, NormalForm form);
 
@@ -41,14 +42,15 @@ char32_t lowercase(char32_t c);
 std::size_t leading_whitespace(std::string_view text);
 std::size_t trailing_whitespace(std::string_view text);
 
-bool is_whitespace(char32_t c);       // property White_Space
-bool is_numeric(char32_t c);          // categories Nd, Nl, No
+bool is_whitespace(char32_t c);    // property White_Space
+bool is_numeric(char32_t c);       // categories Nd, Nl, No
+bool is_ascii_symbol(char32_t c);  // printable ASCII but letters, digits and the space
+bool is_word(char32_t c);          // what \w matches in UTS #18
+// As `tokenizers` has them, by the data of Unicode 8; marks by that of Unicode 9.
 bool is_punctuation(char32_t c);      // categories P*
-bool is_ascii_symbol(char32_t c);      // printable ASCII but letters, digits and the space
 bool is_nonspacing_mark(char32_t c);  // category Mn
-bool is_mark(char32_t c);             // categories M*
 bool is_other(char32_t c);            // categories Cc, Cf, Cs, Co
-bool is_word(char32_t c);             // what \w matches in UTS #18
+bool is_mark(char32_t c);             // categories M*
 
 /// The script of a code point, Japanese syllables counted as Han (as SentencePiece does); `any_script` for the space and what is unassigned.
 int script_of(char32_t c);

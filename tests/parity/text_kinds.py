@@ -97,11 +97,11 @@ def nfkc_charsmap():
     return charsmap(pairs)
 
 
-def unigram(text, special, size=5000):
+def unigram(text, special, size=3000):
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=special, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator(lines(text[:1_000_000]), trainer)
+    tokenizer.train_from_iterator(lines(text[:300_000]), trainer)
     tokenizer.decoder = decoders.Metaspace()
     return tokenizer
 
