@@ -163,6 +163,38 @@ TEST_F(TextParity, VocabTxtGivesTheTokenizerThatTheModelCameWith) {
     ASSERT_EQ(from_vocab.encode(row.at("text").get<std::string>()), row.at("special").get<Ids>()) << row.at("text");
 }
 
+std::vector<Message> messages_of(const Json& row) {
+  std::vector<Message> messages;
+  for (const auto& message : row.at("messages")) messages.push_back({message.at("role"), message.at("content")});
+  return messages;
+}
+
+TEST_F(TextParity, EachFamilysChatIsRenderedAsItsTemplateDoesAndAnswersAreMarked) {
+  std::map<std::string, Tokenizer> tokenizers;
+  std::map<std::string, int> conversations, marked;
+  for (const auto& row : read_lines(folder / "chat_families.jsonl")) {
+    const std::string kind = row.at("kind"), model = row.at("model");
+    if (!tokenizers.contains(kind)) tokenizers.emplace(kind, read_json(folder / (kind + ".json")));
+    const auto& tokenizer = tokenizers.at(kind);
+    const auto chat = ChatTemplate::recognise(row.at("jinja").get<std::string>());
+    ASSERT_EQ(chat.name(), row.at("name")) << model;
+    const auto conversation = chat.encode(messages_of(row), tokenizer);
+    ++conversations[model];
+    ASSERT_EQ(conversation.tokens, row.at("ids").get<Ids>()) << model << " " << kind << " " << row.at("messages") << tokenizer.decode(conversation.tokens, false);
+    if (row.contains("prompt")) {
+      ASSERT_EQ(chat.prompt(messages_of(row), tokenizer), row.at("prompt").get<Ids>()) << model << " " << row.at("messages");
+    }
+    if (row.at("mask").is_null()) continue;
+    marked[model] += std::count(conversation.answer.begin(), conversation.answer.end(), 1) > 0;
+    ASSERT_EQ(conversation.answer, row.at("mask").get<std::vector<std::uint8_t>>()) << model << " " << kind << " " << row.at("messages");
+  }
+  ASSERT_EQ(conversations.size(), 11u);
+  for (const auto& [model, count] : conversations) {
+    EXPECT_GE(count, 80) << model;
+    EXPECT_GE(marked[model], 40) << model;
+  }
+}
+
 TEST_F(TextParity, ChatIsRenderedAsTheModelsOwnTemplateDoes) {
   const Tokenizer tokenizer(read_json(folder / "smollm.json"));
   EXPECT_EQ(chat_template, read_text(folder / "chat_template.txt"));
@@ -170,8 +202,7 @@ TEST_F(TextParity, ChatIsRenderedAsTheModelsOwnTemplateDoes) {
   const auto rows = read_lines(folder / "chat.jsonl");
   ASSERT_GE(rows.size(), 200u);
   for (const auto& row : rows) {
-    std::vector<Message> messages;
-    for (const auto& message : row.at("messages")) messages.push_back({message.at("role"), message.at("content")});
+    const auto messages = messages_of(row);
     ASSERT_EQ(chat.encode(messages, tokenizer).tokens, row.at("ids").get<Ids>()) << row.at("messages");
     ASSERT_EQ(chat.prompt(messages, tokenizer), row.at("prompt").get<Ids>()) << row.at("messages");
   }

@@ -13,10 +13,11 @@ import random
 import sys
 import unicodedata
 
+import chat_templates
 import numpy
 import text_kinds
 import tokenizers
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 SAMPLES = [
     "", " ", "\n", "\t \r\n", "The capital of France is", "Hello, world! It's what they'd've said; we'll see.",
@@ -170,6 +171,42 @@ def conversations():
         yield start + turns
 
 
+def answer_mask(render, messages, whole, offsets, closing):
+    """1 for tokens in what follows the prompt for an answer, up to its closing mark; None when a conversation's beginning is not written alike."""
+    mask = [0] * len(offsets)
+    for i, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        prompt = render(messages[:i], True)
+        if not whole.startswith(prompt):
+            return None
+        end = whole.index(closing, len(prompt) + len(message["content"].strip())) + len(closing)
+        for k, (b, e) in enumerate(offsets):
+            mask[k] |= e > len(prompt) and b < end
+    return mask
+
+
+def chat_rows(folder):
+    rng = random.Random(5)
+    said = ["Hi", "  What is HDF5?\n", "", " ", "Ünïcode 🙂 中文", "two\n\nparagraphs", "\n\nlines first", "x = [1, 2]  # code", "[INST] no [/INST]"]
+    for model, (name, jinja, tokens, kinds, closing, system) in chat_templates.TEMPLATES.items():
+        for kind in kinds:
+            tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / f"{kind}.json"), **tokens)
+            render = lambda messages, prompt: tokenizer.apply_chat_template(messages, chat_template=jinja, tokenize=False, add_generation_prompt=prompt)
+            backend = open_tokenizer(folder / f"{kind}.json")
+            backend.post_processor = tokenizers.processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])  # which trims no offsets
+            for i in range(80):
+                first = [{"role": "system", "content": rng.choice(said)}] if system and i % 3 == 0 else []
+                turns = [{"role": ("user", "assistant")[k % 2], "content": rng.choice(said)} for k in range(rng.randrange(1, 7))]
+                messages = first + turns
+                whole = render(messages, False)
+                encoding = backend.encode(whole, add_special_tokens=False)
+                row = {"name": name, "model": model, "kind": kind, "jinja": jinja, "messages": messages, "ids": encoding.ids, "mask": answer_mask(render, messages, whole, encoding.offsets, closing)}
+                if turns[-1]["role"] == "user":
+                    row["prompt"] = backend.encode(render(messages, True), add_special_tokens=False).ids
+                yield row
+
+
 def main():
     folder, models, tree = map(pathlib.Path, sys.argv[1:])
     docs = [path.read_text(encoding="utf-8") for path in sorted(tree.rglob("*.rst.txt"))]
@@ -187,6 +224,7 @@ def main():
             encode_docs(path, docs)
     write_lines(folder / "invalid.jsonl", [{"kind": kind, "bytes": raw.decode("latin-1"), "count": raw.decode("utf-8", "replace").count("\ufffd"), "ids": tokenizer.encode(raw.decode("utf-8", "replace")).ids} for kind in ("smollm", "minilm", "llama2-legacy", "t5") for tokenizer in [open_tokenizer(folder / f"{kind}.json")] for raw in invalid_texts(docs)])
 
+    write_lines(folder / "chat_families.jsonl", chat_rows(folder))
     gguf = AutoTokenizer.from_pretrained(models / "smollm2-135m", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
     # transformers takes GPT-2's cut for "smollm" vocabularies, which differs at numbers alone.
     plain = [t for t in texts(2000, False) if not any(unicodedata.category(c).startswith("N") for c in t)]
