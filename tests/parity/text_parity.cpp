@@ -151,6 +151,27 @@ TEST_F(TextParity, GgufVocabularyGivesTransformersIdsWhereThereAreNoNumbers) {
   for (const auto& row : rows) ASSERT_EQ(tokenizer.encode(row.at("text").get<std::string>()), row.at("ids").get<Ids>()) << row.at("text");
 }
 
+TEST_F(TextParity, SentencePieceVocabulariesOfGgufFilesGiveTransformersIds) {
+  std::map<std::string, Tokenizer> tokenizers;
+  for (const char* name : {"llama", "gemma", "phi3", "t5"})
+    tokenizers.emplace(name, text::tokenizer_json_from_gguf(read_json(folder / fmt::format("gguf-{}.metadata", name))));
+  const auto rows = read_lines(folder / "gguf.jsonl");
+  ASSERT_GE(rows.size(), 4000u);
+  for (const auto& row : rows)
+    ASSERT_EQ(tokenizers.at(row.at("name")).encode(row.at("text").get<std::string>(), false), row.at("ids").get<Ids>()) << row;
+}
+
+TEST_F(TextParity, BertVocabularyOfAGgufFileIsTheModelsOwn) {
+  const auto vocab = read_json(folder / "minilm.json").at("model").at("vocab");
+  std::vector<std::string> tokens(vocab.size());
+  // As llama.cpp's converter writes them.
+  for (const auto& [token, id] : vocab.items())
+    tokens.at(id) = token.starts_with('[') && token.ends_with(']') ? token : token.starts_with("##") ? token.substr(2) : "\u2581" + token;
+  const Tokenizer tokenizer(text::tokenizer_json_from_gguf({{"tokenizer.ggml.model", "bert"}, {"tokenizer.ggml.tokens", tokens}}));
+  for (const auto& row : read_lines(folder / "minilm.jsonl"))
+    ASSERT_EQ(tokenizer.encode(row.at("text").get<std::string>()), row.at("special").get<Ids>()) << row.at("text");
+}
+
 TEST_F(TextParity, KnownSentenceHasItsKnownIds) {
   const Tokenizer tokenizer(read_json(folder / "smollm.json"));
   EXPECT_EQ(tokenizer.encode("The capital of France is"), (Ids{504, 3575, 282, 4649, 314}));

@@ -18,6 +18,7 @@ import numpy
 import text_kinds
 import tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_TOKENIZER_MAPPING, convert_gguf_tokenizer
 
 SAMPLES = [
     "", " ", "\n", "\t \r\n", "The capital of France is", "Hello, world! It's what they'd've said; we'll see.",
@@ -207,6 +208,31 @@ def chat_rows(folder):
                 yield row
 
 
+def gguf_metadata(folder):
+    """(name, metadata) of vocabularies as llama.cpp's converters write them: of the trained kinds, their scores in the order of merging."""
+    for name, kind, architecture in (("llama", "llama2-first", "llama"), ("gemma", "gemma", "gemma2"), ("phi3", "llama2-legacy", "phi3")):
+        data = json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))
+        special = {t["content"] for t in data["added_tokens"]}
+        tokens = [t for t, _ in sorted(data["model"]["vocab"].items(), key=lambda item: item[1])]
+        kinds = [3 if t in special else 6 if t.startswith("<0x") else 1 for t in tokens]
+        if name == "gemma":
+            tokens = [" " * len(t) if len(t) > 1 and not t.strip("\u2581") else t for t in tokens]
+        bos = tokens.index("<bos>" if name == "gemma" else "<s>")
+        yield name, {"general.architecture": architecture, "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.scores": [-float(i) for i in range(len(tokens))], "tokenizer.ggml.token_type": kinds, "tokenizer.ggml.bos_token_id": bos, "tokenizer.ggml.unknown_token_id": tokens.index("<unk>")}
+    t5 = json.loads((folder / "t5.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    yield "t5", {"general.architecture": "t5", "tokenizer.ggml.model": "t5", "tokenizer.ggml.tokens": [t for t, _ in t5], "tokenizer.ggml.scores": [s for _, s in t5], "tokenizer.ggml.token_type": [3, 3, 2] + [1] * (len(t5) - 3), "tokenizer.ggml.eos_token_id": 1, "tokenizer.ggml.unknown_token_id": 2, "tokenizer.ggml.add_eos_token": True}
+
+
+def gguf_rows(folder):
+    """What transformers makes of these vocabularies, without the special tokens around a text."""
+    for name, metadata in gguf_metadata(folder):
+        fields = {to: metadata[f"tokenizer.{key}"] for key, to in GGUF_TOKENIZER_MAPPING["tokenizer"].items() if f"tokenizer.{key}" in metadata}
+        backend, _ = convert_gguf_tokenizer(metadata["general.architecture"], fields)
+        for text in texts(300, True):
+            yield {"name": name, "text": text, "ids": backend.encode(text, add_special_tokens=False).ids}
+        (folder / f"gguf-{name}.metadata").write_text(json.dumps(metadata), encoding="utf-8")
+
+
 def main():
     folder, models, tree = map(pathlib.Path, sys.argv[1:])
     docs = [path.read_text(encoding="utf-8") for path in sorted(tree.rglob("*.rst.txt"))]
@@ -225,6 +251,7 @@ def main():
     write_lines(folder / "invalid.jsonl", [{"kind": kind, "bytes": raw.decode("latin-1"), "count": raw.decode("utf-8", "replace").count("\ufffd"), "ids": tokenizer.encode(raw.decode("utf-8", "replace")).ids} for kind in ("smollm", "minilm", "llama2-legacy", "t5") for tokenizer in [open_tokenizer(folder / f"{kind}.json")] for raw in invalid_texts(docs)])
 
     write_lines(folder / "chat_families.jsonl", chat_rows(folder))
+    write_lines(folder / "gguf.jsonl", gguf_rows(folder))
     gguf = AutoTokenizer.from_pretrained(models / "smollm2-135m", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
     # transformers takes GPT-2's cut for "smollm" vocabularies, which differs at numbers alone.
     plain = [t for t in texts(2000, False) if not any(unicodedata.category(c).startswith("N") for c in t)]

@@ -140,8 +140,9 @@ TEST(GgufVocabulary, WhatIsNotKnownIsRefused) {
     json[key] = value;
     EXPECT_THAT([&] { text::tokenizer_json_from_gguf(json); }, ThrowsMessage<Error>(HasSubstr(text)));
   };
-  refusal("tokenizer.ggml.pre", "tekken", "'tekken'");
-  refusal("tokenizer.ggml.model", "llama", "'llama'");
+  refusal("tokenizer.ggml.pre", "chameleon", "'chameleon'");
+  refusal("tokenizer.ggml.model", "rwkv", "'rwkv'");
+  refusal("tokenizer.ggml.model", "llama", "has no tokenizer.ggml.scores");
   refusal("tokenizer.ggml.token_type", Json::array({1}), "261 tokens but 1 token types");
   refusal("tokenizer.ggml.token_type", Json(Json::array_t(261, "x")), "not as it should be");
   EXPECT_THAT([] { text::tokenizer_json_from_gguf(Json::object()); }, ThrowsMessage<Error>(HasSubstr("has no tokenizer.ggml.model")));
@@ -151,7 +152,7 @@ TEST(VocabTxt, IsABertTokenizer) {
   const Tokenizer tokenizer(text::tokenizer_json_from_vocab("[PAD]\r\n[UNK]\n[CLS]\n[SEP]\nhello\n##s\n,\n", true));
   EXPECT_EQ(tokenizer.encode("H\u00e9llos, x[SEP]"), (Ids{2, 4, 5, 6, 1, 3, 3}));
   EXPECT_EQ(tokenizer.decode({2, 4, 5, 6, 3}), "hellos,");
-  EXPECT_THAT([] { text::tokenizer_json_from_vocab("[UNK]\n[CLS]\n", true); }, ThrowsMessage<Error>(HasSubstr("no line [SEP]")));
+  EXPECT_THAT([] { text::tokenizer_json_from_vocab("[UNK]\n[CLS]\n", true); }, ThrowsMessage<Error>(HasSubstr("no token [SEP]")));
 }
 
 TEST(Chat, AnswerIsTheAssistantsContentAndItsClosingMark) {
