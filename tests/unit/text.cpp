@@ -76,6 +76,21 @@ TEST(TokenizerTest, InvalidUtf8IsReadAsReplacementCharacters) {
   EXPECT_EQ(tokenizer.decode({0xE2, 0x82}), "\xE2\x82");  // a token can end inside a character
 }
 
+TEST(TokenizerTest, InvalidUtf8IsCounted) {
+  EXPECT_EQ(invalid_utf8(""), 0u);
+  EXPECT_EQ(invalid_utf8("plain text, \u00e9 and \U0001F642, longer than a word"), 0u);
+  EXPECT_EQ(invalid_utf8("a\xFFz\xE2\x82 \xF0\x9F\x98x\xC0\xAF"), 5u);
+}
+
+TEST(TokenizerTest, SpansAreTheBytesOfTheGivenText) {
+  const auto tokenizer = small();
+  const auto encoding = tokenizer.encode_with_spans("hi hi\xFF\u00e9<|im_end|>");
+  EXPECT_EQ(encoding.ids, tokenizer.encode("hi hi\xFF\u00e9<|im_end|>"));
+  const std::vector<Span> expected = {{0, 2}, {3, 5}, {5, 6}, {5, 6}, {5, 6}, {6, 8}, {6, 8}, {8, 18}};
+  EXPECT_EQ(encoding.spans, expected);
+  EXPECT_TRUE(tokenizer.encode_with_spans("").spans.empty());
+}
+
 TEST(TokenizerTest, ByteLevelTextComesBackWhateverTheRules) {
   for (const char* pre : {"smollm", "gpt-2", "llama-bpe", "qwen2", "default"}) {
     const auto tokenizer = small(pre);
@@ -191,6 +206,38 @@ TEST(Chat, DefaultSystemMessageIsTheModelsOwn) {
     EXPECT_EQ(tokenizer.decode(chat.encode({{"system", "hi"}}, tokenizer).tokens, false), "<|im_start|>system\nhi<|im_end|>\n");
     EXPECT_TRUE(chat.encode({}, tokenizer).tokens.empty());
   }
+}
+
+Tokenizer with_marks(const std::vector<std::string>& marks) {
+  auto json = metadata();
+  for (const auto& mark : marks) {
+    json["tokenizer.ggml.tokens"].push_back(mark);
+    json["tokenizer.ggml.token_type"].push_back(3);
+  }
+  return Tokenizer(text::tokenizer_json_from_gguf(json));
+}
+
+TEST(Chat, EachFamilyWritesInItsForm) {
+  const auto tokenizer = with_marks({"<s>", "</s>", "<bos>", "<start_of_turn>", "<end_of_turn>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
+  const auto written = [&](const char* name) {
+    return tokenizer.decode(ChatTemplate::by_name(name).encode({{"system", "S"}, {"user", " U "}, {"assistant", " A "}}, tokenizer).tokens, false);
+  };
+  EXPECT_EQ(written("alpaca"), "S\n\n### Instruction:\nU\n\n### Response:\nA</s>\n\n");
+  EXPECT_EQ(written("gemma"), "<bos><start_of_turn>user\nS\n\nU<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n");
+  EXPECT_EQ(written("llama2"), "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\n U [/INST] A </s>");
+  EXPECT_EQ(written("llama3"), "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|>"
+                               "<|start_header_id|>assistant<|end_header_id|>\n\nA<|eot_id|>");
+  EXPECT_EQ(written("mistral-v1"), "<s>[INST] S\n\n U  [/INST] A </s>");
+  EXPECT_EQ(written("mistral-v3"), "<s>[INST] S\n\n U [/INST] A</s>");
+  EXPECT_EQ(written("plain"), "### system\nS\n### end\n### user\n U \n### end\n### assistant\n A \n### end\n");
+}
+
+TEST(Chat, WhatAFamilyCannotWriteIsRefused) {
+  EXPECT_THAT([] { ChatTemplate::by_name("llama3").encode({{"user", "hi"}}, small()); }, ThrowsMessage<Error>(HasSubstr("'llama3' needs the token '<|begin_of_text|>'")));
+  EXPECT_THAT([] { ChatTemplate::by_name("alpaca").encode({{"assistant", "hi"}}, Tokenizer(Json::parse(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}})"))); },
+              ThrowsMessage<Error>(HasSubstr("it has none of </s>")));
+  const auto tokenizer = with_marks({"<s>", "</s>"});
+  EXPECT_THAT([&] { ChatTemplate::by_name("llama2").encode({{"user", "hi"}, {"tool", "x"}}, tokenizer); }, ThrowsMessage<Error>(HasSubstr("role 'tool'")));
 }
 
 TEST(Chat, UnknownTemplatesAreRefused) {
