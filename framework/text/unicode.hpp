@@ -52,7 +52,8 @@ bool is_nonspacing_mark(char32_t c);  // category Mn
 bool is_other(char32_t c);            // categories Cc, Cf, Cs, Co
 bool is_mark(char32_t c);             // categories M*
 
-/// The script of a code point, Japanese syllables counted as Han (as SentencePiece does); `any_script` for the space and what is unassigned.
+/// The script of a code point, Japanese syllables counted as Han (as SentencePiece does); `any_script` for the space and what is newer than
+/// Unicode 9. By today's data: a few characters (U+0589) have changed their script since `tokenizers` took its own.
 int script_of(char32_t c);
 inline constexpr int any_script = -1;
 

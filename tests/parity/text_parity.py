@@ -238,7 +238,7 @@ def main():
     docs = [path.read_text(encoding="utf-8") for path in sorted(tree.rglob("*.rst.txt"))]
     base = json.loads((folder / "smollm.json").read_text(encoding="utf-8"))
     real = {"smollm", "minilm"}
-    scripted = real | {"llama3", "qwen2", "llama2-legacy", "t5", "albert", "clip", "scripts", "word-level"}
+    scripted = real | {"llama3", "qwen2", "llama2-legacy", "t5", "albert", "clip", "word-level"}
     trained = dict(text_kinds.kinds("".join(docs)[:1_000_000]))
     for name, tokenizer in [*variants(base), *trained.items()]:
         (folder / f"{name}.json").write_text(json.dumps(tokenizer), encoding="utf-8")
