@@ -102,6 +102,10 @@ def unigram(text, special, size=3000):
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=special, unk_token="<unk>", show_progress=False)
     tokenizer.train_from_iterator(lines(text[:300_000]), trainer)
+    # `tokenizers` reads numbers of 16 digits and more to the last bit but one: two ways to cut that are equally likely could come out otherwise.
+    data = json.loads(tokenizer.to_str())
+    data["model"]["vocab"] = [[piece, round(score, 12)] for piece, score in data["model"]["vocab"]]
+    tokenizer = Tokenizer.from_str(json.dumps(data))
     tokenizer.decoder = decoders.Metaspace()
     return tokenizer
 
