@@ -18,24 +18,6 @@ bool starts_with_word(std::string_view text) {
   return !text.empty() && is_word(next_code_point(text, at));
 }
 
-/// Where the white space that ends the text begins.
-std::size_t trailing_space(std::string_view text) {
-  for (std::size_t at = text.size(); at > 0;) {
-    const std::size_t end = at;
-    if (!is_whitespace(previous_code_point(text, at))) return end;
-  }
-  return 0;
-}
-
-/// Where the white space that begins the text ends.
-std::size_t leading_space(std::string_view text) {
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t start = at;
-    if (!is_whitespace(next_code_point(text, at))) return start;
-  }
-  return text.size();
-}
-
 AddedToken read(const Json& json) {
   const auto content = json.at("content").get<std::string>();
   const bool special = value_or(json, "special", false);
@@ -53,8 +35,16 @@ AddedToken read(const Json& json) {
 void AddedTokenFinder::add(std::string pattern, AddedToken token) {
   if (pattern.empty()) return;
   auto& entries = by_first_byte_[static_cast<unsigned char>(pattern[0])];
+  if (entries.empty()) first_bytes_ += pattern[0];
   const auto place = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.pattern.size() < pattern.size(); });
   entries.insert(place, {std::move(pattern), std::move(token)});
+}
+
+std::size_t AddedTokenFinder::next_candidate(std::string_view text, std::size_t at) const {
+  if (first_bytes_.empty()) return text.size();
+  if (first_bytes_.size() == 1) return std::min(text.find(first_bytes_[0], at), text.size());
+  while (at < text.size() && by_first_byte_[static_cast<unsigned char>(text[at])].empty()) ++at;
+  return at;
 }
 
 const AddedTokenFinder::Entry* AddedTokenFinder::at(std::string_view text) const {
@@ -66,7 +56,7 @@ const AddedTokenFinder::Entry* AddedTokenFinder::at(std::string_view text) const
 std::vector<Segment> AddedTokenFinder::cut(std::string_view text) const {
   std::vector<Segment> segments;
   std::size_t done = 0;
-  for (std::size_t at = 0; at < text.size();) {
+  for (std::size_t at = 0; (at = next_candidate(text, at)) < text.size();) {
     const auto* entry = this->at(text.substr(at));
     if (!entry) {
       ++at;
@@ -76,13 +66,13 @@ std::vector<Segment> AddedTokenFinder::cut(std::string_view text) const {
     std::size_t start = at, end = at + entry->pattern.size();
     at = end;
     if (token.single_word && (ends_with_word(text.substr(0, start)) || starts_with_word(text.substr(end)))) continue;
-    if (token.lstrip) start = std::max(trailing_space(text.substr(0, start)), done);
-    if (token.rstrip) at = end = end + leading_space(text.substr(end));
-    if (done < start) segments.push_back({text.substr(done, start - done), std::nullopt});
-    segments.push_back({text.substr(start, end - start), token.id});
+    if (token.lstrip) start = std::max(trailing_whitespace(text.substr(0, start)), done);
+    if (token.rstrip) at = end = end + leading_whitespace(text.substr(end));
+    if (done < start) segments.push_back({{done, start}, std::nullopt});
+    segments.push_back({{start, end}, token.id});
     done = end;
   }
-  if (done < text.size()) segments.push_back({text.substr(done), std::nullopt});
+  if (done < text.size()) segments.push_back({{done, text.size()}, std::nullopt});
   return segments;
 }
 
@@ -90,13 +80,19 @@ AddedTokens::AddedTokens(const Json& json, const Normalizer& normalizer) {
   if (json.is_null()) return;
   for (const auto& entry : json) {
     const auto token = read(entry);
-    vocabulary_.add(token.content, token.id);
-    if (token.special) special_.push_back(token.id);
-    auto pattern = token.content;
+    AlignedText pattern(token.content);
     if (token.normalized) normalizer(pattern);
-    (token.normalized ? normalized_ : raw_).add(std::move(pattern), token);
+    vocabulary_.add(token.content, token.id);
+    if (pattern.bytes() != token.content) normalized_contents_[token.id] = pattern.bytes();
+    if (token.special) special_.push_back(token.id);
+    (token.normalized ? normalized_ : raw_).add(pattern.bytes(), token);
   }
   std::sort(special_.begin(), special_.end());
+}
+
+const std::string* AddedTokens::decoded(std::int32_t id) const {
+  const auto found = normalized_contents_.find(id);
+  return found == normalized_contents_.end() ? vocabulary_.token(id) : &found->second;
 }
 
 bool AddedTokens::is_special(std::int32_t id) const { return std::binary_search(special_.begin(), special_.end(), id); }

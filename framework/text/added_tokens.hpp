@@ -24,7 +24,7 @@ struct AddedToken {
 
 /// A part of a text: an added token, or what lies between.
 struct Segment {
-  std::string_view text;
+  Span span;
   std::optional<std::int32_t> id;
 };
 
@@ -41,7 +41,10 @@ class AddedTokenFinder {
     AddedToken token;
   };
   const Entry* at(std::string_view text) const;
+  /// The first place from `at` on where one may begin.
+  std::size_t next_candidate(std::string_view text, std::size_t at) const;
   std::array<std::vector<Entry>, 256> by_first_byte_;  // each from the longest to the shortest
+  std::string first_bytes_;  // for which there is one
 };
 
 class AddedTokens {
@@ -52,11 +55,14 @@ class AddedTokens {
   std::vector<Segment> cut_raw(std::string_view text) const { return raw_.cut(text); }
   std::vector<Segment> cut_normalized(std::string_view text) const { return normalized_.cut(text); }
   const Vocabulary& vocabulary() const { return vocabulary_; }
+  /// What decoding begins with: the token, normalised if it is looked for in normalised text; null: no added token has this id.
+  const std::string* decoded(std::int32_t id) const;
   bool is_special(std::int32_t id) const;
 
  private:
   AddedTokenFinder raw_, normalized_;
   Vocabulary vocabulary_;
+  std::unordered_map<std::int32_t, std::string> normalized_contents_;  // where they differ from the token
   std::vector<std::int32_t> special_;  // sorted
 };
 

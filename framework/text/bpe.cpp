@@ -3,7 +3,6 @@
 #include "text/model.hpp"
 #include "text/part.hpp"
 #include "text/unicode.hpp"
-#include "text/word_cache.hpp"
 
 namespace attune::text {
 namespace {
@@ -15,12 +14,12 @@ struct Merge {
 
 class Merges {
  public:
-  Merges(const Json& json, const Vocabulary& vocabulary) {
+  Merges(const Json& json, const Vocabulary& vocabulary, std::size_t prefix_size) {
     merges_.reserve(json.size());
     std::uint32_t rank = 0;
     for (const auto& merge : json) {
       const auto [left, right] = parts(merge, rank);
-      const auto joined = left + right;
+      const auto joined = left + (right.size() > prefix_size ? right.substr(prefix_size) : "");
       const auto id_of = [&](const std::string& token) {
         const auto id = vocabulary.id(token);
         if (!id) fail("tokenizer.json: merge {} ('{}' with '{}') needs the token '{}', which is not in the vocab", rank, left, right, token);
@@ -64,6 +63,7 @@ class Merges {
 struct Symbol {
   std::int32_t id;  // -1: merged into the one before
   std::int32_t previous, next;  // -1: none
+  std::size_t size;  // bytes of the word
 };
 
 /// A pair of neighbours that may be merged. Stale once one of them has changed: then the pair has another merge.
@@ -101,6 +101,7 @@ void merge_all(std::vector<Symbol>& symbols, const Merges& merges) {
     auto& left = symbols[candidate.left];
     auto& right = symbols[left.next];
     left.id = merge->id;
+    left.size += right.size;
     left.next = right.next;
     right.id = -1;
     if (left.next >= 0) symbols[left.next].previous = candidate.left;
@@ -113,69 +114,89 @@ struct Bpe {
   std::shared_ptr<const Vocabulary> vocabulary;
   std::shared_ptr<const Merges> merges;
   std::optional<std::int32_t> unknown;
+  std::optional<ByteTokens> bytes;  // for characters that are no token
   bool fuse_unknown;
   bool ignore_merges;  // a word that is a token is taken as it is
-  std::uint64_t owner;
+  std::string prefix;  // of a character inside a word
+  std::string suffix;  // of a word's last character
 
-  void operator()(std::string_view word, std::vector<std::int32_t>& ids) const {
-    if (word.size() > WordCache::longest_word) return append_ids(word, ids);
-    auto& entry = WordCache::of_this_thread().entry(owner, word);
-    if (!entry.holds(owner, word)) {
-      entry.ids.clear();
-      append_ids(word, entry.ids);
-      entry.owner = owner;
-      entry.word = word;
-    }
-    ids.insert(ids.end(), entry.ids.begin(), entry.ids.end());
-  }
-
-  void append_ids(std::string_view word, std::vector<std::int32_t>& ids) const {
+  void operator()(std::string_view word, Pieces& pieces) const {
     if (ignore_merges)
-      if (const auto id = vocabulary->id(word)) return ids.push_back(*id);
+      if (const auto id = vocabulary->id(word)) return pieces.add(*id, 0, word.size());
     thread_local std::vector<Symbol> symbols;
     read_symbols(word, symbols);
     merge_all(symbols, *merges);
-    for (std::int32_t i = symbols.empty() ? -1 : 0; i >= 0; i = symbols[i].next) ids.push_back(symbols[i].id);
+    std::size_t begin = 0;
+    for (std::int32_t i = symbols.empty() ? -1 : 0; i >= 0; i = symbols[i].next) {
+      pieces.add(symbols[i].id, begin, begin + symbols[i].size);
+      begin += symbols[i].size;
+    }
   }
 
-  /// One symbol for each character; one that is unknown is dropped when there is no unknown token.
+  /// One symbol for each character, or for each byte of one that is no token. A character that has neither is dropped when there is no
+  /// unknown token; as `tokenizers` does it, the unknown one stands before the next character that is a token.
   void read_symbols(std::string_view word, std::vector<Symbol>& symbols) const {
     symbols.clear();
-    bool after_unknown = false;
+    const auto add = [&](std::int32_t id, std::size_t size) {
+      const auto place = static_cast<std::int32_t>(symbols.size());
+      symbols.push_back({id, place - 1, place + 1, size});
+    };
+    std::size_t unknown_size = 0;
+    const auto add_unknown = [&] {
+      if (unknown_size > 0) add(*unknown, unknown_size);
+      unknown_size = 0;
+    };
+    std::string affixed;
     for (std::size_t at = 0; at < word.size();) {
       const std::size_t start = at;
       next_code_point(word, at);
-      const auto known = vocabulary->id(word.substr(start, at - start));
-      const auto id = known ? known : unknown;
-      if (!id || (!known && fuse_unknown && after_unknown)) continue;
-      after_unknown = !known;
-      const auto place = static_cast<std::int32_t>(symbols.size());
-      symbols.push_back({*id, place - 1, place + 1});
+      auto character = word.substr(start, at - start);
+      if ((start > 0 && !prefix.empty()) || (at == word.size() && !suffix.empty())) {
+        affixed = start > 0 ? prefix : "";
+        affixed += character;
+        if (at == word.size()) affixed += suffix;
+        character = affixed;
+      }
+      if (const auto id = vocabulary->id(character)) {
+        add_unknown();
+        add(*id, at - start);
+      } else if (bytes && bytes->cover(character)) {
+        for (const char byte : character) add((*bytes)[byte], 1);
+      } else if (unknown) {
+        if (!fuse_unknown) add_unknown();
+        unknown_size += at - start;
+      }
     }
+    add_unknown();
     if (!symbols.empty()) symbols.back().next = -1;
   }
 };
 
-/// Error for what this model does not do, rather than ids that are slightly wrong.
-void refuse_unsupported(const Json& json) {
-  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
-    if (!value_or<std::string>(json, key, "").empty()) fail("tokenizer.json: a BPE model with {} is not supported; only byte-level BPE is", key);
-  if (value_or(json, "byte_fallback", false)) fail("tokenizer.json: a BPE model with byte_fallback is not supported; only byte-level BPE is");
-  if (value_or(json, "dropout", 0.0) != 0.0) fail("tokenizer.json: a BPE model with dropout is not supported; set dropout to null");
+/// SentencePiece's mark of a space, when no token holds one after another character: then nothing is merged across the start of a word.
+std::string word_mark(const Vocabulary& vocabulary) {
+  static const std::string mark = "\u2581";
+  if (!vocabulary.id(mark)) return "";
+  return vocabulary.all_of([](std::string_view token) {
+    while (token.starts_with(mark)) token.remove_prefix(mark.size());
+    return token.find(mark) == std::string_view::npos;
+  }) ? mark : "";
 }
 
 }  // namespace
 
 Model make_bpe(const Json& json) {
-  refuse_unsupported(json);
+  if (value_or(json, "dropout", 0.0) != 0.0) fail("tokenizer.json: a BPE model with dropout is not supported; set dropout to null");
   const auto vocabulary = std::make_shared<const Vocabulary>(json.at("vocab"));
-  std::optional<std::int32_t> unknown;
-  if (const auto token = value_or<std::string>(json, "unk_token", ""); !token.empty()) {
-    unknown = vocabulary->id(token);
-    if (!unknown) fail("tokenizer.json: the unknown token '{}' is not in the BPE vocab; add it, or set unk_token to null", token);
-  }
-  return {vocabulary, Bpe{vocabulary, std::make_shared<const Merges>(json.at("merges"), *vocabulary), unknown, value_or(json, "fuse_unk", false),
-                          value_or(json, "ignore_merges", false), new_cache_owner()}};
+  const auto unknown = unknown_id(*vocabulary, value_or<std::string>(json, "unk_token", ""), "BPE");
+  const auto prefix = value_or<std::string>(json, "continuing_subword_prefix", ""), suffix = value_or<std::string>(json, "end_of_word_suffix", "");
+  std::optional<ByteTokens> bytes;
+  if (value_or(json, "byte_fallback", false)) bytes.emplace(*vocabulary);
+  const bool ignore_merges = value_or(json, "ignore_merges", false);
+  const bool affixes = !prefix.empty() || !suffix.empty();
+  return {vocabulary,
+          Bpe{vocabulary, std::make_shared<const Merges>(json.at("merges"), *vocabulary, prefix.size()), unknown, bytes,
+              value_or(json, "fuse_unk", false), ignore_merges, prefix, suffix},
+          ignore_merges || affixes ? "" : word_mark(*vocabulary)};
 }
 
 }  // namespace attune::text

@@ -37,6 +37,11 @@ void append_byte_characters(std::string& text, std::string_view bytes) {
   for (const char byte : bytes) text += characters[static_cast<unsigned char>(byte)];
 }
 
+void put_byte_characters(const AlignedText& old, Span stretch, Rewriting& result) {
+  const auto& characters = alphabet().characters;
+  for (auto at = stretch.begin; at < stretch.end; ++at) result.put(characters[static_cast<unsigned char>(old.bytes()[at])], at);
+}
+
 std::optional<std::string> bytes_of_characters(std::string_view text) {
   const auto& table = alphabet().bytes;
   std::string bytes;

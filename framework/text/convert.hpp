@@ -5,8 +5,8 @@
 
 namespace attune::text {
 
-/// metadata: the keys of a GGUF file ("tokenizer.ggml.tokens": [...], ...). Byte-level BPE vocabularies ("gpt2") are supported.
-/// Error for another model, and for a "tokenizer.ggml.pre" whose patterns are not known.
+/// metadata: the keys of a GGUF file ("tokenizer.ggml.tokens": [...], ...), whose vocabulary is byte-level BPE ("gpt2"), SentencePiece's BPE
+/// ("llama") or Unigram ("t5"), or WordPiece ("bert"). Error for another model, and for a "tokenizer.ggml.pre" whose patterns are not known.
 nlohmann::json tokenizer_json_from_gguf(const nlohmann::json& metadata);
 
 /// vocab_txt: the text of a BERT vocab.txt, one token a line, the first with id 0. lowercase: an uncased model.

@@ -2,14 +2,18 @@
 #pragma once
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
-#include <string>
+
+#include "text/aligned.hpp"
 
 namespace attune::text {
 
 /// Rewrites well-formed UTF-8 in place.
-using Normalizer = std::function<void(std::string&)>;
+using Normalizer = std::function<void(AlignedText&)>;
 
 /// null: nothing is changed.
 Normalizer make_normalizer(const nlohmann::json& json);
+
+/// SentencePiece's own normalisation, compiled to a trie ("precompiled_charsmap", base64).
+Normalizer make_precompiled(const nlohmann::json& json);
 
 }  // namespace attune::text

@@ -27,9 +27,16 @@ Part make_part(std::string_view stage, const Json& json, const Makers<Part>& mak
   fail("tokenizer.json: the {} '{}' is not supported; supported are {}", stage, type, joined(names));
 }
 
-/// The parts under `key` of a Sequence.
+/// The parts of a Sequence, which may hold Sequences; a forged file must not exhaust the stack by them.
 template <class Part>
 std::vector<Part> make_parts(const Json& list, Part (*make)(const Json&)) {
+  constexpr int deepest = 32;
+  thread_local int depth = 0;
+  if (depth == deepest) fail("tokenizer.json: more than {} Sequences stand in one another; take the file that came with the model", deepest);
+  struct Level {
+    Level() { ++depth; }
+    ~Level() { --depth; }
+  } level;
   std::vector<Part> parts;
   for (const auto& json : list) parts.push_back(make(json));
   return parts;

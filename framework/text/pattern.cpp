@@ -1,7 +1,10 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/pattern.hpp"
 
+#include <fmt/core.h>
 #include <pcre2.h>
+
+#include <nlohmann/json.hpp>
 
 #include "attune/error.hpp"
 #include "text/unicode.hpp"
@@ -9,25 +12,82 @@
 namespace attune::text {
 namespace {
 
-/// PCRE2's \s also holds U+180E, which is not White_Space; tokenizers' does not.
-std::string with_unicode_whitespace(std::string_view expression) {
-  std::string result;
-  for (std::size_t i = 0; i < expression.size(); ++i) {
-    const bool pair = expression[i] == '\\' && i + 1 < expression.size();
-    if (!pair) {
-      result += expression[i];
-      continue;
-    }
-    const char escape = expression[++i];
-    if (escape == 's')
-      result += "\\p{White_Space}";
-    else if (escape == 'S')
-      result += "\\P{White_Space}";
-    else
-      result.append({'\\', escape});
+/// What Ruby's syntax writes otherwise than PCRE2, or means otherwise: its \w is UTS #18's, its \s White_Space (PCRE2's also holds U+180E), its
+/// \h a hexadecimal digit, and a class may hold another, [^(\s|[.,])].
+class Translation {
+ public:
+  explicit Translation(std::string_view expression) : from_(expression) {
+    while (at_ < from_.size()) step();
   }
-  return result;
-}
+  std::string result;
+
+ private:
+  void step() {
+    const char c = from_[at_];
+    if (c == '\\' && at_ + 1 < from_.size()) {
+      escape(from_[at_ + 1]);
+      at_ += 2;
+    } else if (c == '[') {
+      open_class();
+    } else if (c == ']' && depth_ > 0) {
+      if (--depth_ == 0) result += c;
+      ++at_;
+    } else {
+      if (depth_ > 0 && from_.substr(at_).starts_with("&&"))
+        fail("tokenizer.json: the pattern '{}' takes the intersection of classes (&&), which is not supported", from_);
+      result += c;
+      ++at_;
+    }
+  }
+
+  void open_class() {
+    const auto rest = from_.substr(at_);
+    if (depth_ > 0 && rest.starts_with("[:")) {
+      const auto end = from_.find(":]", at_);
+      const auto size = end == std::string_view::npos ? rest.size() : end + 2 - at_;
+      result += rest.substr(0, size);
+      at_ += size;
+      return;
+    }
+    if (depth_ > 0 && rest.starts_with("[^")) fail("tokenizer.json: the pattern '{}' holds a negated class inside a class, which is not supported", from_);
+    if (depth_++ == 0) result += '[';
+    ++at_;
+    if (depth_ == 1 && at_ < from_.size() && from_[at_] == '^') result += from_[at_++];
+    if (at_ < from_.size() && from_[at_] == ']') result += "\\]", ++at_;  // first in a class it is a character
+  }
+
+  void escape(char c) {
+    static const std::string word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control})", hexadecimal = "0-9A-Fa-f";
+    const auto set = [&](const std::string& members) { result += depth_ > 0 ? members : "[" + members + "]"; };
+    const auto complement = [&](const std::string& members) {
+      if (depth_ > 0) fail("tokenizer.json: the pattern '{}' holds \\{} inside a class, which is not supported", from_, c);
+      result += "[^" + members + "]";
+    };
+    const bool outside = depth_ == 0;
+    if (c == 's')
+      result += "\\p{White_Space}";
+    else if (c == 'S')
+      result += "\\P{White_Space}";
+    else if (c == 'w')
+      set(word);
+    else if (c == 'W')
+      complement(word);
+    else if (c == 'h')
+      set(hexadecimal);
+    else if (c == 'H')
+      complement(hexadecimal);
+    else if (c == 'b' && outside)
+      result += fmt::format("(?:(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}]))", word);
+    else if (c == 'B' && outside)
+      result += fmt::format("(?:(?<=[{0}])(?=[{0}])|(?<![{0}])(?![{0}]))", word);
+    else
+      result.append({'\\', c});
+  }
+
+  std::string_view from_;
+  std::size_t at_ = 0;
+  int depth_ = 0;  // of classes
+};
 
 std::string message(int code) {
   PCRE2_UCHAR text[256];
@@ -52,7 +112,7 @@ struct Workspace {
 }  // namespace
 
 Pattern::Pattern(std::string_view expression) : expression_(expression) {
-  const std::string translated = with_unicode_whitespace(expression);
+  const auto translated = Translation(expression).result;
   int error = 0;
   PCRE2_SIZE offset = 0;
   auto* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
@@ -81,6 +141,9 @@ void Pattern::find_all(std::string_view text, std::vector<Span>& matches) const 
   }
 }
 
+namespace {
+
+/// The expression that matches this text alone.
 std::string escaped(std::string_view literal) {
   std::string result;
   for (const char c : literal) {
@@ -88,6 +151,12 @@ std::string escaped(std::string_view literal) {
     result += c;
   }
   return result;
+}
+
+}  // namespace
+
+Pattern make_pattern(const nlohmann::json& json) {
+  return Pattern(json.contains("Regex") ? json.at("Regex").get<std::string>() : escaped(json.at("String").get<std::string>()));
 }
 
 }  // namespace attune::text

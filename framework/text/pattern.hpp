@@ -1,17 +1,14 @@
 // Regular expressions as tokenizer.json writes them (Oniguruma's Ruby syntax, Unicode classes), run by PCRE2.
 #pragma once
-#include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
-namespace attune::text {
+#include "attune/tokenizer.hpp"
 
-/// A stretch of a text, in bytes.
-struct Span {
-  std::size_t begin, end;
-};
+namespace attune::text {
 
 /// Compiled once; threads may share it.
 class Pattern {
@@ -26,7 +23,7 @@ class Pattern {
   std::shared_ptr<const void> code_;
 };
 
-/// The expression that matches this text alone.
-std::string escaped(std::string_view literal);
+/// "pattern" of a part: {"Regex": expression} or {"String": text}.
+Pattern make_pattern(const nlohmann::json& json);
 
 }  // namespace attune::text

@@ -3,11 +3,25 @@
 #include <cstdint>
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
 #include <vector>
+
+#include "attune/tokenizer.hpp"
 
 namespace attune::text {
 
-using PostProcessor = std::function<void(std::vector<std::int32_t>&)>;
+/// What the earlier stages made of a text.
+struct Draft {
+  Encoding encoding;
+  std::vector<std::string> tokens;  // as they stand in the text or the vocabulary
+};
+
+struct PostProcessor {
+  std::vector<std::int32_t> before, after;  // the tokens put around the text
+  /// Takes the white space at their borders from the spans.
+  std::function<void(Draft&, std::string_view text)> trim = [](Draft&, std::string_view) {};
+};
 
 /// null: nothing is added.
 PostProcessor make_post_processor(const nlohmann::json& json);

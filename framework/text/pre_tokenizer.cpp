@@ -4,6 +4,7 @@
 
 #include "text/byte_level.hpp"
 #include "text/part.hpp"
+#include "text/pattern.hpp"
 #include "text/unicode.hpp"
 
 namespace attune::text {
@@ -57,7 +58,7 @@ template <class Find>
 void split(Words& words, const Find& find, Behaviour behaviour, bool invert = false) {
   std::vector<Span> spans, matches;
   std::vector<Stretch> list;
-  spans.reserve(words.text.size() / 4);
+  spans.reserve(words.text.bytes().size() / 4);
   for (std::size_t i = 0; i < words.spans.size(); ++i) {
     matches.clear();
     list.clear();
@@ -67,6 +68,7 @@ void split(Words& words, const Find& find, Behaviour behaviour, bool invert = fa
     const std::size_t start = words.spans[i].begin;
     for (const auto& stretch : list) spans.push_back({start + stretch.span.begin, start + stretch.span.end});
   }
+  words.at_start = words.at_start && !spans.empty() && spans[0].begin == words.spans[0].begin;
   words.spans = std::move(spans);
 }
 
@@ -85,18 +87,19 @@ auto each_match(Pattern pattern) {
   return [pattern = std::move(pattern)](std::string_view text, std::vector<Span>& matches) { pattern.find_all(text, matches); };
 }
 
-/// Writes all words anew, each as `write(word, text)` appends it.
+/// Writes all words anew, each as `write(i, result)` puts it.
 template <class Write>
 void rewrite(Words& words, Write write) {
-  Words result;
-  result.text.reserve(words.text.size() + words.text.size() / 4);
-  result.spans.reserve(words.spans.size());
+  Rewriting result(words.text);
+  std::vector<Span> spans;
+  spans.reserve(words.spans.size());
   for (std::size_t i = 0; i < words.spans.size(); ++i) {
-    const std::size_t start = result.text.size();
-    write(words[i], result.text);
-    result.spans.push_back({start, result.text.size()});
+    const std::size_t start = result.size();
+    write(i, result);
+    spans.push_back({start, result.size()});
   }
-  words = std::move(result);
+  result.finish();
+  words.spans = std::move(spans);
 }
 
 PreTokenizer byte_level(const Json& json) {
@@ -105,12 +108,40 @@ PreTokenizer byte_level(const Json& json) {
   const bool regex = value_or(json, "use_regex", true);
   return [prefix, regex, find = each_match(gpt2)](Words& words) {
     if (prefix)
-      rewrite(words, [](std::string_view word, std::string& text) {
-        if (!word.starts_with(' ')) text += ' ';
-        text += word;
+      rewrite(words, [&](std::size_t i, Rewriting& result) {
+        const auto [begin, end] = words.spans[i];
+        if (!words[i].starts_with(' ')) result.put(" ", begin);
+        result.keep(begin, end);
       });
     if (regex) split(words, find, Behaviour::isolated);
-    rewrite(words, [](std::string_view word, std::string& text) { append_byte_characters(text, word); });
+    rewrite(words, [&](std::size_t i, Rewriting& result) { put_byte_characters(words.text, words.spans[i], result); });
+  };
+}
+
+/// SentencePiece's way: a mark in the place of each space, and one before the text.
+PreTokenizer metaspace(const Json& json) {
+  const auto mark = value_or<std::string>(json, "replacement", "\u2581");
+  const auto scheme = !value_or(json, "add_prefix_space", true) ? "never" : value_or<std::string>(json, "prepend_scheme", "always");
+  if (scheme != "always" && scheme != "first" && scheme != "never")
+    fail("tokenizer.json: the prepend_scheme '{}' of a Metaspace is unknown; known are always, first, never", scheme);
+  if (count_code_points(mark) != 1) fail("tokenizer.json: the replacement '{}' of a Metaspace must be one character", mark);
+  const bool cuts = value_or(json, "split", true);
+  const auto find = [mark](std::string_view word, std::vector<Span>& matches) {
+    for (std::size_t at = 0; (at = word.find(mark, at)) != std::string_view::npos; at += mark.size()) matches.push_back({at, at + mark.size()});
+  };
+  return [=](Words& words) {
+    rewrite(words, [&](std::size_t i, Rewriting& result) {
+      const auto [begin, end] = words.spans[i];
+      const bool marked = words[i].starts_with(' ') || words[i].starts_with(mark);
+      if (!marked && (scheme == "always" || (scheme == "first" && words.is_at_start(i)))) result.put(mark, begin);
+      for (std::size_t at = begin; at < end;) {
+        const auto space = std::min(words.text.bytes().find(' ', at), end);
+        result.keep(at, space);
+        if (space < end) result.put(mark, space);
+        at = space + 1;
+      }
+    });
+    if (cuts) split(words, find, Behaviour::merged_with_next);
   };
 }
 
@@ -128,9 +159,7 @@ Behaviour behaviour(const std::string& name) {
 }
 
 PreTokenizer split_at_pattern(const Json& json) {
-  const auto& pattern = json.at("pattern");
-  const auto expression = pattern.contains("Regex") ? pattern.at("Regex").get<std::string>() : escaped(pattern.at("String").get<std::string>());
-  return [find = each_match(Pattern(expression)), behaviour = behaviour(json.at("behavior").get<std::string>()),
+  return [find = each_match(make_pattern(json.at("pattern"))), behaviour = behaviour(json.at("behavior").get<std::string>()),
           invert = value_or(json, "invert", false)](Words& words) { split(words, find, behaviour, invert); };
 }
 
@@ -139,11 +168,62 @@ PreTokenizer digits(const Json& json) {
   return [=](Words& words) { split(words, each(is_numeric), behaviour); };
 }
 
+bool is_symbol_or_punctuation(char32_t c) { return is_ascii_symbol(c) || is_punctuation(c); }
+
+PreTokenizer whitespace_split(const Json&) {
+  return [](Words& words) { split(words, each(is_whitespace), Behaviour::removed); };
+}
+
+PreTokenizer punctuation(const Json& json) {
+  return [behaviour = behaviour(value_or<std::string>(json, "behavior", "Isolated"))](Words& words) {
+    split(words, each(is_symbol_or_punctuation), behaviour);
+  };
+}
+
 PreTokenizer bert(const Json&) {
   return [](Words& words) {
     split(words, each(is_whitespace), Behaviour::removed);
-    split(words, each([](char32_t c) { return is_ascii_symbol(c) || is_punctuation(c); }), Behaviour::isolated);
+    split(words, each(is_symbol_or_punctuation), Behaviour::isolated);
   };
+}
+
+PreTokenizer delimiter(const Json& json) {
+  const auto text = json.at("delimiter").get<std::string>();
+  std::size_t end = 0;
+  const char32_t wanted = text.empty() ? 0 : next_code_point(text, end);
+  if (text.empty() || end != text.size()) fail("tokenizer.json: the delimiter '{}' must be one character", text);
+  return [wanted](Words& words) { split(words, each([wanted](char32_t c) { return c == wanted; }), Behaviour::removed); };
+}
+
+PreTokenizer fixed_length(const Json& json) {
+  const auto length = value_or<std::int64_t>(json, "length", 5);
+  if (length < 1) fail("tokenizer.json: the length of a FixedLength pre-tokenizer is {}; it must be 1 or more", length);
+  const auto find = [length](std::string_view word, std::vector<Span>& matches) {
+    for (std::size_t at = 0; at < word.size();) {
+      const std::size_t start = at;
+      for (std::int64_t i = 0; i < length && at < word.size(); ++i) next_code_point(word, at);
+      matches.push_back({start, at});
+    }
+  };
+  return [find](Words& words) { split(words, find, Behaviour::isolated); };
+}
+
+/// Where the script changes; spaces go with what is before them, and before the first script they are dropped.
+PreTokenizer unicode_scripts(const Json&) {
+  const auto find = [](std::string_view word, std::vector<Span>& matches) {
+    int last = any_script;
+    std::size_t begin = std::string_view::npos;
+    for (std::size_t at = 0; at < word.size();) {
+      const std::size_t start = at;
+      const int script = script_of(next_code_point(word, at));
+      if (script == any_script || script == last) continue;
+      if (begin != std::string_view::npos) matches.push_back({begin, start});
+      begin = start;
+      last = script;
+    }
+    if (begin != std::string_view::npos) matches.push_back({begin, word.size()});
+  };
+  return [find](Words& words) { split(words, find, Behaviour::removed, true); };
 }
 
 PreTokenizer whitespace(const Json&) {
@@ -163,10 +243,26 @@ PreTokenizer sequence(const Json& json) {
 PreTokenizer make_pre_tokenizer(const Json& json) {
   if (json.is_null()) return [](Words&) {};
   static const Makers<PreTokenizer> makers = {
-      {"BertPreTokenizer", bert}, {"ByteLevel", byte_level},      {"Digits", digits},
-      {"Sequence", sequence},     {"Split", split_at_pattern}, {"Whitespace", whitespace},
+      {"BertPreTokenizer", bert},
+      {"ByteLevel", byte_level},
+      {"CharDelimiterSplit", delimiter},
+      {"Digits", digits},
+      {"FixedLength", fixed_length},
+      {"Metaspace", metaspace},
+      {"Punctuation", punctuation},
+      {"Sequence", sequence},
+      {"Split", split_at_pattern},
+      {"UnicodeScripts", unicode_scripts},
+      {"Whitespace", whitespace},
+      {"WhitespaceSplit", whitespace_split},
   };
   return make_part("pre-tokenizer", json, makers);
+}
+
+bool depends_on_start(const Json& json) {
+  if (json.is_null()) return false;
+  const auto parts = json.find("pretokenizers");
+  return parts == json.end() ? value_or<std::string>(json, "prepend_scheme", "") == "first" : std::any_of(parts->begin(), parts->end(), depends_on_start);
 }
 
 }  // namespace attune::text

@@ -1,5 +1,7 @@
 #include "text/vocabulary.hpp"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -28,6 +30,27 @@ std::optional<std::int32_t> Vocabulary::id(std::string_view token) const {
 const std::string* Vocabulary::token(std::int32_t id) const {
   const auto found = tokens_.find(id);
   return found == tokens_.end() ? nullptr : found->second;
+}
+
+std::vector<std::pair<std::string_view, std::int32_t>> Vocabulary::sorted() const {
+  std::vector<std::pair<std::string_view, std::int32_t>> entries(ids_.begin(), ids_.end());
+  std::sort(entries.begin(), entries.end());
+  return entries;
+}
+
+ByteTokens::ByteTokens(const Vocabulary& vocabulary) {
+  for (int byte = 0; byte < 256; ++byte) ids_[byte] = vocabulary.id(fmt::format("<0x{:02X}>", byte)).value_or(-1);
+}
+
+bool ByteTokens::cover(std::string_view text) const {
+  return std::all_of(text.begin(), text.end(), [&](char byte) { return (*this)[byte] >= 0; });
+}
+
+std::optional<std::int32_t> unknown_id(const Vocabulary& vocabulary, const std::string& token, std::string_view model) {
+  if (token.empty()) return std::nullopt;
+  const auto id = vocabulary.id(token);
+  if (!id) fail("tokenizer.json: the unknown token '{}' is not in the {} vocab; add it, or set unk_token to one that is", token, model);
+  return id;
 }
 
 std::int32_t checked_id(const nlohmann::json& json, std::string_view token) {

@@ -1,5 +1,7 @@
 // Tokens and their ids.
 #pragma once
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
@@ -7,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 namespace attune::text {
 
@@ -21,6 +24,12 @@ class Vocabulary {
   std::optional<std::int32_t> id(std::string_view token) const;
   /// null: no token has this id.
   const std::string* token(std::int32_t id) const;
+  template <class Is>
+  bool all_of(Is is) const {
+    return std::all_of(ids_.begin(), ids_.end(), [&](const auto& entry) { return is(entry.first); });
+  }
+  /// All tokens in the order of their bytes, which this vocabulary owns.
+  std::vector<std::pair<std::string_view, std::int32_t>> sorted() const;
   std::int32_t largest_id() const { return largest_; }  // -1 when empty
 
  private:
@@ -31,6 +40,21 @@ class Vocabulary {
   std::unordered_map<std::int32_t, const std::string*> tokens_;
   std::int32_t largest_ = -1;
 };
+
+/// The ids of the 256 tokens "<0x00>" to "<0xFF>", which stand for the bytes of what is in no other token.
+class ByteTokens {
+ public:
+  explicit ByteTokens(const Vocabulary& vocabulary);
+  /// All of the text's bytes have a token.
+  bool cover(std::string_view text) const;
+  std::int32_t operator[](char byte) const { return ids_[static_cast<unsigned char>(byte)]; }
+
+ private:
+  std::array<std::int32_t, 256> ids_;  // -1: none
+};
+
+/// The id of a model's unknown token; nothing when it has no name. Error when it is in no vocabulary. model: "BPE", ...
+std::optional<std::int32_t> unknown_id(const Vocabulary& vocabulary, const std::string& token, std::string_view model);
 
 /// An id as tokenizer.json writes it. Error when it is not a whole number from 0 to 2^31 - 1.
 std::int32_t checked_id(const nlohmann::json& json, std::string_view token);

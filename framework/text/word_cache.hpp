@@ -5,7 +5,24 @@
 #include <string_view>
 #include <vector>
 
+#include "attune/tokenizer.hpp"
+
 namespace attune::text {
+
+/// Token ids of a word, and the bytes of the word that each stands for.
+struct Pieces {
+  std::vector<std::int32_t> ids;
+  std::vector<Span> spans;
+
+  void add(std::int32_t id, std::size_t begin, std::size_t end) {
+    ids.push_back(id);
+    spans.push_back({begin, end});
+  }
+  void clear() {
+    ids.clear();
+    spans.clear();
+  }
+};
 
 /// Direct-mapped: a word replaces the one that stood in its place. One table serves all tokenizers of a thread, told apart by `owner`.
 class WordCache {
@@ -15,7 +32,7 @@ class WordCache {
   struct Entry {
     std::uint64_t owner = 0;  // 0: empty
     std::string word;
-    std::vector<std::int32_t> ids;
+    Pieces pieces;
 
     bool holds(std::uint64_t whose, std::string_view what) const { return owner == whose && word == what; }
   };

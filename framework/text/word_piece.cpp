@@ -11,16 +11,15 @@ struct WordPiece {
   std::string prefix;  // of a piece inside a word: "##"
   std::size_t max_code_points;
 
-  void operator()(std::string_view word, std::vector<std::int32_t>& ids) const {
-    const std::size_t before = ids.size();
-    if (count_code_points(word) > max_code_points || !append_pieces(word, ids)) {
-      ids.resize(before);
-      ids.push_back(unknown);
+  void operator()(std::string_view word, Pieces& pieces) const {
+    if (count_code_points(word) > max_code_points || !append_pieces(word, pieces)) {
+      pieces.clear();
+      pieces.add(unknown, 0, word.size());
     }
   }
 
   /// false: some part of the word is in no piece.
-  bool append_pieces(std::string_view word, std::vector<std::int32_t>& ids) const {
+  bool append_pieces(std::string_view word, Pieces& pieces) const {
     std::string piece;
     for (std::size_t start = 0; start < word.size();) {
       piece = start == 0 ? "" : prefix;
@@ -34,7 +33,7 @@ struct WordPiece {
         piece.resize(prefix_size + end - start);
         id = vocabulary->id(piece);
       }
-      ids.push_back(*id);
+      pieces.add(*id, start, end);
       start = end;
     }
     return true;
@@ -45,10 +44,9 @@ struct WordPiece {
 
 Model make_word_piece(const Json& json) {
   const auto vocabulary = std::make_shared<const Vocabulary>(json.at("vocab"));
-  const auto unknown = value_or<std::string>(json, "unk_token", "[UNK]");
-  const auto id = vocabulary->id(unknown);
-  if (!id) fail("tokenizer.json: the unknown token '{}' is not in the WordPiece vocab; add it, or name another as unk_token", unknown);
-  return {vocabulary, WordPiece{vocabulary, *id, value_or<std::string>(json, "continuing_subword_prefix", "##"),
+  const auto unknown = unknown_id(*vocabulary, value_or<std::string>(json, "unk_token", "[UNK]"), "WordPiece");
+  if (!unknown) fail("tokenizer.json: a WordPiece model needs an unk_token");
+  return {vocabulary, WordPiece{vocabulary, *unknown, value_or<std::string>(json, "continuing_subword_prefix", "##"),
                                 value_or<std::size_t>(json, "max_input_chars_per_word", 100)}};
 }
 

@@ -59,6 +59,7 @@ void answer(const std::string& title, Model& model, const Tokenizer& tokenizer, 
   std::size_t shown = 0;
   const auto show = [&](bool all) {
     auto raw = tokenizer.decode(so_far);
+    while (!all && raw.ends_with("\uFFFD")) raw.resize(raw.size() - 3);  // byte tokens of which some are still to come
     if (!all) raw.resize(raw.size() - unfinished(raw));
     const auto text = text::valid_utf8(raw);
     if (text.size() > shown) std::cout << text.substr(shown) << std::flush, shown = text.size();

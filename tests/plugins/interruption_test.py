@@ -122,7 +122,7 @@ def numbers_that_are_not_finite_stop_the_run_or_are_skipped():
         check([step.get("skipped_steps", 0) for step in steps] == [0, 0, 1, 1, 1, 1], f"one step is skipped and counted: {steps}")
         check(all(step["loss"] is not None for step in steps[3:]), "the run goes on with finite losses")
     noted = json.loads((place / "runs/bad_gradient-skip/not_finite.jsonl").read_text())
-    check(noted["what"] == "gradient norm" and len(noted["samples"]) == 8, f"any sample of the step may have made the gradient so: {noted}")
+    check("gradient norm" in noted["what"] and len(noted["samples"]) == 8, f"any sample of the step may have made the gradient so: {noted}")
     said = place.run(program, "train", "faulty.toml", "name=nan-always", "strategy.fault=bad_loss", "strategy.at=3", "strategy.times=1000", "train.on_not_finite=skip", "train.steps=100", expect=2)
     check("10 steps in a row" in said, f"a run that only skips ends: {said}")
 

@@ -76,6 +76,21 @@ TEST(TokenizerTest, InvalidUtf8IsReadAsReplacementCharacters) {
   EXPECT_EQ(tokenizer.decode({0xE2, 0x82}), "\xE2\x82");  // a token can end inside a character
 }
 
+TEST(TokenizerTest, InvalidUtf8IsCounted) {
+  EXPECT_EQ(invalid_utf8(""), 0u);
+  EXPECT_EQ(invalid_utf8("plain text, \u00e9 and \U0001F642, longer than a word"), 0u);
+  EXPECT_EQ(invalid_utf8("a\xFFz\xE2\x82 \xF0\x9F\x98x\xC0\xAF"), 5u);
+}
+
+TEST(TokenizerTest, SpansAreTheBytesOfTheGivenText) {
+  const auto tokenizer = small();
+  const auto encoding = tokenizer.encode_with_spans("hi hi\xFF\u00e9<|im_end|>");
+  EXPECT_EQ(encoding.ids, tokenizer.encode("hi hi\xFF\u00e9<|im_end|>"));
+  const std::vector<Span> expected = {{0, 2}, {3, 5}, {5, 6}, {5, 6}, {5, 6}, {6, 8}, {6, 8}, {8, 18}};
+  EXPECT_EQ(encoding.spans, expected);
+  EXPECT_TRUE(tokenizer.encode_with_spans("").spans.empty());
+}
+
 TEST(TokenizerTest, ByteLevelTextComesBackWhateverTheRules) {
   for (const char* pre : {"smollm", "gpt-2", "llama-bpe", "qwen2", "default"}) {
     const auto tokenizer = small(pre);
@@ -140,8 +155,9 @@ TEST(GgufVocabulary, WhatIsNotKnownIsRefused) {
     json[key] = value;
     EXPECT_THAT([&] { text::tokenizer_json_from_gguf(json); }, ThrowsMessage<Error>(HasSubstr(text)));
   };
-  refusal("tokenizer.ggml.pre", "tekken", "'tekken'");
-  refusal("tokenizer.ggml.model", "llama", "'llama'");
+  refusal("tokenizer.ggml.pre", "chameleon", "'chameleon'");
+  refusal("tokenizer.ggml.model", "rwkv", "'rwkv'");
+  refusal("tokenizer.ggml.model", "llama", "has no tokenizer.ggml.scores");
   refusal("tokenizer.ggml.token_type", Json::array({1}), "261 tokens but 1 token types");
   refusal("tokenizer.ggml.token_type", Json(Json::array_t(261, "x")), "not as it should be");
   EXPECT_THAT([] { text::tokenizer_json_from_gguf(Json::object()); }, ThrowsMessage<Error>(HasSubstr("has no tokenizer.ggml.model")));
@@ -151,7 +167,7 @@ TEST(VocabTxt, IsABertTokenizer) {
   const Tokenizer tokenizer(text::tokenizer_json_from_vocab("[PAD]\r\n[UNK]\n[CLS]\n[SEP]\nhello\n##s\n,\n", true));
   EXPECT_EQ(tokenizer.encode("H\u00e9llos, x[SEP]"), (Ids{2, 4, 5, 6, 1, 3, 3}));
   EXPECT_EQ(tokenizer.decode({2, 4, 5, 6, 3}), "hellos,");
-  EXPECT_THAT([] { text::tokenizer_json_from_vocab("[UNK]\n[CLS]\n", true); }, ThrowsMessage<Error>(HasSubstr("no line [SEP]")));
+  EXPECT_THAT([] { text::tokenizer_json_from_vocab("[UNK]\n[CLS]\n", true); }, ThrowsMessage<Error>(HasSubstr("no token [SEP]")));
 }
 
 TEST(Chat, AnswerIsTheAssistantsContentAndItsClosingMark) {
@@ -192,10 +208,42 @@ TEST(Chat, DefaultSystemMessageIsTheModelsOwn) {
   }
 }
 
+Tokenizer with_marks(const std::vector<std::string>& marks) {
+  auto json = metadata();
+  for (const auto& mark : marks) {
+    json["tokenizer.ggml.tokens"].push_back(mark);
+    json["tokenizer.ggml.token_type"].push_back(3);
+  }
+  return Tokenizer(text::tokenizer_json_from_gguf(json));
+}
+
+TEST(Chat, EachFamilyWritesInItsForm) {
+  const auto tokenizer = with_marks({"<s>", "</s>", "<bos>", "<start_of_turn>", "<end_of_turn>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"});
+  const auto written = [&](const char* name) {
+    return tokenizer.decode(ChatTemplate::by_name(name).encode({{"system", "S"}, {"user", " U "}, {"assistant", " A "}}, tokenizer).tokens, false);
+  };
+  EXPECT_EQ(written("alpaca"), "S\n\n### Instruction:\nU\n\n### Response:\nA</s>\n\n");
+  EXPECT_EQ(written("gemma"), "<bos><start_of_turn>user\nS\n\nU<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n");
+  EXPECT_EQ(written("llama2"), "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\n U [/INST] A </s>");
+  EXPECT_EQ(written("llama3"), "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|>"
+                               "<|start_header_id|>assistant<|end_header_id|>\n\nA<|eot_id|>");
+  EXPECT_EQ(written("mistral-v1"), "<s>[INST] S\n\n U  [/INST] A </s>");
+  EXPECT_EQ(written("mistral-v3"), "<s>[INST] S\n\n U [/INST] A</s>");
+  EXPECT_EQ(written("plain"), "### system\nS\n### end\n### user\n U \n### end\n### assistant\n A \n### end\n");
+}
+
+TEST(Chat, WhatAFamilyCannotWriteIsRefused) {
+  EXPECT_THAT([] { ChatTemplate::by_name("llama3").encode({{"user", "hi"}}, small()); }, ThrowsMessage<Error>(HasSubstr("'llama3' needs the token '<|begin_of_text|>'")));
+  EXPECT_THAT([] { ChatTemplate::by_name("alpaca").encode({{"assistant", "hi"}}, Tokenizer(Json::parse(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}})"))); },
+              ThrowsMessage<Error>(HasSubstr("it has none of </s>")));
+  const auto tokenizer = with_marks({"<s>", "</s>"});
+  EXPECT_THAT([&] { ChatTemplate::by_name("llama2").encode({{"user", "hi"}, {"tool", "x"}}, tokenizer); }, ThrowsMessage<Error>(HasSubstr("role 'tool'")));
+}
+
 TEST(Chat, UnknownTemplatesAreRefused) {
   EXPECT_THAT([] { ChatTemplate::by_name("chatlm"); }, ThrowsMessage<Error>(HasSubstr("did you mean 'chatml'")));
-  EXPECT_THAT([] { ChatTemplate::recognise("[INST] {{ x }} [/INST]"); }, ThrowsMessage<Error>(HasSubstr("option chat_template: chatml, plain")));
-  EXPECT_THAT([] { ChatTemplate::recognise("{{ bos_token }}<|im_start|><|im_end|>"); }, ThrowsMessage<Error>(HasSubstr("chat_template")));
+  EXPECT_THAT([] { ChatTemplate::recognise("[INST] {{ x }} [/INST]"); }, ThrowsMessage<Error>(HasSubstr("by template = \"...\": alpaca, chatml")));
+  EXPECT_THAT([] { ChatTemplate::recognise("{{ bos_token }}<|im_start|><|im_end|>"); }, ThrowsMessage<Error>(HasSubstr("template =")));
 }
 
 }  // namespace

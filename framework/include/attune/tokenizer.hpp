@@ -2,6 +2,7 @@
 #pragma once
 #include <nlohmann/json_fwd.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -10,6 +11,18 @@
 #include <vector>
 
 namespace attune {
+
+/// A stretch of a text, in bytes.
+struct Span {
+  std::size_t begin = 0, end = 0;
+  bool operator==(const Span&) const = default;
+};
+
+/// Tokens and the stretch of the text that each stands for; {0, 0} for those that the text does not hold ([CLS]).
+struct Encoding {
+  std::vector<std::int32_t> ids;
+  std::vector<Span> spans;
+};
 
 /// Built from Hugging Face's tokenizer.json (GGUF vocabularies and vocab.txt are first turned into one). Immutable: threads may share it.
 class Tokenizer {
@@ -20,8 +33,11 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
 
   /// Added tokens ("<|im_start|>") in the text are recognised. special: also what the post-processor adds ([CLS] ... [SEP]).
-  /// Invalid UTF-8 is read as U+FFFD.
+  /// Invalid UTF-8 is read as U+FFFD; invalid_utf8() counts it.
   std::vector<std::int32_t> encode(std::string_view text, bool special = true) const;
+  /// The same ids, with their bytes in `text`: what `tokenizers` gives as Encoding.offsets, which counts characters instead of bytes.
+  /// Spans may overlap (several tokens of one character each span all of it) and leave out what the normalizer dropped. About half as fast.
+  Encoding encode_with_spans(std::string_view text, bool special = true) const;
   /// Invalid UTF-8 in the result is kept as it is (a token can end inside a character).
   std::string decode(const std::vector<std::int32_t>& ids, bool skip_special = true) const;
 
@@ -34,6 +50,9 @@ class Tokenizer {
   std::unique_ptr<Parts> parts_;
 };
 
+/// How many ill-formed sequences a text holds; each of them is encoded as one U+FFFD.
+std::size_t invalid_utf8(std::string_view text);
+
 struct Message {
   std::string role;  // "system", "user", "assistant"
   std::string content;
@@ -45,26 +64,30 @@ struct Conversation {
   std::vector<std::uint8_t> answer;  // 1: written by the assistant, the closing mark included
 };
 
+/// How a model family writes a conversation as text.
 class ChatTemplate {
  public:
-  /// "chatml", "plain". Unknown: Error that lists the names.
+  /// One of names(). Unknown: Error that lists them.
   static ChatTemplate by_name(std::string_view name);
   /// Recognises the model's own template text (Jinja). Unknown: Error that names the option to set.
   static ChatTemplate recognise(std::string_view jinja);
   static std::vector<std::string> names();
 
+  /// An answer begins where the prompt for it ends; a token across the border belongs to it. Error when the family has no place for a
+  /// message's role, or the tokenizer lacks a mark that the family needs.
   Conversation encode(const std::vector<Message>& messages, const Tokenizer& tokenizer) const;
   /// The conversation and the opening of the assistant's next answer.
   std::vector<std::int32_t> prompt(const std::vector<Message>& messages, const Tokenizer& tokenizer) const;
   const std::string& name() const { return name_; }
   /// The text that ends an answer ("<|im_end|>"); generation stops there.
-  const std::string& end_of_turn() const { return end_of_turn_; }
+  const std::string& end_of_turn() const;
+
+  struct Form;  // see text/chat_template.cpp
 
  private:
-  ChatTemplate() = default;
-  std::string header_of(std::string_view role) const;
-  void append(const Message& message, const Tokenizer& tokenizer, Conversation& conversation) const;
-  std::string name_, before_role_, after_role_, end_of_turn_, after_turn_, default_system_;
+  ChatTemplate(std::string name, Form form);
+  std::string name_;
+  std::shared_ptr<const Form> form_;
 };
 
 }  // namespace attune

@@ -1,0 +1,12 @@
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace attune::text {
+
+std::string to_base64(std::string_view bytes);
+/// Nothing when the text is not base64.
+std::optional<std::string> from_base64(std::string_view text);
+
+}  // namespace attune::text

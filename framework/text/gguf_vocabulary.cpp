@@ -1,0 +1,294 @@
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "text/base64.hpp"
+#include "text/convert.hpp"
+#include "text/part.hpp"
+#include "text/tokenizer_json.hpp"
+#include "text/unicode.hpp"
+#include "text/vocabulary.hpp"
+
+namespace attune::text {
+namespace {
+
+constexpr const char* word_mark = "\u2581";  // SentencePiece's space
+
+Json split(const char* expression) {
+  return {{"type", "Split"}, {"pattern", {{"Regex", expression}}}, {"behavior", "Isolated"}, {"invert", false}};
+}
+
+Json byte_level(bool use_regex) {
+  return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", use_regex}};
+}
+
+Json sequence(Json::array_t parts) { return {{"type", "Sequence"}, {"pretokenizers", std::move(parts)}}; }
+
+/// How a family of byte-level BPE cuts text; the patterns are those of llama.cpp (src/llama-vocab.cpp).
+struct Family {
+  Json normalizer, pre_tokenizer;
+  bool ignore_merges = false, add_bos = false;
+};
+
+Family cut_by(const char* expression) { return {nullptr, sequence({split(expression), byte_level(false)})}; }
+
+const std::map<std::string, Family>& families() {
+  static const char* llama3 =
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  static const char* qwen2 =
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  static const char* tekken =
+      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  static const char* gpt4o =
+      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  static const auto llama_family = [](bool add_bos) {
+    auto family = cut_by(llama3);
+    family.ignore_merges = true;
+    family.add_bos = add_bos;
+    return family;
+  };
+  static const auto normalised = [](const char* expression) {
+    auto family = cut_by(expression);
+    family.normalizer = {{"type", "NFC"}};
+    return family;
+  };
+  static const std::map<std::string, Family> families = {
+      {"default", {nullptr, sequence({split(R"([\p{P}\$\+<=>\^~\|]+)"),
+                                      split(R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))"), split(R"(\p{N}+)"),
+                                      split("[0-9][0-9][0-9]"), byte_level(false)})}},
+      {"deepseek-r1-qwen", normalised(qwen2)},
+      {"falcon3", llama_family(false)},
+      {"gpt-2", {nullptr, byte_level(true)}},
+      {"gpt-4o", cut_by(gpt4o)},
+      {"lfm2", llama_family(true)},
+      {"llama-bpe", llama_family(true)},
+      {"llama-v3", llama_family(true)},
+      {"llama3", llama_family(true)},
+      {"llama4", cut_by(gpt4o)},
+      {"qwen2", normalised(qwen2)},
+      {"smollm", {nullptr, sequence({{{"type", "Digits"}, {"individual_digits", true}}, byte_level(true)})}},
+      {"tekken", cut_by(tekken)},
+  };
+  return families;
+}
+
+const Family& family(const std::string& name) {
+  const auto found = families().find(name);
+  if (found != families().end()) return found->second;
+  std::vector<std::string> names;
+  for (const auto& [known, family] : families()) names.push_back(known);
+  fail("the GGUF vocabulary is cut by the rules '{}' (tokenizer.ggml.pre), which are not known; known are {}; use the model's tokenizer.json instead",
+       name, joined(names));
+}
+
+const Json& required(const Json& metadata, const char* key) {
+  const auto found = metadata.find(key);
+  if (found == metadata.end()) fail("the GGUF file has no {}, so its vocabulary cannot be read; use the model's tokenizer.json instead", key);
+  return *found;
+}
+
+/// What a GGUF file says of a vocabulary, whatever its model.
+class Contents {
+ public:
+  explicit Contents(const Json& metadata) : metadata_(metadata) {
+    for (const auto& token : required(metadata, "tokenizer.ggml.tokens")) tokens.push_back(token.get<std::string>());
+    const auto types = metadata.value("tokenizer.ggml.token_type", Json(Json::array_t(tokens.size(), 1)));
+    check_size(types, "token types");
+    for (const auto& type : types) types_.push_back(type.get<int>());
+  }
+
+  std::vector<std::string> tokens;
+
+  std::vector<double> scores() const {
+    const auto& scores = required(metadata_, "tokenizer.ggml.scores");
+    check_size(scores, "scores");
+    return scores.get<std::vector<double>>();
+  }
+
+  Json vocab() const {
+    Json vocab = Json::object();
+    for (std::size_t id = 0; id < tokens.size(); ++id) vocab[tokens[id]] = id;
+    return vocab;
+  }
+
+  Json added() const {
+    constexpr int control = 3, user_defined = 4;  // llama.cpp's token types that are added tokens
+    Json added = Json::array();
+    for (std::size_t id = 0; id < tokens.size(); ++id)
+      if (types_[id] == control || types_[id] == user_defined) added.push_back(added_token(static_cast<std::int64_t>(id), tokens[id], types_[id] == control));
+    return added;
+  }
+
+  /// The token whose id stands under "tokenizer.ggml.<name>_token_id"; nothing when there is no such key.
+  std::optional<NamedToken> named(const std::string& name) const {
+    const auto key = "tokenizer.ggml." + name + "_token_id";
+    const auto found = metadata_.find(key);
+    if (found == metadata_.end()) return std::nullopt;
+    const auto id = found->get<std::size_t>();
+    if (id >= tokens.size()) fail("the GGUF file's {}_token_id is {}, but there are {} tokens; it is damaged, fetch it again", name, id, tokens.size());
+    return NamedToken(tokens[id], static_cast<std::int64_t>(id));
+  }
+
+  /// bos and eos around a text as far as the file asks for them; `otherwise` when it asks for none.
+  Json post_processor(bool add_bos, bool add_eos, Json otherwise) const {
+    const auto wanted = [&](const char* name, bool usual) {
+      std::vector<NamedToken> tokens;
+      if (!metadata_.value(fmt::format("tokenizer.ggml.add_{}_token", name), usual)) return tokens;
+      required(metadata_, fmt::format("tokenizer.ggml.{}_token_id", name).c_str());
+      tokens.push_back(*named(name));
+      return tokens;
+    };
+    const auto before = wanted("bos", add_bos), after = wanted("eos", add_eos);
+    return before.empty() && after.empty() ? otherwise : template_processing(before, after);
+  }
+
+ private:
+  void check_size(const Json& list, const char* what) const {
+    if (list.size() != tokens.size()) fail("the GGUF file has {} tokens but {} {}; it is damaged, fetch it again", tokens.size(), list.size(), what);
+  }
+
+  const Json& metadata_;
+  std::vector<int> types_;
+};
+
+Json bpe(Json vocab, Json merges, bool ignore_merges, bool byte_fallback) {
+  return {{"type", "BPE"},
+          {"dropout", nullptr},
+          {"unk_token", nullptr},
+          {"continuing_subword_prefix", nullptr},
+          {"end_of_word_suffix", nullptr},
+          {"fuse_unk", byte_fallback},
+          {"byte_fallback", byte_fallback},
+          {"ignore_merges", ignore_merges},
+          {"vocab", std::move(vocab)},
+          {"merges", std::move(merges)}};
+}
+
+Json byte_level_bpe(const Json& metadata) {
+  const Contents contents(metadata);
+  const auto& rules = family(metadata.value("tokenizer.ggml.pre", "default"));
+  return tokenizer_json(contents.added(), rules.normalizer, rules.pre_tokenizer, contents.post_processor(rules.add_bos, false, byte_level(true)),
+                        byte_level(true), bpe(contents.vocab(), required(metadata, "tokenizer.ggml.merges"), rules.ignore_merges, false));
+}
+
+/// SentencePiece keeps a score for each piece and merges the pair whose piece has the best. As merges: all ways to cut each piece into two that
+/// are pieces, by score, and of equals the one with the longer parts first; as transformers derives them (generate_merges).
+Json derived_merges(const std::vector<std::string>& tokens, const std::vector<double>& scores) {
+  struct Merge {
+    double score;
+    std::size_t left_size, right_size;  // in characters
+    std::int32_t left, right;
+  };
+  Vocabulary vocabulary;
+  for (std::size_t id = 0; id < tokens.size(); ++id) vocabulary.add(tokens[id], static_cast<std::int32_t>(id));
+  std::vector<Merge> merges;
+  for (std::size_t id = 0; id < tokens.size(); ++id) {
+    if (!is_valid_utf8(tokens[id])) continue;
+    const std::string_view token = tokens[id];
+    const auto first = merges.size();
+    for (std::size_t at = 0, size = 1; next_code_point(token, at), at < token.size(); ++size) {
+      const auto left = vocabulary.id(token.substr(0, at)), right = vocabulary.id(token.substr(at));
+      if (left && right) merges.push_back({scores[id], size, count_code_points(token) - size, *left, *right});
+    }
+    std::sort(merges.begin() + first, merges.end(), [](const Merge& a, const Merge& b) { return std::pair(a.left, a.right) < std::pair(b.left, b.right); });
+  }
+  std::stable_sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) {
+    return std::tuple(a.score, a.left_size, a.right_size) > std::tuple(b.score, b.left_size, b.right_size);
+  });
+  Json result = Json::array();
+  for (const auto& merge : merges) result.push_back({tokens[merge.left], tokens[merge.right]});
+  return result;
+}
+
+Json replaced(const char* from, const char* to) { return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}}; }
+
+/// Gemma's files spell runs of spaces as spaces, and its scores do not follow the order of merging: that of the tokens does.
+void respell_gemma(Contents& contents, std::vector<double>& scores) {
+  for (std::size_t id = 0; id < contents.tokens.size(); ++id) {
+    auto& token = contents.tokens[id];
+    scores[id] = -static_cast<double>(id);
+    if (token.find_first_not_of(' ') != std::string::npos) continue;
+    std::string marks;
+    for (std::size_t i = 0; i < token.size(); ++i) marks += word_mark;
+    token = marks;
+  }
+}
+
+Json sentencepiece_bpe(const Json& metadata) {
+  Contents contents(metadata);
+  const auto architecture = metadata.value("general.architecture", "llama");
+  const bool gemma = architecture.starts_with("gemma"), phi3 = architecture == "phi3";
+  const bool prefix = !gemma && metadata.value("tokenizer.ggml.add_space_prefix", true);
+  auto scores = contents.scores();
+  if (gemma) respell_gemma(contents, scores);
+  Json normalizer, pre_tokenizer;
+  Json decoders = {replaced(word_mark, " "), {{"type", "ByteFallback"}}, {{"type", "Fuse"}}};
+  if (prefix) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  if (gemma)
+    normalizer = replaced(" ", word_mark);
+  else if (phi3)
+    normalizer = {{"type", "Sequence"}, {"normalizers", {{{"type", "Prepend"}, {"prepend", word_mark}}, replaced(" ", word_mark)}}};
+  else
+    pre_tokenizer = {{"type", "Metaspace"}, {"replacement", word_mark}, {"prepend_scheme", prefix ? "first" : "never"}, {"split", false}};
+  const auto merges = metadata.find("tokenizer.ggml.merges");
+  return tokenizer_json(contents.added(), normalizer, pre_tokenizer, contents.post_processor(true, false, nullptr),
+                        {{"type", "Sequence"}, {"decoders", decoders}},
+                        bpe(contents.vocab(), merges == metadata.end() ? derived_merges(contents.tokens, scores) : *merges, false, true));
+}
+
+Json unigram(const Json& metadata) {
+  const Contents contents(metadata);
+  const auto scores = contents.scores();
+  Json vocab = Json::array(), normalizer;
+  for (std::size_t id = 0; id < scores.size(); ++id) vocab.push_back({contents.tokens[id], scores[id]});
+  if (const auto map = metadata.find("tokenizer.ggml.precompiled_charsmap"); map != metadata.end()) {
+    std::string bytes;
+    for (const auto& byte : *map) bytes += static_cast<char>(byte.get<int>());
+    normalizer = {{"type", "Precompiled"}, {"precompiled_charsmap", to_base64(bytes)}};
+  }
+  const Json metaspace = {{"type", "Metaspace"}, {"replacement", word_mark}, {"prepend_scheme", "always"}, {"split", true}};
+  const auto unknown = contents.named("unknown");
+  return tokenizer_json(contents.added(), normalizer, sequence({{{"type", "WhitespaceSplit"}}, metaspace}), contents.post_processor(false, true, nullptr),
+                        metaspace, {{"type", "Unigram"}, {"unk_id", unknown ? unknown->second : 2}, {"vocab", vocab}, {"byte_fallback", false}});
+}
+
+/// llama.cpp turns the prefix "##" around: it marks the start of a word instead of what goes on. It reads all text as uncased.
+Json word_piece(const Json& metadata) {
+  Contents contents(metadata);
+  for (auto& token : contents.tokens) {
+    const bool special = token.starts_with('[') && token.ends_with(']');
+    if (token.starts_with(word_mark))
+      token.erase(0, std::string_view(word_mark).size());
+    else if (!special)
+      token.insert(0, "##");
+  }
+  Json added = Json::array();
+  const auto vocab = contents.vocab();
+  for (const char* name : {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"})
+    if (vocab.contains(name)) added.push_back(added_token(vocab.at(name), name, true));
+  return bert_tokenizer_json(vocab, added, true);
+}
+
+Json from_gguf(const Json& metadata) {
+  const auto model = required(metadata, "tokenizer.ggml.model").get<std::string>();
+  static const std::map<std::string, Json (*)(const Json&)> readers = {{"bert", word_piece}, {"gpt2", byte_level_bpe}, {"llama", sentencepiece_bpe}, {"t5", unigram}};
+  if (const auto reader = readers.find(model); reader != readers.end()) return reader->second(metadata);
+  fail("the GGUF vocabulary is of the model '{}'; supported are bert, gpt2, llama and t5; use the model's tokenizer.json instead", model);
+}
+
+}  // namespace
+
+Json tokenizer_json_from_gguf(const Json& metadata) {
+  try {
+    return from_gguf(metadata);
+  } catch (const Json::exception& error) {
+    fail("the GGUF file's vocabulary is not as it should be ({}); fetch the file again, or use the model's tokenizer.json", error.what());
+  }
+}
+
+}  // namespace attune::text
