@@ -1,3 +1,5 @@
+#include "data/card.hpp"
+
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -6,7 +8,6 @@
 
 #include "core/files.hpp"
 #include "core/names.hpp"
-#include "data/prepare.hpp"
 
 namespace attune {
 namespace {

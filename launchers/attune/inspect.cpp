@@ -4,7 +4,7 @@
 #include <iostream>
 
 #include "command.hpp"
-#include "data/prepare.hpp"
+#include "data/card.hpp"
 #include "ranks.hpp"
 #include "registry/loader.hpp"
 #include "weights/describe.hpp"

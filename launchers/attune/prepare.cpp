@@ -1,10 +1,11 @@
 // attune prepare: raw files to one data file, by all ranks.
-#include "data/prepare.hpp"
+#include "prepare/prepare.hpp"
 
 #include <iostream>
 
 #include "command.hpp"
 #include "config/document.hpp"
+#include "data/card.hpp"
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
 #include "registry/loader.hpp"

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/hash.hpp"
+#include "data/card.hpp"
 #include "data_fixtures.hpp"
 
 namespace attune {

@@ -13,7 +13,7 @@
 #include "core/files.hpp"
 #include "core/hash.hpp"
 #include "data/sampler.hpp"
-#include "data/source.hpp"
+#include "prepare/source.hpp"
 
 namespace attune {
 namespace {
@@ -154,7 +154,7 @@ TEST_F(Source, AChecksumThatDiffersIsRefused) {
 }
 
 TEST(Record, AnAbsentFieldIsRefusedWithThoseThere) {
-  Record record{{{"prompt", "p"}}, {}, "a.csv", 7};
+  Record record{{{"prompt", "p"}}, {}, {}, "a.csv", 7};
   try {
     record.field("text");
     FAIL() << "accepted";

@@ -2,14 +2,13 @@
 #pragma once
 #include <attune/comm.hpp>
 #include <attune/registry.hpp>
-#include <nlohmann/json_fwd.hpp>
 
 #include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
 
-#include "data/recipe.hpp"
+#include "prepare/recipe.hpp"
 #include "data/store.hpp"
 
 namespace attune {
@@ -30,11 +29,5 @@ struct PrepareReport {
 /// Collective. The same content whatever the number of ranks. The file appears whole or not at all: until then it is <output>.partial.
 /// Error for sources that do not fit, a split that ends up empty, and what the dataset plugin refuses.
 PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm& comm = {});
-
-/// SHA-256 of a tokenizer.json, whatever its layout: what DataFile::tokenizer_sha256 holds.
-std::string tokenizer_sha256(const nlohmann::json& tokenizer);
-
-/// For people: samples and token lengths by split, balance of labels, share of trained tokens, what was rejected, where it came from.
-std::string data_card(const DataFile& file);
 
 }  // namespace attune

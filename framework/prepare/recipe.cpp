@@ -1,4 +1,4 @@
-#include "data/recipe.hpp"
+#include "prepare/recipe.hpp"
 
 #include <attune/error.hpp>
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "data/source.hpp"
+#include "prepare/source.hpp"
 
 namespace attune {
 

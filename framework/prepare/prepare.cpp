@@ -1,4 +1,4 @@
-#include "data/prepare.hpp"
+#include "prepare/prepare.hpp"
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -430,7 +430,5 @@ PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm
   }
   return report;
 }
-
-std::string tokenizer_sha256(const json& tokenizer) { return sha256(dumped(tokenizer)); }
 
 }  // namespace attune

@@ -1,4 +1,4 @@
-#include "data/source.hpp"
+#include "prepare/source.hpp"
 
 #include <attune/error.hpp>
 #include <zlib.h>
