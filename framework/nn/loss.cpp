@@ -121,6 +121,12 @@ void check_range(const at::Tensor& targets, std::int64_t outputs) {
   }
 }
 
+void check_outputs(const at::Tensor& targets, std::int64_t wanted, const nn::Linear& projection) {
+  if (wanted == projection.out()) return;
+  fail("each of the batch's {} targets asks for {} outputs and the model has {}: open the model with the labels of this data set", targets.size(0),
+       wanted, projection.out());
+}
+
 }  // namespace
 
 Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
@@ -134,7 +140,28 @@ Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at:
   const auto result = projection.deltas().empty()
                           ? CrossEntropyFunction::apply(x, projection.weight, bias, trained, at::GradMode::is_enabled())
                           : plain_cross_entropy(x, projection, trained);
-  return {result[0], rows.size(0), result[1].item<std::int64_t>()};
+  return {result[0], rows.size(0), result[1].item<std::int64_t>(), {}};
+}
+
+Loss binary_cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
+  check_targets(features, targets);
+  check_outputs(targets, targets.size(1), projection);
+  const at::Tensor outputs = projection.forward(features).to(at::kFloat);
+  const at::Tensor right = at::eq(outputs > 0, targets > 0.5);
+  return {at::binary_cross_entropy_with_logits(outputs, targets, {}, {}, at::Reduction::Sum), targets.numel(), right.sum().item<std::int64_t>(),
+          outputs.detach().sigmoid()};
+}
+
+Loss squared_error(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
+  check_targets(features, targets);
+  check_outputs(targets, 1, projection);
+  const at::Tensor outputs = projection.forward(features).to(at::kFloat).squeeze(1);
+  return {at::mse_loss(outputs, targets, at::Reduction::Sum), targets.numel(), 0, outputs.detach()};
+}
+
+Loss supervised_loss(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
+  if (!targets.is_floating_point()) return cross_entropy(features, projection, targets);
+  return targets.dim() == 2 ? binary_cross_entropy(features, projection, targets) : squared_error(features, projection, targets);
 }
 
 }  // namespace attune

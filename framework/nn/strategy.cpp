@@ -28,7 +28,7 @@ std::vector<ParameterGroup> Strategy::groups(Model& model) {
   return groups;
 }
 
-Loss Strategy::loss(Model& model, const Batch& batch) { return cross_entropy(model.features(batch), model.projection(), batch.targets); }
+Loss Strategy::loss(Model& model, const Batch& batch) { return supervised_loss(model.features(batch), model.projection(), batch.targets); }
 
 void Strategy::on_epoch(Model&, std::int64_t) {}
 

@@ -18,10 +18,12 @@ struct Batch {
   at::Tensor tokens;                           // int64 [T]; undefined for data without tokens
   at::Tensor positions;                        // int64 [T], from 0 in every sample
   std::vector<std::int64_t> starts{0};         // [B+1] on the host: sample b is rows starts[b] .. starts[b+1]-1
-  at::Tensor targets;                          // int64 [N], one per row of Model::features; ignored_target: not trained on.
-                                               // Decoders: N = T, already shifted (row t is to predict targets[t]). Classifiers: N = B.
+  at::Tensor targets;                          // one per row of Model::features. Decoders: N = T, already shifted (row t is to predict
+                                               // targets[t]); classifiers: N = B. The type says which loss is meant: int64 [N] one class
+                                               // (ignored_target: not trained on); float32 [N, outputs] any of several labels, 0 or 1
+                                               // each; float32 [N] a value.
   std::map<std::string, at::Tensor> columns;   // whatever else a dataset plugin hands over
-  std::vector<std::int64_t> ids;               // row numbers of the samples in the split
+  std::vector<std::int64_t> ids;               // row numbers in the split; a row may give several samples (a preference gives two)
   KeyValueCache* cache = nullptr;              // set while generating: attend to, and append to, what was seen before
 
   std::int64_t samples() const { return static_cast<std::int64_t>(starts.size()) - 1; }

@@ -24,7 +24,7 @@ struct Record {
 };
 
 /// Columns of one sample. 0-D: a scalar; 1-D: ragged (its length differs from sample to sample); n-D: the same shape in every sample.
-/// dtype uint8, int32, int64 or float32. Every sample of a kind has the same columns.
+/// dtype uint8, int32 (token ids alone), int64 or float32. Every sample of a kind has the same columns.
 using Sample = std::map<std::string, at::Tensor>;
 
 /// Thrown by encode: the sample is dropped and counted under this reason.
@@ -34,16 +34,27 @@ class Rejected : public std::runtime_error {
 };
 
 struct EncodeContext {
-  const Tokenizer& tokenizer;
+  const Tokenizer& tokenizer;             // knows no token when the recipe names none, which reads_text() allows
   const ChatTemplate* chat = nullptr;     // null when neither model nor recipe names one
-  std::vector<std::string> labels;        // every value of the field "label", sorted (as numbers when all are)
+  std::vector<std::string> labels;        // all that Dataset::labels named, sorted (as numbers when all are)
 };
 
+/// A plugin needs `encode` and `collate`; the rest has defaults that suit a kind with one sample a record.
 class Dataset {
  public:
   virtual ~Dataset() = default;
   virtual Sample encode(const Record& record, const EncodeContext& context) const = 0;
   virtual Batch collate(const std::vector<Sample>& samples) const = 0;
+
+  /// What prepare calls: a record may become several samples (windows of a document), all of them in its split. Default: encode's one.
+  virtual std::vector<Sample> encode_all(const Record& record, const EncodeContext& context) const;
+  /// Names of the model's outputs that this record asks for. Default: its field "label", none where it has none.
+  virtual std::vector<std::string> labels(const Record& record) const;
+  /// Whether encode uses the tokenizer; when not, a recipe need not name one.
+  virtual bool reads_text() const { return true; }
+  /// What a training step sees of a sample; evaluation sees it as it is. `seed` is a function of (seed of the run, step, row): the same
+  /// random choices on any number of ranks and after a resume. May be called from several threads. Default: unchanged.
+  virtual Sample augment(Sample sample, std::uint64_t seed) const;
 };
 
 }  // namespace attune

@@ -11,11 +11,22 @@ class Linear;
 struct Loss {
   at::Tensor sum;              // scalar, differentiable
   std::int64_t count = 0;      // targets it sums over
-  std::int64_t correct = 0;    // of these, how many the largest output got right
+  std::int64_t correct = 0;    // of these, how many the output got right; 0 where the target is a value
+  at::Tensor outputs;          // for targets of float32 alone, which metrics compare: the same shape, detached
 };
 
 /// Cross-entropy of softmax(projection(features)) against targets, in chunks of rows: all logits of a batch are never held at once.
 /// features [N, width]; targets int64 [N], rows with ignored_target are not even projected.
 Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets);
+
+/// Any of several labels: cross-entropy of sigmoid(projection(features)) against each label's own target. features [N, width]; targets
+/// float32 [N, outputs], 0 or 1. Counts N x outputs; correct where output and target are on the same side of a half.
+Loss binary_cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets);
+
+/// A value: (projection(features) - target)^2. features [N, width], one output; targets float32 [N].
+Loss squared_error(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets);
+
+/// The one of these three that the targets' type asks for (Batch::targets).
+Loss supervised_loss(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets);
 
 }  // namespace attune

@@ -33,7 +33,7 @@ class Strategy {
 
   /// Default: all trainable parameters; weight decay on matrices, none on vectors (biases, norms).
   virtual std::vector<ParameterGroup> groups(Model& model);
-  /// Default: cross-entropy of the batch's targets.
+  /// Default: what the batch's targets ask for (supervised_loss).
   virtual Loss loss(Model& model, const Batch& batch);
   virtual void on_epoch(Model& model, std::int64_t epoch);
   /// What a checkpoint must hold. Default: the trainable parameters.
