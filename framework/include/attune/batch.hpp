@@ -33,4 +33,8 @@ struct Batch {
 /// tokens, positions and starts of these samples laid end to end. Each is int32 or int64 [n_i].
 Batch pack(const std::vector<at::Tensor>& tokens);
 
+/// A decoder's targets for one sample, int64 [n]: row t is to predict tokens[t + 1] where mask[t + 1] is 1 (no mask: everywhere); the last
+/// row predicts nothing. tokens int32 or int64 [n], mask uint8 [n].
+at::Tensor next_token_targets(const at::Tensor& tokens, const at::Tensor& mask = {});
+
 }  // namespace attune
