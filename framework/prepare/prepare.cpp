@@ -1,360 +1,277 @@
 #include "prepare/prepare.hpp"
 
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/stack.h>
 #include <attune/error.hpp>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
-#include <cmath>
 #include <ctime>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
-#include <set>
-#include <unordered_set>
 
 #include "core/files.hpp"
-#include "core/hash.hpp"
 #include "core/names.hpp"
-#include "data/sampler.hpp"
+#include "data/store.hpp"
 #include "parallel/mpi.hpp"
-#include "weights/json_file.hpp"
-#include "weights/model_files.hpp"
+#include "prepare/clean.hpp"
+#include "prepare/encoder.hpp"
+#include "prepare/plan.hpp"
+#include "prepare/privacy.hpp"
+#include "prepare/spill.hpp"
+#include "prepare/twins.hpp"
+#include "prepare/writer.hpp"
 
 namespace attune {
 namespace fs = std::filesystem;
 using nlohmann::json;
 namespace {
 
-constexpr std::size_t kept_examples = 3;
-
-/// JSON of texts that may not be UTF-8.
-std::string dumped(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
-
-void note(std::map<std::string, Rejection>& rejected, const std::string& reason, const Record& record) {
-  auto& rejection = rejected[reason];
-  ++rejection.count;
-  if (rejection.examples.size() < kept_examples) rejection.examples.push_back(fmt::format("{}, row {}", record.source, record.row));
-}
-
-json to_json(const std::map<std::string, Rejection>& rejected) {
-  json result = json::object();
-  for (const auto& [reason, rejection] : rejected) result[reason] = {{"count", rejection.count}, {"examples", rejection.examples}};
-  return result;
-}
-
-void merge(std::map<std::string, Rejection>& rejected, const json& more) {
-  for (const auto& [reason, entry] : more.items()) {
-    auto& rejection = rejected[reason];
-    rejection.count += entry.at("count").get<std::int64_t>();
-    for (const auto& example : entry.at("examples"))
-      if (rejection.examples.size() < kept_examples) rejection.examples.push_back(example);
+/// The folder <output>.partial: all that is written before the file is whole. Gone with this object.
+class WorkFolder {
+ public:
+  WorkFolder(fs::path path, const Comm& comm) : path_(std::move(path)), comm_(comm) {
+    on_root(comm, [&] {
+      try {
+        fs::remove_all(path_);
+        fs::create_directories(path_);
+      } catch (const fs::filesystem_error& error) {
+        fail("{}: the folder cannot be made ({}); set output to a place you may write to", path_.string(), error.code().message());
+      }
+    });
   }
-}
+  ~WorkFolder() { remove(); }
+  WorkFolder(const WorkFolder&) = delete;
+  WorkFolder& operator=(const WorkFolder&) = delete;
 
-// --- Records, and which split each goes to. Every rank works this out for itself, and all come to the same.
+  const fs::path& path() const { return path_; }
+  /// Tells the other ranks that this one has failed, so that they need not finish their share first.
+  void give_up() const { std::ofstream(path_ / "failed"); }
+  bool given_up() const { return fs::exists(path_ / "failed"); }
+  /// Error when the disk has not that much room left.
+  void check_room(std::uint64_t bytes) const {
+    constexpr std::uint64_t reserve = 1 << 20;  // for what HDF5 writes besides
+    std::error_code unknown;
+    const auto room = fs::space(path_, unknown).available;
+    if (!unknown && room < bytes + reserve)
+      fail("{}: the disk is full: {} are needed and {} are left; make room there, or set output to a place that has it", path_.string(),
+           human_bytes(static_cast<double>(bytes + reserve)), human_bytes(static_cast<double>(room)));
+  }
+  /// Runs what all ranks do at the same time in libraries that wait for each other: who fails there alone ends all.
+  template <class Work>
+  void together(Work work) const {
+    try {
+      work();
+    } catch (const std::exception& error) {
+      if (comm_.size() == 1) throw;
+      remove();
+      abort_all(comm_, dynamic_cast<const Error*>(&error) ? ExitCode::user_mistake : ExitCode::fault, error.what());
+    }
+  }
 
-struct Plan {
-  std::vector<Record> records;
-  std::map<std::string, std::vector<std::size_t>> splits;  // indices of records, ascending
-  std::vector<std::string> labels;
+ private:
+  void remove() const {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  fs::path path_;
+  const Comm& comm_;
 };
 
-struct Entry {
-  Record record;
-  std::string split;  // empty: [split] decides
+/// All that the parts below have in common.
+struct Run {
+  const Recipe& recipe;
+  const Comm& comm;
+  const Watch& watch;
+  const WorkFolder& work;
+  Ledger ledger;  // rank 0's in the end holds everything
+
+  std::string list_file(int rank) const { return work.path() / fmt::format("rejected-{}", rank); }
+  void tell(const char* stage, std::uint64_t done, std::uint64_t all, std::int64_t records) const {
+    if (watch) watch({stage, done, all, records});
+  }
 };
 
-std::vector<Entry> read_sources(const Recipe& recipe) {
-  std::vector<Entry> entries;
-  for (const auto& source : recipe.sources) {
-    auto records = read_source(source, recipe.resolve(source.path), source.path);
-    if (records.empty()) fail("{}: holds no records", recipe.resolve(source.path).string());
-    for (auto& record : records) entries.push_back({std::move(record), source.split});
+// --- Scanning: each source by one rank
+
+std::vector<Source> scan_sources(const Run& run) {
+  const auto& wanted = run.recipe.sources;
+  const auto path = [&](std::size_t i) { return run.recipe.resolve(wanted[i].path); };
+  json own = json::object();
+  run.comm.agree([&] {
+    for (auto i = static_cast<std::size_t>(run.comm.rank()); i < wanted.size(); i += static_cast<std::size_t>(run.comm.size())) {
+      run.tell("scanning", i, wanted.size(), 0);
+      own[std::to_string(i)] = to_json(scan_source(wanted[i], path(i)));
+    }
+  });
+  std::vector<Source> sources(wanted.size());
+  for (const auto& text : run.comm.gather(dumped(own)))
+    for (const auto& [number, scanned] : json::parse(text).items()) sources[std::stoul(number)] = source_from(wanted[std::stoul(number)], path(std::stoul(number)), scanned);
+  return sources;
+}
+
+// --- Reading: every rank its share of the blocks, into its file of records
+
+struct Piece {
+  std::uint32_t source;
+  Block block;
+};
+
+/// This rank's blocks: neighbours, and about as many bytes as every other rank's.
+std::vector<Piece> share_of(const std::vector<Source>& sources, const Comm& comm) {
+  const auto all = std::accumulate(sources.begin(), sources.end(), std::uint64_t{0}, [](auto sum, const Source& source) { return sum + source.bytes(); });
+  const double step = std::max(1.0, static_cast<double>(all) / comm.size());
+  std::vector<Piece> pieces;
+  std::uint64_t before = 0;
+  for (std::uint32_t i = 0; i < sources.size(); ++i)
+    for (const auto& block : sources[i].blocks) {
+      const auto middle = static_cast<double>(before) + static_cast<double>(block.bytes) / 2;
+      if (std::min(static_cast<int>(middle / step), comm.size() - 1) == comm.rank()) pieces.push_back({i, block});
+      before += block.bytes;
+    }
+  return pieces;
+}
+
+/// What one rank has read.
+class RecordReader {
+ public:
+  RecordReader(Run& run, const Dataset& dataset)
+      : run_(run), dataset_(dataset), records_(run.work.path(), run.comm.rank()), list_(run.list_file(run.comm.rank())), counts_(run.recipe.sources.size()) {
+    if (run.recipe.clean.deduplicate == "near" || run.recipe.split.leakage == "near")
+      bands_.emplace(run.work.path(), run.comm.rank(), Banding::for_similarity(run.recipe.clean.similarity));
   }
-  return entries;
-}
 
-/// Equal for records that hold the same, wherever they stand.
-std::string fingerprint(const Record& record) {
-  Sha256 sum;
-  const auto add = [&sum](const std::string& text) { sum.add(std::to_string(text.size())).add(":").add(text); };
-  for (const auto& [name, value] : record.fields) add(name), add(value);
-  for (const auto& message : record.messages) add(message.role), add(message.content);
-  return sum.hex();
-}
+  void read(const std::vector<Source>& sources, const std::vector<Piece>& share) {
+    const auto all = std::accumulate(share.begin(), share.end(), std::uint64_t{0}, [](auto sum, const Piece& piece) { return sum + piece.block.bytes; });
+    std::uint64_t done = 0;
+    for (const auto& [source, block] : share) {
+      if (run_.work.given_up()) return;
+      read_block(sources[source], block, run_.ledger, [&, number = source](Record& record) { take(record, number); });
+      list_.write(run_.ledger.take_list());
+      run_.tell("reading", done += block.bytes, all, records_.count());
+    }
+    records_.close();
+    list_.close();
+    if (bands_) bands_->close();
+  }
 
-void drop_duplicates(std::vector<Entry>& entries, std::map<std::string, Rejection>& rejected) {
-  std::unordered_set<std::string> seen;
-  std::erase_if(entries, [&](const Entry& entry) {
-    if (seen.insert(fingerprint(entry.record)).second) return false;
-    note(rejected, "duplicate", entry.record);
-    return true;
+  json result() const { return {{"records", records_.count()}, {"counts", counts_}, {"strata", strata_.to_json()}, {"ledger", run_.ledger.to_json()}}; }
+
+ private:
+  void take(Record& record, std::uint32_t source) {
+    ++counts_[source];
+    if (!clean(run_.recipe.clean, record, run_.ledger)) return;
+    mask_personal_data(run_.recipe.privacy.mask, record, run_.ledger);
+    const auto names = dataset_.labels(record);
+    check_labels(run_.recipe.clean, record, names);
+    records_.add(record, source, strata_.number(record, names));
+    if (bands_) bands_->add(record);
+  }
+
+  Run& run_;
+  const Dataset& dataset_;
+  RecordWriter records_;
+  std::optional<BandWriter> bands_;
+  OutFile list_;
+  Strata strata_;
+  std::vector<std::int64_t> counts_;  // records read, by source
+};
+
+/// Runs work, which reads nothing of the other ranks; they are told at once when it fails.
+void agree_soon(const Run& run, const std::function<void()>& work) {
+  run.comm.agree([&] {
+    try {
+      work();
+    } catch (...) {
+      run.work.give_up();
+      throw;
+    }
   });
 }
 
-std::optional<double> number(const std::string& text) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
-}
-
-/// Sorted as numbers when all are.
-std::vector<std::string> labels_of(const std::vector<Entry>& entries) {
-  std::set<std::string> names;
-  for (const auto& entry : entries)
-    if (const auto label = entry.record.fields.find("label"); label != entry.record.fields.end()) names.insert(label->second);
-  std::vector<std::string> labels(names.begin(), names.end());
-  if (std::all_of(labels.begin(), labels.end(), [](const auto& label) { return number(label).has_value(); }))
-    std::stable_sort(labels.begin(), labels.end(), [](const auto& a, const auto& b) { return *number(a) < *number(b); });
-  return labels;
-}
-
-/// Position i of n is taken when the running share passes a whole number there: exactly floor(n * share) are, evenly spread.
-bool takes(std::size_t i, double share) { return std::floor(static_cast<double>(i + 1) * share) > std::floor(static_cast<double>(i) * share); }
-
-/// Gives every entry without a split one. The order is shuffled by the seed and, when stratified, then sorted by label, so that every
-/// label gives its share to each split, to within one record.
-void assign_splits(const SplitOptions& options, std::vector<Entry>& entries) {
-  std::vector<std::size_t> open;
-  for (std::size_t i = 0; i < entries.size(); ++i)
-    if (entries[i].split.empty()) open.push_back(i);
-  std::vector<std::size_t> order;
-  for (const auto position : permutation(static_cast<std::int64_t>(open.size()), static_cast<std::uint64_t>(options.seed), 0))
-    order.push_back(open[static_cast<std::size_t>(position)]);
-  if (options.stratify)
-    std::stable_sort(order.begin(), order.end(),
-                     [&](auto a, auto b) { return entries[a].record.field("label") < entries[b].record.field("label"); });
-  const double held_out = options.validation + options.test;
-  std::size_t taken = 0;
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    auto& split = entries[order[i]].split;
-    if (!takes(i, held_out)) {
-      split = "train";
-    } else {
-      split = takes(taken++, options.validation / held_out) ? "validation" : "test";
-    }
+Reading read_sources(Run& run, const std::vector<Source>& sources, const Dataset& dataset, PrepareReport& report) {
+  std::string own;
+  agree_soon(run, [&] {
+    RecordReader reader(run, dataset);
+    reader.read(sources, share_of(sources, run.comm));
+    own = dumped(reader.result());
+  });
+  Reading reading{run.work.path(), {}, {}};
+  std::vector<std::int64_t> counts(sources.size());
+  run.ledger = Ledger(run.recipe.list_rejected);
+  for (const auto& text : run.comm.gather(own)) {
+    const auto rank = json::parse(text);
+    reading.counts.push_back(rank.at("records"));
+    reading.strata.push_back(rank.at("strata"));
+    run.ledger.add(rank.at("ledger"));
+    for (std::size_t i = 0; i < counts.size(); ++i) counts[i] += rank.at("counts")[i].get<std::int64_t>();
   }
+  for (std::size_t i = 0; i < counts.size(); ++i)
+    if (counts[i] == 0) fail("{}: holds no records that can be read", sources[i].path.string());
+  report.records = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+  return reading;
 }
 
-/// Splits that the recipe asks for: each must end up with samples.
-std::set<std::string> wanted_splits(const Recipe& recipe) {
-  std::set<std::string> names;
-  for (const auto& source : recipe.sources) {
-    if (!source.split.empty()) {
-      names.insert(source.split);
-      continue;
-    }
-    if (recipe.split.validation + recipe.split.test < 1) names.insert("train");
-    if (recipe.split.validation > 0) names.insert("validation");
-    if (recipe.split.test > 0) names.insert("test");
-  }
-  return names;
+// --- Deciding: by rank 0
+
+Plan plan_splits(Run& run, const Reading& reading) {
+  std::string text;
+  on_root(run.comm, [&] { text = dumped(to_json(make_plan(run.recipe, reading, run.ledger))); });
+  return plan_from(json::parse(run.comm.broadcast(text)));
 }
 
-Plan make_plan(const Recipe& recipe, PrepareReport& report) {
-  auto entries = read_sources(recipe);
-  report.records = static_cast<std::int64_t>(entries.size());
-  if (recipe.clean.deduplicate == "exact") drop_duplicates(entries, report.rejected);
-  assign_splits(recipe.split, entries);
-  Plan plan;
-  plan.labels = labels_of(entries);
-  for (const auto& name : wanted_splits(recipe)) plan.splits[name];
-  for (auto& entry : entries) {
-    plan.splits[entry.split].push_back(plan.records.size());
-    plan.records.push_back(std::move(entry.record));
-  }
-  return plan;
-}
+// --- Encoding and writing: by all ranks, in rounds
 
-// --- Encoding
-
-struct Encoder {
-  std::string digest;  // of the tokenizer
-  Tokenizer tokenizer;
-  std::optional<ChatTemplate> chat;
-  std::shared_ptr<Dataset> dataset;
-
-  static Encoder open(const Recipe& recipe, const Registry& registry) {
-    const auto [tokenizer, chat] = tokenizer_files(recipe.resolve(recipe.tokenizer));
-    const auto& entry = registry.find(Kind::dataset, recipe.kind);
-    return {tokenizer_sha256(tokenizer), Tokenizer(tokenizer), chat_template(recipe, chat),
-            std::static_pointer_cast<Dataset>(entry.build(recipe.dataset_options.get(), nullptr))};
-  }
-
-  /// A tokenizer.json and the chat template beside it, from a tokenizer.json itself or a model's files.
-  static std::pair<json, std::string> tokenizer_files(const fs::path& path) {
-    if (path.extension() == ".json") return {weights::read_json(path), ""};
-    auto files = ModelFiles::open(path);
-    if (files.tokenizer.is_null()) fail("{}: there is no tokenizer in it; set tokenizer to a place that has one", path.string());
-    return {std::move(files.tokenizer), std::move(files.chat_template)};
-  }
-
-  /// Unless the recipe names one, a template we do not know is none: not every kind of data needs one.
-  static std::optional<ChatTemplate> chat_template(const Recipe& recipe, const std::string& jinja) {
-    if (!recipe.chat_template.empty()) return ChatTemplate::by_name(recipe.chat_template);
-    if (jinja.empty()) return std::nullopt;
-    try {
-      return ChatTemplate::recognise(jinja);
-    } catch (const Error&) {
-      return std::nullopt;
-    }
-  }
-};
-
-/// This rank's part of a split.
-struct Share {
-  std::vector<Sample> samples;
-  std::map<std::string, Rejection> rejected;
-};
-
-Share encode_share(const Encoder& encoder, const Plan& plan, const std::vector<std::size_t>& indices, const Comm& comm) {
-  const EncodeContext context{encoder.tokenizer, encoder.chat ? &*encoder.chat : nullptr, plan.labels};
-  const auto rank = static_cast<std::size_t>(comm.rank()), ranks = static_cast<std::size_t>(comm.size());
-  Share share;
-  for (auto i = indices.size() * rank / ranks; i < indices.size() * (rank + 1) / ranks; ++i) {
-    const Record& record = plan.records[indices[i]];
-    try {
-      share.samples.push_back(encoder.dataset->encode(record, context));
-    } catch (const Rejected& reason) {
-      note(share.rejected, reason.what(), record);
-    }
-  }
-  return share;
-}
-
-// --- Layout of a split over the ranks
-
-/// Shape and dtype of a column, and where this rank's part of it begins.
-struct ColumnLayout {
-  at::ScalarType dtype;
-  bool ragged = false;
-  std::vector<std::int64_t> item;  // shape of one row of the dataset
-  std::int64_t elements = 0;       // rows of the dataset, over all ranks
-  std::int64_t first = 0;          // this rank's first
-};
-
-struct SplitLayout {
-  std::int64_t samples = 0, first = 0;  // over all ranks; this rank's first
-  std::map<std::string, ColumnLayout> columns;
-};
-
-/// What the other ranks have to know of a share.
-json summary(const Share& share) {
-  json columns = json::object();
-  for (const auto& sample : share.samples)
-    for (const auto& [name, value] : sample) {
-      const bool ragged = value.dim() == 1;
-      json shape = ragged ? json(std::vector<std::int64_t>{}) : json(value.sizes().vec());
-      const json form{{"dtype", static_cast<int>(value.scalar_type())}, {"ragged", ragged}, {"item", std::move(shape)}};
-      auto& column = columns[name];
-      if (column.is_null()) column = {{"form", form}, {"samples", 0}, {"elements", 0}};
-      ATTUNE_ASSERT(column["form"] == form, "column {} changes from {} to {}", name, column["form"].dump(), form.dump());
-      column["samples"] = column["samples"].get<std::int64_t>() + 1;
-      column["elements"] = column["elements"].get<std::int64_t>() + (ragged ? value.size(0) : 1);
-    }
-  return {{"samples", share.samples.size()}, {"columns", std::move(columns)}, {"rejected", to_json(share.rejected)}};
-}
-
-SplitLayout layout_of(const std::vector<json>& summaries, int this_rank) {
-  SplitLayout layout;
-  json forms = json::object();
-  for (std::size_t rank = 0; rank < summaries.size(); ++rank) {
-    const auto samples = summaries[rank].at("samples").get<std::int64_t>();
-    if (static_cast<int>(rank) == this_rank) layout.first = layout.samples;
-    for (const auto& [name, column] : summaries[rank].at("columns").items()) {
-      const json& form = column.at("form");
-      if (!forms.contains(name)) {
-        forms[name] = form;
-        layout.columns[name] = {static_cast<at::ScalarType>(form.at("dtype").get<int>()), form.at("ragged"), form.at("item")};
-      }
-      ATTUNE_ASSERT(forms[name] == form && column.at("samples") == samples, "column {} is not the same in every sample", name);
-    }
-    layout.samples += samples;
-    for (auto& [name, column] : layout.columns) {
-      if (static_cast<int>(rank) == this_rank) column.first = column.elements;
-      const auto& columns = summaries[rank].at("columns");
-      ATTUNE_ASSERT(columns.contains(name) || samples == 0, "column {} is not in every sample", name);
-      if (columns.contains(name)) column.elements += columns.at(name).at("elements").get<std::int64_t>();
-    }
-  }
-  return layout;
-}
-
-// --- Writing
-
-/// The rows of a column's dataset that come from these samples.
-at::Tensor values_of(const std::vector<Sample>& samples, const std::string& name, const ColumnLayout& layout) {
-  if (samples.empty()) {
-    auto shape = layout.item;
-    shape.insert(shape.begin(), 0);
-    return at::empty(shape, layout.dtype);
-  }
-  std::vector<at::Tensor> parts;
-  for (const auto& sample : samples) parts.push_back(sample.at(name));
-  return layout.ragged ? at::cat(parts) : at::stack(parts);
-}
-
-/// Where each of these samples begins; the last rank adds where all end.
-at::Tensor offsets_of(const std::vector<Sample>& samples, const std::string& name, const ColumnLayout& layout, bool last_rank) {
-  at::Tensor offsets = at::empty({static_cast<std::int64_t>(samples.size()) + last_rank}, at::kLong);
-  auto* to = offsets.data_ptr<std::int64_t>();
-  auto at = layout.first;
-  for (const auto& sample : samples) *to++ = at, at += sample.at(name).size(0);
-  if (last_rank) *to = at;
-  return offsets;
-}
-
-/// All ranks write their rows, in pieces that MPI-IO can take.
-void write_rows(const hdf5::Dataset& dataset, std::int64_t first, const at::Tensor& rows, const Comm& comm) {
-  constexpr std::int64_t piece_bytes = 64 << 20;
-  const auto step = std::max<std::int64_t>(1, piece_bytes / std::max<std::int64_t>(1, dataset.row_bytes()));
-  const auto pieces = comm.max((rows.size(0) + step - 1) / step);
-  for (std::int64_t piece = 0; piece < pieces; ++piece) {
-    const auto begin = std::min(piece * step, rows.size(0));
-    dataset.write(first + begin, rows.narrow(0, begin, std::min(step, rows.size(0) - begin)));
-  }
-}
-
-void write_split(const hdf5::Group& group, const Share& share, const SplitLayout& layout, const Comm& comm) {
-  const bool last_rank = comm.rank() + 1 == comm.size();
-  for (const auto& [name, column] : layout.columns) {
-    auto shape = column.item;
-    shape.insert(shape.begin(), column.elements);
-    write_rows(group.create_dataset(name, column.dtype, shape), column.first, values_of(share.samples, name, column), comm);
-    if (!column.ragged) continue;
-    const auto offsets = group.create_dataset(name + offsets_suffix, at::kLong, {layout.samples + 1});
-    write_rows(offsets, layout.first, offsets_of(share.samples, name, column, last_rank), comm);
-  }
-}
-
-std::string reasons(const std::map<std::string, Rejection>& rejected) {
+std::string reasons(const Tallies& dropped) {
   std::vector<std::string> parts;
-  for (const auto& [reason, rejection] : rejected) parts.push_back(fmt::format("{}: {}", reason, rejection.count));
+  for (const auto& [reason, tally] : dropped) parts.push_back(fmt::format("{}: {}", reason, tally.count));
   return parts.empty() ? "no record was assigned to it" : "all its records were rejected (" + joined(parts) + ")";
 }
 
-void add_split(const hdf5::Group& root, const std::string& name, const Recipe& recipe, const Encoder& encoder, const Plan& plan,
-               const Comm& comm, PrepareReport& report) {
-  Share share;
-  std::string own;
-  comm.agree([&] {
-    share = encode_share(encoder, plan, plan.splits.at(name), comm);
-    own = dumped(summary(share));
-  });
-  std::vector<json> summaries;
-  for (const auto& text : comm.gather(own)) summaries.push_back(json::parse(text));
-  const SplitLayout layout = layout_of(summaries, comm.rank());
-  std::map<std::string, Rejection> rejected;
-  for (const auto& one : summaries) merge(rejected, one.at("rejected"));
-  if (layout.samples == 0)
-    fail("{}: the split '{}' is empty: {}; change [split], the sources or the plugin's options", recipe.path.string(), name, reasons(rejected));
-  merge(report.rejected, to_json(rejected));
-  report.samples[name] = layout.samples;
-  write_split(root.create_group(name), share, layout, comm);
+std::uint64_t bytes_of_samples(const std::vector<Sample>& samples) {
+  std::uint64_t bytes = 0;
+  for (const auto& sample : samples)
+    for (const auto& [name, value] : sample) bytes += value.nbytes() + sizeof(std::int64_t);
+  return bytes;
 }
+
+/// Room on the disk for the samples of all ranks.
+void check_room(const Run& run, std::uint64_t own_bytes) {
+  const auto all = run.comm.sum(static_cast<std::int64_t>(own_bytes));
+  on_root(run.comm, [&] { run.work.check_room(static_cast<std::uint64_t>(all)); });
+}
+
+std::int64_t write_split(Run& run, const hdf5::Group& root, const std::string& name, const Plan& plan, const Encoder& encoder, const Records& records, OutFile* list) {
+  const auto& cuts = plan.splits.at(name).cuts;
+  const auto ranks = static_cast<std::size_t>(run.comm.size()), rank = static_cast<std::size_t>(run.comm.rank());
+  Ledger ledger;  // of this split alone
+  std::optional<SplitWriter> writer;
+  run.work.together([&] { writer.emplace(root, name, run.comm); });
+  for (std::size_t piece = rank; piece + 1 < cuts.size(); piece += ranks) {
+    std::vector<Sample> samples;
+    std::string own;
+    run.comm.agree([&] {
+      Ledger round(run.recipe.list_rejected);
+      samples = encoder.encode(read_elements<Draw>(draws_file(run.work.path(), name), cuts[piece], cuts[piece + 1] - cuts[piece]), records, plan.labels, round);
+      own = dumped({{"summary", SplitWriter::summary(samples)}, {"ledger", round.to_json()}, {"list", round.take_list()}});
+    });
+    check_room(run, bytes_of_samples(samples));
+    std::vector<json> summaries;
+    for (const auto& text : run.comm.gather(own)) {
+      auto one = json::parse(text);
+      ledger.add(one.at("ledger"));
+      if (list) list->write(one.at("list").get<std::string>());
+      summaries.push_back(std::move(one.at("summary")));
+    }
+    run.work.together([&] { writer->append(samples, summaries); });
+    run.tell("encoding", cuts[std::min(piece - rank + ranks, cuts.size() - 1)], cuts.back(), writer->samples());
+  }
+  if (writer->samples() == 0)
+    fail("{}: the split '{}' is empty: {}; change [split], the sources or the plugin's options", run.recipe.path.string(), name, reasons(ledger.dropped()));
+  run.ledger.add(ledger.to_json());
+  return writer->samples();
+}
+
+// --- The file
 
 std::string now() {
   const std::time_t seconds = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
@@ -366,24 +283,23 @@ std::string now() {
 }
 
 /// Everything but the columns, by one process.
-void describe_file(const fs::path& path, const Recipe& recipe, const Encoder& encoder, const Plan& plan, const PrepareReport& report) {
+void describe_file(const fs::path& path, const Run& run, const std::vector<Source>& sources, const Encoder& encoder, const Plan& plan, const PrepareReport& report) {
   const hdf5::Group root = hdf5::change_file(path);
   const auto attributes = root.attributes();
   attributes.set("format", std::string(data_format));
   attributes.set("version", data_version);
-  attributes.set("name", recipe.name);
-  attributes.set("kind", recipe.kind);
-  attributes.set("licence", recipe.licence);
-  attributes.set("recipe", recipe.text);
-  attributes.set("tokenizer_sha256", encoder.digest);
+  attributes.set("name", run.recipe.name);
+  attributes.set("kind", run.recipe.kind);
+  attributes.set("licence", run.recipe.licence);
+  attributes.set("recipe", run.recipe.text);
+  attributes.set("tokenizer_sha256", encoder.digest());
   attributes.set("rejected", dumped(to_json(report.rejected)));
+  attributes.set("changed", dumped(to_json(report.changed)));
   attributes.set("created", now());
   if (!plan.labels.empty()) attributes.set("labels", plan.labels);
+  if (!plan.class_weights.empty()) attributes.set("class_weights", plan.class_weights);
   std::vector<std::string> names, sums;
-  for (const auto& source : recipe.sources) {
-    names.push_back(source.path);
-    sums.push_back(sha256_of_file(recipe.resolve(source.path)));
-  }
+  for (const auto& source : sources) names.push_back(source.options.path), sums.push_back(source.sha256);
   attributes.set("sources", names);
   attributes.set("sources_sha256", sums);
   for (const auto& [name, samples] : report.samples) {
@@ -393,41 +309,45 @@ void describe_file(const fs::path& path, const Recipe& recipe, const Encoder& en
   hdf5::flush(root);
 }
 
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  if (!folder.empty()) fs::create_directories(folder, error);
-  if (error) fail("{}: the folder cannot be made ({}); set output to a place you may write to", folder.string(), error.message());
+/// The lists of dropped records in the order of the work: each rank's reading, the decisions, the encoding.
+OutFile begin_list(const fs::path& path, Run& run) {
+  OutFile list(path);
+  for (int rank = 0; rank < run.comm.size(); ++rank) list.write(read_text(run.list_file(rank)));
+  list.write(run.ledger.take_list());
+  return list;
 }
 
 }  // namespace
 
-PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm& comm) {
+PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm& comm, const Watch& watch) {
   PrepareReport report;
   report.output = recipe.resolve(recipe.output);
-  Plan plan;
   std::optional<Encoder> encoder;
-  comm.agree([&] {
-    encoder.emplace(Encoder::open(recipe, registry));
-    plan = make_plan(recipe, report);
-  });
-  const fs::path partial = report.output.string() + ".partial";
-  on_root(comm, [&] { make_folder(partial.parent_path()); });
-  try {
-    {
-      const hdf5::Group root = hdf5::create_file(partial, comm);
-      for (const auto& [name, indices] : plan.splits) add_split(root, name, recipe, *encoder, plan, comm, report);
-      hdf5::flush(root);
-    }
-    on_root(comm, [&] {
-      describe_file(partial, recipe, *encoder, plan, report);
-      sync_to_disk(partial);
-      fs::rename(partial, report.output);
-    });
-  } catch (...) {
-    std::error_code ignored;
-    if (comm.root()) fs::remove(partial, ignored);
-    throw;
+  comm.agree([&] { encoder.emplace(recipe, registry); });
+  const WorkFolder work(report.output.string() + ".partial", comm);
+  Run run{recipe, comm, watch, work, Ledger(recipe.list_rejected)};
+
+  const auto sources = scan_sources(run);
+  const auto reading = read_sources(run, sources, encoder->dataset(), report);
+  const auto plan = plan_splits(run, reading);
+
+  const auto file = work.path() / "data.h5", list_path = work.path() / "rejected.jsonl";
+  std::optional<OutFile> list;
+  if (recipe.list_rejected) on_root(comm, [&] { list.emplace(begin_list(list_path, run)); });
+  {
+    const Records records(work.path(), reading.counts);
+    std::optional<hdf5::Group> root;
+    work.together([&] { root.emplace(hdf5::create_file(file, comm)); });
+    for (const auto& [name, split] : plan.splits) report.samples[name] = write_split(run, *root, name, plan, *encoder, records, list ? &*list : nullptr);
+    work.together([&] { hdf5::flush(*root); });
   }
+  report.rejected = run.ledger.dropped(), report.changed = run.ledger.changed();
+  on_root(comm, [&] {
+    describe_file(file, run, sources, *encoder, plan, report);
+    sync_to_disk(file);
+    if (list) list->close(), fs::rename(list_path, report.output.string() + ".rejected.jsonl");
+    fs::rename(file, report.output);
+  });
   return report;
 }
 

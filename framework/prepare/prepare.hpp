@@ -1,33 +1,37 @@
-// Raw files to one data file: read, clean, split, encode on all ranks, written by all of them.
+// Raw files to one data file, by all ranks: scan, read and clean, decide, encode and write.
 #pragma once
 #include <attune/comm.hpp>
 #include <attune/registry.hpp>
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
-#include <vector>
 
+#include "prepare/ledger.hpp"
 #include "prepare/recipe.hpp"
-#include "data/store.hpp"
 
 namespace attune {
 
-/// Records dropped for one reason.
-struct Rejection {
-  std::int64_t count = 0;
-  std::vector<std::string> examples;  // the first few: "train.csv, row 7"
-};
-
 struct PrepareReport {
   std::filesystem::path output;
-  std::int64_t records = 0;                 // read from the sources
-  std::map<std::string, std::int64_t> samples;    // kept, by split
-  std::map<std::string, Rejection> rejected;      // by reason
+  std::int64_t records = 0;                     // read from the sources
+  std::map<std::string, std::int64_t> samples;  // kept, by split
+  Tallies rejected, changed;                    // by reason
 };
 
-/// Collective. The same content whatever the number of ranks. The file appears whole or not at all: until then it is <output>.partial.
-/// Error for sources that do not fit, a split that ends up empty, and what the dataset plugin refuses.
-PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm& comm = {});
+/// How far it has come, for who watches.
+struct PrepareProgress {
+  const char* stage;          // "scanning", "reading", "encoding"
+  std::uint64_t done, all;    // bytes of this rank's share (when encoding: of draws, over all ranks)
+  std::int64_t records;       // of those
+};
+using Watch = std::function<void(const PrepareProgress&)>;
+
+/// Collective. The same content whatever the number of ranks. The file appears whole or not at all: all work is done in the folder
+/// <output>.partial, which is made anew, and is gone when this returns or throws. Memory: some tens of MiB, and on rank 0 about 60 bytes a
+/// record; the disk holds the records once more while it runs. Error for sources that do not fit, a split that ends up empty, a full
+/// disk, and what the dataset plugin refuses.
+PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm& comm = {}, const Watch& watch = {});
 
 }  // namespace attune

@@ -1,11 +1,16 @@
-// Raw files to records: JSON Lines, a JSON array, CSV and TSV, plain or gzipped.
+// Raw files to records. A source is scanned once, which finds its checksum and cuts it into blocks at the borders of records; ranks then
+// read blocks by themselves.
 #pragma once
 #include <attune/dataset.hpp>
 #include <attune/schema.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
+
+#include "prepare/ledger.hpp"
 
 namespace attune {
 
@@ -17,20 +22,52 @@ struct SourceOptions {
   std::string delimiter;
   std::string layout;
   OptionMap fields;
+  std::string files = "*";
+  std::string labels;
   std::string sha256;
+  std::string on_error;
+  double weight = 1;
   static void describe(Schema<SourceOptions>& s);
 };
 
-/// Every record of the file. Records keep the line they begin on (JSON array: the element's number), from 1, and the path as `name`.
+/// A stretch of a source, holding whole records: bytes of the unpacked file, or numbers of its files, pictures or row groups.
+struct Block {
+  std::uint64_t begin = 0, end = 0;
+  std::int64_t first_row = 1;
+  std::uint64_t bytes = 0;  // about as much work as so many bytes
+};
+
+struct Source {
+  SourceOptions options;
+  std::filesystem::path path;
+  std::string format;               // "jsonl", "json", "csv", "tsv", "parquet", "text", "images" or "idx"
+  std::string sha256;               // of the file as it is; of several files: of what sha256sum prints for them, by name
+  std::vector<Block> blocks;
+  std::vector<std::string> header;  // the columns of a table
+  std::vector<std::string> files;   // of a folder: paths within it, sorted
+
+  bool skips_bad_rows() const { return options.on_error == "skip"; }
+  std::uint64_t bytes() const;
+};
+
+nlohmann::json to_json(const Source& source);
+/// What to_json said of a source, scanned by another rank.
+Source source_from(const SourceOptions& options, const std::filesystem::path& path, const nlohmann::json& scanned);
+
+/// Reads it once, from end to end. Error when it is absent, empty, of no known form, in UTF-16, or not what its sha256 says.
+Source scan_source(const SourceOptions& options, const std::filesystem::path& path);
+
+/// The records of a block, in order. They keep the row they begin on (lines of JSON Lines and tables, from 1; elsewhere the record's
+/// number), and the source's path as the recipe has it (a folder's: with the file's).
 ///
-/// JSON Lines: one object a line. CSV as in RFC 4180 (quoted fields may hold delimiters, quotes as "" and line breaks); the first line
-/// names the columns. TSV as IANA registered it: nothing is quoted. CRLF, a UTF-8 byte order mark and empty lines are accepted.
+/// Ill-formed UTF-8 is replaced by U+FFFD and counted as a change. A row that cannot be read is a BadRow with file, row and the cure, or is
+/// dropped and counted when the source skips bad rows.
 ///
-/// fields = { text = "review" } gives the record's field `text` the value of the source's `review`, and leaves all others out.
-/// Layouts: "prompt_completion" (prompt, completion), "alpaca" (instruction, input, output), "messages" (messages: a list of
-/// {role, content}). Without either every text, number and boolean keeps its name.
-///
-/// Error with file, row and the cure for anything that does not fit.
-std::vector<Record> read_source(const SourceOptions& options, const std::filesystem::path& path, const std::string& name);
+/// jsonl: one object a line. json: one list of objects. csv as in RFC 4180 (quoted fields may hold delimiters, quotes as "" and line
+/// breaks); tsv as IANA registered it: nothing is quoted; the first line of both names the columns. CRLF, a byte order mark and empty
+/// lines are accepted. parquet: a row's columns. text: a folder, each file a record with the field `text`. images: a folder of folders of
+/// PNG and JPEG files; the inner folder's name is the field `label`. idx: pictures and, in a file of their own, labels. All may be
+/// gzipped.
+void read_block(const Source& source, const Block& block, Ledger& ledger, const std::function<void(Record&)>& use);
 
 }  // namespace attune
