@@ -98,7 +98,7 @@ void scan_list(Source& source) {
           fail("{}: should be one JSON list of objects; set format = \"jsonl\" if it holds an object on each line", source.path.string());
         default: break;
       }
-      if (at - begin > largest_record + block_bytes) fail("{}, row {}: is longer than {} MiB", source.options.path, row, largest_record >> 20);
+      if (at > begin + largest_record + block_bytes) fail("{}, row {}: is longer than {} MiB", source.options.path, row, largest_record >> 20);
       ++at;
     }
   });

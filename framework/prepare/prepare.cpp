@@ -104,8 +104,13 @@ std::vector<Source> scan_sources(const Run& run) {
     }
   });
   std::vector<Source> sources(wanted.size());
-  for (const auto& text : run.comm.gather(dumped(own)))
-    for (const auto& [number, scanned] : json::parse(text).items()) sources[std::stoul(number)] = source_from(wanted[std::stoul(number)], path(std::stoul(number)), scanned);
+  for (const auto& text : run.comm.gather(dumped(own))) {
+    const auto theirs = json::parse(text);
+    for (const auto& [number, scanned] : theirs.items()) {
+      const auto i = std::stoul(number);
+      sources[i] = source_from(wanted[i], path(i), scanned);
+    }
+  }
   return sources;
 }
 
