@@ -111,7 +111,7 @@ class Group {
   Dataset create_dataset(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& shape,
                          std::int64_t chunk_bytes = 1 << 16) const;
   /// The same without rows yet, for grow. item: the shape of a row.
-  Dataset create_growing(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& item, std::int64_t chunk_bytes = 1 << 16) const;
+  Dataset create_growing(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& item, std::int64_t chunk_bytes) const;
   /// A whole tensor. In a file of several ranks all ranks pass the same.
   void write(const std::string& name, const at::Tensor& tensor) const;
   at::Tensor read(const std::string& name) const { return dataset(name).read(); }

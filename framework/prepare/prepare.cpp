@@ -250,7 +250,7 @@ std::int64_t write_split(Run& run, const hdf5::Group& root, const std::string& n
   const auto ranks = static_cast<std::size_t>(run.comm.size()), rank = static_cast<std::size_t>(run.comm.rank());
   Ledger ledger;  // of this split alone
   std::optional<SplitWriter> writer;
-  run.work.together([&] { writer.emplace(root, name, run.comm); });
+  run.work.together([&] { writer.emplace(root, name, (cuts.size() - 1) / ranks, run.comm); });
   for (std::size_t piece = rank; piece + 1 < cuts.size(); piece += ranks) {
     std::vector<Sample> samples;
     std::string own;

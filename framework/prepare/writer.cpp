@@ -35,7 +35,15 @@ at::Tensor ends_of(const std::vector<Sample>& samples, const std::string& name, 
 
 }  // namespace
 
-SplitWriter::SplitWriter(const hdf5::Group& root, const std::string& name, const Comm& comm) : group_(root.create_group(name)), comm_(comm) {}
+SplitWriter::SplitWriter(const hdf5::Group& root, const std::string& name, std::size_t rounds, const Comm& comm)
+    : group_(root.create_group(name)), rounds_(rounds), comm_(comm) {}
+
+hdf5::Dataset SplitWriter::create(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& item, std::int64_t rows) const {
+  constexpr std::int64_t chunk_bytes = 1 << 16;
+  auto bytes = static_cast<std::int64_t>(c10::elementSize(dtype)) * rows;
+  for (const auto size : item) bytes *= size;
+  return group_.create_growing(name, dtype, item, rounds_ == 1 ? std::min(bytes, chunk_bytes) : chunk_bytes);
+}
 
 json SplitWriter::summary(const std::vector<Sample>& samples) {
   json columns = json::object();
@@ -55,7 +63,7 @@ json SplitWriter::summary(const std::vector<Sample>& samples) {
   return {{"samples", samples.size()}, {"columns", std::move(columns)}};
 }
 
-SplitWriter::Column& SplitWriter::column(const std::string& name, const json& form) {
+SplitWriter::Column& SplitWriter::column(const std::string& name, const json& form, std::int64_t elements, std::int64_t samples) {
   const auto dtype = static_cast<at::ScalarType>(form.at("dtype").get<int>());
   const bool ragged = form.at("ragged");
   const auto item = form.at("item").get<std::vector<std::int64_t>>();
@@ -65,9 +73,9 @@ SplitWriter::Column& SplitWriter::column(const std::string& name, const json& fo
     return known->second;
   }
   ATTUNE_ASSERT(samples_ == 0, "column {} is not in every sample", name);
-  Column column{dtype, ragged, item, group_.create_growing(name, dtype, item), std::nullopt};
+  Column column{dtype, ragged, item, create(name, dtype, item, elements), std::nullopt};
   if (ragged) {
-    column.offsets = group_.create_growing(name + offsets_suffix, at::kLong, {});
+    column.offsets = create(name + offsets_suffix, at::kLong, {}, samples + 1);
     column.offsets->grow(1);
     write_rows(*column.offsets, 0, at::zeros({comm_.root() ? 1 : 0}, at::kLong));
   }
@@ -83,11 +91,11 @@ void SplitWriter::append(const std::vector<Sample>& samples, const std::vector<j
   }
   if (count == 0) return;
   ATTUNE_ASSERT(samples_ == 0 || forms.size() == columns_.size(), "{} columns, and {} before", forms.size(), columns_.size());
-  for (const auto& [name, form] : forms) append_column(name, column(name, form), samples, summaries);
+  for (const auto& [name, form] : forms) append_column(name, form, samples, summaries);
   samples_ += count;
 }
 
-void SplitWriter::append_column(const std::string& name, Column& column, const std::vector<Sample>& samples, const std::vector<json>& summaries) {
+void SplitWriter::append_column(const std::string& name, const json& form, const std::vector<Sample>& samples, const std::vector<json>& summaries) {
   std::int64_t elements = 0, first = 0, rows = 0, first_row = 0;
   for (std::size_t rank = 0; rank < summaries.size(); ++rank) {
     if (static_cast<int>(rank) == comm_.rank()) first = elements, first_row = rows;
@@ -97,6 +105,7 @@ void SplitWriter::append_column(const std::string& name, Column& column, const s
     elements += one.at("columns").at(name).at("elements").get<std::int64_t>();
     rows += one.at("samples").get<std::int64_t>();
   }
+  auto& column = this->column(name, form, elements, rows);
   const auto before = column.values.rows();
   column.values.grow(elements);
   write_rows(column.values, before + first, values_of(samples, name, column.dtype, column.ragged, column.item));

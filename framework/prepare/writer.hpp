@@ -15,7 +15,8 @@ namespace attune {
 
 class SplitWriter {
  public:
-  SplitWriter(const hdf5::Group& root, const std::string& name, const Comm& comm);
+  /// rounds: how often append will be called; the columns of a single one are stored without room for more.
+  SplitWriter(const hdf5::Group& root, const std::string& name, std::size_t rounds, const Comm& comm);
 
   /// What the other ranks have to know of this rank's samples of a round.
   static nlohmann::json summary(const std::vector<Sample>& samples);
@@ -33,11 +34,14 @@ class SplitWriter {
     hdf5::Dataset values;
     std::optional<hdf5::Dataset> offsets;    // of a ragged column
   };
-  Column& column(const std::string& name, const nlohmann::json& form);
-  void append_column(const std::string& name, Column& column, const std::vector<Sample>& samples, const std::vector<nlohmann::json>& summaries);
+  Column& column(const std::string& name, const nlohmann::json& form, std::int64_t elements, std::int64_t samples);
+  void append_column(const std::string& name, const nlohmann::json& form, const std::vector<Sample>& samples, const std::vector<nlohmann::json>& summaries);
   void write_rows(const hdf5::Dataset& dataset, std::int64_t first, const at::Tensor& rows) const;
 
+  hdf5::Dataset create(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& item, std::int64_t rows) const;
+
   hdf5::Group group_;
+  std::size_t rounds_;
   const Comm& comm_;
   std::map<std::string, Column> columns_;
   std::int64_t samples_ = 0;
