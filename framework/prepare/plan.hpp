@@ -59,7 +59,7 @@ struct Reading {
   int ranks() const { return static_cast<int>(counts.size()); }
 };
 
-/// Drops duplicates, assigns splits, looks for leaks, draws by weight and balance, and writes the draws of every split. Memory: about 60
+/// Drops duplicates, assigns splits, looks for leaks, draws by weight and balance, and writes the draws of every split. Memory: about 30
 /// bytes a record.
 Plan make_plan(const Recipe& recipe, const Reading& reading, Ledger& ledger);
 

@@ -210,8 +210,10 @@ Reading read_sources(Run& run, const std::vector<Source>& sources, const Dataset
     run.ledger.add(rank.at("ledger"));
     for (std::size_t i = 0; i < counts.size(); ++i) counts[i] += rank.at("counts")[i].get<std::int64_t>();
   }
-  for (std::size_t i = 0; i < counts.size(); ++i)
-    if (counts[i] == 0) fail("{}: holds no records that can be read", sources[i].path.string());
+  run.comm.agree([&] {
+    for (std::size_t i = 0; i < counts.size(); ++i)
+      if (counts[i] == 0) fail("{}: holds no records that can be read", sources[i].path.string());
+  });
   report.records = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
   return reading;
 }
@@ -270,8 +272,10 @@ std::int64_t write_split(Run& run, const hdf5::Group& root, const std::string& n
     run.work.together([&] { writer->append(samples, summaries); });
     run.tell("encoding", cuts[std::min(piece - rank + ranks, cuts.size() - 1)], cuts.back(), writer->samples());
   }
-  if (writer->samples() == 0)
-    fail("{}: the split '{}' is empty: {}; change [split], the sources or the plugin's options", run.recipe.path.string(), name, reasons(ledger.dropped()));
+  run.comm.agree([&] {
+    if (writer->samples() == 0)
+      fail("{}: the split '{}' is empty: {}; change [split], the sources or the plugin's options", run.recipe.path.string(), name, reasons(ledger.dropped()));
+  });
   run.ledger.add(ledger.to_json());
   return writer->samples();
 }

@@ -29,7 +29,7 @@ struct PrepareProgress {
 using Watch = std::function<void(const PrepareProgress&)>;
 
 /// Collective. The same content whatever the number of ranks. The file appears whole or not at all: all work is done in the folder
-/// <output>.partial, which is made anew, and is gone when this returns or throws. Memory: some tens of MiB, and on rank 0 about 60 bytes a
+/// <output>.partial, which is made anew, and is gone when this returns or throws. Memory: some tens of MiB, and on rank 0 about 30 bytes a
 /// record; the disk holds the records once more while it runs. Error for sources that do not fit, a split that ends up empty, a full
 /// disk, and what the dataset plugin refuses.
 PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm& comm = {}, const Watch& watch = {});

@@ -159,4 +159,10 @@ Recipe Recipe::parse(const config::Document& document, const Registry& registry)
   return recipe;
 }
 
+std::vector<std::pair<std::string, OptionSet>> recipe_sections() {
+  return {{"", attune::describe<Recipe>()},           {"[source]", attune::describe<SourceOptions>()}, {"clean", attune::describe<CleanOptions>()},
+          {"privacy", attune::describe<PrivacyOptions>()}, {"split", attune::describe<SplitOptions>()},     {"balance", attune::describe<BalanceOptions>()},
+          {"augment", attune::describe<AugmentOptions>()}, {"truncate", attune::describe<TruncateOptions>()}};
+}
+
 }  // namespace attune

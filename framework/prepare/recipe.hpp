@@ -89,4 +89,7 @@ struct Recipe {
   std::filesystem::path resolve(const std::string& relative) const { return (path.parent_path() / relative).lexically_normal(); }
 };
 
+/// The tables of a recipe with their options, "" for its top level: for the reference page.
+std::vector<std::pair<std::string, OptionSet>> recipe_sections();
+
 }  // namespace attune

@@ -162,10 +162,12 @@ Record Records::read(std::uint64_t number) const {
 }
 
 Record Records::read(int rank, std::uint64_t offset, std::uint32_t bytes) const {
-  auto& file = files_.at(static_cast<std::size_t>(rank));
+  auto& [file, position] = files_.at(static_cast<std::size_t>(rank));
   if (!file.is_open()) file.open(records_file(folder_, rank), std::ios::binary);
   std::string packed(bytes, '\0');
-  file.seekg(static_cast<std::streamoff>(offset));
+  // Mostly they are read in order; seeking would throw away what the stream has read ahead.
+  if (position != offset) file.seekg(static_cast<std::streamoff>(offset));
+  position = offset + bytes;
   if (!file.read(packed.data(), bytes)) throw Fault(fmt::format("{}: ends before byte {}", records_file(folder_, rank).string(), offset + bytes));
   return unpack_record(packed);
 }

@@ -89,7 +89,11 @@ class Records {
  private:
   std::filesystem::path folder_;
   std::vector<std::uint64_t> firsts_{0};  // of each rank; then their sum
-  mutable std::vector<std::ifstream> files_;
+  struct File {
+    std::ifstream stream;
+    std::uint64_t position = 0;
+  };
+  mutable std::vector<File> files_;       // of the ranks, opened when first needed
 };
 
 }  // namespace attune
