@@ -127,6 +127,13 @@ std::vector<std::int64_t> shape_of(const Place& place, const Handle& dataset) {
   return {sizes.begin(), sizes.end()};
 }
 
+/// Bytes of one row of this shape.
+std::int64_t row_size(at::ScalarType dtype, const std::vector<std::int64_t>& shape) {
+  auto bytes = static_cast<std::int64_t>(c10::elementSize(dtype));
+  for (std::size_t i = 1; i < shape.size(); ++i) bytes *= shape[i];
+  return bytes;
+}
+
 /// Rows first .. first + count - 1 of a dataset's space.
 Handle row_selection(const std::vector<std::int64_t>& shape, std::int64_t first, std::int64_t count) {
   Handle space = dataspace(shape);
@@ -221,6 +228,11 @@ void Attributes::set_short(const std::string& name, const std::string& text) con
   write(name, type.id(), dataspace({}).id(), text.c_str());
 }
 
+void Attributes::set(const std::string& name, const std::vector<double>& numbers) const {
+  const auto lock = alone();
+  write(name, H5T_IEEE_F64LE, dataspace({static_cast<std::int64_t>(numbers.size())}).id(), numbers.data());
+}
+
 std::vector<std::string> Attributes::read_texts(const std::string& name) const {
   const auto lock = alone();
   const Handle attribute = open(name);
@@ -271,9 +283,7 @@ Dataset::Dataset(Place place, Handle handle)
     : place_(std::move(place)), handle_(std::move(handle)), shape_(shape_of(place_, handle_)), dtype_(dtype_of(place_, handle_)) {}
 
 std::int64_t Dataset::row_bytes() const {
-  auto bytes = static_cast<std::int64_t>(c10::elementSize(dtype_));
-  for (std::size_t i = 1; i < shape_.size(); ++i) bytes *= shape_[i];
-  return bytes;
+  return row_size(dtype_, shape_);
 }
 
 /// A forged shape must not make us allocate: the file has to hold what is asked for.
@@ -335,6 +345,13 @@ void Dataset::write(std::int64_t first, const at::Tensor& values) const {
         "cannot be written");
 }
 
+void Dataset::grow(std::int64_t rows) {
+  const auto lock = alone();
+  shape_.at(0) += rows;
+  const std::vector<hsize_t> sizes(shape_.begin(), shape_.end());
+  check(H5Dset_extent(handle_.id(), sizes.data()), place_.text(), "cannot grow");
+}
+
 // --- Group
 
 Place Group::inside(const std::string& name) const { return {place_.file, (place_.name == "/" ? "" : place_.name) + "/" + name}; }
@@ -375,24 +392,39 @@ Dataset Group::dataset(const std::string& name) const {
   return {inside(name), checked(H5Dopen2(handle_.id(), name.c_str(), H5P_DEFAULT), H5Dclose, inside(name).text(), "cannot be opened as a dataset")};
 }
 
-Dataset Group::create_dataset(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& shape,
-                              std::int64_t chunk_bytes) const {
+Dataset Group::create(const std::string& name, at::ScalarType dtype, std::int64_t space, const std::vector<std::int64_t>& chunk) const {
   const auto lock = alone();
   const Handle creation = properties(H5P_DATASET_CREATE);
   H5Pset_obj_track_times(creation.id(), false);
-  if (!shape.empty() && std::find(shape.begin(), shape.end(), 0) == shape.end()) {
-    auto row = static_cast<std::int64_t>(c10::elementSize(dtype));
-    for (std::size_t i = 1; i < shape.size(); ++i) row *= shape[i];
-    std::vector<hsize_t> chunk(shape.begin(), shape.end());
-    chunk[0] = static_cast<hsize_t>(std::clamp<std::int64_t>(chunk_bytes / row, 1, shape[0]));
-    H5Pset_chunk(creation.id(), static_cast<int>(chunk.size()), chunk.data());
+  if (!chunk.empty()) {
+    H5Pset_chunk(creation.id(), static_cast<int>(chunk.size()), std::vector<hsize_t>(chunk.begin(), chunk.end()).data());
     H5Pset_fletcher32(creation.id());
   }
-  Handle handle = checked(H5Dcreate2(handle_.id(), name.c_str(), stored_type(dtype), dataspace(shape).id(), H5P_DEFAULT, creation.id(), H5P_DEFAULT),
-                          H5Dclose, inside(name).text(), "cannot be made");
+  Handle handle = checked(H5Dcreate2(handle_.id(), name.c_str(), stored_type(dtype), space, H5P_DEFAULT, creation.id(), H5P_DEFAULT), H5Dclose,
+                          inside(name).text(), "cannot be made");
   if (const auto alias = disguised().find(dtype); alias != disguised().end())
     Attributes(inside(name), handle.id()).set("dtype", alias->second);
   return {inside(name), std::move(handle)};
+}
+
+Dataset Group::create_dataset(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& shape,
+                              std::int64_t chunk_bytes) const {
+  const auto lock = alone();
+  if (shape.empty() || std::find(shape.begin(), shape.end(), 0) != shape.end()) return create(name, dtype, dataspace(shape).id(), {});
+  auto chunk = shape;
+  chunk[0] = std::clamp<std::int64_t>(chunk_bytes / row_size(dtype, shape), 1, shape[0]);
+  return create(name, dtype, dataspace(shape).id(), chunk);
+}
+
+Dataset Group::create_growing(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& item, std::int64_t chunk_bytes) const {
+  const auto lock = alone();
+  std::vector<std::int64_t> chunk{1};
+  chunk.insert(chunk.end(), item.begin(), item.end());
+  std::vector<hsize_t> now(chunk.begin(), chunk.end()), most = now;
+  now[0] = 0, most[0] = H5S_UNLIMITED;
+  const Handle space(H5Screate_simple(static_cast<int>(now.size()), now.data(), most.data()), H5Sclose);
+  chunk[0] = std::max<std::int64_t>(1, chunk_bytes / row_size(dtype, chunk));
+  return create(name, dtype, space.id(), chunk);
 }
 
 void Group::write(const std::string& name, const at::Tensor& tensor) const {

@@ -44,7 +44,8 @@ struct Place {
   std::string text() const { return file->path.string() + ": " + name; }
 };
 
-/// The attributes of a group or dataset. Texts are variable-length UTF-8, numbers are int64. Setting replaces.
+/// The attributes of a group or dataset. Texts are variable-length UTF-8, numbers are int64, lists of numbers float64. Setting
+/// replaces.
 class Attributes {
  public:
   Attributes(Place place, std::int64_t object) : place_(std::move(place)), object_(object) {}
@@ -54,6 +55,7 @@ class Attributes {
   void set(const std::string& name, std::int64_t number) const;
   /// A short text of fixed length: it lies in the object's header, under its checksum.
   void set_short(const std::string& name, const std::string& text) const;
+  void set(const std::string& name, const std::vector<double>& numbers) const;
   /// Error when absent or of another type.
   std::string text(const std::string& name) const;
   std::vector<std::string> texts(const std::string& name) const;
@@ -83,6 +85,8 @@ class Dataset {
   at::Tensor read(std::int64_t first, std::int64_t count) const;
   /// Rows from first on. In a file of several ranks this is collective: a rank that has nothing to write passes zero rows.
   void write(std::int64_t first, const at::Tensor& rows) const;
+  /// More rows, of a dataset made to grow. Collective in a file of several ranks.
+  void grow(std::int64_t rows);
   Attributes attributes() const { return {place_, handle_.id()}; }
   const Place& place() const { return place_; }
 
@@ -107,6 +111,8 @@ class Group {
   /// without.
   Dataset create_dataset(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& shape,
                          std::int64_t chunk_bytes = 1 << 16) const;
+  /// The same without rows yet, for grow. item: the shape of a row.
+  Dataset create_growing(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& item, std::int64_t chunk_bytes) const;
   /// A whole tensor. In a file of several ranks all ranks pass the same.
   void write(const std::string& name, const at::Tensor& tensor) const;
   at::Tensor read(const std::string& name) const { return dataset(name).read(); }
@@ -115,6 +121,7 @@ class Group {
 
  private:
   Place inside(const std::string& name) const;
+  Dataset create(const std::string& name, at::ScalarType dtype, std::int64_t space, const std::vector<std::int64_t>& chunk) const;
   Place place_;
   Handle handle_;
 };

@@ -2,10 +2,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <attune/batch.hpp>
-#include <attune/dataset.hpp>
 #include <attune/error.hpp>
-
-#include "core/names.hpp"
 
 namespace attune {
 
@@ -21,15 +18,6 @@ Batch pack(const std::vector<at::Tensor>& tokens) {
   batch.tokens = at::cat(wide);
   batch.positions = at::cat(positions);
   return batch;
-}
-
-const std::string& Record::field(const std::string& name) const {
-  const auto found = fields.find(name);
-  if (found != fields.end()) return found->second;
-  std::vector<std::string> names;
-  for (const auto& [key, value] : fields) names.push_back(key);
-  fail("{}, row {}: there is no field '{}'; there are: {}; map it with fields = {{ {} = \"...\" }} in the recipe", source, row, name,
-       names.empty() ? "none" : joined(names), name);
 }
 
 }  // namespace attune

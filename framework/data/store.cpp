@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 
@@ -156,6 +157,10 @@ std::string Split::sha256() const { return group_.attributes().text("sha256"); }
 void Split::verify() const {
   if (content_sha256(group_) != sha256())
     fail("{}: its content is not what it was when the file was made (sha256 differs); make or fetch the file again", group_.place().text());
+}
+
+std::string tokenizer_sha256(const nlohmann::json& tokenizer) {
+  return attune::sha256(tokenizer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 std::string content_sha256(const hdf5::Group& split) {

@@ -9,6 +9,7 @@
 #pragma once
 #include <attune/comm.hpp>
 #include <attune/dataset.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include <filesystem>
 #include <map>
@@ -88,6 +89,9 @@ class DataFile {
   hdf5::Group root_;
   std::map<std::string, Split> splits_;
 };
+
+/// SHA-256 of a tokenizer.json, whatever its layout: what DataFile::tokenizer_sha256 holds.
+std::string tokenizer_sha256(const nlohmann::json& tokenizer);
 
 /// SHA-256 over every dataset of a split in the order of their names: its name, a zero byte, its elements (little-endian).
 std::string content_sha256(const hdf5::Group& split);

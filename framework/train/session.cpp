@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "config/document.hpp"
-#include "data/prepare.hpp"
+#include "data/store.hpp"
 #include "data/sampler.hpp"
 #include "parallel/gradients.hpp"
 #include "parallel/mpi.hpp"

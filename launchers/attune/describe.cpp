@@ -5,6 +5,7 @@
 #include "config/run_config.hpp"
 #include "core/names.hpp"
 #include "option_table.hpp"
+#include "prepare/recipe.hpp"
 #include "registry/loader.hpp"
 
 namespace attune::program {
@@ -42,24 +43,27 @@ std::string as_markdown(const Registry::Entry& entry) {
   return text + "```toml\n" + toml_snippet(entry) + "```\n";
 }
 
-std::string run_file_as_text() {
+using Sections = std::vector<std::pair<std::string, OptionSet>>;
+
+std::string sections_as_text(const std::string& file, const Sections& sections) {
   std::string text;
-  for (const auto& [section, schema] : config::framework_sections())
-    text += (section.empty() ? "Top of the run file" : "[" + section + "]") + "\n\n" + text_table(option_rows(schema)) + "\n";
+  for (const auto& [section, schema] : sections)
+    text += (section.empty() ? "Top of the " + file : "[" + section + "] of the " + file) + "\n\n" + text_table(option_rows(schema)) + "\n";
   return text;
 }
 
-std::string run_file_as_markdown() {
-  std::string text = "## The run file\n\n";
-  for (const auto& [section, schema] : config::framework_sections())
+std::string sections_as_markdown(const std::string& file, const Sections& sections) {
+  std::string text = fmt::format("## The {}\n\n", file);
+  for (const auto& [section, schema] : sections)
     text += fmt::format("### {}\n\n{}\n", section.empty() ? "Top of the file" : "`[" + section + "]`", markdown_table(option_rows(schema)));
   return text;
 }
 
-/// The run file's own sections, then every plugin, by kind and name.
+/// The sections of run files and recipes, then every plugin, by kind and name.
 std::string everything(const Registry& registry, bool markdown) {
-  std::string text = markdown ? "# Reference\n\nMade by `attune describe --all --markdown` from the declared options; any change goes there.\n\n" + run_file_as_markdown()
-                              : run_file_as_text();
+  std::string text = markdown ? "# Reference\n\nMade by `attune describe --all --markdown` from the declared options; any change goes there.\n\n" : "";
+  const auto add = markdown ? sections_as_markdown : sections_as_text;
+  text += add("run file", config::framework_sections()) + add("recipe", recipe_sections());
   for (const auto& [kind, plural] : titles) {
     if (markdown) text += fmt::format("## {}\n\n", plural);
     for (const auto& found : registry.names(kind)) text += (markdown ? as_markdown : as_text)(registry.find(kind, found)) + "\n";

@@ -6,7 +6,6 @@
 #include "command.hpp"
 #include "config/document.hpp"
 #include "data/card.hpp"
-#include "data/prepare.hpp"
 #include "ranks.hpp"
 #include "registry/loader.hpp"
 #include "weights/describe.hpp"

@@ -1,10 +1,18 @@
 // attune prepare: raw files to one data file, by all ranks.
-#include "data/prepare.hpp"
+#include "prepare/prepare.hpp"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
 #include <iostream>
 
 #include "command.hpp"
 #include "config/document.hpp"
+#include "core/files.hpp"
+#include "core/names.hpp"
+#include "data/card.hpp"
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
 #include "registry/loader.hpp"
@@ -14,15 +22,44 @@ namespace {
 
 namespace options = boost::program_options;
 
+void print_tallies(const char* what, const Tallies& tallies) {
+  for (const auto& [reason, tally] : tallies) std::cout << fmt::format("{} {}: {} ({})\n", what, tally.count, reason, joined(tally.examples, "; "));
+}
+
 void print_report(const PrepareReport& report) {
   std::cout << data_card(DataFile::open(report.output));
-  for (const auto& [reason, rejection] : report.rejected) {
-    std::cout << fmt::format("dropped {}: {} (", rejection.count, reason);
-    for (std::size_t i = 0; i < rejection.examples.size(); ++i) std::cout << (i ? "; " : "") << rejection.examples[i];
-    std::cout << ")\n";
-  }
+  print_tallies("changed", report.changed);
+  print_tallies("dropped", report.rejected);
   std::cout << "\nwrote " << report.output.string() << "\n";
 }
+
+/// One line on a terminal, written over as the work goes on: rank 0's share of it.
+class ProgressLine {
+ public:
+  ~ProgressLine() { clear(); }
+  void show(const PrepareProgress& progress) {
+    const auto now = Clock::now();
+    if (stage_ != progress.stage) stage_ = progress.stage, began_ = now, first_ = progress.done;
+    else if (now - shown_ < std::chrono::milliseconds(500)) return;
+    shown_ = now;
+    clear();
+    const auto seconds = std::chrono::duration<double>(now - began_).count();
+    const bool bytes = stage_ == "reading";
+    const auto speed = bytes && seconds > 0 ? fmt::format(", {}/s", human_bytes(static_cast<double>(progress.done - first_) / seconds)) : "";
+    fmt::print(stderr, "\r{} {:.0f} %, {} {}{}", stage_, 100.0 * static_cast<double>(progress.done) / static_cast<double>(std::max<std::uint64_t>(1, progress.all)),
+               progress.records, stage_ == "encoding" ? "samples" : "records", speed);
+    std::fflush(stderr);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void clear() const {
+    if (!stage_.empty()) fmt::print(stderr, "\r\033[K");
+  }
+  std::string stage_;
+  Clock::time_point began_, shown_;
+  std::uint64_t first_ = 0;
+};
 
 int run(const std::vector<std::string>& arguments) {
   options::options_description description;
@@ -36,7 +73,10 @@ int run(const std::vector<std::string>& arguments) {
       load_plugins(registry, default_plugin_places());
       recipe = Recipe::parse(config::Document::parse((*values)["recipe"].as<std::string>(), (*values)["override"].as<std::vector<std::string>>()), registry);
     });
-    const auto report = prepare(recipe, registry, comm);
+    ProgressLine line;
+    Watch watch;
+    if (comm.root() && isatty(STDERR_FILENO)) watch = [&](const PrepareProgress& progress) { line.show(progress); };
+    const auto report = prepare(recipe, registry, comm, watch);
     on_root(comm, [&] { print_report(report); });
     return static_cast<int>(ExitCode::done);
   });

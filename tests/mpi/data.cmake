@@ -1,1 +1,1 @@
-attune_add_test(data_ranks LABEL mpi RANKS 1 2 4 LINK attune_data SOURCES mpi/data.cpp)
+attune_add_test(data_ranks LABEL mpi RANKS 1 2 4 TIMEOUT 300 LINK attune_prepare SOURCES mpi/data.cpp)

@@ -12,7 +12,8 @@
 
 #include "config/document.hpp"
 #include "core/files.hpp"
-#include "data/prepare.hpp"
+#include "data/store.hpp"
+#include "prepare/prepare.hpp"
 
 namespace attune::fixtures {
 

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/hash.hpp"
+#include "data/card.hpp"
 #include "data_fixtures.hpp"
 
 namespace attune {
@@ -103,9 +104,9 @@ TEST_F(Prepare, AnEmptySplitIsRefused) {
 }
 
 TEST_F(Prepare, AllMistakesOfARecipeAreReportedWithTheirPlaces) {
-  write_recipe(folder_, 5, "splitt = \"train\"\n[clean]\ndeduplicate = \"near\"\n[split]\nvalidation = 0.7\ntest = 0.7\n", "max_lenght = 3\n");
+  write_recipe(folder_, 5, "splitt = \"train\"\n[clean]\ndeduplicate = \"nearly\"\n[split]\nvalidation = 0.7\ntest = 0.7\n", "max_lenght = 3\n");
   const auto text = refusal();
-  EXPECT_THAT(text, AllOf(HasSubstr("recipe.toml:6:1"), HasSubstr("max_length"), HasSubstr("recipe.toml:9:1"), HasSubstr("not available yet"),
+  EXPECT_THAT(text, AllOf(HasSubstr("recipe.toml:6:1"), HasSubstr("max_length"), HasSubstr("recipe.toml:9:1"), HasSubstr("did you mean 'near'"),
                           HasSubstr("more than all records")));
 }
 

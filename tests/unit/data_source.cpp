@@ -3,17 +3,23 @@
 #include <attune/batch.hpp>
 #include <attune/error.hpp>
 #include <gmock/gmock.h>
+#include <png.h>
 #include <zlib.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
+
+#include <jpeglib.h>
 
 #include "core/files.hpp"
 #include "core/hash.hpp"
 #include "data/sampler.hpp"
-#include "data/source.hpp"
+#include "prepare/source.hpp"
 
 namespace attune {
 namespace {
@@ -21,19 +27,33 @@ namespace fs = std::filesystem;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-class Source : public testing::Test {
+class Sources : public testing::Test {
  protected:
   fs::path folder_ = fs::path(testing::TempDir()) / ("attune-source-" + std::to_string(::getpid()));
-  Source() { fs::create_directories(folder_); }
-  ~Source() override { fs::remove_all(folder_); }
+  Ledger ledger_;  // of the last read
+  Sources() { fs::create_directories(folder_); }
+  ~Sources() override { fs::remove_all(folder_); }
 
+  /// Every record of a file or folder here, block by block.
+  std::vector<Record> read_source(SourceOptions options, const std::string& name) {
+    options.path = name;
+    ledger_ = Ledger();
+    const auto source = scan_source(options, folder_ / name);
+    std::vector<Record> records;
+    for (const auto& block : source.blocks) read_block(source, block, ledger_, [&](Record& record) { records.push_back(record); });
+    return records;
+  }
   std::vector<Record> read(const std::string& name, const std::string& text, SourceOptions options = {}) {
     write_text(folder_ / name, text);
-    return read_source(options, folder_ / name, name);
+    return read_source(options, name);
   }
   std::string refusal(const std::string& name, const std::string& text, SourceOptions options = {}) {
+    write_text(folder_ / name, text);
+    return refusal_of(options, name);
+  }
+  std::string refusal_of(const SourceOptions& options, const std::string& name) {
     try {
-      read(name, text, options);
+      read_source(options, name);
     } catch (const Error& error) {
       return error.what();
     }
@@ -51,7 +71,7 @@ class Source : public testing::Test {
   }
 };
 
-TEST_F(Source, QuotedFieldsMayHoldDelimitersQuotesAndLineBreaks) {
+TEST_F(Sources, QuotedFieldsMayHoldDelimitersQuotesAndLineBreaks) {
   const auto records = read("a.csv", "text,label\n\"one, \"\"two\"\"\nthree\",x\nplain,y\n");
   ASSERT_EQ(records.size(), 2u);
   EXPECT_EQ(records[0].field("text"), "one, \"two\"\nthree");
@@ -60,7 +80,7 @@ TEST_F(Source, QuotedFieldsMayHoldDelimitersQuotesAndLineBreaks) {
   EXPECT_EQ(records[1].row, 4) << "rows are lines, so that an editor finds them";
 }
 
-TEST_F(Source, ByteOrderMarkCarriageReturnsEmptyLinesAndAMissingLastLineEndAreAccepted) {
+TEST_F(Sources, ByteOrderMarkCarriageReturnsEmptyLinesAndAMissingLastLineEndAreAccepted) {
   const auto records = read("a.csv", "\xef\xbb\xbftext,label\r\n\r\na,x\r\n\r\nb,");
   ASSERT_EQ(records.size(), 2u);
   EXPECT_EQ(records[0].field("label"), "x");
@@ -68,25 +88,25 @@ TEST_F(Source, ByteOrderMarkCarriageReturnsEmptyLinesAndAMissingLastLineEndAreAc
   EXPECT_EQ(records[1].field("label"), "");
 }
 
-TEST_F(Source, NothingIsQuotedInTsv) {
+TEST_F(Sources, NothingIsQuotedInTsv) {
   const auto records = read("a.tsv", "text\tlabel\n\"Alien\" is, well, good\t1\n");
   EXPECT_EQ(records.at(0).field("text"), "\"Alien\" is, well, good");
 }
 
-TEST_F(Source, ACsvMayHaveAnotherDelimiter) {
+TEST_F(Sources, ACsvMayHaveAnotherDelimiter) {
   SourceOptions options;
   options.delimiter = ";";
   EXPECT_EQ(read("a.csv", "text;label\n\"a;b\";c\n", options).at(0).field("text"), "a;b");
 }
 
-TEST_F(Source, GzippedFilesReadAsTheyWerePlain) {
+TEST_F(Sources, GzippedFilesReadAsTheyWerePlain) {
   const auto path = folder_ / "a.jsonl.gz";
   const std::string text = "{\"text\": \"hello\", \"n\": 3, \"yes\": true}\n\n{\"text\": \"w\\u00f6rld\"}\n";
   gzFile file = gzopen(path.c_str(), "wb");
   gzwrite(file, text.data(), static_cast<unsigned>(text.size()));
   gzclose(file);
 
-  const auto records = read_source({}, path, "a.jsonl.gz");
+  const auto records = read_source({}, "a.jsonl.gz");
 
   ASSERT_EQ(records.size(), 2u);
   EXPECT_EQ(records[0].field("n"), "3");
@@ -94,16 +114,16 @@ TEST_F(Source, GzippedFilesReadAsTheyWerePlain) {
   EXPECT_EQ(records[1].field("text"), "wörld");
   EXPECT_EQ(records[1].row, 3);
   fs::resize_file(path, fs::file_size(path) - 12);
-  EXPECT_THAT(([&]() -> std::string { try { read_source({}, path, "a"); } catch (const Error& e) { return e.what(); } return ""; })(),
+  EXPECT_THAT(([&]() -> std::string { try { read_source({}, "a.jsonl.gz"); } catch (const Error& e) { return e.what(); } return ""; })(),
               HasSubstr("cannot be unpacked"));
 }
 
-TEST_F(Source, FieldsAreMappedAndOthersLeftOut) {
+TEST_F(Sources, FieldsAreMappedAndOthersLeftOut) {
   const auto record = read("a.csv", "id,review,stars\n1,good,5\n", mapped({{"text", "review"}, {"label", "stars"}})).at(0);
   EXPECT_EQ(record.fields, (std::map<std::string, std::string>{{"text", "good"}, {"label", "5"}}));
 }
 
-TEST_F(Source, LayoutsGivePromptAndResponse) {
+TEST_F(Sources, LayoutsGivePromptAndResponse) {
   const auto pair = read("a.jsonl", R"({"prompt": "p", "completion": "c", "system": "s"})", laid_out("prompt_completion")).at(0);
   EXPECT_EQ(pair.fields, (std::map<std::string, std::string>{{"prompt", "p"}, {"response", "c"}, {"system", "s"}}));
   const auto alpaca = read("a.json", R"([{"instruction": "do", "input": "this", "output": "o"}, {"instruction": "do", "input": "", "output": "o"}])",
@@ -117,13 +137,13 @@ TEST_F(Source, LayoutsGivePromptAndResponse) {
   EXPECT_EQ(chat.messages[1].content, "a");
 }
 
-TEST_F(Source, BadJsonIsRefusedWithItsRow) {
+TEST_F(Sources, BadJsonIsRefusedWithItsRow) {
   EXPECT_THAT(refusal("a.jsonl", "{\"text\": 1}\n{\"text\": \n"), HasSubstr("a.jsonl, row 2: is not valid JSON"));
   EXPECT_THAT(refusal("a.jsonl", "[1]\n"), HasSubstr("row 1: is not a JSON object"));
   EXPECT_THAT(refusal("a.json", "{\"a\": 1}"), HasSubstr("should be one JSON list"));
 }
 
-TEST_F(Source, RowsThatDoNotFitTheHeaderAreRefused) {
+TEST_F(Sources, RowsThatDoNotFitTheHeaderAreRefused) {
   EXPECT_THAT(refusal("a.csv", "text,label\na,b\nonly\n"), HasSubstr("a.csv, row 3: has 1 field where the header has 2 (text, label)"));
   EXPECT_THAT(refusal("a.csv", "text,label\na,b,c\n"), HasSubstr("row 2: has 3 fields"));
   EXPECT_THAT(refusal("a.csv", "text,text\na,b\n"), HasSubstr("two columns have the same name"));
@@ -132,7 +152,7 @@ TEST_F(Source, RowsThatDoNotFitTheHeaderAreRefused) {
   EXPECT_THAT(refusal("a.csv", ""), HasSubstr("is empty"));
 }
 
-TEST_F(Source, AMissingFieldIsRefusedWithThoseThereAndTheNearest) {
+TEST_F(Sources, AMissingFieldIsRefusedWithThoseThereAndTheNearest) {
   const auto text = refusal("a.csv", "text,category\na,b\n", mapped({{"label", "categroy"}}));
   EXPECT_THAT(text, HasSubstr("a.csv, row 2: there is no field 'categroy' (those there: category, text); did you mean 'category'?"));
   EXPECT_THAT(refusal("a.jsonl", "{\"prompt\": \"p\"}", laid_out("prompt_completion")), HasSubstr("no field 'completion'"));
@@ -140,21 +160,243 @@ TEST_F(Source, AMissingFieldIsRefusedWithThoseThereAndTheNearest) {
   EXPECT_THAT(refusal("a.jsonl", R"({"messages": [{"role": "bot", "content": ""}]})", laid_out("messages")), HasSubstr("the role 'bot'"));
 }
 
-TEST_F(Source, FilesThatCannotBeReadAreRefused) {
+TEST_F(Sources, FilesThatCannotBeReadAreRefused) {
   EXPECT_THAT(refusal("a.csv", "\xff\xfe" "t"), HasSubstr("is UTF-16"));
   EXPECT_THAT(refusal("a.data", "x"), HasSubstr("set format"));
-  EXPECT_THROW(read_source({}, folder_ / "absent.csv", "absent.csv"), Error);
+  EXPECT_THROW(read_source({}, "absent.csv"), Error);
 }
 
-TEST_F(Source, AChecksumThatDiffersIsRefused) {
+TEST_F(Sources, AChecksumThatDiffersIsRefused) {
   SourceOptions options;
   options.sha256 = sha256("text\na\n");
   EXPECT_EQ(read("a.csv", "text\na\n", options).size(), 1u);
   EXPECT_THAT(refusal("a.csv", "text\nb\n", options), HasSubstr("its sha256 is"));
 }
 
+// --- Blocks
+
+/// Rows of a few kilobytes, so that a few thousand of them make several blocks; every third with a line break inside.
+std::string long_text(int i) { return "number " + std::to_string(i) + (i % 3 ? " " : "\n") + std::string(3000, static_cast<char>('a' + i % 26)); }
+
+TEST_F(Sources, BlocksTogetherHoldEveryRecordOnceWithItsRow) {
+  constexpr int rows = 4000;
+  std::string lines, list = "[", table = "text,label\r\n", quoted;
+  std::int64_t table_row = 2;
+  std::vector<std::int64_t> table_rows;
+  for (int i = 0; i < rows; ++i) {
+    const auto object = nlohmann::json{{"text", long_text(i)}, {"other", "a, \"quoted\" [bracket"}}.dump();
+    lines += object + "\n" + (i % 7 ? "" : "\n");
+    list += (i ? ",\n" : "") + object;
+    table += "\"" + long_text(i) + "\",\"say \"\"x\"\", " + std::to_string(i) + "\"\r\n";
+    table_rows.push_back(table_row);
+    table_row += i % 3 ? 1 : 2;
+  }
+  write_text(folder_ / "a.jsonl", lines);
+  write_text(folder_ / "a.json", list + "]\n");
+  write_text(folder_ / "a.csv", "\xef\xbb\xbf" + table);
+  for (const std::string name : {"a.jsonl", "a.json", "a.csv"}) {
+    SourceOptions options;
+    options.path = name;
+    const auto source = scan_source(options, folder_ / name);
+    EXPECT_GE(source.blocks.size(), 3u) << name;
+    EXPECT_EQ(source.sha256, sha256_of_file(folder_ / name));
+    const auto records = read_source({}, name);
+    ASSERT_EQ(records.size(), static_cast<std::size_t>(rows)) << name;
+    for (int i = 0; i < rows; ++i) {
+      ASSERT_EQ(records[static_cast<std::size_t>(i)].field("text"), long_text(i)) << name;
+      const auto row = name == "a.jsonl" ? i + 1 + (i + 6) / 7 : name == "a.json" ? i + 1 : table_rows[static_cast<std::size_t>(i)];
+      ASSERT_EQ(records[static_cast<std::size_t>(i)].row, row) << name << ", record " << i;
+    }
+  }
+  EXPECT_EQ(read_source({}, "a.csv").back().field("label"), "say \"x\", 3999");
+}
+
+TEST_F(Sources, ALineThatNeverEndsIsRefusedBeforeItFillsTheMemory) {
+  std::ofstream file(folder_ / "a.csv", std::ios::binary);
+  file << "text\n\"open";
+  const std::string much(1 << 20, 'x');
+  for (int i = 0; i < 258; ++i) file << much;
+  file.close();
+  EXPECT_THAT(refusal_of({}, "a.csv"), HasSubstr("a quote there is never closed"));
+}
+
+// --- Bad rows
+
+SourceOptions skipping() {
+  SourceOptions options;
+  options.on_error = "skip";
+  return options;
+}
+
+TEST_F(Sources, BadRowsAreCountedAndListedWhereTheRecipeSaysSo) {
+  EXPECT_EQ(read("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \n[1]\n{\"text\": \"b\"}\n", skipping()).size(), 2u);
+  EXPECT_EQ(ledger_.dropped().at("not valid JSON").examples.at(0).substr(0, 14), "a.jsonl, row 2");
+  EXPECT_EQ(ledger_.dropped().at("not a JSON object").count, 1);
+
+  const auto records = read("a.csv", "text,label\na,1\nonly\n\"x\"y,2\nb,3\n\"never closed,4\n", skipping());
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_EQ(records[1].row, 5);
+  EXPECT_EQ(ledger_.dropped().at("fields unlike the header").count, 1);
+  EXPECT_EQ(ledger_.dropped().at("text after a closing quote").count, 1);
+  EXPECT_EQ(ledger_.dropped().at("a quote that is never closed").count, 1);
+}
+
+TEST_F(Sources, AJsonListCutInTheMiddleIsRefusedOrKeptAsFarAsItIsWhole) {
+  const std::string cut = "[{\"text\": \"a\"}, {\"text\": \"b\"}, {\"te";
+  EXPECT_THAT(refusal("a.json", cut), HasSubstr("a.json, row 3: the file ends in the middle of its list"));
+  EXPECT_EQ(read("a.json", cut, skipping()).size(), 2u);
+  EXPECT_EQ(ledger_.dropped().at("not valid JSON").count, 1);
+  EXPECT_THAT(refusal("a.json", "[{\"text\": \"a\"}] {"), HasSubstr("there is more after the end"));
+  EXPECT_THAT(refusal("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b"), HasSubstr("a.jsonl, row 2: is not valid JSON: it ends in the middle"));
+}
+
+TEST_F(Sources, AFieldThatIsMissingFarBelowIsNamedWithItsRow) {
+  std::string lines;
+  for (int i = 1; i <= 7100; ++i) lines += i == 7001 ? "{\"tex\": \"x\"}\n" : "{\"text\": \"x\"}\n";
+  EXPECT_THAT(refusal("a.jsonl", lines, mapped({{"text", "text"}})), HasSubstr("a.jsonl, row 7001: there is no field 'text' (those there: tex); did you mean 'tex'?"));
+}
+
+TEST_F(Sources, IllFormedUtf8IsReplacedAndCounted) {
+  EXPECT_EQ(read("a.csv", "text\ncaf\xe9\nfine\n").at(0).field("text"), "caf\uFFFD");
+  EXPECT_EQ(read("a.jsonl", "{\"text\": \"caf\xe9\"}\n{\"text\": \"caf\xc3\xa9\"}\n").at(0).field("text"), "caf\uFFFD");
+  const auto& tally = ledger_.changed().at("ill-formed UTF-8 replaced by U+FFFD");
+  EXPECT_EQ(tally.count, 1);
+  EXPECT_EQ(tally.examples, std::vector<std::string>{"a.jsonl, row 1"});
+}
+
+// --- Layouts
+
+TEST_F(Sources, ShareGptConversationsAreMessages) {
+  const auto chat = read("a.json", R"([{"conversations": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}], "system": "s"}])", laid_out("messages")).at(0);
+  ASSERT_EQ(chat.messages.size(), 3u);
+  EXPECT_EQ(chat.messages[0].role, "system");
+  EXPECT_EQ(chat.messages[1].role, "user");
+  EXPECT_EQ(chat.messages[2].content, "a");
+}
+
+TEST_F(Sources, PreferencesAreTextsOrConversations) {
+  const auto texts = read("a.jsonl", R"({"prompt": "p", "chosen": "c", "rejected": "r"})", laid_out("preference")).at(0);
+  EXPECT_EQ(texts.fields, (std::map<std::string, std::string>{{"prompt", "p"}, {"chosen", "c"}, {"rejected", "r"}}));
+  const auto share_gpt = read("a.json", R"([{"conversations": [{"from": "human", "value": "u"}], "chosen": {"from": "gpt", "value": "c"}, "rejected": {"from": "gpt", "value": "r"}}])",
+                              laid_out("preference")).at(0);
+  EXPECT_EQ(share_gpt.messages.at(0).content, "u");
+  EXPECT_EQ(share_gpt.field("chosen"), "c");
+  const auto whole = read("a.jsonl", R"({"chosen": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "c"}], "rejected": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "r"}]})",
+                          laid_out("preference")).at(0);
+  ASSERT_EQ(whole.messages.size(), 1u);
+  EXPECT_EQ(whole.field("chosen"), "c");
+  EXPECT_EQ(whole.field("rejected"), "r");
+}
+
+// --- Folders and pictures
+
+TEST_F(Sources, AFolderOfTextsIsARecordForEachFileThatMatches) {
+  fs::create_directories(folder_ / "tree/b");
+  write_text(folder_ / "tree/z.txt", "last");
+  write_text(folder_ / "tree/b/a.txt", "\xef\xbb\xbf" "first");
+  write_text(folder_ / "tree/b/a.md", "no");
+  SourceOptions options;
+  options.format = "text";
+  options.files = "*.txt";
+  const auto records = read_source(options, "tree");
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_EQ(records[0].field("text"), "first");
+  EXPECT_EQ(records[0].source, "tree/b/a.txt");
+  options.path = "tree";
+  EXPECT_EQ(scan_source(options, folder_ / "tree").sha256, sha256(sha256_of_file(folder_ / "tree/b/a.txt") + "  b/a.txt\n" + sha256_of_file(folder_ / "tree/z.txt") + "  z.txt\n"))
+      << "as sha256sum prints it";
+  options.files = "*.rst";
+  EXPECT_THAT(refusal_of(options, "tree"), HasSubstr("no file in it matches"));
+}
+
+/// Red on the left, black on the right.
+std::vector<std::uint8_t> two_colours(int height, int width) {
+  std::vector<std::uint8_t> pixels;
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x) pixels.insert(pixels.end(), {static_cast<std::uint8_t>(x < width / 2 ? 255 : 0), 0, 0});
+  return pixels;
+}
+
+void write_png(const fs::path& path, int height, int width) {
+  png_image image{};
+  image.version = PNG_IMAGE_VERSION;
+  image.height = static_cast<png_uint_32>(height), image.width = static_cast<png_uint_32>(width), image.format = PNG_FORMAT_RGB;
+  png_image_write_to_file(&image, path.c_str(), 0, two_colours(height, width).data(), 0, nullptr);
+}
+
+void write_jpeg(const fs::path& path, int height, int width) {
+  jpeg_compress_struct info{};
+  jpeg_error_mgr errors{};
+  info.err = jpeg_std_error(&errors);
+  jpeg_create_compress(&info);
+  FILE* file = std::fopen(path.c_str(), "wb");
+  jpeg_stdio_dest(&info, file);
+  info.image_height = static_cast<JDIMENSION>(height), info.image_width = static_cast<JDIMENSION>(width), info.input_components = 3, info.in_color_space = JCS_RGB;
+  jpeg_set_defaults(&info);
+  jpeg_start_compress(&info, TRUE);
+  auto pixels = two_colours(height, width);
+  for (int y = 0; y < height; ++y) {
+    JSAMPROW row = pixels.data() + y * width * 3;
+    jpeg_write_scanlines(&info, &row, 1);
+  }
+  jpeg_finish_compress(&info);
+  jpeg_destroy_compress(&info);
+  std::fclose(file);
+}
+
+TEST_F(Sources, PicturesHaveTheirFoldersNameAsLabel) {
+  fs::create_directories(folder_ / "pictures/red");
+  fs::create_directories(folder_ / "pictures/also");
+  write_png(folder_ / "pictures/red/1.png", 16, 32);
+  write_jpeg(folder_ / "pictures/also/1.jpg", 16, 32);
+  SourceOptions options;
+  options.format = "images";
+  const auto records = read_source(options, "pictures");
+  ASSERT_EQ(records.size(), 2u);
+  for (const auto& record : records) {
+    EXPECT_EQ(record.image.sizes().vec(), (std::vector<std::int64_t>{16, 32, 3}));
+    EXPECT_NEAR(record.image[8][4][0].item<int>(), 255, 3);
+    EXPECT_NEAR(record.image[8][28][0].item<int>(), 0, 3);
+  }
+  EXPECT_EQ(records[0].field("label"), "also");
+  EXPECT_EQ(records[1].field("label"), "red");
+
+  for (const auto* file : {"pictures/also/1.jpg", "pictures/red/1.png"}) {
+    const auto whole = read_text(folder_ / file);
+    write_text(folder_ / file, whole.substr(0, whole.size() / 2));
+    EXPECT_THAT(refusal_of(options, "pictures"), HasSubstr(std::string(file) + ", row 1: is not a whole"));
+    write_text(folder_ / file, whole);
+  }
+  write_text(folder_ / "pictures/red/README", "text");
+  EXPECT_THAT(refusal_of(options, "pictures"), HasSubstr("is neither a PNG nor a JPEG file"));
+  options.on_error = "skip";
+  EXPECT_EQ(read_source(options, "pictures").size(), 2u);
+  EXPECT_EQ(ledger_.dropped().at("not a picture").count, 1);
+}
+
+TEST_F(Sources, IdxPicturesComeWithTheirLabels) {
+  const std::string pixels("\0\0\x08\x03\0\0\0\x03\0\0\0\x02\0\0\0\x01" "abcdef", 22), labels("\0\0\x08\x01\0\0\0\x03\x07\x00\x09", 11);
+  write_text(folder_ / "p-idx3-ubyte", pixels);
+  const auto path = folder_ / "l.gz";
+  gzFile file = gzopen(path.c_str(), "wb");
+  gzwrite(file, labels.data(), static_cast<unsigned>(labels.size()));
+  gzclose(file);
+  SourceOptions options;
+  options.labels = "l.gz";
+  const auto records = read_source(options, "p-idx3-ubyte");
+  ASSERT_EQ(records.size(), 3u);
+  EXPECT_EQ(records[2].field("label"), "9");
+  EXPECT_EQ(records[2].row, 3);
+  EXPECT_EQ(records[1].image.sizes().vec(), (std::vector<std::int64_t>{2, 1, 1}));
+  EXPECT_EQ(records[1].image[1][0][0].item<int>(), 'd');
+  write_text(folder_ / "p-idx3-ubyte", pixels.substr(0, 20));
+  EXPECT_THAT(refusal_of(options, "p-idx3-ubyte"), HasSubstr("holds 20 bytes where its header asks for 22"));
+  write_text(folder_ / "p-idx3-ubyte", "something else");
+  EXPECT_THAT(refusal_of(options, "p-idx3-ubyte"), HasSubstr("is not an IDX file"));
+}
+
 TEST(Record, AnAbsentFieldIsRefusedWithThoseThere) {
-  Record record{{{"prompt", "p"}}, {}, "a.csv", 7};
+  Record record{{{"prompt", "p"}}, {}, {}, "a.csv", 7};
   try {
     record.field("text");
     FAIL() << "accepted";

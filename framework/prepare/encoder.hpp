@@ -1,0 +1,41 @@
+// Records to samples, by the dataset plugin.
+#pragma once
+#include <attune/dataset.hpp>
+#include <attune/registry.hpp>
+#include <nlohmann/json_fwd.hpp>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "prepare/ledger.hpp"
+#include "prepare/plan.hpp"
+#include "prepare/recipe.hpp"
+
+namespace attune {
+
+class Encoder {
+ public:
+  /// The recipe's tokenizer, chat template and dataset plugin.
+  Encoder(const Recipe& recipe, const Registry& registry);
+
+  /// SHA-256 of the tokenizer; "" when there is none.
+  const std::string& digest() const { return digest_; }
+  const Dataset& dataset() const { return *dataset_; }
+  /// The samples of these draws, in order. What the plugin rejects is noted.
+  std::vector<Sample> encode(const std::vector<Draw>& draws, const Records& records, const std::vector<std::string>& labels, Ledger& ledger) const;
+
+ private:
+  Encoder(const Recipe& recipe, const Registry& registry, std::pair<nlohmann::json, std::string> tokenizer_and_chat);
+  void encode(const Record& record, const EncodeContext& context, std::vector<Sample>& samples, Ledger& ledger) const;
+
+  const Recipe& recipe_;
+  std::shared_ptr<Dataset> dataset_;
+  std::string digest_;
+  Tokenizer tokenizer_;
+  std::optional<ChatTemplate> chat_;
+  std::vector<std::int32_t> frame_;  // what the tokenizer puts around a text
+};
+
+}  // namespace attune

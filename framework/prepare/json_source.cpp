@@ -1,0 +1,151 @@
+// JSON Lines, and one JSON list of objects.
+#include <attune/error.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include "prepare/formats.hpp"
+#include "prepare/row.hpp"
+
+namespace attune {
+using nlohmann::json;
+namespace {
+
+constexpr std::string_view blanks = " \t\r\n";
+
+bool is_blank(std::string_view text) { return text.find_first_not_of(blanks) == std::string_view::npos; }
+
+json parse_row(const Row& row, const std::string& text) {
+  try {
+    return json::parse(text);
+  } catch (const json::parse_error& error) {
+    if (error.byte > text.size()) bad_row(row, "not valid JSON", "is not valid JSON: it ends in the middle; correct or remove it, or fetch the file again");
+    bad_row(row, "not valid JSON", "is not valid JSON (at byte {} of it); correct or remove it", error.byte);
+  }
+}
+
+void use_row(const Source& source, const Row& row, std::string_view text, Ledger& ledger, const UseRecord& use) {
+  ledger.guard(source.skips_bad_rows(), row.source, row.number, [&] {
+    auto record = record_of(source.options, row, parse_row(row, sound_text(std::string(text), row, ledger)));
+    use(record);
+  });
+}
+
+// --- JSON Lines
+
+void read_lines(const Source& source, const Block& block, Ledger& ledger, const UseRecord& use) {
+  const auto text = read_range(source.path, block.begin, block.end);
+  std::string_view rest = text;
+  for (auto number = block.first_row; !rest.empty(); ++number) {
+    const auto end = rest.find('\n');
+    const auto line = rest.substr(0, end);
+    rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
+    if (!is_blank(line)) use_row(source, {source.options.path, number}, line, ledger, use);
+  }
+}
+
+// --- A list
+
+/// Follows the text of a JSON list, a character at a time.
+class ListCursor {
+ public:
+  enum class At { inside, comma, begin, end, after, stray };
+
+  /// Where this character leaves us: the commas and ends of the outermost list alone are told.
+  At step(char c) {
+    if (in_string_) {
+      if (escaped_) escaped_ = false;
+      else if (c == '\\') escaped_ = true;
+      else if (c == '"') in_string_ = false;
+      return At::inside;
+    }
+    if (depth_ == 0) {
+      if (blanks.find(c) != std::string_view::npos) return At::after;
+      if (c != '[' || ended_) return At::stray;
+      return ++depth_, At::begin;
+    }
+    if (c == '"') in_string_ = true;
+    if (c == '[' || c == '{') ++depth_;
+    if ((c == ']' || c == '}') && --depth_ == 0) return ended_ = true, At::end;
+    return c == ',' && depth_ == 1 ? At::comma : At::inside;
+  }
+  bool ended() const { return ended_; }
+
+ private:
+  std::int64_t depth_ = 0;
+  bool in_string_ = false, escaped_ = false, ended_ = false;
+};
+
+void scan_list(Source& source) {
+  ListCursor cursor;
+  std::uint64_t at = 0, begin = 0;
+  std::int64_t first_row = 1, row = 1;
+  auto& blocks = source.blocks;
+  const auto cut = [&] {
+    if (at > begin) blocks.push_back({begin, at, first_row, at - begin});
+    begin = at + 1, first_row = row;
+  };
+  const auto mark = scan_bytes(source, [&](std::string_view bytes) {
+    for (const char c : bytes) {
+      switch (cursor.step(c)) {
+        case ListCursor::At::begin: begin = at + 1; break;
+        case ListCursor::At::comma:
+          ++row;
+          if (at - begin >= block_bytes) cut();
+          break;
+        case ListCursor::At::end: cut(); break;
+        case ListCursor::At::stray:
+          if (cursor.ended()) fail("{}: there is more after the end of its list; set format = \"jsonl\" if it holds an object on each line", source.path.string());
+          fail("{}: should be one JSON list of objects; set format = \"jsonl\" if it holds an object on each line", source.path.string());
+        default: break;
+      }
+      if (at > begin + largest_record + block_bytes) fail("{}, row {}: is longer than {} MiB", source.options.path, row, largest_record >> 20);
+      ++at;
+    }
+  });
+  if (!cursor.ended() && !source.skips_bad_rows())
+    fail("{}, row {}: the file ends in the middle of its list; it was cut: fetch it again, or keep what is whole with on_error = \"skip\"",
+         source.options.path, row);
+  if (!cursor.ended()) cut();
+  for (auto& block : blocks) block.begin += mark, block.end += mark;
+}
+
+void read_list(const Source& source, const Block& block, Ledger& ledger, const UseRecord& use) {
+  const auto text = read_range(source.path, block.begin, block.end);
+  ListCursor cursor;
+  cursor.step('[');
+  auto number = block.first_row;
+  std::size_t begin = 0;
+  const auto take = [&](std::size_t end) {
+    const auto element = std::string_view(text).substr(begin, end - begin);
+    if (!is_blank(element)) use_row(source, {source.options.path, number}, element, ledger, use);
+    ++number, begin = end + 1;
+  };
+  for (std::size_t at = 0; at < text.size(); ++at)
+    if (cursor.step(text[at]) == ListCursor::At::comma) take(at);
+  take(text.size());
+}
+
+}  // namespace
+
+/// Blocks of whole lines.
+void scan_lines(Source& source) {
+  std::uint64_t at = 0, begin = 0, line = 0;
+  std::int64_t first_row = 1, row = 1;
+  auto& blocks = source.blocks;
+  const auto mark = scan_bytes(source, [&](std::string_view bytes) {
+    for (std::size_t next; (next = bytes.find('\n')) != std::string_view::npos; bytes.remove_prefix(next + 1)) {
+      at += next + 1, ++row, line = at;
+      if (at - begin < block_bytes) continue;
+      blocks.push_back({begin, at, first_row, at - begin});
+      begin = at, first_row = row;
+    }
+    at += bytes.size();
+    if (at - line > largest_record) fail("{}, row {}: this line is longer than {} MiB; is the format right?", source.options.path, row, largest_record >> 20);
+  });
+  if (at > begin) blocks.push_back({begin, at, first_row, at - begin});
+  for (auto& block : blocks) block.begin += mark, block.end += mark;
+}
+
+const SourceFormat json_lines_format{scan_lines, read_lines}, json_list_format{scan_list, read_list};
+
+}  // namespace attune

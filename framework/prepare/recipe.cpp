@@ -1,0 +1,168 @@
+#include "prepare/recipe.hpp"
+
+#include <attune/error.hpp>
+
+#include <algorithm>
+#include <tuple>
+
+#include "config/document.hpp"
+#include "core/files.hpp"
+#include "core/names.hpp"
+#include "prepare/privacy.hpp"
+
+namespace attune {
+namespace {
+
+const std::vector<std::string> tables{"source", "clean", "privacy", "split", "balance", "augment", "truncate"};
+
+/// Recipe and plugin options side by side: one table sets both.
+struct TopLevel {
+  Recipe* recipe;
+  void* plugin;
+};
+
+Option redirected(Option option, bool to_plugin) {
+  option.set = [set = std::move(option.set), to_plugin](void* object, const OptionValue& value) {
+    const auto* both = static_cast<TopLevel*>(object);
+    set(to_plugin ? both->plugin : both->recipe, value);
+  };
+  option.get = [get = std::move(option.get), to_plugin](const void* object) {
+    const auto* both = static_cast<const TopLevel*>(object);
+    return get(to_plugin ? both->plugin : both->recipe);
+  };
+  return option;
+}
+
+OptionSet top_level(const Registry::Entry& plugin) {
+  OptionSet all;
+  for (auto& option : describe<Recipe>().options) all.options.push_back(redirected(std::move(option), false));
+  for (const auto& option : plugin.schema.options) {
+    for (const auto& taken : all.options)
+      if (taken.name == option.name) fail("the dataset plugin '{}' ({}) has an option '{}', which recipes use themselves", plugin.name, plugin.file, option.name);
+    all.options.push_back(redirected(option, true));
+  }
+  return all;
+}
+
+std::vector<SourceOptions> bind_sources(const toml::table& root, const std::string& on_error, config::Problems& problems) {
+  std::vector<SourceOptions> sources;
+  const auto* list = root["source"].as_array();
+  if (!list || list->empty() || !list->is_array_of_tables()) {
+    problems.add(root["source"] ? root["source"].node()->source() : root.source(), "a recipe needs at least one [[source]]");
+    return sources;
+  }
+  for (const auto& node : *list) {
+    auto& source = sources.emplace_back();
+    config::bind_options(*node.as_table(), describe<SourceOptions>(), &source, problems);
+    if (source.on_error.empty()) source.on_error = on_error;
+    if (!source.layout.empty() && !source.fields.empty())
+      problems.add(node.source(), "layout and fields both say where a record's fields come from; keep one of them");
+    if (!source.labels.empty() && !source.format.empty() && source.format != "idx")
+      problems.add(node.source(), "labels names the label file of an idx source; other sources have a field for it");
+    if (source.delimiter.size() > 1) problems.add(node.source(), "delimiter must be one character");
+  }
+  return sources;
+}
+
+template <class Options>
+void bind_table(const toml::table& root, const char* name, Options& options, config::Problems& problems) {
+  config::bind_options(config::section(root, name, problems), describe<Options>(), &options, problems);
+}
+
+toml::source_region place(const toml::table& root, const char* name) { return root[name] ? root[name].node()->source() : root.source(); }
+
+}  // namespace
+
+void CleanOptions::describe(Schema<CleanOptions>& s) {
+  s.key("normalize", &CleanOptions::normalize, "Unicode normal form of all texts").choices({"none", "nfc", "nfkc"});
+  s.key("control_characters", &CleanOptions::control_characters, "remove them, but for tabs and line ends, which become \\n");
+  s.key("min_length", &CleanOptions::min_length, "characters of a record's texts together; shorter records are dropped").at_least(0);
+  s.key("max_length", &CleanOptions::max_length, "likewise for longer ones; 0: any").at_least(0);
+  s.key("labels", &CleanOptions::labels, "the labels there may be; a record with another is a row that cannot be read");
+  s.key("deduplicate", &CleanOptions::deduplicate, "\"exact\" keeps the first of equal records, over all splits; \"near\" also of nearly equal texts")
+      .choices({"none", "exact", "near"});
+  s.key("similarity", &CleanOptions::similarity, "from which on texts are nearly equal: the share of their runs of three words that they have in common")
+      .range(0.3, 1);
+}
+
+void PrivacyOptions::describe(Schema<PrivacyOptions>& s) {
+  s.key("mask", &PrivacyOptions::mask, "what is replaced by its name in capitals: \"email\", \"phone\", \"card\", \"ip\"");
+}
+
+void SplitOptions::describe(Schema<SplitOptions>& s) {
+  s.key("validation", &SplitOptions::validation, "share of the records without a split of their own").range(0, 1);
+  s.key("test", &SplitOptions::test, "likewise").range(0, 1);
+  s.key("seed", &SplitOptions::seed, "of all that is drawn: which records go where, are repeated or left out, and augmented").at_least(0);
+  s.key("stratify", &SplitOptions::stratify, "keep the share of every label alike in all splits");
+  s.key("leakage", &SplitOptions::leakage, "drop training records that equal, or nearly equal, one of validation or test").choices({"none", "exact", "near"});
+}
+
+void BalanceOptions::describe(Schema<BalanceOptions>& s) {
+  s.key("method", &BalanceOptions::method, "of training: \"down\" draws as many of each label as the rarest has, \"up\" repeats to as many as the most frequent has, "
+        "\"weights\" notes class_weights").choices({"none", "down", "up", "weights"});
+}
+
+void AugmentOptions::describe(Schema<AugmentOptions>& s) {
+  s.key("copies", &AugmentOptions::copies, "changed copies of each training record, beside it").range(0, 100);
+  s.key("swap", &AugmentOptions::swap, "share of the words that change places with another").range(0, 1);
+  s.key("delete", &AugmentOptions::drop, "share of the words left out").range(0, 0.9);
+  s.key("fields", &AugmentOptions::fields, "the fields whose words these are");
+}
+
+void TruncateOptions::describe(Schema<TruncateOptions>& s) {
+  s.key("max_length", &TruncateOptions::max_length, "longest sample in tokens; 0: any").at_least(0);
+  s.key("policy", &TruncateOptions::policy, "of longer ones: drop them, cut them on the left, on the right or in the middle, or make a sample of each window")
+      .choices({"drop", "left", "right", "middle", "window"});
+  s.key("overlap", &TruncateOptions::overlap, "tokens that a window repeats of the one before").at_least(0);
+}
+
+void Recipe::describe(Schema<Recipe>& s) {
+  s.key("name", &Recipe::name, "of the data set").required();
+  s.key("kind", &Recipe::kind, "the dataset plugin").required();
+  s.key("licence", &Recipe::licence, "of the data, as an SPDX name where there is one").required();
+  s.key("output", &Recipe::output, "the HDF5 file to write").required();
+  s.key("tokenizer", &Recipe::tokenizer, "a model folder, a tokenizer.json or a .gguf; kinds that read no text need none");
+  s.key("template", &Recipe::chat_template, "the chat template; without it the one the tokenizer comes with");
+  s.key("on_error", &Recipe::on_error, "at a row that cannot be read: stop, or skip it and count it").choices({"stop", "skip"});
+  s.key("list_rejected", &Recipe::list_rejected, "write every dropped record and its reason to <output>.rejected.jsonl");
+}
+
+Recipe Recipe::parse(const config::Document& document, const Registry& registry) {
+  Recipe recipe;
+  recipe.path = document.path;
+  recipe.text = read_text(document.path);
+  const auto kind = document.root["kind"].value<std::string>();
+  if (!kind) fail("{}: needs kind = \"...\", the dataset plugin, at its top level", document.path.string());
+  const auto& plugin = registry.find(Kind::dataset, *kind);
+  const auto options = plugin.defaults();
+  TopLevel both{&recipe, options.get()};
+
+  config::Problems problems;
+  config::bind_options(document.root, top_level(plugin), &both, problems, tables);
+  recipe.sources = bind_sources(document.root, recipe.on_error, problems);
+  bind_table(document.root, "clean", recipe.clean, problems);
+  bind_table(document.root, "privacy", recipe.privacy, problems);
+  bind_table(document.root, "split", recipe.split, problems);
+  bind_table(document.root, "balance", recipe.balance, problems);
+  bind_table(document.root, "augment", recipe.augment, problems);
+  bind_table(document.root, "truncate", recipe.truncate, problems);
+  const auto& [clean, split, truncate] = std::tie(recipe.clean, recipe.split, recipe.truncate);
+  if (split.validation + split.test > 1) problems.add(place(document.root, "split"), "validation and test together are more than all records");
+  if (clean.max_length > 0 && clean.max_length < clean.min_length) problems.add(place(document.root, "clean"), "min_length is above max_length");
+  for (const auto& kind : recipe.privacy.mask)
+    if (const auto kinds = mask_kinds(); std::find(kinds.begin(), kinds.end(), kind) == kinds.end())
+      problems.add(place(document.root, "privacy"), fmt::format("'mask' has '{}', and there are: {}{}", kind, joined(kinds), did_you_mean(kind, kinds)));
+  if (truncate.policy == "window" && truncate.overlap * 2 > truncate.max_length)
+    problems.add(place(document.root, "truncate"), "overlap should be at most half of max_length");
+  problems.throw_if_any();
+  recipe.dataset_options = options;
+  return recipe;
+}
+
+std::vector<std::pair<std::string, OptionSet>> recipe_sections() {
+  return {{"", attune::describe<Recipe>()},           {"[source]", attune::describe<SourceOptions>()}, {"clean", attune::describe<CleanOptions>()},
+          {"privacy", attune::describe<PrivacyOptions>()}, {"split", attune::describe<SplitOptions>()},     {"balance", attune::describe<BalanceOptions>()},
+          {"augment", attune::describe<AugmentOptions>()}, {"truncate", attune::describe<TruncateOptions>()}};
+}
+
+}  // namespace attune
