@@ -74,7 +74,7 @@ const std::vector<Mask>& masks() {
 }
 
 std::int64_t mask(const Mask& mask, std::string& text) {
-  std::vector<text::Span> found;
+  std::vector<Span> found;
   mask.pattern.find_all(text, found);
   std::erase_if(found, [&](const auto& span) { return !mask.is_one(std::string_view(text).substr(span.begin, span.end - span.begin)); });
   for (auto span = found.rbegin(); span != found.rend(); ++span) text.replace(span->begin, span->end - span->begin, mask.name);

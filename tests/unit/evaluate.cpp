@@ -73,7 +73,7 @@ Metrics metrics_of(Task task, const at::Tensor& x, const at::Tensor& y) {
   fs::remove(path);
   Given model(task, x.size(2));
   Untouched strategy;
-  return evaluate(model, strategy, Columns(), {file.split("validation"), x.size(0), 3}, all(), at::kCPU);
+  return evaluate(model, strategy, Columns(), {file.split("validation"), x.size(0), 3}, all(), at::kCPU).value();
 }
 
 TEST(Evaluate, CountsClassesThatTheLargestOutputHits) {
