@@ -86,7 +86,7 @@ TEST_F(DatasetPlugins, InstructionWithoutATemplateNamesTheCure) {
     make("instruction")->encode(pair_, bare);
     FAIL() << "accepted";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("set template in the recipe to one of: chatml, plain"));
+    EXPECT_THAT(error.what(), HasSubstr("set template in the recipe to one of: alpaca, chatml"));
   }
 }
 
