@@ -3,6 +3,7 @@
 #include <attune/error.hpp>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -35,14 +36,23 @@ nlohmann::json identity(const Session& session) {
   if (c.parallel.reproducible) settings["threads per rank"] = at::get_num_threads();
   for (const auto* chosen : {&c.model_plugin, &c.dataset_plugin, &c.strategy_plugin})
     settings["plugin of '" + chosen->entry->name + "'"] = chosen->entry->plugin;
-  static const std::set<std::string> where_and_how{"name", "output", "plugins", "path", "time_limit", "on_not_finite", "watchdog", "device", "mode"};
+  static const std::set<std::string> where_and_how{"name", "output", "plugins", "model.path", "dataset.path", "train.time_limit", "train.on_not_finite",
+                                                   "parallel.mode", "parallel.device", "parallel.watchdog"};
   for (const auto& [section, all] : c.effective)
-    for (const auto& setting : all)
-      if (section != "checkpoint" && !where_and_how.contains(setting.name)) {
-        const bool decides = section == "model" || section == "strategy";
-        (decides ? essence : settings)[section.empty() ? setting.name : section + "." + setting.name] = setting.value;
-      }
+    for (const auto& setting : all) {
+      const auto key = section.empty() ? setting.name : section + "." + setting.name;
+      if (section == "checkpoint" || where_and_how.contains(key)) continue;
+      const bool decides = section == "model" || section == "strategy";
+      (decides ? essence : settings)[key] = setting.value;
+    }
   return {{"essence", essence}, {"settings", settings}};
+}
+
+/// Under which a callback's state is saved; a run may have several of one plugin.
+std::string callback_key(const config::RunConfig& config, std::size_t index) {
+  const auto& name = config.callbacks[index].entry->name;
+  const auto earlier = std::count_if(config.callbacks.begin(), config.callbacks.begin() + static_cast<std::ptrdiff_t>(index), [&](const auto& other) { return other.entry->name == name; });
+  return earlier == 0 ? "callback/" + name : fmt::format("callback/{}#{}", name, earlier + 1);
 }
 
 /// "train.learning_rate is 0.1 and was 0.2; ..."
@@ -80,7 +90,7 @@ Snapshot take_snapshot(Session& session, const Optimizer& optimizer, const LoopS
   snapshot.texts["identity"] = identity(session).dump();
   snapshot.texts["loop"] = nlohmann::json{{"seconds", state.seconds}, {"base", state.base}, {"newest", state.newest}}.dump();
   for (std::size_t i = 0; i < session.callbacks.size(); ++i)
-    snapshot.texts["callback/" + session.config.callbacks[i].entry->name] = session.callbacks[i]->state();
+    snapshot.texts[callback_key(session.config, i)] = session.callbacks[i]->state();
   return snapshot;
 }
 
@@ -91,7 +101,7 @@ LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapsh
   restore_weights(session, snapshot);
   copy_into(optimizer.state(), "optimizer/", by_name(snapshot));
   for (std::size_t i = 0; i < session.callbacks.size(); ++i) {
-    const auto found = snapshot.texts.find("callback/" + session.config.callbacks[i].entry->name);
+    const auto found = snapshot.texts.find(callback_key(session.config, i));
     if (found != snapshot.texts.end()) session.callbacks[i]->restore(found->second);
   }
   const auto loop = nlohmann::json::parse(snapshot.texts.at("loop"));
