@@ -49,9 +49,9 @@ nlohmann::ordered_json describe_rank() {
   return rank;
 }
 
-nlohmann::ordered_json slurm_job() {
+nlohmann::ordered_json slurm_variables() {
   nlohmann::ordered_json job;
-  for (const char* name : {"SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_PARTITION", "SLURM_JOB_ACCOUNT", "SLURM_JOB_NODELIST"})
+  for (const char* name : {"SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_PARTITION", "SLURM_JOB_ACCOUNT", "SLURM_JOB_NODELIST"})
     if (const char* value = std::getenv(name)) job[name] = value;
   return job;
 }
@@ -72,7 +72,9 @@ std::string make_record(const RecordInput& input, const std::string& earlier, co
   record["versions"] = {{"libtorch", TORCH_VERSION}, {"hdf5", fmt::format("{}.{}.{}", H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE)}, {"mpi", mpi_version()}, {"compiler", __VERSION__}};
   record["ranks"] = comm.size();
   for (const auto& rank : ranks) record["placement"].push_back(nlohmann::ordered_json::parse(rank));
-  if (auto job = slurm_job(); !job.empty()) record["slurm"] = job;
+  for (const auto& rank : record["placement"]) record["hosts"].push_back(rank["host"]);
+  if (const char* job = std::getenv("SLURM_JOB_ID")) record["slurm_job"] = job;
+  if (auto job = slurm_variables(); !job.empty()) record["slurm"] = job;
   record["run_file"] = input.run_file;
   const auto before = nlohmann::ordered_json::parse(earlier, nullptr, /*allow_exceptions=*/false);
   record["history"] = before.is_object() && before.contains("history") ? before["history"] : nlohmann::ordered_json::array();
@@ -83,7 +85,7 @@ std::string with_event(const std::string& record, const std::string& what, std::
   auto json = nlohmann::ordered_json::parse(record);
   nlohmann::ordered_json entry{{"time", now()}, {"what", what}, {"step", step}, {"ranks", json["ranks"]}};
   if (!note.empty()) entry["note"] = note;
-  if (json.contains("slurm") && json["slurm"].contains("SLURM_JOB_ID")) entry["job"] = json["slurm"]["SLURM_JOB_ID"];
+  if (json.contains("slurm_job")) entry["job"] = json["slurm_job"];
   json["history"].push_back(entry);
   return json.dump(2) + "\n";
 }
