@@ -3,8 +3,9 @@
 #include <attune/error.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
+
+#include "core/stopwatch.hpp"
 
 namespace attune {
 namespace {
@@ -166,9 +167,9 @@ Batch Loader::next() {
 }
 
 Loader::Item Loader::take() {
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   auto item = items_->next();
-  waited_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  waited_seconds_ += watch.seconds();
   return item;
 }
 

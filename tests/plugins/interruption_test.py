@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from tiny import RUN, Workplace, check, environment, make_model, make_recipe, over_ranks
+from tiny import RUN, Workplace, check, environment, make_model, make_recipe, over_ranks, ranks_of
 
 build = Path(sys.argv[1]).resolve()
 program = build / "attune"
@@ -37,16 +37,10 @@ def wait_until(holds, process, what, seconds=60):
         time.sleep(0.02)
 
 
-def steps_done(run):
-    metrics = place / f"runs/{run}/metrics.jsonl"
-    return metrics.read_text().count('"step_end"') if metrics.exists() else 0
-
-
 def one_rank_s_signal_reaches_all_and_a_second_one_does_no_harm():
     process = place.start(*map(str, over_ranks(2, program, "train", "run.toml", "name=signalled", "train.steps=100000", *STEADY)))
-    wait_until(lambda: steps_done("signalled") >= 3, process, "three steps")
-    ranks = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    ranks = [pid for pid in ranks if "attune" in Path(f"/proc/{pid}/comm").read_text()]
+    wait_until(lambda: place.steps_done("signalled") >= 3, process, "three steps")
+    ranks = ranks_of(process)
     os.kill(ranks[-1], signal.SIGUSR1)  # to one rank alone
     for _ in range(5):
         time.sleep(0.01)
@@ -68,11 +62,11 @@ def an_interrupted_evaluation_is_made_up_for():
     options = ("train.steps=4", "evaluate.every=2", "evaluate.micro_batch=1")
     place.run(program, "train", "long_evaluation.toml", "name=undisturbed", *options)
     process = place.start(program, "train", "long_evaluation.toml", "name=disturbed", *options)
-    wait_until(lambda: steps_done("disturbed") >= 2, process, "two steps")
+    wait_until(lambda: place.steps_done("disturbed") >= 2, process, "two steps")
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     check(process.returncode == 75, f"exit code 75, not {process.returncode}: {said}")
-    check(len(place.events("disturbed", "evaluated")) == 0 and steps_done("disturbed") == 2, "it was interrupted in the evaluation")
+    check(len(place.events("disturbed", "evaluated")) == 0 and place.steps_done("disturbed") == 2, "it was interrupted in the evaluation")
     place.run(program, "train", "long_evaluation.toml", "name=disturbed", *options, "--resume")
     for kind in ("step_end", "evaluated", "epoch_end"):
         ours, theirs = ([{key: value for key, value in event.items() if "second" not in key} for event in place.events(run, kind)] for run in ("disturbed", "undisturbed"))

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from tiny import Workplace, check, make_model
+from tiny import Workplace, check, make_model, write_recipe
 
 build = Path(sys.argv[1]).resolve()
 megabytes = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
@@ -29,20 +29,7 @@ def write(name, size):
     with (place / f"{name}.jsonl").open("wb") as file:
         while file.tell() < size * 1e6:
             file.write(block)
-    (place / f"{name}.toml").write_text(f"""
-name = "{name}"
-kind = "instruction"
-licence = "CC0-1.0"
-output = "{name}.h5"
-tokenizer = "model"
-template = "plain"
-[[source]]
-path = "{name}.jsonl"
-[clean]
-deduplicate = "none"
-[split]
-validation = 0.01
-""")
+    write_recipe(place, name, validation=0.01, more='[clean]\ndeduplicate = "none"')
 
 
 def prepare(name, ranks):

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from tiny import RUN, Workplace, check, make_model, make_recipe, over_ranks
+from tiny import RUN, Workplace, check, make_model, make_recipe, over_ranks, ranks_of
 
 build, kills = Path(sys.argv[1]).resolve(), int(sys.argv[2])
 program = build / "attune"
@@ -23,27 +23,14 @@ RESUME = ("name=tortured", *OPTIONS, "--resume")
 random.seed(int(os.environ.get("TORTURE_SEED", "1")))
 
 
-def steps_done():
-    metrics = place / "runs/tortured/metrics.jsonl"
-    return metrics.read_text().count('"step_end"') if metrics.exists() else 0
-
-
-def ranks_of(process):
-    try:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == "attune"]
-    except OSError:
-        return []
-
-
 def is_saving():
     return any(path.name.endswith(".tmp") for path in (place / "runs/tortured/checkpoints").glob(".*"))
 
 
 def wait_for_a_moment(process, saving):
     """Until the ranks run and some steps are done; then a little longer, or until a save is under way."""
-    before, end = steps_done(), time.monotonic() + 60
-    while process.poll() is None and (len(ranks_of(process)) < 2 or steps_done() <= before):
+    before, end = place.steps_done("tortured"), time.monotonic() + 60
+    while process.poll() is None and (len(ranks_of(process)) < 2 or place.steps_done("tortured") <= before):
         check(time.monotonic() < end, "the run gets going within a minute")
         time.sleep(0.002)
     pause = time.monotonic() + random.uniform(0, 0.1)

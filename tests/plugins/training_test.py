@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from tiny import RUN, Workplace, check, make_model, make_recipe, over_ranks
+from tiny import RUN, Workplace, check, make_model, make_recipe, over_ranks, ranks_of
 
 build = Path(sys.argv[1]).resolve()
 program = build / "attune"
@@ -78,8 +78,7 @@ def a_damaged_checkpoint_is_skipped():
 
 def wait_for_steps(run, process, steps=5):
     for _ in range(600):
-        metrics = place / f"runs/{run}/metrics.jsonl"
-        if metrics.exists() and metrics.read_text().count("step_end") >= steps:
+        if place.steps_done(run) >= steps:
             return
         check(process.poll() is None, f"the run goes on: {process.stdout.read() if process.poll() is not None else ''}")
         time.sleep(0.1)
@@ -100,9 +99,9 @@ def a_signal_saves_the_state():
 def a_rank_that_dies_ends_all():
     process = place.start(*map(str, over_ranks(2, program, "train", "run.toml", "name=killed", "train.steps=100000")))
     wait_for_steps("killed", process)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    check(len(children) >= 2, f"mpirun has its ranks: {children}")
-    os.kill(int(children[-1]), signal.SIGKILL)
+    ranks = ranks_of(process)
+    check(len(ranks) >= 2, f"mpirun has its ranks: {ranks}")
+    os.kill(ranks[-1], signal.SIGKILL)
     said, _ = process.communicate(timeout=60)
     check(process.returncode != 0, f"mpirun ends with an error: {said}")
 

@@ -46,6 +46,21 @@ class Workplace:
         return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
+    def steps_done(self, run):
+        """How many steps the run has logged; 0 while there is no log."""
+        metrics = self.folder / "runs" / run / "metrics.jsonl"
+        return metrics.read_text().count('"step_end"') if metrics.exists() else 0
+
+
+def ranks_of(process):
+    """The process ids of what mpirun has started, in the order of the ranks; none when it has ended."""
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == "attune"]
+    except OSError:
+        return []
+
+
 def over_ranks(ranks, *command):
     return command if ranks == 1 else ("mpirun", "--oversubscribe", "--bind-to", "none", "-n", ranks, *command)
 
@@ -73,6 +88,11 @@ def make_recipe(place, rows=40, name="sums", extra=""):
     """Prompts and answers of uneven length, and the recipe for them: name.jsonl, name.toml, name.h5."""
     records = [{"prompt": f"What is {i} and {i}?", "response": "It is " + "about " * (i % 5) + f"{2 * i}."} for i in range(rows)]
     (place / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_recipe(place, name, extra)
+
+
+def write_recipe(place, name, extra="", validation=0.2, more=""):
+    """name.toml: name.jsonl -> name.h5. extra: further lines at its top level; more: further tables."""
     (place / f"{name}.toml").write_text(f"""
 name = "{name}"
 kind = "instruction"
@@ -84,7 +104,8 @@ template = "plain"
 [[source]]
 path = "{name}.jsonl"
 [split]
-validation = 0.2
+validation = {validation}
+{more}
 """)
 
 

@@ -9,14 +9,12 @@
 #include <cstdio>
 #include <thread>
 
+#include "core/stopwatch.hpp"
 #include "data/loader.hpp"
 
 namespace attune {
 namespace {
 namespace fs = std::filesystem;
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 struct Tokens final : Dataset {
   Sample encode(const Record&, const EncodeContext&) const override { return {}; }
@@ -57,16 +55,16 @@ TEST(Reading, KeepsTheLoopWaitingForUnderOnePercentOfAStep) {
     for (const std::size_t ahead : {0, 4}) {
       Loader loader(file.split("train"), dataset, {.global_batch = 16, .seed = 1, .shuffle_block = block, .plan = {.micro_batch = 4}, .ahead = ahead});
       double before = 0;
-      Clock::time_point start;
+      Stopwatch watch;
       for (std::int64_t step = 0; step <= steps; ++step) {
-        if (step == 1) before = loader.waited_seconds(), start = Clock::now();  // the first step reads the offsets, once a run
+        if (step == 1) before = loader.waited_seconds(), watch = {};  // the first step reads the offsets, once a run
         const auto& plan = loader.begin_step(step);
         for (auto i = plan.first; i < plan.end; ++i) {
           loader.next();
           std::this_thread::sleep_for(compute);
         }
       }
-      const double all = seconds_since(start), waited = loader.waited_seconds() - before;
+      const double all = watch.seconds(), waited = loader.waited_seconds() - before;
       std::printf("%-40s %12.2f %11.2f%%\n", fmt::format("shuffle_block {}, {} read ahead", block, ahead).c_str(), 1e3 * all / steps, 100 * waited / all);
       if (ahead > 0) {
         EXPECT_LT(waited / all, 0.01);
