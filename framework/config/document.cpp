@@ -19,12 +19,28 @@ std::string place(const toml::source_region& where) {
   return file == command_line ? file : fmt::format("{}:{}:{}", file, where.begin.line, where.begin.column);
 }
 
+void lay_over(toml::table& into, toml::table&& from);
+
+/// Of a list such as [[strategy]], the override names the element by its plugin: strategy.lora.rank=8.
+void lay_over_list(const std::string& section, toml::array& list, toml::table&& from) {
+  for (auto&& [name, node] : from) {
+    const auto named = [&, &name = name](const toml::node& element) { return element.is_table() && (*element.as_table())["plugin"].value_or(std::string()) == name.str(); };
+    const auto element = std::find_if(list.begin(), list.end(), named);
+    if (element == list.end() || !node.is_table())
+      fail("'{}.{}': the file has a list of [[{}]]: name one by its plugin, as in {}.NAME.key=value", section, name.str(), section, section);
+    lay_over(*element->as_table(), std::move(*node.as_table()));
+  }
+}
+
 /// Moves every value of `from` into `into`, table by table, so that source positions go along (toml++ drops them when copying).
 void lay_over(toml::table& into, toml::table&& from) {
   for (auto&& [key, node] : from) {
     toml::table* below = into.contains(key) ? into[key].as_table() : nullptr;
+    toml::array* list = into.contains(key) ? into[key].as_array() : nullptr;
     if (below && node.is_table()) {
       lay_over(*below, std::move(*node.as_table()));
+    } else if (list && list->is_array_of_tables() && node.is_table()) {
+      lay_over_list(std::string(key.str()), *list, std::move(*node.as_table()));
     } else {
       node.visit([&](auto& concrete) { into.insert_or_assign(key, std::move(concrete)); });
     }
@@ -55,6 +71,18 @@ std::string kind_of(const toml::node& node) {
   return node.is_table() ? "a table" : "a date or time";
 }
 
+/// Absent when a value is not of the map's type; a number may be an integer.
+template <class Map>
+std::optional<OptionValue> map_of(const toml::table& table) {
+  Map map;
+  for (const auto& [key, node] : table) {
+    const auto value = node.template value<typename Map::mapped_type>();
+    if (!value || (std::is_same_v<Map, NumberMap> && !node.is_number())) return std::nullopt;
+    map.emplace(key.str(), *value);
+  }
+  return map;
+}
+
 /// The node as the option's type; absent when it does not fit.
 std::optional<OptionValue> convert(const toml::node& node, const Option& option) {
   const auto& fallback = option.fallback;
@@ -74,10 +102,8 @@ std::optional<OptionValue> convert(const toml::node& node, const Option& option)
       for (const auto& element : *array) texts.push_back(*element.value<std::string>());
       return texts;
     }
-  } else if (const auto* table = node.as_table(); table && (table->empty() || table->is_homogeneous<std::string>())) {
-    OptionMap map;
-    for (const auto& [key, value] : *table) map.emplace(key.str(), *value.value<std::string>());
-    return map;
+  } else if (const auto* table = node.as_table()) {
+    return std::holds_alternative<OptionMap>(fallback) ? map_of<OptionMap>(*table) : map_of<NumberMap>(*table);
   }
   return std::nullopt;
 }

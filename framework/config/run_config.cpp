@@ -27,6 +27,10 @@ void DatasetOptions::describe(Schema<DatasetOptions>& s) {
   s.key("shuffle_block", &DatasetOptions::shuffle_block, "neighbours that stay together when samples are shuffled, to be read at once; 1: every sample for itself").at_least(1);
 }
 
+void StrategyOptions::describe(Schema<StrategyOptions>& s) {
+  s.key("adapter", &StrategyOptions::adapter, "an adapter folder in PEFT's layout to start from; empty: a new adapter");
+}
+
 void TrainOptions::describe(Schema<TrainOptions>& s) {
   s.key("steps", &TrainOptions::steps, "optimizer steps; or give epochs").at_least(0);
   s.key("epochs", &TrainOptions::epochs, "passes over the training split; or give steps").at_least(0);
@@ -34,6 +38,7 @@ void TrainOptions::describe(Schema<TrainOptions>& s) {
   s.key("micro_batch", &TrainOptions::micro_batch, "samples per forward pass on one rank; auto: as many as memory holds").at_least(1).or_word("auto", 0);
   s.key("micro_tokens", &TrainOptions::micro_tokens, "instead: as many samples per forward pass as have so many tokens together; 0: micro_batch counts").at_least(0);
   s.key("group_lengths", &TrainOptions::group_lengths, "samples of a step that are about as long share a forward pass");
+  s.key("recompute", &TrainOptions::recompute, "each block keeps only its input and is computed again in the backward pass: less memory, the same results, a third more time");
   s.key("optimizer", &TrainOptions::optimizer, "AdamW (Loshchilov and Hutter 2019) or stochastic gradient descent").choices({"adamw", "sgd"});
   s.key("learning_rate", &TrainOptions::learning_rate, "its highest value, reached after the warm-up").above(0);
   s.key("weight_decay", &TrainOptions::weight_decay, "decoupled, on matrices alone").at_least(0);
@@ -74,8 +79,7 @@ class Reader {
     read_top_level();
     config_.model_plugin = read_plugin_section("model", Kind::model, &config_.model);
     config_.dataset_plugin = read_plugin_section("dataset", Kind::dataset, &config_.dataset);
-    NoOptions none;
-    config_.strategy_plugin = read_plugin_section("strategy", Kind::strategy, &none);
+    read_strategies();
     read_section("train", &config_.train);
     read_section("evaluate", &config_.evaluate);
     read_section("parallel", &config_.parallel);
@@ -124,7 +128,11 @@ class Reader {
       problems_.add(root_.source(), fmt::format("[{}] is missing", section_name));
       return {};
     }
-    const auto& table = section(root_, section_name, problems_);
+    return read_plugin_table(section_name, section(root_, section_name, problems_), kind, own);
+  }
+
+  template <class T>
+  Chosen read_plugin_table(const std::string& section_name, const toml::table& table, Kind kind, T* own) {
     const auto own_schema = describe<T>();
     std::vector<std::string> own_keys, keys;
     for (const auto& option : own_schema.options) own_keys.push_back(option.name);
@@ -145,10 +153,28 @@ class Reader {
     return chosen;
   }
 
+  /// [strategy], or several as [[strategy]].
+  void read_strategies() {
+    const auto* list = root_.get_as<toml::array>("strategy");
+    if (!list) {
+      StrategyOptions own;
+      config_.strategies.push_back(read_plugin_section("strategy", Kind::strategy, &own));
+      config_.adapter = own.adapter;
+      return;
+    }
+    for (const auto* table : tables("strategy", "strategies")) {
+      StrategyOptions own;
+      config_.strategies.push_back(read_plugin_table("[strategy]", *table, Kind::strategy, &own));
+      if (own.adapter.empty()) continue;
+      if (!config_.adapter.empty()) problems_.add(table->get("adapter")->source(), "two of [[strategy]] name an 'adapter' to start from: keep one of them");
+      config_.adapter = own.adapter;
+    }
+  }
+
   /// Those of [[callback]], then the ones that every run has. [checkpoint] holds the options of the callback of that name.
   void read_callbacks() {
     std::vector<std::string> named;
-    for (const auto* table : callback_tables()) {
+    for (const auto* table : tables("callback", "callbacks")) {
       const auto* plugin = table->get("plugin");
       if (!plugin || !plugin->is_string()) {
         problems_.add(table->source(), "[[callback]] needs 'plugin', a name: " + known(Kind::callback));
@@ -175,13 +201,13 @@ class Reader {
     }
   }
 
-  std::vector<const toml::table*> callback_tables() {
+  std::vector<const toml::table*> tables(const std::string& section, const char* what) {
     std::vector<const toml::table*> tables;
-    const auto* node = root_.get("callback");
+    const auto* node = root_.get(section);
     if (!node) return tables;
     const auto* array = node->as_array();
     if (!array || !array->is_homogeneous<toml::table>()) {
-      problems_.add(node->source(), "callbacks are written as [[callback]], each with its 'plugin'");
+      problems_.add(node->source(), fmt::format("{} are written as [[{}]], each with its 'plugin'", what, section));
       return tables;
     }
     for (const auto& element : *array) tables.push_back(element.as_table());
@@ -262,7 +288,7 @@ std::string RunConfig::to_toml() const {
 
 std::vector<std::pair<std::string, OptionSet>> framework_sections() {
   return {{"", attune::describe<RunOptions>()},          {"model", attune::describe<ModelOptions>()},
-          {"dataset", attune::describe<DatasetOptions>()}, {"train", attune::describe<TrainOptions>()},
+          {"dataset", attune::describe<DatasetOptions>()}, {"strategy", attune::describe<StrategyOptions>()}, {"train", attune::describe<TrainOptions>()},
           {"evaluate", attune::describe<EvaluateOptions>()}, {"parallel", attune::describe<ParallelOptions>()}};
 }
 

@@ -45,6 +45,11 @@ struct DatasetOptions {
   static void describe(Schema<DatasetOptions>& s);
 };
 
+struct StrategyOptions {
+  std::string adapter;
+  static void describe(Schema<StrategyOptions>& s);
+};
+
 struct TrainOptions {
   std::int64_t steps = 0;
   double epochs = 0;
@@ -52,6 +57,7 @@ struct TrainOptions {
   std::int64_t micro_batch = 4;  // 0: found at the start of the run
   std::int64_t micro_tokens = 0;
   bool group_lengths = false;
+  bool recompute = false;
   std::string optimizer = "adamw";
   double learning_rate = 2e-4;
   double weight_decay = 0;
@@ -88,7 +94,9 @@ struct RunConfig {
   TrainOptions train;
   EvaluateOptions evaluate;
   ParallelOptions parallel;
-  Chosen model_plugin, dataset_plugin, strategy_plugin;
+  Chosen model_plugin, dataset_plugin;
+  std::vector<Chosen> strategies;  // in the order they build on each other
+  std::string adapter;             // the adapter folder that the training starts from; "": a new one
   std::vector<Chosen> callbacks;  // in the order they are called; progress, jsonl and checkpoint are always among them
 
   /// Every section with its effective values and their origins, in the run file's order.

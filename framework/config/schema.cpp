@@ -25,6 +25,7 @@ struct TypeName {
   std::string operator()(const std::string&) const { return "text"; }
   std::string operator()(const std::vector<std::string>&) const { return "list of texts"; }
   std::string operator()(const OptionMap&) const { return "table of texts"; }
+  std::string operator()(const NumberMap&) const { return "table of numbers"; }
 };
 
 struct TomlText {
@@ -43,8 +44,16 @@ struct TomlText {
   std::string operator()(const OptionMap& map) const {
     std::vector<std::string> parts;
     for (const auto& [key, value] : map) parts.push_back(quoted(key) + " = " + quoted(value));
-    return parts.empty() ? "{}" : "{ " + joined(parts) + " }";
+    return inline_table(parts);
   }
+  std::string operator()(const NumberMap& map) const {
+    std::vector<std::string> parts;
+    for (const auto& [key, value] : map) parts.push_back(quoted(key) + " = " + (*this)(value));
+    return inline_table(parts);
+  }
+
+ private:
+  static std::string inline_table(const std::vector<std::string>& parts) { return parts.empty() ? "{}" : "{ " + joined(parts) + " }"; }
 };
 
 }  // namespace

@@ -277,6 +277,19 @@ std::int64_t Attributes::integer(const std::string& name) const {
   return number;
 }
 
+std::vector<double> Attributes::numbers(const std::string& name) const {
+  const auto lock = alone();
+  const Handle attribute = open(name);
+  const Handle type(H5Aget_type(attribute.id()), H5Tclose);
+  const Handle space(H5Aget_space(attribute.id()), H5Sclose);
+  const auto count = static_cast<std::size_t>(std::max<hssize_t>(0, H5Sget_simple_extent_npoints(space.id())));
+  if (H5Tget_class(type.id()) != H5T_FLOAT || H5Aget_storage_size(attribute.id()) < count)
+    fail("{}: the attribute '{}' is not a list of numbers", place_.text(), name);
+  std::vector<double> numbers(count);
+  if (count > 0) check(H5Aread(attribute.id(), H5T_NATIVE_DOUBLE, numbers.data()), place_.text(), "has an attribute that cannot be read");
+  return numbers;
+}
+
 // --- Dataset
 
 Dataset::Dataset(Place place, Handle handle)

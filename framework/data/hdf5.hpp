@@ -60,6 +60,7 @@ class Attributes {
   std::string text(const std::string& name) const;
   std::vector<std::string> texts(const std::string& name) const;
   std::int64_t integer(const std::string& name) const;
+  std::vector<double> numbers(const std::string& name) const;
 
  private:
   Handle open(const std::string& name) const;

@@ -207,6 +207,10 @@ std::vector<std::string> DataFile::labels() const {
   return root_.attributes().has("labels") ? root_.attributes().texts("labels") : std::vector<std::string>{};
 }
 
+std::vector<double> DataFile::class_weights() const {
+  return root_.attributes().has("class_weights") ? root_.attributes().numbers("class_weights") : std::vector<double>{};
+}
+
 std::vector<std::pair<std::string, std::string>> DataFile::sources() const {
   const auto names = root_.attributes().texts("sources"), sums = root_.attributes().texts("sources_sha256");
   if (names.size() != sums.size()) fail("{}: has {} sources and {} checksums of sources", path_.string(), names.size(), sums.size());

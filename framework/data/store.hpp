@@ -75,6 +75,8 @@ class DataFile {
   std::string text(const std::string& attribute) const { return root_.attributes().text(attribute); }
   /// Label names by id; empty when the kind has none.
   std::vector<std::string> labels() const;
+  /// By label; empty unless the recipe asked for them.
+  std::vector<double> class_weights() const;
   /// Source names with their SHA-256.
   std::vector<std::pair<std::string, std::string>> sources() const;
 

@@ -30,7 +30,7 @@ class InferenceMode {
 
 /// What the metrics are made of: sums over targets, in double, where counts are exact.
 enum Sum {
-  loss, count, correct,
+  loss, count, correct, other_loss,
   labels, given, predicted, hit,  // several labels a sample: decisions; labels that hold, that are predicted, that are both
   values, x, y, xx, yy, xy,       // outputs x and targets y that are values
   sums
@@ -43,6 +43,7 @@ Tally tally_of(const Loss& part, const at::Tensor& targets) {
   tally[loss] = part.sum.item<double>();
   tally[count] = static_cast<double>(part.count);
   tally[correct] = static_cast<double>(part.correct);
+  tally[other_loss] = !part.is_cross_entropy;
   if (!part.outputs.defined()) return tally;
   if (targets.dim() == 2) {
     const auto held = targets > 0.5, said = part.outputs > 0.5;
@@ -76,7 +77,7 @@ Metrics metrics_of(const Tally& t, Task task) {
     metrics["accuracy"] = t[correct] / t[count];
   }
   if (t[labels] > 0) metrics["f1"] = 2 * t[hit] / std::max(1.0, t[predicted] + t[given]);
-  if (task == Task::next_token) metrics["perplexity"] = std::exp(metrics["loss"]);
+  if (task == Task::next_token && t[other_loss] == 0) metrics["perplexity"] = std::exp(metrics["loss"]);
   return metrics;
 }
 
@@ -93,7 +94,7 @@ std::int64_t samples_to_evaluate(const Split& split, std::int64_t samples) {
   return samples == 0 ? split.size() : std::min(samples, split.size());
 }
 
-std::optional<Metrics> evaluate(Model& model, Strategy& strategy, const Dataset& dataset, const EvaluateOn& on, const Comm& comm, c10::Device device) {
+std::optional<Metrics> evaluate(Model& model, Strategies& strategies, const Dataset& dataset, const EvaluateOn& on, const Comm& comm, c10::Device device) {
   const InferenceMode inference(model.module());
   std::vector<std::int64_t> rows(static_cast<std::size_t>(on.samples)), batches((rows.size() + on.micro_batch - 1) / on.micro_batch);
   std::iota(rows.begin(), rows.end(), 0);
@@ -110,7 +111,7 @@ std::optional<Metrics> evaluate(Model& model, Strategy& strategy, const Dataset&
     const auto first = static_cast<std::size_t>(batch_index * on.micro_batch);
     auto batch = load_batch(on.split, dataset, std::span(rows).subspan(first, std::min<std::size_t>(on.micro_batch, rows.size() - first)));
     move_to(batch, device);
-    const auto part = tally_of(strategy.loss(model, batch), batch.targets);
+    const auto part = tally_of(strategies.loss(model, batch), batch.targets);
     std::copy(part.begin(), part.end(), tallies.begin() + batch_index * sums);
     parallel::report_phase("evaluation", batch_index + 1);
   }

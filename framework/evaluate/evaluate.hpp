@@ -2,7 +2,6 @@
 #pragma once
 #include <attune/comm.hpp>
 #include <attune/dataset.hpp>
-#include <attune/strategy.hpp>
 #include <c10/core/Device.h>
 
 #include <functional>
@@ -11,10 +10,12 @@
 #include <string>
 
 #include "data/store.hpp"
+#include "nn/strategies.hpp"
 
 namespace attune {
 
-/// "loss": mean over targets (for a value: the mean squared error). "perplexity": decoders. "accuracy": share of targets that the output
+/// "loss": mean over targets (for a value: the mean squared error). "perplexity": decoders whose loss is the
+/// cross-entropy. "accuracy": share of targets that the output
 /// got right. "f1": several labels a sample, micro-averaged. "pearson": correlation of values with outputs.
 using Metrics = std::map<std::string, double>;
 
@@ -27,7 +28,7 @@ struct EvaluateOn {
 
 /// Collective; the model is put in inference mode and back. The same numbers on every rank, and on any number of them: batches are the
 /// same, and their losses are added in their order. Absent when a rank gave up.
-std::optional<Metrics> evaluate(Model& model, Strategy& strategy, const Dataset& dataset, const EvaluateOn& on, const Comm& comm, c10::Device device);
+std::optional<Metrics> evaluate(Model& model, Strategies& strategies, const Dataset& dataset, const EvaluateOn& on, const Comm& comm, c10::Device device);
 
 /// The split's size, or `samples` when that is smaller and not 0.
 std::int64_t samples_to_evaluate(const Split& split, std::int64_t samples);

@@ -2,6 +2,7 @@
 // or two are enough.
 #include <ATen/OpMathType.h>
 #include <attune/error.hpp>
+#include <attune/model.hpp>
 #include <attune/nn.hpp>
 #include <torch/torch.h>
 
@@ -76,16 +77,35 @@ struct SwiGLUFunction : torch::autograd::Function<SwiGLUFunction> {
   }
 };
 
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool causal, double scale) {
+/// Which keys a query sees: bool [rows, keys]; the last query is the last key. Absent: all of them.
+std::optional<at::Tensor> visible(std::int64_t rows, std::int64_t keys, const AttentionOptions& options, at::Device device) {
+  if (!options.causal) return std::nullopt;
+  const bool windowed = options.window > 0 && options.window < keys;
+  if (rows == 1 && !windowed) return std::nullopt;
+  at::Tensor mask = at::ones({rows, keys}, at::TensorOptions().dtype(at::kBool).device(device)).tril(keys - rows);
+  if (windowed) mask = mask.triu(keys - rows - options.window + 1);
+  return mask;
+}
+
+/// Attention with the scores in full, for what the fused kernels do not know.
+at::Tensor attend_softly(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::optional<at::Tensor>& mask, const AttentionOptions& options) {
+  const auto repeats = q.size(1) / k.size(1);
+  at::Tensor scores = at::matmul(q.transpose(0, 1), k.repeat_interleave(repeats, 1).permute({1, 2, 0})) * options.scale;
+  scores = options.softcap * (scores / options.softcap).tanh();
+  if (mask) scores = scores.masked_fill(mask->logical_not(), -std::numeric_limits<double>::infinity());
+  const at::Tensor shares = at::softmax(scores, -1, at::toOpMathType(q.scalar_type())).to(q.scalar_type());
+  return at::matmul(shares, v.repeat_interleave(repeats, 1).transpose(0, 1)).transpose(0, 1);
+}
+
+/// One sample: its queries against its keys, of which there may be more, earlier ones.
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options) {
   const auto rows = q.size(0), keys = k.size(0);
+  const bool plain = options.causal && rows > 1 && rows == keys && (options.window == 0 || options.window >= keys);
+  const bool soft = options.softcap > 0;
+  const auto mask = plain && !soft ? std::nullopt : visible(rows, keys, options, q.device());
+  if (soft) return attend_softly(q, k, v, mask, options);
   const auto heads_first = [](const at::Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
-  std::optional<at::Tensor> mask;
-  // is_causal aligns the first query with the first key; a last query alone sees every key anyhow.
-  if (causal && rows > 1 && rows != keys) {
-    mask = at::ones({rows, keys}, q.options().dtype(at::kBool)).tril(keys - rows);
-  }
-  const at::Tensor y = at::scaled_dot_product_attention(heads_first(q), heads_first(k), heads_first(v), mask, 0.0,
-                                                        causal && rows > 1 && !mask, scale, q.size(1) != k.size(1));
+  const at::Tensor y = at::scaled_dot_product_attention(heads_first(q), heads_first(k), heads_first(v), mask, 0.0, plain, options.scale, q.size(1) != k.size(1));
   return y.squeeze(0).transpose(0, 1);
 }
 
@@ -103,12 +123,13 @@ at::Tensor LayerNorm::forward(const at::Tensor& x) { return at::layer_norm(x, we
 Embedding::Embedding(std::int64_t rows, std::int64_t width) { weight = register_parameter("weight", torch::empty({rows, width})); }
 at::Tensor Embedding::forward(const at::Tensor& ids) { return at::embedding(weight, ids); }
 
-RotaryEmbedding::RotaryEmbedding(std::int64_t head_width, std::int64_t context, double base) {
-  const auto options = at::TensorOptions().dtype(at::kFloat);
-  const at::Tensor frequency = at::pow(base, at::arange(0, head_width, 2, options) / static_cast<double>(head_width)).reciprocal_();
-  const at::Tensor angle = at::outer(at::arange(context, options), frequency);
-  cosine_ = angle.cos();
-  sine_ = angle.sin();
+RotaryEmbedding::RotaryEmbedding(std::int64_t head_width, std::int64_t context, double base)
+    : RotaryEmbedding(at::pow(base, at::arange(0, head_width, 2, at::kFloat) / static_cast<double>(head_width)).reciprocal_(), context) {}
+
+RotaryEmbedding::RotaryEmbedding(const at::Tensor& frequencies, std::int64_t context, double factor) {
+  const at::Tensor angle = at::outer(at::arange(context, at::kFloat), frequencies);
+  cosine_ = angle.cos() * factor;
+  sine_ = angle.sin() * factor;
 }
 
 Rotation RotaryEmbedding::at(const at::Tensor& positions) {
@@ -121,18 +142,24 @@ Rotation RotaryEmbedding::at(const at::Tensor& positions) {
 
 at::Tensor rotate(const at::Tensor& x, const Rotation& rotation) { return RotateFunction::apply(x, rotation.cosine, rotation.sine); }
 
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::vector<std::int64_t>& starts, bool causal,
-                     double scale) {
-  if (starts.size() == 2) return attend(q, k, v, causal, scale);
-  ATTUNE_ASSERT(q.size(0) == k.size(0), "{} queries, {} keys in {} samples", q.size(0), k.size(0), starts.size() - 1);
+at::Tensor attention(std::int64_t block, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Batch& batch, const AttentionOptions& options) {
+  at::Tensor prefix_k, prefix_v;
+  if (batch.prefix) std::tie(prefix_k, prefix_v) = batch.prefix->keys_values(block);
+  const auto after_prefix = [](const at::Tensor& prefix, const at::Tensor& x) { return prefix.defined() ? at::cat({prefix.to(x.scalar_type()), x}) : x; };
+  if (batch.cache) {
+    const bool begins = batch.cache->length(block) == 0;
+    const auto [all_k, all_v] = batch.cache->append(block, begins ? after_prefix(prefix_k, k) : k, begins ? after_prefix(prefix_v, v) : v);
+    return attend(q, all_k, all_v, options);
+  }
+  const auto samples = static_cast<std::size_t>(batch.samples());
+  if (samples == 1) return attend(q, after_prefix(prefix_k, k), after_prefix(prefix_v, v), options);
   std::vector<std::int64_t> lengths;
-  for (std::size_t sample = 0; sample + 1 < starts.size(); ++sample) lengths.push_back(starts[sample + 1] - starts[sample]);
+  for (std::size_t sample = 0; sample < samples; ++sample) lengths.push_back(batch.starts[sample + 1] - batch.starts[sample]);
   // One split, not a slice per sample: its gradient is one concatenation.
   const auto queries = q.split_with_sizes(lengths), keys = k.split_with_sizes(lengths), values = v.split_with_sizes(lengths);
   std::vector<at::Tensor> attended;
-  for (std::size_t sample = 0; sample < lengths.size(); ++sample) {
-    attended.push_back(attend(queries[sample], keys[sample], values[sample], causal, scale));
-  }
+  for (std::size_t sample = 0; sample < samples; ++sample)
+    attended.push_back(attend(queries[sample], after_prefix(prefix_k, keys[sample]), after_prefix(prefix_v, values[sample]), options));
   return at::cat(attended);
 }
 

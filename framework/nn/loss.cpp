@@ -2,6 +2,7 @@
 #include <attune/error.hpp>
 #include <attune/linear.hpp>
 #include <attune/loss.hpp>
+#include <attune/model.hpp>
 #include <torch/torch.h>
 
 namespace attune {
@@ -92,6 +93,48 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   }
 };
 
+/// Losses of single rows, whose weights are known only in the backward pass: the logits are computed there once more.
+struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const CrossEntropyFunction::Bias& bias, const at::Tensor& targets) {
+    const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
+    at::Tensor nll = at::empty({x.size(0)}, wide), uniform = at::empty({x.size(0)}, wide), log_total = at::empty({x.size(0)}, wide);
+    at::Tensor correct = at::zeros({}, targets.options());
+    for_each_chunk(x.size(0), [&](std::int64_t first, std::int64_t rows) {
+      const at::Tensor z = at::linear(x.narrow(0, first, rows), weight, bias).to(wide);
+      const at::Tensor of_target = z.gather(1, targets.narrow(0, first, rows).unsqueeze(1)).squeeze(1), total = z.logsumexp(1);
+      log_total.narrow(0, first, rows).copy_(total);
+      nll.narrow(0, first, rows).copy_(total - of_target);
+      uniform.narrow(0, first, rows).copy_(total - z.mean(1));
+      correct += count_correct(of_target, z.amax(1));
+    });
+    context->save_for_backward({x, weight, bias.value_or(at::Tensor()), targets, log_total});
+    context->mark_non_differentiable({correct});
+    return {nll, uniform, correct};
+  }
+
+  // With gradients a of nll and b of uniform: d logits = (a + b) softmax - a one_hot - b / outputs.
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const auto &x = saved[0], &weight = saved[1], &bias = saved[2], &targets = saved[3], &log_total = saved[4];
+    const bool with_dx = context->needs_input_grad(0), with_dweight = context->needs_input_grad(1), with_dbias = bias.defined() && context->needs_input_grad(2);
+    const auto wide = log_total.options();
+    at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor(), dweight = with_dweight ? at::zeros(weight.sizes(), wide) : at::Tensor(),
+               dbias = with_dbias ? at::zeros(bias.sizes(), wide) : at::Tensor();
+    for_each_chunk(x.size(0), [&](std::int64_t first, std::int64_t rows) {
+      const auto part = [&](const at::Tensor& tensor) { return tensor.narrow(0, first, rows).unsqueeze(1); };
+      const at::Tensor a = part(gradients[0]), b = part(gradients[1]), input = x.narrow(0, first, rows);
+      at::Tensor d = at::linear(input, weight, bias).to(wide).sub_(part(log_total)).exp_().mul_(a + b);
+      d.scatter_add_(1, part(targets), -a).sub_(b / static_cast<double>(d.size(1)));
+      const at::Tensor narrow = d.to(x.scalar_type());
+      if (with_dx) dx.narrow(0, first, rows).copy_(at::mm(narrow, weight));
+      if (with_dweight) dweight.add_(at::mm(narrow.t(), input));
+      if (with_dbias) dbias.add_(d.sum(0));
+    });
+    const auto like = [](const at::Tensor& d, const at::Tensor& parameter) { return d.defined() ? d.to(parameter.scalar_type()) : d; };
+    return {dx, like(dweight, weight), like(dbias, bias), {}};
+  }
+};
+
 /// With deltas the projection is more than one product: LibTorch's own gradients, chunk by chunk.
 variable_list plain_cross_entropy(const at::Tensor& x, nn::Linear& projection, const at::Tensor& targets) {
   const auto wide = at::toOpMathType(x.scalar_type());
@@ -138,9 +181,40 @@ Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at:
   check_range(trained, projection.out());
   const auto bias = projection.bias.defined() ? std::optional(projection.bias) : std::nullopt;
   const auto result = projection.deltas().empty()
-                          ? CrossEntropyFunction::apply(x, projection.weight, bias, trained, at::GradMode::is_enabled())
+                          ? CrossEntropyFunction::apply(x, projection.dense_weight(), bias, trained, at::GradMode::is_enabled())
                           : plain_cross_entropy(x, projection, trained);
   return {result[0], rows.size(0), result[1].item<std::int64_t>(), {}};
+}
+
+RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
+  check_targets(features, targets);
+  RowLosses losses;
+  losses.rows = at::nonzero(targets != ignored_target).squeeze(1);
+  losses.targets = targets.index_select(0, losses.rows);
+  check_range(losses.targets, projection.out());
+  const at::Tensor x = features.index_select(0, losses.rows);
+  at::Tensor correct;
+  if (projection.deltas().empty()) {
+    const auto bias = projection.bias.defined() ? std::optional(projection.bias) : std::nullopt;
+    const auto result = RowLossFunction::apply(x, projection.dense_weight(), bias, losses.targets);
+    losses.nll = result[0], losses.uniform = result[1], correct = result[2];
+  } else {
+    const at::Tensor logits = projection.forward(x).to(at::toOpMathType(x.scalar_type())), of_target = logits.gather(1, losses.targets.unsqueeze(1)).squeeze(1);
+    losses.nll = logits.logsumexp(1) - of_target;
+    losses.uniform = logits.logsumexp(1) - logits.mean(1);
+    correct = count_correct(of_target, logits.amax(1));
+  }
+  losses.correct = correct.item<std::int64_t>();
+  return losses;
+}
+
+SampleLogProbabilities sample_log_probabilities(Model& model, const Batch& batch) {
+  const auto losses = row_losses(model.features(batch), model.projection(), batch.targets);
+  // Sample b holds the rows starts[b] .. starts[b+1]-1.
+  const at::Tensor ends = torch::tensor(std::vector<std::int64_t>(batch.starts.begin() + 1, batch.starts.end()), at::kLong).to(losses.rows.device());
+  const at::Tensor sample = at::searchsorted(ends, losses.rows, false, true);
+  const at::Tensor zeros = at::zeros({batch.samples()}, losses.nll.options());
+  return {zeros.index_add(0, sample, -losses.nll), zeros.to(at::kLong).index_add(0, sample, at::ones_like(sample))};
 }
 
 Loss binary_cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {

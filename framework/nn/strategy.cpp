@@ -17,22 +17,17 @@ std::vector<NamedTensor> trainable(Model& model) {
   return found;
 }
 
-std::vector<ParameterGroup> Strategy::groups(Model& model) {
-  ParameterGroup matrices, vectors;
-  vectors.weight_decay_scale = 0;
-  for (auto& parameter : trainable(model)) (parameter.second.dim() > 1 ? matrices : vectors).parameters.push_back(std::move(parameter));
-  std::vector<ParameterGroup> groups;
-  for (auto* group : {&matrices, &vectors}) {
-    if (!group->parameters.empty()) groups.push_back(std::move(*group));
-  }
-  return groups;
-}
+std::vector<ParameterGroup> Strategy::groups(Model&, std::vector<ParameterGroup> groups) { return groups; }
 
-Loss Strategy::loss(Model& model, const Batch& batch) { return supervised_loss(model.features(batch), model.projection(), batch.targets); }
+Loss Strategy::loss(Model& model, const Batch& batch, const LossFunction& inner) { return inner(model, batch); }
+
+void Strategy::begin(Model&, Surroundings&) {}
 
 void Strategy::on_epoch(Model&, std::int64_t) {}
 
-std::vector<NamedTensor> Strategy::state(Model& model) { return trainable(model); }
+void Strategy::on_step(Model&, std::int64_t) {}
+
+std::vector<NamedTensor> Strategy::state(Model&) { return {}; }
 
 std::optional<Adapter> Strategy::export_adapter(Model&) { return std::nullopt; }
 

@@ -18,6 +18,7 @@
 #include "train/schedule.hpp"
 #include "train/state.hpp"
 #include "train/step.hpp"
+#include "train/surroundings.hpp"
 
 namespace attune::train {
 namespace {
@@ -30,7 +31,7 @@ class Loop {
   explicit Loop(Session& session)
       : s_(session), options_(session.config.train), validation_(session.data->split("validation")),
         sampler_(session.data->split("train").size(), options_.global_batch, session.config.run.seed, session.comm.size(), session.config.dataset.shuffle_block),
-        optimizer_(session.strategy->groups(*session.model), options_), interruption_(options_, state_bytes(), session.comm),
+        optimizer_(session.strategies->groups(*session.model), options_), interruption_(options_, state_bytes(), session.comm),
         watchdog_(session.comm, session.config.parallel.watchdog), run_(describe_run()),
         saving_(checkpoint_folder(session.config), run_, interruption_, [this] { fire(Event::checkpoint_saved); }) {}
 
@@ -49,6 +50,7 @@ class Loop {
   //   INTERRUPTED              after a signal, or in time before the time limit: the state is saved, the run ends here
   //   RUN_END
   Outcome run(const Resume& resume) {
+    s_.strategies->begin(*s_.model, surroundings_);
     begin(resume);
     if (interruption_.happened()) return nothing_done_yet();
     Step step(s_, optimizer_.parameters(), micro_batch_, interruption_);
@@ -56,6 +58,7 @@ class Loop {
     if (step_is_open_) follow_up();
     while (run_.step < run_.steps && run_.stop_reason.empty() && !interruption_.happened()) {
       begin_epoch_if_due();
+      s_.strategies->on_step(*s_.model, run_.step);
       fire(Event::step_begin);
       const Stopwatch watch;
       const auto sums = step.forward_backward(run_.step, saving_.is_writing());
@@ -93,7 +96,7 @@ class Loop {
 
   std::size_t state_bytes() const {
     std::size_t bytes = 0;
-    for (const auto& [name, tensor] : s_.strategy->state(*s_.model)) bytes += tensor.nbytes();
+    for (const auto& [name, tensor] : s_.strategies->state(*s_.model)) bytes += tensor.nbytes();
     for (const auto& [name, tensor] : optimizer_.state()) bytes += tensor.nbytes();
     return bytes;
   }
@@ -118,6 +121,7 @@ class Loop {
       say("train.micro_batch: {} samples fit", micro_batch_);
     }
     say("evaluating the base on {} samples", validation_samples());
+    const BaseAlone base(*s_.model);
     if (const auto metrics = evaluate_validation()) base_ = run_.metrics = *metrics;
   }
 
@@ -149,7 +153,7 @@ class Loop {
     const auto epoch = sampler_.epoch_of(run_.step);
     if (epoch == epoch_) return;
     epoch_ = run_.epoch = epoch;
-    s_.strategy->on_epoch(*s_.model, epoch);
+    s_.strategies->on_epoch(*s_.model, epoch);
     fire(Event::epoch_begin);
   }
 
@@ -217,7 +221,7 @@ class Loop {
 
   std::optional<Metrics> evaluate_validation() {
     parallel::report_phase("evaluation", run_.step);
-    auto metrics = evaluate(*s_.model, *s_.strategy, *s_.dataset,
+    auto metrics = evaluate(*s_.model, *s_.strategies, *s_.dataset,
                             {validation_, validation_samples(), s_.config.evaluate.micro_batch, [this] { return interruption_.wanted(); }}, s_.comm, s_.device);
     if (!metrics) interruption_.agree();
     return metrics;
@@ -254,6 +258,7 @@ class Loop {
   const config::TrainOptions& options_;
   const Split& validation_;
   Sampler sampler_;
+  RunSurroundings surroundings_{s_};
   Optimizer optimizer_;
   Interruption interruption_;
   parallel::Watchdog watchdog_;

@@ -97,7 +97,7 @@ void rehearse(Session& session, std::span<const std::int64_t> rows) {
   session.model->module().train();
   auto batch = load_batch(session.data->split("train"), *session.dataset, rows);
   move_to(batch, session.device);
-  session.strategy->loss(*session.model, batch).sum.backward();
+  session.strategies->loss(*session.model, batch).sum.backward();
 }
 
 }  // namespace

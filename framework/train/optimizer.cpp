@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
+
 namespace attune::train {
 
 Optimizer::Optimizer(std::vector<ParameterGroup> groups, const config::TrainOptions& options)
@@ -41,9 +43,24 @@ double Optimizer::scale_and_clip(double scale, double clip) {
   return norm;
 }
 
+/// The group without what a strategy has frozen for now.
+Optimizer::Group Optimizer::active(const Group& group) {
+  if (std::all_of(group.parameters.begin(), group.parameters.end(), [](const auto& p) { return p.requires_grad(); })) return group;
+  Group part{{}, {}, {}, {}, group.learning_rate_scale, group.weight_decay};
+  for (std::size_t i = 0; i < group.parameters.size(); ++i) {
+    if (!group.parameters[i].requires_grad()) continue;
+    part.parameters.push_back(group.parameters[i]);
+    if (!group.first.empty()) part.first.push_back(group.first[i]);
+    if (!group.second.empty()) part.second.push_back(group.second[i]), part.steps.push_back(group.steps[i]);
+  }
+  return part;
+}
+
 void Optimizer::step(double learning_rate) {
   torch::NoGradGuard no_grad;
-  for (auto& group : groups_) {
+  for (const auto& whole : groups_) {
+    auto group = active(whole);
+    if (group.parameters.empty()) continue;
     const auto grads = gradients(group.parameters);
     const double rate = learning_rate * group.learning_rate_scale;
     if (adamw_) {

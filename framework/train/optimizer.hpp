@@ -26,6 +26,7 @@ class Optimizer {
     std::vector<at::Tensor> parameters, first, second, steps;  // first, second: AdamW's moments; first alone: SGD's momentum
     double learning_rate_scale, weight_decay;
   };
+  static Group active(const Group& group);
   std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& parameters) const;
 
   config::TrainOptions options_;

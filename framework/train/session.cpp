@@ -15,6 +15,7 @@
 #include "parallel/mpi.hpp"
 #include "parallel/shared_weights.hpp"
 #include "report/record.hpp"
+#include "train/adapter_folder.hpp"
 #include "weights/model_files.hpp"
 
 namespace attune::train {
@@ -26,15 +27,6 @@ c10::Device choose_device(const std::string& wanted, const Comm& comm) {
   if (!available) fail("parallel.device is 'cuda', but this LibTorch finds no GPU: set it to 'cpu' or 'auto', or use a CUDA build of LibTorch");
   if (comm.size() > 1) fail("parallel.device: several ranks on GPUs are not available yet; run one rank, or set it to 'cpu'");
   return c10::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(comm.local_rank()));
-}
-
-/// Rank 0 opens the model; the others learn its config.
-std::shared_ptr<ModelFiles> open_model_files(const std::string& path, const Comm& comm) {
-  auto files = std::make_shared<ModelFiles>();
-  on_root(comm, [&] { *files = ModelFiles::open(path); });
-  const auto config = comm.broadcast(comm.root() ? files->config.dump() : std::string());
-  if (!comm.root()) files->config = nlohmann::json::parse(config);
-  return files;
 }
 
 void check_tokenizer(const Session& s) {
@@ -63,7 +55,41 @@ void check_data(const Session& s) {
   Sampler(s.data->split("train").size(), s.config.train.global_batch, s.config.run.seed, s.comm.size());
 }
 
+std::vector<Strategies::Named> build_strategies(const config::RunConfig& config) {
+  std::vector<Strategies::Named> list;
+  for (const auto& chosen : config.strategies) list.push_back({chosen.entry->name, chosen.build<Strategy>()});
+  return list;
+}
+
+void start_from_adapter(Session& s) {
+  identify_base(s);
+  const auto& folder = s.config.adapter;
+  s.comm.agree([&] {
+    const auto made_for = base_of_adapter(folder);
+    if (!made_for.empty() && made_for != s.base_sha256)
+      fail("{}: is an adapter for another base model (its sha256 is {}..., that of {} is {}...): take the base it was trained on", folder, made_for.substr(0, 12), s.config.model.path,
+           s.base_sha256.substr(0, 12));
+    s.strategies->load_adapter(*s.model, read_adapter(folder), folder);
+  });
+}
+
 }  // namespace
+
+std::shared_ptr<Model> build_model(const Session& s, const config::Chosen& plugin, ModelFiles& files) {
+  SharedWeights weights(std::move(files.weights), s.comm);
+  ModelContext context{files.config, weights, s.data->labels()};
+  auto model = plugin.build<Model>(&context);
+  model->module().to(s.device, s.config.model.dtype == "bfloat16" ? torch::kBFloat16 : torch::kFloat32);
+  return model;
+}
+
+std::shared_ptr<ModelFiles> open_model_files(const std::string& path, const Comm& comm) {
+  auto files = std::make_shared<ModelFiles>();
+  on_root(comm, [&] { *files = ModelFiles::open(path); });
+  const auto config = comm.broadcast(comm.root() ? files->config.dump() : std::string());
+  if (!comm.root()) files->config = nlohmann::json::parse(config);
+  return files;
+}
 
 Session Session::open(const config::RunConfig& config, const Comm& comm) {
   Session s;
@@ -75,20 +101,17 @@ Session Session::open(const config::RunConfig& config, const Comm& comm) {
   s.dataset = config.dataset_plugin.build<Dataset>();
 
   torch::manual_seed(config.run.seed);  // new heads and adapters
-  SharedWeights weights(std::move(s.files->weights), comm);
-  ModelContext context{s.files->config, weights, s.data->labels()};
-  s.model = config.model_plugin.build<Model>(&context);
-  s.model->module().to(s.device, config.model.dtype == "bfloat16" ? torch::kBFloat16 : torch::kFloat32);
-  s.strategy = config.strategy_plugin.build<Strategy>();
+  s.model = build_model(s, config.model_plugin, *s.files);
+  s.model->set_recompute(config.train.recompute);
+  s.strategies = std::make_shared<Strategies>(build_strategies(config));
   comm.agree([&] {
-    s.strategy->prepare(*s.model);
-    if (trainable(*s.model).empty())
-      fail("strategy '{}' leaves no parameter to train: check its options", config.strategy_plugin.entry->name);
+    s.strategies->prepare(*s.model);
     check_data(s);
     for (const auto& chosen : config.callbacks) s.callbacks.push_back(chosen.build<Callback>());
   });
   on_root(comm, [&] { check_tokenizer(s); });
-  parallel::broadcast_parameters(s.strategy->state(*s.model), comm);
+  if (!config.adapter.empty()) start_from_adapter(s);
+  parallel::broadcast_parameters(s.strategies->state(*s.model), comm);
   return s;
 }
 
@@ -113,6 +136,7 @@ OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::str
 }
 
 void identify_base(Session& session) {
+  if (!session.base_sha256.empty()) return;
   std::string sha256;
   on_root(session.comm, [&] { sha256 = weights_sha256(*session.files); });
   session.base_sha256 = session.comm.broadcast(sha256);

@@ -3,7 +3,6 @@
 #include <attune/callback.hpp>
 #include <attune/comm.hpp>
 #include <attune/dataset.hpp>
-#include <attune/strategy.hpp>
 #include <c10/core/Device.h>
 #include <nlohmann/json.hpp>
 
@@ -12,6 +11,7 @@
 
 #include "config/run_config.hpp"
 #include "data/store.hpp"
+#include "nn/strategies.hpp"
 #include "registry/loader.hpp"
 
 namespace attune {
@@ -29,7 +29,7 @@ struct Session {
   std::shared_ptr<DataFile> data;
   std::shared_ptr<Dataset> dataset;
   std::shared_ptr<Model> model;
-  std::shared_ptr<Strategy> strategy;    // has prepared the model
+  std::shared_ptr<Strategies> strategies;  // have prepared the model
   std::vector<std::shared_ptr<Callback>> callbacks;
 
   /// Collective. Errors: whatever the parts refuse; a tokenizer that does not fit model or data; data of another kind; samples longer
@@ -45,7 +45,12 @@ struct OpenedRun {
 };
 OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides, const Comm& comm);
 
-/// Sets base_sha256: reads all weights on rank 0. Collective.
+/// Rank 0 opens the model; the others learn its config. Collective.
+std::shared_ptr<ModelFiles> open_model_files(const std::string& path, const Comm& comm);
+/// On the session's device and in its dtype; takes the files' weights. Collective.
+std::shared_ptr<Model> build_model(const Session& session, const config::Chosen& plugin, ModelFiles& files);
+
+/// Sets base_sha256, unless it is: reads all weights on rank 0. Collective.
 void identify_base(Session& session);
 
 /// As many threads as this rank has processors for itself, unless OMP_NUM_THREADS says otherwise.

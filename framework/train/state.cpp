@@ -34,17 +34,20 @@ nlohmann::json identity(const Session& session) {
                          {"training data (sha256)", session.data->split("train").sha256()}};
   nlohmann::json settings{{"validation data (sha256)", session.data->split("validation").sha256()}};
   if (c.parallel.reproducible) settings["threads per rank"] = at::get_num_threads();
-  for (const auto* chosen : {&c.model_plugin, &c.dataset_plugin, &c.strategy_plugin})
-    settings["plugin of '" + chosen->entry->name + "'"] = chosen->entry->plugin;
+  for (const auto* chosen : {&c.model_plugin, &c.dataset_plugin}) settings["plugin of '" + chosen->entry->name + "'"] = chosen->entry->plugin;
+  for (const auto& chosen : c.strategies) settings["plugin of '" + chosen.entry->name + "'"] = chosen.entry->plugin;
   static const std::set<std::string> where_and_how{"name", "output", "plugins", "model.path", "dataset.path", "train.time_limit", "train.on_not_finite",
-                                                   "parallel.mode", "parallel.device", "parallel.watchdog"};
-  for (const auto& [section, all] : c.effective)
+                                                   "parallel.mode", "parallel.device", "parallel.watchdog", "train.recompute"};
+  for (std::size_t i = 0; i < c.effective.size(); ++i) {
+    const auto& [section, all] = c.effective[i];
+    const bool is_listed = section.starts_with('[');  // [[strategy]], [[callback]]: one of several
+    const auto prefix = section.empty() ? "" : is_listed ? fmt::format("{} {}.", section, i) : section + ".";
     for (const auto& setting : all) {
-      const auto key = section.empty() ? setting.name : section + "." + setting.name;
-      if (section == "checkpoint" || where_and_how.contains(key)) continue;
-      const bool decides = section == "model" || section == "strategy";
-      (decides ? essence : settings)[key] = setting.value;
+      if (section == "checkpoint" || where_and_how.contains(prefix + setting.name)) continue;
+      const bool decides = section == "model" || section == "strategy" || section == "[strategy]";
+      (decides ? essence : settings)[prefix + setting.name] = setting.value;
     }
+  }
   return {{"essence", essence}, {"settings", settings}};
 }
 
@@ -81,7 +84,7 @@ std::filesystem::path checkpoint_folder(const config::RunConfig& config) { retur
 
 Snapshot take_snapshot(Session& session, const Optimizer& optimizer, const LoopState& state) {
   Snapshot snapshot;
-  for (const auto& [name, tensor] : session.strategy->state(*session.model)) snapshot.tensors.emplace_back("weights/" + name, tensor.detach());
+  for (const auto& [name, tensor] : session.strategies->state(*session.model)) snapshot.tensors.emplace_back("weights/" + name, tensor.detach());
   for (const auto& [name, tensor] : optimizer.state()) snapshot.tensors.emplace_back("optimizer/" + name, tensor);
   snapshot.numbers["step"] = state.step;
   snapshot.numbers["micro_batch"] = state.micro_batch;
@@ -94,7 +97,7 @@ Snapshot take_snapshot(Session& session, const Optimizer& optimizer, const LoopS
   return snapshot;
 }
 
-void restore_weights(Session& session, const Snapshot& snapshot) { copy_into(session.strategy->state(*session.model), "weights/", by_name(snapshot)); }
+void restore_weights(Session& session, const Snapshot& snapshot) { copy_into(session.strategies->state(*session.model), "weights/", by_name(snapshot)); }
 
 LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapshot, bool anyway) {
   check_identity(session, nlohmann::json::parse(snapshot.texts.at("identity")), anyway);

@@ -92,7 +92,7 @@ Step::Part Step::forward(Batch batch, std::int64_t step) {
   return with_memory_told(s_, micro_batch_, step, [&]() -> Part {
     move_to(batch, s_.device);
     seed_micro_batch(s_.config.run.seed, step, batch.ids.front());
-    const auto loss = s_.strategy->loss(*s_.model, batch);
+    const auto loss = s_.strategies->loss(*s_.model, batch);
     const Part part{loss.sum, loss.sum.item<double>(), static_cast<double>(loss.count), static_cast<double>(batch.length())};
     interruption_.worked(watch.seconds());
     return part;

@@ -23,9 +23,12 @@ int evaluate_run(const Comm& comm, const options::variables_map& values) {
   auto& s = run.session;
   const auto& split = s.data->split(split_name);
   const auto samples = samples_to_evaluate(split, wanted.value_or(s.config.evaluate.samples));
-  const auto now = [&] { return evaluate(*s.model, *s.strategy, *s.dataset, {split, samples, s.config.evaluate.micro_batch}, comm, s.device).value(); };
+  const auto now = [&] { return evaluate(*s.model, *s.strategies, *s.dataset, {split, samples, s.config.evaluate.micro_batch}, comm, s.device).value(); };
 
-  const auto base = now();
+  const auto base = [&] {
+    const BaseAlone alone(*s.model);
+    return now();
+  }();
   run.load_tuned();
   const auto tuned = now();
   on_root(comm, [&] {

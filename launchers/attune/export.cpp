@@ -31,6 +31,7 @@ int run(const std::vector<std::string>& arguments) {
     if (is_run_directory(source)) {
       auto tuned = open_tuned_run(source, (*values)["checkpoint"].as<std::string>(), comm);
       tuned.load_tuned();
+      train::identify_base(tuned.session);
       on_root(comm, [&] { train::publish(tuned.session, to, (*values)["merge"].as<bool>()); });
     } else {
       on_root(comm, [&] { export_model(source, to); });

@@ -77,7 +77,10 @@ void from_run(const std::string& path, const options::variables_map& values, con
   auto run = open_tuned_run(path, values["checkpoint"].as<std::string>(), comm);
   const Tokenizer tokenizer(run.session.files->tokenizer);
   const auto question = ask(*run.session.files, tokenizer, values);
-  answer("base:  ", *run.session.model, tokenizer, question);
+  {
+    const BaseAlone base(*run.session.model);
+    answer("base:  ", *run.session.model, tokenizer, question);
+  }
   run.load_tuned();
   answer("tuned: ", *run.session.model, tokenizer, question);
 }

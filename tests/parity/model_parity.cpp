@@ -4,7 +4,6 @@
 #include <attune/linear.hpp>
 #include <attune/model.hpp>
 #include <attune/registry.hpp>
-#include <attune/strategy.hpp>
 #include <torch/torch.h>
 
 #include <cstdio>
@@ -12,6 +11,7 @@
 
 #include "core/files.hpp"
 #include "nn/generate.hpp"
+#include "nn/strategies.hpp"
 #include "registry/loader.hpp"
 #include "weights/model_files.hpp"
 #include "weights/safetensors.hpp"
@@ -25,6 +25,7 @@ attune::OptionValue option_value(const json& value) {
   if (value.is_number_integer()) return value.get<std::int64_t>();
   if (value.is_number()) return value.get<double>();
   if (value.is_string()) return value.get<std::string>();
+  if (value.is_object()) return value.get<attune::NumberMap>();
   return value.get<std::vector<std::string>>();
 }
 
@@ -36,6 +37,14 @@ std::shared_ptr<Interface> build(const attune::Registry& registry, attune::Kind 
     if (request.contains(option.name)) option.set(options.get(), option_value(request[option.name]));
   }
   return std::static_pointer_cast<Interface>(entry.build(options.get(), context));
+}
+
+/// One strategy, or a list of them.
+attune::Strategies listed(const attune::Registry& registry, const json& requests) {
+  std::vector<attune::Strategies::Named> list;
+  for (const auto& request : requests.is_array() ? requests : json::array({requests}))
+    list.push_back({request.at("plugin"), build<attune::Strategy>(registry, attune::Kind::strategy, request)});
+  return attune::Strategies(std::move(list));
 }
 
 std::vector<at::Tensor> samples_of(const json& request) {
@@ -51,9 +60,9 @@ at::Tensor alone(attune::Model& model, const std::vector<at::Tensor>& samples) {
 }
 
 /// LoRA's B is zero at first: a change that changes nothing would compare equal whatever became of it.
-void randomise(attune::Strategy& strategy, attune::Model& model) {
+void randomise(attune::Strategies& strategies, attune::Model& model) {
   const torch::NoGradGuard no_grad;
-  for (auto& [name, parameter] : strategy.state(model)) parameter.normal_(0, 0.05);
+  for (auto& [name, parameter] : strategies.state(model)) parameter.normal_(0, 0.05);
 }
 
 void run(const json& request) {
@@ -63,9 +72,9 @@ void run(const json& request) {
   attune::ModelContext context{files.config, *files.weights, request.value("labels", std::vector<std::string>())};
   torch::manual_seed(0);
   const auto model = build<attune::Model>(registry, attune::Kind::model, request.at("model"), &context);
-  const auto strategy = build<attune::Strategy>(registry, attune::Kind::strategy, request.at("strategy"));
-  strategy->prepare(*model);
-  if (request.value("randomise", false)) randomise(*strategy, *model);
+  auto strategies = listed(registry, request.at("strategy"));
+  strategies.prepare(*model);
+  if (request.value("randomise", false)) randomise(strategies, *model);
 
   const std::filesystem::path output = request.at("output").get<std::string>();
   std::vector<attune::NamedTensor> results;
@@ -73,7 +82,7 @@ void run(const json& request) {
   auto batch = attune::pack(samples);
   batch.targets = torch::tensor(request.at("targets").get<std::vector<std::int64_t>>(), at::kLong);
 
-  const auto loss = strategy->loss(*model, batch);
+  const auto loss = strategies.loss(*model, batch);
   results.emplace_back("loss", loss.sum.detach());
   results.emplace_back("counts", torch::tensor({loss.count, loss.correct}));
   loss.sum.backward();
@@ -88,11 +97,11 @@ void run(const json& request) {
     const auto tokens = attune::nn::generate(*model, request["prompt"], {.max_tokens = request.at("max_tokens")});
     results.emplace_back("generated", torch::tensor(tokens, at::kInt));
   }
-  if (const auto adapter = strategy->export_adapter(*model)) {
+  if (const auto adapter = strategies.export_adapter(*model)) {
     attune::write_text(output / "adapter" / "adapter_config.json", adapter->config);
     attune::write_safetensors(output / "adapter" / "adapter_model.safetensors", adapter->tensors);
   }
-  strategy->merge(*model);
+  strategies.merge(*model);
   results.emplace_back("merged", model->logits(batch));
   attune::write_text(output / "config.json", model->config().dump());
   std::vector<attune::NamedTensor> parameters;

@@ -127,7 +127,7 @@ TEST_F(RunFile, FillsEverySection) {
   EXPECT_EQ(config.run.seed, 7);
   EXPECT_EQ(config.train.steps, 100);
   EXPECT_DOUBLE_EQ(config.train.learning_rate, 1e-3);
-  const auto& lora = *static_cast<const Lora::Options*>(config.strategy_plugin.options.get());
+  const auto& lora = *static_cast<const Lora::Options*>(config.strategies[0].options.get());
   EXPECT_EQ(lora.rank, 16);
   EXPECT_EQ(lora.targets, std::vector<std::string>{"q_proj"});
   ASSERT_EQ(config.callbacks.size(), 3u);
@@ -154,7 +154,20 @@ TEST_F(RunFile, TheEffectiveFileReadsBackTheSame) {
   const auto second = read(first.to_toml());
   EXPECT_EQ(first.to_toml(), second.to_toml());
   EXPECT_DOUBLE_EQ(second.train.epsilon, 1e-9);
-  EXPECT_TRUE(static_cast<const Lora::Options*>(second.strategy_plugin.options.get())->rslora);
+  EXPECT_TRUE(static_cast<const Lora::Options*>(second.strategies[0].options.get())->rslora);
+}
+
+TEST_F(RunFile, ListsSeveralStrategiesAndOverridesThemByTheirPlugin) {
+  const auto one = std::string("[strategy]\nplugin = \"lora\"");
+  ASSERT_NE(std::string(good).find(one), std::string::npos);
+  const auto text = with(good, one, "[[strategy]]\nplugin = \"lora\"\nrank = 2\n[[strategy]]\nplugin = \"lora\"");
+  const auto config = read(text, {"strategy.lora.rank=9"});
+  ASSERT_EQ(config.strategies.size(), 2u);
+  EXPECT_EQ(static_cast<const Lora::Options*>(config.strategies[0].options.get())->rank, 9);
+  EXPECT_EQ(static_cast<const Lora::Options*>(config.strategies[1].options.get())->rank, 16);
+  EXPECT_EQ(read(config.to_toml()).to_toml(), config.to_toml());
+  EXPECT_THAT(mistakes(text, {"strategy.dora.rank=9"}), HasSubstr("'strategy.dora': the file has a list of [[strategy]]"));
+  EXPECT_THAT(mistakes(text, {"strategy.rank=9"}), HasSubstr("strategy.NAME.key=value"));
 }
 
 TEST_F(RunFile, ReportsFiveMistakesAtOnceEachWithItsPlace) {

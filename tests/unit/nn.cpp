@@ -1,6 +1,7 @@
 // Building blocks and the loss against LibTorch's plain forms.
 #include <attune/error.hpp>
 #include <attune/loss.hpp>
+#include <attune/model.hpp>
 #include <attune/nn.hpp>
 #include <gmock/gmock.h>
 #include <torch/torch.h>
@@ -44,7 +45,7 @@ struct Product final : nn::Delta {
     v = register_parameter("v", torch::randn({2, out}, float64));
   }
   at::Tensor forward(const nn::Linear&, const at::Tensor& x, const at::Tensor& y) override { return y + x.mm(u).mm(v); }
-  at::Tensor weight_delta(const nn::Linear&) const override { return u.mm(v).t(); }
+  void merge(nn::Linear& base) const override { base.weight.add_(u.mm(v).t()); }
   at::Tensor u, v;
 };
 
@@ -53,6 +54,29 @@ struct LossCase {
   bool bias;
   bool with_ignored;
 };
+
+TEST(row_losses, weighted_and_summed_have_the_value_and_gradients_of_the_plain_form) {
+  torch::manual_seed(4);
+  for (const bool with_bias : {false, true}) {
+    const auto projection = projection_of(6, 11, with_bias);
+    const at::Tensor x = random_leaf({600, 6}), weights = torch::randn({599}, float64), others = torch::randn({599}, float64);
+    at::Tensor targets = torch::randint(11, {600}, at::kLong);
+    targets[7] = ignored_target;
+    const auto losses = row_losses(x, *projection, targets);
+    const auto rows = at::nonzero(targets != ignored_target).squeeze(1);
+    ASSERT_TRUE(losses.rows.equal(rows));
+    const auto logs = projection->forward(x.index_select(0, rows)).log_softmax(1);
+    const auto nll = -logs.gather(1, losses.targets.unsqueeze(1)).squeeze(1), uniform = -logs.mean(1);
+    EXPECT_LT(difference(losses.nll, nll), 1e-10);
+    EXPECT_LT(difference(losses.uniform, uniform), 1e-10);
+    EXPECT_EQ(losses.correct, logs.argmax(1).eq(losses.targets).sum().item<std::int64_t>());
+    auto parameters = projection->parameters();
+    parameters.push_back(x);
+    const auto gradients = torch::autograd::grad({(losses.nll * weights + losses.uniform * others).sum()}, parameters);
+    const auto expected = torch::autograd::grad({(nll * weights + uniform * others).sum()}, parameters);
+    for (std::size_t i = 0; i < parameters.size(); ++i) EXPECT_LT(difference(gradients[i], expected[i]), 1e-9) << i;
+  }
+}
 
 class CrossEntropy : public testing::TestWithParam<LossCase> {};
 
@@ -188,6 +212,12 @@ TEST(cross_entropy, refuses_targets_that_the_model_has_no_output_for) {
   EXPECT_THAT(loss_of({1}), HasSubstr("1 targets for 2 outputs"));
 }
 
+Batch laid_out(const std::vector<std::int64_t>& starts) {
+  Batch batch;
+  batch.starts = starts;
+  return batch;
+}
+
 at::Tensor dense_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::vector<std::int64_t>& starts, bool causal, double scale) {
   const auto group = q.size(1) / k.size(1), rows = q.size(0);
   const auto keys = k.repeat_interleave(group, 1).transpose(0, 1), values = v.repeat_interleave(group, 1).transpose(0, 1);
@@ -209,7 +239,7 @@ TEST(attention, equals_dense_attention_with_a_mask) {
       for (const std::int64_t key_heads : {1, 2, 4}) {
         const at::Tensor q = random_leaf({9, 4, 8}), k = random_leaf({9, key_heads, 8}), v = random_leaf({9, key_heads, 8});
         const at::Tensor expected = dense_attention(q, k, v, starts, causal, 0.3), weights = torch::randn({9, 4, 8}, float64);
-        const at::Tensor y = nn::attention(q, k, v, starts, causal, 0.3);
+        const at::Tensor y = nn::attention(0, q, k, v, laid_out(starts), {.scale = 0.3, .causal = causal});
         EXPECT_LT(difference(y, expected), 1e-10);
         const auto gradients = torch::autograd::grad({(y * weights).sum()}, {q, k, v});
         const auto expected_gradients = torch::autograd::grad({(expected * weights).sum()}, {q, k, v});
@@ -221,11 +251,52 @@ TEST(attention, equals_dense_attention_with_a_mask) {
 
 TEST(attention, of_the_last_positions_sees_all_before_them) {
   const at::Tensor q = torch::randn({9, 4, 8}), k = torch::randn({9, 2, 8}), v = torch::randn({9, 2, 8});
-  const at::Tensor whole = nn::attention(q, k, v, {0, 9}, true, 0.3);
+  for (const nn::AttentionOptions options : {nn::AttentionOptions{.scale = 0.3}, {.scale = 0.3, .window = 4}, {.scale = 0.3, .softcap = 2}}) {
+    const at::Tensor whole = nn::attention(0, q, k, v, laid_out({0, 9}), options);
+    for (const std::int64_t rows : {1, 3, 9}) {
+      KeyValueCache cache(1);
+      Batch batch = laid_out({0, rows});
+      batch.cache = &cache;
+      if (rows < 9) cache.append(0, k.slice(0, 0, 9 - rows), v.slice(0, 0, 9 - rows));
+      const at::Tensor last = nn::attention(0, q.slice(0, -rows), k.slice(0, -rows), v.slice(0, -rows), batch, options);
+      EXPECT_LT(difference(last, whole.slice(0, -rows)), 1e-5) << rows;
+    }
+  }
+}
 
-  for (const std::int64_t rows : {1, 3, 9}) {
-    const at::Tensor last = nn::attention(q.slice(0, -rows), k, v, {0, rows}, true, 0.3);
-    EXPECT_LT(difference(last, whole.slice(0, -rows)), 1e-5) << rows;
+TEST(attention, in_a_window_equals_dense_attention_with_a_band) {
+  const at::Tensor q = torch::randn({9, 2, 8}, float64), k = torch::randn({9, 2, 8}, float64), v = torch::randn({9, 2, 8}, float64);
+  const auto band = at::ones({9, 9}, at::kBool).tril().triu(-2);  // itself and two before
+  const auto scores = [&](double softcap) {
+    const auto plain = q.transpose(0, 1).matmul(k.permute({1, 2, 0})) * 0.3;
+    return (softcap > 0 ? softcap * (plain / softcap).tanh() : plain).masked_fill(~band, -INFINITY);
+  };
+  for (const double softcap : {0.0, 0.5}) {
+    const auto expected = scores(softcap).softmax(-1).matmul(v.transpose(0, 1)).transpose(0, 1);
+    EXPECT_LT(difference(nn::attention(0, q, k, v, laid_out({0, 9}), {.scale = 0.3, .window = 3, .softcap = softcap}), expected), 1e-10) << softcap;
+  }
+}
+
+struct Prefix final : VirtualTokens {
+  std::int64_t length() const override { return 3; }
+  std::pair<at::Tensor, at::Tensor> keys_values(std::int64_t) override { return {keys, values}; }
+  at::Tensor keys = torch::randn({3, 2, 8}, float64), values = torch::randn({3, 2, 8}, float64);
+};
+
+TEST(attention, of_every_sample_begins_with_the_prefix) {
+  const at::Tensor q = torch::randn({9, 2, 8}, float64), k = torch::randn({9, 2, 8}, float64), v = torch::randn({9, 2, 8}, float64);
+  Prefix prefix;
+  Batch batch = laid_out({0, 4, 9});
+  batch.prefix = &prefix;
+  for (const bool causal : {false, true}) {
+    const auto y = nn::attention(0, q, k, v, batch, {.scale = 0.3, .causal = causal});
+    for (const auto& [first, end] : {std::pair(0, 4), std::pair(4, 9)}) {
+      const auto with_prefix = [&](const at::Tensor& p, const at::Tensor& x) { return at::cat({p, x.slice(0, first, end)}); };
+      const auto before = torch::zeros({3, 2, 8}, float64);
+      const auto expected = nn::attention(0, with_prefix(before, q), with_prefix(prefix.keys, k), with_prefix(prefix.values, v), laid_out({0, 3 + end - first}),
+                                          {.scale = 0.3, .causal = causal}).slice(0, 3);
+      EXPECT_LT(difference(y.slice(0, first, end), expected), 1e-10);
+    }
   }
 }
 
@@ -296,9 +367,9 @@ TEST(linear, applies_deltas_while_they_are_enabled_and_gives_the_same_once_they_
   const at::Tensor adapted = two.first->forward(x);
   EXPECT_GT(difference(adapted, base), 0.1);
 
-  nn::Linear::enable_deltas(two, false);
+  two.first->enable_deltas(false);
   EXPECT_EQ(difference(two.first->forward(x), base), 0);
-  nn::Linear::enable_deltas(two, true);
+  two.first->enable_deltas(true);
   EXPECT_EQ(difference(two.first->forward(x), adapted), 0);
 
   EXPECT_TRUE(two.named_parameters().contains("first.delta.u"));

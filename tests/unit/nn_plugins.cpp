@@ -3,13 +3,13 @@
 #include <attune/linear.hpp>
 #include <attune/model.hpp>
 #include <attune/registry.hpp>
-#include <attune/strategy.hpp>
 #include <gmock/gmock.h>
 #include <torch/torch.h>
 
 #include <nlohmann/json.hpp>
 
 #include "nn/generate.hpp"
+#include "nn/strategies.hpp"
 #include "registry/loader.hpp"
 
 namespace {
@@ -99,13 +99,20 @@ std::shared_ptr<Model> build_model(const std::string& plugin, const json& config
 std::shared_ptr<Model> llama() { return build_model("llama", llama_config, llama_weights()); }
 std::shared_ptr<Model> bert() { return build_model("bert", bert_config, bert_weights(), {"no", "perhaps", "yes"}); }
 
-std::shared_ptr<Strategy> strategy(const std::string& plugin, const std::map<std::string, OptionValue>& values = {}) {
+using Values = std::map<std::string, OptionValue>;
+
+std::shared_ptr<Strategy> made(const std::string& plugin, const Values& values = {}) {
   const auto& entry = registry().find(Kind::strategy, plugin);
   const auto options = entry.defaults();
   for (const auto& option : entry.schema.options) {
     if (values.contains(option.name)) option.set(options.get(), values.at(option.name));
   }
   return std::static_pointer_cast<Strategy>(entry.build(options.get(), nullptr));
+}
+
+/// One strategy as a run has it.
+std::shared_ptr<Strategies> strategy(const std::string& plugin, const Values& values = {}) {
+  return std::make_shared<Strategies>(std::vector<Strategies::Named>{{plugin, made(plugin, values)}});
 }
 
 using Texts = std::vector<std::string>;

@@ -10,6 +10,7 @@
 namespace attune {
 
 class KeyValueCache;
+class VirtualTokens;
 
 /// Marks a position that is not trained on (the value PyTorch's losses use).
 inline constexpr std::int64_t ignored_target = -100;
@@ -25,6 +26,7 @@ struct Batch {
   std::map<std::string, at::Tensor> columns;   // whatever else a dataset plugin hands over
   std::vector<std::int64_t> ids;               // row numbers in the split; a row may give several samples (a preference gives two)
   KeyValueCache* cache = nullptr;              // set while generating: attend to, and append to, what was seen before
+  VirtualTokens* prefix = nullptr;             // set by Model::features: keys and values that every sample attends to
 
   std::int64_t samples() const { return static_cast<std::int64_t>(starts.size()) - 1; }
   std::int64_t length() const { return starts.back(); }

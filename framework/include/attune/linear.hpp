@@ -13,10 +13,24 @@ class Linear;
 /// A trained change to one linear layer. Its parameters are registered as those of a sub-module of that layer.
 class Delta : public torch::nn::Module {
  public:
-  /// x: the layer's input [..., in]; y: its output so far [..., out]. Returns the new output.
-  virtual at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y) = 0;
-  /// The change of the weight [out, in] that gives the same output in inference.
-  virtual at::Tensor weight_delta(const Linear& base) const = 0;
+  /// What the layer is given instead of its input x [..., in]. Default: x.
+  virtual at::Tensor input(const at::Tensor& x) { return x; }
+  /// x: the layer's own input [..., in]; y: its output so far [..., out]. Returns the new output. Default: y.
+  virtual at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y);
+  /// The output of the layer as it was before the change, from its output so far: other than y only where the weight itself was changed with the
+  /// delta.
+  virtual at::Tensor undone(const Linear& base, const at::Tensor& x, const at::Tensor& y);
+  /// Changes the layer's weight and bias, in place, so that they give the same output in inference. Error where that cannot be.
+  virtual void merge(Linear& base) const = 0;
+};
+
+/// A frozen weight [out, in] held in fewer bits.
+class PackedWeight {
+ public:
+  virtual ~PackedWeight() = default;
+  /// In the dtype that the layer computes in.
+  virtual at::Tensor unpack() const = 0;
+  virtual std::size_t bytes() const = 0;
 };
 
 /// y = x weight^T + bias, then each delta in turn. weight [out, in] and bias [out] (maybe undefined) are not initialised:
@@ -30,19 +44,30 @@ class Linear : public torch::nn::Module {
 
   void add_delta(std::string name, std::shared_ptr<Delta> delta);
   const std::vector<std::shared_ptr<Delta>>& deltas() const { return deltas_; }
-  /// Folds every delta into weight and removes them.
+  /// Folds every delta into weight and bias and removes them. Error when the weight is packed.
   void merge_deltas();
   /// While false, forward is that of the base alone (evaluation of the base, DPO's reference).
-  static void enable_deltas(torch::nn::Module& root, bool enabled);
+  void enable_deltas(bool enabled) { deltas_enabled_ = enabled; }
 
-  std::int64_t in() const { return weight.size(1); }
-  std::int64_t out() const { return weight.size(0); }
+  /// From now on the weight is held packed: no parameter, frozen, unpacked for each product.
+  void pack(std::shared_ptr<PackedWeight> packed);
+  const std::shared_ptr<PackedWeight>& packed() const { return packed_; }
+  /// [out, in], packed or not.
+  at::Tensor dense_weight() const { return packed_ ? packed_->unpack() : weight; }
+  /// dtype and device of the weight.
+  at::TensorOptions options() const { return packed_ ? packed_options_ : weight.options(); }
 
-  at::Tensor weight;
+  std::int64_t in() const { return in_; }
+  std::int64_t out() const { return out_; }
+
+  at::Tensor weight;  // undefined while packed
   at::Tensor bias;
 
  private:
   std::vector<std::shared_ptr<Delta>> deltas_;
+  std::shared_ptr<PackedWeight> packed_;
+  at::TensorOptions packed_options_;
+  std::int64_t in_, out_;
   bool deltas_enabled_ = true;
 };
 

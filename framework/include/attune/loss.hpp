@@ -4,6 +4,7 @@
 #include <attune/batch.hpp>
 
 namespace attune {
+class Model;
 namespace nn {
 class Linear;
 }
@@ -13,6 +14,7 @@ struct Loss {
   std::int64_t count = 0;      // targets it sums over
   std::int64_t correct = 0;    // of these, how many the output got right; 0 where the target is a value
   at::Tensor outputs;          // for targets of float32 alone, which metrics compare: the same shape, detached
+  bool is_cross_entropy = true;  // of next tokens: the exponential of its mean is the perplexity
 };
 
 /// Cross-entropy of softmax(projection(features)) against targets, in chunks of rows: all logits of a batch are never held at once.
@@ -26,7 +28,25 @@ Loss binary_cross_entropy(const at::Tensor& features, nn::Linear& projection, co
 /// A value: (projection(features) - target)^2. features [N, width], one output; targets float32 [N].
 Loss squared_error(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets);
 
-/// The one of these three that the targets' type asks for (Batch::targets).
+/// The parts that other losses are made of, one per trained row: those whose target is not ignored_target. float32 at least, differentiable;
+/// the logits are computed in chunks, and again in the backward pass.
+struct RowLosses {
+  at::Tensor rows;      // int64 [n]: which of the N rows they are
+  at::Tensor targets;   // int64 [n]
+  at::Tensor nll;       // [n]: -log p(target)
+  at::Tensor uniform;   // [n]: the mean of -log p over all outputs
+  std::int64_t correct = 0;
+};
+/// features [N, width]; targets int64 [N].
+RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets);
+
+/// log p(targets | what comes before) of every sample of a decoder's batch: the sum over its trained rows, [B], and their number, int64 [B].
+struct SampleLogProbabilities {
+  at::Tensor sums, counts;
+};
+SampleLogProbabilities sample_log_probabilities(Model& model, const Batch& batch);
+
+/// The one of the first three that the targets' type asks for (Batch::targets).
 Loss supervised_loss(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets);
 
 }  // namespace attune

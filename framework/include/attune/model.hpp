@@ -5,6 +5,8 @@
 #include <attune/weights.hpp>
 #include <nlohmann/json_fwd.hpp>
 
+#include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,7 +20,8 @@ namespace nn {
 class Linear;
 }
 
-enum class Task { next_token, classification };
+/// What the projection's rows are for: the next token, a sample's class or value, a token's class.
+enum class Task { next_token, classification, token_classification };
 
 struct ModelSpec {
   std::string family;           // as in Hugging Face's model_type: "llama", "bert"
@@ -28,6 +31,8 @@ struct ModelSpec {
   std::int64_t vocabulary = 0;  // rows of the token embedding
   std::int64_t context = 0;     // longest sample in tokens
   std::int64_t outputs = 0;     // rows of the projection: vocabulary, or number of labels
+  std::int64_t key_heads = 0;   // of attention, each head_width wide; 0: the model takes no virtual tokens
+  std::int64_t head_width = 0;
 };
 
 /// What a model plugin is built from.
@@ -43,10 +48,22 @@ class KeyValueCache {
   explicit KeyValueCache(std::int64_t blocks) : entries_(blocks) {}
   /// keys, values: [n, heads, d] of the new tokens; returns all so far, [m + n, heads, d].
   std::pair<at::Tensor, at::Tensor> append(std::int64_t block, const at::Tensor& keys, const at::Tensor& values);
-  std::int64_t length() const;
+  /// Tokens seen so far, as this block has them.
+  std::int64_t length(std::int64_t block = 0) const;
 
  private:
   std::vector<std::pair<at::Tensor, at::Tensor>> entries_;
+};
+
+/// Trained tokens before every sample, which stand for no word: given as embeddings (prompt tuning) or as keys and values (prefix tuning).
+class VirtualTokens {
+ public:
+  virtual ~VirtualTokens() = default;
+  virtual std::int64_t length() const = 0;
+  /// [length, width]; undefined when there are none.
+  virtual at::Tensor embeddings();
+  /// Each [length, key heads, head width]; undefined when there are none.
+  virtual std::pair<at::Tensor, at::Tensor> keys_values(std::int64_t block);
 };
 
 class Model {
@@ -69,11 +86,42 @@ class Model {
   /// features and projection in full, [N, outputs]: for tests and generation, never for a loss.
   at::Tensor logits(const Batch& batch);
   const ModelSpec& spec() const { return spec_; }
+
+  /// Come before every sample of a decoder's or encoder's batch from now on. Error when there are some already.
+  void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens);
+  /// Changes the embeddings [T, width] of a batch in training.
+  using EmbeddingChange = std::function<at::Tensor(const at::Tensor& h, const Batch& batch)>;
+  void change_embeddings(EmbeddingChange change) { embedding_changes_.push_back(std::move(change)); }
+  /// While false the model computes as if no strategy had added to it: no deltas, no virtual tokens.
+  void enable_adapters(bool enabled);
+  bool adapters_enabled() const { return adapters_enabled_; }
+  /// From now on a block keeps only its input for the backward pass, and is computed again there. Chen et al. 2016 (arXiv:1604.06174).
+  void set_recompute(bool recompute) { recompute_ = recompute; }
+
   /// Prefix of the parameters of block i, with the dot: "model.layers.3."
   virtual std::string block_prefix(std::int64_t index) const = 0;
 
  private:
+  at::Tensor embedded(const Batch& batch);
+  at::Tensor blocks(at::Tensor h, const Batch& batch);
+
   ModelSpec spec_;
+  std::shared_ptr<VirtualTokens> virtual_tokens_;
+  std::vector<EmbeddingChange> embedding_changes_;
+  bool adapters_enabled_ = true, recompute_ = false;
+};
+
+/// For as long as it lives the model is the base alone, without what strategies have added.
+class BaseAlone {
+ public:
+  explicit BaseAlone(Model& model) : model_(model), was_enabled_(model.adapters_enabled()) { model.enable_adapters(false); }
+  ~BaseAlone() { model_.enable_adapters(was_enabled_); }
+  BaseAlone(const BaseAlone&) = delete;
+  BaseAlone& operator=(const BaseAlone&) = delete;
+
+ private:
+  Model& model_;
+  bool was_enabled_;
 };
 
 }  // namespace attune

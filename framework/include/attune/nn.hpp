@@ -1,6 +1,7 @@
 // Building blocks for model and strategy authors. No layer initialises its parameters: they are loaded, or set by whoever makes the
 // layer. A parameter has the dtype that was LibTorch's default when its layer was made.
 #pragma once
+#include <attune/batch.hpp>
 #include <attune/linear.hpp>
 #include <attune/weights.hpp>
 #include <nlohmann/json_fwd.hpp>
@@ -54,6 +55,9 @@ class RotaryEmbedding {
  public:
   /// The table for positions 0 .. context-1 is computed here, once.
   RotaryEmbedding(std::int64_t head_width, std::int64_t context, double base);
+  /// Pair i is turned by position * frequencies[i] (float32 [d/2]), and both parts are scaled by `factor`: for embeddings that were stretched to
+  /// longer contexts.
+  RotaryEmbedding(const at::Tensor& frequencies, std::int64_t context, double factor = 1);
   /// positions int64 [T]
   Rotation at(const at::Tensor& positions);
 
@@ -64,11 +68,17 @@ class RotaryEmbedding {
 /// x [T, heads, d] turned by rotation. Element i pairs with i + d/2 (Hugging Face's convention for Llama).
 at::Tensor rotate(const at::Tensor& x, const Rotation& rotation);
 
-/// softmax(q k^T scale) v within each sample. q [T, H, d]; k, v [S, Hkv, d] with H a multiple of Hkv; returns [T, H, d].
-/// starts [B+1] are the samples' rows. S = T, except while generating: then there is one sample, and q holds its last T positions.
-/// causal: a position sees itself and what came before. Vaswani et al. 2017 (arXiv:1706.03762), equation 1.
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::vector<std::int64_t>& starts, bool causal,
-                     double scale);
+struct AttentionOptions {
+  double scale = 1;          // of the scores: 1 / sqrt(d) most of the time
+  bool causal = true;        // a position sees itself and what came before; otherwise the whole sample
+  std::int64_t window = 0;   // a position sees this many at most, itself among them (Mistral's sliding window); 0: all
+  double softcap = 0;        // scores become softcap tanh(scores / softcap) (Gemma 2); 0: as they are
+};
+
+/// softmax(q k^T scale) v within each sample of the batch; q [T, H, d]; k, v [T, Hkv, d] with H a multiple of Hkv; returns [T, H, d].
+/// While generating, the keys and values of block `block` seen before come first, and a strategy's prefix before all.
+/// Vaswani et al. 2017 (arXiv:1706.03762), equation 1.
+at::Tensor attention(std::int64_t block, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Batch& batch, const AttentionOptions& options);
 
 /// silu(gate) * up; keeps only these two for the backward pass. Shazeer 2020 (arXiv:2002.05202), section 2.
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);

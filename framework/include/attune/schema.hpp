@@ -20,9 +20,10 @@
 namespace attune {
 
 using OptionMap = std::map<std::string, std::string>;
-using OptionValue = std::variant<bool, std::int64_t, double, std::string, std::vector<std::string>, OptionMap>;
+using NumberMap = std::map<std::string, double>;
+using OptionValue = std::variant<bool, std::int64_t, double, std::string, std::vector<std::string>, OptionMap, NumberMap>;
 
-/// "boolean", "integer", "number", "text", "list of texts", "table of texts".
+/// "boolean", "integer", "number", "text", "list of texts", "table of texts", "table of numbers".
 std::string type_name(const OptionValue& value);
 /// As it would stand in a TOML file.
 std::string to_toml(const OptionValue& value);
@@ -60,7 +61,7 @@ struct OptionSet {
 template <class T>
 class Schema : public OptionSet {
  public:
-  /// M: bool, an integer, double, std::string, std::vector<std::string> or OptionMap. The default is the member's own.
+  /// M: bool, an integer, double, std::string, std::vector<std::string>, OptionMap or NumberMap. The default is the member's own.
   template <class M>
   Option& key(std::string name, M T::*member, std::string doc) {
     using Stored = std::conditional_t<std::is_same_v<M, bool>, bool,

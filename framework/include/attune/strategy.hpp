@@ -1,8 +1,13 @@
-// A strategy says what is trained and on which loss.
+// A strategy says what is trained and on which loss. A run may list several: each builds on what those before it in the list made, as
+// a loss over an adapter over a frozen base does.
 #pragma once
+#include <attune/comm.hpp>
 #include <attune/loss.hpp>
 #include <attune/model.hpp>
+#include <attune/tokenizer.hpp>
 
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -19,28 +24,56 @@ struct ParameterGroup {
   double weight_decay_scale = 1.0;
 };
 
-/// A PEFT adapter folder: the text of adapter_config.json and the tensors of adapter_model.safetensors.
+/// An adapter folder in PEFT's layout: the text of adapter_config.json and the tensors of adapter_model.safetensors.
 struct Adapter {
   std::string config;
   std::vector<NamedTensor> tensors;
+  bool is_live = true;  // the tensors are the parameters themselves: an adapter of the same form can be copied into them
+};
+
+/// The loss of a batch as the strategies before this one define it; supervised_loss for the first.
+using LossFunction = std::function<Loss(Model&, const Batch&)>;
+
+/// What a strategy may ask of the run before its first step. Collective, all of it.
+class Surroundings {
+ public:
+  virtual ~Surroundings() = default;
+  virtual Comm comm() const = 0;
+  /// The model's own. Error when it has none.
+  virtual Tokenizer tokenizer() = 0;
+  /// Another model, opened as [model] is: a folder or a .gguf file; frozen, in inference mode.
+  virtual std::shared_ptr<Model> open_model(const std::string& path) = 0;
+  /// By label, as prepared with balance.method = "weights"; empty otherwise.
+  virtual std::vector<double> class_weights() = 0;
+  /// Calls work with the first `samples` (0: all) of the training split of a data file of the run's kind ("": the run's own), batch by
+  /// batch, the same on every rank.
+  virtual void for_each_batch(const std::string& path, std::int64_t samples, const std::function<void(const Batch&)>& work) = 0;
 };
 
 class Strategy {
  public:
   virtual ~Strategy() = default;
-  /// Freezes and injects. Afterwards exactly the parameters with requires_grad are trained.
+  /// Injects, and sets requires_grad on what it trains: every parameter comes frozen. A strategy that only changes the loss does nothing.
   virtual void prepare(Model& model) = 0;
 
-  /// Default: all trainable parameters; weight decay on matrices, none on vectors (biases, norms).
-  virtual std::vector<ParameterGroup> groups(Model& model);
-  /// Default: what the batch's targets ask for (supervised_loss).
-  virtual Loss loss(Model& model, const Batch& batch);
+  /// `groups`: all that is trained, as the strategies before this one grouped it; at first matrices, and vectors (biases, norms)
+  /// without weight decay. Default: as they are.
+  virtual std::vector<ParameterGroup> groups(Model& model, std::vector<ParameterGroup> groups);
+  /// Default: inner(model, batch). While the model is in inference mode the loss is what is measured: a strategy that only regularises
+  /// leaves it as it is.
+  virtual Loss loss(Model& model, const Batch& batch, const LossFunction& inner);
+  /// Whether `loss` leaves `inner` out: of a list, only one may.
+  virtual bool defines_loss() const { return false; }
+  /// Once, before the base is measured and the first step taken; also when the run is resumed, before its state is restored.
+  virtual void begin(Model& model, Surroundings& run);
   virtual void on_epoch(Model& model, std::int64_t epoch);
-  /// What a checkpoint must hold. Default: the trainable parameters.
+  /// step: from 0. What is trained may be frozen for a while by requires_grad: the optimizer leaves it alone.
+  virtual void on_step(Model& model, std::int64_t step);
+  /// What a checkpoint must hold beside the parameters that are trained. Default: nothing.
   virtual std::vector<NamedTensor> state(Model& model);
   /// Absent: the result is a whole model.
   virtual std::optional<Adapter> export_adapter(Model& model);
-  /// Folds what was injected into the model's own weights.
+  /// Folds what was injected into the model's own weights. Error where that cannot be. Default: merges every delta.
   virtual void merge(Model& model);
 };
 

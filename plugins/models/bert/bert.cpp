@@ -87,10 +87,10 @@ struct SelfAttention : torch::nn::Module {
     key = register_module("key", std::make_shared<attune::nn::Linear>(c.width, c.width, true));
     value = register_module("value", std::make_shared<attune::nn::Linear>(c.width, c.width, true));
   }
-  at::Tensor forward(const at::Tensor& x, const Batch& batch) {
+  at::Tensor forward(const at::Tensor& x, const Batch& batch, std::int64_t index) {
     const auto heads = [&](attune::nn::Linear& linear) { return linear.forward(x).unflatten(1, {-1, head_width}); };
     const double scale = 1 / std::sqrt(static_cast<double>(head_width));
-    return attune::nn::attention(heads(*query), heads(*key), heads(*value), batch.starts, false, scale).flatten(1);
+    return attune::nn::attention(index, heads(*query), heads(*key), heads(*value), batch, {.scale = scale, .causal = false}).flatten(1);
   }
 
   std::shared_ptr<attune::nn::Linear> query, key, value;
@@ -102,7 +102,7 @@ struct Attention : torch::nn::Module {
     self = register_module("self", std::make_shared<SelfAttention>(c));
     output = register_module("output", std::make_shared<Output>(c.width, c, dropout));
   }
-  at::Tensor forward(const at::Tensor& h, const Batch& batch) { return output->forward(self->forward(h, batch), h); }
+  at::Tensor forward(const at::Tensor& h, const Batch& batch, std::int64_t index) { return output->forward(self->forward(h, batch, index), h); }
 
   std::shared_ptr<SelfAttention> self;
   std::shared_ptr<Output> output;
@@ -120,8 +120,8 @@ struct Block : torch::nn::Module {
     intermediate = register_module("intermediate", std::make_shared<Dense>(c.width, c.inner));
     output = register_module("output", std::make_shared<Output>(c.inner, c, dropout));
   }
-  at::Tensor forward(const at::Tensor& h, const Batch& batch) {
-    const at::Tensor attended = attention->forward(h, batch);
+  at::Tensor forward(const at::Tensor& h, const Batch& batch, std::int64_t index) {
+    const at::Tensor attended = attention->forward(h, batch, index);
     return output->forward(at::gelu(intermediate->dense->forward(attended)), attended);
   }
 
@@ -198,7 +198,7 @@ class Bert final : public attune::Model {
   at::Tensor embed(const Batch& batch) override { return dropped(net_->bert->embeddings->forward(batch)); }
 
   at::Tensor block(std::int64_t index, const at::Tensor& h, const Batch& batch) override {
-    return net_->bert->encoder->layers.at(index)->forward(h, batch);
+    return net_->bert->encoder->layers.at(index)->forward(h, batch, index);
   }
 
   at::Tensor finish(const at::Tensor& h, const Batch& batch) override {
@@ -228,7 +228,7 @@ class Bert final : public attune::Model {
  private:
   Bert(const Options& options, attune::ModelContext& context, const Config& c)
       : Model({.family = "bert", .task = attune::Task::classification, .width = c.width, .depth = c.depth, .vocabulary = c.vocabulary,
-               .context = c.context, .outputs = c.labels}),
+               .context = c.context, .outputs = c.labels, .key_heads = c.heads, .head_width = c.width / c.heads}),
         config_(context.config),
         labels_(context.labels),
         dropout_(options.dropout),

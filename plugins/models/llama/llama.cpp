@@ -68,10 +68,9 @@ struct Attention : torch::nn::Module {
 
   at::Tensor forward(const at::Tensor& x, const Batch& batch, const attune::nn::Rotation& rotation, std::int64_t index) {
     const at::Tensor q = rotate(split(q_proj->forward(x)), rotation);
-    at::Tensor k = rotate(split(k_proj->forward(x)), rotation), v = split(v_proj->forward(x));
-    if (batch.cache) std::tie(k, v) = batch.cache->append(index, k, v);
+    const at::Tensor k = rotate(split(k_proj->forward(x)), rotation), v = split(v_proj->forward(x));
     const double scale = 1 / std::sqrt(static_cast<double>(head_width));
-    return o_proj->forward(attune::nn::attention(q, k, v, batch.starts, true, scale).flatten(1));
+    return o_proj->forward(attune::nn::attention(index, q, k, v, batch, {.scale = scale}).flatten(1));
   }
 
   std::shared_ptr<attune::nn::Linear> q_proj, k_proj, v_proj, o_proj;
@@ -158,7 +157,8 @@ class Llama final : public attune::Model {
 
  private:
   Llama(attune::ModelContext& context, const Config& c)
-      : Model({.family = "llama", .width = c.width, .depth = c.depth, .vocabulary = c.vocabulary, .context = c.context, .outputs = c.vocabulary}),
+      : Model({.family = "llama", .width = c.width, .depth = c.depth, .vocabulary = c.vocabulary, .context = c.context, .outputs = c.vocabulary,
+               .key_heads = c.key_heads, .head_width = c.head_width}),
         config_(context.config),
         net_(std::make_shared<CausalModel>(c)),
         rotary_(c.head_width, c.context, c.rope_base) {

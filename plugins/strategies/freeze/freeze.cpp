@@ -29,7 +29,7 @@ class Freeze final : public attune::Strategy {
     const auto names = parameters.keys();
     const auto trained = trained_names(model, names);
     for (auto& parameter : parameters) parameter.value().requires_grad_(trained.contains(parameter.key()));
-    if (options_.head && model.spec().task == attune::Task::classification) {
+    if (options_.head && model.spec().task != attune::Task::next_token) {
       for (auto& parameter : model.projection().parameters()) parameter.requires_grad_(true);
     }
   }

@@ -1,37 +1,108 @@
-// LoRA (Hu et al. 2021, arXiv:2106.09685): a trained low-rank change B A beside each frozen linear layer.
-#include <attune/linear.hpp>
+// LoRA (Hu et al. 2021, arXiv:2106.09685) and what grew from it: a trained low-rank change B A beside each frozen linear layer.
+#include <attune/adapter.hpp>
 #include <attune/nn.hpp>
 #include <attune/plugin.hpp>
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <set>
+#include <cmath>
 
 namespace {
 
+using attune::NamedTensor;
 using attune::nn::Linear;
+using nlohmann::ordered_json;
 
-/// y + scale dropout(x) A^T B^T. A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0, as in PEFT; in float32 at least, whatever the base has.
-class LowRank final : public attune::nn::Delta {
+/// A change of rank r, scaled: y + scale dropout(x) A^T B^T, A [r, in], B [out, r], in float32 at least, whatever the base has.
+struct Shape {
+  std::int64_t rank;
+  double alpha, scale, dropout;
+};
+
+class LowRank : public attune::nn::Delta {
  public:
-  LowRank(const Linear& base, std::int64_t rank, double scale, double dropout) : scale_(scale), dropout_(dropout) {
-    const auto options = base.weight.options().dtype(at::promote_types(base.weight.scalar_type(), at::kFloat)).requires_grad(false);
-    a_ = register_parameter("A", at::empty({rank, base.in()}, options));
-    b_ = register_parameter("B", at::zeros({base.out(), rank}, options));
-    torch::nn::init::kaiming_uniform_(a_, std::sqrt(5.0));
+  /// A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0, as in PEFT.
+  LowRank(const Linear& base, const Shape& shape) : shape(shape) {
+    const auto options = base.options().dtype(at::promote_types(c10::typeMetaToScalarType(base.options().dtype()), at::kFloat)).requires_grad(false);
+    a = register_parameter("A", at::empty({shape.rank, base.in()}, options));
+    b = register_parameter("B", at::zeros({base.out(), shape.rank}, options));
+    torch::nn::init::kaiming_uniform_(a, std::sqrt(5.0));
   }
 
   at::Tensor forward(const Linear&, const at::Tensor& x, const at::Tensor& y) override {
-    const at::Tensor narrowed = at::linear(at::dropout(x, dropout_, is_training()), a_.to(x.scalar_type()));
-    return at::addmm(y, narrowed, b_.to(x.scalar_type()).t(), 1, scale_);
+    const at::Tensor narrowed = at::linear(dropped(x), a.to(x.scalar_type()));
+    return at::addmm(y, narrowed, b.to(x.scalar_type()).t(), 1, shape.scale);
   }
 
-  at::Tensor weight_delta(const Linear&) const override { return at::mm(b_, a_).mul_(scale_); }
+  void merge(Linear& base) const override { base.weight.add_(change()); }
 
- private:
-  at::Tensor a_, b_;
-  double scale_, dropout_;
+  /// [out, in]
+  at::Tensor change() const { return at::mm(b, a).mul_(shape.scale); }
+  at::Tensor dropped(const at::Tensor& x) const { return at::dropout(x, shape.dropout, is_training()); }
+
+  Shape shape;
+  at::Tensor a, b;
+};
+
+/// B A = 0 although neither is zero: their rows and columns come from halves of one orthogonal matrix (PEFT's "orthogonal").
+void start_orthogonal(LowRank& delta) {
+  const auto rank = delta.shape.rank;
+  const auto like = delta.a.options();
+  const at::Tensor q = std::get<0>(at::linalg_qr(at::randn({rank, rank}, like)));
+  const at::Tensor odd = q.slice(0, 0, {}, 2), even = q.slice(0, 1, {}, 2);
+  const torch::NoGradGuard no_grad;
+  delta.a.copy_(at::randn({delta.a.size(1), rank / 2}, like).mm(odd).t() / 10);
+  delta.b.copy_(at::randn({rank / 2, delta.b.size(0)}, like).t().mm(even) / 10);
+}
+
+/// PiSSA (Meng et al. 2024, arXiv:2404.02948): A and B start as the principal components of the weight, which keeps the rest.
+class Principal final : public LowRank {
+ public:
+  Principal(Linear& base, const Shape& shape) : LowRank(base, shape) {
+    const torch::NoGradGuard no_grad;
+    const auto [u, s, vh] = at::linalg_svd(base.weight.to(a.scalar_type()), false);
+    const at::Tensor root = (s.narrow(0, 0, shape.rank) / shape.scale).sqrt();
+    b.copy_(u.narrow(1, 0, shape.rank) * root);
+    a.copy_(root.unsqueeze(1) * vh.narrow(0, 0, shape.rank));
+    first_a = register_buffer("first_A", a.detach().clone());
+    first_b = register_buffer("first_B", b.detach().clone());
+    base.weight.set_data((base.weight - change().to(base.weight.scalar_type())));
+  }
+
+  at::Tensor undone(const Linear&, const at::Tensor& x, const at::Tensor& y) override {
+    return at::addmm(y, at::linear(x, first_a.to(x.scalar_type())), first_b.to(x.scalar_type()).t(), 1, shape.scale);
+  }
+
+  at::Tensor first_a, first_b;
+};
+
+/// DoRA (Liu et al. 2024, arXiv:2402.09353), equation 5: the weight's rows get the direction of W + scale B A and a trained length.
+class Decomposed final : public LowRank {
+ public:
+  Decomposed(const Linear& base, const Shape& shape) : LowRank(base, shape) {
+    const torch::NoGradGuard no_grad;
+    magnitude = register_parameter("magnitude", length(base).clone());
+  }
+
+  at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y) override {
+    const at::Tensor input = dropped(x);
+    const bool drops = shape.dropout > 0 && is_training();
+    const at::Tensor plain = drops ? at::linear(input, base.dense_weight()) : base.bias.defined() ? y - base.bias : y;
+    const at::Tensor ratio = (magnitude / length(base).detach()).to(x.scalar_type());
+    const at::Tensor low_rank = at::linear(at::linear(input, a.to(x.scalar_type())), b.to(x.scalar_type()));
+    return y + (ratio - 1) * plain + ratio * shape.scale * low_rank;
+  }
+
+  void merge(Linear& base) const override {
+    const at::Tensor ratio = magnitude / length(base);
+    base.weight.add_(change()).mul_(ratio.unsqueeze(1));
+  }
+
+  /// Of every row of W + scale B A, [out].
+  at::Tensor length(const Linear& base) const { return (base.dense_weight().detach().to(a.scalar_type()) + change()).norm(2, 1); }
+
+  at::Tensor magnitude;
 };
 
 class Lora final : public attune::Strategy {
@@ -39,107 +110,202 @@ class Lora final : public attune::Strategy {
   struct Options {
     std::int64_t rank = 16;
     double alpha = 32;
+    attune::NumberMap rank_pattern, alpha_pattern;
     double dropout = 0;
     std::vector<std::string> targets = {"all-linear"};
     bool rslora = false;
+    bool dora = false;
+    std::string init = "default";
+    double b_learning_rate = 1;
+    std::string bias = "none";
+    std::vector<std::string> save;
     static void describe(attune::Schema<Options>& s) {
       s.key("rank", &Options::rank, "rank of each change").range(1, 65536);
       s.key("alpha", &Options::alpha, "the change is scaled by alpha / rank").above(0);
+      s.key("rank_pattern", &Options::rank_pattern, "other ranks by layer: { \"q_proj\" = 8 }; the first name that matches counts");
+      s.key("alpha_pattern", &Options::alpha_pattern, "other alphas by layer");
       s.key("dropout", &Options::dropout, "dropout of the input of the change while training").range(0, 0.9);
       s.key("targets", &Options::targets, "\"all-linear\", or names of linear layers: \"q_proj\", \"layers.3.*\"; '*' stands for any characters");
       s.key("rslora", &Options::rslora, "scale by alpha / sqrt(rank) instead (rsLoRA)");
+      s.key("dora", &Options::dora, "train the length of the weight's rows apart from their direction (DoRA)");
+      s.key("init", &Options::init, "how the change starts: A random and B zero; both random with B A = 0; or the principal components of the weight (PiSSA)")
+          .choices({"default", "orthogonal", "pissa"});
+      s.key("b_learning_rate", &Options::b_learning_rate, "B learns so many times faster than A (LoRA+ suggests 16)").above(0);
+      s.key("bias", &Options::bias, "biases to train besides: none, those of the adapted layers, or all").choices({"none", "lora_only", "all"});
+      s.key("save", &Options::save, "modules to train in full besides, and to save with the adapter: \"embed_tokens\"");
     }
   };
   explicit Lora(Options options) : options_(std::move(options)) {}
 
   void prepare(attune::Model& model) override {
-    for (auto& parameter : model.module().parameters()) parameter.requires_grad_(false);
-    const auto linears = attune::nn::linears(model.module());
-    targets_ = target_names(model, linears);
-    for (auto& [name, linear] : linears) {
-      if (std::ranges::binary_search(targets_, name)) adapt(name, *linear);
+    if (options_.dora && options_.init == "pissa") attune::fail("strategy.dora and strategy.init = \"pissa\" both change what the weight stands for: choose one of them");
+    layers_ = attune::nn::choose_targets(model, options_.targets);
+    target_modules_ = attune::nn::peft_names(model, layers_);
+    check_patterns();
+    for (auto& [name, linear] : layers_) adapt(name, *linear);
+    attune::nn::train_head(model);
+    train_biases(model);
+    train_saved(model);
+  }
+
+  std::vector<attune::ParameterGroup> groups(attune::Model&, std::vector<attune::ParameterGroup> groups) override {
+    if (options_.b_learning_rate == 1) return groups;
+    // LoRA+ (Hayou et al. 2024, arXiv:2402.12354).
+    std::vector<attune::ParameterGroup> split;
+    for (auto& group : groups) {
+      attune::ParameterGroup faster{{}, group.learning_rate_scale * options_.b_learning_rate, group.weight_decay_scale};
+      std::erase_if(group.parameters, [&](const NamedTensor& parameter) {
+        return parameter.first.ends_with(".lora.B") && (faster.parameters.push_back(parameter), true);
+      });
+      for (auto* part : {&group, &faster})
+        if (!part->parameters.empty()) split.push_back(std::move(*part));
     }
-    target_modules_ = short_names(linears);
-    if (model.spec().task == attune::Task::classification) {
-      for (auto& parameter : model.projection().parameters()) parameter.requires_grad_(true);
-    }
+    return split;
+  }
+
+  std::vector<NamedTensor> state(attune::Model&) override {
+    std::vector<NamedTensor> kept;
+    for (const auto& [name, linear] : layers_)
+      if (const auto* delta = dynamic_cast<Principal*>(delta_of(*linear))) {
+        kept.emplace_back(name + ".first_A", delta->first_a);
+        kept.emplace_back(name + ".first_B", delta->first_b);
+      }
+    return kept;
   }
 
   std::optional<attune::Adapter> export_adapter(attune::Model& model) override {
-    attune::Adapter adapter;
-    const bool classifies = model.spec().task == attune::Task::classification;
-    nlohmann::json saved;  // null: none
-    for (auto& [name, linear] : attune::nn::linears(model.module())) {
-      const auto prefix = "base_model.model." + name + ".";
-      if (std::ranges::binary_search(targets_, name)) {
-        for (auto& parameter : linear->named_children()["lora"]->named_parameters()) {
-          adapter.tensors.emplace_back(prefix + "lora_" + parameter.key() + ".weight", parameter.value());
-        }
-      } else if (classifies && linear.get() == &model.projection()) {
-        saved = {name};
-        for (auto& parameter : linear->named_parameters()) adapter.tensors.emplace_back(prefix + parameter.key(), parameter.value());
-      }
-    }
-    adapter.config = nlohmann::ordered_json{
+    const bool doubled = options_.init == "pissa";
+    ordered_json config{
         {"peft_type", "LORA"},
-        {"task_type", classifies ? "SEQ_CLS" : "CAUSAL_LM"},
-        {"base_model_name_or_path", nullptr},
-        {"r", options_.rank},
-        {"lora_alpha", options_.alpha},
+        {"r", options_.rank * (doubled ? 2 : 1)},
+        {"lora_alpha", exported_alpha(options_.alpha)},
+        {"rank_pattern", ordered_json::object()},
+        {"alpha_pattern", ordered_json::object()},
         {"lora_dropout", options_.dropout},
         {"use_rslora", options_.rslora},
+        {"use_dora", options_.dora},
         {"target_modules", target_modules_},
-        {"modules_to_save", saved},
-        {"bias", "none"},
+        {"bias", options_.bias},
         {"fan_in_fan_out", false},
-        {"inference_mode", true},
-    }.dump(2) + "\n";
+    };
+    std::vector<NamedTensor> tensors;
+    for (const auto& [name, linear] : layers_) {
+      const auto& delta = *delta_of(*linear);
+      // Exact names, anchored: PEFT reads the keys as regular expressions at the end of a name.
+      if (delta.shape.rank != options_.rank) config["rank_pattern"][name] = delta.shape.rank * (doubled ? 2 : 1);
+      if (delta.shape.alpha != options_.alpha) config["alpha_pattern"][name] = exported_alpha(delta.shape.alpha);
+      add_tensors(tensors, attune::nn::peft_prefix(name), delta);
+    }
+    add_biases(tensors, model);
+    if (!saved_.empty()) config["modules_to_save"] = saved_;
+    for (const auto& module : saved_)
+      for (const auto& parameter : module_named(model, module)->named_parameters()) tensors.emplace_back(attune::nn::peft_prefix(module) + parameter.key(), parameter.value());
+    auto adapter = attune::nn::peft_adapter(model, std::move(config), std::move(tensors));
+    adapter.is_live = !doubled;
     return adapter;
   }
 
  private:
-  using Linears = std::vector<std::pair<std::string, std::shared_ptr<Linear>>>;
+  static LowRank* delta_of(const Linear& linear) {
+    for (const auto& delta : linear.deltas())
+      if (auto* found = dynamic_cast<LowRank*>(delta.get())) return found;
+    ATTUNE_ASSERT(false, "a target without its change: {} deltas", linear.deltas().size());
+  }
 
-  /// Sorted. The head is no target of "all-linear", as in PEFT.
-  std::vector<std::string> target_names(attune::Model& model, const Linears& linears) const {
+  static std::optional<double> matching(const attune::NumberMap& patterns, const std::string& name) {
+    for (const auto& [pattern, value] : patterns)
+      if (attune::nn::name_matches(pattern, name)) return value;
+    return std::nullopt;
+  }
+
+  void check_patterns() const {
     std::vector<std::string> names;
-    for (auto& [name, linear] : linears) {
-      if (linear.get() != &model.projection()) names.push_back(name);
-    }
-    if (options_.targets != std::vector<std::string>{"all-linear"}) {
-      names = attune::nn::select_names(options_.targets, names, "strategy.targets");
-      if (names.empty()) attune::fail("strategy.targets is empty: name the linear layers to adapt, or set it to \"all-linear\"");
-    }
-    std::ranges::sort(names);
-    return names;
+    for (const auto& [name, linear] : layers_) names.push_back(name);
+    for (const auto& [option, patterns] : {std::pair("strategy.rank_pattern", &options_.rank_pattern), std::pair("strategy.alpha_pattern", &options_.alpha_pattern)})
+      for (const auto& [pattern, value] : *patterns) {
+        attune::nn::select_names({pattern}, names, option);
+        if (value <= 0 || (patterns == &options_.rank_pattern && value != std::floor(value))) attune::fail("{} has {} for \"{}\": give a {} above 0", option, value, pattern, patterns == &options_.rank_pattern ? "whole number" : "number");
+      }
   }
 
   void adapt(const std::string& name, Linear& linear) const {
+    const auto rank = static_cast<std::int64_t>(matching(options_.rank_pattern, name).value_or(static_cast<double>(options_.rank)));
     const auto most = std::min(linear.in(), linear.out());
-    if (options_.rank > most) {
-      attune::fail("strategy.rank is {}, but {} is {} x {}: set rank to at most {}, or leave that layer out of strategy.targets", options_.rank, name, linear.out(),
+    if (rank > most) {
+      attune::fail("strategy.rank is {}, but {} is {} x {}: set rank to at most {}, or leave that layer out of strategy.targets", rank, name, linear.out(),
                    linear.in(), most);
     }
-    const double rank = static_cast<double>(options_.rank);
-    const double scale = options_.alpha / (options_.rslora ? std::sqrt(rank) : rank);
-    linear.add_delta("lora", std::make_shared<LowRank>(linear, options_.rank, scale, options_.dropout));
+    if (options_.init == "orthogonal" && rank % 2 != 0) attune::fail("strategy.init = \"orthogonal\" needs an even rank, and {} has {}", name, rank);
+    if (options_.init == "pissa" && linear.packed()) attune::fail("strategy.init = \"pissa\" changes the base's weights, which are held packed: list 'quantize' after 'lora', or leave out init");
+    const double alpha = matching(options_.alpha_pattern, name).value_or(options_.alpha), r = static_cast<double>(rank);
+    linear.add_delta("lora", make(linear, {rank, alpha, alpha / (options_.rslora ? std::sqrt(r) : r), options_.dropout}));
   }
 
-  /// PEFT matches names by their end: the last part says enough where every layer that bears it is a target.
-  std::vector<std::string> short_names(const Linears& linears) const {
-    const auto last_part = [](const std::string& name) { return name.substr(name.rfind('.') + 1); };
-    std::set<std::string> partly, names;
-    for (auto& [name, linear] : linears) {
-      if (!std::ranges::binary_search(targets_, name)) partly.insert(last_part(name));
+  std::shared_ptr<LowRank> make(Linear& linear, const Shape& shape) const {
+    if (options_.init == "pissa") return std::make_shared<Principal>(linear, shape);
+    const auto delta = options_.dora ? std::make_shared<Decomposed>(linear, shape) : std::make_shared<LowRank>(linear, shape);
+    if (options_.init == "orthogonal") start_orthogonal(*delta);
+    return delta;
+  }
+
+  void train_biases(attune::Model& model) const {
+    if (options_.bias == "lora_only") {
+      for (const auto& [name, linear] : layers_)
+        if (linear->bias.defined()) linear->bias.requires_grad_(true);
+    } else if (options_.bias == "all") {
+      for (auto& parameter : model.module().named_parameters())
+        if (parameter.key().ends_with("bias")) parameter.value().requires_grad_(true);
     }
-    for (const auto& name : targets_) names.insert(partly.contains(last_part(name)) ? name : last_part(name));
-    return {names.begin(), names.end()};
+  }
+
+  /// Biases of adapted layers lie, for PEFT, in the layer it has wrapped.
+  void add_biases(std::vector<NamedTensor>& tensors, attune::Model& model) const {
+    if (options_.bias == "none") return;
+    for (const auto& parameter : model.module().named_parameters()) {
+      const auto& name = parameter.key();
+      if (!name.ends_with(".bias") || name.ends_with(".lora.bias") || !parameter.value().requires_grad()) continue;
+      const auto module = name.substr(0, name.size() - 5);
+      const bool adapted = std::ranges::any_of(layers_, [&](const auto& layer) { return layer.first == module; });
+      const bool saved = std::ranges::find(saved_, module) != saved_.end() || module_named(model, module).get() == &model.projection();
+      if (!saved) tensors.emplace_back(attune::nn::peft_prefix(module) + (adapted ? "base_layer.bias" : "bias"), parameter.value());
+    }
+  }
+
+  void train_saved(attune::Model& model) {
+    if (options_.save.empty()) return;
+    std::vector<std::string> names;
+    for (const auto& item : model.module().named_modules("", false))
+      if (!item.value()->parameters(false).empty() && !dynamic_cast<attune::nn::Delta*>(item.value().get())) names.push_back(item.key());
+    saved_ = attune::nn::select_names(options_.save, names, "strategy.save");
+    for (const auto& name : saved_) {
+      if (std::ranges::any_of(layers_, [&](const auto& layer) { return layer.first == name; }))
+        attune::fail("strategy.save and strategy.targets both name {}: take it out of one of them", name);
+      for (auto& parameter : module_named(model, name)->parameters(false)) parameter.requires_grad_(true);
+    }
+    std::erase_if(saved_, [&](const std::string& name) { return module_named(model, name).get() == &model.projection(); });  // a classifier's head is saved anyway
+  }
+
+  static std::shared_ptr<torch::nn::Module> module_named(attune::Model& model, const std::string& name) { return model.module().named_modules("", false)[name]; }
+
+  /// The change since the start as one of twice the rank: B A - B0 A0 = [B, -B0] [A; A0]. The scale stays, so alpha grows with the rank.
+  double exported_alpha(double alpha) const { return options_.init != "pissa" ? alpha : alpha * (options_.rslora ? std::sqrt(2.0) : 2.0); }
+
+  static void add_tensors(std::vector<NamedTensor>& tensors, const std::string& prefix, const LowRank& delta) {
+    if (const auto* principal = dynamic_cast<const Principal*>(&delta)) {
+      tensors.emplace_back(prefix + "lora_A.weight", at::cat({delta.a.detach(), principal->first_a}));
+      tensors.emplace_back(prefix + "lora_B.weight", at::cat({delta.b.detach(), -principal->first_b}, 1));
+      return;
+    }
+    tensors.emplace_back(prefix + "lora_A.weight", delta.a);
+    tensors.emplace_back(prefix + "lora_B.weight", delta.b);
+    if (const auto* decomposed = dynamic_cast<const Decomposed*>(&delta)) tensors.emplace_back(prefix + "lora_magnitude_vector", decomposed->magnitude);
   }
 
   Options options_;
-  std::vector<std::string> targets_, target_modules_;
+  std::vector<attune::nn::NamedLinear> layers_;
+  std::vector<std::string> target_modules_, saved_;
 };
 
 }  // namespace
 
-ATTUNE_PLUGIN("lora", "1.0.0", registry) { registry.strategy<Lora>("lora", "low-rank adapters beside frozen linear layers, saved for PEFT"); }
+ATTUNE_PLUGIN("lora", "2.0.0", registry) { registry.strategy<Lora>("lora", "low-rank adapters beside frozen linear layers, saved for PEFT: LoRA, rsLoRA, LoRA+, DoRA, PiSSA"); }

@@ -1,0 +1,42 @@
+// What strategies share: choosing layers, depths, and the adapter folder that PEFT reads.
+#pragma once
+#include <attune/linear.hpp>
+#include <attune/strategy.hpp>
+#include <nlohmann/json_fwd.hpp>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace attune::nn {
+
+using NamedLinear = std::pair<std::string, std::shared_ptr<Linear>>;
+
+/// The linear layers that match strategy.targets, in the model's order; {"all-linear"}: all but the head, as in PEFT. Error for an empty
+/// list, and with near names for a pattern that matches none.
+std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::string>& targets);
+
+/// How PEFT's target_modules names these layers: the last part of a name where every layer that bears it is chosen, else the whole.
+std::vector<std::string> peft_names(Model& model, const std::vector<NamedLinear>& chosen);
+
+/// A classifier's head is new: whatever is adapted, it trains in full. Nothing for other models.
+void train_head(Model& model);
+
+/// `config` with what every adapter_config.json holds, and the tensors of a classifier's head beside the adapter's own.
+Adapter peft_adapter(Model& model, nlohmann::ordered_json config, std::vector<NamedTensor> tensors);
+
+/// "base_model.model." and the module's name, with a dot: where PEFT puts what belongs to it.
+std::string peft_prefix(const std::string& module);
+
+/// How deep every parameter lies: 0 before the blocks (embeddings), i + 1 in block i, spec().depth + 1 after them (last norm, head).
+std::map<std::string, std::int64_t> parameter_depths(Model& model);
+
+/// Whether all that is trained belongs to deltas and virtual tokens, so that Model::enable_adapters(false) gives the base back.
+bool trains_only_adapters(Model& model);
+
+/// The name under which a strategy registers its virtual tokens with the model's module.
+inline constexpr const char* virtual_tokens_name = "virtual_tokens";
+
+}  // namespace attune::nn

@@ -1,0 +1,78 @@
+#include <attune/adapter.hpp>
+#include <attune/error.hpp>
+#include <attune/nn.hpp>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+namespace attune::nn {
+
+std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::string>& targets) {
+  if (targets.empty()) fail("strategy.targets is empty: name the linear layers to adapt, or set it to \"all-linear\"");
+  auto all = linears(model.module());
+  std::erase_if(all, [&](const NamedLinear& named) { return named.second.get() == &model.projection(); });
+  if (targets == std::vector<std::string>{"all-linear"}) return all;
+  std::vector<std::string> names;
+  for (const auto& [name, linear] : all) names.push_back(name);
+  const auto chosen = select_names(targets, names, "strategy.targets");
+  std::erase_if(all, [&](const NamedLinear& named) { return std::ranges::find(chosen, named.first) == chosen.end(); });
+  return all;
+}
+
+std::vector<std::string> peft_names(Model& model, const std::vector<NamedLinear>& chosen) {
+  const auto last_part = [](const std::string& name) { return name.substr(name.rfind('.') + 1); };
+  std::set<std::string> all, partly, names;
+  for (const auto& [name, linear] : chosen) all.insert(name);
+  for (const auto& [name, linear] : linears(model.module()))
+    if (!all.contains(name)) partly.insert(last_part(name));
+  for (const auto& name : all) names.insert(partly.contains(last_part(name)) ? name : last_part(name));
+  return {names.begin(), names.end()};
+}
+
+void train_head(Model& model) {
+  if (model.spec().task == Task::next_token) return;
+  for (auto& parameter : model.projection().parameters()) parameter.requires_grad_(true);
+}
+
+Adapter peft_adapter(Model& model, nlohmann::ordered_json config, std::vector<NamedTensor> tensors) {
+  const bool is_decoder = model.spec().task == Task::next_token;
+  config["task_type"] = is_decoder ? "CAUSAL_LM" : model.spec().task == Task::classification ? "SEQ_CLS" : "TOKEN_CLS";
+  config["base_model_name_or_path"] = nullptr;
+  config["inference_mode"] = true;
+  if (!config.contains("modules_to_save")) config["modules_to_save"] = nullptr;
+  for (const auto& [name, linear] : linears(model.module())) {
+    if (is_decoder || linear.get() != &model.projection()) continue;
+    if (config["modules_to_save"].is_null()) config["modules_to_save"] = nlohmann::ordered_json::array();
+    config["modules_to_save"].push_back(name);
+    for (auto& parameter : linear->named_parameters()) tensors.emplace_back(peft_prefix(name) + parameter.key(), parameter.value());
+  }
+  return {config.dump(2) + "\n", std::move(tensors)};
+}
+
+std::string peft_prefix(const std::string& module) { return "base_model.model." + module + "."; }
+
+std::map<std::string, std::int64_t> parameter_depths(Model& model) {
+  const auto depth = model.spec().depth;
+  std::map<std::string, std::int64_t> depths;
+  std::int64_t outside = 0;  // what is registered before the blocks, then what comes after them
+  for (const auto& parameter : model.module().named_parameters()) {
+    std::int64_t block = 0;
+    while (block < depth && !parameter.key().starts_with(model.block_prefix(block))) ++block;
+    if (block < depth) outside = depth + 1;
+    depths[parameter.key()] = block < depth ? block + 1 : outside;
+  }
+  return depths;
+}
+
+bool trains_only_adapters(Model& model) {
+  std::set<const void*> added;
+  for (const auto& item : model.module().named_modules("", false)) {
+    if (!dynamic_cast<Delta*>(item.value().get()) && item.key() != virtual_tokens_name) continue;
+    for (const auto& parameter : item.value()->parameters()) added.insert(parameter.unsafeGetTensorImpl());
+  }
+  return std::ranges::all_of(trainable(model), [&](const NamedTensor& parameter) { return added.contains(parameter.second.unsafeGetTensorImpl()); });
+}
+
+}  // namespace attune::nn
