@@ -9,14 +9,14 @@
 
 namespace attune::nn {
 
-std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::string>& targets) {
-  if (targets.empty()) fail("strategy.targets is empty: name the linear layers to adapt, or set it to \"all-linear\"");
+std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::string>& targets, const std::string& option) {
+  if (targets.empty()) fail("{} is empty: name linear layers, or set it to \"all-linear\"", option);
   auto all = linears(model.module());
   std::erase_if(all, [&](const NamedLinear& named) { return named.second.get() == &model.projection(); });
   if (targets == std::vector<std::string>{"all-linear"}) return all;
   std::vector<std::string> names;
   for (const auto& [name, linear] : all) names.push_back(name);
-  const auto chosen = select_names(targets, names, "strategy.targets");
+  const auto chosen = select_names(targets, names, option);
   std::erase_if(all, [&](const NamedLinear& named) { return std::ranges::find(chosen, named.first) == chosen.end(); });
   return all;
 }

@@ -12,14 +12,15 @@ using torch::autograd::variable_list;
 
 /// The product with a weight that is unpacked for it, and once more for the gradient of x: it is never kept.
 struct PackedProduct : torch::autograd::Function<PackedProduct> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& bias, const std::shared_ptr<PackedWeight>& packed) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const std::optional<at::Tensor>& bias, const std::shared_ptr<PackedWeight>& packed) {
     context->saved_data["packed"] = at::IValue::make_capsule(c10::make_intrusive<Holder>(packed));
+    context->saved_data["trains_bias"] = bias && bias->requires_grad();
     return at::linear(x, packed->unpack(), bias);
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto& packed = static_cast<Holder&>(*context->saved_data["packed"].toCapsule()).packed;
     at::Tensor dbias;
-    if (context->needs_input_grad(1)) dbias = gradients[0].flatten(0, -2).sum(0);
+    if (context->saved_data["trains_bias"].toBool()) dbias = gradients[0].flatten(0, -2).sum(0);
     return {at::matmul(gradients[0], packed->unpack()), dbias, {}};
   }
 
@@ -43,7 +44,9 @@ Linear::Linear(std::int64_t in, std::int64_t out, bool with_bias) : in_(in), out
 Linear::Linear(at::Tensor shared_weight) : weight(std::move(shared_weight)), in_(weight.size(1)), out_(weight.size(0)) {}
 
 at::Tensor Linear::forward(const at::Tensor& x) {
-  const auto product = [&](const at::Tensor& input) { return packed_ ? PackedProduct::apply(input, bias, packed_) : at::linear(input, weight, bias); };
+  const auto product = [&](const at::Tensor& input) { 
+    return packed_ ? PackedProduct::apply(input, bias.defined() ? std::optional(bias) : std::nullopt, packed_) : at::linear(input, weight, bias);
+  };
   if (!deltas_enabled_) {
     at::Tensor y = product(x);
     for (auto& delta : std::views::reverse(deltas_)) y = delta->undone(*this, x, y);

@@ -1,6 +1,7 @@
 #include "train/memory.hpp"
 
 #include <attune/error.hpp>
+#include <attune/linear.hpp>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <numeric>
 
 #include "core/files.hpp"
+#include "core/stopwatch.hpp"
 #include "data/loader.hpp"
 #include "evaluate/evaluate.hpp"
 
@@ -53,6 +55,8 @@ std::size_t resident() { return kilobytes_line("/proc/self/status", "VmRSS"); }
 MemoryPlan plan_memory(const Session& session) {
   MemoryPlan plan;
   for (const auto& parameter : session.model->module().parameters()) plan.weights += parameter.nbytes();
+  for (const auto& [name, linear] : nn::linears(session.model->module()))
+    if (linear->packed()) plan.weights += linear->packed()->bytes();
   for (const auto& [name, parameter] : trainable(*session.model)) plan.gradients += parameter.nbytes();
   const auto& options = session.config.train;
   plan.optimizer = plan.gradients * (options.optimizer == "adamw" ? 2 : options.momentum > 0 ? 1 : 0);
@@ -60,10 +64,9 @@ MemoryPlan plan_memory(const Session& session) {
   return plan;
 }
 
-std::string describe(const MemoryPlan& plan, std::int64_t micro_batch) {
+std::string describe(const MemoryPlan& plan) {
   const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
-  return fmt::format("weights {}, gradients {}, optimizer {}, copy for checkpoints {}, and the activations of {} sample{}", bytes(plan.weights), bytes(plan.gradients),
-                     bytes(plan.optimizer), bytes(plan.staging), micro_batch, micro_batch == 1 ? "" : "s");
+  return fmt::format("weights {}, gradients {}, optimizer {}, copy for checkpoints {}", bytes(plan.weights), bytes(plan.gradients), bytes(plan.optimizer), bytes(plan.staging));
 }
 
 std::size_t available_memory(const Comm& comm) {
@@ -78,8 +81,8 @@ bool is_out_of_memory(const std::exception& error) {
 }
 
 void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::int64_t step) {
-  fail("step {}: memory ran out on rank {}, which holds {}; lower train.micro_batch (or set it to \"auto\") or the samples' length, or use fewer ranks per node",
-       step + 1, session.comm.rank(), describe(plan_memory(session), micro_batch));
+  fail("step {}: memory ran out on rank {}, which holds {}, and the activations of {} sample{}; lower train.micro_batch (or set it to \"auto\") or the samples' length, or use fewer ranks per node",
+       step + 1, session.comm.rank(), describe(plan_memory(session)), micro_batch, micro_batch == 1 ? "" : "s");
 }
 
 namespace {
@@ -92,15 +95,27 @@ std::vector<std::int64_t> longest_first(const Split& split) {
   return rows;
 }
 
-/// A forward and backward pass whose gradients are thrown away.
-void rehearse(Session& session, std::span<const std::int64_t> rows) {
+}  // namespace
+
+Rehearsal rehearse(Session& session, std::int64_t samples) {
   session.model->module().train();
-  auto batch = load_batch(session.data->split("train"), *session.dataset, rows);
+  const auto rows = longest_first(session.data->split("train"));
+  auto batch = load_batch(session.data->split("train"), *session.dataset, std::span(rows).first(static_cast<std::size_t>(std::min(samples, std::ssize(rows)))));
   move_to(batch, session.device);
+  Rehearsal rehearsal;
+  rehearsal.resident = resident();
+  rehearsal.tokens = batch.length();
+  reset_peak();
+  const Stopwatch watch;
   session.strategies->loss(*session.model, batch).sum.backward();
+  rehearsal.seconds = watch.seconds();
+  rehearsal.took = session.device.is_cpu() ? std::max(peak(), rehearsal.resident) - rehearsal.resident : 0;
+  return rehearsal;
 }
 
-}  // namespace
+void drop_gradients(Session& session) {
+  for (const auto& [name, parameter] : trainable(*session.model)) parameter.mutable_grad() = at::Tensor();
+}
 
 std::int64_t find_micro_batch(Session& session) {
   const bool on_host = session.device.is_cpu();
@@ -109,31 +124,30 @@ std::int64_t find_micro_batch(Session& session) {
   const auto later = plan.optimizer + plan.staging;
   const auto may_take = available_memory(session.comm) * 4 / 5;
   const auto before = resident();
-  const auto rows = longest_first(session.data->split("train"));
   const auto most = (session.config.train.global_batch + session.comm.size() - 1) / session.comm.size();
   std::int64_t fits = 0;
   std::size_t previous = 0;
   for (std::int64_t samples = 1; samples <= most; samples *= 2) {
-    reset_peak();
+    std::size_t took = 0;
     try {
-      rehearse(session, std::span(rows).first(static_cast<std::size_t>(samples)));
+      const auto rehearsal = rehearse(session, samples);
+      took = rehearsal.resident + rehearsal.took - std::min(before, rehearsal.resident + rehearsal.took);
     } catch (const std::exception& error) {
       if (!is_out_of_memory(error)) throw;
       break;
     }
-    const auto took = std::max(peak(), before) - before;
     if (on_host && took + later > may_take) break;
     fits = samples;
     if (on_host && 2 * took - std::min(took, previous) + later > may_take) break;  // twice the samples, twice what grows with them
     previous = took;
   }
-  for (const auto& [name, parameter] : trainable(*session.model)) parameter.mutable_grad() = at::Tensor();
+  drop_gradients(session);
   const auto agreed = -session.comm.max(-fits);
   session.comm.agree([&] {
     if (agreed == 0)
       fail("train.micro_batch: not even one sample fits into memory: this rank may take {}, and holds {}; use fewer ranks per node, a smaller "
            "model, shorter samples or a strategy that trains less",
-           human_bytes(static_cast<double>(may_take)), describe(plan, 1));
+           human_bytes(static_cast<double>(may_take)), describe(plan));
   });
   return agreed;
 }

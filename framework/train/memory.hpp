@@ -12,8 +12,19 @@ struct MemoryPlan {
   std::size_t weights = 0, gradients = 0, optimizer = 0, staging = 0;  // staging: the copy that a checkpoint is written from
 };
 MemoryPlan plan_memory(const Session& session);
-/// "weights 513.1 MiB, gradients 18.6 MiB, ..., and the activations of 4 samples"
-std::string describe(const MemoryPlan& plan, std::int64_t micro_batch);
+/// "weights 513.1 MiB, gradients 18.6 MiB, optimizer 37.2 MiB, copy for checkpoints 55.8 MiB"
+std::string describe(const MemoryPlan& plan);
+
+/// One forward and backward pass over the longest samples, whose gradients are thrown away.
+struct Rehearsal {
+  std::size_t resident = 0;  // bytes this process held before it
+  std::size_t took = 0;      // and at most besides: activations, gradients and what the kernels need; 0 on a GPU
+  double seconds = 0;
+  std::int64_t tokens = 0;
+};
+/// Of so many samples. Not collective. Throws what the pass throws, also when memory runs out.
+Rehearsal rehearse(Session& session, std::int64_t samples);
+void drop_gradients(Session& session);
 
 /// Memory this rank may still take: of the node, or of its control group where that is less, shared among the node's ranks.
 std::size_t available_memory(const Comm& comm);

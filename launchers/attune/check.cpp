@@ -1,17 +1,18 @@
 // attune check: everything that `train` checks before its first step, and what the run will take.
 #include <torch/torch.h>
 
-#include <chrono>
 #include <iostream>
 #include <numeric>
 
 #include "command.hpp"
+#include "core/files.hpp"
 #include "data/sampler.hpp"
 #include "option_table.hpp"
 #include "ranks.hpp"
 #include "train/memory.hpp"
 #include "train/schedule.hpp"
 #include "train/session.hpp"
+#include "train/surroundings.hpp"
 
 namespace attune::program {
 namespace {
@@ -40,41 +41,47 @@ TokenShares token_shares(const train::Session& s) {
   return {static_cast<double>(batch.length()) / static_cast<double>(rows.size()), targets / static_cast<double>(std::max<std::int64_t>(1, batch.length()))};
 }
 
-/// Of a float32 matrix product of the model's width on this rank's threads.
-double measured_flops(std::int64_t width) {
-  const auto a = torch::randn({512, width}), b = torch::randn({width, 4 * width});
-  torch::mm(a, b);
-  const auto start = std::chrono::steady_clock::now();
-  double seconds = 0, flops = 0;
-  while (seconds < 0.3) {
-    torch::mm(a, b);
-    flops += 2.0 * 512 * static_cast<double>(width) * 4 * static_cast<double>(width);
-    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  }
-  return flops / seconds;
+/// "1.4 GiB at most: weights ..., activations of 4 samples 0.9 GiB (tried just now)"
+std::string memory_text(const train::Session& s, const train::Rehearsal& tried, std::int64_t samples) {
+  const auto plan = train::plan_memory(s);
+  const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
+  if (!s.device.is_cpu()) return train::describe(plan);
+  const auto activations = tried.took - std::min(tried.took, plan.gradients);
+  return fmt::format("{} at most: {}, activations of the {} longest sample{} {}{} (tried just now), and the program", bytes(tried.resident + tried.took + plan.optimizer + plan.staging),
+                     train::describe(plan), samples, samples == 1 ? "" : "s", bytes(activations), s.config.train.recompute ? " with blocks computed again" : "");
 }
 
-void print_estimate(const train::Session& s) {
+std::string time_text(double seconds) {
+  if (seconds < 120) return fmt::format("{:.0f} s", seconds);
+  return seconds < 7200 ? fmt::format("{:.0f} min", seconds / 60) : fmt::format("{:.1f} h", seconds / 3600);
+}
+
+/// From one forward and backward pass over the longest samples, on every rank at the same time.
+void print_estimate(train::Session& s) {
+  const auto& options = s.config.train;
+  const auto micro_batch = std::max<std::int64_t>(1, options.micro_batch);
+  train::RunSurroundings surroundings(s);
+  s.strategies->begin(*s.model, surroundings);
+  train::rehearse(s, 1);  // the first pass also loads kernels and starts threads
+  const auto tried = train::rehearse(s, micro_batch);
+  train::drop_gradients(s);
+  if (!s.comm.root()) return;
   double all = 0, trained = 0;
   for (const auto& parameter : s.model->module().parameters()) all += static_cast<double>(parameter.numel());
   for (const auto& [name, parameter] : trainable(*s.model)) trained += static_cast<double>(parameter.numel());
-  const auto& options = s.config.train;
   const auto shares = token_shares(s);
-  const auto samples = static_cast<double>(s.data->split("train").size());
-  const auto steps = train::steps_of(options, s.data->split("train").size());
+  const auto samples = s.data->split("train").size();
+  const auto steps = train::steps_of(options, samples);
   const double tokens = static_cast<double>(steps * options.global_batch) * shares.mean_tokens;
-  // Two operations per parameter and token forward, as many backward to the inputs, and as many for the weights that train
-  // (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
-  const double operations = tokens * (4 * all + 2 * trained);
-  const double speed = measured_flops(s.model->spec().width) * s.comm.size();
+  const double per_token = tried.seconds / static_cast<double>(std::max<std::int64_t>(1, tried.tokens));
 
   std::cout << text_table({{"ESTIMATE", ""},
                            {"parameters", fmt::format("{:.0f}, of which {:.0f} train ({:.2f} %)", all, trained, 100 * trained / all)},
-                           {"samples", fmt::format("{:.0f} in train, {} in validation", samples, s.data->split("validation").size())},
+                           {"samples", fmt::format("{} in train, {} in validation", samples, s.data->split("validation").size())},
                            {"tokens", fmt::format("{:.0f} over {} steps; {:.0f} per sample, {:.0f} % of rows are targets", tokens, steps, shares.mean_tokens, 100 * shares.trained)},
-                           {"memory per rank", train::describe(train::plan_memory(s), options.micro_batch)},
-                           {"compute", fmt::format("{:.3g} operations", operations)},
-                           {"time", fmt::format("at least {:.0f} s at the {:.0f} GFLOP/s measured just now on {} rank(s), without evaluations", operations / speed, speed / 1e9, s.comm.size())}});
+                           {"memory per rank", memory_text(s, tried, micro_batch)},
+                           {"time", fmt::format("about {} on {} rank{}, without evaluations: a forward and backward pass over {} tokens took {:.2f} s just now", time_text(tokens * per_token / s.comm.size()),
+                                                s.comm.size(), s.comm.size() == 1 ? "" : "s", tried.tokens, tried.seconds)}});
 }
 
 int check(const std::vector<std::string>& arguments) {
@@ -85,12 +92,10 @@ int check(const std::vector<std::string>& arguments) {
   return on_ranks([&](const Comm& comm) {
     train::set_threads(comm);
     const auto run = train::open_run((*values)["run"].as<std::string>(), (*values)["override"].as<std::vector<std::string>>(), comm);
-    const auto session = train::Session::open(run.config, comm);
-    if (comm.root()) {
-      print_settings(run.config);
-      print_estimate(session);
-      std::cout << "\n" << run.config.file.string() << " is in order\n";
-    }
+    auto session = train::Session::open(run.config, comm);
+    if (comm.root()) print_settings(run.config);
+    print_estimate(session);
+    if (comm.root()) std::cout << "\n" << run.config.file.string() << " is in order\n";
     comm.barrier();
     return static_cast<int>(ExitCode::done);
   });

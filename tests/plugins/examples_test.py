@@ -20,20 +20,21 @@ for plugin in sorted(path.parent for path in source.glob("plugins/*/*/*.cpp")):
         check((plugin / part).exists(), f"{plugin.relative_to(source)} has its {part}")
 
 data = {}
-recipes = [source / f"datasets/{name}/recipe.toml" for name in ("foldoc", "vader")]  # the others have a test of their own
+recipes = [source / f"datasets/{name}/recipe.toml" for name in ("foldoc", "vader")]  # these come first; the others have a test of their own
 for recipe in [*recipes, *sorted(source.glob("plugins/datasets/*/example.toml"))]:
     kind = tomllib.loads(recipe.read_text())["kind"]
     output = place / f"{recipe.parent.name}.h5"
     said = place.run(program, "prepare", recipe, f"output={output}")
     check("rejected" in said and output.exists(), f"{recipe} is prepared: {said}")
     place.run(program, "inspect", output)
-    if recipe.name == "recipe.toml":
-        data[kind] = output
+    data.setdefault(kind, output)
     print("prepared", recipe.relative_to(source), flush=True)
 
 for example in sorted([*source.glob("plugins/*/*/example.toml"), *source.glob("datasets/*/*.toml")]):
     text = tomllib.loads(example.read_text())
     if "model" in text:
-        said = place.run(program, "check", example, f"dataset.path={data[text['dataset']['plugin']]}")
+        strategies = text["strategy"] if isinstance(text["strategy"], list) else [text["strategy"]]
+        earlier = [f"strategy.{strategy['plugin']}.data={data[text['dataset']['plugin']]}" for strategy in strategies if "data" in strategy]
+        said = place.run(program, "check", example, f"dataset.path={data[text['dataset']['plugin']]}", *earlier)
         check("is in order" in said, f"{example} passes: {said}")
         print("checked", example.relative_to(source), flush=True)

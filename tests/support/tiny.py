@@ -84,6 +84,39 @@ def make_model(folder, **more):
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "bos_token": "<|end|>"}))
 
 
+def make_classifier(folder):
+    """A BERT of two blocks with random weights, and a tokenizer of single letters."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel
+
+    letters = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz.,?!", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+    tokenizer = Tokenizer(models.WordPiece({letter: i for i, letter in enumerate(letters)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=len(letters), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=96)
+    BertModel(BertConfig(**sizes)).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_labelled(place, rows=40):
+    """Recipes and sources of three kinds: instruction and preference for make_model's, classification for make_classifier's."""
+    words = ["good", "bad", "fine", "poor", "dull", "great"]
+    records = {
+        "instruction": [{"prompt": f"What is {i} and {i}?", "response": "It is " + "about " * (i % 5) + f"{2 * i}."} for i in range(rows)],
+        "preference": [{"prompt": f"What is {i} and {i}?", "chosen": f"It is {2 * i}.", "rejected": "I do not " + "really " * (i % 4) + "know."} for i in range(rows)],
+        "classification": [{"text": f"{words[i % 6]} and {words[i // 6 % 6]}", "label": "no" if i % 6 in (1, 3, 4) else "yes"} for i in range(rows)],
+    }
+    for kind, lines in records.items():
+        (place / f"{kind}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lines))
+        reads = 'tokenizer = "classifier"' if kind == "classification" else 'tokenizer = "model"\ntemplate = "plain"'
+        extra = {"preference": 'layout = "preference"', "classification": 'fields = { text = "text", label = "label" }'}.get(kind, "")
+        more = '[balance]\nmethod = "weights"\n' if kind == "classification" else ""
+        (place / f"{kind}.toml").write_text(f'name = "{kind}"\nkind = "{kind}"\nlicence = "CC0-1.0"\noutput = "{kind}.h5"\n{reads}\n'
+                                            f'[[source]]\npath = "{kind}.jsonl"\n{extra}\n[clean]\ndeduplicate = "none"\n[split]\nvalidation = 0.2\n{more}')
+
+
 def make_recipe(place, rows=40, name="sums", extra=""):
     """Prompts and answers of uneven length, and the recipe for them: name.jsonl, name.toml, name.h5."""
     records = [{"prompt": f"What is {i} and {i}?", "response": "It is " + "about " * (i % 5) + f"{2 * i}."} for i in range(rows)]

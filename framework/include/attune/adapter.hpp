@@ -14,9 +14,9 @@ namespace attune::nn {
 
 using NamedLinear = std::pair<std::string, std::shared_ptr<Linear>>;
 
-/// The linear layers that match strategy.targets, in the model's order; {"all-linear"}: all but the head, as in PEFT. Error for an empty
-/// list, and with near names for a pattern that matches none.
-std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::string>& targets);
+/// The linear layers that match `targets`, in the model's order; {"all-linear"}: all but the head, as in PEFT. Error for an empty
+/// list, and with near names for a pattern that matches none; option is the patterns' own name in the message.
+std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::string>& targets, const std::string& option = "strategy.targets");
 
 /// How PEFT's target_modules names these layers: the last part of a name where every layer that bears it is chosen, else the whole.
 std::vector<std::string> peft_names(Model& model, const std::vector<NamedLinear>& chosen);

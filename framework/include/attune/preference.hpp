@@ -1,0 +1,19 @@
+// What losses on pairs of answers share: their log-probabilities under the model and under its frozen base.
+#pragma once
+#include <attune/strategy.hpp>
+
+namespace attune {
+
+/// Of each pair, [pairs]: log p(answer | prompt), and the number of the answer's tokens.
+struct PairLogProbabilities {
+  at::Tensor chosen, rejected;              // differentiable
+  at::Tensor chosen_tokens, rejected_tokens;  // int64
+};
+
+/// Of a batch of dataset 'preference', whose samples are the chosen and the rejected answer of each pair in turn. Error for other data.
+PairLogProbabilities pair_log_probabilities(Model& model, const Batch& batch);
+
+/// The same under the base: adapters off, no gradients. `strategy` names the one that asks, in the error when the run trains the base's own weights.
+PairLogProbabilities base_pair_log_probabilities(Model& model, const Batch& batch, const std::string& strategy);
+
+}  // namespace attune

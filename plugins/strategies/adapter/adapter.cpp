@@ -1,0 +1,113 @@
+// Bottleneck adapters: a small two-layer network after each half of a block (Houlsby et al. 2019, arXiv:1902.00751, section 2.1), or after
+// the MLP alone (Pfeiffer et al. 2021, arXiv:2005.00247).
+#include <attune/adapter.hpp>
+#include <attune/nn.hpp>
+#include <attune/plugin.hpp>
+#include <nlohmann/json.hpp>
+#include <torch/torch.h>
+
+#include <algorithm>
+
+namespace {
+
+using attune::nn::Linear;
+
+/// y + up(act(down(y))) after a layer of `out` outputs; up starts at zero.
+class Bottleneck final : public attune::nn::Delta {
+ public:
+  Bottleneck(const Linear& base, std::int64_t width, bool gelu) : gelu_(gelu) {
+    const auto options = base.options().dtype(at::kFloat).requires_grad(false);
+    down = register_parameter("down", at::empty({width, base.out()}, options).normal_(0, 0.01));
+    down_bias = register_parameter("down_bias", at::zeros({width}, options));
+    up = register_parameter("up", at::zeros({base.out(), width}, options));
+    up_bias = register_parameter("up_bias", at::zeros({base.out()}, options));
+  }
+
+  at::Tensor forward(const Linear&, const at::Tensor&, const at::Tensor& y) override {
+    const auto as = [&](const at::Tensor& tensor) { return tensor.to(y.scalar_type()); };
+    const at::Tensor inner = at::linear(y, as(down), as(down_bias));
+    return y + at::linear(gelu_ ? at::gelu(inner) : at::relu(inner), as(up), as(up_bias));
+  }
+
+  void merge(Linear&) const override {
+    attune::fail("a bottleneck adapter is no linear change and cannot be folded into the weights: export without --merge, or train with 'lora'");
+  }
+
+  at::Tensor down, down_bias, up, up_bias;
+
+ private:
+  bool gelu_;
+};
+
+/// Where attention and MLP end, by the names that model families use.
+struct Ends {
+  const char *attention, *mlp;
+};
+const Ends families[] = {
+    {"self_attn.o_proj", "mlp.down_proj"},           // Llama and its kin
+    {"attention.output.dense", "output.dense"},      // BERT, RoBERTa
+    {"attention.out_lin", "ffn.lin2"},               // DistilBERT
+    {"attn.c_proj", "mlp.c_proj"},                   // GPT-2
+};
+
+class BottleneckAdapter final : public attune::Strategy {
+ public:
+  struct Options {
+    std::string kind = "houlsby", activation = "relu";
+    std::int64_t width = 64;
+    std::vector<std::string> after;
+    static void describe(attune::Schema<Options>& s) {
+      s.key("kind", &Options::kind, "after attention and MLP (houlsby), or after the MLP alone (pfeiffer)").choices({"houlsby", "pfeiffer"});
+      s.key("width", &Options::width, "of the bottleneck").range(1, 65536);
+      s.key("activation", &Options::activation, "between its two layers").choices({"relu", "gelu"});
+      s.key("after", &Options::after, "names of the linear layers that end attention and MLP; empty: as the model's family names them");
+    }
+  };
+  explicit BottleneckAdapter(Options options) : options_(std::move(options)) {}
+
+  void prepare(attune::Model& model) override {
+    if (options_.after.empty()) choose_family(model);
+    layers_ = attune::nn::choose_targets(model, options_.after, "strategy.after");
+    for (const auto& [name, linear] : layers_) linear->add_delta("adapter", std::make_shared<Bottleneck>(*linear, options_.width, options_.activation == "gelu"));
+    attune::nn::train_head(model);
+  }
+
+  /// PEFT has no such adapter: the folder has the same form, and Attune reads it.
+  std::optional<attune::Adapter> export_adapter(attune::Model& model) override {
+    std::vector<attune::NamedTensor> tensors;
+    std::vector<std::string> names;
+    for (const auto& [name, linear] : layers_) {
+      names.push_back(name);
+      for (auto& parameter : linear->named_children()["adapter"]->named_parameters()) tensors.emplace_back(attune::nn::peft_prefix(name) + "adapter." + parameter.key(), parameter.value());
+    }
+    return attune::nn::peft_adapter(model, {{"adapter_type", "BOTTLENECK"}, {"width", options_.width}, {"activation", options_.activation}, {"after", names}}, std::move(tensors));
+  }
+
+ private:
+  void choose_family(attune::Model& model) {
+    std::vector<std::string> names;
+    for (const auto& [name, linear] : attune::nn::linears(model.module())) names.push_back(name);
+    const auto matching = [&](const std::string& end) {
+      std::vector<std::string> found;
+      std::ranges::copy_if(names, std::back_inserter(found), [&](const auto& name) { return attune::nn::name_matches(end, name); });
+      return found;
+    };
+    for (const auto& family : families) {
+      const auto attention = matching(family.attention);
+      auto mlp = matching(family.mlp);
+      std::erase_if(mlp, [&](const auto& name) { return std::ranges::find(attention, name) != attention.end(); });  // "output.dense" ends both
+      if (attention.empty() || mlp.empty()) continue;
+      options_.after = mlp;
+      if (options_.kind == "houlsby") options_.after.insert(options_.after.end(), attention.begin(), attention.end());
+      return;
+    }
+    attune::fail("strategy 'adapter' does not know which layers of a {} model end its attention and MLP: name them in strategy.after", model.spec().family);
+  }
+
+  Options options_;
+  std::vector<attune::nn::NamedLinear> layers_;
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("adapter", "1.0.0", registry) { registry.strategy<BottleneckAdapter>("adapter", "bottleneck adapters after attention and MLP (Houlsby, Pfeiffer)"); }

@@ -1,0 +1,59 @@
+// Cross-entropy in which every class counts as much as its weight.
+#include <attune/linear.hpp>
+#include <attune/plugin.hpp>
+#include <fmt/ranges.h>
+#include <torch/torch.h>
+
+#include <charconv>
+
+namespace {
+
+class ClassWeights final : public attune::Strategy {
+ public:
+  struct Options {
+    attune::NumberMap weights;
+    static void describe(attune::Schema<Options>& s) {
+      s.key("weights", &Options::weights, "by the label's number: { \"0\" = 0.5, \"1\" = 2.0 }; empty: those of the data file, which `prepare` notes when the recipe has "
+                                          "[balance] method = \"weights\"");
+    }
+  };
+  explicit ClassWeights(Options options) : options_(std::move(options)) {}
+
+  void prepare(attune::Model& model) override {
+    if (model.spec().task == attune::Task::next_token) attune::fail("strategy 'class_weights' serves classifiers, and this {} model predicts tokens: take it out", model.spec().family);
+    std::vector<double> weights(static_cast<std::size_t>(model.spec().outputs), 1.0);
+    for (const auto& [label, weight] : options_.weights) {
+      std::size_t number = weights.size();
+      std::from_chars(label.data(), label.data() + label.size(), number);
+      if (number >= weights.size() || weight < 0) attune::fail("strategy.weights has \"{}\" = {}: the model has labels 0 to {}, and a weight is at least 0", label, weight, weights.size() - 1);
+      weights[number] = weight;
+    }
+    set(weights, model);
+  }
+
+  void begin(attune::Model& model, attune::Surroundings& run) override {
+    if (!options_.weights.empty()) return;
+    const auto weights = run.class_weights();
+    if (weights.empty()) attune::fail("strategy 'class_weights': the data file holds no weights: prepare it with [balance] method = \"weights\", or give strategy.weights");
+    if (std::ssize(weights) != model.spec().outputs) attune::fail("the data file has weights for {} labels and the model has {}: prepare it again", weights.size(), model.spec().outputs);
+    set(weights, model);
+  }
+
+  bool defines_loss() const override { return true; }
+
+  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction& inner) override {
+    if (!model.module().is_training()) return inner(model, batch);
+    const auto losses = attune::row_losses(model.features(batch), model.projection(), batch.targets);
+    return {(weights_.index_select(0, losses.targets) * losses.nll).sum(), losses.rows.size(0), losses.correct, {}};
+  }
+
+ private:
+  void set(const std::vector<double>& weights, attune::Model& model) { weights_ = torch::tensor(weights, at::kFloat).to(model.projection().options().device()); }
+
+  Options options_;
+  at::Tensor weights_;  // [outputs]
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("class_weights", "1.0.0", registry) { registry.strategy<ClassWeights>("class_weights", "over another strategy: rare classes count more"); }

@@ -1,0 +1,45 @@
+// Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290, equation 7). The reference is the base itself, with the adapters off.
+#include <attune/preference.hpp>
+#include <attune/plugin.hpp>
+#include <torch/torch.h>
+
+namespace {
+
+class Dpo final : public attune::Strategy {
+ public:
+  struct Options {
+    double beta = 0.1, label_smoothing = 0;
+    std::string form = "sigmoid";
+    static void describe(attune::Schema<Options>& s) {
+      s.key("beta", &Options::beta, "how closely the model is held to its base; larger is closer").above(0);
+      s.key("form", &Options::form, "of the loss: DPO's; IPO's squared one (Azar et al. 2023, arXiv:2310.12036); SLiC's hinge (Zhao et al. 2023, arXiv:2305.10425)").choices({"sigmoid", "ipo", "hinge"});
+      s.key("label_smoothing", &Options::label_smoothing, "share of the pairs whose preference may be the wrong way round (sigmoid alone)").range(0, 0.49);
+    }
+  };
+  explicit Dpo(Options options) : options_(std::move(options)) {}
+
+  void prepare(attune::Model&) override {}
+  bool defines_loss() const override { return true; }
+
+  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction&) override {
+    const auto base = attune::base_pair_log_probabilities(model, batch, "dpo");
+    const auto ours = attune::pair_log_probabilities(model, batch);
+    at::Tensor chosen = ours.chosen - base.chosen, rejected = ours.rejected - base.rejected;
+    if (options_.form == "ipo") chosen = chosen / ours.chosen_tokens, rejected = rejected / ours.rejected_tokens;
+    const at::Tensor margin = chosen - rejected;
+    return {of(margin).sum(), margin.size(0), (margin > 0).sum().item<std::int64_t>(), {}, false};
+  }
+
+ private:
+  at::Tensor of(const at::Tensor& margin) const {
+    if (options_.form == "hinge") return at::relu(1 - options_.beta * margin);
+    if (options_.form == "ipo") return (margin - 1 / (2 * options_.beta)).square();
+    return -(1 - options_.label_smoothing) * at::log_sigmoid(options_.beta * margin) - options_.label_smoothing * at::log_sigmoid(-options_.beta * margin);
+  }
+
+  Options options_;
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("dpo", "1.0.0", registry) { registry.strategy<Dpo>("dpo", "over an adapter: preferred answers become likelier than rejected ones (DPO, IPO, hinge)"); }

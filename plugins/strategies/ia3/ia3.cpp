@@ -1,0 +1,108 @@
+// IA3 (Liu et al. 2022, arXiv:2205.05638, section 3.3): keys, values and the inner activations of the MLP are scaled by trained vectors.
+#include <attune/adapter.hpp>
+#include <attune/nn.hpp>
+#include <attune/plugin.hpp>
+#include <nlohmann/json.hpp>
+#include <torch/torch.h>
+
+#include <algorithm>
+
+namespace {
+
+using attune::nn::Linear;
+
+/// Scales the layer's output [out], or its input [in] in a feed-forward layer; starts at 1.
+class Scale final : public attune::nn::Delta {
+ public:
+  Scale(const Linear& base, bool of_input) : of_input_(of_input) {
+    const auto shape = of_input ? std::vector<std::int64_t>{1, base.in()} : std::vector<std::int64_t>{base.out(), 1};
+    factors = register_parameter("l", at::ones(shape, base.options().dtype(at::kFloat)));
+  }
+
+  at::Tensor input(const at::Tensor& x) override { return of_input_ ? x * flat(x) : x; }
+  at::Tensor forward(const Linear&, const at::Tensor&, const at::Tensor& y) override { return of_input_ ? y : y * flat(y); }
+
+  void merge(Linear& base) const override {
+    base.weight.mul_(factors);
+    if (!of_input_ && base.bias.defined()) base.bias.mul_(factors.flatten());
+  }
+
+  at::Tensor factors;  // as PEFT shapes them
+
+ private:
+  at::Tensor flat(const at::Tensor& like) const { return factors.flatten().to(like.scalar_type()); }
+  bool of_input_;
+};
+
+/// Keys, values and the second layer of the MLP, as PEFT chooses them, by the names that model families use.
+struct Family {
+  std::vector<std::string> targets, feedforward;
+};
+const Family families[] = {
+    {{"k_proj", "v_proj", "down_proj"}, {"down_proj"}},       // Llama and its kin
+    {{"key", "value", "output.dense"}, {"output.dense"}},     // BERT, RoBERTa
+    {{"k_lin", "v_lin", "ffn.lin2"}, {"ffn.lin2"}},           // DistilBERT
+    {{"c_attn", "mlp.c_proj"}, {"mlp.c_proj"}},               // GPT-2
+};
+
+class Ia3 final : public attune::Strategy {
+ public:
+  struct Options {
+    std::vector<std::string> targets, feedforward;
+    static void describe(attune::Schema<Options>& s) {
+      s.key("targets", &Options::targets, "names of the linear layers to scale; empty: keys, values and the MLP's second layer, as the model names them");
+      s.key("feedforward", &Options::feedforward, "those of the targets whose input is scaled instead of their output");
+    }
+  };
+  explicit Ia3(Options options) : options_(std::move(options)) {}
+
+  void prepare(attune::Model& model) override {
+    if (options_.targets.empty()) choose_family(model);
+    layers_ = attune::nn::choose_targets(model, options_.targets);
+    std::vector<std::string> names;
+    for (const auto& [name, linear] : layers_) names.push_back(name);
+    const auto inner = attune::nn::select_names(options_.feedforward, names, "strategy.feedforward");
+    for (const auto& [name, linear] : layers_) {
+      const bool of_input = std::ranges::find(inner, name) != inner.end();
+      const auto scale = std::make_shared<Scale>(*linear, of_input);
+      linear->add_delta("ia3", scale);
+      scales_.push_back(scale);
+      if (of_input) feedforward_.emplace_back(name, linear);
+    }
+    attune::nn::train_head(model);
+  }
+
+  std::optional<attune::Adapter> export_adapter(attune::Model& model) override {
+    std::vector<attune::NamedTensor> tensors;
+    for (std::size_t i = 0; i < layers_.size(); ++i) tensors.emplace_back(attune::nn::peft_prefix(layers_[i].first) + "ia3_l", scales_[i]->factors);
+    return attune::nn::peft_adapter(model,
+                                    {{"peft_type", "IA3"},
+                                     {"target_modules", attune::nn::peft_names(model, layers_)},
+                                     {"feedforward_modules", attune::nn::peft_names(model, feedforward_)},
+                                     {"fan_in_fan_out", false},
+                                     {"init_ia3_weights", true}},
+                                    std::move(tensors));
+  }
+
+ private:
+  void choose_family(attune::Model& model) {
+    std::vector<std::string> names;
+    for (const auto& [name, linear] : attune::nn::linears(model.module())) names.push_back(name);
+    const auto has = [&](const std::string& pattern) { return std::ranges::any_of(names, [&](const auto& name) { return attune::nn::name_matches(pattern, name); }); };
+    for (const auto& family : families) {
+      if (!std::ranges::all_of(family.targets, has)) continue;
+      options_.targets = family.targets;
+      options_.feedforward = family.feedforward;
+      return;
+    }
+    attune::fail("strategy 'ia3' does not know which layers of a {} model hold its keys, values and MLP: name them in strategy.targets and strategy.feedforward", model.spec().family);
+  }
+
+  Options options_;
+  std::vector<attune::nn::NamedLinear> layers_, feedforward_;
+  std::vector<std::shared_ptr<Scale>> scales_;  // by layer
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("ia3", "1.0.0", registry) { registry.strategy<Ia3>("ia3", "trained vectors scale keys, values and the MLP's inner activations, saved for PEFT"); }

@@ -1,0 +1,31 @@
+// Label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7): a share of every target is spread over all outputs.
+#include <attune/plugin.hpp>
+#include <torch/torch.h>
+
+namespace {
+
+class LabelSmoothing final : public attune::Strategy {
+ public:
+  struct Options {
+    double share = 0.1;
+    static void describe(attune::Schema<Options>& s) { s.key("share", &Options::share, "of the target that is spread over all outputs").range(0, 0.99); }
+  };
+  explicit LabelSmoothing(Options options) : options_(options) {}
+
+  void prepare(attune::Model&) override {}
+  bool defines_loss() const override { return true; }
+
+  /// What is measured is the plain cross-entropy.
+  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction& inner) override {
+    if (!model.module().is_training()) return inner(model, batch);
+    const auto losses = attune::row_losses(model.features(batch), model.projection(), batch.targets);
+    return {(1 - options_.share) * losses.nll.sum() + options_.share * losses.uniform.sum(), losses.rows.size(0), losses.correct, {}};
+  }
+
+ private:
+  Options options_;
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("label_smoothing", "1.0.0", registry) { registry.strategy<LabelSmoothing>("label_smoothing", "over another strategy: cross-entropy against softened targets"); }

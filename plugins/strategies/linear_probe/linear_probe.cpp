@@ -1,0 +1,23 @@
+// Trains the head alone: what the frozen model already knows of the task.
+#include <attune/linear.hpp>
+#include <attune/plugin.hpp>
+#include <torch/torch.h>
+
+namespace {
+
+class LinearProbe final : public attune::Strategy {
+ public:
+  using Options = attune::NoOptions;
+  explicit LinearProbe(const Options&) {}
+
+  void prepare(attune::Model& model) override {
+    auto& head = model.projection();
+    if (head.parameters().empty())
+      attune::fail("strategy 'linear_probe' trains the head, and the head of this {} model is its token embedding: choose 'freeze' with train = [\"*norm*\"], 'bitfit' or 'lora'", model.spec().family);
+    for (auto& parameter : head.parameters()) parameter.requires_grad_(true);
+  }
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("linear_probe", "1.0.0", registry) { registry.strategy<LinearProbe>("linear_probe", "trains the head alone"); }

@@ -1,0 +1,35 @@
+// NEFTune (Jain et al. 2024, arXiv:2310.05914, algorithm 1): noise on the embeddings while training.
+#include <attune/plugin.hpp>
+#include <torch/torch.h>
+
+#include <cmath>
+
+namespace {
+
+class NefTune final : public attune::Strategy {
+ public:
+  struct Options {
+    double alpha = 5;
+    static void describe(attune::Schema<Options>& s) { s.key("alpha", &Options::alpha, "the noise is uniform in +-alpha / sqrt(tokens of the sample * width)").above(0); }
+  };
+  explicit NefTune(Options options) : options_(options) {}
+
+  void prepare(attune::Model& model) override {
+    model.change_embeddings([alpha = options_.alpha](const at::Tensor& h, const attune::Batch& batch) {
+      std::vector<double> bounds;
+      for (std::int64_t sample = 0; sample < batch.samples(); ++sample) {
+        const auto length = batch.starts[sample + 1] - batch.starts[sample];
+        bounds.insert(bounds.end(), static_cast<std::size_t>(length), alpha / std::sqrt(static_cast<double>(length * h.size(1))));
+      }
+      const at::Tensor bound = torch::tensor(bounds, at::kFloat).to(h.device(), h.scalar_type()).unsqueeze(1);
+      return h + at::empty(h.sizes(), h.options().requires_grad(false)).uniform_(-1, 1) * bound;
+    });
+  }
+
+ private:
+  Options options_;
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("neftune", "1.0.0", registry) { registry.strategy<NefTune>("neftune", "over another strategy: noise on the embeddings while training (NEFTune)"); }

@@ -1,0 +1,38 @@
+// Odds-ratio preference optimization (Hong et al. 2024, arXiv:2403.07691, equations 6 and 7): supervised learning of the preferred answer,
+// with a term that keeps it likelier than the rejected one. Needs no reference.
+#include <attune/preference.hpp>
+#include <attune/plugin.hpp>
+#include <torch/torch.h>
+
+namespace {
+
+/// log(p / (1 - p)) of log p
+at::Tensor log_odds(const at::Tensor& log_p) { return log_p - at::log(-at::expm1(log_p)); }
+
+class Orpo final : public attune::Strategy {
+ public:
+  struct Options {
+    double lambda = 0.1;
+    static void describe(attune::Schema<Options>& s) { s.key("lambda", &Options::lambda, "weight of the odds-ratio term").at_least(0); }
+  };
+  explicit Orpo(Options options) : options_(options) {}
+
+  void prepare(attune::Model&) override {}
+  bool defines_loss() const override { return true; }
+
+  /// Log-probabilities are means over the answer's tokens.
+  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction&) override {
+    const auto pairs = attune::pair_log_probabilities(model, batch);
+    const at::Tensor chosen = pairs.chosen / pairs.chosen_tokens, rejected = pairs.rejected / pairs.rejected_tokens;
+    const at::Tensor ratio = log_odds(chosen) - log_odds(rejected);
+    const at::Tensor sum = (-chosen - options_.lambda * at::log_sigmoid(ratio)).sum();
+    return {sum, ratio.size(0), (ratio > 0).sum().item<std::int64_t>(), {}, false};
+  }
+
+ private:
+  Options options_;
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("orpo", "1.0.0", registry) { registry.strategy<Orpo>("orpo", "over another strategy: learns preferred answers and keeps them likelier than rejected ones (ORPO)"); }

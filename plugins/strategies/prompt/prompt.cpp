@@ -1,0 +1,78 @@
+// Prompt tuning (Lester et al. 2021, arXiv:2104.08691): trained embeddings before every sample.
+#include <attune/adapter.hpp>
+#include <attune/plugin.hpp>
+#include <nlohmann/json.hpp>
+#include <torch/torch.h>
+
+namespace {
+
+/// weight [length, width]
+class Prompt final : public torch::nn::Module, public attune::VirtualTokens {
+ public:
+  explicit Prompt(const at::Tensor& first) { weight = register_parameter("weight", first); }
+  std::int64_t length() const override { return weight.size(0); }
+  at::Tensor embeddings() override { return weight; }
+  at::Tensor weight;
+};
+
+class PromptTuning final : public attune::Strategy {
+ public:
+  struct Options {
+    std::int64_t tokens = 20;
+    std::string text;
+    static void describe(attune::Schema<Options>& s) {
+      s.key("tokens", &Options::tokens, "length of the prompt").range(1, 4096);
+      s.key("text", &Options::text, "the prompt starts as this text, cut or repeated to its length; empty: as words drawn from the vocabulary");
+    }
+  };
+  explicit PromptTuning(Options options) : options_(std::move(options)) {}
+
+  void prepare(attune::Model& model) override {
+    const auto& spec = model.spec();
+    if (spec.task != attune::Task::next_token) attune::fail("strategy 'prompt' serves decoders, and this {} model classifies: choose 'prefix' or 'lora'", spec.family);
+    if (options_.tokens >= spec.context) attune::fail("strategy.tokens is {}, which leaves nothing of the model's context of {}: lower it", options_.tokens, spec.context);
+    prompt_ = std::make_shared<Prompt>(embeddings(model, at::randint(spec.vocabulary, {options_.tokens}, at::kLong)));
+    model.set_virtual_tokens(prompt_);
+    model.module().register_module(attune::nn::virtual_tokens_name, prompt_);
+  }
+
+  void begin(attune::Model& model, attune::Surroundings& run) override {
+    if (options_.text.empty()) return;
+    const auto words = run.tokenizer().encode(options_.text, false);
+    if (words.empty()) attune::fail("strategy.text has no token: give some words, or leave it out");
+    std::vector<std::int64_t> ids;
+    while (static_cast<std::int64_t>(ids.size()) < options_.tokens) ids.push_back(words[ids.size() % words.size()]);
+    const torch::NoGradGuard no_grad;
+    prompt_->weight.copy_(embeddings(model, torch::tensor(ids, at::kLong)));
+  }
+
+  std::optional<attune::Adapter> export_adapter(attune::Model& model) override {
+    return attune::nn::peft_adapter(model,
+                                    {{"peft_type", "PROMPT_TUNING"},
+                                     {"num_virtual_tokens", options_.tokens},
+                                     {"token_dim", model.spec().width},
+                                     {"num_transformer_submodules", 1},
+                                     {"num_attention_heads", model.spec().key_heads},
+                                     {"num_layers", model.spec().depth},
+                                     {"prompt_tuning_init", "RANDOM"}},
+                                    {{"prompt_embeddings", prompt_->weight}});
+  }
+
+  void merge(attune::Model&) override { attune::fail("a prompt is no change of the weights and cannot be folded into them: export without --merge"); }
+
+ private:
+  static at::Tensor embeddings(attune::Model& model, const at::Tensor& ids) {
+    const torch::NoGradGuard no_grad;
+    auto batch = attune::pack({ids});
+    const auto device = model.projection().options().device();
+    batch.tokens = batch.tokens.to(device), batch.positions = batch.positions.to(device);
+    return model.embed(batch).to(at::kFloat).clone();
+  }
+
+  Options options_;
+  std::shared_ptr<Prompt> prompt_;
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("prompt", "1.0.0", registry) { registry.strategy<PromptTuning>("prompt", "trained embeddings before every sample, saved for PEFT"); }

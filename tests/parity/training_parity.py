@@ -1,0 +1,249 @@
+"""Twenty optimizer steps of every strategy that PEFT has, and of the preference losses, equal those of transformers and peft: same base, same
+first adapter, same samples.
+
+Usage: training_parity.py CASE BUILD_FOLDER        CASE: tiny (a random Llama, all strategies) or smollm2 (the real model, on the glossary)
+"""
+import json
+import sys
+from pathlib import Path
+
+import h5py
+import torch
+from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, VeraConfig, get_peft_model
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy, logsigmoid
+from transformers import AutoModelForCausalLM
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+from tiny import Workplace, check, make_model
+
+STEPS, LOSS, WEIGHTS = 20, 1e-4, 1e-3
+LEARNING_RATE = 1e-3
+
+
+class Case:
+    """A base model, and a data file of a few samples; every step sees all of them."""
+
+    def __init__(self, name, build):
+        self.source = Path(__file__).resolve().parent.parent.parent
+        self.program = build / "attune"
+        self.place = Workplace(build / "tests" / f"training_parity_{name}")
+        if name == "tiny":
+            make_model(self.place / "model")
+            self.path, self.file, self.template, rows = self.place / "model", None, "plain", 6
+        else:
+            self.path, self.file, self.template, rows = self.source / "models/smollm2-135m", "SmolLM2-135M-Instruct.Q4_1.gguf", None, 4
+        glossary = [json.loads(line) for line in (self.source / "data/foldoc/train.jsonl").read_text().splitlines()[:2000]]
+        short = [entry for entry in glossary if 60 < len(entry["prompt"]) + len(entry["response"]) < 110]
+        self.prepare("instruction", short[:rows], short[rows : rows + 1], "")
+        pairs = [{"prompt": a["prompt"], "chosen": a["response"], "rejected": b["response"]} for a, b in zip(short[:rows], short[rows : 2 * rows])]
+        self.prepare("preference", pairs, pairs[:1], 'layout = "preference"')
+        self.rows = rows
+
+    def prepare(self, kind, train, validation, layout):
+        recipe = f'name = "{kind}"\nkind = "{kind}"\nlicence = "GFDL-1.1-or-later"\noutput = "{kind}.h5"\ntokenizer = "{self.path / self.file if self.file else self.path}"\n'
+        if self.template:
+            recipe += f'template = "{self.template}"\n'
+        for split, rows in (("train", train), ("validation", validation)):
+            (self.place / f"{kind}-{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            recipe += f'[[source]]\npath = "{kind}-{split}.jsonl"\nsplit = "{split}"\n{layout}\n'
+        (self.place / f"{kind}.toml").write_text(recipe)
+        self.place.run(self.program, "prepare", f"{kind}.toml")
+
+    def model(self):
+        model = AutoModelForCausalLM.from_pretrained(self.path, gguf_file=self.file, dtype=torch.float32)
+        return model.eval()
+
+    def column(self, kind, name):
+        with h5py.File(self.place / f"{kind}.h5") as file:
+            values, offsets = file["train"][name][:], file["train"][f"{name}.offsets"][:]
+        return [torch.tensor(values[a:b].astype("int64")) for a, b in zip(offsets, offsets[1:])]
+
+    def run(self, name, kind, strategies, adapter=None):
+        text = f'name = "{name}"\n[model]\nplugin = "llama"\npath = "{self.path}"\n[dataset]\nplugin = "{kind}"\npath = "{kind}.h5"\n'
+        for i, strategy in enumerate(strategies):
+            text += "[[strategy]]\n" + "".join(f"{key} = {json.dumps(value)}\n" if not isinstance(value, dict) else f"{key} = {{ " + ", ".join(f'"{k}" = {v}' for k, v in value.items()) + " }\n"
+                                               for key, value in strategy.items())
+            if adapter and i == 0:
+                text += f'adapter = "{adapter}"\n'
+        text += f'[train]\nsteps = {STEPS}\nglobal_batch = {self.rows}\nmicro_batch = 2\nlearning_rate = {LEARNING_RATE}\nschedule = "constant"\nclip = 1.0\n[evaluate]\nsamples = 1\n'
+        (self.place / f"{name}.toml").write_text(text)
+        self.place.run(self.program, "train", f"{name}.toml", timeout=900)
+        return [event["loss"] for event in self.place.events(name, "step_end")], self.place / "runs" / name / "adapter"
+
+
+def randomised(model):
+    """What starts at zero or one would hide mistakes."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.02)
+    return model
+
+
+def train(model, loss_of, scaled=None):
+    """Plain loop; loss_of gives the mean over all targets. scaled: learning rates of some parameters, by their names' part, as factors."""
+    groups = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factor = next((factor for part, factor in (scaled or {}).items() if part in name), 1)
+            groups.setdefault(factor, []).append(parameter)
+    optimizer = torch.optim.AdamW([{"params": group, "lr": LEARNING_RATE * factor} for factor, group in groups.items()], weight_decay=0)
+    losses = []
+    for _ in range(STEPS):
+        loss = loss_of(model)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def supervised(case):
+    samples = list(zip(case.column("instruction", "tokens"), case.column("instruction", "loss_mask")))
+
+    def loss_of(model):
+        total, count = 0, 0
+        for tokens, mask in samples:
+            logits = model(input_ids=tokens[None]).logits[0]
+            targets = torch.where(mask[1:] == 1, tokens[1:], -100)
+            total = total + cross_entropy(logits[-len(tokens) : -1], targets, ignore_index=-100, reduction="sum")
+            count += int((mask[1:] == 1).sum())
+        return total / count
+
+    return loss_of
+
+
+def compare(name, ours, theirs, ours_adapter=None, theirs_adapter=None):
+    check(len(ours) == len(theirs) == STEPS, f"{name}: {STEPS} steps")
+    worst = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs))
+    check(worst <= LOSS, f"{name}: losses differ by {worst:.1e}: {ours} {theirs}")
+    check(abs(theirs[0] - theirs[-1]) > 1e-3 * abs(theirs[0]), f"{name}: the loss moves: {theirs}")
+    weights = 0.0
+    if ours_adapter:
+        a, b = (load_file(folder / "adapter_model.safetensors") for folder in (ours_adapter, theirs_adapter))
+        check(set(a) == set(b), f"{name}: the same tensors: {set(a) ^ set(b)}")
+        weights = max((a[key].float() - b[key].float()).abs().max().item() for key in a)
+        check(weights <= WEIGHTS, f"{name}: final weights differ by {weights:.1e}")
+    print(f"{name}: {STEPS} losses from {theirs[0]:.4f} to {theirs[-1]:.4f} differ by {worst:.1e}, final weights by {weights:.1e}", flush=True)
+
+
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LORA = dict(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=ALL)
+METHODS = {
+    "lora": ({"plugin": "lora", "rank": 4, "alpha": 8.0}, LoraConfig(**LORA), None),
+    "rslora": ({"plugin": "lora", "rank": 4, "alpha": 8.0, "rslora": True, "targets": ["q_proj", "v_proj"]}, LoraConfig(**LORA | dict(use_rslora=True, target_modules=["q_proj", "v_proj"])), None),
+    "patterns": ({"plugin": "lora", "rank": 4, "alpha": 8.0, "rank_pattern": {"down_proj": 2}, "alpha_pattern": {"layers.1.mlp.up_proj": 3}},
+                 LoraConfig(**LORA | dict(rank_pattern={"down_proj": 2}, alpha_pattern={"layers.1.mlp.up_proj": 3})), None),
+    "dora": ({"plugin": "lora", "rank": 4, "alpha": 8.0, "dora": True}, LoraConfig(**LORA | dict(use_dora=True)), None),
+    "loraplus": ({"plugin": "lora", "rank": 4, "alpha": 8.0, "b_learning_rate": 8.0}, LoraConfig(**LORA), {"lora_B": 8}),
+    "saved": ({"plugin": "lora", "rank": 4, "alpha": 8.0, "save": ["norm"]}, LoraConfig(**LORA | dict(modules_to_save=["norm"])), None),
+    "ia3": ({"plugin": "ia3"}, IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]), None),
+    "vera": ({"plugin": "vera", "rank": 8}, VeraConfig(task_type="CAUSAL_LM", r=8, target_modules=ALL), None),
+    "prefix": ({"plugin": "prefix", "tokens": 5}, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5), None),
+    "prompt": ({"plugin": "prompt", "tokens": 5}, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5), None),
+}
+
+
+def method(case, name):
+    strategy, config, scaled = METHODS[name]
+    torch.manual_seed(1)
+    theirs = randomised(get_peft_model(case.model(), config))
+    theirs.eval()
+    folder = case.place / f"first-{name}"
+    theirs.save_pretrained(folder)
+    losses, adapter = case.run(name, "instruction", [strategy], folder)
+    reference = train(theirs, supervised(case), scaled)
+    theirs.save_pretrained(case.place / f"last-{name}")
+    compare(name, losses, reference, adapter, case.place / f"last-{name}")
+
+
+def pairs(case):
+    """(chosen, rejected) of every pair: tokens, and where the answer begins."""
+    return [((torch.cat([p, c]), len(p)), (torch.cat([p, r]), len(p))) for p, c, r in zip(*(case.column("preference", name) for name in ("prompt", "chosen", "rejected")))]
+
+
+def answer_log_probability(model, answer):
+    tokens, begin = answer
+    logs = model(input_ids=tokens[None]).logits[0, :-1].log_softmax(-1).gather(1, tokens[1:, None]).squeeze(1)[begin - 1 :]
+    return logs.sum(), len(logs)
+
+
+def preference(case, name, strategy, pair_loss):
+    """pair_loss: from the log-probabilities of chosen and rejected under model and base, and their lengths, as TRL has it."""
+    data = pairs(case)
+    base = case.model()
+    with torch.no_grad():
+        references = [[answer_log_probability(base, answer)[0] for answer in pair] for pair in data]
+    torch.manual_seed(1)
+    theirs = randomised(get_peft_model(case.model(), LoraConfig(**LORA)))
+    theirs.eval()
+    folder = case.place / f"first-{name}"
+    theirs.save_pretrained(folder)
+    losses, adapter = case.run(name, "preference", [METHODS["lora"][0], strategy], folder)
+
+    def loss_of(model):
+        computed = [[answer_log_probability(model, answer) for answer in pair] for pair in data]
+        return pair_loss(computed, references)
+
+    reference = train(theirs, loss_of)
+    theirs.save_pretrained(case.place / f"last-{name}")
+    compare(name, losses, reference, adapter, case.place / f"last-{name}")
+
+
+def dpo(beta, form="sigmoid", smoothing=0.0):
+    def pair_loss(computed, references):
+        losses = []
+        for ((c, nc), (r, nr)), (base_c, base_r) in zip(computed, references):
+            if form == "ipo":
+                losses.append(((c - base_c) / nc - (r - base_r) / nr - 1 / (2 * beta)) ** 2)
+            elif form == "hinge":
+                losses.append(torch.relu(1 - beta * ((c - base_c) - (r - base_r))))
+            else:
+                margin = (c - base_c) - (r - base_r)
+                losses.append(-logsigmoid(beta * margin) * (1 - smoothing) - logsigmoid(-beta * margin) * smoothing)
+        return torch.stack(losses).mean()
+
+    return pair_loss
+
+
+def orpo(computed, _references):
+    losses = []
+    for (c, nc), (r, nr) in computed:
+        c, r = c / nc, r / nr
+        log_odds = (c - r) - (torch.log1p(-torch.exp(c)) - torch.log1p(-torch.exp(r)))
+        losses.append(-c - 0.1 * logsigmoid(log_odds))
+    return torch.stack(losses).mean()
+
+
+def kto(computed, references):
+    """The reference point over two pairs at a time: what the run sees in a forward pass."""
+    losses = []
+    for first in range(0, len(computed), 2):
+        part = list(zip(computed[first : first + 2], references[first : first + 2]))
+        chosen = [c - base_c for ((c, _), _), (base_c, _) in part]
+        rejected = [r - base_r for (_, (r, _)), (_, base_r) in part]
+        moved = torch.stack(chosen + rejected).mean().detach().clamp(min=0)
+        losses += [1 - torch.sigmoid(0.1 * (c - moved)) for c in chosen] + [1 - torch.sigmoid(0.1 * (moved - r)) for r in rejected]
+    return torch.stack(losses).mean()
+
+
+def main():
+    name, build = sys.argv[1], Path(sys.argv[2]).resolve()
+    torch.set_num_threads(2)
+    case = Case(name, build)
+    for each in METHODS if name == "tiny" else ("lora", "dora", "ia3", "prefix"):
+        method(case, each)
+    preference(case, "dpo", {"plugin": "dpo", "beta": 0.3}, dpo(0.3))
+    if name == "tiny":
+        preference(case, "cdpo", {"plugin": "dpo", "beta": 0.3, "label_smoothing": 0.2}, dpo(0.3, smoothing=0.2))
+        preference(case, "ipo", {"plugin": "dpo", "beta": 0.3, "form": "ipo"}, dpo(0.3, "ipo"))
+        preference(case, "hinge", {"plugin": "dpo", "beta": 0.3, "form": "hinge"}, dpo(0.3, "hinge"))
+        preference(case, "orpo", {"plugin": "orpo"}, orpo)
+    # What KTO takes as its reference point depends on which pairs share a forward pass: all of them in both, here.
+
+
+if __name__ == "__main__":
+    main()

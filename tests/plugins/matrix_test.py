@@ -1,0 +1,197 @@
+"""Every strategy on every kind of model: trained, on two ranks, resumed, saved, loaded by PEFT or transformers, merged. What was seen is the
+table of docs/strategies.md, which must hold exactly that.
+
+    matrix_test.py BUILD_FOLDER
+"""
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.utils import logging
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+from tiny import Workplace, check, make_classifier, make_model, over_ranks, write_labelled
+
+build = Path(sys.argv[1]).resolve()
+source = Path(__file__).resolve().parent.parent.parent
+program = build / "attune"
+place = Workplace(build / "tests" / "matrix")
+
+logging.disable_progress_bar()
+
+RUN = """
+seed = 3
+[model]
+plugin = "{plugin}"
+path = "{path}"
+{model_options}
+[dataset]
+plugin = "{kind}"
+path = "{kind}.h5"
+{strategies}
+[train]
+steps = 4
+global_batch = 8
+micro_batch = 2
+learning_rate = 1e-3
+[evaluate]
+micro_batch = 4
+[checkpoint]
+every = 2
+keep = 0
+"""
+
+FULL, LORA = {"plugin": "full"}, {"plugin": "lora", "rank": 4}
+#  strategy -> (its list, kind of data for decoders, kinds of model it serves, whether PEFT has it, whether it can be merged)
+BOTH, DECODER, CLASSIFIER = ("llama", "bert"), ("llama",), ("bert",)
+STRATEGIES = {
+    "full": ([FULL], BOTH),
+    "freeze": ([{"plugin": "freeze", "last_blocks": 1}], BOTH),
+    "linear_probe": ([{"plugin": "linear_probe"}], CLASSIFIER),
+    "bitfit": ([{"plugin": "bitfit", "norms": True}], BOTH),
+    "gradual_unfreezing": ([FULL, {"plugin": "gradual_unfreezing", "every_steps": 2}], BOTH),
+    "llrd": ([FULL, {"plugin": "llrd", "decay": 0.5}], BOTH),
+    "lora": ([LORA], BOTH),
+    "lora (DoRA)": ([LORA | {"dora": True}], BOTH),
+    "lora (PiSSA)": ([LORA | {"init": "pissa"}], BOTH),
+    "ia3": ([{"plugin": "ia3"}], BOTH),
+    "vera": ([{"plugin": "vera", "rank": 8}], BOTH),
+    "adapter": ([{"plugin": "adapter", "width": 4}], BOTH),
+    "prefix": ([{"plugin": "prefix", "tokens": 4}], BOTH),
+    "prompt": ([{"plugin": "prompt", "tokens": 4, "text": "Answer:"}], DECODER),
+    "quantize (QLoRA)": ([LORA, {"plugin": "quantize", "type": "int8"}], BOTH),
+    "label_smoothing": ([LORA, {"plugin": "label_smoothing"}], BOTH),
+    "class_weights": ([FULL, {"plugin": "class_weights"}], CLASSIFIER),
+    "focal": ([LORA, {"plugin": "focal"}], BOTH),
+    "dpo": ([LORA, {"plugin": "dpo"}], DECODER),
+    "orpo": ([LORA, {"plugin": "orpo"}], DECODER),
+    "kto": ([LORA, {"plugin": "kto"}], DECODER),
+    "distill": ([FULL, {"plugin": "distill", "teacher": "{path}"}], BOTH),
+    "ewc": ([FULL, {"plugin": "ewc", "data": "{kind}.h5"}], BOTH),
+    "l2sp": ([FULL, {"plugin": "l2sp"}], BOTH),
+    "neftune": ([LORA, {"plugin": "neftune"}], BOTH),
+}
+PREFERENCES = {"dpo", "orpo", "kto"}
+# Holes, each explained.
+NOT_IN_PEFT = {"adapter": "PEFT has no bottleneck adapters"}
+NOT_LOADED = {("quantize (QLoRA)", model): "loads, over another base: PEFT is given the float weights" for model in BOTH}
+NOT_LOADED |= {("prefix", "bert"): "this version of transformers gives BERT no prefix"}
+NOT_MERGED = {"adapter": "not linear", "prefix": "no weights", "prompt": "no weights", "quantize (QLoRA)": "the base is packed"}
+NOT_SERVED = {"linear_probe": "its head is its embedding", "prompt": "serves decoders", "class_weights": "serves classifiers", "dpo": "compares texts", "orpo": "compares texts", "kto": "compares texts"}
+
+
+def toml(strategies, names):
+    lines = []
+    for strategy in strategies:
+        lines.append("[[strategy]]")
+        lines += [f"{key} = {json.dumps(value.format(**names) if isinstance(value, str) else value)}" for key, value in strategy.items()]
+    return "\n".join(lines)
+
+
+def losses(name):
+    return [event["loss"] for event in place.events(name, "step_end")]
+
+
+def result(name):
+    """Bytes of what the run made, and where."""
+    for kind in ("adapter", "model"):
+        folder = place / "runs" / name / kind
+        if folder.exists():
+            return (folder / f"{'adapter_' if kind == 'adapter' else ''}model.safetensors").read_bytes(), folder, kind
+    sys.exit(f"{name} made nothing")
+
+
+def held_out_loss(model, kind):
+    """Mean over the targets of the validation split, computed by transformers."""
+    import h5py
+    with h5py.File(place / f"{kind}.h5") as file:
+        split = file["validation"]
+        offsets, tokens = split["tokens.offsets"][:], torch.tensor(split["tokens"][:].astype("int64"))
+        marks = split["label"][:] if "label" in split else split["loss_mask"][:]
+    total = count = 0
+    with torch.no_grad():
+        for row, (a, b) in enumerate(zip(offsets, offsets[1:])):
+            logits = model(input_ids=tokens[None, a:b]).logits[0]
+            if kind == "classification":
+                targets, logits = torch.tensor([int(marks[row])]), logits[None]
+            else:
+                targets, logits = torch.where(torch.tensor(marks[a + 1 : b]) == 1, tokens[a + 1 : b], -100), logits[-(b - a) : -1]
+            total += torch.nn.functional.cross_entropy(logits, targets, ignore_index=-100, reduction="sum").item()
+            count += int((targets != -100).sum())
+    return total / count
+
+
+def loads(name, strategy, family, kind, folder, form, path):
+    """In PEFT, or as a whole model in transformers; it computes the loss that the run measured."""
+    if form == "adapter" and strategy in NOT_IN_PEFT:
+        return NOT_IN_PEFT[strategy]
+    loader = AutoModelForSequenceClassification if family == "bert" else AutoModelForCausalLM
+    if form == "adapter":
+        options = {"num_labels": 2} if family == "bert" else {}
+        model = PeftModel.from_pretrained(loader.from_pretrained(path, **options), folder)
+    else:
+        model = loader.from_pretrained(folder)
+    if (strategy, family) in NOT_LOADED:
+        return NOT_LOADED[strategy, family]
+    if kind != "preference":
+        measured = json.loads((place / "runs" / name / "evaluation.json").read_text())["tuned"]["loss"]
+        theirs = held_out_loss(model.eval(), kind)
+        check(abs(measured - theirs) < 1e-4 * measured, f"{name}: transformers computes {theirs}, the run measured {measured}")
+    return "yes" if form == "adapter" else "yes, whole"
+
+
+def merged(name, strategy):
+    if strategy in NOT_MERGED:
+        said = place.run(program, "export", f"runs/{name}", "--to", f"{name}-merged", "--merge", expect=2)
+        check("folded" in said and not (place / f"{name}-merged").exists(), f"{name}: refuses to merge: {said}")
+        return "no: " + NOT_MERGED[strategy]
+    place.run(program, "export", f"runs/{name}", "--to", f"{name}-merged", "--merge")
+    return "yes"
+
+
+def row(strategy, family):
+    strategies, families = STRATEGIES[strategy]
+    if family not in families:
+        return [strategy, family, "no: " + NOT_SERVED[strategy], "", "", "", "", ""]
+    kind = "classification" if family == "bert" else "preference" if strategy in PREFERENCES else "instruction"
+    path = "classifier" if family == "bert" else "model"
+    name = f"{strategy.split(' ')[-1].strip('()').lower()}-{family}"
+    names = {"kind": kind, "path": path, "plugin": family, "model_options": 'pooling = "cls"' if family == "bert" else ""}
+    (place / f"{name}.toml").write_text(f'name = "{name}"\n' + RUN.format(strategies=toml(strategies, names), **names))
+    place.run(program, "train", f"{name}.toml")
+    check(len(losses(name)) == 4, f"{name}: four steps are logged")
+
+    place.run(*over_ranks(2, program, "train", f"{name}.toml", f"name={name}-2"))
+    for ours, theirs in zip(losses(name), losses(f"{name}-2"), strict=True):
+        check(abs(ours - theirs) < 1e-4 * abs(ours), f"{name}: two ranks give the losses of one: {losses(name)} {losses(f'{name}-2')}")
+
+    shutil.copytree(place / "runs" / name, place / "runs" / f"{name}-again")
+    shutil.rmtree(place / "runs" / f"{name}-again/checkpoints/step-000004")
+    place.run(program, "train", f"{name}.toml", f"name={name}-again", "--resume")
+    content, folder, form = result(name)
+    check(content == result(f"{name}-again")[0], f"{name}: resumed at step 2, the same bits")
+    return [strategy, family, "yes", "yes", "yes", form, loads(name, strategy, family, kind, folder, form, place / path), merged(name, strategy)]
+
+
+def table(rows):
+    head = ["strategy", "model", "trained", "on 2 ranks", "resumed, same bits", "saved as", "loaded by PEFT or transformers, same loss", "merged"]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rows]) + "\n"
+
+
+make_model(place / "model")
+make_classifier(place / "classifier")
+write_labelled(place)
+for kind in ("instruction", "classification", "preference"):
+    place.run(program, "prepare", f"{kind}.toml")
+rows = []
+for strategy in STRATEGIES:
+    for family in BOTH:
+        rows.append(row(strategy, family))
+        print(" | ".join(rows[-1]), flush=True)
+seen = table(rows)
+(place / "table.md").write_text(seen)
+check(seen in (source / "docs/strategies.md").read_text(), f"docs/strategies.md holds what was seen, which lies in {place / 'table.md'}")

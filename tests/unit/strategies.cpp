@@ -1,0 +1,463 @@
+// The strategy plugins, alone and listed together, on tiny models.
+#include <attune/adapter.hpp>
+#include <gmock/gmock.h>
+
+#include "nn/generate.hpp"
+#include "tiny_models.hpp"
+
+namespace {
+
+using namespace attune;
+using namespace attune::tiny;
+using nlohmann::json;
+using testing::AllOf;
+using testing::Each;
+using testing::ElementsAre;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::IsSupersetOf;
+using testing::Not;
+
+const std::int64_t four = 4;
+
+double difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
+
+/// What starts at zero or one would hide mistakes.
+void randomise(Strategies& strategies, Model& model) {
+  const torch::NoGradGuard no_grad;
+  for (auto& [name, parameter] : strategies.state(model)) parameter.add_(torch::randn_like(parameter) * 0.1);
+}
+
+/// A run's surroundings without a run.
+struct Alone final : Surroundings {
+  Comm comm() const override { return {}; }
+  Tokenizer tokenizer() override { fail("no tokenizer"); }
+  std::shared_ptr<Model> open_model(const std::string&) override { return teacher; }
+  std::vector<double> class_weights() override { return weights; }
+  void for_each_batch(const std::string&, std::int64_t, const std::function<void(const Batch&)>& work) override {
+    for (const auto& batch : batches) work(batch);
+  }
+  std::shared_ptr<Model> teacher;
+  std::vector<double> weights;
+  std::vector<Batch> batches;
+};
+
+Batch next_tokens(std::vector<std::int64_t> lengths) {
+  auto batch = batch_of(std::move(lengths));
+  batch.targets = batch.tokens.roll(-1);
+  for (std::size_t end = 1; end < batch.starts.size(); ++end) batch.targets[batch.starts[end] - 1] = ignored_target;
+  return batch;
+}
+
+Batch labelled(std::vector<std::int64_t> lengths) {
+  auto batch = batch_of(std::move(lengths));
+  batch.targets = torch::randint(3, {batch.samples()}, at::kLong);
+  return batch;
+}
+
+Batch pairs() {
+  auto batch = next_tokens({5, 4, 6, 3});
+  batch.columns["chosen"] = torch::arange(4).remainder(2).eq(0);
+  return batch;
+}
+
+// ---- A list of strategies
+
+TEST(strategies, in_a_list_train_together) {
+  const auto model = bert();
+  const auto list = listed({{"lora", {{"rank", four}, {"targets", Texts{"query"}}}}, {"freeze", {{"train", Texts{"embeddings.LayerNorm.*"}}, {"head", false}}}});
+  list->prepare(*model);
+  EXPECT_THAT(trained_names(*model), IsSupersetOf({"bert.embeddings.LayerNorm.weight", "bert.encoder.layer.0.attention.self.query.lora.A", "classifier.weight"}));
+  EXPECT_FALSE(list->export_adapter(*model)) << "an adapter would leave out what 'freeze' trains";
+}
+
+TEST(strategies, that_fight_or_do_nothing_are_refused) {
+  const auto error_with = [](const std::vector<std::pair<std::string, Values>>& list) {
+    return error_of([&] { listed(list)->prepare(*bert()); });
+  };
+  EXPECT_THAT(error_with({{"full", {}}, {"bitfit", {}}}), HasSubstr("strategies 'full' and 'bitfit' both train bert."));
+  EXPECT_THAT(error_with({{"full", {}}, {"focal", {}}, {"label_smoothing", {}}}), HasSubstr("'focal' and 'label_smoothing' both define the loss"));
+  EXPECT_THAT(error_with({{"llrd", {}}}), AllOf(HasSubstr("'llrd' leaves no parameter to train"), HasSubstr("[[strategy]]")));
+  EXPECT_THAT(error_with({{"focal", {}}, {"llrd", {}}}), HasSubstr("the strategies leave no parameter to train"));
+  EXPECT_THAT(error_with({{"full", {}}, {"quantize", {}}}), AllOf(HasSubstr("'full' trains"), HasSubstr("packed")));
+  EXPECT_THAT(error_with({{"prompt", {}}}), HasSubstr("serves decoders"));
+  EXPECT_THAT(error_of([] { listed({{"prefix", {{"tokens", four}}}, {"prompt", {{"tokens", four}}}})->prepare(*llama()); }), HasSubstr("virtual tokens"));
+  EXPECT_THAT(error_of([] { strategy("linear_probe")->prepare(*llama()); }), HasSubstr("token embedding"));
+  EXPECT_THAT(error_of([] { strategy("bitfit")->prepare(*llama()); }), HasSubstr("norms = true"));
+  EXPECT_THAT(error_of([] { listed({{"lora", {{"rank", four}}}, {"class_weights", {}}})->prepare(*llama()); }), HasSubstr("serves classifiers"));
+}
+
+TEST(strategies, start_from_an_adapter_of_the_same_form_alone) {
+  const auto first = llama(), second = llama();
+  const auto ours = strategy("lora", {{"rank", four}}), theirs = strategy("lora", {{"rank", four}});
+  ours->prepare(*first), theirs->prepare(*second);
+  randomise(*ours, *first);
+  const auto batch = batch_of({6});
+  theirs->load_adapter(*second, *ours->export_adapter(*first), "folder");
+  EXPECT_EQ(difference(first->logits(batch), second->logits(batch)), 0);
+
+  const auto error_with = [&](const std::string& plugin, Values values) {
+    return error_of([&] {
+      const auto model = llama();
+      const auto other = strategy(plugin, std::move(values));
+      other->prepare(*model);
+      other->load_adapter(*model, *ours->export_adapter(*first), "folder");
+    });
+  };
+  EXPECT_THAT(error_with("lora", {{"rank", std::int64_t{2}}}), AllOf(HasSubstr("folder: is an adapter with other options"), HasSubstr("r is 4 there and 2 here")));
+  EXPECT_THAT(error_with("lora", {{"rank", four}, {"targets", Texts{"q_proj"}}}), HasSubstr("does not have"));
+  EXPECT_THAT(error_with("ia3", {}), HasSubstr("peft_type"));
+  EXPECT_THAT(error_with("full", {}), HasSubstr("make a whole model"));
+  EXPECT_THAT(error_with("lora", {{"rank", four}, {"init", std::string("pissa")}}), HasSubstr("initialisation"));
+}
+
+// ---- What is trained
+
+TEST(llrd, slows_lower_blocks) {
+  const auto model = bert();
+  const auto list = listed({{"full", {}}, {"llrd", {{"decay", 0.5}}}});
+  list->prepare(*model);
+  std::map<std::string, double> scale;
+  for (const auto& group : list->groups(*model))
+    for (const auto& [name, parameter] : group.parameters) scale[name] = group.learning_rate_scale;
+  EXPECT_EQ(scale.size(), trained_names(*model).size());
+  EXPECT_EQ(scale["classifier.weight"], 1);
+  EXPECT_EQ(scale["bert.encoder.layer.1.output.dense.bias"], 0.5);
+  EXPECT_EQ(scale["bert.encoder.layer.0.output.dense.weight"], 0.25);
+  EXPECT_EQ(scale["bert.embeddings.word_embeddings.weight"], 0.125);
+}
+
+TEST(gradual_unfreezing, begins_with_the_head_and_goes_down) {
+  const auto model = bert();
+  const auto list = listed({{"full", {}}, {"gradual_unfreezing", {{"every_steps", std::int64_t{10}}}}});
+  list->prepare(*model);
+  const auto all = trained_names(*model).size();
+  Alone run;
+  list->begin(*model, run);
+  list->on_epoch(*model, 0);
+  list->on_step(*model, 0);
+  EXPECT_THAT(trained_names(*model), ElementsAre("classifier.weight", "classifier.bias"));
+  list->on_step(*model, 10);
+  EXPECT_THAT(trained_names(*model), AllOf(testing::Contains("bert.encoder.layer.1.output.dense.bias"), Not(testing::Contains("bert.encoder.layer.0.output.dense.bias"))));
+  list->on_step(*model, 39);
+  EXPECT_EQ(trained_names(*model).size(), all);
+  EXPECT_EQ(list->state(*model).size(), all) << "a checkpoint holds what is frozen for now";
+}
+
+TEST(lora, plus_lets_b_learn_faster) {
+  const auto model = llama();
+  const auto list = strategy("lora", {{"rank", four}, {"b_learning_rate", 16.0}});
+  list->prepare(*model);
+  const auto groups = list->groups(*model);
+  ASSERT_EQ(groups.size(), 2u);
+  for (const auto& group : groups)
+    for (const auto& [name, parameter] : group.parameters) EXPECT_EQ(group.learning_rate_scale, name.ends_with("lora.B") ? 16 : 1) << name;
+}
+
+TEST(lora, takes_other_ranks_biases_and_modules_as_asked) {
+  const auto model = bert();
+  const auto list = strategy("lora", {{"rank", four}, {"targets", Texts{"query", "value"}}, {"rank_pattern", NumberMap{{"layer.1.*query", 2}}}, {"bias", std::string("all")},
+                                      {"save", Texts{"embeddings.LayerNorm"}}});
+  list->prepare(*model);
+  const auto names = trained_names(*model);
+  EXPECT_THAT(names, IsSupersetOf({"bert.embeddings.LayerNorm.weight", "bert.encoder.layer.0.intermediate.dense.bias"}));
+  const auto adapter = *list->export_adapter(*model);
+  const auto config = json::parse(adapter.config);
+  EXPECT_EQ(config["rank_pattern"], (json{{"bert.encoder.layer.1.attention.self.query", 2}}));
+  EXPECT_EQ(config["modules_to_save"], (json{"bert.embeddings.LayerNorm", "classifier"}));
+  std::set<std::string> tensors;
+  for (const auto& [name, tensor] : adapter.tensors) EXPECT_TRUE(tensors.insert(name).second) << name;
+  EXPECT_THAT(tensors, IsSupersetOf({"base_model.model.bert.encoder.layer.0.attention.self.query.base_layer.bias", "base_model.model.bert.encoder.layer.0.intermediate.dense.bias",
+                                     "base_model.model.bert.embeddings.LayerNorm.weight", "base_model.model.classifier.weight"}));
+  EXPECT_EQ(tensors.size(), names.size());
+}
+
+// ---- Adapters
+
+struct AdapterCase {
+  std::string name;
+  std::vector<std::pair<std::string, Values>> list;
+  bool starts_as_base = true, merges = true;
+};
+
+class Adapters : public testing::TestWithParam<AdapterCase> {};
+
+TEST_P(Adapters, start_as_the_base_change_it_and_give_it_back_when_off) {
+  const auto model = llama();
+  const auto batch = batch_of({5, 1, 7});
+  const torch::NoGradGuard no_grad;
+  const auto base = model->logits(batch);
+  const auto list = listed(GetParam().list);
+  list->prepare(*model);
+  model->module().eval();
+  if (GetParam().starts_as_base) EXPECT_LT(difference(model->logits(batch), base), 2e-5);
+  randomise(*list, *model);
+  const auto adapted = model->logits(batch);
+  EXPECT_EQ(adapted.sizes(), base.sizes());
+  EXPECT_GT(difference(adapted, base), 0.01);
+  {
+    const BaseAlone alone(*model);
+    if (GetParam().name != "pissa") EXPECT_LT(difference(model->logits(batch), base), 2e-5);
+  }
+  EXPECT_EQ(difference(model->logits(batch), adapted), 0);
+  if (GetParam().merges) {
+    list->merge(*model);
+    EXPECT_LT(difference(model->logits(batch), adapted), 1e-4);
+    EXPECT_THAT(trained_names(*model), Each(Not(HasSubstr("lora"))));
+  } else {
+    EXPECT_THAT(error_of([&] { list->merge(*model); }), HasSubstr("folded"));
+  }
+}
+
+TEST_P(Adapters, treat_every_sample_as_if_it_were_alone_and_generate_the_same_with_a_cache) {
+  const auto model = llama();
+  const auto list = listed(GetParam().list);
+  list->prepare(*model);
+  randomise(*list, *model);
+  model->module().eval();
+  const torch::NoGradGuard no_grad;
+  const auto batch = batch_of({5, 1, 7});
+  std::vector<at::Tensor> alone;
+  for (int sample = 0; sample < 3; ++sample) alone.push_back(model->logits(pack({batch.tokens.slice(0, batch.starts[sample], batch.starts[sample + 1])})));
+  EXPECT_LT(difference(model->logits(batch), at::cat(alone)), 2e-5);
+
+  std::vector<std::int32_t> all = {3, 1, 4, 1, 5};
+  for (int token = 0; token < 6; ++token) all.push_back(static_cast<std::int32_t>(model->logits(pack({torch::tensor(all, at::kInt)}))[-1].argmax().item<std::int64_t>()));
+  EXPECT_EQ(nn::generate(*model, {3, 1, 4, 1, 5}, {.max_tokens = 6}), std::vector<std::int32_t>(all.begin() + 5, all.end()));
+}
+
+TEST_P(Adapters, reach_every_parameter_with_a_gradient_also_when_blocks_are_computed_again) {
+  std::vector<std::vector<at::Tensor>> gradients;
+  std::vector<double> losses;
+  for (const bool recompute : {false, true}) {
+    torch::manual_seed(9);
+    const auto model = llama();
+    const auto list = listed(GetParam().list);
+    list->prepare(*model);
+    randomise(*list, *model);
+    model->set_recompute(recompute);
+    model->module().train();
+    torch::manual_seed(10);
+    const auto batch = next_tokens({5, 2, 7});
+    const auto loss = list->loss(*model, batch);
+    loss.sum.backward();
+    losses.push_back(loss.sum.item<double>());
+    gradients.emplace_back();
+    for (const auto& [name, parameter] : trainable(*model)) {
+      ASSERT_TRUE(parameter.grad().defined()) << name;
+      gradients.back().push_back(parameter.grad());
+    }
+  }
+  EXPECT_EQ(losses[0], losses[1]);
+  for (std::size_t i = 0; i < gradients[0].size(); ++i) EXPECT_TRUE(gradients[0][i].equal(gradients[1][i])) << i << ": the same bits";
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    all, Adapters,
+    testing::Values(AdapterCase{"lora", {{"lora", {{"rank", four}, {"dropout", 0.1}}}}}, AdapterCase{"dora", {{"lora", {{"rank", four}, {"dora", true}}}}},
+                    AdapterCase{"orthogonal", {{"lora", {{"rank", four}, {"init", std::string("orthogonal")}}}}},
+                    AdapterCase{"pissa", {{"lora", {{"rank", four}, {"init", std::string("pissa")}}}}}, AdapterCase{"ia3", {{"ia3", {}}}},
+                    AdapterCase{"vera", {{"vera", {{"rank", std::int64_t{8}}}}}}, AdapterCase{"houlsby", {{"adapter", {{"width", four}}}}, true, false},
+                    AdapterCase{"pfeiffer", {{"adapter", {{"width", four}, {"kind", std::string("pfeiffer")}}}}, true, false},
+                    AdapterCase{"prefix", {{"prefix", {{"tokens", four}}}}, false, false}, AdapterCase{"prompt", {{"prompt", {{"tokens", four}}}}, false, false},
+                    AdapterCase{"noisy", {{"lora", {{"rank", four}}}, {"neftune", {}}}}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(lora, starting_from_principal_components_is_exported_as_a_change_of_the_base) {
+  const auto model = llama(), base = llama();
+  const auto pissa = strategy("lora", {{"rank", four}, {"init", std::string("pissa")}, {"rslora", true}}), plain = strategy("lora", {{"rank", std::int64_t{8}}, {"alpha", 32 * std::sqrt(2.0)}, {"rslora", true}});
+  pissa->prepare(*model), plain->prepare(*base);
+  {
+    const torch::NoGradGuard no_grad;
+    for (auto& [name, parameter] : trainable(*model)) parameter.add_(torch::randn_like(parameter) * 0.1);
+  }
+  plain->load_adapter(*base, *pissa->export_adapter(*model), "folder");
+  const auto batch = batch_of({6});
+  EXPECT_LT(difference(base->logits(batch), model->logits(batch)), 1e-4);
+  const BaseAlone alone(*model);
+  EXPECT_LT(difference(model->logits(batch), llama()->logits(batch)), 1e-4) << "its base is the model's";
+}
+
+TEST(quantize, holds_the_base_in_fewer_bits_and_stays_near_it) {
+  const auto batch = next_tokens({6, 5});
+  for (const auto& [type, tolerance, most] : {std::tuple(std::string("nf4"), 0.15, 0.20), std::tuple(std::string("int8"), 0.01, 0.32)}) {
+    const auto model = llama();
+    const auto weight = model->module().named_parameters()["model.layers.0.mlp.up_proj.weight"].clone();
+    const auto list = listed({{"lora", {{"rank", four}}}, {"quantize", {{"type", type}}}});
+    list->prepare(*model);
+    const auto linear = nn::linears(model->module());
+    const auto up = std::find_if(linear.begin(), linear.end(), [](const auto& named) { return named.first == "model.layers.0.mlp.up_proj"; })->second;
+    EXPECT_LT((up->dense_weight() - weight).norm().item<double>() / weight.norm().item<double>(), tolerance) << type;
+    EXPECT_LT(static_cast<double>(up->packed()->bytes()) / static_cast<double>(weight.nbytes()), most) << type;
+    EXPECT_FALSE(model->module().named_parameters().contains("model.layers.0.mlp.up_proj.weight"));
+
+    // Gradients are those of the same float weights.
+    randomise(*list, *model);
+    const auto loss = list->loss(*model, batch);
+    loss.sum.backward();
+    const auto plain = llama();
+    const auto lora = strategy("lora", {{"rank", four}});
+    lora->prepare(*plain);
+    {
+      const torch::NoGradGuard no_grad;
+      for (const auto& [name, layer] : nn::linears(plain->module()))
+        for (const auto& [packed_name, packed] : linear)
+          if (name == packed_name && packed->packed()) layer->weight.copy_(packed->dense_weight());
+      const auto from = trainable(*model), to = trainable(*plain);
+      for (std::size_t i = 0; i < to.size(); ++i) at::Tensor(to[i].second).copy_(from[i].second);
+    }
+    const auto expected = lora->loss(*plain, batch);
+    expected.sum.backward();
+    EXPECT_LT(difference(loss.sum, expected.sum), 1e-4);
+    const auto ours = trainable(*model), theirs = trainable(*plain);
+    for (std::size_t i = 0; i < ours.size(); ++i) EXPECT_LT(difference(ours[i].second.grad(), theirs[i].second.grad()), 1e-4) << ours[i].first;
+    EXPECT_THAT(error_of([&] { list->merge(*model); }), HasSubstr("held packed"));
+  }
+}
+
+// ---- Losses
+
+at::Tensor log_p(Model& model, const Batch& batch) { return model.logits(batch).log_softmax(1); }
+
+TEST(losses, on_classes_have_the_value_of_the_plain_form) {
+  const auto loss_with = [](const std::string& plugin, Values values, const Batch& batch, Model& model) {
+    const auto list = listed({{"full", {}}, {plugin, std::move(values)}});
+    list->prepare(model);
+    model.module().train();
+    Alone run;
+    run.weights = {0.5, 2, 1};
+    list->begin(model, run);
+    return list->loss(model, batch).sum;
+  };
+  const auto batch = labelled({5, 3, 6, 2});
+  const auto model = bert();
+  const auto logs = log_p(*model, batch), nll = -logs.gather(1, batch.targets.unsqueeze(1)).squeeze(1);
+  EXPECT_LT(difference(loss_with("label_smoothing", {{"share", 0.2}}, batch, *bert()), 0.8 * nll.sum() - 0.2 * logs.mean(1).sum()), 1e-4);
+  EXPECT_LT(difference(loss_with("focal", {{"gamma", 3.0}}, batch, *bert()), ((1 - (-nll).exp()).pow(3) * nll).sum()), 1e-4);
+  const auto weights = torch::tensor({0.5, 2.0, 1.0}).to(at::kFloat);
+  EXPECT_LT(difference(loss_with("class_weights", {}, batch, *bert()), (weights.index_select(0, batch.targets) * nll).sum()), 1e-4);
+  const auto given = torch::tensor({1.0, 1.0, 3.0}).to(at::kFloat);
+  EXPECT_LT(difference(loss_with("class_weights", {{"weights", NumberMap{{"2", 3}}}}, batch, *bert()), (given.index_select(0, batch.targets) * nll).sum()), 1e-4);
+  EXPECT_THAT(error_of([&] { loss_with("class_weights", {{"weights", NumberMap{{"7", 3}}}}, batch, *bert()); }), HasSubstr("labels 0 to 2"));
+}
+
+TEST(losses, that_regularise_measure_the_plain_one) {
+  const auto batch = labelled({5, 3});
+  for (const std::string plugin : {"label_smoothing", "focal", "l2sp"}) {
+    const auto model = bert();
+    const auto list = listed({{"full", {}}, {plugin, {}}});
+    list->prepare(*model);
+    model->module().eval();
+    EXPECT_LT(difference(list->loss(*model, batch).sum, -log_p(*model, batch).gather(1, batch.targets.unsqueeze(1)).sum()), 1e-4) << plugin;
+  }
+}
+
+TEST(distill, learns_the_teachers_softened_distribution) {
+  const auto student = llama();
+  Alone run;
+  run.teacher = llama();
+  {
+    const torch::NoGradGuard no_grad;
+    for (auto& parameter : run.teacher->module().parameters()) parameter.add_(torch::randn_like(parameter) * 0.2);
+  }
+  const auto list = listed({{"full", {}}, {"distill", {{"teacher", std::string("there")}, {"temperature", 3.0}, {"share", 0.7}}}});
+  list->prepare(*student);
+  list->begin(*student, run);
+  student->module().train();
+  const auto batch = next_tokens({9, 4});
+  const auto loss = list->loss(*student, batch);
+  const auto rows = at::nonzero(batch.targets != ignored_target).squeeze(1);
+  const auto z = student->logits(batch).index_select(0, rows), t = run.teacher->logits(batch).index_select(0, rows).detach();
+  const auto p = (t / 3).softmax(1);
+  const auto expected = 0.3 * at::cross_entropy_loss(z, batch.targets.index_select(0, rows), {}, at::Reduction::Sum) +
+                        0.7 * 9 * (p * ((t / 3).log_softmax(1) - (z / 3).log_softmax(1))).sum();
+  EXPECT_LT(difference(loss.sum, expected), 1e-3);
+  const auto parameters = student->module().parameters();
+  const auto ours = torch::autograd::grad({loss.sum}, parameters), theirs = torch::autograd::grad({expected}, parameters);
+  for (std::size_t i = 0; i < parameters.size(); ++i) EXPECT_LT(difference(ours[i], theirs[i]), 1e-3 * (1 + theirs[i].abs().max().item<double>())) << i;
+}
+
+TEST(penalties, grow_with_the_distance_from_the_start_and_do_not_depend_on_the_split) {
+  const auto batch = labelled({5, 3, 4});
+  for (const std::string plugin : {"l2sp", "ewc"}) {
+    const auto model = bert();
+    const auto list = listed({{"full", {}}, {plugin, plugin == "ewc" ? Values{{"data", std::string("earlier")}} : Values{{"alpha", 1.0}}}});
+    list->prepare(*model);
+    Alone run;
+    run.batches = {labelled({4, 4}), labelled({6})};
+    list->begin(*model, run);
+    model->module().train();
+    const auto plain = [&] { return supervised_loss(model->features(batch), model->projection(), batch.targets).sum.item<double>(); };
+    EXPECT_NEAR(list->loss(*model, batch).sum.item<double>(), plain(), 1e-4) << plugin;
+    {
+      const torch::NoGradGuard no_grad;
+      for (auto& parameter : model->module().parameters()) parameter.add_(0.01);
+    }
+    const auto whole = list->loss(*model, batch);
+    EXPECT_GT(whole.sum.item<double>(), plain() + 1e-3) << plugin;
+    double parts = 0;
+    for (int sample = 0; sample < 3; ++sample) {
+      auto part = pack({batch.tokens.slice(0, batch.starts[sample], batch.starts[sample + 1])});
+      part.targets = batch.targets.slice(0, sample, sample + 1);
+      parts += list->loss(*model, part).sum.item<double>();
+    }
+    EXPECT_NEAR(whole.sum.item<double>(), parts, 1e-3) << plugin;
+  }
+}
+
+TEST(preferences, start_at_the_loss_of_no_preference_and_refuse_what_they_cannot_compare) {
+  const auto batch = pairs();
+  const auto model = llama();
+  const auto list = listed({{"lora", {{"rank", four}}}, {"dpo", {}}});
+  list->prepare(*model);
+  const auto loss = list->loss(*model, batch);
+  EXPECT_NEAR(loss.sum.item<double>(), 2 * std::log(2.0), 1e-4);
+  EXPECT_EQ(loss.count, 2);
+  EXPECT_FALSE(loss.is_cross_entropy);
+
+  const auto error_with = [&](const std::string& under, const std::string& over, const Batch& data) {
+    const auto other = llama();
+    const auto both = listed({{under, {}}, {over, {}}});
+    return error_of([&] {
+      both->prepare(*other);
+      both->loss(*other, data);
+    });
+  };
+  EXPECT_THAT(error_with("full", "dpo", batch), AllOf(HasSubstr("strategy 'dpo'"), HasSubstr("whose own weights this run trains")));
+  EXPECT_THAT(error_with("full", "kto", batch), HasSubstr("'kto'"));
+  EXPECT_THAT(error_with("full", "orpo", next_tokens({4})), HasSubstr("\"preference\""));
+  EXPECT_EQ(error_with("full", "orpo", batch), "no error");
+}
+
+TEST(kto, counts_every_answer_by_itself) {
+  const auto batch = pairs();
+  const auto model = llama();
+  const auto list = listed({{"lora", {{"rank", four}}}, {"kto", {{"beta", 0.5}, {"desirable", 2.0}}}});
+  list->prepare(*model);
+  randomise(*list, *model);
+  const auto loss = list->loss(*model, batch);
+  const torch::NoGradGuard no_grad;
+  const auto ours = sample_log_probabilities(*model, batch).sums;
+  const auto base = [&] {
+    const BaseAlone alone(*model);
+    return sample_log_probabilities(*model, batch).sums;
+  }();
+  const auto moved = (ours - base).mean().clamp_min(0), rewards = ours - base;
+  const auto good = rewards.slice(0, 0, {}, 2), bad = rewards.slice(0, 1, {}, 2);
+  const auto expected = (2 * (1 - (0.5 * (good - moved)).sigmoid())).sum() + (1 - (0.5 * (moved - bad)).sigmoid()).sum();
+  EXPECT_LT(difference(loss.sum, expected), 1e-5);
+  EXPECT_EQ(loss.count, 4);
+}
+
+TEST(neftune, makes_noise_while_training_alone) {
+  const auto model = llama();
+  const auto list = listed({{"full", {}}, {"neftune", {}}});
+  list->prepare(*model);
+  const auto batch = batch_of({6, 3});
+  model->module().train();
+  EXPECT_FALSE(model->logits(batch).equal(model->logits(batch)));
+  model->module().eval();
+  EXPECT_TRUE(model->logits(batch).equal(llama()->logits(batch)));
+}
+
+}  // namespace
