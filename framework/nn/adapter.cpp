@@ -32,23 +32,26 @@ std::vector<std::string> peft_names(Model& model, const std::vector<NamedLinear>
 }
 
 void train_head(Model& model) {
-  if (model.spec().task == Task::next_token) return;
-  for (auto& parameter : model.projection().parameters()) parameter.requires_grad_(true);
+  for (const auto& name : model.head_modules())
+    for (auto& parameter : module_at(model.module(), name).parameters()) parameter.requires_grad_(true);
 }
 
 Adapter peft_adapter(Model& model, nlohmann::ordered_json config, std::vector<NamedTensor> tensors) {
-  const bool is_decoder = model.spec().task == Task::next_token;
-  config["task_type"] = is_decoder ? "CAUSAL_LM" : model.spec().task == Task::classification ? "SEQ_CLS" : "TOKEN_CLS";
+  static constexpr const char* tasks[] = {"CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION"};  // by Task
+  config["task_type"] = tasks[static_cast<std::size_t>(model.spec().task)];
   config["base_model_name_or_path"] = nullptr;
   config["inference_mode"] = true;
   if (!config.contains("modules_to_save")) config["modules_to_save"] = nullptr;
-  for (const auto& [name, linear] : linears(model.module())) {
-    if (is_decoder || linear.get() != &model.projection()) continue;
+  for (const auto& name : model.head_modules()) {
     if (config["modules_to_save"].is_null()) config["modules_to_save"] = nlohmann::ordered_json::array();
     config["modules_to_save"].push_back(name);
-    for (auto& parameter : linear->named_parameters()) tensors.emplace_back(peft_prefix(name) + parameter.key(), parameter.value());
+    for (auto& parameter : module_at(model.module(), name).named_parameters()) tensors.emplace_back(peft_prefix(name) + parameter.key(), parameter.value());
   }
   return {config.dump(2) + "\n", std::move(tensors)};
+}
+
+bool stored_transposed(const std::vector<NamedLinear>& layers) {
+  return std::ranges::any_of(layers, [](const NamedLinear& named) { return named.second->is_stored_transposed; });
 }
 
 std::string peft_prefix(const std::string& module) { return "base_model.model." + module + "."; }

@@ -111,8 +111,8 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 
 }  // namespace
 
-RMSNorm::RMSNorm(std::int64_t width, double eps) : eps_(eps) { weight = register_parameter("weight", torch::empty({width})); }
-at::Tensor RMSNorm::forward(const at::Tensor& x) { return RMSNormFunction::apply(x, weight, eps_); }
+RMSNorm::RMSNorm(std::int64_t width, double eps, double offset) : eps_(eps), offset_(offset) { weight = register_parameter("weight", torch::empty({width})); }
+at::Tensor RMSNorm::forward(const at::Tensor& x) { return RMSNormFunction::apply(x, offset_ == 0 ? weight : weight + offset_, eps_); }
 
 LayerNorm::LayerNorm(std::int64_t width, double eps) : eps_(eps) {
   weight = register_parameter("weight", torch::empty({width}));
@@ -122,6 +122,22 @@ at::Tensor LayerNorm::forward(const at::Tensor& x) { return at::layer_norm(x, we
 
 Embedding::Embedding(std::int64_t rows, std::int64_t width) { weight = register_parameter("weight", torch::empty({rows, width})); }
 at::Tensor Embedding::forward(const at::Tensor& ids) { return at::embedding(weight, ids); }
+
+Conv2d::Conv2d(std::int64_t in, std::int64_t out, const ConvolutionOptions& options) : options_(options) {
+  weight = register_parameter("weight", torch::empty({out, in / options.groups, options.kernel, options.kernel}));
+  if (options.with_bias) bias = register_parameter("bias", torch::empty({out}));
+}
+at::Tensor Conv2d::forward(const at::Tensor& x) {
+  return at::conv2d(x, weight, bias.defined() ? std::optional(bias) : std::nullopt, options_.stride, options_.padding, 1, options_.groups);
+}
+
+BatchNorm2d::BatchNorm2d(std::int64_t width, double eps) : eps_(eps) {
+  weight = register_parameter("weight", torch::empty({width}));
+  bias = register_parameter("bias", torch::empty({width}));
+  running_mean = register_buffer("running_mean", torch::empty({width}));
+  running_var = register_buffer("running_var", torch::empty({width}));
+}
+at::Tensor BatchNorm2d::forward(const at::Tensor& x) { return at::batch_norm(x, weight, bias, running_mean, running_var, false, 0, eps_, false); }
 
 RotaryEmbedding::RotaryEmbedding(std::int64_t head_width, std::int64_t context, double base)
     : RotaryEmbedding(at::pow(base, at::arange(0, head_width, 2, at::kFloat) / static_cast<double>(head_width)).reciprocal_(), context) {}

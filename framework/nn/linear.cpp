@@ -44,7 +44,13 @@ Linear::Linear(std::int64_t in, std::int64_t out, bool with_bias) : in_(in), out
 Linear::Linear(at::Tensor shared_weight) : weight(std::move(shared_weight)), in_(weight.size(1)), out_(weight.size(0)) {}
 
 at::Tensor Linear::forward(const at::Tensor& x) {
-  const auto product = [&](const at::Tensor& input) { 
+at::Tensor Linear::forward(const at::Tensor& x) {
+  const at::Tensor y = uncapped(x);
+  return softcap > 0 ? softcap * (y / softcap).tanh() : y;
+}
+
+at::Tensor Linear::uncapped(const at::Tensor& x) {
+  const auto product = [&](const at::Tensor& input) {
     return packed_ ? PackedProduct::apply(input, bias.defined() ? std::optional(bias) : std::nullopt, packed_) : at::linear(input, weight, bias);
   };
   if (!deltas_enabled_) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <set>
 #include <unordered_map>
 
@@ -25,6 +26,21 @@ std::string some(std::vector<std::string> parts, std::size_t most) {
 void add_endings(const std::string& name, std::set<std::string>& endings) {
   endings.insert(name);
   for (auto dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1)) endings.insert(name.substr(dot + 1));
+}
+
+std::vector<std::pair<std::string, at::Tensor>> parameters_and_buffers(torch::nn::Module& module) {
+  std::vector<std::pair<std::string, at::Tensor>> all;
+  for (const auto& item : module.named_parameters()) all.emplace_back(item.key(), item.value());
+  for (const auto& item : module.named_buffers()) all.emplace_back(item.key(), item.value());
+  return all;
+}
+
+/// Names of the weights that files hold as [in, out].
+std::set<std::string> transposed_weights(torch::nn::Module& module) {
+  std::set<std::string> names;
+  for (const auto& [name, linear] : linears(module))
+    if (linear->is_stored_transposed) names.insert(name + ".weight");
+  return names;
 }
 
 template <class T>
@@ -56,22 +72,39 @@ T checked(const nlohmann::json& value, const std::string& key) {
 
 }  // namespace
 
+torch::nn::Module& module_at(torch::nn::Module& root, const std::string& name) {
+  const auto dot = name.find('.');
+  const auto first = name.substr(0, dot);
+  const auto children = root.named_children();
+  const auto* found = children.find(first);
+  auto& child = *(found ? *found : root.register_module(first, std::make_shared<torch::nn::Module>()));
+  return dot == std::string::npos ? child : module_at(child, name.substr(dot + 1));
+}
+
 void load_parameters(torch::nn::Module& module, WeightSource& source, const Rename& rename) {
   std::unordered_map<std::string, const TensorInfo*> stored;
   for (const auto& info : source.tensors()) stored.emplace(info.name, &info);
 
-  std::vector<std::pair<at::Tensor, std::string>> wanted;
+  struct Wanted {
+    at::Tensor tensor;
+    std::string name;
+    bool is_transposed;
+  };
+  std::vector<Wanted> wanted;
   std::vector<std::string> missing, misshapen;
-  for (auto& parameter : module.named_parameters()) {
-    const std::string name = rename ? rename(parameter.key()) : parameter.key();
+  const auto transposed = transposed_weights(module);
+  for (auto& [key, tensor] : parameters_and_buffers(module)) {
+    const std::string name = rename ? rename(key) : key;
     if (name.empty()) continue;
+    const bool is_transposed = transposed.contains(key);
+    const auto sizes = (is_transposed ? tensor.t() : tensor).sizes().vec();
     const auto found = stored.find(name);
     if (found == stored.end()) {
       missing.push_back(name);
-    } else if (parameter.value().sizes() != at::IntArrayRef(found->second->shape)) {
-      misshapen.push_back(fmt::format("{} is {}, not {}", name, shape_text(found->second->shape), shape_text(parameter.value().sizes())));
+    } else if (sizes != found->second->shape) {
+      misshapen.push_back(fmt::format("{} is {}, not {}", name, shape_text(found->second->shape), shape_text(sizes)));
     } else {
-      wanted.emplace_back(parameter.value(), name);
+      wanted.push_back({tensor, name, is_transposed});
     }
   }
   if (!missing.empty() || !misshapen.empty()) {
@@ -80,7 +113,45 @@ void load_parameters(torch::nn::Module& module, WeightSource& source, const Rena
     if (!misshapen.empty()) what += fmt::format("{}{} have another shape ({})", what.empty() ? "" : ", ", misshapen.size(), some(misshapen, 8));
     fail("the weights do not fit the model's config.json: {}; use the config.json and weights of one and the same model", what);
   }
-  for (auto& [parameter, name] : wanted) parameter.set_data(source.read(name).to(parameter.scalar_type()));
+  for (auto& [tensor, name, is_transposed] : wanted) {
+    const at::Tensor read = source.read(name).to(tensor.scalar_type());
+    tensor.set_data(is_transposed ? read.t().contiguous() : read);
+  }
+}
+
+std::vector<std::pair<std::string, at::Tensor>> stored_tensors(torch::nn::Module& module) {
+  const auto transposed = transposed_weights(module);
+  auto tensors = parameters_and_buffers(module);
+  for (auto& [name, tensor] : tensors) {
+    tensor = tensor.detach();
+    if (transposed.contains(name)) tensor = tensor.t();
+  }
+  return tensors;
+}
+
+std::int64_t count_labels(const nlohmann::json& config, const std::vector<std::string>& labels) {
+  if (!labels.empty()) return static_cast<std::int64_t>(labels.size());
+  const auto* names = present(config, "id2label");
+  const std::int64_t named = names && names->is_object() && !names->empty() ? static_cast<std::int64_t>(names->size()) : 2;
+  const auto count = config_value<std::int64_t>(config, "num_labels", named);
+  if (count < 1) fail("config.json has num_labels {}: a classifier needs at least one", count);
+  return count;
+}
+
+void set_labels(nlohmann::json& config, const std::vector<std::string>& labels) {
+  if (labels.empty()) return;
+  nlohmann::json names = nlohmann::json::object(), numbers = nlohmann::json::object();
+  for (std::size_t label = 0; label < labels.size(); ++label) {
+    names[std::to_string(label)] = labels[label];
+    numbers[labels[label]] = label;
+  }
+  config["id2label"] = names;
+  config["label2id"] = numbers;
+  config.erase("num_labels");
+}
+
+bool has_tensor(const WeightSource& source, const std::string& name, const std::vector<std::int64_t>& shape) {
+  return std::ranges::any_of(source.tensors(), [&](const TensorInfo& info) { return info.name == name && info.shape == shape; });
 }
 
 template <class T>

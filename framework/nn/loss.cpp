@@ -19,6 +19,15 @@ void for_each_chunk(std::int64_t rows, Work&& work) {
   for (std::int64_t first = 0; first < rows; first += chunk_rows) work(first, std::min(chunk_rows, rows - first));
 }
 
+/// In place: logits become softcap tanh(logits / softcap). Returns the slope there; undefined without a softcap.
+at::Tensor cap(at::Tensor& logits, double softcap) {
+  if (softcap == 0) return {};
+  logits.div_(softcap).tanh_();
+  const at::Tensor slope = 1 - logits.square();
+  logits.mul_(softcap);
+  return slope;
+}
+
 /// A target is correct when no output is larger than its own.
 at::Tensor count_correct(const at::Tensor& of_target, const at::Tensor& largest) { return at::eq(of_target, largest).sum(); }
 
@@ -27,7 +36,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   using Bias = std::optional<at::Tensor>;
 
   /// x [n, width], weight [outputs, width], bias [outputs], targets int64 [n]. Returns the sum and the correct count.
-  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const Bias& bias,
+  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const Bias& bias, double softcap,
                                const at::Tensor& targets, bool with_gradients) {
     const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
     const bool with_dx = with_gradients && x.requires_grad(), with_dweight = with_gradients && weight.requires_grad(),
@@ -42,6 +51,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
       const at::Tensor part = x.narrow(0, first, rows), target = targets.narrow(0, first, rows).unsqueeze(1);
       at::Tensor e = buffer.narrow(0, 0, rows);
       project(e, part, weight, bias);
+      const at::Tensor slope = cap(e, softcap);
       const at::Tensor largest = e.amax(1, true), of_target = e.gather(1, target);
       correct += count_correct(of_target, largest);
       e.sub_(largest).exp_();  // e / total is the softmax
@@ -51,6 +61,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
 
       // d logits = softmax - one_hot = (e - total one_hot) / total. The division is left to the narrow side of each product.
       e.scatter_add_(1, target, -total);
+      if (slope.defined()) e.mul_(slope);
       const at::Tensor narrow_e = e.to(x.scalar_type());
       if (with_dx) {
         at::Tensor out = dx.narrow(0, first, rows);
@@ -70,7 +81,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     const auto saved = context->get_saved_variables();
     const auto dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt());
     const auto scaled = [&](const at::Tensor& d) { return d.defined() ? at::mul(d, gradients[0]).to(dtype) : at::Tensor(); };
-    return {scaled(saved[0]), scaled(saved[1]), scaled(saved[2]), {}, {}};
+    return {scaled(saved[0]), scaled(saved[1]), scaled(saved[2]), {}, {}, {}};
   }
 
  private:
@@ -95,12 +106,14 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
 
 /// Losses of single rows, whose weights are known only in the backward pass: the logits are computed there once more.
 struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
-  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const CrossEntropyFunction::Bias& bias, const at::Tensor& targets) {
+  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const CrossEntropyFunction::Bias& bias, double softcap,
+                               const at::Tensor& targets) {
     const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
     at::Tensor nll = at::empty({x.size(0)}, wide), uniform = at::empty({x.size(0)}, wide), log_total = at::empty({x.size(0)}, wide);
     at::Tensor correct = at::zeros({}, targets.options());
     for_each_chunk(x.size(0), [&](std::int64_t first, std::int64_t rows) {
-      const at::Tensor z = at::linear(x.narrow(0, first, rows), weight, bias).to(wide);
+      at::Tensor z = at::linear(x.narrow(0, first, rows), weight, bias).to(wide);
+      cap(z, softcap);
       const at::Tensor of_target = z.gather(1, targets.narrow(0, first, rows).unsqueeze(1)).squeeze(1), total = z.logsumexp(1);
       log_total.narrow(0, first, rows).copy_(total);
       nll.narrow(0, first, rows).copy_(total - of_target);
@@ -108,6 +121,7 @@ struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
       correct += count_correct(of_target, z.amax(1));
     });
     context->save_for_backward({x, weight, bias.value_or(at::Tensor()), targets, log_total});
+    context->saved_data["softcap"] = softcap;
     context->mark_non_differentiable({correct});
     return {nll, uniform, correct};
   }
@@ -123,15 +137,18 @@ struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
     for_each_chunk(x.size(0), [&](std::int64_t first, std::int64_t rows) {
       const auto part = [&](const at::Tensor& tensor) { return tensor.narrow(0, first, rows).unsqueeze(1); };
       const at::Tensor a = part(gradients[0]), b = part(gradients[1]), input = x.narrow(0, first, rows);
-      at::Tensor d = at::linear(input, weight, bias).to(wide).sub_(part(log_total)).exp_().mul_(a + b);
+      at::Tensor d = at::linear(input, weight, bias).to(wide);
+      const at::Tensor slope = cap(d, context->saved_data["softcap"].toDouble());
+      d.sub_(part(log_total)).exp_().mul_(a + b);
       d.scatter_add_(1, part(targets), -a).sub_(b / static_cast<double>(d.size(1)));
+      if (slope.defined()) d.mul_(slope);
       const at::Tensor narrow = d.to(x.scalar_type());
       if (with_dx) dx.narrow(0, first, rows).copy_(at::mm(narrow, weight));
       if (with_dweight) dweight.add_(at::mm(narrow.t(), input));
       if (with_dbias) dbias.add_(d.sum(0));
     });
     const auto like = [](const at::Tensor& d, const at::Tensor& parameter) { return d.defined() ? d.to(parameter.scalar_type()) : d; };
-    return {dx, like(dweight, weight), like(dbias, bias), {}};
+    return {dx, like(dweight, weight), like(dbias, bias), {}, {}};
   }
 };
 
@@ -181,7 +198,7 @@ Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at:
   check_range(trained, projection.out());
   const auto bias = projection.bias.defined() ? std::optional(projection.bias) : std::nullopt;
   const auto result = projection.deltas().empty()
-                          ? CrossEntropyFunction::apply(x, projection.dense_weight(), bias, trained, at::GradMode::is_enabled())
+                          ? CrossEntropyFunction::apply(x, projection.dense_weight(), bias, projection.softcap, trained, at::GradMode::is_enabled())
                           : plain_cross_entropy(x, projection, trained);
   return {result[0], rows.size(0), result[1].item<std::int64_t>(), {}};
 }
@@ -196,7 +213,7 @@ RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const a
   at::Tensor correct;
   if (projection.deltas().empty()) {
     const auto bias = projection.bias.defined() ? std::optional(projection.bias) : std::nullopt;
-    const auto result = RowLossFunction::apply(x, projection.dense_weight(), bias, losses.targets);
+    const auto result = RowLossFunction::apply(x, projection.dense_weight(), bias, projection.softcap, losses.targets);
     losses.nll = result[0], losses.uniform = result[1], correct = result[2];
   } else {
     const at::Tensor logits = projection.forward(x).to(at::toOpMathType(x.scalar_type())), of_target = logits.gather(1, losses.targets.unsqueeze(1)).squeeze(1);

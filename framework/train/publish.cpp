@@ -1,6 +1,7 @@
 #include "train/publish.hpp"
 
 #include <attune/error.hpp>
+#include <attune/nn.hpp>
 #include <torch/torch.h>
 
 #include "train/adapter_folder.hpp"
@@ -11,9 +12,8 @@ namespace fs = std::filesystem;
 namespace {
 
 void publish_model(Session& session, const fs::path& folder) {
-  std::vector<NamedTensor> tensors;
-  for (const auto& parameter : session.model->module().named_parameters())
-    tensors.emplace_back(parameter.key(), parameter.value().detach().to(torch::kCPU).contiguous());
+  auto tensors = nn::stored_tensors(session.model->module());
+  for (auto& [name, tensor] : tensors) tensor = tensor.to(torch::kCPU).contiguous();
   const auto& files = *session.files;
   export_model_folder(folder, session.model->config(), files.tokenizer, files.chat_template, tensors, files.generation);
 }

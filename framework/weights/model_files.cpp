@@ -123,6 +123,9 @@ ModelFiles open_folder(const fs::path& folder) {
   ModelFiles model;
   model.path = folder;
   model.config = read_json(folder / "config.json");
+  const auto preprocessor = read_json_if_present(folder / "preprocessor_config.json");
+  for (const char* key : {"image_mean", "image_std"})  // what pictures are scaled by belongs to the weights
+    if (preprocessor.contains(key) && !model.config.contains(key)) model.config[key] = preprocessor[key];
   open_weights(folder, model);
   model.tokenizer = open_tokenizer(folder, tokenizer_config);
   model.chat_template = open_chat_template(folder, tokenizer_config);

@@ -27,6 +27,9 @@ void train_head(Model& model);
 /// `config` with what every adapter_config.json holds, and the tensors of a classifier's head beside the adapter's own.
 Adapter peft_adapter(Model& model, nlohmann::ordered_json config, std::vector<NamedTensor> tensors);
 
+/// PEFT's fan_in_fan_out: whether files hold these layers' weights as [in, out], as GPT-2's do.
+bool stored_transposed(const std::vector<NamedLinear>& layers);
+
 /// "base_model.model." and the module's name, with a dot: where PEFT puts what belongs to it.
 std::string peft_prefix(const std::string& module);
 

@@ -33,7 +33,7 @@ class PackedWeight {
   virtual std::size_t bytes() const = 0;
 };
 
-/// y = x weight^T + bias, then each delta in turn. weight [out, in] and bias [out] (maybe undefined) are not initialised:
+/// y = x weight^T + bias, then each delta in turn, then the softcap. weight [out, in] and bias [out] (maybe undefined) are not initialised:
 /// they are loaded, or set by whoever makes the layer.
 class Linear : public torch::nn::Module {
  public:
@@ -62,8 +62,12 @@ class Linear : public torch::nn::Module {
 
   at::Tensor weight;  // undefined while packed
   at::Tensor bias;
+  bool is_stored_transposed = false;  // files hold the weight as [in, out] (GPT-2's Conv1D; fan_in_fan_out in PEFT); here it is [out, in] all the same
+  double softcap = 0;                 // the output becomes softcap tanh(output / softcap) in the end (Gemma 2's logits); 0: it stays as it is
 
  private:
+  at::Tensor uncapped(const at::Tensor& x);
+
   std::vector<std::shared_ptr<Delta>> deltas_;
   std::shared_ptr<PackedWeight> packed_;
   at::TensorOptions packed_options_;

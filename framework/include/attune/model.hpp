@@ -20,8 +20,9 @@ namespace nn {
 class Linear;
 }
 
-/// What the projection's rows are for: the next token, a sample's class or value, a token's class.
-enum class Task { next_token, classification, token_classification };
+/// What the projection's rows are for: the next token, a sample's class or value, a token's class. An embedding's features are what is asked for,
+/// one row of length 1 a sample; its projection changes nothing.
+enum class Task { next_token, classification, token_classification, embedding };
 
 struct ModelSpec {
   std::string family;           // as in Hugging Face's model_type: "llama", "bert"
@@ -77,6 +78,9 @@ class Model {
   virtual at::Tensor block(std::int64_t index, const at::Tensor& h, const Batch& batch) = 0;   // [T, width] -> [T, width]
   virtual at::Tensor finish(const at::Tensor& h, const Batch& batch) = 0;                      // last norm, pooling: [T, width] -> [N, width]
   virtual nn::Linear& projection() = 0;                                                        // [N, width] -> [N, outputs]
+  /// Modules that belong to a classifier's head, the projection's among them: an adapter trains and saves them in full, for they are new when the
+  /// labels are. Default: none.
+  virtual std::vector<std::string> head_modules() const { return {}; }
   virtual torch::nn::Module& module() = 0;                                                     // parameters, under Hugging Face's names
   /// The config.json that goes beside exported weights.
   virtual nlohmann::json config() const = 0;

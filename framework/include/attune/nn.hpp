@@ -14,16 +14,16 @@
 
 namespace attune::nn {
 
-/// y = x / sqrt(mean(x^2) + eps) * weight over the last dimension [width]; the mean in float32 at least. Keeps x and one number per row
-/// for the backward pass. Zhang and Sennrich 2019 (arXiv:1910.07467), equation 4.
+/// y = x / sqrt(mean(x^2) + eps) * (offset + weight) over the last dimension [width]; the mean in float32 at least. Keeps x and one number per row
+/// for the backward pass. Zhang and Sennrich 2019 (arXiv:1910.07467), equation 4; with an offset of 1 as in Gemma, whose weights are kept around 0.
 class RMSNorm : public torch::nn::Module {
  public:
-  RMSNorm(std::int64_t width, double eps);
+  RMSNorm(std::int64_t width, double eps, double offset = 0);
   at::Tensor forward(const at::Tensor& x);
   at::Tensor weight;
 
  private:
-  double eps_;
+  double eps_, offset_;
 };
 
 /// Ba et al. 2016 (arXiv:1607.06450), over the last dimension [width].
@@ -43,6 +43,40 @@ class Embedding : public torch::nn::Module {
   Embedding(std::int64_t rows, std::int64_t width);
   at::Tensor forward(const at::Tensor& ids);
   at::Tensor weight;
+};
+
+struct ConvolutionOptions {
+  std::int64_t kernel = 1;   // of width and height alike
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;  // zeros on every side
+  std::int64_t groups = 1;   // the number of channels: depthwise
+  bool with_bias = false;
+};
+
+/// Pictures x [B, in, height, width]; weight [out, in / groups, kernel, kernel], bias [out] (maybe undefined).
+class Conv2d : public torch::nn::Module {
+ public:
+  Conv2d(std::int64_t in, std::int64_t out, const ConvolutionOptions& options);
+  at::Tensor forward(const at::Tensor& x);
+  const ConvolutionOptions& options() const { return options_; }
+  at::Tensor weight, bias;
+
+ private:
+  ConvolutionOptions options_;
+};
+
+/// y = (x - running_mean) / sqrt(running_var + eps) * weight + bias for every channel of x [B, width, height, width]. The statistics are those that
+/// came with the weights, in training too: a sample's result does not depend on what else is in its batch, nor on how a batch was split.
+/// Ioffe and Szegedy 2015 (arXiv:1502.03167), algorithm 2.
+class BatchNorm2d : public torch::nn::Module {
+ public:
+  BatchNorm2d(std::int64_t width, double eps);
+  at::Tensor forward(const at::Tensor& x);
+  at::Tensor weight, bias;
+  at::Tensor running_mean, running_var;  // buffers
+
+ private:
+  double eps_;
 };
 
 /// Cosines and sines of some positions, float32 [T, d/2].
@@ -83,15 +117,47 @@ at::Tensor attention(std::int64_t block, const at::Tensor& q, const at::Tensor& 
 /// silu(gate) * up; keeps only these two for the backward pass. Shazeer 2020 (arXiv:2002.05202), section 2.
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
 
+/// What a model takes of pictures.
+struct PictureScale {
+  std::int64_t channels = 3, size = 224;
+  std::vector<double> mean, deviation;  // of each channel, of values from 0 to 1
+};
+/// From config.json: num_channels, image_size, and image_mean and image_std (transformers' preprocessor_config.json); the last two fall back to those
+/// given.
+PictureScale picture_scale(const nlohmann::json& config, const std::vector<double>& mean, const std::vector<double>& deviation);
+/// The batch's columns["pixels"], uint8 [B, c, height, width], as [B, channels, size, size]: (pixels / 255 - mean) / deviation, scaled (bilinear, with
+/// antialiasing) where they are of another size; grey ones have their one channel repeated. Error when there are none, or of other channels.
+at::Tensor pictures(const Batch& batch, const PictureScale& scale, const at::TensorOptions& options);
+
+/// The module of this dotted name below root, made with those on the way to it where they are not there yet.
+torch::nn::Module& module_at(torch::nn::Module& root, const std::string& name);
+/// Registers a layer below root under a dotted name.
+template <class Layer>
+std::shared_ptr<Layer> register_at(torch::nn::Module& root, const std::string& name, std::shared_ptr<Layer> layer) {
+  const auto dot = name.rfind('.');
+  auto& parent = dot == std::string::npos ? root : module_at(root, name.substr(0, dot));
+  return parent.register_module(name.substr(dot == std::string::npos ? 0 : dot + 1), std::move(layer));
+}
+
 /// The name in the source of this parameter; "" leaves the parameter as it is.
 using Rename = std::function<std::string(const std::string& parameter)>;
 
-/// Gives every parameter of module its tensor from source: without a copy where the dtype is the parameter's own, else converted.
+/// Gives every parameter and buffer of module its tensor from source: without a copy where the dtype is the parameter's own, else converted.
 /// One Error lists every name that is missing or has another shape.
 void load_parameters(torch::nn::Module& module, WeightSource& source, const Rename& rename = {});
 
+/// What a file of the module's weights holds: every parameter and buffer, as files hold it (Linear::is_stored_transposed).
+std::vector<std::pair<std::string, at::Tensor>> stored_tensors(torch::nn::Module& module);
+
 /// A new layer: weight ~ N(0, 0.02^2) from the global generator, as BERT's heads are; bias 0.
 void initialise_head(Linear& head);
+
+/// A classifier's outputs: a label of the data set each; else as many as config.json says; else two, as in transformers.
+std::int64_t count_labels(const nlohmann::json& config, const std::vector<std::string>& labels);
+/// Puts the names of a classifier's outputs into config.json, as transformers has them. Without labels it stays as it is.
+void set_labels(nlohmann::json& config, const std::vector<std::string>& labels);
+/// Whether source has a tensor of this name and shape.
+bool has_tensor(const WeightSource& source, const std::string& name, const std::vector<std::int64_t>& shape);
 
 /// A field of config.json (bool, std::int64_t, double, std::string). Error when it is of another type or, without a fallback, absent.
 template <class T> T config_value(const nlohmann::json& config, const std::string& key);

@@ -1,161 +1,151 @@
-// BERT encoders (Devlin et al. 2019, arXiv:1810.04805) with a classification head.
+// BERT encoders (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692) and DistilBERT (Sanh et al. 2019, arXiv:1910.01108):
+// one implementation, and a table of what each calls its parts.
 #include <attune/nn.hpp>
 #include <attune/plugin.hpp>
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace {
 
 using attune::Batch;
 using attune::fail;
+using attune::Task;
 using attune::nn::config_size;
 using attune::nn::config_value;
+using attune::nn::LayerNorm;
+using attune::nn::Linear;
 using nlohmann::json;
 
+/// A member of the family: where its parts are, and what config.json calls its sizes.
+struct Family {
+  const char* type;   // model_type
+  const char* class_name;  // transformers' classes begin with it
+  const char* doc;
+  const char* base;   // module that holds the encoder
+  const char* layers;  // module that holds the blocks
+  struct {
+    const char *query, *key, *value, *attended, *attention_norm, *inner, *outer, *output_norm;
+  } block;
+  struct {
+    const char *width, *inner, *depth, *heads, *activation;
+  } key;
+  bool has_token_types;
+  bool after_padding;  // positions count from pad_token_id + 1
+  struct {
+    const char *dense, *classifier;  // of the head that classifies a sample
+    bool is_pooler;                  // dense is part of the encoder, and serves pooling = "cls" alone
+    bool is_relu;                    // what follows dense; otherwise tanh
+    std::vector<std::string> modules;  // Model::head_modules
+  } head;
+};
+
+const Family families[] = {
+    {"bert", "Bert", "BERT, MiniLM, bge, e5 and their kin, to classify samples or tokens, or as embeddings", "bert", "bert.encoder.layer",
+     {"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm"},
+     {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act"}, true, false,
+     {"bert.pooler.dense", "classifier", true, false, {"classifier"}}},
+    {"roberta", "Roberta", "RoBERTa and its kin, to classify samples or tokens, or as embeddings", "roberta", "roberta.encoder.layer",
+     {"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm"},
+     {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act"}, true, true,
+     {"classifier.dense", "classifier.out_proj", false, false, {"classifier"}}},
+    {"distilbert", "DistilBert", "DistilBERT and its kin, to classify samples or tokens, or as embeddings", "distilbert", "distilbert.transformer.layer",
+     {"attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm"},
+     {"dim", "hidden_dim", "n_layers", "n_heads", "activation"}, false, false,
+     {"pre_classifier", "classifier", false, true, {"pre_classifier", "classifier"}}},
+};
+
+struct Options {
+  std::string head = "classification";
+  std::string pooling = "mean";
+  double dropout = 0;
+  static void describe(attune::Schema<Options>& s) {
+    s.key("head", &Options::head, "what the model is for: a class or value of each sample, a class of each token, or a vector of length 1 for each sample")
+        .choices({"classification", "token_classification", "embedding"});
+    s.key("pooling", &Options::pooling, "what stands for a sample: the mean of its tokens, or the first (for bert's classification through its pooler)").choices({"mean", "cls"});
+    s.key("dropout", &Options::dropout, "dropout of hidden states while training").range(0, 0.9);
+  }
+};
+
+Task task_of(const Options& options) {
+  return options.head == "embedding" ? Task::embedding : options.head == "classification" ? Task::classification : Task::token_classification;
+}
+
 struct Config {
-  std::int64_t width, inner, depth, heads, vocabulary, context, token_types, labels;
+  std::int64_t width, inner, depth, heads, vocabulary, positions, first_position, token_types, outputs;
   double eps;
 };
 
-/// Two labels where neither data set nor config.json says, as in transformers.
-std::int64_t count_labels(const json& config, const std::vector<std::string>& labels) {
-  if (!labels.empty()) return static_cast<std::int64_t>(labels.size());
-  const auto names = config.find("id2label");
-  const std::int64_t named = names != config.end() && names->is_object() && !names->empty() ? static_cast<std::int64_t>(names->size()) : 2;
-  return config_value<std::int64_t>(config, "num_labels", named);
-}
-
-Config read_config(const json& json, const std::vector<std::string>& labels) {
-  attune::nn::require_model_type(json, "bert");
-  const auto activation = config_value<std::string>(json, "hidden_act", "gelu");
-  if (activation != "gelu") fail("config.json has hidden_act \"{}\", which plugin 'bert' does not support: only \"gelu\" is", activation);
+Config read_config(const json& json, const Family& family, const Options& options, const std::vector<std::string>& labels) {
+  attune::nn::require_model_type(json, family.type);
+  const auto activation = config_value<std::string>(json, family.key.activation, "gelu");
+  if (activation != "gelu") fail("config.json has {} \"{}\", which plugin '{}' does not support: only \"gelu\" is", family.key.activation, activation, family.type);
   const auto positions = config_value<std::string>(json, "position_embedding_type", "absolute");
-  if (positions != "absolute") fail("config.json has position_embedding_type \"{}\", which plugin 'bert' does not support: only \"absolute\" is", positions);
+  if (positions != "absolute") fail("config.json has position_embedding_type \"{}\", which plugin '{}' does not support: only \"absolute\" is", positions, family.type);
   Config c{};
-  c.width = config_size(json, "hidden_size");
-  c.inner = config_size(json, "intermediate_size");
-  c.depth = config_size(json, "num_hidden_layers");
-  c.heads = config_size(json, "num_attention_heads");
+  c.width = config_size(json, family.key.width);
+  c.inner = config_size(json, family.key.inner);
+  c.depth = config_size(json, family.key.depth);
+  c.heads = config_size(json, family.key.heads);
   c.vocabulary = config_size(json, "vocab_size");
-  c.context = config_size(json, "max_position_embeddings");
-  c.token_types = config_size(json, "type_vocab_size");
-  c.labels = count_labels(json, labels);
+  c.positions = config_size(json, "max_position_embeddings");
+  c.first_position = family.after_padding ? config_value<std::int64_t>(json, "pad_token_id", 1) + 1 : 0;
+  c.token_types = family.has_token_types ? config_size(json, "type_vocab_size") : 0;
+  c.outputs = task_of(options) == Task::embedding ? c.width : attune::nn::count_labels(json, labels);
   c.eps = config_value<double>(json, "layer_norm_eps", 1e-12);
-  if (c.width % c.heads != 0) {
-    fail("config.json has hidden_size {} for {} attention heads, which do not divide it: take the config.json that came with the weights", c.width, c.heads);
-  }
-  if (c.labels < 1) fail("config.json has num_labels {}: a classifier needs at least one", c.labels);
+  if (c.width % c.heads != 0)
+    fail("config.json has {} {} for {} attention heads, which do not divide it: take the config.json that came with the weights", family.key.width, c.width, c.heads);
+  if (c.first_position < 0 || c.first_position >= c.positions)
+    fail("config.json has pad_token_id {} for {} positions: take the config.json that came with the weights", c.first_position - 1, c.positions);
   return c;
 }
 
-struct Embeddings : torch::nn::Module {
-  explicit Embeddings(const Config& c) {
-    word_embeddings = register_module("word_embeddings", std::make_shared<attune::nn::Embedding>(c.vocabulary, c.width));
-    position_embeddings = register_module("position_embeddings", std::make_shared<attune::nn::Embedding>(c.context, c.width));
-    token_type_embeddings = register_module("token_type_embeddings", std::make_shared<attune::nn::Embedding>(c.token_types, c.width));
-    norm = register_module("LayerNorm", std::make_shared<attune::nn::LayerNorm>(c.width, c.eps));
+struct Embeddings {
+  Embeddings(torch::nn::Module& net, const Config& c, const Family& family) : first_position(c.first_position) {
+    const auto name = [&](const char* part) { return fmt::format("{}.embeddings.{}", family.base, part); };
+    words = attune::nn::register_at(net, name("word_embeddings"), std::make_shared<attune::nn::Embedding>(c.vocabulary, c.width));
+    positions = attune::nn::register_at(net, name("position_embeddings"), std::make_shared<attune::nn::Embedding>(c.positions, c.width));
+    if (c.token_types > 0) types = attune::nn::register_at(net, name("token_type_embeddings"), std::make_shared<attune::nn::Embedding>(c.token_types, c.width));
+    norm = attune::nn::register_at(net, name("LayerNorm"), std::make_shared<LayerNorm>(c.width, c.eps));
   }
   at::Tensor forward(const Batch& batch) {
-    const at::Tensor type = token_type_embeddings->weight[0];  // a sample is one segment
-    return norm->forward(word_embeddings->forward(batch.tokens) + position_embeddings->forward(batch.positions) + type);
+    at::Tensor h = words->forward(batch.tokens) + positions->forward(first_position == 0 ? batch.positions : batch.positions + first_position);
+    if (types) h = h + types->weight[0];  // a sample is one segment
+    return norm->forward(h);
   }
 
-  std::shared_ptr<attune::nn::Embedding> word_embeddings, position_embeddings, token_type_embeddings;
-  std::shared_ptr<attune::nn::LayerNorm> norm;
+  std::shared_ptr<attune::nn::Embedding> words, positions, types;  // types null: the family has none
+  std::shared_ptr<LayerNorm> norm;
+  std::int64_t first_position;
 };
 
-/// dense, dropout, residual, norm: how both halves of a block end.
-struct Output : torch::nn::Module {
-  Output(std::int64_t in, const Config& c, double dropout) : dropout(dropout) {
-    dense = register_module("dense", std::make_shared<attune::nn::Linear>(in, c.width, true));
-    norm = register_module("LayerNorm", std::make_shared<attune::nn::LayerNorm>(c.width, c.eps));
+struct Block {
+  Block(torch::nn::Module& net, const Config& c, const Family& family, std::int64_t index) : index(index), head_width(c.width / c.heads) {
+    const auto name = [&](const char* part) { return fmt::format("{}.{}.{}", family.layers, index, part); };
+    const auto linear = [&](const char* part, std::int64_t in, std::int64_t out) { return attune::nn::register_at(net, name(part), std::make_shared<Linear>(in, out, true)); };
+    query = linear(family.block.query, c.width, c.width);
+    key = linear(family.block.key, c.width, c.width);
+    value = linear(family.block.value, c.width, c.width);
+    attended = linear(family.block.attended, c.width, c.width);
+    attention_norm = attune::nn::register_at(net, name(family.block.attention_norm), std::make_shared<LayerNorm>(c.width, c.eps));
+    inner = linear(family.block.inner, c.width, c.inner);
+    outer = linear(family.block.outer, c.inner, c.width);
+    output_norm = attune::nn::register_at(net, name(family.block.output_norm), std::make_shared<LayerNorm>(c.width, c.eps));
   }
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& residual) {
-    return norm->forward(at::dropout(dense->forward(x), dropout, is_training()) + residual);
-  }
-
-  std::shared_ptr<attune::nn::Linear> dense;
-  std::shared_ptr<attune::nn::LayerNorm> norm;
-  double dropout;
-};
-
-struct SelfAttention : torch::nn::Module {
-  explicit SelfAttention(const Config& c) : head_width(c.width / c.heads) {
-    query = register_module("query", std::make_shared<attune::nn::Linear>(c.width, c.width, true));
-    key = register_module("key", std::make_shared<attune::nn::Linear>(c.width, c.width, true));
-    value = register_module("value", std::make_shared<attune::nn::Linear>(c.width, c.width, true));
-  }
-  at::Tensor forward(const at::Tensor& x, const Batch& batch, std::int64_t index) {
-    const auto heads = [&](attune::nn::Linear& linear) { return linear.forward(x).unflatten(1, {-1, head_width}); };
+  template <class Dropped>
+  at::Tensor forward(const at::Tensor& h, const Batch& batch, const Dropped& dropped) {
+    const auto heads = [&](Linear& linear) { return linear.forward(h).unflatten(1, {-1, head_width}); };
     const double scale = 1 / std::sqrt(static_cast<double>(head_width));
-    return attune::nn::attention(index, heads(*query), heads(*key), heads(*value), batch, {.scale = scale, .causal = false}).flatten(1);
+    const at::Tensor seen = attune::nn::attention(index, heads(*query), heads(*key), heads(*value), batch, {.scale = scale, .causal = false}).flatten(1);
+    const at::Tensor a = attention_norm->forward(dropped(attended->forward(seen)) + h);
+    return output_norm->forward(dropped(outer->forward(at::gelu(inner->forward(a)))) + a);
   }
 
-  std::shared_ptr<attune::nn::Linear> query, key, value;
-  std::int64_t head_width;
-};
-
-struct Attention : torch::nn::Module {
-  Attention(const Config& c, double dropout) {
-    self = register_module("self", std::make_shared<SelfAttention>(c));
-    output = register_module("output", std::make_shared<Output>(c.width, c, dropout));
-  }
-  at::Tensor forward(const at::Tensor& h, const Batch& batch, std::int64_t index) { return output->forward(self->forward(h, batch, index), h); }
-
-  std::shared_ptr<SelfAttention> self;
-  std::shared_ptr<Output> output;
-};
-
-/// A module with one dense layer, as Hugging Face names them.
-struct Dense : torch::nn::Module {
-  Dense(std::int64_t in, std::int64_t out) { dense = register_module("dense", std::make_shared<attune::nn::Linear>(in, out, true)); }
-  std::shared_ptr<attune::nn::Linear> dense;
-};
-
-struct Block : torch::nn::Module {
-  Block(const Config& c, double dropout) {
-    attention = register_module("attention", std::make_shared<Attention>(c, dropout));
-    intermediate = register_module("intermediate", std::make_shared<Dense>(c.width, c.inner));
-    output = register_module("output", std::make_shared<Output>(c.inner, c, dropout));
-  }
-  at::Tensor forward(const at::Tensor& h, const Batch& batch, std::int64_t index) {
-    const at::Tensor attended = attention->forward(h, batch, index);
-    return output->forward(at::gelu(intermediate->dense->forward(attended)), attended);
-  }
-
-  std::shared_ptr<Attention> attention;
-  std::shared_ptr<Dense> intermediate;
-  std::shared_ptr<Output> output;
-};
-
-struct Encoder : torch::nn::Module {
-  Encoder(const Config& c, double dropout) {
-    auto list = register_module("layer", std::make_shared<torch::nn::ModuleListImpl>());
-    for (std::int64_t index = 0; index < c.depth; ++index) list->push_back(layers.emplace_back(std::make_shared<Block>(c, dropout)));
-  }
-  std::vector<std::shared_ptr<Block>> layers;
-};
-
-struct Backbone : torch::nn::Module {
-  Backbone(const Config& c, bool with_pooler, double dropout) {
-    embeddings = register_module("embeddings", std::make_shared<Embeddings>(c));
-    encoder = register_module("encoder", std::make_shared<Encoder>(c, dropout));
-    if (with_pooler) pooler = register_module("pooler", std::make_shared<Dense>(c.width, c.width));
-  }
-  std::shared_ptr<Embeddings> embeddings;
-  std::shared_ptr<Encoder> encoder;
-  std::shared_ptr<Dense> pooler;  // null: mean pooling
-};
-
-struct Classifier : torch::nn::Module {
-  Classifier(const Config& c, bool with_pooler, double dropout) {
-    bert = register_module("bert", std::make_shared<Backbone>(c, with_pooler, dropout));
-    classifier = register_module("classifier", std::make_shared<attune::nn::Linear>(c.width, c.labels, true));
-  }
-  std::shared_ptr<Backbone> bert;
-  std::shared_ptr<attune::nn::Linear> classifier;
+  std::int64_t index, head_width;
+  std::shared_ptr<Linear> query, key, value, attended, inner, outer;
+  std::shared_ptr<LayerNorm> attention_norm, output_norm;
 };
 
 at::Tensor mean_pooled(const at::Tensor& h, const std::vector<std::int64_t>& starts) {
@@ -170,10 +160,9 @@ at::Tensor first_rows(const at::Tensor& h, const std::vector<std::int64_t>& star
 }
 
 /// The parameter's name in files of a bare encoder ("embeddings...") and in those first made for TensorFlow ("LayerNorm.gamma").
-std::string stored_name(std::string name, const attune::WeightSource& weights) {
-  if (!weights.contains(name) && name.starts_with("bert.")) {
-    if (weights.contains("embeddings.word_embeddings.weight")) name.erase(0, 5);
-  }
+std::string stored_name(std::string name, const Family& family, const attune::WeightSource& weights) {
+  const std::string base = family.base + std::string(".");
+  if (!weights.contains(name) && name.starts_with(base) && weights.contains("embeddings.word_embeddings.weight")) name.erase(0, base.size());
   if (weights.contains(name)) return name;
   for (const auto& [now, then] : {std::pair("LayerNorm.weight", "LayerNorm.gamma"), std::pair("LayerNorm.bias", "LayerNorm.beta")}) {
     if (!name.ends_with(now)) continue;
@@ -183,75 +172,110 @@ std::string stored_name(std::string name, const attune::WeightSource& weights) {
   return name;
 }
 
-class Bert final : public attune::Model {
+class Encoder : public attune::Model {
  public:
-  struct Options {
-    std::string pooling = "mean";
-    double dropout = 0;
-    static void describe(attune::Schema<Options>& s) {
-      s.key("pooling", &Options::pooling, "what the classifier sees of a sample: the mean of its tokens, or BERT's pooler over the first").choices({"mean", "cls"});
-      s.key("dropout", &Options::dropout, "dropout of hidden states while training").range(0, 0.9);
-    }
-  };
-  Bert(const Options& options, attune::ModelContext& context) : Bert(options, context, read_config(context.config, context.labels)) {}
+  using Options = ::Options;
+  Encoder(const Family& family, const Options& options, attune::ModelContext& context)
+      : Encoder(family, options, context, read_config(context.config, family, options, context.labels)) {}
 
-  at::Tensor embed(const Batch& batch) override { return dropped(net_->bert->embeddings->forward(batch)); }
+  at::Tensor embed(const Batch& batch) override { return dropped(embeddings_.forward(batch)); }
 
   at::Tensor block(std::int64_t index, const at::Tensor& h, const Batch& batch) override {
-    return net_->bert->encoder->layers.at(index)->forward(h, batch, index);
+    return blocks_.at(static_cast<std::size_t>(index)).forward(h, batch, [this](const at::Tensor& x) { return dropped(x); });
   }
 
   at::Tensor finish(const at::Tensor& h, const Batch& batch) override {
-    auto& pooler = net_->bert->pooler;
-    return dropped(pooler ? pooler->dense->forward(first_rows(h, batch.starts)).tanh() : mean_pooled(h, batch.starts));
+    if (spec().task == Task::token_classification) return dropped(h);
+    at::Tensor pooled = pools_first_ ? first_rows(h, batch.starts) : mean_pooled(h, batch.starts);
+    if (spec().task == Task::embedding) return pooled / pooled.norm(2, -1, true).clamp_min(1e-12);
+    if (dense_) pooled = family_.head.is_relu ? dense_->forward(pooled).relu() : dense_->forward(pooled).tanh();
+    return dropped(pooled);
   }
 
-  attune::nn::Linear& projection() override { return *net_->classifier; }
+  Linear& projection() override {
+    if (spec().task == Task::embedding) projection_->weight = projection_->weight.to(embeddings_.words->weight.options());
+    return *projection_;
+  }
+  std::vector<std::string> head_modules() const override {
+    if (spec().task == Task::embedding) return {};
+    return spec().task == Task::classification ? family_.head.modules : std::vector<std::string>{"classifier"};
+  }
   torch::nn::Module& module() override { return *net_; }
-  std::string block_prefix(std::int64_t index) const override { return fmt::format("bert.encoder.layer.{}.", index); }
+  std::string block_prefix(std::int64_t index) const override { return fmt::format("{}.{}.", family_.layers, index); }
 
   json config() const override {
     json config = config_;
-    config["architectures"] = {"BertForSequenceClassification"};
-    if (labels_.empty()) return config;
-    json names = json::object(), numbers = json::object();
-    for (std::size_t label = 0; label < labels_.size(); ++label) {
-      names[std::to_string(label)] = labels_[label];
-      numbers[labels_[label]] = label;
-    }
-    config["id2label"] = names;
-    config["label2id"] = numbers;
-    config.erase("num_labels");
+    const char* ending = spec().task == Task::embedding ? "Model" : spec().task == Task::classification ? "ForSequenceClassification" : "ForTokenClassification";
+    config["architectures"] = {family_.class_name + std::string(ending)};
+    attune::nn::set_labels(config, labels_);
     return config;
   }
 
  private:
-  Bert(const Options& options, attune::ModelContext& context, const Config& c)
-      : Model({.family = "bert", .task = attune::Task::classification, .width = c.width, .depth = c.depth, .vocabulary = c.vocabulary,
-               .context = c.context, .outputs = c.labels, .key_heads = c.heads, .head_width = c.width / c.heads}),
+  Encoder(const Family& family, const Options& options, attune::ModelContext& context, const Config& c)
+      : Model({.family = family.type, .task = task_of(options), .width = c.width, .depth = c.depth, .vocabulary = c.vocabulary,
+               .context = c.positions - c.first_position, .outputs = c.outputs, .key_heads = c.heads, .head_width = c.width / c.heads}),
+        family_(family),
         config_(context.config),
         labels_(context.labels),
         dropout_(options.dropout),
-        net_(std::make_shared<Classifier>(c, options.pooling == "cls", options.dropout)) {
-    const bool has_head = fits(context.weights, "classifier.weight", {c.labels, c.width});
-    if (!has_head) attune::nn::initialise_head(*net_->classifier);
+        pools_first_(options.pooling == "cls"),
+        net_(std::make_shared<torch::nn::Module>()),
+        embeddings_(*net_, c, family) {
+    for (std::int64_t index = 0; index < c.depth; ++index) blocks_.emplace_back(*net_, c, family, index);
+    const auto new_layers = add_head(c, context.weights);
     attune::nn::load_parameters(*net_, context.weights, [&](const std::string& name) {
-      return name.starts_with("classifier.") && !has_head ? std::string() : stored_name(name, context.weights);
+      const bool is_new = std::ranges::any_of(new_layers, [&](const std::string& layer) { return name.starts_with(layer + "."); });
+      return is_new ? std::string() : stored_name(name, family_, context.weights);
     });
   }
 
-  static bool fits(const attune::WeightSource& weights, const std::string& name, const std::vector<std::int64_t>& shape) {
-    return std::ranges::any_of(weights.tensors(), [&](const attune::TensorInfo& info) { return info.name == name && info.shape == shape; });
+  /// Returns the names of the layers that the weights do not hold for so many outputs: they are new.
+  std::vector<std::string> add_head(const Config& c, const attune::WeightSource& weights) {
+    std::vector<std::string> new_layers;
+    const auto added = [&](const std::string& name, std::int64_t out, bool may_be_new) {
+      const auto layer = attune::nn::register_at(*net_, name, std::make_shared<Linear>(c.width, out, true));
+      if (!may_be_new || attune::nn::has_tensor(weights, name + ".weight", {out, c.width})) return layer;
+      attune::nn::initialise_head(*layer);
+      new_layers.push_back(name);
+      return layer;
+    };
+    const auto& head = family_.head;
+    if (spec().task == Task::embedding) {
+      projection_ = std::make_shared<Linear>(at::eye(c.width));
+    } else if (spec().task == Task::token_classification) {
+      projection_ = added("classifier", c.outputs, true);
+    } else {
+      if (!head.is_pooler || pools_first_) dense_ = added(head.dense, c.width, !head.is_pooler);
+      projection_ = added(head.classifier, c.outputs, true);
+    }
+    return new_layers;
   }
 
   at::Tensor dropped(const at::Tensor& h) const { return at::dropout(h, dropout_, net_->is_training()); }
 
+  const Family& family_;
   json config_;
   std::vector<std::string> labels_;
   double dropout_;
-  std::shared_ptr<Classifier> net_;
+  bool pools_first_;
+  std::shared_ptr<torch::nn::Module> net_;
+  Embeddings embeddings_;
+  std::vector<Block> blocks_;
+  std::shared_ptr<Linear> dense_;       // between pooling and projection; null: none
+  std::shared_ptr<Linear> projection_;  // of an embedding: the identity, no parameter
 };
+
+template <std::size_t index>
+struct Member final : Encoder {
+  Member(const Options& options, attune::ModelContext& context) : Encoder(families[index], options, context) {}
+};
+
+template <std::size_t... indices>
+void register_all(attune::Registry& registry, std::index_sequence<indices...>) {
+  (registry.model<Member<indices>>(families[indices].type, families[indices].doc), ...);
+}
 
 }  // namespace
 
-ATTUNE_PLUGIN("bert", "1.0.0", registry) { registry.model<Bert>("bert", "BERT encoders with a classification head: BERT, MiniLM, bge, e5 and their kin"); }
+ATTUNE_PLUGIN("bert", "2.0.0", registry) { register_all(registry, std::make_index_sequence<std::size(families)>()); }

@@ -1,5 +1,5 @@
 // Trains some of the model's own parameters, chosen by name or by depth.
-#include <attune/linear.hpp>
+#include <attune/adapter.hpp>
 #include <attune/nn.hpp>
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
@@ -29,9 +29,7 @@ class Freeze final : public attune::Strategy {
     const auto names = parameters.keys();
     const auto trained = trained_names(model, names);
     for (auto& parameter : parameters) parameter.value().requires_grad_(trained.contains(parameter.key()));
-    if (options_.head && model.spec().task != attune::Task::next_token) {
-      for (auto& parameter : model.projection().parameters()) parameter.requires_grad_(true);
-    }
+    if (options_.head) attune::nn::train_head(model);
   }
 
  private:

@@ -79,7 +79,7 @@ class Ia3 final : public attune::Strategy {
                                     {{"peft_type", "IA3"},
                                      {"target_modules", attune::nn::peft_names(model, layers_)},
                                      {"feedforward_modules", attune::nn::peft_names(model, feedforward_)},
-                                     {"fan_in_fan_out", false},
+                                     {"fan_in_fan_out", attune::nn::stored_transposed(layers_)},
                                      {"init_ia3_weights", true}},
                                     std::move(tensors));
   }

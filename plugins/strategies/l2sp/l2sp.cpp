@@ -1,5 +1,5 @@
 // L2-SP (Li et al. 2018, arXiv:1802.01483, equation 2): weight decay towards the pre-trained weights instead of towards zero.
-#include <attune/adapter.hpp>
+#include <attune/nn.hpp>
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
@@ -18,8 +18,8 @@ class L2Sp final : public attune::Strategy {
   /// A classifier's head is new: there is nothing to stay near to.
   void begin(attune::Model& model, attune::Surroundings&) override {
     std::vector<const void*> head;
-    if (model.spec().task != attune::Task::next_token)
-      for (const auto& parameter : model.projection().parameters()) head.push_back(parameter.unsafeGetTensorImpl());
+    for (const auto& name : model.head_modules())
+      for (const auto& parameter : attune::nn::module_at(model.module(), name).parameters()) head.push_back(parameter.unsafeGetTensorImpl());
     for (const auto& [name, parameter] : attune::trainable(model))
       if (std::find(head.begin(), head.end(), parameter.unsafeGetTensorImpl()) == head.end()) start_.emplace_back(parameter, parameter.detach().clone());
   }

@@ -1,5 +1,5 @@
 // Trains the head alone: what the frozen model already knows of the task.
-#include <attune/linear.hpp>
+#include <attune/adapter.hpp>
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
@@ -11,6 +11,8 @@ class LinearProbe final : public attune::Strategy {
   explicit LinearProbe(const Options&) {}
 
   void prepare(attune::Model& model) override {
+    attune::nn::train_head(model);
+    if (!model.head_modules().empty()) return;
     auto& head = model.projection();
     if (head.parameters().empty())
       attune::fail("strategy 'linear_probe' trains the head, and the head of this {} model is its token embedding: choose 'freeze' with train = [\"*norm*\"], 'bitfit' or 'lora'", model.spec().family);

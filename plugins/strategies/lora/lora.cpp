@@ -186,7 +186,7 @@ class Lora final : public attune::Strategy {
         {"use_dora", options_.dora},
         {"target_modules", target_modules_},
         {"bias", options_.bias},
-        {"fan_in_fan_out", false},
+        {"fan_in_fan_out", attune::nn::stored_transposed(layers_)},
     };
     std::vector<NamedTensor> tensors;
     for (const auto& [name, linear] : layers_) {
@@ -266,7 +266,7 @@ class Lora final : public attune::Strategy {
       if (!name.ends_with(".bias") || name.ends_with(".lora.bias") || !parameter.value().requires_grad()) continue;
       const auto module = name.substr(0, name.size() - 5);
       const bool adapted = std::ranges::any_of(layers_, [&](const auto& layer) { return layer.first == module; });
-      const bool saved = std::ranges::find(saved_, module) != saved_.end() || module_named(model, module).get() == &model.projection();
+      const bool saved = std::ranges::find(saved_, module) != saved_.end() || in_head(model, module);
       if (!saved) tensors.emplace_back(attune::nn::peft_prefix(module) + (adapted ? "base_layer.bias" : "bias"), parameter.value());
     }
   }
@@ -282,7 +282,11 @@ class Lora final : public attune::Strategy {
         attune::fail("strategy.save and strategy.targets both name {}: take it out of one of them", name);
       for (auto& parameter : module_named(model, name)->parameters(false)) parameter.requires_grad_(true);
     }
-    std::erase_if(saved_, [&](const std::string& name) { return module_named(model, name).get() == &model.projection(); });  // a classifier's head is saved anyway
+    std::erase_if(saved_, [&](const std::string& name) { return in_head(model, name); });  // a classifier's head is saved anyway
+  }
+
+  static bool in_head(const attune::Model& model, const std::string& module) {
+    return std::ranges::any_of(model.head_modules(), [&](const std::string& head) { return module == head || module.starts_with(head + "."); });
   }
 
   static std::shared_ptr<torch::nn::Module> module_named(attune::Model& model, const std::string& name) { return model.module().named_modules("", false)[name]; }

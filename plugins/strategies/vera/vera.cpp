@@ -81,7 +81,7 @@ class Vera final : public attune::Strategy {
                                      {"vera_dropout", options_.dropout},
                                      {"d_initial", options_.d_initial},
                                      {"bias", "none"},
-                                     {"fan_in_fan_out", false}},
+                                     {"fan_in_fan_out", attune::nn::stored_transposed(layers_)}},
                                     std::move(tensors));
   }
 
