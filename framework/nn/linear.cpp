@@ -44,7 +44,6 @@ Linear::Linear(std::int64_t in, std::int64_t out, bool with_bias) : in_(in), out
 Linear::Linear(at::Tensor shared_weight) : weight(std::move(shared_weight)), in_(weight.size(1)), out_(weight.size(0)) {}
 
 at::Tensor Linear::forward(const at::Tensor& x) {
-at::Tensor Linear::forward(const at::Tensor& x) {
   const at::Tensor y = uncapped(x);
   return softcap > 0 ? softcap * (y / softcap).tanh() : y;
 }
