@@ -182,6 +182,17 @@ def table(rows):
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rows]) + "\n"
 
 
+def an_adapter_is_gone_on_from_over_its_own_base_alone():
+    adapter = "strategy.lora.adapter=runs/lora-llama/adapter"
+    place.run(program, "train", "lora-llama.toml", "name=onward", adapter)
+    tuned = json.loads((place / "runs/lora-llama/evaluation.json").read_text())["tuned"]["loss"]
+    onward = json.loads((place / "runs/onward/evaluation.json").read_text())
+    check(onward["tuned"]["loss"] < tuned < onward["base"]["loss"], f"it goes on from {tuned}, and the base is still the base: {onward}")
+    make_model(place / "other", initializer_range=0.03)
+    said = place.run(program, "train", "lora-llama.toml", "name=elsewhere", "model.path=other", adapter, expect=2)
+    check("is an adapter for another base model" in said and not (place / "runs/elsewhere").exists(), f"another base is refused: {said}")
+
+
 make_model(place / "model")
 make_classifier(place / "classifier")
 write_labelled(place)
@@ -192,6 +203,7 @@ for strategy in STRATEGIES:
     for family in BOTH:
         rows.append(row(strategy, family))
         print(" | ".join(rows[-1]), flush=True)
+an_adapter_is_gone_on_from_over_its_own_base_alone()
 seen = table(rows)
 (place / "table.md").write_text(seen)
 check(seen in (source / "docs/strategies.md").read_text(), f"docs/strategies.md holds what was seen, which lies in {place / 'table.md'}")
