@@ -42,10 +42,12 @@ Adapter peft_adapter(Model& model, nlohmann::ordered_json config, std::vector<Na
   config["base_model_name_or_path"] = nullptr;
   config["inference_mode"] = true;
   if (!config.contains("modules_to_save")) config["modules_to_save"] = nullptr;
+  // Where virtual tokens are all there is, PEFT has one wrapper less around the model.
+  const bool wraps_once = config.contains("num_virtual_tokens");
   for (const auto& name : model.head_modules()) {
     if (config["modules_to_save"].is_null()) config["modules_to_save"] = nlohmann::ordered_json::array();
     config["modules_to_save"].push_back(name);
-    for (auto& parameter : module_at(model.module(), name).named_parameters()) tensors.emplace_back(peft_prefix(name) + parameter.key(), parameter.value());
+    for (auto& parameter : module_at(model.module(), name).named_parameters()) tensors.emplace_back((wraps_once ? "base_model." + name + "." : peft_prefix(name)) + parameter.key(), parameter.value());
   }
   return {config.dump(2) + "\n", std::move(tensors)};
 }

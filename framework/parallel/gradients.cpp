@@ -75,13 +75,16 @@ struct GradientReducer::Parts {
 
   /// Gives every parameter that the pass did not reach a gradient of zero, and the reducer what it still waits for.
   void complete() {
-    std::vector<at::Tensor> unreached, zeros;
+    std::vector<at::Tensor> unreached, zeros, frozen;  // frozen for a while by a strategy
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       if (reached[i]) continue;
       unreached.push_back(parameters[i]);
       zeros.push_back(at::zeros_like(parameters[i]));
+      if (!parameters[i].requires_grad()) frozen.push_back(parameters[i]);
     }
+    for (const auto& parameter : frozen) parameter.set_requires_grad(true);
     if (!unreached.empty()) torch::autograd::backward(unreached, zeros);
+    for (const auto& parameter : frozen) parameter.set_requires_grad(false);
   }
 };
 
