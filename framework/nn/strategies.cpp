@@ -23,10 +23,12 @@ std::vector<NamedTensor> all_parameters(Model& model) {
   return all;
 }
 
-/// What decides about an adapter's meaning; the rest of adapter_config.json only describes it.
+/// What decides about an adapter's meaning; the rest of adapter_config.json describes it, or shows in its tensors' names and shapes.
 nlohmann::json decisive(const std::string& config) {
   auto json = nlohmann::json::parse(config);
-  for (const char* key : {"base_model_name_or_path", "inference_mode", "lora_dropout", "task_type", "target_modules", "vera_dropout", "revision", "projection_prng_key"}) json.erase(key);
+  for (const char* key : {"base_model_name_or_path", "encoder_hidden_size", "inference_mode", "lora_dropout", "modules_to_save", "num_attention_heads", "num_layers", "projection_prng_key",
+                          "prompt_tuning_init", "rank_pattern", "revision", "target_modules", "task_type", "vera_dropout"})
+    json.erase(key);
   return json;
 }
 

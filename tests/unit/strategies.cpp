@@ -163,7 +163,7 @@ TEST(lora, takes_other_ranks_biases_and_modules_as_asked) {
   EXPECT_THAT(names, IsSupersetOf({"bert.embeddings.LayerNorm.weight", "bert.encoder.layer.0.intermediate.dense.bias"}));
   const auto adapter = *list->export_adapter(*model);
   const auto config = json::parse(adapter.config);
-  EXPECT_EQ(config["rank_pattern"], (json{{"bert.encoder.layer.1.attention.self.query", 2}}));
+  EXPECT_EQ(config["rank_pattern"], (json{{"layer\\.1\\..*query", 2}}));
   EXPECT_EQ(config["modules_to_save"], (json{"bert.embeddings.LayerNorm", "classifier"}));
   std::set<std::string> tensors;
   for (const auto& [name, tensor] : adapter.tensors) EXPECT_TRUE(tensors.insert(name).second) << name;

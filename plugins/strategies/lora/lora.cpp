@@ -179,8 +179,8 @@ class Lora final : public attune::Strategy {
         {"peft_type", "LORA"},
         {"r", options_.rank * (doubled ? 2 : 1)},
         {"lora_alpha", exported_alpha(options_.alpha)},
-        {"rank_pattern", ordered_json::object()},
-        {"alpha_pattern", ordered_json::object()},
+        {"rank_pattern", patterns(options_.rank_pattern, [&](double rank) { return static_cast<std::int64_t>(rank) * (doubled ? 2 : 1); })},
+        {"alpha_pattern", patterns(options_.alpha_pattern, [&](double alpha) { return exported_alpha(alpha); })},
         {"lora_dropout", options_.dropout},
         {"use_rslora", options_.rslora},
         {"use_dora", options_.dora},
@@ -191,9 +191,6 @@ class Lora final : public attune::Strategy {
     std::vector<NamedTensor> tensors;
     for (const auto& [name, linear] : layers_) {
       const auto& delta = *delta_of(*linear);
-      // Exact names, anchored: PEFT reads the keys as regular expressions at the end of a name.
-      if (delta.shape.rank != options_.rank) config["rank_pattern"][name] = delta.shape.rank * (doubled ? 2 : 1);
-      if (delta.shape.alpha != options_.alpha) config["alpha_pattern"][name] = exported_alpha(delta.shape.alpha);
       add_tensors(tensors, attune::nn::peft_prefix(name), delta);
     }
     add_biases(tensors, model);
@@ -210,6 +207,18 @@ class Lora final : public attune::Strategy {
     for (const auto& delta : linear.deltas())
       if (auto* found = dynamic_cast<LowRank*>(delta.get())) return found;
     ATTUNE_ASSERT(false, "a target without its change: {} deltas", linear.deltas().size());
+  }
+
+  /// PEFT reads a pattern as a regular expression for the end of a name.
+  template <class Convert>
+  static ordered_json patterns(const attune::NumberMap& given, Convert convert) {
+    auto json = ordered_json::object();
+    for (const auto& [pattern, value] : given) {
+      std::string expression;
+      for (const char c : pattern) expression += c == '*' ? ".*" : c == '.' ? "\\." : std::string(1, c);
+      json[expression] = convert(value);
+    }
+    return json;
   }
 
   static std::optional<double> matching(const attune::NumberMap& patterns, const std::string& name) {
