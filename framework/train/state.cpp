@@ -41,7 +41,7 @@ nlohmann::json identity(const Session& session) {
   for (const auto& [section, all] : c.effective)
     for (const auto& setting : all) {
       const auto key = section.empty() ? setting.name : section + "." + setting.name;
-      if (section == "checkpoint" || where_and_how.contains(key)) continue;
+      if (section == "checkpoint" || section == "slurm" || where_and_how.contains(key)) continue;
       const bool decides = section == "model" || section == "strategy";
       (decides ? essence : settings)[key] = setting.value;
     }
