@@ -109,15 +109,4 @@ void check_launch(const Comm& comm) {
   for (const auto& sentence : crowded(ranks)) fmt::print(stderr, "note: {}\n", sentence);
 }
 
-std::string processor_text(const std::vector<int>& processors) {
-  std::string text;
-  for (std::size_t i = 0; i < processors.size();) {
-    std::size_t end = i;
-    while (end + 1 < processors.size() && processors[end + 1] == processors[end] + 1) ++end;
-    text += fmt::format("{}{}{}", text.empty() ? "" : ",", processors[i], end > i ? fmt::format("-{}", processors[end]) : "");
-    i = end + 1;
-  }
-  return text;
-}
-
 }  // namespace attune::slurm

@@ -36,7 +36,4 @@ std::vector<std::string> crowded(const std::vector<RankPlace>& ranks);
 /// Error from the above; sentences about crowded ranks go to stderr of rank 0. Collective.
 void check_launch(const Comm& comm);
 
-/// "0-3,8", as Linux writes lists of processors.
-std::string processor_text(const std::vector<int>& processors);
-
 }  // namespace attune::slurm

@@ -105,7 +105,7 @@ std::string state_of(const Progress& progress, const std::vector<QueuedJob>& que
   const auto same = [&](const std::vector<std::string>&) { return std::optional(queue); };
   if (progress.holder && life_of(*progress.holder, Holder::this_process(), same) == Life::alive) return "training";
   if (is_live) return "starting";
-  if (progress.last.empty()) return progress.jobs.empty() ? "new" : "not run";
+  if (progress.last.empty()) return progress.jobs.empty() ? "new" : "unstarted";
   return progress.last == "interrupted" ? "interrupted" : "failed";
 }
 

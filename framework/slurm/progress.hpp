@@ -31,7 +31,7 @@ Progress read_progress(const std::filesystem::path& directory);
 
 bool is_finished(const std::filesystem::path& directory);
 
-/// "new", "queued", "starting", "training", "requeued", "interrupted", "failed", "done", and "not run" when its jobs are gone and it never began.
+/// "new", "queued", "starting", "training", "requeued", "interrupted", "failed", "done", and "unstarted" when its jobs are gone and it never began.
 /// queue: the jobs that Slurm still knows.
 std::string state_of(const Progress& progress, const std::vector<QueuedJob>& queue);
 

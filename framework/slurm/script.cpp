@@ -64,9 +64,6 @@ class Script {
     for (const auto& [name, value] : {std::pair{"mem", &o_.memory}, {"time", &o_.time}, {"partition", &o_.partition}, {"account", &o_.account}, {"qos", &o_.qos},
                                       {"constraint", &o_.constraint}, {"reservation", &o_.reservation}, {"dependency", &o_.dependency}, {"mail-type", &o_.mail_type}, {"mail-user", &o_.mail_user}})
       directive(name, *value);
-    for (const auto& [name, value] : o_.options)
-      if (value.empty()) line("#SBATCH --{}", name);
-      else directive(name, value);
     if (const auto& array = job_.array) directive("array", fmt::format("0-{}{}", array->size - 1, array->throttle > 0 ? fmt::format("%{}", array->throttle) : ""));
     directive("output", job_.log.string());
     line("# An attempt writes on where the last one ended; Slurm may put the job back into the queue.");
@@ -75,6 +72,9 @@ class Script {
     line("# {} seconds before the time limit (Slurm may be half a minute early) {}.", o_.signal,
          srun_ ? "every rank gets SIGTERM, saves and ends with 75" : "this script gets SIGUSR1 and hands it on: every rank saves and ends with 75");
     line("#SBATCH --signal={}@{}", srun_ ? "TERM" : "B:USR1", o_.signal);
+    for (const auto& [name, value] : o_.options)  // the last word is the user's
+      if (value.empty()) line("#SBATCH --{}", name);
+      else directive(name, value);
   }
 
   // ---- What comes before the ranks
@@ -147,8 +147,9 @@ class Script {
     if (o_.retries > 0) line("failures() {{ cat \"$run/failures\" 2>/dev/null || echo 0; }}");
     line("queue_again() {{");
     line("  if [ \"$count\" -gt {} ]; then echo \"this was attempt $count: the job ends here, see slurm.restarts\"; exit \"$code\"; fi", o_.restarts);
+    line("  # What you cancelled, or Slurm takes back by itself, is ending already.");
+    line("  if [ \"$(told JobState)\" != RUNNING ] && [ \"$(told Reason)\" != TimeLimit ]; then exit \"$code\"; fi");
     line("  if [ \"$(told Requeue)\" = 1 ] && scontrol requeue \"$job\"; then exit \"$code\"; fi");
-    line("  if preempted; then exit \"$code\"; fi  # Slurm does it");
     line("  # Where requeueing is not allowed, the same again as a new job.");
     line("  sbatch --dependency=\"afterany:$job\"{} {}", job_.array ? " --array=\"$SLURM_ARRAY_TASK_ID\"" : "", shell_word(job_.script.string()));
     line("}}");

@@ -9,6 +9,7 @@
 #include "ranks.hpp"
 #include "report/record.hpp"
 #include "slurm/run_lock.hpp"
+#include "slurm/staging.hpp"
 #include "sweep/halving.hpp"
 #include "sweep/results.hpp"
 #include "train/loop.hpp"
@@ -84,7 +85,9 @@ int run_training(const Comm& comm, const Arguments& given) {
     if (comm.root()) std::cout << run.config.run.name << ": the sweep has used up its hours\n";
     return static_cast<int>(ExitCode::done);
   }
-  auto session = train::Session::open(run.config, comm);
+  const slurm::Staging staging(run.config, comm);
+  auto session = train::Session::open(staging.config(), comm);
+  session.config = run.config;  // what is published names the originals
   train::identify_base(session);
   std::optional<slurm::RunLock> lock;
   on_root(comm, [&] {
@@ -92,11 +95,12 @@ int run_training(const Comm& comm, const Arguments& given) {
     lock.emplace(slurm::RunLock::take(run.config.directory()));
     make_directory(run.config, given.resume.wanted, given.overwrite);
   });
+  const bool went_before = given.resume.wanted && fs::exists(run.config.directory() / "record.json");
   auto record = record_of(run, session, given.all);
   const auto note = [&](const std::string& what, std::int64_t step, const std::string& text) {
     on_root(comm, [&] { write_text(run.config.directory() / "record.json", record = with_event(record, what, step, text)); });
   };
-  note(given.resume.wanted ? "resumed" : "started", 0, "");
+  note(went_before ? "resumed" : "started", 0, "");
 
   const auto outcome = train::run_loop(session, given.resume);
   if (!outcome.interrupted_by.empty()) {
