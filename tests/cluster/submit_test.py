@@ -169,7 +169,7 @@ def what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued():
     before = cluster.run("squeue", "--noheader", "--states=all", "--format=%A")
     for settings, words in {
         ("slurm.partition=nowhere",): ["slurm.partition, which is 'nowhere'", "main, scavenge, urgent"],
-        ("slurm.nodes=9",): ["it asks for 9 nodes"],
+        ("slurm.nodes=8",): ["it asks for 8 nodes"],
         ("slurm.partition=urgent", "slurm.time=3-00:00:00"): ["slurm.time, which is '3-00:00:00'"],
         ("slurm.memory=900G",): ["it asks for 2 nodes", "MB"],
         ("slurm.constraint=quantum",): ["slurm.constraint, which is 'quantum'"],

@@ -63,7 +63,7 @@ class Cluster:
                     left.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
             except OSError:
                 pass  # it ended just now
-        left += [str(path) for path in Path("/tmp").glob(f"{self.folder.name}*")]
+        left += [str(path) for pattern in (f"{self.folder.name}*", "ompi.n[0-9].*", "spmix_appdir_*") for path in Path("/tmp").glob(pattern)]
         left += [str(path) for path in Path("/sys/class/net").glob(f"{self.settings['bridge']}*")]
         check(not left, f"the cluster leaves nothing behind, but {left}")
 
