@@ -23,13 +23,21 @@ std::string known_by_sinfo(const std::string& format) {
   return known.empty() ? "sinfo names them" : "there are: " + joined(known);
 }
 
-/// The first line that says more than that it failed.
+std::string wishes(const config::SlurmOptions& o) {
+  const auto many = [](std::int64_t count, const char* what) { return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"); };
+  auto text = fmt::format("{} of {} with {}", many(o.nodes, "node"), many(o.tasks_per_node, "task"), many(o.cpus_per_task, "processor"));
+  if (o.gpus_per_node > 0) text += fmt::format(", {} a node", many(o.gpus_per_node, "GPU"));
+  if (!o.memory.empty()) text += fmt::format(", {} of memory a node", o.memory);
+  return text;
+}
+
+/// The last line that says why.
 std::string words_of(const std::string& said) {
   std::string words;
   for (auto line : lines_of(said)) {
     for (const std::string_view start : {"sbatch: error: ", "sbatch: ", "allocation failure: ", "Batch job submission failed: "})
       if (line.starts_with(start)) line.erase(0, start.size());
-    if (!line.empty() && (words.empty() || words.find("contact") == std::string::npos)) words = line;
+    if (!line.empty() && !line.starts_with("Try ")) words = line;
   }
   return words.empty() ? "no reason is given" : words;
 }
@@ -48,8 +56,7 @@ std::string explain_refusal(const std::string& said, const config::SlurmOptions&
   else if (says("nvalid account") || says("nvalid qos")) cure = "set slurm.account or slurm.qos; `sacctmgr show associations user=$USER` lists yours";
   else if (says("time limit")) cure = fmt::format("set slurm.time, which is '{}', to what the partition allows ({})", options.time, known_by_sinfo("%R %l"));
   else if (says("Node count") || says("node configuration") || says("More processors"))
-    cure = fmt::format("it asks for {} nodes with {} tasks of {} processors each{}; lower that in [slurm] ({})", options.nodes, options.tasks_per_node, options.cpus_per_task,
-                       options.gpus_per_node > 0 ? fmt::format(" and {} GPUs", options.gpus_per_node) : "", known_by_sinfo("%R: %D nodes of %c processors"));
+    cure = fmt::format("it asks for {}; lower that in [slurm] ({})", wishes(options), known_by_sinfo("%R: %D nodes of %c processors and %m MB"));
   else if (says("Memory") || says("memory")) cure = fmt::format("set slurm.memory, which is '{}' ({})", options.memory, known_by_sinfo("%R: %m MB a node"));
   else if (says("eservation")) cure = fmt::format("set slurm.reservation, which is '{}'", options.reservation);
   else if (says("feature")) cure = fmt::format("set slurm.constraint, which is '{}' ({})", options.constraint, known_by_sinfo("%R: %f"));

@@ -45,11 +45,11 @@ void follow(const std::string& id, const fs::path& log) {
       state = jobs->front().state;
       std::cout << fmt::format("== job {}: {}{}", id, state, state == "PENDING" ? " (" + jobs->front().reason + ")" : state == "RUNNING" ? " on " + jobs->front().nodes : "") << std::endl;
     }
-    if (std::ifstream file(log, std::ios::binary); file.seekg(printed)) {
-      std::cout << file.rdbuf() << std::flush;
-      file.clear();
-      printed = static_cast<std::streamoff>(fs::file_size(log));
-    }
+    std::ifstream file(log, std::ios::binary);
+    file.seekg(printed);
+    const std::string more{std::istreambuf_iterator<char>(file), {}};
+    std::cout << more << std::flush;
+    printed += static_cast<std::streamoff>(more.size());
     if (!over) std::this_thread::sleep_for(std::chrono::seconds(2));
   }
 }

@@ -169,9 +169,9 @@ def what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued():
     before = cluster.run("squeue", "--noheader", "--states=all", "--format=%A")
     for settings, words in {
         ("slurm.partition=nowhere",): ["slurm.partition, which is 'nowhere'", "main, scavenge, urgent"],
-        ("slurm.nodes=8",): ["it asks for 8 nodes"],
+        ("slurm.nodes=8",): ["it asks for 8 nodes of 1 task"],
         ("slurm.partition=urgent", "slurm.time=3-00:00:00"): ["slurm.time, which is '3-00:00:00'"],
-        ("slurm.memory=900G",): ["it asks for 2 nodes", "MB"],
+        ("slurm.memory=900G",): ["900G of memory a node", "4000 MB"],
         ("slurm.constraint=quantum",): ["slurm.constraint, which is 'quantum'"],
         ("slurm.options={ nosuch = \"1\" }",): ["unrecognized option"],
         ("train.micro_batch=9",): ["'micro_batch' (9) is larger than 'global_batch' (8)"],
