@@ -4,6 +4,7 @@
 """
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -201,6 +202,27 @@ def a_site_changes_the_script_and_not_the_run_file():
     check("broken.toml:1:1: unknown key 'scrach'; did you mean 'scratch'?" in said, f"a site's mistake has its place: {said}")
 
 
+def data_and_model_are_staged_when_the_site_says_so():
+    (place / "staging.toml").write_text(f'scratch = "{place.folder}/scratch/$SLURM_JOB_ID"\nstage = ["data", "model"]\n')
+    number = submit("staged", "--site", "./staging.toml")
+    cluster.wait_for_steps(number, "staged")
+    copies = list((place / "scratch" / number).glob("attune-*/data/sums.h5"))
+    check(copies and list((place / "scratch" / number).glob("attune-*/model/model/config.json")), "data and model are copied")
+    cluster.wait_for_end(number)
+    check(not list((place / "scratch" / number).iterdir()), "and removed")
+    record = json.loads((place / "runs/staged/record.json").read_text())
+    check(record["data"]["path"] == "sums.h5" and record["base_model"]["path"] == "model", f"the record names the originals: {record['data']}")
+    check_result("staged")
+
+    shutil.copytree(place / "model", place / "huge")
+    with open(place / "huge/huge.bin", "wb") as file:
+        file.truncate(8 << 40)  # takes no space itself
+    number = submit("too-large", "model.path=huge", "--site", "./staging.toml")
+    cluster.wait_for_end(number, "FAILED")
+    check("8.0 TiB are needed and" in cluster.log(number), f"a scratch that is too small is told: {cluster.log(number)}")
+    check(cluster.job(number)["Restarts"] == "0", "and not tried again")
+
+
 make_model(place / "model")
 make_recipe(place)
 (place / "run.toml").write_text(RUN + SLURM)
@@ -210,4 +232,4 @@ with cluster:
     run_tests(a_submitted_run_trains_what_mpirun_trains, status_tells_of_a_job_that_waits_and_one_that_trains, after_a_kill_the_lock_is_known_to_be_stale, a_cancelled_job_saves_and_stays_away,
               a_signal_makes_it_save_requeue_and_resume, requeued_by_its_user_it_resumes, preempted_with_or_without_grace_it_resumes,
               where_requeueing_is_not_allowed_a_new_job_goes_on, a_dead_node_costs_the_steps_since_the_last_checkpoint, ranks_that_do_not_find_each_other_are_refused,
-              what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued, a_site_changes_the_script_and_not_the_run_file)
+              what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued, a_site_changes_the_script_and_not_the_run_file, data_and_model_are_staged_when_the_site_says_so)

@@ -15,6 +15,7 @@
 #include "slurm/progress.hpp"
 #include "slurm/queue.hpp"
 #include "slurm/run_lock.hpp"
+#include "slurm/staging.hpp"
 #include "slurm/submission.hpp"
 
 namespace attune::slurm {
@@ -350,6 +351,47 @@ TEST_F(Slurm, ClearingARunKeepsItsLock) {
   EXPECT_TRUE(holder_of(folder_ / "run").has_value());
   EXPECT_FALSE(fs::exists(folder_ / "run/metrics.jsonl"));
   EXPECT_FALSE(fs::exists(folder_ / "run/checkpoints"));
+}
+
+// ---- Staging
+
+config::RunConfig staged_run(const fs::path& folder) {
+  config::RunConfig config;
+  config.dataset.path = folder / "sums.h5";
+  config.model.path = folder / "model";
+  return config;
+}
+
+TEST_F(Slurm, DataAndModelAreCopiedToScratchAndRemoved) {
+  write("sums.h5", "data");
+  write("model/config.json", "{}");
+  write("model/deeper/part.bin", std::string(40 << 20, 'x'));
+  ::setenv("ATTUNE_SCRATCH", (folder_ / "scratch").c_str(), 1);
+  ::setenv("ATTUNE_STAGE", "data,model", 1);
+  {
+    const Staging staging(staged_run(folder_), Comm());
+    EXPECT_TRUE(staging.config().dataset.path.starts_with((folder_ / "scratch/attune-").string()));
+    EXPECT_EQ(read_text(staging.config().dataset.path), "data");
+    EXPECT_EQ(read_text(fs::path(staging.config().model.path) / "deeper/part.bin"), std::string(40 << 20, 'x'));
+  }
+  EXPECT_TRUE(fs::is_empty(folder_ / "scratch"));
+  ::setenv("ATTUNE_STAGE", "data", 1);
+  const Staging data_alone(staged_run(folder_), Comm());
+  EXPECT_EQ(data_alone.config().model.path, (folder_ / "model").string());
+  ::unsetenv("ATTUNE_STAGE");
+  const Staging nothing(staged_run(folder_), Comm());
+  EXPECT_EQ(nothing.config().dataset.path, (folder_ / "sums.h5").string());
+}
+
+TEST_F(Slurm, AFullScratchIsToldBeforeAnythingIsCopied) {
+  write("sums.h5", "");
+  fs::resize_file(folder_ / "sums.h5", std::uintmax_t{8} << 40);  // takes no space itself
+  ::setenv("ATTUNE_SCRATCH", (folder_ / "scratch").c_str(), 1);
+  ::setenv("ATTUNE_STAGE", "data", 1);
+  EXPECT_THAT(error_of([&] { Staging(staged_run(folder_), Comm()); }), AllOf(HasSubstr("8.0 TiB are needed and"), HasSubstr("take 'stage' out of the site file")));
+  EXPECT_TRUE(fs::is_empty(folder_ / "scratch"));
+  ::setenv("ATTUNE_SCRATCH", "/proc/nowhere", 1);
+  EXPECT_THAT(error_of([&] { Staging(staged_run(folder_), Comm()); }), HasSubstr("nothing can be written there"));
 }
 
 // ---- Progress
