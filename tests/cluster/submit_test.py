@@ -4,7 +4,6 @@
 """
 import json
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -214,9 +213,8 @@ def data_and_model_are_staged_when_the_site_says_so():
     check(record["data"]["path"] == "sums.h5" and record["base_model"]["path"] == "model", f"the record names the originals: {record['data']}")
     check_result("staged")
 
-    shutil.copytree(place / "model", place / "huge")
-    with open(place / "huge/huge.bin", "wb") as file:
-        file.truncate(8 << 40)  # takes no space itself
+    cluster.run("cp", "-r", "model", "huge")
+    cluster.run("truncate", "--size=8T", "huge/huge.bin")  # takes no space itself
     number = submit("too-large", "model.path=huge", "--site", "./staging.toml")
     cluster.wait_for_end(number, "FAILED")
     check("8.0 TiB are needed and" in cluster.log(number), f"a scratch that is too small is told: {cluster.log(number)}")
