@@ -6,6 +6,7 @@
 #include <regex>
 
 #include "config/document.hpp"
+#include "config/slurm_options.hpp"
 #include "core/names.hpp"
 
 namespace attune::config {
@@ -83,6 +84,7 @@ class Reader {
     read_section("train", &config_.train);
     read_section("evaluate", &config_.evaluate);
     read_section("parallel", &config_.parallel);
+    read_slurm();
     read_callbacks();
     check_contradictions();
     problems_.throw_if_any();
@@ -91,7 +93,6 @@ class Reader {
 
  private:
   void read_top_level() {
-    // [slurm] is read by `attune submit` alone.
     bind_options(root_, describe<RunOptions>(), &config_.run, problems_,
          {"model", "dataset", "strategy", "train", "evaluate", "checkpoint", "callback", "parallel", "slurm"});
     config_.effective.emplace_back("", settings(root_, describe<RunOptions>(), &config_.run));
@@ -104,6 +105,17 @@ class Reader {
     const auto& table = section(root_, name, problems_);
     bind_options(table, describe<T>(), object, problems_);
     config_.effective.emplace_back(name, settings(table, describe<T>(), object));
+  }
+
+  /// `attune submit` alone acts on [slurm], with what the site says of it; its mistakes are everybody's.
+  void read_slurm() {
+    if (!root_.contains("slurm")) return;
+    const auto& table = section(root_, "slurm", problems_);
+    SlurmOptions options;
+    bind_slurm(table, options, problems_);
+    auto given = settings(table, describe<SlurmOptions>(), &options);
+    std::erase_if(given, [&](const Setting& setting) { return !table.contains(setting.name); });  // the rest is for the site to say
+    config_.effective.emplace_back("slurm", std::move(given));
   }
 
   /// The plugin of that name with its options bound from the table; `beside` are keys there that are not the plugin's.
@@ -289,7 +301,8 @@ std::string RunConfig::to_toml() const {
 std::vector<std::pair<std::string, OptionSet>> framework_sections() {
   return {{"", attune::describe<RunOptions>()},          {"model", attune::describe<ModelOptions>()},
           {"dataset", attune::describe<DatasetOptions>()}, {"strategy", attune::describe<StrategyOptions>()}, {"train", attune::describe<TrainOptions>()},
-          {"evaluate", attune::describe<EvaluateOptions>()}, {"parallel", attune::describe<ParallelOptions>()}};
+          {"evaluate", attune::describe<EvaluateOptions>()}, {"parallel", attune::describe<ParallelOptions>()},
+          {"slurm", attune::describe<SlurmOptions>()}};
 }
 
 }  // namespace attune::config

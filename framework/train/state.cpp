@@ -43,7 +43,7 @@ nlohmann::json identity(const Session& session) {
     const bool is_listed = section.starts_with('[');  // [[strategy]], [[callback]]: one of several
     const auto prefix = section.empty() ? "" : is_listed ? fmt::format("{} {}.", section, i) : section + ".";
     for (const auto& setting : all) {
-      if (section == "checkpoint" || where_and_how.contains(prefix + setting.name)) continue;
+      if (section == "checkpoint" || section == "slurm" || where_and_how.contains(prefix + setting.name)) continue;
       const bool decides = section == "model" || section == "strategy" || section == "[strategy]";
       (decides ? essence : settings)[prefix + setting.name] = setting.value;
     }

@@ -1,6 +1,7 @@
 #include "ranks.hpp"
 
 #include "parallel/mpi.hpp"
+#include "slurm/launch.hpp"
 
 namespace attune::program {
 namespace {
@@ -14,9 +15,15 @@ int report(const Comm& comm, ExitCode code, const std::exception& error, bool ev
 }  // namespace
 
 int on_ranks(const std::function<int(const Comm&)>& work) {
+  const auto wrong = slurm::wrong_start(slurm::environment_variable);
+  if (!wrong.empty()) {  // MPI would end here, in other words
+    if (slurm::environment_variable("SLURM_PROCID") == "0") fmt::print(stderr, "attune: {}\n", wrong);
+    return static_cast<int>(ExitCode::user_mistake);
+  }
   const MpiSession mpi;
   const Comm comm = world();
   try {
+    slurm::check_launch(comm);
     return work(comm);
   } catch (const AgreedError& error) {
     return report(comm, ExitCode::user_mistake, error, true);

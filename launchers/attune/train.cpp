@@ -1,5 +1,6 @@
 // attune train: read config, load plugins, open data, build the model, let the strategy prepare it, run the loop, publish.
 #include <iostream>
+#include <optional>
 
 #include "command.hpp"
 #include "core/files.hpp"
@@ -7,6 +8,10 @@
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
 #include "report/record.hpp"
+#include "slurm/run_lock.hpp"
+#include "slurm/staging.hpp"
+#include "sweep/halving.hpp"
+#include "sweep/results.hpp"
 #include "train/loop.hpp"
 #include "train/publish.hpp"
 
@@ -21,9 +26,8 @@ void make_directory(const config::RunConfig& config, bool resume, bool overwrite
   const auto folder = config.directory();
   if (fs::exists(folder / "metrics.jsonl") && !resume) {
     if (!overwrite) fail("{}: holds a run already; give --resume to go on with it, --overwrite to replace it, or another name", folder.string());
-    fs::remove_all(folder);
+    slurm::clear_run(folder);
   }
-  fs::create_directories(folder);
   write_text(folder / "run.toml", config.to_toml());
 }
 
@@ -61,23 +65,42 @@ struct Arguments {
   std::vector<std::string> overrides, all;
   train::Resume resume;
   bool overwrite = false;
+  std::string sweep;  // its directory, when the run is a trial
 };
+
+/// A trial of a sweep may be ended by its rivals. False: the sweep's time is used up, and it does not begin.
+bool join_sweep(config::RunConfig& config, const fs::path& directory, const Comm& comm) {
+  bool spent = false;
+  on_root(comm, [&] { spent = sweep::hours_are_spent(directory); });
+  if (comm.max(spent) != 0) return false;
+  comm.agree([&] { config.callbacks.push_back(sweep::halving_callback(directory)); });
+  return true;
+}
 
 int run_training(const Comm& comm, const Arguments& given) {
   train::set_threads(comm);
   watch_signals();
-  const auto run = train::open_run(given.file, given.overrides, comm);
-  auto session = train::Session::open(run.config, comm);
+  auto run = train::open_run(given.file, given.overrides, comm);
+  if (!given.sweep.empty() && !join_sweep(run.config, given.sweep, comm)) {
+    if (comm.root()) std::cout << run.config.run.name << ": the sweep has used up its hours\n";
+    return static_cast<int>(ExitCode::done);
+  }
+  const slurm::Staging staging(run.config, comm);
+  auto session = train::Session::open(staging.config(), comm);
+  session.config = run.config;  // what is published names the originals
   train::identify_base(session);
+  std::optional<slurm::RunLock> lock;
   on_root(comm, [&] {
     check_against_record(given.file, session);
+    lock.emplace(slurm::RunLock::take(run.config.directory()));
     make_directory(run.config, given.resume.wanted, given.overwrite);
   });
+  const bool went_before = given.resume.wanted && fs::exists(run.config.directory() / "record.json");
   auto record = record_of(run, session, given.all);
   const auto note = [&](const std::string& what, std::int64_t step, const std::string& text) {
     on_root(comm, [&] { write_text(run.config.directory() / "record.json", record = with_event(record, what, step, text)); });
   };
-  note(given.resume.wanted ? "resumed" : "started", 0, "");
+  note(went_before ? "resumed" : "started", 0, "");
 
   const auto outcome = train::run_loop(session, given.resume);
   if (!outcome.interrupted_by.empty()) {
@@ -93,17 +116,18 @@ int train_main(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("run", options::value<std::string>()->required(), "run file")("override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value")(
       "resume", options::bool_switch(), "go on from the newest whole checkpoint of the run")("resume-anyway", options::bool_switch(), "the same, also with other settings than the checkpoint's")(
-      "overwrite", options::bool_switch(), "replace a run of the same name");
+      "overwrite", options::bool_switch(), "replace a run of the same name")("sweep", options::value<std::string>()->default_value("", ""), "directory of the sweep that the run is a trial of");
   const auto values = parse(train_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const auto is_set = [&](const char* name) { return (*values)[name].as<bool>(); };
   const Arguments given{(*values)["run"].as<std::string>(), (*values)["override"].as<std::vector<std::string>>(), arguments,
-                        {is_set("resume") || is_set("resume-anyway"), is_set("resume-anyway")}, is_set("overwrite")};
+                        {is_set("resume") || is_set("resume-anyway"), is_set("resume-anyway")}, is_set("overwrite"),
+                        (*values)["sweep"].as<std::string>()};
   return on_ranks([&](const Comm& comm) { return run_training(comm, given); });
 }
 
 }  // namespace
 
-const Command train_command{"train", "run.toml|record.json [section.key=value...] [--resume|--resume-anyway] [--overwrite]", "trains; on several ranks under mpirun or srun", train_main};
+const Command train_command{"train", "run.toml|record.json [section.key=value...] [--resume|--resume-anyway] [--overwrite] [--sweep DIR]", "trains; on several ranks under mpirun or srun", train_main};
 
 }  // namespace attune::program

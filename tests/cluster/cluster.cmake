@@ -1,3 +1,7 @@
-# The job-script templates on a real Slurm cluster of virtual nodes.
-add_test(NAME cluster.slurm COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/slurm_test.py ${CMAKE_BINARY_DIR})
-set_tests_properties(cluster.slurm PROPERTIES LABELS cluster TIMEOUT 600 PROCESSORS 2)
+# On a real Slurm cluster of virtual nodes: the job-script templates; what `attune submit` and `attune sweep` make of it.
+foreach(script slurm submit sweep)
+  add_test(NAME cluster.${script} COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/${script}_test.py ${CMAKE_BINARY_DIR})
+  set_tests_properties(cluster.${script} PROPERTIES LABELS cluster TIMEOUT 900 PROCESSORS 2)
+endforeach()
+add_test(NAME cluster.survival COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/survival_test.py ${CMAKE_BINARY_DIR})
+set_tests_properties(cluster.survival PROPERTIES LABELS "cluster;long" TIMEOUT 3600 PROCESSORS 2)

@@ -1,0 +1,26 @@
+// [slurm]: what `attune submit` asks of the scheduler. Every key is an option of sbatch, or says how the job goes on.
+#pragma once
+#include "config/document.hpp"
+
+namespace attune::config {
+
+struct SlurmOptions {
+  std::int64_t nodes = 1, tasks_per_node = 1, gpus_per_node = 0, cpus_per_task = 1;
+  std::string memory, time;
+  std::string partition, account, qos, constraint, reservation;
+  std::string dependency, mail_type, mail_user;
+  OptionMap options;
+  std::string launcher = "srun", mpi = "pmix";
+  std::vector<std::string> modules, lines;
+  OptionMap environment;
+  std::int64_t signal = 120;
+  std::int64_t restarts = 100, stalled = 2, retries = 0;
+  static void describe(Schema<SlurmOptions>& s);
+
+  std::int64_t ranks() const { return nodes * tasks_per_node; }
+};
+
+/// [slurm] of a run file over what `options` holds already, such as a site's; lists and tables of both add up. Mistakes become problems.
+void bind_slurm(const toml::table& slurm, SlurmOptions& options, Problems& problems);
+
+}  // namespace attune::config

@@ -1,0 +1,27 @@
+// Slurm's commands, called as programs: they are there on every cluster, and need nothing at build time.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace attune::slurm {
+
+struct Said {
+  int code = 0;          // 127: there is no such program
+  std::string out, err;
+};
+
+/// Runs it and waits. environment: that of the new process; empty: this one's.
+Said run_command(const std::vector<std::string>& command, const std::vector<std::string>& environment = {});
+
+/// Looked for in PATH.
+bool is_installed(const std::string& program);
+
+/// As posix_spawn takes them, ended by a null; valid as long as the texts.
+std::vector<char*> argument_pointers(const std::vector<std::string>& texts);
+
+/// The pieces of a text between separators, empty ones too.
+std::vector<std::string> pieces_of(const std::string& text, char separator);
+/// Its lines, without empty ones.
+std::vector<std::string> lines_of(const std::string& text);
+
+}  // namespace attune::slurm

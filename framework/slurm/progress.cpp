@@ -1,0 +1,112 @@
+#include "slurm/progress.hpp"
+
+#include <attune/error.hpp>
+
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/files.hpp"
+#include "slurm/command.hpp"
+#include "slurm/submission.hpp"
+
+namespace attune::slurm {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::streamoff tail_bytes = 64 << 10;  // some hundred steps
+
+nlohmann::json read_json(const std::string& text) { return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false); }
+
+nlohmann::json json_file(const fs::path& path) { return fs::exists(path) ? read_json(read_text(path)) : nlohmann::json(); }
+
+/// The events at the end of a log, the first of which may be cut off: it is left out.
+std::vector<nlohmann::json> newest_events(const fs::path& log) {
+  std::ifstream file(log, std::ios::binary | std::ios::ate);
+  if (!file) return {};
+  const auto from = std::max<std::streamoff>(0, static_cast<std::streamoff>(file.tellg()) - tail_bytes);
+  file.seekg(from);
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  std::vector<nlohmann::json> events;
+  for (const auto& line : lines_of(text))
+    if (auto event = read_json(line); event.is_object()) events.push_back(std::move(event));
+  return events;
+}
+
+void read_events(Progress& p, const std::vector<nlohmann::json>& events) {
+  const nlohmann::json *first = nullptr, *last = nullptr;
+  for (const auto& event : events) {
+    p.step = std::max(p.step, event.value("step", std::int64_t{0}));
+    p.seconds = std::max(p.seconds, event.value("seconds", 0.0));
+    p.steps = std::max(p.steps, event.value("steps", std::int64_t{0}));
+    if (event.contains("evaluation")) p.evaluation = event["evaluation"].get<std::map<std::string, double>>();
+    if (event.value("event", "") != "step_end") continue;
+    if (!first || event["step"] < (*first)["step"]) first = &event;
+    last = &event;
+  }
+  if (!last) return;
+  p.step = last->value("step", std::int64_t{0});
+  if (last->at("loss").is_number()) p.loss = last->at("loss").get<double>();
+  p.tokens_per_second = last->value("tokens_per_second", 0.0);
+  const auto between = last->at("step").get<std::int64_t>() - first->at("step").get<std::int64_t>();
+  if (between > 0) p.seconds_per_step = (last->value("seconds", 0.0) - first->value("seconds", 0.0)) / static_cast<double>(between);
+}
+
+/// The steps of a run whose log is too long to show its beginning in its end.
+std::int64_t planned_steps(const fs::path& log) {
+  std::ifstream file(log);
+  std::string line;
+  std::getline(file, line);
+  const auto event = read_json(line);
+  return event.is_object() ? event.value("steps", std::int64_t{0}) : 0;
+}
+
+void read_history(Progress& p, const nlohmann::json& record) {
+  if (!record.is_object()) return;
+  for (const auto& entry : record.value("history", nlohmann::json::array())) {
+    p.last = entry.value("what", "");
+    p.note = entry.value("note", "");
+    p.starts += p.last == "started" || p.last == "resumed";
+  }
+  const auto job = record.value("slurm_job", "");
+  if (!job.empty() && std::find(p.jobs.begin(), p.jobs.end(), job) == p.jobs.end()) p.jobs.push_back(job);
+}
+
+}  // namespace
+
+Progress read_progress(const fs::path& directory) {
+  Progress p;
+  p.directory = directory;
+  try {
+    p.jobs = submitted_jobs(directory);
+    read_history(p, json_file(directory / "record.json"));
+    read_events(p, newest_events(directory / "metrics.jsonl"));
+    if (p.steps == 0) p.steps = planned_steps(directory / "metrics.jsonl");
+    p.holder = holder_of(directory);
+  } catch (const std::exception&) {  // a file that is just being replaced, or is not what it should be
+  }
+  return p;
+}
+
+bool is_finished(const fs::path& directory) { return read_progress(directory).is_finished(); }
+
+const QueuedJob* job_of(const Progress& progress, const std::vector<QueuedJob>& queue) {
+  for (auto id = progress.jobs.rbegin(); id != progress.jobs.rend(); ++id)
+    for (const auto& job : queue)
+      if (*id == job.id || *id == job.array_id + "_" + job.element) return &job;
+  return nullptr;
+}
+
+std::string state_of(const Progress& progress, const std::vector<QueuedJob>& queue) {
+  if (progress.is_finished()) return "done";
+  const auto* job = job_of(progress, queue);
+  const bool is_live = job && job->is_live();
+  if (is_live && job->state == "PENDING") return progress.starts > 0 ? "requeued" : "queued";
+  const auto same = [&](const std::vector<std::string>&) { return std::optional(queue); };
+  if (progress.holder && life_of(*progress.holder, Holder::this_process(), same) == Life::alive) return "training";
+  if (is_live) return "starting";
+  if (progress.last.empty()) return progress.jobs.empty() ? "new" : "unstarted";
+  return progress.last == "interrupted" ? "interrupted" : "failed";
+}
+
+}  // namespace attune::slurm

@@ -1,0 +1,41 @@
+// How a run does, from the files in its directory.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "slurm/queue.hpp"
+#include "slurm/run_lock.hpp"
+
+namespace attune::slurm {
+
+struct Progress {
+  std::filesystem::path directory;
+  std::string last, note;                   // entry of the record's history: started, resumed, interrupted, finished; empty: it never began
+  std::int64_t starts = 0;
+  std::int64_t step = 0, steps = 0;         // steps 0: not known yet
+  double seconds = 0;                       // of training, over all its attempts
+  std::optional<double> loss, tokens_per_second, seconds_per_step;
+  std::map<std::string, double> evaluation;  // the newest
+  std::vector<std::string> jobs;            // Slurm's, the newest last
+  std::optional<Holder> holder;
+
+  bool is_finished() const { return last == "finished"; }
+};
+
+/// Never an error: what cannot be read is not known.
+Progress read_progress(const std::filesystem::path& directory);
+
+bool is_finished(const std::filesystem::path& directory);
+
+/// "new", "queued", "starting", "training", "requeued", "interrupted", "failed", "done", and "unstarted" when its jobs are gone and it never began.
+/// queue: the jobs that Slurm still knows.
+std::string state_of(const Progress& progress, const std::vector<QueuedJob>& queue);
+
+/// The newest job of the run in the queue; nullptr when it is not there.
+const QueuedJob* job_of(const Progress& progress, const std::vector<QueuedJob>& queue);
+
+}  // namespace attune::slurm

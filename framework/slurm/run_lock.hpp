@@ -1,0 +1,57 @@
+// One run directory, one run at a time. The lock is a small file that says who holds it; it needs nothing of the file system but link(2), which
+// is atomic on NFS and Lustre as well, and one that a killed run left behind is recognised.
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "slurm/queue.hpp"
+
+namespace attune::slurm {
+
+/// Who holds a lock.
+struct Holder {
+  std::string host;
+  std::string machine;        // boot id and pid namespace: a pid means something within it
+  std::int64_t pid = 0;
+  std::string started;        // of the process, in the kernel's clock ticks: pids are used again
+  std::string job;            // Slurm's, as 123 or 123_4; empty outside
+  std::string since;
+
+  static Holder this_process();
+  static Holder parse(const std::string& text);
+  std::string text() const;
+  /// "job 12 (on n1, process 345)" or "process 345 on laptop"
+  std::string name() const;
+};
+
+enum class Life { gone, alive, unknown };
+
+/// Whether the holder still lives, as seen from `me`: by its process on the same machine, by the queue elsewhere. ask: ask_queue, but for tests.
+Life life_of(const Holder& holder, const Holder& me, const std::function<std::optional<std::vector<QueuedJob>>(const std::vector<std::string>&)>& ask = ask_queue);
+
+class RunLock {
+ public:
+  /// Error naming the holder when one lives, or when it cannot be told whether it does. Makes the directory.
+  static RunLock take(const std::filesystem::path& directory);
+  ~RunLock();
+  RunLock(RunLock&& other) noexcept : file_(std::exchange(other.file_, {})) {}
+  RunLock& operator=(RunLock&&) = delete;
+
+ private:
+  explicit RunLock(std::filesystem::path file) : file_(std::move(file)) {}
+  std::filesystem::path file_;
+};
+
+/// Who holds the directory now, dead or alive; nobody: no value.
+std::optional<Holder> holder_of(const std::filesystem::path& directory);
+
+/// Error when somebody who lives holds the directory.
+void refuse_live_holder(const std::filesystem::path& directory);
+
+/// Empties a run directory, but for its lock.
+void clear_run(const std::filesystem::path& directory);
+
+}  // namespace attune::slurm

@@ -1,0 +1,70 @@
+#include "slurm/site.hpp"
+
+#include <attune/error.hpp>
+
+#include "core/names.hpp"
+
+namespace attune::slurm {
+namespace fs = std::filesystem;
+
+void SiteOptions::describe(Schema<SiteOptions>& s) {
+  s.key("about", &SiteOptions::about, "which cluster this is");
+  s.key("partitions", &SiteOptions::partitions, "what run files call them, and their names here: { gpu = \"accelerated\" }");
+  s.key("scratch", &SiteOptions::scratch, "folder on a disk of the node itself, such as \"$TMPDIR\" or \"/scratch/$SLURM_JOB_ID\"; empty: there is none");
+  s.key("stage", &SiteOptions::stage, "what is copied to scratch once per node before a run: \"data\", \"model\"");
+  s.key("max_array", &SiteOptions::max_array, "largest job array; 0: what Slurm says").at_least(0);
+}
+
+namespace {
+
+fs::path find_site(const std::string& name, const std::vector<fs::path>& folders) {
+  if (name.find('/') != std::string::npos || name.ends_with(".toml")) {
+    if (!fs::exists(name)) fail("{}: there is no such site file", name);
+    return name;
+  }
+  std::vector<std::string> known;
+  for (const auto& folder : folders) {
+    if (!fs::is_directory(folder)) continue;
+    if (fs::exists(folder / (name + ".toml"))) return folder / (name + ".toml");
+    for (const auto& entry : fs::directory_iterator(folder))
+      if (entry.path().extension() == ".toml") known.push_back(entry.path().stem().string());
+  }
+  fail("there is no site '{}'{} ({}); name a file instead, such as ./my-cluster.toml", name, did_you_mean(name, known), known.empty() ? "no site files were found" : "there are: " + joined(known));
+}
+
+void check_stage(const toml::table& root, const SiteOptions& options, config::Problems& problems) {
+  for (const auto& what : options.stage)
+    if (what != "data" && what != "model") problems.add(root.get("stage")->source(), fmt::format("'stage' holds '{}'; it may hold \"data\" and \"model\"", what));
+  if (!options.stage.empty() && options.scratch.empty()) problems.add(root.get("stage")->source(), "'stage' needs 'scratch', the folder to copy to");
+}
+
+}  // namespace
+
+Site read_site(const std::string& name_or_file, const std::vector<fs::path>& folders) {
+  Site site;
+  site.file = find_site(name_or_file, folders);
+  const auto document = config::Document::parse(site.file);
+  config::Problems problems;
+  config::bind_options(document.root, describe<SiteOptions>(), &site.options, problems, {"slurm"});
+  config::bind_slurm(config::section(document.root, "slurm", problems), site.defaults, problems);
+  check_stage(document.root, site.options, problems);
+  problems.throw_if_any();
+  return site;
+}
+
+std::vector<fs::path> site_folders() {
+  const auto program = fs::read_symlink("/proc/self/exe").parent_path();
+  return {program.parent_path() / "slurm/sites", program.parent_path() / "share/attune/sites"};
+}
+
+config::SlurmOptions options_at(const Site& site, const config::Document& run_file) {
+  auto options = site.defaults;
+  config::Problems problems;
+  config::bind_slurm(config::section(run_file.root, "slurm", problems), options, problems);
+  problems.throw_if_any();
+  const auto here = site.options.partitions.find(options.partition);
+  if (here != site.options.partitions.end()) options.partition = here->second;
+  return options;
+}
+
+}  // namespace attune::slurm

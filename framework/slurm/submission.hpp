@@ -1,0 +1,30 @@
+// Jobs handed to sbatch: tried first, and refused in one sentence.
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "config/slurm_options.hpp"
+
+namespace attune::slurm {
+
+/// Error when this machine cannot submit.
+void check_can_submit();
+
+/// Asks Slurm whether it would take the script, without queueing it. Error with Slurm's words, and what to change, when not.
+void try_submission(const std::string& script, const config::SlurmOptions& options);
+
+/// Queues it and returns the job id. Error as above.
+std::string submit(const std::filesystem::path& script, const config::SlurmOptions& options);
+
+/// Why sbatch refuses, from what it says, with the key of [slurm] to change.
+std::string explain_refusal(const std::string& said, const config::SlurmOptions& options);
+
+/// Jobs submitted for a run or sweep, in its file "jobs": one id a line, the newest last.
+std::vector<std::string> submitted_jobs(const std::filesystem::path& directory);
+void note_submitted(const std::filesystem::path& directory, const std::string& id);
+
+/// Error when a job that was submitted for this run still waits or runs, or when a process trains there.
+void check_is_free(const std::filesystem::path& directory);
+
+}  // namespace attune::slurm

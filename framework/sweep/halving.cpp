@@ -1,0 +1,81 @@
+#include "sweep/halving.hpp"
+
+#include <attune/error.hpp>
+#include <attune/registry.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+#include "core/files.hpp"
+
+namespace attune::sweep {
+namespace fs = std::filesystem;
+
+namespace {
+
+class Halving final : public Callback {
+ public:
+  struct Options {
+    fs::path sweep;
+    static void describe(Schema<Options>&) {}
+  };
+  explicit Halving(Options options) : sweep_(read_sweep(config::Document::parse(options.sweep / "sweep.toml"))), journal_(options.sweep / "journal") {}
+
+  void on(Event event, Run& run) override {
+    if (event != Event::evaluated || run.step >= run.steps || !is_rung(sweep_.halving, run.step)) return;
+    const auto found = run.metrics.find(sweep_.options.metric);
+    if (found == run.metrics.end()) fail("{}: this run has no metric '{}'; set 'metric' to one of those in its evaluations, such as 'loss'", sweep_.file.string(), sweep_.options.metric);
+    std::string verdict;
+    if (run.comm.root()) verdict = compare(run, found->second);
+    verdict = run.comm.broadcast(verdict);
+    if (!verdict.empty()) run.request_stop(verdict);
+  }
+
+ private:
+  /// Why it ends; empty: it goes on.
+  std::string compare(const Run& run, double value) const {
+    journal_.note(run.name, run.step, value);
+    const auto all = journal_.at(run.step);
+    if (goes_on(all, run.name, sweep_.halving.factor, sweep_.options.rises())) return "";
+    return fmt::format("pruned at step {}: {} {:.4g} is not among the best 1/{} of {} trials", run.step, sweep_.options.metric, value, sweep_.halving.factor, all.size());
+  }
+
+  Sweep sweep_;
+  Journal journal_;
+};
+
+}  // namespace
+
+void Journal::note(const std::string& trial, std::int64_t step, double value) const { write_text(folder_ / fmt::format("step-{:09}", step) / trial, fmt::format("{:.17g}\n", value)); }
+
+std::map<std::string, double> Journal::at(std::int64_t step) const {
+  std::map<std::string, double> values;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(folder_ / fmt::format("step-{:09}", step), none))
+    if (const auto name = entry.path().filename().string(); !name.starts_with('.')) values[name] = std::strtod(read_text(entry.path()).c_str(), nullptr);
+  return values;
+}
+
+bool is_rung(const HalvingOptions& options, std::int64_t step) {
+  for (std::int64_t rung = options.first; rung > 0 && rung <= step; rung *= options.factor)
+    if (rung == step) return true;
+  return false;
+}
+
+bool goes_on(const std::map<std::string, double>& values, const std::string& trial, std::int64_t factor, bool rises) {
+  const double mine = values.at(trial);
+  if (!std::isfinite(mine)) return false;
+  const auto better = std::count_if(values.begin(), values.end(), [&](const auto& other) { return rises ? other.second > mine : other.second < mine; });
+  return better < std::max<std::int64_t>(1, static_cast<std::int64_t>(values.size()) / factor);
+}
+
+config::Chosen halving_callback(const fs::path& sweep) {
+  static Registry registry;  // its entry must outlive the run
+  if (registry.entries().empty()) registry.callback<Halving>("halving", "ends trials of a sweep that lose");
+  auto options = std::make_shared<Halving::Options>();
+  options->sweep = sweep;
+  return {&registry.find(Kind::callback, "halving"), options};
+}
+
+}  // namespace attune::sweep

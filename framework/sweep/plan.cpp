@@ -1,0 +1,253 @@
+#include "sweep/plan.hpp"
+
+#include <attune/error.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <random>
+#include <set>
+
+#include "core/hash.hpp"
+#include "core/names.hpp"
+
+namespace attune::sweep {
+
+void SweepOptions::describe(Schema<SweepOptions>& s) {
+  s.key("name", &SweepOptions::name, "of the sweep and of its directory").required();
+  s.key("run", &SweepOptions::run, "run file that every trial starts from").required();
+  s.key("output", &SweepOptions::output, "folder that holds the sweep's directory");
+  s.key("method", &SweepOptions::method, "grid: every combination of the values; random: so many drawn ones; list: those of [[trial]]").choices({"grid", "random", "list"});
+  s.key("trials", &SweepOptions::trials, "how many are drawn at random").at_least(0);
+  s.key("seed", &SweepOptions::seed, "of the drawing").at_least(0);
+  s.key("seeds", &SweepOptions::seeds, "runs of each setting, with the seeds 0, 1, ...; 1: that of the run file").at_least(1);
+  s.key("metric", &SweepOptions::metric, "of the validation split, that trials are ranked by; loss and perplexity shall fall, the others rise").choices({"loss", "perplexity", "accuracy", "f1", "pearson"});
+  s.key("side_by_side", &SweepOptions::side_by_side, "trials at a time; 0: as many as fit, or as Slurm starts").at_least(0);
+  s.key("retries", &SweepOptions::retries, "how often a trial that failed starts again").at_least(0);
+  s.key("hours", &SweepOptions::hours, "of training over all trials, after which none starts any more; 0: no limit").at_least(0);
+}
+
+void HalvingOptions::describe(Schema<HalvingOptions>& s) {
+  s.key("first", &HalvingOptions::first, "step of the first comparison; trials evaluate every so many steps").required().at_least(1);
+  s.key("factor", &HalvingOptions::factor, "one in so many goes on; the next comparison comes at so many times the steps").at_least(2);
+}
+
+bool SweepOptions::rises() const { return metric != "loss" && metric != "perplexity"; }
+
+namespace {
+
+std::string toml_text(const toml::node& node) {
+  if (const auto text = node.value_exact<std::string>()) return to_toml(OptionValue(*text));
+  if (const auto number = node.value_exact<std::int64_t>()) return std::to_string(*number);
+  if (const auto number = node.value_exact<double>()) return to_toml(OptionValue(*number));
+  if (const auto truth = node.value_exact<bool>()) return *truth ? "true" : "false";
+  std::string text;
+  if (const auto* array = node.as_array())
+    for (const auto& element : *array) text += (text.empty() ? "" : ", ") + toml_text(element);
+  return "[" + text + "]";
+}
+
+/// What a key may be: some values, or a range to draw from; and when it is set at all.
+struct Range {
+  double low = 0, high = 0;
+  bool log = false, whole = false;
+};
+struct Dimension {
+  std::string key;
+  std::vector<std::string> values;
+  std::optional<Range> range;
+  std::vector<std::pair<std::string, std::vector<std::string>>> when;  // key, values of which it must have one
+};
+
+class Reader {
+ public:
+  explicit Reader(const config::Document& document) : root_(document.root) { sweep_.file = document.path; }
+
+  Sweep read() {
+    config::bind_options(root_, describe<SweepOptions>(), &sweep_.options, problems_, {"values", "trial", "halving"});
+    if (root_.contains("halving")) config::bind_options(config::section(root_, "halving", problems_), describe<HalvingOptions>(), &sweep_.halving, problems_);
+    for (const auto& [key, node] : config::section(root_, "values", problems_)) read_dimension(std::string(key.str()), node);
+    check_names();
+    problems_.throw_if_any();
+    for (auto& values : settings()) add(values);
+    if (sweep_.trials.empty()) fail("{}: holds no trials: give [values], or method = \"list\" and [[trial]]", sweep_.file.string());
+    return std::move(sweep_);
+  }
+
+ private:
+  // ---- [values]
+
+  /// key = [...], key = { values = [...], when = {...} }, key = { low, high, log, when }
+  void read_dimension(const std::string& key, const toml::node& node) {
+    Dimension dimension;
+    dimension.key = key;
+    if (const auto* array = node.as_array()) {
+      read_values(*array, dimension);
+    } else if (const auto* table = node.as_table()) {
+      read_table(*table, dimension);
+    } else {
+      problems_.add(node.source(), fmt::format("'{}' must be a list of values, or a table with 'values', or with 'low' and 'high'", key));
+    }
+    dimensions_.push_back(std::move(dimension));
+  }
+
+  void read_values(const toml::array& array, Dimension& dimension) {
+    for (const auto& element : array) dimension.values.push_back(toml_text(element));
+    if (array.empty()) problems_.add(array.source(), fmt::format("'{}' has no values", dimension.key));
+  }
+
+  void read_table(const toml::table& table, Dimension& dimension) {
+    for (const auto& [key, node] : table)
+      if (const std::string name(key.str()); name != "values" && name != "low" && name != "high" && name != "log" && name != "when")
+        problems_.add(key.source(), fmt::format("unknown key '{}'{}; the keys here are values, low, high, log, when", name, did_you_mean(name, {"values", "low", "high", "log", "when"})));
+    if (const auto* when = table.get("when")) read_condition(*when, dimension);
+    if (const auto* values = table.get("values"); values && values->is_array()) return read_values(*values->as_array(), dimension);
+    const auto *low = table.get("low"), *high = table.get("high");
+    if (!low || !high || !low->is_number() || !high->is_number()) return problems_.add(table.source(), fmt::format("'{}' needs 'values', a list, or 'low' and 'high', numbers", dimension.key));
+    dimension.range = Range{*low->value<double>(), *high->value<double>(), table["log"].value_or(false), low->is_integer() && high->is_integer()};
+    const auto& range = *dimension.range;
+    if (range.low >= range.high || (range.log && range.low <= 0)) problems_.add(low->source(), fmt::format("'{}': 'low' must be below 'high'{}", dimension.key, range.log ? ", and above 0 to be drawn by its logarithm" : ""));
+    if (sweep_.options.method != "random") problems_.add(table.source(), fmt::format("'{}' is drawn from a range, which needs method = \"random\"", dimension.key));
+  }
+
+  void read_condition(const toml::node& node, Dimension& dimension) {
+    const auto* table = node.as_table();
+    if (!table) return problems_.add(node.source(), "'when' must be a table: when = { \"train.optimizer\" = \"sgd\" }");
+    for (const auto& [key, value] : *table) {
+      std::vector<std::string> allowed;
+      if (const auto* array = value.as_array())
+        for (const auto& element : *array) allowed.push_back(toml_text(element));
+      else allowed.push_back(toml_text(value));
+      dimension.when.emplace_back(std::string(key.str()), std::move(allowed));
+    }
+  }
+
+  void check_names() {
+    const auto& options = sweep_.options;
+    if (options.name.find('/') != std::string::npos || options.name.starts_with('.')) problems_.add(root_.get("name")->source(), "'name' becomes a directory's name: it may hold no '/' and not start with '.'");
+    if (options.method == "random" && options.trials == 0) problems_.add(root_.source(), "method = \"random\" needs 'trials', how many are drawn");
+    if (options.method == "list" && !root_.contains("trial")) problems_.add(root_.source(), "method = \"list\" needs [[trial]], one for each");
+    if (options.method != "list" && root_.contains("trial")) problems_.add(root_.get("trial")->source(), "[[trial]] needs method = \"list\"");
+    for (auto& dimension : dimensions_)
+      for (const auto& [key, values] : dimension.when)
+        if (std::none_of(dimensions_.begin(), dimensions_.end(), [&, wanted = key](const auto& other) { return other.key == wanted && other.when.empty(); }))
+          problems_.add(config::section(root_, "values", problems_).get(dimension.key)->source(), fmt::format("'{}' depends on '{}', which is no value of this sweep, or itself depends on another", dimension.key, key));
+    // Those that others depend on come first; apart from that the order is that of the names, whatever that of the file.
+    std::stable_sort(dimensions_.begin(), dimensions_.end(), [](const auto& a, const auto& b) { return a.when.empty() && !b.when.empty(); });
+  }
+
+  // ---- Trials
+
+  using Values = std::vector<Assignment>;
+
+  static bool applies(const Dimension& dimension, const Values& values) {
+    return std::all_of(dimension.when.begin(), dimension.when.end(), [&](const auto& condition) {
+      return std::any_of(values.begin(), values.end(), [&](const Assignment& a) { return a.key == condition.first && std::find(condition.second.begin(), condition.second.end(), a.value) != condition.second.end(); });
+    });
+  }
+
+  std::vector<Values> settings() {
+    if (sweep_.options.method == "list") return listed();
+    return sweep_.options.method == "random" ? drawn() : combined();
+  }
+
+  std::vector<Values> combined() {
+    if (dimensions_.empty()) return {};
+    std::vector<Values> all(1);
+    for (const auto& dimension : dimensions_) {
+      std::vector<Values> longer;
+      for (const auto& values : all) {
+        if (!applies(dimension, values)) {
+          longer.push_back(values);
+          continue;
+        }
+        for (const auto& value : dimension.values) {
+          longer.push_back(values);
+          longer.back().push_back({dimension.key, value});
+        }
+      }
+      all = std::move(longer);
+      if (all.size() > 1000000) fail("{}: the grid has more than a million trials: take fewer values, or method = \"random\"", sweep_.file.string());
+    }
+    return all;
+  }
+
+  std::vector<Values> drawn() {
+    std::vector<Values> all;
+    std::set<std::string> seen;
+    std::mt19937_64 random(static_cast<std::uint64_t>(sweep_.options.seed));
+    const auto share = [&] { return static_cast<double>(random() >> 11) * 0x1p-53; };  // std's distributions differ between libraries
+    for (std::int64_t tries = 0; static_cast<std::int64_t>(all.size()) < sweep_.options.trials; ++tries) {
+      if (tries > 100 * sweep_.options.trials) fail("{}: there are no {} different trials to draw: lower 'trials', or give more values", sweep_.file.string(), sweep_.options.trials);
+      Values values;
+      for (const auto& dimension : dimensions_) {
+        const double at = share();  // also when it does not apply: the other draws stay the same
+        if (applies(dimension, values)) values.push_back({dimension.key, dimension.range ? draw(*dimension.range, at) : dimension.values[static_cast<std::size_t>(at * static_cast<double>(dimension.values.size()))]});
+      }
+      if (dimensions_.empty()) break;
+      if (seen.insert(name_of(values)).second) all.push_back(std::move(values));
+    }
+    return all;
+  }
+
+  /// To three digits: what the name says is what is tried.
+  static std::string draw(const Range& range, double at) {
+    const double value = range.log ? range.low * std::pow(range.high / range.low, at) : range.low + at * (range.high - range.low);
+    if (range.whole) return std::to_string(std::min(static_cast<std::int64_t>(range.high), static_cast<std::int64_t>(range.low + std::floor((range.log ? value - range.low : at * (range.high - range.low + 1))))));
+    return to_toml(OptionValue(std::stod(fmt::format("{:.3g}", value))));
+  }
+
+  std::vector<Values> listed() {
+    std::vector<Values> all;
+    const auto* array = root_.get("trial")->as_array();
+    if (!array || !array->is_homogeneous<toml::table>()) fail("{}: trials are written as [[trial]], each with its values", sweep_.file.string());
+    for (const auto& element : *array) {
+      Values values;
+      for (const auto& [key, node] : *element.as_table()) values.push_back({std::string(key.str()), toml_text(node)});
+      all.push_back(std::move(values));
+    }
+    return all;
+  }
+
+  void add(const Values& values) {
+    for (std::int64_t seed = 0; seed < sweep_.options.seeds; ++seed) {
+      auto with_seed = values;
+      if (sweep_.options.seeds > 1) with_seed.push_back({"seed", std::to_string(seed)});
+      Trial trial{name_of(with_seed), with_seed, {}};
+      for (const auto& assignment : with_seed) trial.overrides.push_back(assignment.text());
+      trial.overrides.push_back("name=" + to_toml(OptionValue(trial.name)));
+      trial.overrides.push_back("output=" + to_toml(OptionValue(sweep_.options.directory().string())));
+      if (sweep_.halving.first > 0) trial.overrides.push_back(fmt::format("evaluate.every={}", sweep_.halving.first));
+      if (!names_.insert(trial.name).second) fail("{}: two trials have the same values ({})", sweep_.file.string(), trial.name);
+      sweep_.trials.push_back(std::move(trial));
+    }
+  }
+
+  /// "learning_rate=0.001,rank=8": readable, or a short sum where that would be no good name of a directory.
+  static std::string name_of(const Values& values) {
+    std::string name, whole;
+    for (const auto& [key, value] : values) {
+      const auto last = key.substr(key.rfind('.') + 1);
+      auto plain = value;
+      std::erase(plain, '"');
+      name += (name.empty() ? "" : ",") + last + "=" + plain;
+      whole += key + "=" + value + "\n";
+    }
+    const auto fits = [](unsigned char c) { return std::isalnum(c) || std::string_view("._-+=,").find(static_cast<char>(c)) != std::string_view::npos; };
+    if (!name.empty() && name.size() <= 100 && std::all_of(name.begin(), name.end(), fits)) return name;
+    return "trial-" + sha256(whole).substr(0, 12);
+  }
+
+  const toml::table& root_;
+  Sweep sweep_;
+  std::vector<Dimension> dimensions_;
+  std::set<std::string> names_;
+  config::Problems problems_;
+};
+
+}  // namespace
+
+Sweep read_sweep(const config::Document& document) { return Reader(document).read(); }
+
+}  // namespace attune::sweep

@@ -1,0 +1,41 @@
+// How the trials of a sweep do, and what came out.
+#pragma once
+#include <optional>
+
+#include "slurm/progress.hpp"
+#include "sweep/plan.hpp"
+
+namespace attune::sweep {
+
+struct Result {
+  const Trial* trial;
+  slurm::Progress progress;
+  std::string state;             // as slurm::state_of, and "pruned"
+  std::optional<double> metric;  // of the newest evaluation
+
+  bool is_over() const { return state == "done" || state == "pruned"; }
+  /// Waits or runs: not to be started now.
+  bool is_under_way() const { return state == "queued" || state == "requeued" || state == "starting" || state == "training"; }
+};
+
+/// Of all trials, in the plan's order; one call of squeue for all of them.
+std::vector<Result> read_results(const Sweep& sweep);
+
+/// The best first; those without a value last.
+void sort_by_metric(std::vector<Result>& results, bool rises);
+
+using Table = std::vector<std::vector<std::string>>;
+/// A head and one row for each: the values it differs in, state, steps, seconds, metric.
+Table result_table(const Sweep& sweep, const std::vector<Result>& results);
+/// A head and one row for each setting with several seeds: mean, smallest and largest metric of those that are done.
+Table setting_table(const Sweep& sweep, const std::vector<Result>& results);
+/// As RFC 4180 has it.
+std::string csv(const Table& table);
+
+/// "12 trials: 8 done, 3 pruned, 1 training"
+std::string summary(const std::vector<Result>& results);
+
+/// Whether the hours of the sweep in this directory are used up.
+bool hours_are_spent(const std::filesystem::path& sweep);
+
+}  // namespace attune::sweep

@@ -1,0 +1,289 @@
+// attune sweep: many runs as one, as a job array or side by side in this allocation or on this machine.
+#include <sched.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "command.hpp"
+#include "core/files.hpp"
+#include "core/signals.hpp"
+#include "option_table.hpp"
+#include "registry/loader.hpp"
+#include "site.hpp"
+#include "slurm/command.hpp"
+#include "slurm/launch.hpp"
+#include "slurm/run_lock.hpp"
+#include "slurm/script.hpp"
+#include "slurm/side_by_side.hpp"
+#include "slurm/submission.hpp"
+#include "sweep/results.hpp"
+#include "train/session.hpp"
+
+namespace attune::program {
+namespace {
+
+namespace options = boost::program_options;
+namespace fs = std::filesystem;
+using sweep::Result;
+using sweep::Sweep;
+
+struct Arguments {
+  std::string file;
+  std::vector<std::string> overrides, all;
+  slurm::Site site;
+  bool here = false, print = false;
+};
+
+// ---- Before anything starts: every trial's run file is in order
+
+/// The effective run file of every trial. The first is opened with model and data as well; the others differ in values alone.
+std::vector<std::string> checked_run_files(const Sweep& sweep) {
+  Registry registry;
+  const auto base = config::Document::parse(sweep.options.run);
+  auto places = default_plugin_places();
+  for (auto& place : config::plugin_places(base)) places.push_back(std::move(place));
+  load_plugins(registry, places);
+  std::vector<std::string> files;
+  for (const auto& trial : sweep.trials) {
+    try {
+      const auto run = config::read_run(config::Document::parse(sweep.options.run, trial.overrides), registry);
+      if (files.empty()) train::Session::open(run, Comm());
+      files.push_back(run.to_toml());
+    } catch (const Error& error) {
+      fail("trial {}: {}", trial.name, error.what());
+    }
+  }
+  return files;
+}
+
+/// Its directory with the plan, and one for each trial that is to be started.
+void write_directories(const Sweep& sweep, const config::Document& document, const std::vector<std::string>& run_files, const std::vector<Result>& to_start) {
+  const auto directory = sweep.options.directory();
+  std::ostringstream plan;
+  plan << document.root << "\n";
+  write_text(directory / "sweep.toml", plan.str());
+  for (const auto& result : to_start) {
+    const auto run = directory / result.trial->name;
+    fs::create_directories(run);
+    fs::remove(run / "attempts");
+    fs::remove(run / "failures");
+    write_text(run / "run.toml", run_files[static_cast<std::size_t>(result.trial - sweep.trials.data())]);
+  }
+}
+
+// ---- As job arrays
+
+std::size_t largest_array(const slurm::Site& site) {
+  if (site.options.max_array > 0) return static_cast<std::size_t>(site.options.max_array);
+  for (const auto& line : slurm::lines_of(slurm::run_command({"scontrol", "show", "config"}).out))
+    if (line.starts_with("MaxArraySize")) return static_cast<std::size_t>(std::max(1, std::atoi(line.substr(line.find('=') + 1).c_str())));
+  return 1000;
+}
+
+/// The part of a sweep that is one array: its list of trials, its script, its job.
+slurm::Job array_job(const Sweep& sweep, const Arguments& given, config::SlurmOptions at_site, std::size_t size, const std::string& dependency) {
+  const auto directory = sweep.options.directory();
+  const auto name = fmt::format("{:04}", slurm::submitted_jobs(directory).size() + 1);
+  at_site.retries = sweep.options.retries;
+  if (!dependency.empty()) at_site.dependency = at_site.dependency.empty() ? dependency : at_site.dependency + "," + dependency;
+  const auto place = directory / "arrays";
+  return {sweep.options.name,   as_typed("sweep", given.all), fs::read_symlink("/proc/self/exe"), directory, place / (name + ".sbatch"), place / (name + "-%a.log"), {"--sweep", directory.string()}, at_site, given.site,
+          slurm::Array{place / (name + ".trials"), static_cast<std::int64_t>(size), sweep.options.side_by_side}};
+}
+
+void submit_arrays(const Sweep& sweep, const Arguments& given, const std::vector<Result>& to_start) {
+  const auto at_site = slurm::options_at(given.site, config::Document::parse(sweep.options.run));
+  const auto directory = sweep.options.directory();
+  const auto most = largest_array(given.site);
+  std::string dependency;
+  for (std::size_t from = 0; from < to_start.size(); from += most) {
+    const auto size = std::min(most, to_start.size() - from);
+    const auto job = array_job(sweep, given, at_site, size, dependency);
+    const auto script = slurm::job_script(job);
+    if (from == 0) slurm::try_submission(script, job.options);
+    std::string list;
+    for (std::size_t i = 0; i < size; ++i) list += (directory / to_start[from + i].trial->name).string() + "\n";
+    write_text(job.array->list, list);
+    write_text(job.script, script);
+    std::string id;
+    try {
+      id = slurm::submit(job.script, job.options);
+    } catch (const Error& error) {
+      if (from == 0) throw;
+      fail("{} trials are queued, the other {} are not: {}; give the same command again when these are done", from, to_start.size() - from, error.what());
+    }
+    slurm::note_submitted(directory, id);
+    for (std::size_t i = 0; i < size; ++i) slurm::note_submitted(directory / to_start[from + i].trial->name, fmt::format("{}_{}", id, i));
+    if (sweep.options.side_by_side > 0) dependency = "afterany:" + id;  // so many at a time, over all arrays
+    std::cout << fmt::format("job array {}: {} trial{}{}, script {}\n", id, size, size == 1 ? "" : "s", sweep.options.side_by_side > 0 ? fmt::format(", {} at a time", sweep.options.side_by_side) : "", job.script.string());
+  }
+}
+
+// ---- Here
+
+int processors_here() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  sched_getaffinity(0, sizeof allowed, &allowed);
+  return CPU_COUNT(&allowed);
+}
+
+std::int64_t number_of(const std::string& variable) { return std::atoll(slurm::environment_variable(variable).c_str()); }
+
+/// What one trial takes, and how it is started.
+class Place {
+ public:
+  explicit Place(const config::SlurmOptions& o) : o_(o), in_allocation_(!slurm::environment_variable("SLURM_JOB_ID").empty()) {}
+
+  std::size_t slots(std::int64_t wanted) const {
+    if (wanted > 0 && !in_allocation_) return static_cast<std::size_t>(wanted);
+    const auto nodes = in_allocation_ ? std::max<std::int64_t>(1, number_of("SLURM_JOB_NUM_NODES")) : 1;
+    const auto processors = in_allocation_ ? number_of("SLURM_CPUS_ON_NODE") : processors_here();
+    const auto per_node = std::max<std::int64_t>(1, processors / (o_.tasks_per_node * o_.cpus_per_task));
+    const auto fit = in_allocation_ && o_.nodes > 1 ? std::max<std::int64_t>(1, nodes / o_.nodes) : nodes * per_node;
+    return static_cast<std::size_t>(wanted > 0 ? std::min(wanted, fit) : fit);
+  }
+
+  std::vector<std::string> command(const std::vector<std::string>& train) const {
+    std::vector<std::string> start;
+    if (in_allocation_) {
+      start = {"srun", "--mpi=" + o_.mpi, "--kill-on-bad-exit=1", "--exact", fmt::format("--nodes={}", o_.nodes), fmt::format("--ntasks={}", o_.ranks()), fmt::format("--cpus-per-task={}", o_.cpus_per_task)};
+      // A step would take all of the job's memory, and the next would wait for it.
+      if (const auto memory = number_of("SLURM_MEM_PER_NODE"); memory > 0) start.push_back(fmt::format("--mem={}", memory * o_.tasks_per_node * o_.cpus_per_task / std::max<std::int64_t>(1, number_of("SLURM_CPUS_ON_NODE"))));
+    } else if (o_.ranks() > 1) {
+      start = {"mpirun", "--oversubscribe", "--bind-to", "none", "-n", std::to_string(o_.ranks())};
+    }
+    start.insert(start.end(), train.begin(), train.end());
+    return start;
+  }
+
+  slurm::Task task(const fs::path& run, const fs::path& sweep) const {
+    return {command({fs::read_symlink("/proc/self/exe").string(), "train", (run / "run.toml").string(), "--resume", "--sweep", sweep.string()}), {fmt::format("OMP_NUM_THREADS={}", o_.cpus_per_task)}, run / "trial.log"};
+  }
+
+ private:
+  const config::SlurmOptions& o_;
+  bool in_allocation_;
+};
+
+int run_here(const Sweep& sweep, const Arguments& given, const std::vector<Result>& to_start) {
+  const auto at_site = slurm::options_at(given.site, config::Document::parse(sweep.options.run));
+  const Place place(at_site);
+  const auto directory = sweep.options.directory();
+  const auto slots = place.slots(sweep.options.side_by_side);
+  std::cout << fmt::format("{} trials, {} at a time; each writes its trial.log\n", to_start.size(), std::min(slots, to_start.size())) << std::flush;
+  watch_signals();
+  std::vector<std::pair<std::size_t, std::int64_t>> waiting;  // trial, how often it may fail still
+  for (std::size_t i = to_start.size(); i-- > 0;) waiting.emplace_back(i, sweep.options.retries);
+  std::vector<std::pair<std::size_t, std::int64_t>> begun;
+  std::size_t over = 0;
+  const auto next = [&](slurm::Task& task) {
+    if (waiting.empty()) return false;
+    begun.push_back(waiting.back());
+    waiting.pop_back();
+    task = place.task(directory / to_start[begun.back().first].trial->name, directory);
+    return true;
+  };
+  const auto ended = [&](std::size_t number, int code) {
+    const auto [trial, tries] = begun[number];
+    const auto& name = to_start[trial].trial->name;
+    const bool again = code != 0 && code != 2 && code != 75 && tries > 0;
+    if (again) waiting.emplace_back(trial, tries - 1);
+    else ++over;
+    const auto progress = slurm::read_progress(directory / name);
+    std::cout << fmt::format("[{}/{}] {}: {}\n", over, to_start.size(), name,
+                             again ? fmt::format("failed with {}, starts again", code)
+                             : code == 0 ? (progress.note.empty() ? "done" : progress.note)
+                             : code == 75 ? "interrupted, its state is saved"
+                                          : fmt::format("failed with {}, see {}", code, (directory / name / "trial.log").string()))
+              << std::flush;
+  };
+  slurm::run_side_by_side(slots, next, ended);
+  return static_cast<int>(signal_received() != 0 ? ExitCode::interrupted : ExitCode::done);
+}
+
+// ---- What came out
+
+void print_report(const Sweep& sweep, bool keep) {
+  auto results = sweep::read_results(sweep);
+  sort_by_metric(results, sweep.options.rises());
+  const auto table = result_table(sweep, results);
+  const auto file = sweep.options.directory() / "results.csv";
+  if (keep) write_text(file, sweep::csv(table));
+  std::cout << text_table(table);
+  if (sweep.options.seeds > 1) std::cout << "\n" << text_table(setting_table(sweep, results));
+  std::cout << "\n" << summary(results) << (keep ? "; the table is in " + file.string() : "") << "\n";
+}
+
+void print_status(const Sweep& sweep) {
+  const auto results = sweep::read_results(sweep);
+  std::vector<Row> rows{{"TRIAL", "STATE", "JOB", "STEP", "RESTARTS", "LOSS"}};
+  for (const auto& result : results) {
+    const auto& p = result.progress;
+    if (result.is_over() || result.state == "new") continue;
+    rows.push_back({result.trial->name, result.state, p.jobs.empty() ? "-" : p.jobs.back(), p.steps > 0 ? fmt::format("{}/{}", p.step, p.steps) : "-", p.starts > 0 ? std::to_string(p.starts - 1) : "-",
+                    p.loss ? fmt::format("{:.4f}", *p.loss) : "-"});
+  }
+  if (rows.size() > 1) std::cout << text_table(rows) << "\n";
+  std::cout << summary(results) << "\n";
+}
+
+/// A sweep file, or the directory of a sweep.
+Sweep open_sweep(const std::string& file, const std::vector<std::string>& overrides) {
+  return sweep::read_sweep(config::Document::parse(fs::is_directory(file) ? fs::path(file) / "sweep.toml" : fs::path(file), overrides));
+}
+
+int start(const Arguments& given) {
+  const bool in_allocation = !slurm::environment_variable("SLURM_JOB_ID").empty();
+  const bool here = given.here || in_allocation || !slurm::is_installed("sbatch");
+  const auto document = config::Document::parse(fs::is_directory(given.file) ? fs::path(given.file) / "sweep.toml" : fs::path(given.file), given.overrides);
+  const auto sweep = sweep::read_sweep(document);
+  const auto run_files = checked_run_files(sweep);
+  if (given.print) {
+    const auto at_site = slurm::options_at(given.site, config::Document::parse(sweep.options.run));
+    return std::cout << slurm::job_script(array_job(sweep, given, at_site, sweep.trials.size(), "")), static_cast<int>(ExitCode::done);
+  }
+  const auto lock = slurm::RunLock::take(sweep.options.directory());
+  auto to_start = sweep::read_results(sweep);
+  const auto all = to_start.size();
+  std::erase_if(to_start, [](const Result& result) { return result.is_over() || result.is_under_way(); });
+  if (to_start.size() < all) std::cout << fmt::format("{} of {} trials are done or under way already\n", all - to_start.size(), all);
+  if (to_start.empty()) return static_cast<int>(ExitCode::done);
+  write_directories(sweep, document, run_files, to_start);
+  if (!here) {
+    submit_arrays(sweep, given, to_start);
+    std::cout << fmt::format("attune sweep status {0} says how it does, attune sweep report {0} what came out\n", slurm::shell_word(sweep.options.directory().string()));
+    return static_cast<int>(ExitCode::done);
+  }
+  const int code = run_here(sweep, given, to_start);
+  std::cout << "\n";
+  print_report(sweep, true);
+  return code;
+}
+
+int sweep_main(const std::vector<std::string>& arguments) {
+  options::options_description description;
+  description.add_options()("what", options::value<std::vector<std::string>>()->required(), "sweep file")("site", options::value<std::string>(), site_option)(
+      "here", options::bool_switch(), "run the trials on this machine; in an allocation of Slurm they run there anyway")("print", options::bool_switch(), "show the script of the job array, and submit nothing");
+  const auto values = parse(sweep_command, arguments, description, {{"what", -1}});
+  if (!values) return static_cast<int>(ExitCode::done);
+  auto words = (*values)["what"].as<std::vector<std::string>>();
+  std::string action = "start";
+  if (words[0] == "status" || words[0] == "report") {
+    action = words[0];
+    words.erase(words.begin());
+    if (words.empty()) fail("attune sweep {}: name a sweep file, or the directory of a sweep", action);
+  }
+  const std::vector<std::string> overrides(words.begin() + 1, words.end());
+  if (action == "report") return print_report(open_sweep(words[0], overrides), true), static_cast<int>(ExitCode::done);
+  if (action == "status") return print_status(open_sweep(words[0], overrides)), static_cast<int>(ExitCode::done);
+  return start({words[0], overrides, arguments, chosen_site(*values), (*values)["here"].as<bool>(), (*values)["print"].as<bool>()});
+}
+
+}  // namespace
+
+const Command sweep_command{"sweep", "[status|report] sweep.toml|SWEEP_DIR [key=value...] [--site NAME|FILE] [--here] [--print]", "many runs as one: starts them, shows how they do, reports what came out", sweep_main};
+
+}  // namespace attune::program

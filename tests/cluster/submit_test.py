@@ -1,0 +1,233 @@
+"""`attune submit` and `attune status` on a real Slurm cluster of virtual nodes, as an ordinary user: what Slurm does to a job, the run survives.
+
+    submit_test.py BUILD_FOLDER
+"""
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+from tiny import RUN, Workplace, check, make_model, make_recipe, over_ranks
+from cluster import Cluster, adapter, history, run_tests
+
+build = Path(sys.argv[1]).resolve()
+place = Workplace(build / "tests" / "submit")
+cluster = Cluster(build, place, "--nodes", "3", "--mode", "plain", as_user=True)
+SLURM = """
+[checkpoint]
+every = 50
+[slurm]
+nodes = 2
+time = "10"
+"""
+STEADY = ("train.schedule=constant", "train.steps=300")
+
+
+def submit(name, *settings, run="run.toml"):
+    said = cluster.run("attune", "submit", run, f"name={name}", *STEADY, *settings)
+    return said.split()[1]
+
+
+def check_result(name, reference="reference"):
+    """To the last bit what the same ranks give without Slurm, interrupted or not."""
+    ours, theirs = ([(step["step"], step["loss"], step["grad_norm"]) for step in place.events(run, "step_end")] for run in (name, reference))
+    check(ours == theirs, f"the losses of {name} are those of mpirun")
+    check(adapter(place, name) == adapter(place, reference), f"the adapter of {name} is that of mpirun")
+
+
+def status(*runs):
+    lines = cluster.run("attune", "status", *runs).splitlines()
+    return [line.split() for line in lines[1:]]
+
+
+def a_submitted_run_trains_what_mpirun_trains():
+    said = cluster.run("attune", "submit", "run.toml", "name=plain", *STEADY)
+    number = said.split()[1]
+    for words in ("runs/plain/job.sbatch", f"runs/plain/slurm-{number}.log", "attune status runs/plain", "2 nodes of 1 rank"):
+        check(words in said, f"it says '{words}': {said}")
+    cluster.wait_for_end(number)
+    check_result("plain")
+    check(status("runs/plain")[0][:4] == ["runs/plain", "done", number, "300/300"], f"status says so: {status('runs/plain')}")
+    record = json.loads((place / "runs/plain/record.json").read_text())
+    check(record["slurm_job"] == number and record["ranks"] == 2 and "accounting" not in record, f"the record names the job, and a cluster without accounts works: {record}")
+    said = cluster.run("attune", "submit", "run.toml", "name=plain", *STEADY, expect=2)
+    check("holds a run that is done" in said, f"it is not trained again: {said}")
+
+
+def status_tells_of_a_job_that_waits_and_one_that_trains():
+    number = submit("watched", "train.steps=100000")
+    cluster.wait_for_steps(number, "watched")
+    row = status("runs/watched")[0]
+    check(row[:3] == ["runs/watched", "training", number] and row[3].endswith("/100000") and float(row[4]) > 0 and float(row[5]) > 0 and ":" in row[6], f"step, loss, tokens/s and time left: {row}")
+    waiting = submit("waiting", "slurm.nodes=3", "slurm.cpus_per_task=4")
+    check(status("runs/waiting")[0][:3] == ["runs/waiting", "queued", waiting], f"it waits: {status('runs/waiting')}")
+    said = cluster.run("attune", "submit", "run.toml", "name=waiting", *STEADY, expect=2)
+    check(f"job {waiting} for it is in the queue already" in said, f"it is not queued twice: {said}")
+    for command in (("attune", "submit", "run.toml", "name=watched", *STEADY), ("attune", "train", "run.toml", "name=watched", *STEADY, "--resume")):
+        said = cluster.run(*command, expect=2)
+        check(f"is in use by job {number}" in said, f"a live job's directory is refused with its id: {said}")
+    cluster.run("scancel", number, waiting)
+    cluster.wait_for(lambda: status("runs/watched")[0][1] != "training", "its end is seen")
+    check(status("runs/waiting")[0][1] == "unstarted", f"a job that was cancelled before it began: {status('runs/waiting')}")
+
+
+def ranks_of_job(number):
+    """Process ids; on this host are all nodes of the plain cluster."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "comm").read_text().strip() == "attune" and f"\0SLURM_JOB_ID={number}\0".encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            pass  # it ended just now
+    return found
+
+
+def after_a_kill_the_lock_is_known_to_be_stale():
+    number = submit("killed")
+    cluster.wait_for_steps(number, "killed", 60)
+    for pid in ranks_of_job(number):
+        os.kill(pid, signal.SIGKILL)
+    cluster.wait_for_end(number, "FAILED")
+    check(list((place / "runs/killed").glob("lock.*")), "the lock is left behind")
+    check(status("runs/killed")[0][1] == "failed", f"status knows: {status('runs/killed')}")
+    cluster.wait_for_end(submit("killed"))
+    check_result("killed")
+    check(not list((place / "runs/killed").glob("lock.*")), "it went with the run")
+
+
+def a_cancelled_job_saves_and_stays_away():
+    number = submit("cancelled", "train.steps=100000")
+    cluster.wait_for_steps(number, "cancelled")
+    cluster.run("scancel", number)
+    cluster.wait_for_end(number, "CANCELLED")
+    cluster.wait_for(lambda: history(place, "cancelled")[-1] == "interrupted", "it saves its state", 30)
+    check(cluster.job(number)["Restarts"] == "0" and status("runs/cancelled")[0][1] == "interrupted", f"it is not queued again: {cluster.job(number)}")
+
+
+def a_signal_makes_it_save_requeue_and_resume():
+    number = submit("signalled")
+    cluster.wait_for_steps(number, "signalled")
+    cluster.run("scancel", "--signal=TERM", number)
+    now = cluster.wait_for_end(number)
+    check(now["Restarts"] == "1" and history(place, "signalled") == ["started", "interrupted", "resumed", "finished"], f"once: {now['Restarts']} {history(place, 'signalled')}")
+    check_result("signalled")
+
+
+def requeued_by_its_user_it_resumes():
+    number = submit("requeued")
+    cluster.wait_for_steps(number, "requeued", 60)
+    cluster.run("scontrol", "requeue", number)
+    cluster.wait_for_end(number)
+    check_result("requeued")
+
+
+def preempted_with_or_without_grace_it_resumes():
+    for partition, launcher in (("main", "srun"), ("scavenge", "srun"), ("main", "mpirun")):
+        name = f"preempted-{partition}-{launcher}"
+        number = submit(name, f"slurm.partition={partition}", f"slurm.launcher={launcher}", "checkpoint.every=20")
+        cluster.wait_for_steps(number, name, 30)
+        cluster.run("sbatch", "--parsable", "--partition=urgent", "--nodes=3", "--exclusive", "--output=urgent.log", "--wrap=sleep 1")
+        now = cluster.wait_for_end(number)
+        check(now["Restarts"] == "1", f"{name} is requeued once: {now['Restarts']}\n{cluster.log(number)}")
+        if launcher == "srun":
+            check(history(place, name)[:2] == ["started", "interrupted"], f"{name} saves before it goes: {history(place, name)}\n{cluster.log(number)}")
+        check_result(name)
+
+
+def where_requeueing_is_not_allowed_a_new_job_goes_on():
+    number = submit("successor", 'slurm.options={ "no-requeue" = "" }')
+    cluster.wait_for_steps(number, "successor")
+    cluster.run("scancel", "--signal=TERM", number)
+    cluster.wait_for(lambda: history(place, "successor")[-1] == "finished", lambda: f"another job finishes it:\n{cluster.log(number)}")
+    jobs = {entry["job"] for entry in json.loads((place / "runs/successor/record.json").read_text())["history"]}
+    check(len(jobs) == 2 and number in jobs, f"two jobs: {jobs}")
+    check_result("successor")
+
+
+
+def a_dead_node_costs_the_steps_since_the_last_checkpoint():
+    number = submit("node-lost", "checkpoint.every=20", "train.steps=300")
+    cluster.wait_for_steps(number, "node-lost", 40)
+    node = "n2" if "2" in cluster.job(number)["NodeList"] else "n3"
+    cluster.node("poweroff", node)
+    cluster.wait_for_end(number)
+    check(node not in cluster.job(number)["NodeList"].replace("[", "").replace("]", "").replace("n", " n").split(), "it went on elsewhere")
+    cluster.node("start", node)
+    check_result("node-lost")
+
+
+def ranks_that_do_not_find_each_other_are_refused():
+    said = cluster.run("srun", "--mpi=none", "--nodes=2", "--ntasks=2", "attune", "train", "run.toml", "name=alone", expect=2)
+    check("srun started 2 tasks without PMIx" in said and said.count("without PMIx") == 1, f"srun without MPI is explained, once: {said}")
+    check(not (place / "runs/alone").exists(), "and nothing is written")
+
+
+def what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued():
+    before = cluster.run("squeue", "--noheader", "--states=all", "--format=%A")
+    for settings, words in {
+        ("slurm.partition=nowhere",): ["slurm.partition, which is 'nowhere'", "main, scavenge, urgent"],
+        ("slurm.nodes=8",): ["it asks for 8 nodes of 1 task"],
+        ("slurm.partition=urgent", "slurm.time=3-00:00:00"): ["slurm.time, which is '3-00:00:00'"],
+        ("slurm.memory=900G",): ["900G of memory a node", "4000 MB"],
+        ("slurm.constraint=quantum",): ["slurm.constraint, which is 'quantum'"],
+        ("slurm.options={ nosuch = \"1\" }",): ["unrecognized option"],
+        ("train.micro_batch=9",): ["'micro_batch' (9) is larger than 'global_batch' (8)"],
+        ("slurm.nodes=16",): ["global_batch"],
+        ("model.path=nowhere",): ["nowhere"],
+        ("slurm.nods=2",): ["unknown key 'nods'; did you mean 'nodes'?"],
+    }.items():
+        said = cluster.run("attune", "submit", "run.toml", "name=refused", *settings, expect=2)
+        for word in words:
+            check(word in said, f"{settings}: '{word}' is said: {said}")
+        check(said.strip().count("\n") == 0, f"one sentence: {said}")
+    said = place.run("env", "PATH=/nowhere", build / "attune", "submit", "run.toml", "name=refused", expect=2)
+    check("there is no sbatch on this machine" in said, f"a machine without Slurm: {said}")
+    check(not (place / "runs/refused").exists(), "nothing is written")
+    after = cluster.run("squeue", "--noheader", "--states=all", "--format=%A")
+    check(len(before.split()) == len(after.split()), f"nothing is queued: {before} {after}")
+
+
+def a_site_changes_the_script_and_not_the_run_file():
+    (place / "here.toml").write_text('about = "the test cluster"\npartitions = { spare = "scavenge" }\n[slurm]\npartition = "spare"\nenvironment = { SITE = "$HOME" }\n')
+    script = cluster.run("attune", "submit", "run.toml", "name=sited", "--site", "./here.toml", "--print")
+    check("--partition=scavenge" in script and 'export SITE="$HOME"' in script, f"the site's partition and variables: {script}")
+    number = cluster.run("attune", "submit", "run.toml", "name=sited", "train.steps=2", "--site", "./here.toml", "--wait")
+    check("== job" in number and "RUNNING" in number and "the result is in runs/sited/adapter" in number, f"--wait shows the log to its end: {number}")
+    (place / "broken.toml").write_text('scrach = "/tmp"\n')
+    said = cluster.run("attune", "submit", "run.toml", "name=refused", "--site", "./broken.toml", expect=2)
+    check("broken.toml:1:1: unknown key 'scrach'; did you mean 'scratch'?" in said, f"a site's mistake has its place: {said}")
+
+
+def data_and_model_are_staged_when_the_site_says_so():
+    (place / "staging.toml").write_text(f'scratch = "{place.folder}/scratch/$SLURM_JOB_ID"\nstage = ["data", "model"]\n')
+    number = submit("staged", "--site", "./staging.toml")
+    cluster.wait_for_steps(number, "staged")
+    copies = list((place / "scratch" / number).glob("attune-*/data/sums.h5"))
+    check(copies and list((place / "scratch" / number).glob("attune-*/model/model/config.json")), "data and model are copied")
+    cluster.wait_for_end(number)
+    check(not list((place / "scratch" / number).iterdir()), "and removed")
+    record = json.loads((place / "runs/staged/record.json").read_text())
+    check(record["data"]["path"] == "sums.h5" and record["base_model"]["path"] == "model", f"the record names the originals: {record['data']}")
+    check_result("staged")
+
+    cluster.run("cp", "-r", "model", "huge")
+    cluster.run("truncate", "--size=8T", "huge/huge.bin")  # takes no space itself
+    number = submit("too-large", "model.path=huge", "--site", "./staging.toml")
+    cluster.wait_for_end(number, "FAILED")
+    check("8.0 TiB are needed and" in cluster.log(number), f"a scratch that is too small is told: {cluster.log(number)}")
+    check(cluster.job(number)["Restarts"] == "0", "and not tried again")
+
+
+make_model(place / "model")
+make_recipe(place)
+(place / "run.toml").write_text(RUN + SLURM)
+place.run(build / "attune", "prepare", "sums.toml")
+place.run(*over_ranks(2, build / "attune", "train", "run.toml", "name=reference", *STEADY))
+with cluster:
+    run_tests(a_submitted_run_trains_what_mpirun_trains, status_tells_of_a_job_that_waits_and_one_that_trains, after_a_kill_the_lock_is_known_to_be_stale, a_cancelled_job_saves_and_stays_away,
+              a_signal_makes_it_save_requeue_and_resume, requeued_by_its_user_it_resumes, preempted_with_or_without_grace_it_resumes,
+              where_requeueing_is_not_allowed_a_new_job_goes_on, a_dead_node_costs_the_steps_since_the_last_checkpoint, ranks_that_do_not_find_each_other_are_refused,
+              what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued, a_site_changes_the_script_and_not_the_run_file, data_and_model_are_staged_when_the_site_says_so)

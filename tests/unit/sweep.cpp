@@ -1,0 +1,184 @@
+// Sweeps: which trials there are, which of them go on, and how ranks were started.
+#include <attune/error.hpp>
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "core/files.hpp"
+#include "slurm/launch.hpp"
+#include "sweep/halving.hpp"
+#include "sweep/plan.hpp"
+#include "sweep/results.hpp"
+
+namespace attune::sweep {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+Sweep sweep(const std::string& toml) { return read_sweep(config::Document::parse_text("name = \"s\"\nrun = \"run.toml\"\n" + toml, "sweep.toml")); }
+
+std::vector<std::string> names(const Sweep& sweep) {
+  std::vector<std::string> all;
+  for (const auto& trial : sweep.trials) all.push_back(trial.name);
+  return all;
+}
+
+std::string error_of(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Plan, AGridIsEveryCombinationUnderReadableNames) {
+  const auto grid = sweep("[values]\n\"train.learning_rate\" = [1e-4, 1e-3]\n\"strategy.rank\" = [4, 8]\n");
+  EXPECT_THAT(names(grid), ElementsAre("rank=4,learning_rate=0.0001", "rank=4,learning_rate=0.001", "rank=8,learning_rate=0.0001", "rank=8,learning_rate=0.001"));
+  EXPECT_THAT(grid.trials[0].overrides, ElementsAre("strategy.rank=4", "train.learning_rate=0.0001", "name=\"rank=4,learning_rate=0.0001\"", "output=\"sweeps/s\""));
+}
+
+TEST(Plan, NamesStayWhenValuesAreAdded) {
+  const auto before = names(sweep("[values]\n\"strategy.rank\" = [4, 8]\n")), after = names(sweep("[values]\n\"strategy.rank\" = [2, 4, 16, 8]\n"));
+  for (const auto& name : before) EXPECT_THAT(after, testing::Contains(name));
+}
+
+TEST(Plan, AValueThatIsNoGoodNameIsSummed) {
+  const auto odd = sweep("[values]\n\"model.path\" = [\"models/a\", \"models/b\"]\n");
+  EXPECT_TRUE(odd.trials[0].name.starts_with("trial-"));
+  EXPECT_NE(odd.trials[0].name, odd.trials[1].name);
+}
+
+TEST(Plan, AConditionalValueIsTriedWhereItCounts) {
+  const auto conditional = sweep("[values]\n\"train.momentum\" = { values = [0.0, 0.9], when = { \"train.optimizer\" = \"sgd\" } }\n\"train.optimizer\" = [\"adamw\", \"sgd\"]\n");
+  EXPECT_THAT(names(conditional), ElementsAre("optimizer=adamw", "optimizer=sgd,momentum=0.0", "optimizer=sgd,momentum=0.9"));
+}
+
+TEST(Plan, SeedsMultiplyTheTrials) {
+  EXPECT_THAT(names(sweep("seeds = 2\n[values]\n\"strategy.rank\" = [4, 8]\n")), ElementsAre("rank=4,seed=0", "rank=4,seed=1", "rank=8,seed=0", "rank=8,seed=1"));
+}
+
+TEST(Plan, AListIsTakenAsItIs) {
+  EXPECT_THAT(names(sweep("method = \"list\"\n[[trial]]\n\"strategy.rank\" = 4\n[[trial]]\n\"strategy.rank\" = 8\n\"train.clip\" = 0.5\n")), ElementsAre("rank=4", "rank=8,clip=0.5"));
+}
+
+TEST(Plan, DrawnTrialsLieInTheirRangesAndAreTheSameEveryTime) {
+  const std::string toml = "method = \"random\"\ntrials = 50\nseed = 3\n[values]\n\"train.learning_rate\" = { low = 1e-5, high = 1e-2, log = true }\n\"strategy.rank\" = { low = 2, high = 5 }\n\"train.clip\" = [0.5, 1.0]\n";
+  const auto drawn = sweep(toml);
+  ASSERT_EQ(drawn.trials.size(), 50);
+  std::set<std::string> ranks;
+  int below = 0;
+  for (const auto& trial : drawn.trials)
+    for (const auto& [key, value] : trial.values) {
+      if (key == "strategy.rank") ranks.insert(value);
+      if (key != "train.learning_rate") continue;
+      EXPECT_GE(std::stod(value), 1e-5);
+      EXPECT_LE(std::stod(value), 1e-2);
+      below += std::stod(value) < std::sqrt(1e-5 * 1e-2);
+    }
+  EXPECT_EQ(ranks, (std::set<std::string>{"2", "3", "4", "5"}));
+  EXPECT_GT(below, 10) << "by its logarithm, half lie below the geometric mean";
+  EXPECT_EQ(names(drawn), names(sweep(toml)));
+}
+
+TEST(Plan, MistakesAreToldWithTheirPlaces) {
+  EXPECT_THAT(error_of([] { sweep("metod = \"grid\"\n[values]\n\"a.b\" = [1]\n"); }), HasSubstr("sweep.toml:3:1: unknown key 'metod'; did you mean 'method'?"));
+  EXPECT_THAT(error_of([] { sweep("[values]\n\"a.b\" = { low = 1, high = 2 }\n"); }), HasSubstr("needs method = \"random\""));
+  EXPECT_THAT(error_of([] { sweep("[values]\n\"a.b\" = { values = [1], when = { \"c.d\" = 1 } }\n"); }), HasSubstr("'a.b' depends on 'c.d', which is no value of this sweep"));
+  EXPECT_THAT(error_of([] { sweep("[values]\n\"a.b\" = [1, 1]\n"); }), HasSubstr("two trials have the same values (b=1)"));
+  EXPECT_THAT(error_of([] { sweep(""); }), HasSubstr("holds no trials"));
+  EXPECT_THAT(error_of([] { sweep("method = \"random\"\ntrials = 3\n[values]\n\"a.b\" = [1, 2]\n"); }), HasSubstr("there are no 3 different trials to draw"));
+  EXPECT_THAT(error_of([] { sweep("[halving]\nfactor = 3\n[values]\n\"a.b\" = [1]\n"); }), HasSubstr("'first' is missing"));
+}
+
+TEST(Halving, RungsArePowersOfTheFactor) {
+  const HalvingOptions options{5, 3};
+  for (const std::int64_t step : {5, 15, 45}) EXPECT_TRUE(is_rung(options, step)) << step;
+  for (const std::int64_t step : {0, 1, 10, 30, 44}) EXPECT_FALSE(is_rung(options, step)) << step;
+  EXPECT_FALSE(is_rung({}, 5)) << "no halving";
+}
+
+TEST(Halving, TheBestThirdGoesOn) {
+  std::map<std::string, double> values;
+  for (int i = 0; i < 9; ++i) values[std::to_string(i)] = i;
+  std::string falls, rises;
+  for (const auto& [trial, value] : values) {
+    if (goes_on(values, trial, 3, false)) falls += trial;
+    if (goes_on(values, trial, 3, true)) rises += trial;
+  }
+  EXPECT_EQ(falls, "012");
+  EXPECT_EQ(rises, "678");
+}
+
+TEST(Halving, TheFirstGoesOnAndWhatIsNoNumberDoesNot) {
+  EXPECT_TRUE(goes_on({{"a", 3.0}}, "a", 3, false));
+  EXPECT_FALSE(goes_on({{"a", std::nan("")}}, "a", 3, false));
+}
+
+TEST(Halving, TheJournalHoldsWhatWasNotedByAnybody) {
+  const auto folder = fs::temp_directory_path() / fmt::format("attune-unit-journal-{}", ::getpid());
+  const Journal one(folder), other(folder);
+  one.note("a", 5, 1.25);
+  other.note("b", 5, -2.5);
+  other.note("b", 5, -2.5);
+  other.note("b", 15, 7);
+  EXPECT_EQ(one.at(5), (std::map<std::string, double>{{"a", 1.25}, {"b", -2.5}}));
+  EXPECT_THAT(one.at(45), IsEmpty());
+  fs::remove_all(folder);
+}
+
+TEST(Results, ATableIsReadBackByAnyCsvReader) {
+  EXPECT_EQ(csv({{"a", "b"}, {"1,2", "say \"x\""}}), "a,b\n\"1,2\",\"say \"\"x\"\"\"\n");
+}
+
+TEST(Results, TheBestComesFirstAndThoseWithoutAValueLast) {
+  std::vector<Result> results(3);
+  results[0].metric = 2.0;
+  results[2].metric = 1.0;
+  sort_by_metric(results, false);
+  EXPECT_EQ(results[0].metric, 1.0);
+  EXPECT_FALSE(results[2].metric);
+  sort_by_metric(results, true);
+  EXPECT_EQ(results[0].metric, 2.0);
+}
+
+// ---- How ranks were started
+
+slurm::Variables variables(std::map<std::string, std::string> all) {
+  return [all = std::move(all)](const std::string& name) { return all.contains(name) ? all.at(name) : ""; };
+}
+
+TEST(Launch, SrunWithoutPmixIsRefused) {
+  EXPECT_THAT(slurm::wrong_start(variables({{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "4"}})), HasSubstr("srun started 4 tasks without PMIx"));
+  EXPECT_EQ(slurm::wrong_start(variables({{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "4"}, {"PMIX_RANK", "0"}})), "");
+}
+
+TEST(Launch, ABatchScriptALoginNodeAndMpirunAreFine) {
+  EXPECT_EQ(slurm::wrong_start(variables({})), "");
+  EXPECT_EQ(slurm::wrong_start(variables({{"SLURM_JOB_ID", "7"}, {"SLURM_NTASKS", "4"}, {"SLURM_PROCID", "0"}})), "");
+  EXPECT_EQ(slurm::wrong_start(variables({{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "2"}, {"OMPI_COMM_WORLD_SIZE", "8"}})), "") << "mpirun's daemons are tasks of srun";
+}
+
+TEST(Launch, TasksThatMpiDoesNotSeeAreRefused) {
+  const auto step = variables({{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "4"}, {"PMI_RANK", "0"}});
+  EXPECT_THAT(slurm::wrong_size(step, 1), HasSubstr("srun started 4 tasks, but MPI sees 1 rank:"));
+  EXPECT_EQ(slurm::wrong_size(step, 4), "");
+}
+
+TEST(Launch, CrowdedRanksAreExplained) {
+  EXPECT_THAT(slurm::crowded({{"a", {0}, 8, 0, 1}, {"a", {0}, 8, 0, 1}}), ElementsAre(HasSubstr("a: 2 ranks may use 1 of 8 processors")));
+  EXPECT_THAT(slurm::crowded({{"a", {0}, 8, 0, 4}}), ElementsAre(HasSubstr("computes with 4 threads on 1 processor")));
+  EXPECT_THAT(slurm::crowded({{"a", {0}, 8, 1, 1}, {"a", {1}, 8, 1, 1}}), ElementsAre(HasSubstr("2 ranks share 1 GPU")));
+  EXPECT_THAT(slurm::crowded({{"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}}), IsEmpty()) << "a laptop that is asked for more than it has";
+  EXPECT_THAT(slurm::crowded({{"a", {0, 1}, 4, 2, 2}, {"a", {2, 3}, 4, 2, 2}}), IsEmpty());
+}
+
+}  // namespace
+}  // namespace attune::sweep
