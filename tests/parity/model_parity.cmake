@@ -1,11 +1,13 @@
-# Needs the Python packages in .venv; smollm2 and minilm also the model packages in models/.
+# Needs the Python packages in .venv; smollm2, minilm and lite0 also the model packages in models/.
 add_executable(model_parity parity/model_parity.cpp)
 set_target_properties(model_parity PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 target_link_libraries(model_parity PRIVATE attune nlohmann_json::nlohmann_json)
 target_include_directories(model_parity PRIVATE ${PROJECT_SOURCE_DIR}/framework)
 attune_precompiled_torch(model_parity)
-add_dependencies(model_parity attune_plugin_llama attune_plugin_bert attune_plugin_full attune_plugin_lora)
-foreach(case tiny_llama tiny_bert smollm2 minilm)
+foreach(plugin llama gpt2 bert vit efficientnet full lora)
+  add_dependencies(model_parity attune_plugin_${plugin})
+endforeach()
+foreach(case llama mistral qwen2 qwen3 gemma2 gpt2 bert roberta distilbert vit efficientnet smollm2 minilm lite0)
   add_test(NAME parity.model_${case}
     COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_SOURCE_DIR}/parity/model_parity.py
             ${case} $<TARGET_FILE:model_parity> ${CMAKE_BINARY_DIR}/plugins ${PROJECT_SOURCE_DIR}/models)

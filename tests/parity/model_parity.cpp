@@ -1,13 +1,16 @@
-// model_parity REQUEST.json: runs a model plugin on given token ids and writes what it computes, for model_parity.py to compare.
+// model_parity REQUEST.json: runs a model plugin on given token ids or pictures and writes what it computes, for model_parity.py to compare.
 #include <attune/batch.hpp>
 #include <attune/error.hpp>
 #include <attune/linear.hpp>
 #include <attune/model.hpp>
+#include <attune/nn.hpp>
 #include <attune/registry.hpp>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/files.hpp"
 #include "nn/generate.hpp"
@@ -47,16 +50,43 @@ attune::Strategies listed(const attune::Registry& registry, const json& requests
   return attune::Strategies(std::move(list));
 }
 
+/// The request's samples: token ids, or pictures in a safetensors file.
 std::vector<at::Tensor> samples_of(const json& request) {
   std::vector<at::Tensor> samples;
+  if (request.contains("pixels")) return attune::open_safetensors(request["pixels"].get<std::string>())->read("pixels").unbind();
   for (const auto& ids : request.at("samples")) samples.push_back(torch::tensor(ids.get<std::vector<std::int64_t>>(), at::kLong));
   return samples;
 }
 
+attune::Batch batch_of(const std::vector<at::Tensor>& samples) {
+  if (samples.front().dim() == 1) return attune::pack(samples);
+  attune::Batch batch;
+  batch.columns["pixels"] = torch::stack(samples);
+  for (std::int64_t sample = 1; sample <= std::ssize(samples); ++sample) batch.starts.push_back(sample);
+  return batch;
+}
+
+/// Classes, or values where one of them is no integer.
+at::Tensor targets_of(const json& targets) {
+  const bool are_classes = std::ranges::all_of(targets, [](const json& one) { return one.is_number_integer(); });
+  return are_classes ? torch::tensor(targets.get<std::vector<std::int64_t>>(), at::kLong) : torch::tensor(targets.get<std::vector<float>>());
+}
+
 at::Tensor alone(attune::Model& model, const std::vector<at::Tensor>& samples) {
   std::vector<at::Tensor> logits;
-  for (const auto& sample : samples) logits.push_back(model.logits(attune::pack({sample})));
+  for (const auto& sample : samples) logits.push_back(model.logits(batch_of({sample})));
   return at::cat(logits);
+}
+
+/// As the parameters' own file would hold them.
+std::vector<attune::NamedTensor> gradients(attune::Model& model) {
+  std::set<std::string> transposed;
+  for (const auto& [name, linear] : attune::nn::linears(model.module()))
+    if (linear->is_stored_transposed) transposed.insert(name + ".weight");
+  std::vector<attune::NamedTensor> gradients;
+  for (const auto& [name, parameter] : attune::trainable(model))
+    if (parameter.grad().defined()) gradients.emplace_back("gradient " + name, transposed.contains(name) ? parameter.grad().t() : parameter.grad());
+  return gradients;
 }
 
 /// LoRA's B is zero at first: a change that changes nothing would compare equal whatever became of it.
@@ -79,16 +109,14 @@ void run(const json& request) {
   const std::filesystem::path output = request.at("output").get<std::string>();
   std::vector<attune::NamedTensor> results;
   const auto samples = samples_of(request);
-  auto batch = attune::pack(samples);
-  batch.targets = torch::tensor(request.at("targets").get<std::vector<std::int64_t>>(), at::kLong);
+  auto batch = batch_of(samples);
+  batch.targets = targets_of(request.at("targets"));
 
   const auto loss = strategies.loss(*model, batch);
   results.emplace_back("loss", loss.sum.detach());
   results.emplace_back("counts", torch::tensor({loss.count, loss.correct}));
   loss.sum.backward();
-  for (const auto& [name, parameter] : attune::trainable(*model)) {
-    if (parameter.grad().defined()) results.emplace_back("gradient " + name, parameter.grad());
-  }
+  for (auto& gradient : gradients(*model)) results.push_back(std::move(gradient));
 
   const torch::NoGradGuard no_grad;
   results.emplace_back("logits", model->logits(batch));
@@ -104,9 +132,7 @@ void run(const json& request) {
   strategies.merge(*model);
   results.emplace_back("merged", model->logits(batch));
   attune::write_text(output / "config.json", model->config().dump());
-  std::vector<attune::NamedTensor> parameters;
-  for (const auto& parameter : model->module().named_parameters()) parameters.emplace_back(parameter.key(), parameter.value());
-  attune::write_safetensors(output / "model.safetensors", parameters);
+  attune::write_safetensors(output / "model.safetensors", attune::nn::stored_tensors(model->module()));
   attune::write_safetensors(output / "results.safetensors", results);
 }
 

@@ -21,8 +21,8 @@ TEST(llama, refuses_what_it_would_compute_wrongly) {
     return error_of([&] { build_model("llama", config, llama_weights()); });
   };
 
-  EXPECT_THAT(error_with({{"rope_scaling", {{"rope_type", "llama3"}}}}), HasSubstr("lacks 'low_freq_factor'"));
-  EXPECT_THAT(error_with({{"rope_parameters", {{"rope_type", "longrope"}}}}), HasSubstr("longrope"));
+  EXPECT_THAT(error_with({{"rope_scaling", {{"rope_type", "longrope"}}}}), AllOf(HasSubstr("rope_scaling"), HasSubstr("longrope")));
+  EXPECT_THAT(error_with({{"rope_parameters", {{"rope_type", "yarn"}}}}), HasSubstr("lacks 'factor'"));
   EXPECT_THAT(error_with({{"hidden_act", "gelu"}}), HasSubstr("hidden_act \"gelu\""));
   EXPECT_THAT(error_with({{"model_type", "bert"}}), HasSubstr("plugin = \"bert\""));
   EXPECT_THAT(error_with({{"num_key_value_heads", 3}}), HasSubstr("4 attention heads for 3"));
