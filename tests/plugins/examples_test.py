@@ -7,13 +7,17 @@ import tomllib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from tiny import Workplace, check
+from tiny import Workplace, check, make_small_model
 
 build = Path(sys.argv[1]).resolve()
 source = Path(__file__).resolve().parent.parent.parent
 program = build / "attune"
 place = Workplace(build / "tests" / "examples")
-(place / "models").symlink_to(source / "models")
+(place / "models").mkdir()
+for model in (source / "models").iterdir():
+    (place / "models" / model.name).symlink_to(model)
+for family in ("gpt2", "vit"):  # no package ships their weights
+    make_small_model(place / "models" / family, family)
 
 for plugin in sorted(path.parent for path in source.glob("plugins/*/*/*.cpp")):
     for part in ("README.md", "example.toml"):
