@@ -20,6 +20,7 @@ void RunOptions::describe(Schema<RunOptions>& s) {
 void ModelOptions::describe(Schema<ModelOptions>& s) {
   s.key("path", &ModelOptions::path, "a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file").required();
   s.key("dtype", &ModelOptions::dtype, "type the weights are held and computed in").choices({"float32", "bfloat16"});
+  s.key("allowed_licences", &ModelOptions::allowed_licences, "the run is refused when the model's licence is none of these, or not stated; empty: any");
 }
 
 void DatasetOptions::describe(Schema<DatasetOptions>& s) {
@@ -77,6 +78,7 @@ class Reader {
 
   RunConfig read() {
     read_top_level();
+    config_.known_models = registry_.names(Kind::model);
     config_.model_plugin = read_plugin_section("model", Kind::model, &config_.model);
     config_.dataset_plugin = read_plugin_section("dataset", Kind::dataset, &config_.dataset);
     read_strategies();

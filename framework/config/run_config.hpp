@@ -36,6 +36,7 @@ struct RunOptions {
 struct ModelOptions {
   std::string path;
   std::string dtype = "float32";
+  std::vector<std::string> allowed_licences;
   static void describe(Schema<ModelOptions>& s);
 };
 
@@ -95,6 +96,7 @@ struct RunConfig {
   EvaluateOptions evaluate;
   ParallelOptions parallel;
   Chosen model_plugin, dataset_plugin;
+  std::vector<std::string> known_models;  // the model plugins there are, by the model_type that each runs
   std::vector<Chosen> strategies;  // in the order they build on each other
   std::string adapter;             // the adapter folder that the training starts from; "": a new one
   std::vector<Chosen> callbacks;  // in the order they are called; progress, jsonl and checkpoint are always among them

@@ -1,5 +1,6 @@
 #include "prepare/row.hpp"
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -29,6 +30,16 @@ std::string text_of(const Row& row, const json& object, const std::string& key) 
   if (is_plain(value)) return value.dump();
   bad_row(row, "a field is no text", "the field '{}' is {} and should be a text, a number or a boolean; correct fields or layout in the recipe", key,
           value.is_array() ? "a list" : "a table");
+}
+
+/// Fields that may be lists, of which a record then holds the JSON: several labels, and words with their tags.
+bool may_be_list(const std::string& field) { return field == "labels" || field == "words" || field == "tags"; }
+
+bool is_plain_list(const json& value) { return value.is_array() && std::ranges::all_of(value, is_plain); }
+
+std::string field_of(const Row& row, const json& object, const std::string& field, const std::string& key) {
+  const json& value = member(row, object, key);
+  return may_be_list(field) && is_plain_list(value) ? value.dump() : text_of(row, object, key);
 }
 
 std::string optional_text(const Row& row, const json& object, const std::string& key) {
@@ -113,10 +124,10 @@ Record record_of(const SourceOptions& options, const Row& row, const json& objec
     fields["response"] = text_of(row, object, alpaca ? "output" : "completion");
     if (auto system = optional_text(row, object, "system"); !system.empty()) fields["system"] = std::move(system);
   } else if (!options.fields.empty()) {
-    for (const auto& [name, key] : options.fields) fields[name] = text_of(row, object, key);
+    for (const auto& [name, key] : options.fields) fields[name] = field_of(row, object, name, key);
   } else {
     for (const auto& [key, value] : object.items())
-      if (is_plain(value)) fields[key] = text_of(row, object, key);
+      if (is_plain(value) || (may_be_list(key) && is_plain_list(value))) fields[key] = field_of(row, object, key, key);
   }
   return record;
 }

@@ -16,6 +16,8 @@
 #include "parallel/shared_weights.hpp"
 #include "report/record.hpp"
 #include "train/adapter_folder.hpp"
+#include "weights/describe.hpp"
+#include "weights/licence.hpp"
 #include "weights/model_files.hpp"
 
 namespace attune::train {
@@ -97,6 +99,10 @@ Session Session::open(const config::RunConfig& config, const Comm& comm) {
   s.comm = comm;
   s.device = choose_device(config.parallel.device, comm);
   s.files = open_model_files(config.model.path, comm);
+  on_root(comm, [&] {
+    check_architecture(*s.files, config.known_models);
+    check_licence(*s.files, config.model.allowed_licences);
+  });
   s.data = std::make_shared<DataFile>(DataFile::open(config.dataset.path, comm));
   s.dataset = config.dataset_plugin.build<Dataset>();
 

@@ -1,11 +1,15 @@
 #include "weights/describe.hpp"
 
+#include <attune/error.hpp>
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <iterator>
 #include <map>
 
 #include "core/files.hpp"
+#include "core/names.hpp"
+#include "weights/licence.hpp"
 #include "weights/tensor_table.hpp"
 
 namespace attune {
@@ -33,12 +37,23 @@ std::string describe_share(const Share& share) {
 
 }  // namespace
 
+void check_architecture(const ModelFiles& files, const std::vector<std::string>& known) {
+  const auto found = files.config.find("model_type");
+  const auto type = found != files.config.end() && found->is_string() ? found->get<std::string>() : "";
+  if (std::ranges::find(known, type) == known.end())
+    fail("{}: is a model of type '{}', which no plugin here runs; known are: {}", files.path.string(), type, joined(known));
+}
+
 std::string describe_model(const ModelFiles& files) {
   std::string text;
   const auto line = [&](std::string_view name, const std::string& value) { fmt::format_to(std::back_inserter(text), "{:<16}{}\n", name, value); };
-  const auto from_config = [&](std::string_view name, const char* key) {
-    if (const auto found = files.config.find(key); found != files.config.end())
-      line(name, found->is_string() ? found->get<std::string>() : found->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  // Families differ in how they call the same thing.
+  const auto from_config = [&](std::string_view name, std::initializer_list<const char*> keys) {
+    for (const auto* key : keys) {
+      const auto found = files.config.find(key);
+      if (found == files.config.end() || found->is_null()) continue;
+      return line(name, found->is_string() ? found->get<std::string>() : found->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    }
   };
   Share all;
   std::map<std::string, Share> by_storage;
@@ -48,19 +63,21 @@ std::string describe_model(const ModelFiles& files) {
   }
 
   line("model", files.path.string());
-  from_config("architecture", "model_type");
+  from_config("architecture", {"model_type"});
   line("parameters", describe_share(all));
   for (const auto& [stored, share] : by_storage) line("  " + stored, describe_share(share));
-  from_config("layers", "num_hidden_layers");
-  from_config("hidden size", "hidden_size");
-  from_config("feed-forward", "intermediate_size");
-  from_config("heads", "num_attention_heads");
-  from_config("key/value heads", "num_key_value_heads");
-  from_config("context", "max_position_embeddings");
-  from_config("vocabulary", "vocab_size");
+  from_config("layers", {"num_hidden_layers", "n_layer", "n_layers"});
+  from_config("hidden size", {"hidden_size", "n_embd", "dim"});
+  from_config("feed-forward", {"intermediate_size", "n_inner"});
+  from_config("heads", {"num_attention_heads", "n_head", "n_heads"});
+  from_config("key/value heads", {"num_key_value_heads"});
+  from_config("context", {"max_position_embeddings", "n_positions"});
+  from_config("picture size", {"image_size"});
+  from_config("vocabulary", {"vocab_size"});
   line("tokenizer", files.tokenizer.is_null() ? "none" : grouped(static_cast<std::uint64_t>(tokenizer_size(files.tokenizer))) + " tokens");
   line("chat template", files.chat_template.empty() ? "no" : "yes");
-  line("licence", files.licence.empty() ? "not stated" : files.licence);
+  line("licence", files.licence.empty() ? "not stated: ask whoever gave you the files before you use or pass on what you make of them" : files.licence);
+  if (const auto terms = usage_terms(files.licence); !terms.empty()) line("terms", terms);
   for (const auto& file : files.weight_files) line("weights", file.filename().string() + ", " + human_bytes(static_cast<double>(std::filesystem::file_size(file))));
   return text;
 }

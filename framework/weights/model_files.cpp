@@ -95,20 +95,22 @@ std::string open_chat_template(const fs::path& folder, const json& tokenizer_con
   return text_or_empty(tokenizer_config, "chat_template");
 }
 
-/// "license: apache-2.0" between the first two lines "---" of README.md.
+/// "license: apache-2.0" between the first two lines "---" of README.md; where that says "other", what "license_name" says.
 std::string open_licence(const fs::path& folder) {
   const auto path = folder / "README.md";
   if (!fs::exists(path)) return "";
   std::istringstream card(read_text(path));
-  std::string line;
-  constexpr std::string_view key = "license:", blank = " \t\r\"'";
+  std::string line, licence, name;
+  constexpr std::string_view blank = " \t\r\"'";
   if (!std::getline(card, line) || !line.starts_with("---")) return "";
   while (std::getline(card, line) && !line.starts_with("---")) {
-    if (!line.starts_with(key)) continue;
-    line.erase(0, std::min(line.find_first_not_of(blank, key.size()), line.size()));
-    return line.erase(line.find_last_not_of(blank) + 1);
+    const auto colon = line.find(':');
+    auto* value = line.starts_with("license:") ? &licence : line.starts_with("license_name:") ? &name : nullptr;
+    if (!value) continue;
+    line.erase(0, std::min(line.find_first_not_of(blank, colon + 1), line.size()));
+    *value = line.erase(line.find_last_not_of(blank) + 1);
   }
-  return "";
+  return licence == "other" && !name.empty() ? name : licence;
 }
 
 ModelFiles open_folder(const fs::path& folder) {

@@ -9,7 +9,7 @@
 #include "ranks.hpp"
 #include "text/unicode.hpp"
 #include "tuned_run.hpp"
-#include "weights/model_files.hpp"
+#include "weights/describe.hpp"
 
 namespace attune::program {
 namespace {
@@ -90,7 +90,8 @@ void from_model(const std::string& path, const options::variables_map& values) {
   load_plugins(registry, default_plugin_places());
   auto files = ModelFiles::open(path);
   if (files.tokenizer.is_null()) fail("{}: has no tokenizer, so it cannot read a prompt; put tokenizer.json beside it", path);
-  const auto& entry = registry.find(Kind::model, files.config.value("model_type", ""));
+  check_architecture(files, registry.names(Kind::model));
+  const auto& entry = registry.find(Kind::model, files.config["model_type"]);
   ModelContext context{files.config, *files.weights, {}};
   const auto model = std::static_pointer_cast<Model>(entry.build(entry.defaults().get(), &context));
   if (model->spec().task != Task::next_token) fail("{}: a model of type '{}' does not generate text", path, model->spec().family);

@@ -21,7 +21,7 @@ class DatasetPlugins : public testing::Test {
   DatasetPlugins() {
     const std::filesystem::path folder = std::filesystem::path(ATTUNE_BINARY_DIR) / "plugins";
     std::vector<std::filesystem::path> files;
-    for (const char* name : {"instruction", "corpus", "classification", "preference", "images"}) files.push_back(folder / (std::string(name) + ".so"));
+    for (const char* name : {"instruction", "corpus", "classification", "token_classification", "preference", "images"}) files.push_back(folder / (std::string(name) + ".so"));
     load_plugins(registry_, files);
   }
 
@@ -232,6 +232,30 @@ TEST_F(DatasetPlugins, ClassificationTakesValues) {
   EXPECT_THAT(reason(*dataset, record("1,5")), HasSubstr("a.csv, row 2: value is \"1,5\", which is not a number"));
 }
 
+TEST_F(DatasetPlugins, TokenClassificationTagsTheFirstTokenOfEachWord) {
+  const auto record = [](const char* words, const char* tags) { return Record{{{"words", words}, {"tags", tags}}, {}, {}, "a.jsonl", 1}; };
+  const auto dataset = make("token_classification");
+  // The tokenizer knows single letters: "a!" becomes a and [UNK].
+  const auto sample = dataset->encode(record(R"(["a!", "b", "c"])", R"(["yes", "no", "yes"])"), context());
+  EXPECT_THAT(values(sample.at("tokens")), ElementsAre(1, 3, 0, 4, 5, 2));
+  EXPECT_THAT(values(sample.at("tags")), ElementsAre(-100, 1, -100, 0, 1, -100));
+  EXPECT_TRUE(dataset->encode(record("a b", "no  yes"), context()).at("tags").equal(at::tensor({-100, 0, 1, -100}, at::kLong)));
+  EXPECT_THAT(dataset->labels(record("a b c", "no yes no")), ElementsAre("no", "yes"));
+  EXPECT_THAT(dataset->labels(record("a b", "[3, 0]")), ElementsAre("0", "3"));
+
+  const auto cut = make("token_classification", {{"max_length", 4}});
+  EXPECT_THAT(values(cut->encode(record("a b c d", "no yes no yes"), context()).at("tokens")), ElementsAre(1, 3, 4, 2));
+  EXPECT_THAT(values(cut->collate({dataset->encode(record("a b c d", "no yes no yes"), context())}).targets), ElementsAre(-100, 0, 1, -100));
+}
+
+TEST_F(DatasetPlugins, TokenClassificationRefusesWhatHasNoTagForEachWord) {
+  const auto dataset = make("token_classification");
+  EXPECT_THAT(reason(*dataset, {{{"words", "a b"}, {"tags", "no"}}, {}, {}, "a.csv", 7}), HasSubstr("a.csv, row 7: has 2 words and 1 tags"));
+  EXPECT_EQ(reason(*dataset, {{{"words", " "}, {"tags", ""}}, {}, {}, "a.csv", 7}), "no words");
+  EXPECT_THAT(reason(*dataset, {{{"words", "[a"}, {"tags", "no"}}, {}, {}, "a.csv", 7}), HasSubstr("begins like a JSON list"));
+  EXPECT_EQ(reason(*make("token_classification", {{"max_length", 3}, {"too_long", std::string("drop")}}), {{{"words", "a b"}, {"tags", "no no"}}, {}, {}, "a", 1}), "longer than 3 tokens");
+}
+
 TEST_F(DatasetPlugins, ClassificationOfOneLabelNamesItFromTheRecord) {
   EXPECT_THAT(make("classification")->labels({{{"text", "a"}, {"label", "x"}}, {}, {}, "a", 1}), ElementsAre("x"));
 }
@@ -301,7 +325,8 @@ TEST_F(DatasetPlugins, ImagesFlipAboutHalfAndCropWithinThePadding) {
 /// A record that suits a kind, and others that differ from it.
 Record record_of(const std::string& kind, int i) {
   const std::string words = std::string(1, static_cast<char>('a' + i)) + " x" + std::string(static_cast<std::size_t>(i), ' ') + " y";
-  Record record{{{"text", words}, {"prompt", words}, {"response", "b " + words}, {"chosen", "c " + words}, {"rejected", "d"}, {"label", i % 2 ? "yes" : "no"}},
+  Record record{{{"text", words}, {"prompt", words}, {"response", "b " + words}, {"chosen", "c " + words}, {"rejected", "d"}, {"label", i % 2 ? "yes" : "no"},
+                 {"words", words}, {"tags", "no yes no"}},
                 {}, {}, "a.jsonl", i + 1};
   if (kind == "images") record.image = pattern(4, 4, 3) + i;
   return record;
@@ -309,7 +334,7 @@ Record record_of(const std::string& kind, int i) {
 
 TEST_F(DatasetPlugins, EveryKindKeepsTheContract) {
   const auto kinds = registry_.names(Kind::dataset);
-  EXPECT_EQ(kinds.size(), 5u);
+  EXPECT_EQ(kinds.size(), 6u);
   for (const auto& kind : kinds) {
     SCOPED_TRACE(kind);
     const auto dataset = make(kind);

@@ -84,6 +84,21 @@ def make_model(folder, **more):
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "bos_token": "<|end|>"}))
 
 
+def make_small_model(folder, family):
+    """One of a family that no package ships, with random weights and without a tokenizer, for data that were prepared for SmolLM2 or are pictures."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification
+
+    torch.manual_seed(0)
+    if family == "gpt2":
+        config = AutoConfig.for_model(family, vocab_size=49152, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=1, eos_token_id=2)
+        model = AutoModelForCausalLM.from_config(config)
+    else:
+        config = AutoConfig.for_model(family, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8)
+        model = AutoModelForImageClassification.from_config(config)
+    model.save_pretrained(folder)
+
+
 def make_recipe(place, rows=40, name="sums", extra=""):
     """Prompts and answers of uneven length, and the recipe for them: name.jsonl, name.toml, name.h5."""
     records = [{"prompt": f"What is {i} and {i}?", "response": "It is " + "about " * (i % 5) + f"{2 * i}."} for i in range(rows)]
