@@ -85,7 +85,13 @@ place.run(program, "prepare", source / "plugins/datasets/images/example.toml", f
 sizes = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "kernel_sizes": [3], "in_channels": [32], "out_channels": [16], "strides": [1], "num_block_repeats": [1], "expand_ratios": [1],
          "hidden_dim": 1280, "image_size": 16}  # fmt: skip
 torch.manual_seed(0)
-AutoModel.from_config(AutoConfig.for_model("efficientnet", **sizes)).save_pretrained(place / "net")
+net = AutoModel.from_config(AutoConfig.for_model("efficientnet", **sizes))
+for name, parameter in net.named_parameters():  # as transformers draws them nothing of the picture is left after the last layer
+    if parameter.dim() == 4:
+        torch.nn.init.kaiming_normal_(parameter)
+    elif name.endswith("weight"):
+        torch.nn.init.ones_(parameter)
+net.save_pretrained(place / "net")
 (place / "net/preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}))
 (place / "pictures.toml").write_text("""
 name = "pictures"
@@ -104,8 +110,8 @@ micro_batch = 4
 learning_rate = 1e-2
 """)
 place.run(program, "train", "pictures.toml")
-result = json.loads((place / "runs/pictures/evaluation.json").read_text())
-check(result["tuned"]["loss"] < result["base"]["loss"], f"a model learns pictures: {result}")
+losses = [event["loss"] for event in place.events("pictures", "step_end")]
+check(sum(losses[-5:]) < 0.7 * sum(losses[:5]), f"a model learns pictures: {losses}")
 before, after = load_file(place / "net/model.safetensors"), load_file(place / "runs/pictures/model/model.safetensors")
 name = "encoder.top_bn.running_var"
 check(torch.equal(before[name], after["efficientnet." + name]), "statistics stay as they came")
