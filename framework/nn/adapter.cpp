@@ -12,7 +12,10 @@ namespace attune::nn {
 std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::string>& targets, const std::string& option) {
   if (targets.empty()) fail("{} is empty: name linear layers, or set it to \"all-linear\"", option);
   auto all = linears(model.module());
-  std::erase_if(all, [&](const NamedLinear& named) { return named.second.get() == &model.projection(); });
+  const auto heads = model.head_modules();
+  std::erase_if(all, [&](const NamedLinear& named) {
+    return named.second.get() == &model.projection() || std::ranges::any_of(heads, [&](const auto& head) { return named.first == head || named.first.starts_with(head + "."); });
+  });
   if (targets == std::vector<std::string>{"all-linear"}) return all;
   std::vector<std::string> names;
   for (const auto& [name, linear] : all) names.push_back(name);

@@ -7,6 +7,7 @@
 
 #include "evaluate/evaluate.hpp"
 #include "parallel/mpi.hpp"
+#include "weights/licence.hpp"
 #include "weights/model_files.hpp"
 
 namespace attune::train {
@@ -19,6 +20,7 @@ Tokenizer RunSurroundings::tokenizer() {
 
 std::shared_ptr<Model> RunSurroundings::open_model(const std::string& path) {
   const auto files = open_model_files(path, s_.comm);
+  on_root(s_.comm, [&] { check_licence(*files, s_.config.model.allowed_licences); });
   config::Chosen plugin = s_.config.model_plugin;
   auto model = build_model(s_, plugin, *files);
   model->module().eval();
