@@ -42,7 +42,7 @@ def twenty_preemptions_at_random_moments_lose_nothing():
     now = cluster.wait_for_end(number, seconds=600)
     check(now["Restarts"] == "20", f"it went back into the queue twenty times: {now['Restarts']}")
     saved = history(place, "preempted").count("interrupted")
-    print(f"{saved} of 20 preemptions found it training, the others before it had begun")
+    print(f"{saved} of 20 preemptions were saved; the others came before the program watched for signals")
     check(saved >= 10, f"most found it at work: {history(place, 'preempted')}")
     check_result("preempted")
 

@@ -53,9 +53,9 @@ class Cluster:
             return
         self.place.run(testcluster / "down")
         if not kind:
-            self.everything_is_gone()
+            self.wait_for(lambda: not self.left_behind(), lambda: f"the cluster leaves nothing behind, but {self.left_behind()}", 20)
 
-    def everything_is_gone(self):
+    def left_behind(self):
         left = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -65,7 +65,7 @@ class Cluster:
                 pass  # it ended just now
         left += [str(path) for pattern in (f"{self.folder.name}*", "ompi.n[0-9].*", "spmix_appdir_*") for path in Path("/tmp").glob(pattern)]
         left += [str(path) for path in Path("/sys/class/net").glob(f"{self.settings['bridge']}*")]
-        check(not left, f"the cluster leaves nothing behind, but {left}")
+        return left
 
     def run(self, *command, **more):
         """A command in the shell of somebody who uses the cluster."""
