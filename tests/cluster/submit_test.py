@@ -195,7 +195,7 @@ def a_site_changes_the_script_and_not_the_run_file():
     script = cluster.run("attune", "submit", "run.toml", "name=sited", "--site", "./here.toml", "--print")
     check("--partition=scavenge" in script and 'export SITE="$HOME"' in script, f"the site's partition and variables: {script}")
     number = cluster.run("attune", "submit", "run.toml", "name=sited", "train.steps=2", "--site", "./here.toml", "--wait")
-    check("== job" in number and "RUNNING" in number and "the result is in runs/sited/adapter" in number, f"--wait shows the log to its end: {number}")
+    check("== job" in number and "the result is in runs/sited/adapter" in number, f"--wait shows the log to its end: {number}")
     (place / "broken.toml").write_text('scrach = "/tmp"\n')
     said = cluster.run("attune", "submit", "run.toml", "name=refused", "--site", "./broken.toml", expect=2)
     check("broken.toml:1:1: unknown key 'scrach'; did you mean 'scratch'?" in said, f"a site's mistake has its place: {said}")
