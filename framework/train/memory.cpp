@@ -85,22 +85,17 @@ void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::i
        step + 1, session.comm.rank(), describe(plan_memory(session)), micro_batch, micro_batch == 1 ? "" : "s");
 }
 
-namespace {
-
-std::vector<std::int64_t> longest_first(const Split& split) {
-  const auto lengths = sample_lengths(split);
+std::vector<std::int64_t> longest_first(const Session& session) {
+  const auto lengths = sample_lengths(session.data->split("train"));
   std::vector<std::int64_t> rows(lengths.size());
   std::iota(rows.begin(), rows.end(), 0);
   std::sort(rows.begin(), rows.end(), [&](auto a, auto b) { return lengths[a] > lengths[b]; });
   return rows;
 }
 
-}  // namespace
-
-Rehearsal rehearse(Session& session, std::int64_t samples) {
+Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows) {
   session.model->module().train();
-  const auto rows = longest_first(session.data->split("train"));
-  auto batch = load_batch(session.data->split("train"), *session.dataset, std::span(rows).first(static_cast<std::size_t>(std::min(samples, std::ssize(rows)))));
+  auto batch = load_batch(session.data->split("train"), *session.dataset, rows);
   move_to(batch, session.device);
   Rehearsal rehearsal;
   rehearsal.resident = resident();
@@ -124,13 +119,14 @@ std::int64_t find_micro_batch(Session& session) {
   const auto later = plan.optimizer + plan.staging;
   const auto may_take = available_memory(session.comm) * 4 / 5;
   const auto before = resident();
+  const auto rows = longest_first(session);
   const auto most = (session.config.train.global_batch + session.comm.size() - 1) / session.comm.size();
   std::int64_t fits = 0;
   std::size_t previous = 0;
   for (std::int64_t samples = 1; samples <= most; samples *= 2) {
     std::size_t took = 0;
     try {
-      const auto rehearsal = rehearse(session, samples);
+      const auto rehearsal = rehearse(session, std::span(rows).first(static_cast<std::size_t>(samples)));
       took = rehearsal.resident + rehearsal.took - std::min(before, rehearsal.resident + rehearsal.took);
     } catch (const std::exception& error) {
       if (!is_out_of_memory(error)) throw;

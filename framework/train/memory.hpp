@@ -1,7 +1,10 @@
 // What a run holds in memory on one rank, and how many samples fit beside it.
 #pragma once
+#include <cstdint>
+#include <span>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "train/session.hpp"
 
@@ -15,15 +18,18 @@ MemoryPlan plan_memory(const Session& session);
 /// "weights 513.1 MiB, gradients 18.6 MiB, optimizer 37.2 MiB, copy for checkpoints 55.8 MiB"
 std::string describe(const MemoryPlan& plan);
 
-/// One forward and backward pass over the longest samples, whose gradients are thrown away.
+/// Rows of the training split, longest sample first.
+std::vector<std::int64_t> longest_first(const Session& session);
+
+/// One forward and backward pass, whose gradients drop_gradients() throws away.
 struct Rehearsal {
   std::size_t resident = 0;  // bytes this process held before it
   std::size_t took = 0;      // and at most besides: activations, gradients and what the kernels need; 0 on a GPU
   double seconds = 0;
   std::int64_t tokens = 0;
 };
-/// Of so many samples. Not collective. Throws what the pass throws, also when memory runs out.
-Rehearsal rehearse(Session& session, std::int64_t samples);
+/// Over these rows of the training split. Not collective. Throws what the pass throws, also when memory runs out.
+Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows);
 void drop_gradients(Session& session);
 
 /// Memory this rank may still take: of the node, or of its control group where that is less, shared among the node's ranks.

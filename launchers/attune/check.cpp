@@ -62,8 +62,10 @@ void print_estimate(train::Session& s) {
   const auto micro_batch = std::max<std::int64_t>(1, options.micro_batch);
   train::RunSurroundings surroundings(s);
   s.strategies->begin(*s.model, surroundings);
-  train::rehearse(s, 1);  // the first pass also loads kernels and starts threads
-  const auto tried = train::rehearse(s, micro_batch);
+  const auto rows = train::longest_first(s);
+  const auto longest = std::span(rows).first(static_cast<std::size_t>(std::min(micro_batch, std::ssize(rows))));
+  train::rehearse(s, longest.first(1));  // the first pass also loads kernels and starts threads
+  const auto tried = train::rehearse(s, longest);
   train::drop_gradients(s);
   if (!s.comm.root()) return;
   double all = 0, trained = 0;
