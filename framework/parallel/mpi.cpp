@@ -16,6 +16,14 @@ int collectives_entered() { return entered; }
 InCollective::InCollective() { ++entered; }
 InCollective::~InCollective() { --entered; }
 
+std::string mpi_version() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  const std::string all(text, static_cast<std::size_t>(length));
+  return all.substr(0, all.find(','));
+}
+
 void sum_in_place(std::vector<double>& values, const Comm& comm) {
   if (comm.size() == 1) return;
   const InCollective waiting;

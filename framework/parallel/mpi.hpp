@@ -76,6 +76,9 @@ class InCollective {
   InCollective& operator=(const InCollective&) = delete;
 };
 
+/// Of the MPI library: "Open MPI v4.1.4".
+std::string mpi_version();
+
 /// Element by element over all ranks. Collective.
 void sum_in_place(std::vector<double>& values, const Comm& comm);
 

@@ -14,24 +14,11 @@
 
 #include "core/files.hpp"
 #include "core/hash.hpp"
+#include "core/host.hpp"
 #include "parallel/mpi.hpp"
 
 namespace attune {
 namespace {
-
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
-
-std::string mpi_version() {
-  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
-  int length = 0;
-  MPI_Get_library_version(text, &length);
-  const std::string all(text, static_cast<std::size_t>(length));
-  return all.substr(0, all.find(','));
-}
 
 std::string now() { return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))); }
 
@@ -69,7 +56,7 @@ std::string make_record(const RecordInput& input, const std::string& earlier, co
   record["data"] = {{"path", input.data_path}};
   for (const auto& [split, hash] : input.data_sha256) record["data"]["sha256"][split] = hash;
   for (const auto& [name, file] : input.plugin_files) record["plugins"].push_back({{"name", name}, {"file", file.string()}, {"sha256", sha256_of_file(file)}});
-  record["versions"] = {{"libtorch", TORCH_VERSION}, {"hdf5", fmt::format("{}.{}.{}", H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE)}, {"mpi", mpi_version()}, {"compiler", __VERSION__}};
+  record["versions"] = {{"libtorch", TORCH_VERSION}, {"hdf5", fmt::format("{}.{}.{}", H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE)}, {"mpi", parallel::mpi_version()}, {"compiler", __VERSION__}};
   record["ranks"] = comm.size();
   for (const auto& rank : ranks) record["placement"].push_back(nlohmann::ordered_json::parse(rank));
   for (const auto& rank : record["placement"]) record["hosts"].push_back(rank["host"]);

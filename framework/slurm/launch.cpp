@@ -2,7 +2,6 @@
 
 #include <attune/error.hpp>
 #include <fmt/core.h>
-#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/host.hpp"
 #include "slurm/command.hpp"
 
 namespace attune::slurm {
@@ -60,14 +60,8 @@ std::string wrong_size(const Variables& variable, int ranks) {
 
 RankPlace RankPlace::here() {
   RankPlace place;
-  char name[256] = {};
-  ::gethostname(name, sizeof name - 1);
-  place.host = name;
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  ::sched_getaffinity(0, sizeof allowed, &allowed);
-  for (int i = 0; i < CPU_SETSIZE; ++i)
-    if (CPU_ISSET(i, &allowed)) place.processors.push_back(i);
+  place.host = host_name();
+  place.processors = allowed_processors();
   place.online = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
   place.gpus = visible_gpus();
   place.threads = number(environment_variable("OMP_NUM_THREADS"));

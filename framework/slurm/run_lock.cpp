@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/files.hpp"
+#include "core/host.hpp"
 #include "slurm/command.hpp"
 
 namespace attune::slurm {
@@ -41,12 +42,6 @@ std::string start_of(std::int64_t pid) {
   if (name_end == std::string::npos) return "";
   const auto fields = pieces_of(stat.substr(name_end + 2), ' ');
   return fields.size() > 19 && fields[0] != "Z" && fields[0] != "X" ? fields[19] : "";
-}
-
-std::string host_name() {
-  char name[256] = {};
-  ::gethostname(name, sizeof name - 1);
-  return name;
 }
 
 int number_of_lock(const fs::path& file) {

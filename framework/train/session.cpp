@@ -1,7 +1,6 @@
 #include "train/session.hpp"
 
 #include <attune/error.hpp>
-#include <sched.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include <thread>
 
 #include "config/document.hpp"
+#include "core/host.hpp"
 #include "data/store.hpp"
 #include "data/sampler.hpp"
 #include "parallel/gradients.hpp"
@@ -150,10 +150,7 @@ void identify_base(Session& session) {
 
 void set_threads(const Comm& comm) {
   if (std::getenv("OMP_NUM_THREADS")) return;
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  sched_getaffinity(0, sizeof(allowed), &allowed);
-  const int mine = CPU_COUNT(&allowed), all = static_cast<int>(std::thread::hardware_concurrency());
+  const int mine = static_cast<int>(allowed_processors().size()), all = static_cast<int>(std::thread::hardware_concurrency());
   // A rank bound to some processors has them for itself; one that is not shares them with the node's other ranks.
   at::set_num_threads(std::max(1, mine < all || comm.local_size() == 1 ? mine : all / comm.local_size()));
 }

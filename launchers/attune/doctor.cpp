@@ -88,18 +88,10 @@ Node from_json(const nlohmann::json& j) {
   return {j[0], j[1], j[2], j[3], j[4], j[5], j[6], j[7], j[8], j[9], j[10], j[11], j[12], j[13], j[14], j[15]};
 }
 
-std::string mpi_version() {
-  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
-  int length = 0;
-  MPI_Get_library_version(text, &length);
-  const std::string all(text, static_cast<std::size_t>(length));
-  return all.substr(0, all.find(','));
-}
-
 std::string versions() {
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);
-  return fmt::format("Attune {}, LibTorch {}, {}, HDF5 {}.{}.{}", ATTUNE_VERSION, TORCH_VERSION, mpi_version(), major, minor, release);
+  return fmt::format("Attune {}, LibTorch {}, {}, HDF5 {}.{}.{}", ATTUNE_VERSION, TORCH_VERSION, parallel::mpi_version(), major, minor, release);
 }
 
 Node describe_node(const fs::path& output, const fs::path& scratch) {

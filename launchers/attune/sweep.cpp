@@ -8,6 +8,7 @@
 
 #include "command.hpp"
 #include "core/files.hpp"
+#include "core/host.hpp"
 #include "core/signals.hpp"
 #include "option_table.hpp"
 #include "registry/loader.hpp"
@@ -123,13 +124,6 @@ void submit_arrays(const Sweep& sweep, const Arguments& given, const std::vector
 
 // ---- Here
 
-int processors_here() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  sched_getaffinity(0, sizeof allowed, &allowed);
-  return CPU_COUNT(&allowed);
-}
-
 std::int64_t number_of(const std::string& variable) { return std::atoll(slurm::environment_variable(variable).c_str()); }
 
 /// What one trial takes, and how it is started.
@@ -140,7 +134,7 @@ class Place {
   std::size_t slots(std::int64_t wanted) const {
     if (wanted > 0 && !in_allocation_) return static_cast<std::size_t>(wanted);
     const auto nodes = in_allocation_ ? std::max<std::int64_t>(1, number_of("SLURM_JOB_NUM_NODES")) : 1;
-    const auto processors = in_allocation_ ? number_of("SLURM_CPUS_ON_NODE") : processors_here();
+    const auto processors = in_allocation_ ? number_of("SLURM_CPUS_ON_NODE") : std::ssize(allowed_processors());
     const auto per_node = std::max<std::int64_t>(1, processors / (o_.tasks_per_node * o_.cpus_per_task));
     const auto fit = in_allocation_ && o_.nodes > 1 ? std::max<std::int64_t>(1, nodes / o_.nodes) : nodes * per_node;
     return static_cast<std::size_t>(wanted > 0 ? std::min(wanted, fit) : fit);

@@ -9,6 +9,7 @@
 
 #include "core/files.hpp"
 #include "core/hash.hpp"
+#include "errors.hpp"
 #include "registry/elf.hpp"
 #include "registry/loader.hpp"
 
@@ -214,15 +215,6 @@ class Names : public testing::Test {
  protected:
   void add(Kind kind, const std::string& name, const std::string& plugin, const std::string& file) {
     registry_.add({kind, name, "", plugin, file, {}, nullptr, nullptr});
-  }
-  template <class F>
-  std::string error_of(F&& work) {
-    try {
-      work();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
   }
   Registry registry_;
 };

@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "errors.hpp"
 #include "nn/strategies.hpp"
 #include "registry/loader.hpp"
 
@@ -120,16 +121,6 @@ inline Texts trained_names(Model& model) {
   Texts names;
   for (auto& [name, tensor] : trainable(model)) names.push_back(name);
   return names;
-}
-
-template <class Work>
-std::string error_of(Work&& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 }  // namespace attune::tiny

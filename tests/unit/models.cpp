@@ -8,30 +8,22 @@
 
 #include <nlohmann/json.hpp>
 
+#include "errors.hpp"
 #include "nn/activations.hpp"
 #include "nn/strategies.hpp"
 #include "registry/loader.hpp"
+#include "tiny_models.hpp"
 #include "weights/describe.hpp"
 #include "weights/licence.hpp"
 
 namespace {
 
 using namespace attune;
+using tiny::registry;
 using nlohmann::json;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-const Registry& registry() {
-  static const Registry loaded = [] {
-    Registry registry;
-    std::vector<std::filesystem::path> files;
-    for (const char* name : {"llama", "gpt2", "bert", "vit", "efficientnet", "full"}) files.push_back(fmt::format("{}/plugins/{}.so", ATTUNE_BINARY_DIR, name));
-    load_plugins(registry, files);
-    return registry;
-  }();
-  return loaded;
-}
 
 /// Small random tensors; those of norms are positive.
 struct Random final : WeightSource {
@@ -54,16 +46,6 @@ std::shared_ptr<Model> build(const std::string& plugin, const json& config, Rand
   for (const auto& option : entry.schema.options)
     if (values.contains(option.name)) option.set(options.get(), values.at(option.name));
   return std::static_pointer_cast<Model>(entry.build(options.get(), &context));
-}
-
-template <class Work>
-std::string error_of(Work&& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 double furthest(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }

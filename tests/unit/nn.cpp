@@ -8,6 +8,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "errors.hpp"
+
 namespace {
 
 using namespace attune;
@@ -18,16 +20,6 @@ const auto float64 = at::TensorOptions().dtype(at::kDouble);
 double difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
 
 at::Tensor random_leaf(at::IntArrayRef shape) { return torch::randn(shape, float64).requires_grad_(true); }
-
-template <class Work>
-std::string error_of(Work&& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 /// A projection in float64 with random weights.
 std::shared_ptr<nn::Linear> projection_of(std::int64_t width, std::int64_t outputs, bool with_bias) {

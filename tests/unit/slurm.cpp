@@ -1,4 +1,5 @@
 // Job scripts, site files, what is read from Slurm's commands, and the lock of a run directory.
+#include "errors.hpp"
 #include "slurm/script.hpp"
 
 #include <attune/error.hpp>
@@ -27,15 +28,6 @@ using config::SlurmOptions;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
-
-std::string error_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 /// A folder of its own, removed at the end.
 class Slurm : public testing::Test {

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "core/files.hpp"
+#include "errors.hpp"
 #include "slurm/launch.hpp"
 #include "sweep/halving.hpp"
 #include "sweep/plan.hpp"
@@ -28,15 +29,6 @@ std::vector<std::string> names(const Sweep& sweep) {
   std::vector<std::string> all;
   for (const auto& trial : sweep.trials) all.push_back(trial.name);
   return all;
-}
-
-std::string error_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(Plan, AGridIsEveryCombinationUnderReadableNames) {
