@@ -24,6 +24,20 @@ std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::str
   return all;
 }
 
+std::optional<LayerNames> layer_names(Model& model) {
+  static const LayerNames families[] = {
+      {{"k_proj", "v_proj"}, "self_attn.o_proj", "mlp.down_proj"},        // Llama and its kin
+      {{"key", "value"}, "attention.output.dense", "output.dense"},       // BERT, RoBERTa
+      {{"k_lin", "v_lin"}, "attention.out_lin", "ffn.lin2"},              // DistilBERT
+      {{"c_attn"}, "attn.c_proj", "mlp.c_proj"},                          // GPT-2
+  };
+  const auto all = linears(model.module());
+  const auto has = [&](const std::string& pattern) { return std::ranges::any_of(all, [&](const NamedLinear& named) { return name_matches(pattern, named.first); }); };
+  for (const auto& family : families)
+    if (std::ranges::all_of(family.keys_values, has) && has(family.attention_end) && has(family.mlp_end)) return family;
+  return std::nullopt;
+}
+
 std::vector<std::string> peft_names(Model& model, const std::vector<NamedLinear>& chosen) {
   const auto last_part = [](const std::string& name) { return name.substr(name.rfind('.') + 1); };
   std::set<std::string> all, partly, names;

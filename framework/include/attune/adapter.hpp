@@ -6,6 +6,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,14 @@ using NamedLinear = std::pair<std::string, std::shared_ptr<Linear>>;
 /// The linear layers that match `targets`, in the model's order; {"all-linear"}: all but the head, as in PEFT. Error for an empty
 /// list, and with near names for a pattern that matches none; option is the patterns' own name in the message.
 std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::string>& targets, const std::string& option = "strategy.targets");
+
+/// What a model's family calls the layers that adapters are put at, each as a pattern for name_matches().
+struct LayerNames {
+  std::vector<std::string> keys_values;  // one pattern where a layer gives both
+  std::string attention_end, mlp_end;    // the last linear layers of a block's two halves
+};
+/// Of the family whose names are all in the model; absent for one that is not known here.
+std::optional<LayerNames> layer_names(Model& model);
 
 /// How PEFT's target_modules names these layers: the last part of a name where every layer that bears it is chosen, else the whole.
 std::vector<std::string> peft_names(Model& model, const std::vector<NamedLinear>& chosen);

@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
 
-#include <algorithm>
 
 namespace {
 
@@ -37,17 +36,6 @@ class Bottleneck final : public attune::nn::Delta {
 
  private:
   bool gelu_;
-};
-
-/// Where attention and MLP end, by the names that model families use.
-struct Ends {
-  const char *attention, *mlp;
-};
-const Ends families[] = {
-    {"self_attn.o_proj", "mlp.down_proj"},           // Llama and its kin
-    {"attention.output.dense", "output.dense"},      // BERT, RoBERTa
-    {"attention.out_lin", "ffn.lin2"},               // DistilBERT
-    {"attn.c_proj", "mlp.c_proj"},                   // GPT-2
 };
 
 class BottleneckAdapter final : public attune::Strategy {
@@ -85,23 +73,13 @@ class BottleneckAdapter final : public attune::Strategy {
 
  private:
   void choose_family(attune::Model& model) {
-    std::vector<std::string> names;
-    for (const auto& [name, linear] : attune::nn::linears(model.module())) names.push_back(name);
-    const auto matching = [&](const std::string& end) {
-      std::vector<std::string> found;
-      std::ranges::copy_if(names, std::back_inserter(found), [&](const auto& name) { return attune::nn::name_matches(end, name); });
-      return found;
-    };
-    for (const auto& family : families) {
-      const auto attention = matching(family.attention);
-      auto mlp = matching(family.mlp);
-      std::erase_if(mlp, [&](const auto& name) { return std::ranges::find(attention, name) != attention.end(); });  // "output.dense" ends both
-      if (attention.empty() || mlp.empty()) continue;
-      options_.after = mlp;
-      if (options_.kind == "houlsby") options_.after.insert(options_.after.end(), attention.begin(), attention.end());
-      return;
+    const auto names = attune::nn::layer_names(model);
+    if (!names) attune::fail("strategy 'adapter' does not know which layers of a {} model end its attention and MLP: name them in strategy.after", model.spec().family);
+    for (const auto& [name, linear] : attune::nn::linears(model.module())) {
+      const bool ends_attention = attune::nn::name_matches(names->attention_end, name);
+      // BERT's pattern for the end of the MLP fits the end of attention too.
+      if (ends_attention ? options_.kind == "houlsby" : attune::nn::name_matches(names->mlp_end, name)) options_.after.push_back(name);
     }
-    attune::fail("strategy 'adapter' does not know which layers of a {} model end its attention and MLP: name them in strategy.after", model.spec().family);
   }
 
   Options options_;

@@ -34,17 +34,6 @@ class Scale final : public attune::nn::Delta {
   bool of_input_;
 };
 
-/// Keys, values and the second layer of the MLP, as PEFT chooses them, by the names that model families use.
-struct Family {
-  std::vector<std::string> targets, feedforward;
-};
-const Family families[] = {
-    {{"k_proj", "v_proj", "down_proj"}, {"down_proj"}},       // Llama and its kin
-    {{"key", "value", "output.dense"}, {"output.dense"}},     // BERT, RoBERTa
-    {{"k_lin", "v_lin", "ffn.lin2"}, {"ffn.lin2"}},           // DistilBERT
-    {{"c_attn", "mlp.c_proj"}, {"mlp.c_proj"}},               // GPT-2
-};
-
 class Ia3 final : public attune::Strategy {
  public:
   struct Options {
@@ -85,17 +74,13 @@ class Ia3 final : public attune::Strategy {
   }
 
  private:
+  /// Keys, values and the second layer of the MLP, as PEFT chooses them.
   void choose_family(attune::Model& model) {
-    std::vector<std::string> names;
-    for (const auto& [name, linear] : attune::nn::linears(model.module())) names.push_back(name);
-    const auto has = [&](const std::string& pattern) { return std::ranges::any_of(names, [&](const auto& name) { return attune::nn::name_matches(pattern, name); }); };
-    for (const auto& family : families) {
-      if (!std::ranges::all_of(family.targets, has)) continue;
-      options_.targets = family.targets;
-      options_.feedforward = family.feedforward;
-      return;
-    }
-    attune::fail("strategy 'ia3' does not know which layers of a {} model hold its keys, values and MLP: name them in strategy.targets and strategy.feedforward", model.spec().family);
+    const auto names = attune::nn::layer_names(model);
+    if (!names) attune::fail("strategy 'ia3' does not know which layers of a {} model hold its keys, values and MLP: name them in strategy.targets and strategy.feedforward", model.spec().family);
+    options_.targets = names->keys_values;
+    options_.targets.push_back(names->mlp_end);
+    options_.feedforward = {names->mlp_end};
   }
 
   Options options_;
