@@ -1,6 +1,7 @@
 # attune_add_component(NAME [TORCH] [LINK targets...]): the folder's *.cpp as the static library attune_NAME.
 # TORCH: its files include torch/torch.h, and get it precompiled. What it links to is what it may include.
-# Where ATen's headers outweigh our own code a room is compiled as one file, in a third of the time; text needs none of them.
+# Where ATen's headers outweigh our own code a room is compiled as one file, in a third of the time; text needs none of them, and kernels includes itself
+# once for each instruction set.
 function(attune_add_component name)
   cmake_parse_arguments(arg "TORCH" "" "LINK" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
@@ -11,7 +12,7 @@ function(attune_add_component name)
   if(arg_TORCH)
     attune_precompiled_torch(attune_${name})
   endif()
-  if(NOT name STREQUAL "text")
+  if(NOT name MATCHES "^(text|kernels)$")
     set_target_properties(attune_${name} PROPERTIES UNITY_BUILD ${ATTUNE_UNITY} UNITY_BUILD_BATCH_SIZE 0)
   endif()
   set_property(GLOBAL APPEND PROPERTY ATTUNE_COMPONENTS attune_${name})

@@ -19,11 +19,17 @@ find_package(JPEG REQUIRED)
 
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 pkg_check_modules(ICU REQUIRED IMPORTED_TARGET icu-uc icu-i18n)
 # Debian's Open MPI flavour of parallel HDF5; other systems call theirs plain hdf5.
 pkg_check_modules(HDF5 IMPORTED_TARGET hdf5-openmpi)
 if(NOT HDF5_FOUND)
   pkg_check_modules(HDF5 REQUIRED IMPORTED_TARGET hdf5)
+endif()
+
+# jemalloc is optional: launchers/attune/memory.cpp says what it is for. Sanitizers bring an allocator of their own.
+if(NOT ATTUNE_SANITIZE)
+  pkg_check_modules(JEMALLOC IMPORTED_TARGET jemalloc)
 endif()
 
 # Arrow is optional: the pyarrow wheel in .venv, or an Arrow that CMake finds. Without it Parquet files cannot be read.

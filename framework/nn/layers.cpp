@@ -1,10 +1,15 @@
 // RMSNorm, rotation and SwiGLU are autograd functions of their own: LibTorch's composites keep several activations per call where one
-// or two are enough.
+// or two are enough, and pass over memory for each of their steps. Float32 on the CPU goes to our kernels, the rest to LibTorch's.
 #include <ATen/OpMathType.h>
+#include <ATen/Parallel.h>
 #include <attune/error.hpp>
 #include <attune/model.hpp>
 #include <attune/nn.hpp>
 #include <torch/torch.h>
+
+#include <algorithm>
+
+#include "kernels/rows.hpp"
 
 namespace attune::nn {
 namespace {
@@ -15,8 +20,51 @@ using torch::autograd::variable_list;
 /// Gradients below float32 are summed in float32.
 at::Tensor widened(const at::Tensor& x) { return x.to(at::toOpMathType(x.scalar_type())); }
 
+template <class... Tensors>
+bool serves_kernels(const Tensors&... tensors) {
+  return ((tensors.is_cpu() && tensors.scalar_type() == at::kFloat && tensors.is_contiguous()) && ...);
+}
+
+/// work(first, end) for parts of `count` things of `size` numbers each: enough for a thread to be worth its while.
+template <class Work>
+void share_out_rows(std::int64_t count, std::int64_t size, Work&& work) {
+  at::parallel_for(0, count, std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, size)), std::forward<Work>(work));
+}
+
+at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, const at::Tensor& scale) {
+  const auto width = x.size(-1);
+  const at::Tensor y = at::empty_like(x);
+  share_out_rows(scale.numel(), width, [&](std::int64_t first, std::int64_t end) {
+    kernels::rms_norm(x.const_data_ptr<float>() + first * width, weight.const_data_ptr<float>(), static_cast<float>(eps), y.data_ptr<float>() + first * width,
+                      scale.data_ptr<float>() + first, end - first, width);
+  });
+  return y;
+}
+
+/// Rows whose part of dweight is summed on its own: fixed, so that the sum does not depend on the number of threads.
+constexpr std::int64_t weight_rows = 64;
+
+std::pair<at::Tensor, at::Tensor> fused_rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& dy, bool with_dx, bool with_dweight) {
+  const auto width = x.size(-1), rows = scale.numel(), parts = (rows + weight_rows - 1) / weight_rows;
+  const at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor(), dweights = with_dweight ? at::zeros({parts, width}, x.options()) : at::Tensor();
+  share_out_rows(parts, weight_rows * width, [&](std::int64_t part, std::int64_t end) {
+    for (; part < end; ++part) {
+      const auto first = part * weight_rows;
+      kernels::rms_norm_backward(x.const_data_ptr<float>() + first * width, weight.const_data_ptr<float>(), scale.const_data_ptr<float>() + first, dy.const_data_ptr<float>() + first * width,
+                                 with_dx ? dx.data_ptr<float>() + first * width : nullptr, with_dweight ? dweights.data_ptr<float>() + part * width : nullptr,
+                                 std::min(weight_rows, rows - first), width);
+    }
+  });
+  return {dx, with_dweight ? dweights.sum(0) : at::Tensor()};
+}
+
 struct RMSNormFunction : torch::autograd::Function<RMSNormFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, double eps) {
+    if (serves_kernels(x, weight)) {
+      const at::Tensor scale = at::empty(x.sizes().slice(0, x.dim() - 1), x.options()).unsqueeze(-1);
+      context->save_for_backward({x, weight, scale});
+      return fused_rms_norm(x, weight, eps, scale);
+    }
     const at::Tensor wide = widened(x);
     const at::Tensor scale = wide.square().mean(-1, true).add_(eps).rsqrt_();
     context->save_for_backward({x, weight, scale});
@@ -27,6 +75,10 @@ struct RMSNormFunction : torch::autograd::Function<RMSNormFunction> {
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
     const auto &x = saved[0], &weight = saved[1], &scale = saved[2];
+    if (serves_kernels(x, weight, scale)) {
+      const auto [dx, dweight] = fused_rms_norm_backward(x, weight, scale, gradients[0].contiguous(), context->needs_input_grad(0), context->needs_input_grad(1));
+      return {dx, dweight, {}};
+    }
     const at::Tensor dy = widened(gradients[0]);
     const at::Tensor n = widened(x) * scale;
     at::Tensor dx, dweight;
@@ -41,6 +93,16 @@ struct RMSNormFunction : torch::autograd::Function<RMSNormFunction> {
 };
 
 at::Tensor rotated(const at::Tensor& x, const at::Tensor& cosine, const at::Tensor& sine, bool backwards) {
+  if (serves_kernels(x, cosine, sine)) {
+    const auto heads = x.size(1), half = x.size(2) / 2;
+    const at::Tensor y = at::empty_like(x);
+    share_out_rows(x.size(0), heads * 2 * half, [&](std::int64_t first, std::int64_t end) {
+      const auto place = first * heads * 2 * half;
+      kernels::rotate(x.const_data_ptr<float>() + place, cosine.const_data_ptr<float>() + first * half, sine.const_data_ptr<float>() + first * half, y.data_ptr<float>() + place,
+                      end - first, heads, half, backwards);
+    });
+    return y;
+  }
   const at::Tensor wide = widened(x);
   const auto half = x.size(-1) / 2;
   const at::Tensor c = cosine.unsqueeze(1), s = sine.unsqueeze(1);
@@ -68,46 +130,25 @@ struct RotateFunction : torch::autograd::Function<RotateFunction> {
 struct SwiGLUFunction : torch::autograd::Function<SwiGLUFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& gate, const at::Tensor& up) {
     context->save_for_backward({gate, up});
-    return at::silu(gate).mul_(up);
+    if (!serves_kernels(gate, up)) return at::silu(gate).mul_(up);
+    const at::Tensor y = at::empty_like(gate);
+    share_out_rows(gate.numel(), 1, [&](std::int64_t first, std::int64_t end) {
+      kernels::swiglu(gate.const_data_ptr<float>() + first, up.const_data_ptr<float>() + first, y.data_ptr<float>() + first, end - first);
+    });
+    return y;
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
     const auto &gate = saved[0], &up = saved[1], &dy = gradients[0];
-    return {at::silu_backward(dy * up, gate), at::silu(gate).mul_(dy)};
+    if (!serves_kernels(gate, up, dy)) return {at::silu_backward(dy * up, gate), at::silu(gate).mul_(dy)};
+    const at::Tensor dgate = at::empty_like(gate), dup = at::empty_like(gate);
+    share_out_rows(gate.numel(), 1, [&](std::int64_t first, std::int64_t end) {
+      kernels::swiglu_backward(gate.const_data_ptr<float>() + first, up.const_data_ptr<float>() + first, dy.const_data_ptr<float>() + first, dgate.data_ptr<float>() + first,
+                               dup.data_ptr<float>() + first, end - first);
+    });
+    return {dgate, dup};
   }
 };
-
-/// Which keys a query sees: bool [rows, keys]; the last query is the last key. Absent: all of them.
-std::optional<at::Tensor> visible(std::int64_t rows, std::int64_t keys, const AttentionOptions& options, at::Device device) {
-  if (!options.causal) return std::nullopt;
-  const bool windowed = options.window > 0 && options.window < keys;
-  if (rows == 1 && !windowed) return std::nullopt;
-  at::Tensor mask = at::ones({rows, keys}, at::TensorOptions().dtype(at::kBool).device(device)).tril(keys - rows);
-  if (windowed) mask = mask.triu(keys - rows - options.window + 1);
-  return mask;
-}
-
-/// Attention with the scores in full, for what the fused kernels do not know.
-at::Tensor attend_softly(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::optional<at::Tensor>& mask, const AttentionOptions& options) {
-  const auto repeats = q.size(1) / k.size(1);
-  at::Tensor scores = at::matmul(q.transpose(0, 1), k.repeat_interleave(repeats, 1).permute({1, 2, 0})) * options.scale;
-  scores = options.softcap * (scores / options.softcap).tanh();
-  if (mask) scores = scores.masked_fill(mask->logical_not(), -std::numeric_limits<double>::infinity());
-  const at::Tensor shares = at::softmax(scores, -1, at::toOpMathType(q.scalar_type())).to(q.scalar_type());
-  return at::matmul(shares, v.repeat_interleave(repeats, 1).transpose(0, 1)).transpose(0, 1);
-}
-
-/// One sample: its queries against its keys, of which there may be more, earlier ones.
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options) {
-  const auto rows = q.size(0), keys = k.size(0);
-  const bool plain = options.causal && rows > 1 && rows == keys && (options.window == 0 || options.window >= keys);
-  const bool soft = options.softcap > 0;
-  const auto mask = plain && !soft ? std::nullopt : visible(rows, keys, options, q.device());
-  if (soft) return attend_softly(q, k, v, mask, options);
-  const auto heads_first = [](const at::Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
-  const at::Tensor y = at::scaled_dot_product_attention(heads_first(q), heads_first(k), heads_first(v), mask, 0.0, plain, options.scale, q.size(1) != k.size(1));
-  return y.squeeze(0).transpose(0, 1);
-}
 
 }  // namespace
 
@@ -157,27 +198,6 @@ Rotation RotaryEmbedding::at(const at::Tensor& positions) {
 }
 
 at::Tensor rotate(const at::Tensor& x, const Rotation& rotation) { return RotateFunction::apply(x, rotation.cosine, rotation.sine); }
-
-at::Tensor attention(std::int64_t block, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Batch& batch, const AttentionOptions& options) {
-  at::Tensor prefix_k, prefix_v;
-  if (batch.prefix) std::tie(prefix_k, prefix_v) = batch.prefix->keys_values(block);
-  const auto after_prefix = [](const at::Tensor& prefix, const at::Tensor& x) { return prefix.defined() ? at::cat({prefix.to(x.scalar_type()), x}) : x; };
-  if (batch.cache) {
-    const bool begins = batch.cache->length(block) == 0;
-    const auto [all_k, all_v] = batch.cache->append(block, begins ? after_prefix(prefix_k, k) : k, begins ? after_prefix(prefix_v, v) : v);
-    return attend(q, all_k, all_v, options);
-  }
-  const auto samples = static_cast<std::size_t>(batch.samples());
-  if (samples == 1) return attend(q, after_prefix(prefix_k, k), after_prefix(prefix_v, v), options);
-  std::vector<std::int64_t> lengths;
-  for (std::size_t sample = 0; sample < samples; ++sample) lengths.push_back(batch.starts[sample + 1] - batch.starts[sample]);
-  // One split, not a slice per sample: its gradient is one concatenation.
-  const auto queries = q.split_with_sizes(lengths), keys = k.split_with_sizes(lengths), values = v.split_with_sizes(lengths);
-  std::vector<at::Tensor> attended;
-  for (std::size_t sample = 0; sample < samples; ++sample)
-    attended.push_back(attend(queries[sample], after_prefix(prefix_k, keys[sample]), after_prefix(prefix_v, values[sample]), options));
-  return at::cat(attended);
-}
 
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) { return SwiGLUFunction::apply(gate, up); }
 

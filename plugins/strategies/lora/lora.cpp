@@ -20,6 +20,33 @@ struct Shape {
   double alpha, scale, dropout;
 };
 
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// y + scale (x a^T) b^T, written into y. x, y: rows; a [r, in], b [out, r]. A function of its own because LibTorch's would copy y, and because the
+/// gradients of a and b are twice as fast with the long side in columns.
+struct LowRankChange : torch::autograd::Function<LowRankChange> {
+  static at::Tensor forward(AutogradContext* context, at::Tensor y, const at::Tensor& x, const at::Tensor& a, const at::Tensor& b, double scale) {
+    const at::Tensor narrowed = at::mm(x, a.t());
+    context->save_for_backward({x, a, b, narrowed});
+    context->saved_data["scale"] = scale;
+    context->mark_dirty({y});
+    y.addmm_(narrowed, b.t(), 1, scale);
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const auto &x = saved[0], &a = saved[1], &b = saved[2], &narrowed = saved[3];
+    const at::Tensor &dy = gradients[0], dnarrowed = at::mm(dy, b).mul_(context->saved_data["scale"].toDouble());
+    at::Tensor dx, da, db;
+    if (context->needs_input_grad(1)) dx = at::mm(dnarrowed, a);
+    if (context->needs_input_grad(2)) da = at::mm(dnarrowed.t(), x);
+    if (context->needs_input_grad(3)) db = at::mm(narrowed.t(), dy).mul_(context->saved_data["scale"].toDouble()).t();
+    return {dy, dx, da, db, {}};
+  }
+};
+
 class LowRank : public attune::nn::Delta {
  public:
   /// A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0, as in PEFT.
@@ -31,8 +58,8 @@ class LowRank : public attune::nn::Delta {
   }
 
   at::Tensor forward(const Linear&, const at::Tensor& x, const at::Tensor& y) override {
-    const at::Tensor narrowed = at::linear(dropped(x), a.to(x.scalar_type()));
-    return at::addmm(y, narrowed, b.to(x.scalar_type()).t(), 1, shape.scale);
+    const at::Tensor changed = LowRankChange::apply(y.flatten(0, -2), dropped(x).flatten(0, -2), a.to(x.scalar_type()), b.to(x.scalar_type()), shape.scale);
+    return changed.view_as(y);
   }
 
   void merge(Linear& base) const override { base.weight.add_(change()); }

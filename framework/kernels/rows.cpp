@@ -1,0 +1,183 @@
+// Compiled once for each instruction set by foreach_target.h, which includes this file again and again.
+#include "kernels/rows.hpp"
+
+#include <cmath>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/rows.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h:
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace attune::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+
+/// Whole vectors first; what is left over lane by lane, with vectors of one lane. work(tag, first).
+template <class Work>
+HWY_INLINE void for_each_vector(std::size_t n, Work&& work) {
+  const D d;
+  std::size_t i = 0;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) work(d, i);
+  for (const hn::CappedTag<float, 1> one; i < n; ++i) work(one, i);
+}
+
+/// Sum of term(tag, i) over i = 0 .. n - 1.
+template <class Term>
+HWY_INLINE float sum_of(std::size_t n, Term&& term) {
+  const D d;
+  V sum = hn::Zero(d), other = hn::Zero(d);
+  const std::size_t step = hn::Lanes(d);
+  std::size_t i = 0;
+  for (; i + 2 * step <= n; i += 2 * step) {
+    sum = hn::Add(sum, term(d, i));
+    other = hn::Add(other, term(d, i + step));
+  }
+  for (; i + step <= n; i += step) sum = hn::Add(sum, term(d, i));
+  float total = hn::GetLane(hn::SumOfLanes(d, hn::Add(sum, other)));
+  for (const hn::CappedTag<float, 1> one; i < n; ++i) total += hn::GetLane(term(one, i));
+  return total;
+}
+
+/// 1 / (1 + exp(-x)). Below -87 the exponential is infinite in float, and the result zero, as it should be.
+template <class Tag, class Vector>
+HWY_INLINE Vector sigmoid(Tag d, Vector x) {
+  const auto one = hn::Set(d, 1.0f);
+  return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(hn::Clamp(x, hn::Set(d, -87.0f), hn::Set(d, 87.0f))))));
+}
+
+void swiglu(const float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, float* HWY_RESTRICT out, std::size_t n) {
+  for_each_vector(n, [&](auto d, std::size_t i) {
+    const auto g = hn::LoadU(d, gate + i);
+    hn::StoreU(hn::Mul(hn::Mul(g, sigmoid(d, g)), hn::LoadU(d, up + i)), d, out + i);
+  });
+}
+
+void swiglu_backward(const float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, const float* HWY_RESTRICT dy, float* HWY_RESTRICT dgate, float* HWY_RESTRICT dup,
+                     std::size_t n) {
+  for_each_vector(n, [&](auto d, std::size_t i) {
+    const auto g = hn::LoadU(d, gate + i), grad = hn::LoadU(d, dy + i);
+    const auto s = sigmoid(d, g), silu = hn::Mul(g, s);
+    hn::StoreU(hn::Mul(grad, silu), d, dup + i);
+    // silu' = s + silu (1 - s)
+    const auto slope = hn::Add(s, hn::NegMulAdd(silu, s, silu));
+    hn::StoreU(hn::Mul(hn::Mul(grad, hn::LoadU(d, up + i)), slope), d, dgate + i);
+  });
+}
+
+void rms_norm(const float* HWY_RESTRICT x, const float* HWY_RESTRICT weight, float eps, float* HWY_RESTRICT y, float* HWY_RESTRICT scale, std::size_t rows, std::size_t width) {
+  for (std::size_t row = 0; row < rows; ++row, x += width, y += width) {
+    const float squares = sum_of(width, [&](auto d, std::size_t i) { return hn::Mul(hn::LoadU(d, x + i), hn::LoadU(d, x + i)); });
+    const float s = scale[row] = 1.0f / std::sqrt(squares / static_cast<float>(width) + eps);
+    for_each_vector(width, [&](auto d, std::size_t i) { hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, s)), hn::LoadU(d, weight + i)), d, y + i); });
+  }
+}
+
+// With n = x scale and g = dy weight: dx = scale (g - n mean(g n)), dweight = sum over rows of dy n.
+void rms_norm_backward(const float* HWY_RESTRICT x, const float* HWY_RESTRICT weight, const float* HWY_RESTRICT scale, const float* HWY_RESTRICT dy, float* HWY_RESTRICT dx,
+                       float* HWY_RESTRICT dweight, std::size_t rows, std::size_t width) {
+  for (std::size_t row = 0; row < rows; ++row, x += width, dy += width) {
+    const float s = scale[row];
+    if (dx) {
+      const float along = s / static_cast<float>(width) * sum_of(width, [&](auto d, std::size_t i) {
+        return hn::Mul(hn::Mul(hn::LoadU(d, dy + i), hn::LoadU(d, weight + i)), hn::LoadU(d, x + i));
+      });
+      for_each_vector(width, [&](auto d, std::size_t i) {
+        const auto g = hn::Mul(hn::LoadU(d, dy + i), hn::LoadU(d, weight + i));
+        hn::StoreU(hn::Mul(hn::Set(d, s), hn::NegMulAdd(hn::LoadU(d, x + i), hn::Set(d, s * along), g)), d, dx + i);
+      });
+      dx += width;
+    }
+    if (dweight)
+      for_each_vector(width, [&](auto d, std::size_t i) {
+        hn::StoreU(hn::MulAdd(hn::Mul(hn::LoadU(d, dy + i), hn::Set(d, s)), hn::LoadU(d, x + i), hn::LoadU(d, dweight + i)), d, dweight + i);
+      });
+  }
+}
+
+void rotate(const float* HWY_RESTRICT x, const float* HWY_RESTRICT cosine, const float* HWY_RESTRICT sine, float* HWY_RESTRICT y, std::size_t rows, std::size_t heads,
+            std::size_t half, bool backwards) {
+  const float direction = backwards ? -1.0f : 1.0f;
+  for (std::size_t row = 0; row < rows; ++row, cosine += half, sine += half)
+    for (std::size_t head = 0; head < heads; ++head, x += 2 * half, y += 2 * half)
+      for_each_vector(half, [&](auto d, std::size_t i) {
+        const auto first = hn::LoadU(d, x + i), second = hn::LoadU(d, x + half + i), c = hn::LoadU(d, cosine + i);
+        const auto s = hn::Mul(hn::LoadU(d, sine + i), hn::Set(d, direction));
+        hn::StoreU(hn::NegMulAdd(second, s, hn::Mul(first, c)), d, y + i);
+        hn::StoreU(hn::MulAdd(first, s, hn::Mul(second, c)), d, y + half + i);
+      });
+}
+
+float softmax(float* scores, std::size_t n) {
+  const D d;
+  float largest = scores[0];
+  V most = hn::Set(d, largest);
+  std::size_t i = 0;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) most = hn::Max(most, hn::LoadU(d, scores + i));
+  largest = hn::GetLane(hn::MaxOfLanes(d, most));
+  for (; i < n; ++i) largest = scores[i] > largest ? scores[i] : largest;
+  const float total = sum_of(n, [&](auto tag, std::size_t at) {
+    const auto e = hn::Exp(tag, hn::Sub(hn::LoadU(tag, scores + at), hn::Set(tag, largest)));
+    hn::StoreU(e, tag, scores + at);
+    return e;
+  });
+  const float share = 1.0f / total;
+  for_each_vector(n, [&](auto tag, std::size_t at) { hn::StoreU(hn::Mul(hn::LoadU(tag, scores + at), hn::Set(tag, share)), tag, scores + at); });
+  return largest + std::log(total);
+}
+
+void softmax_again(float* scores, float log_sum, std::size_t n) {
+  for_each_vector(n, [&](auto d, std::size_t i) { hn::StoreU(hn::Exp(d, hn::Sub(hn::LoadU(d, scores + i), hn::Set(d, log_sum))), d, scores + i); });
+}
+
+void softmax_backward(const float* HWY_RESTRICT p, float* HWY_RESTRICT dp, float projected, float scale, std::size_t n) {
+  for_each_vector(n, [&](auto d, std::size_t i) {
+    const auto change = hn::Mul(hn::Sub(hn::LoadU(d, dp + i), hn::Set(d, projected)), hn::Set(d, scale));
+    hn::StoreU(hn::Mul(hn::LoadU(d, p + i), change), d, dp + i);
+  });
+}
+
+float dot(const float* a, const float* b, std::size_t n) {
+  return sum_of(n, [&](auto d, std::size_t i) { return hn::Mul(hn::LoadU(d, a + i), hn::LoadU(d, b + i)); });
+}
+
+}  // namespace attune::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace attune::kernels {
+
+HWY_EXPORT(swiglu);
+HWY_EXPORT(swiglu_backward);
+HWY_EXPORT(rms_norm);
+HWY_EXPORT(rms_norm_backward);
+HWY_EXPORT(rotate);
+HWY_EXPORT(softmax);
+HWY_EXPORT(softmax_again);
+HWY_EXPORT(softmax_backward);
+HWY_EXPORT(dot);
+
+void swiglu(const float* gate, const float* up, float* out, std::size_t n) { HWY_DYNAMIC_DISPATCH(swiglu)(gate, up, out, n); }
+void swiglu_backward(const float* gate, const float* up, const float* dy, float* dgate, float* dup, std::size_t n) {
+  HWY_DYNAMIC_DISPATCH(swiglu_backward)(gate, up, dy, dgate, dup, n);
+}
+void rms_norm(const float* x, const float* weight, float eps, float* y, float* scale, std::size_t rows, std::size_t width) {
+  HWY_DYNAMIC_DISPATCH(rms_norm)(x, weight, eps, y, scale, rows, width);
+}
+void rms_norm_backward(const float* x, const float* weight, const float* scale, const float* dy, float* dx, float* dweight, std::size_t rows, std::size_t width) {
+  HWY_DYNAMIC_DISPATCH(rms_norm_backward)(x, weight, scale, dy, dx, dweight, rows, width);
+}
+void rotate(const float* x, const float* cosine, const float* sine, float* y, std::size_t rows, std::size_t heads, std::size_t half, bool backwards) {
+  HWY_DYNAMIC_DISPATCH(rotate)(x, cosine, sine, y, rows, heads, half, backwards);
+}
+float softmax(float* scores, std::size_t n) { return HWY_DYNAMIC_DISPATCH(softmax)(scores, n); }
+void softmax_again(float* scores, float log_sum, std::size_t n) { HWY_DYNAMIC_DISPATCH(softmax_again)(scores, log_sum, n); }
+void softmax_backward(const float* p, float* dp, float projected, float scale, std::size_t n) { HWY_DYNAMIC_DISPATCH(softmax_backward)(p, dp, projected, scale, n); }
+float dot(const float* a, const float* b, std::size_t n) { return HWY_DYNAMIC_DISPATCH(dot)(a, b, n); }
+
+}  // namespace attune::kernels
+#endif

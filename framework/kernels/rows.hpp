@@ -1,0 +1,30 @@
+// Arithmetic over rows of float32 in one pass each, in the widest vectors that the processor has (chosen when the program runs). Plain memory in and
+// out, one thread: who calls shares out the rows.
+#pragma once
+#include <cstddef>
+
+namespace attune::kernels {
+
+/// out = silu(gate) * up, n numbers.
+void swiglu(const float* gate, const float* up, float* out, std::size_t n);
+/// dgate = dy * up * silu'(gate), dup = dy * silu(gate).
+void swiglu_backward(const float* gate, const float* up, const float* dy, float* dgate, float* dup, std::size_t n);
+
+/// y = x * scale * weight for each row of x [rows, width], with scale = 1 / sqrt(mean(x^2) + eps), which is kept: [rows].
+void rms_norm(const float* x, const float* weight, float eps, float* y, float* scale, std::size_t rows, std::size_t width);
+/// dx [rows, width]; dweight [width] is added to. Either may be null: not wanted.
+void rms_norm_backward(const float* x, const float* weight, const float* scale, const float* dy, float* dx, float* dweight, std::size_t rows, std::size_t width);
+
+/// x, y [rows, heads, 2 half]: element i is turned with element i + half by the angle whose cosine and sine are row r of cosine and sine [rows, half];
+/// backwards turns the other way.
+void rotate(const float* x, const float* cosine, const float* sine, float* y, std::size_t rows, std::size_t heads, std::size_t half, bool backwards);
+
+/// scores[0 .. n) become their softmax; returns the logarithm of the sum of their exponentials.
+float softmax(float* scores, std::size_t n);
+/// The same again from that logarithm: exp(scores - log_sum).
+void softmax_again(float* scores, float log_sum, std::size_t n);
+/// A softmax's gradient, in place: dp = p * (dp - projected) * scale, with projected = sum of p * dp.
+void softmax_backward(const float* p, float* dp, float projected, float scale, std::size_t n);
+float dot(const float* a, const float* b, std::size_t n);
+
+}  // namespace attune::kernels

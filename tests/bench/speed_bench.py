@@ -1,0 +1,166 @@
+"""Attune beside transformers and peft on the same weights, samples, order and optimizer: every run a process of its own, in turn, medians of the rounds.
+
+    speed_bench.py BUILD_FOLDER [--rounds N] [--only CASE,...]
+
+Prints a table of ratios and writes it to BUILD_FOLDER/tests/speed_bench/speed.md. A ratio counts when the losses agree, which is checked.
+"""
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+from tiny import Workplace, check, environment, over_ranks
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PEERS = Path(__file__).resolve().parent / "speed_peers.py"
+LOSSES_AGREE = 1e-4  # relative, at every step
+
+# What is compared: the peer variants beside Attune, and the goals: (of which ratio, at least).
+CASES = {
+    "dense-lora": dict(worker="dense", method="lora", peers=["loop"], steps=6, batch=4, data="corpus", goal={"loop": 1.3}),
+    "dense-full": dict(worker="dense", method="full", peers=["loop"], steps=6, batch=4, data="corpus", goal={"loop": 1.2}),
+    "sft": dict(worker="sft", method="lora", peers=["default", "grouped", "flat"], steps=12, batch=8, data="foldoc", goal={"default": 2.5, "grouped": 1.25, "flat": 1.25}),
+    "classify-full": dict(worker="classify", method="full", peers=["default"], steps=60, batch=32, data="vader", goal={"default": 2.5}),
+    "classify-probe": dict(worker="classify", method="probe", peers=["default"], steps=60, batch=32, data="vader", goal={"default": 2.5}),
+}
+STRATEGY = {"lora": 'plugin = "lora"\nrank = 16\nalpha = 32\nadapter = "adapter"', "full": 'plugin = "full"', "probe": 'plugin = "linear_probe"'}
+RATE = {"lora": 1e-4, "full": 1e-5, "probe": 1e-2}
+
+
+class Bench:
+    def __init__(self, build):
+        self.program = build / "attune"
+        self.place = Workplace(build / "tests" / "speed_bench")
+        self.environment = environment | {"OMP_NUM_THREADS": "2", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    # ---- What both sides start from
+
+    def prepare(self):
+        model, minilm = self.place / "smollm2", ROOT / "models/minilm"
+        self.place.run(self.program, "export", ROOT / "models/smollm2-135m", "--to", model, timeout=600)
+        self.peer("prepare", dict(model=str(model), adapter=str(self.place / "adapter"), encoder=str(minilm), classifier=str(self.place / "classifier")))
+        for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+            if (minilm / file).exists():
+                (self.place / "classifier" / file).write_bytes((minilm / file).read_bytes())
+        words = " ".join((ROOT / "data/foldoc/train.jsonl").read_text().splitlines()[:3000])
+        recipe = f'name = "corpus"\nkind = "corpus"\nlicence = "GFDL-1.1-or-later"\noutput = "corpus.h5"\ntokenizer = "{model}"\nwindow = 256\n'
+        for split, text in (("train", words[:200000]), ("validation", words[200000:203000])):
+            (self.place / f"{split}.jsonl").write_text(json.dumps({"text": text}) + "\n")
+            recipe += f'[[source]]\npath = "{split}.jsonl"\nsplit = "{split}"\nfields = {{ text = "text" }}\n'
+        (self.place / "corpus.toml").write_text(recipe)
+        self.place.run(self.program, "prepare", "corpus.toml")
+        for name in ("foldoc", "vader"):
+            self.place.run(self.program, "prepare", ROOT / f"datasets/{name}/recipe.toml", f"output={self.place / name}.h5", timeout=600)
+        for name, case in CASES.items():
+            self.run_file(name, case)
+
+    def run_file(self, name, case):
+        classifies = case["data"] == "vader"
+        plugin, kind = ("bert", "classification") if classifies else ("llama", "corpus" if case["data"] == "corpus" else "instruction")
+        (self.place / f"{name}.toml").write_text(f"""name = "{name}"
+[model]
+plugin = "{plugin}"
+path = "{'classifier' if classifies else 'smollm2'}"
+[dataset]
+plugin = "{kind}"
+path = "{case['data']}.h5"
+shuffle_block = 1000000000  # one block: the order of the file
+[strategy]
+{STRATEGY[case['method']]}
+[train]
+steps = {case['steps']}
+global_batch = {case['batch']}
+micro_batch = {case['batch']}
+learning_rate = {RATE[case['method']]}
+weight_decay = 0.0
+schedule = "constant"
+clip = 1.0
+[evaluate]
+samples = 1
+""")
+
+    # ---- One run
+
+    def peer(self, worker, parameters):
+        began = time.time()
+        done = subprocess.run([sys.executable, PEERS, worker, json.dumps(parameters)], cwd=self.place.folder, env=self.environment | {"BENCH_STARTED": str(began)}, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"the peer failed: {worker} {parameters}\n{done.stderr[-3000:]}")
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def run_peer(self, case, variant):
+        model = "classifier" if case["data"] == "vader" else "smollm2"
+        return self.peer(case["worker"], dict(model=str(self.place / model), tokenizer=str(ROOT / "models/minilm"), adapter=str(self.place / "adapter"), data=str(self.place / f"{case['data']}.h5"),
+                                              method=case["method"], variant=variant, steps=case["steps"], batch=case["batch"], rate=RATE[case["method"]], scratch=str(self.place / "trainer")))
+
+    def run_attune(self, name, case, ranks=1, *more):
+        began = time.time()
+        threads = {"OMP_NUM_THREADS": str(max(1, 2 // ranks))}
+        command = over_ranks(ranks, "/usr/bin/time", "-f", "peak %M", self.program, "train", f"{name}.toml", "--overwrite", *more)
+        done = subprocess.run([str(part) for part in command], cwd=self.place.folder, env=self.environment | threads, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"attune failed: {name}\n{done.stderr[-3000:]}")
+        peak = sum(int(kib) for kib in re.findall(r"peak (\d+)", done.stderr)) / 1024
+        [begin], steps = self.place.events(name, "run_begin"), self.place.events(name, "step_end")
+        counts = [case["batch"] if case["data"] == "vader" else step["tokens"] for step in steps]
+        return {"rate": sum(counts[1:]) / (steps[-1]["time"] - steps[0]["time"]), "losses": [step["loss"] for step in steps], "start": begin["time"] - began, "peak_mib": peak}
+
+    # ---- The table
+
+    def compare(self, name, case, rounds):
+        runs = {"attune": [], **{variant: [] for variant in case["peers"]}}
+        gflops = []
+        for _ in range(rounds):
+            for side in runs:
+                runs[side].append(self.run_attune(name, case) if side == "attune" else self.run_peer(case, side))
+            gflops.append(self.peer("gauge", {})["gflops"])
+        middle = {side: {key: statistics.median(run[key] for run in results) for key in ("rate", "start", "peak_mib")} for side, results in runs.items()}
+        ours, rows = runs["attune"][0]["losses"], []
+        for variant in case["peers"]:
+            theirs = runs[variant][0]["losses"]
+            apart = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs))
+            same_order = variant != "grouped"
+            if same_order:
+                check(len(ours) == len(theirs) and apart <= LOSSES_AGREE, f"{name}: the losses of attune and of {variant} agree (they differ by {apart:.1e}): {ours} {theirs}")
+            a, b = middle["attune"], middle[variant]
+            ratio, goal = a["rate"] / b["rate"], case["goal"][variant]
+            rows.append(f"| {name} | {variant} | {a['rate']:.1f} | {b['rate']:.1f} | **{ratio:.2f}** | {goal} | {'reached' if ratio >= goal else 'not reached'} | "
+                        f"{a['peak_mib']:.0f} / {b['peak_mib']:.0f} ({a['peak_mib'] / b['peak_mib']:.2f}) | {a['start']:.2f} / {b['start']:.2f} | {f'{apart:.0e}' if same_order else 'other order'} | {statistics.median(gflops):.0f} |")
+            print(rows[-1], flush=True)
+        return rows
+
+    def machine(self):
+        cpu = next(line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+        found = self.peer("gauge", {})
+        from importlib.metadata import version
+        return f"{cpu}, {os.cpu_count()} cores, {found['capability']}, torch {found['torch']}, transformers {version('transformers')}, peft {version('peft')}"
+
+
+HEAD = """| case | peer | attune, per s | peer, per s | ratio | goal | | peak MiB, attune / peer | start to first step, s | losses differ by | GFLOP/s |
+|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default=",".join(CASES))
+    given = parser.parse_args()
+    bench = Bench(given.build.resolve())
+    bench.prepare()
+    lines = [f"{bench.machine()}. Medians of {given.rounds}; tokens that are no padding, or samples of a classifier, per second.", "", HEAD]
+    print("\n".join(lines), flush=True)
+    for name in given.only.split(","):
+        lines += bench.compare(name, CASES[name], given.rounds)
+    (bench.place / "speed.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
