@@ -112,7 +112,7 @@ void rotate(const float* HWY_RESTRICT x, const float* HWY_RESTRICT cosine, const
       });
 }
 
-float softmax(float* scores, std::size_t n) {
+SoftmaxSums softmax(float* scores, std::size_t n) {
   const D d;
   float largest = scores[0];
   V most = hn::Set(d, largest);
@@ -127,11 +127,11 @@ float softmax(float* scores, std::size_t n) {
   });
   const float share = 1.0f / total;
   for_each_vector(n, [&](auto tag, std::size_t at) { hn::StoreU(hn::Mul(hn::LoadU(tag, scores + at), hn::Set(tag, share)), tag, scores + at); });
-  return largest + std::log(total);
+  return {largest + std::log(total), largest};
 }
 
-void softmax_again(float* scores, float log_sum, std::size_t n) {
-  for_each_vector(n, [&](auto d, std::size_t i) { hn::StoreU(hn::Exp(d, hn::Sub(hn::LoadU(d, scores + i), hn::Set(d, log_sum))), d, scores + i); });
+void softmax_again(float* scores, float log_total, std::size_t n) {
+  for_each_vector(n, [&](auto d, std::size_t i) { hn::StoreU(hn::Exp(d, hn::Sub(hn::LoadU(d, scores + i), hn::Set(d, log_total))), d, scores + i); });
 }
 
 void softmax_backward(const float* HWY_RESTRICT p, float* HWY_RESTRICT dp, float projected, float scale, std::size_t n) {
@@ -174,8 +174,8 @@ void rms_norm_backward(const float* x, const float* weight, const float* scale, 
 void rotate(const float* x, const float* cosine, const float* sine, float* y, std::size_t rows, std::size_t heads, std::size_t half, bool backwards) {
   HWY_DYNAMIC_DISPATCH(rotate)(x, cosine, sine, y, rows, heads, half, backwards);
 }
-float softmax(float* scores, std::size_t n) { return HWY_DYNAMIC_DISPATCH(softmax)(scores, n); }
-void softmax_again(float* scores, float log_sum, std::size_t n) { HWY_DYNAMIC_DISPATCH(softmax_again)(scores, log_sum, n); }
+SoftmaxSums softmax(float* scores, std::size_t n) { return HWY_DYNAMIC_DISPATCH(softmax)(scores, n); }
+void softmax_again(float* scores, float log_total, std::size_t n) { HWY_DYNAMIC_DISPATCH(softmax_again)(scores, log_total, n); }
 void softmax_backward(const float* p, float* dp, float projected, float scale, std::size_t n) { HWY_DYNAMIC_DISPATCH(softmax_backward)(p, dp, projected, scale, n); }
 float dot(const float* a, const float* b, std::size_t n) { return HWY_DYNAMIC_DISPATCH(dot)(a, b, n); }
 

@@ -19,10 +19,14 @@ void rms_norm_backward(const float* x, const float* weight, const float* scale, 
 /// backwards turns the other way.
 void rotate(const float* x, const float* cosine, const float* sine, float* y, std::size_t rows, std::size_t heads, std::size_t half, bool backwards);
 
-/// scores[0 .. n) become their softmax; returns the logarithm of the sum of their exponentials.
-float softmax(float* scores, std::size_t n);
-/// The same again from that logarithm: exp(scores - log_sum).
-void softmax_again(float* scores, float log_sum, std::size_t n);
+struct SoftmaxSums {
+  float log_total;  // logarithm of the sum of exponentials
+  float largest;
+};
+/// scores[0 .. n) become their softmax, n > 0.
+SoftmaxSums softmax(float* scores, std::size_t n);
+/// The same again from that logarithm: exp(scores - log_total).
+void softmax_again(float* scores, float log_total, std::size_t n);
 /// A softmax's gradient, in place: dp = p * (dp - projected) * scale, with projected = sum of p * dp.
 void softmax_backward(const float* p, float* dp, float projected, float scale, std::size_t n);
 float dot(const float* a, const float* b, std::size_t n);

@@ -119,7 +119,7 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
       float* p = scores_of(memory, g.query(q, start + first, head), g.key(k, start, key_head), rows, keys, g.width, scale);
       for (std::int64_t row = 0; row < rows; ++row) {
         const auto seen = g.keys_of(first + row, keys);
-        log_sums.data_ptr<float>()[(start + first + row) * g.heads + head] = kernels::softmax(p + row * keys, static_cast<std::size_t>(seen));
+        log_sums.data_ptr<float>()[(start + first + row) * g.heads + head] = kernels::softmax(p + row * keys, static_cast<std::size_t>(seen)).log_total;
         std::fill(p + row * keys + seen, p + (row + 1) * keys, 0.0f);
       }
       multiply(rows, g.width, keys, 1, {p, keys}, false, g.key(v, start, key_head), false, 0, out.data_ptr<float>() + ((start + first) * g.heads + head) * g.width,

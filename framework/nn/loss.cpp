@@ -1,9 +1,14 @@
 #include <ATen/OpMathType.h>
+#include <ATen/Parallel.h>
 #include <attune/error.hpp>
 #include <attune/linear.hpp>
 #include <attune/loss.hpp>
 #include <attune/model.hpp>
 #include <torch/torch.h>
+
+#include <algorithm>
+
+#include "kernels/rows.hpp"
 
 namespace attune {
 namespace {
@@ -11,12 +16,13 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// Rows whose logits exist at the same time: enough for a fast matrix product, 50 MB in float32 at 49,152 outputs.
-constexpr std::int64_t chunk_rows = 256;
+/// Rows whose logits exist at the same time: enough for a fast matrix product, and 100 MB in float32 at most where there are many outputs.
+std::int64_t chunk_rows(std::int64_t outputs) { return std::clamp<std::int64_t>(25'000'000 / outputs, 64, 512); }
 
 template <class Work>  // (first row, number of rows)
-void for_each_chunk(std::int64_t rows, Work&& work) {
-  for (std::int64_t first = 0; first < rows; first += chunk_rows) work(first, std::min(chunk_rows, rows - first));
+void for_each_chunk(std::int64_t rows, std::int64_t outputs, Work&& work) {
+  const auto most = chunk_rows(outputs);
+  for (std::int64_t first = 0; first < rows; first += most) work(first, std::min(most, rows - first));
 }
 
 /// In place: logits become softcap tanh(logits / softcap). Returns the slope there; undefined without a softcap.
@@ -26,6 +32,29 @@ at::Tensor cap(at::Tensor& logits, double softcap) {
   const at::Tensor slope = 1 - logits.square();
   logits.mul_(softcap);
   return slope;
+}
+
+struct Totals {
+  at::Tensor log_total, largest;  // [rows, 1]
+};
+
+/// In place: logits [rows, outputs] become their softmax. Returns the logarithm of each row's sum of exponentials, and its largest logit.
+Totals become_softmax(at::Tensor& logits) {
+  const auto rows = logits.size(0), outputs = logits.size(1);
+  if (!logits.is_cpu() || logits.scalar_type() != at::kFloat || !logits.is_contiguous()) {
+    const Totals totals{logits.logsumexp(1, true), logits.amax(1, true)};
+    logits.sub_(totals.log_total).exp_();
+    return totals;
+  }
+  const Totals totals{at::empty({rows, 1}, logits.options()), at::empty({rows, 1}, logits.options())};
+  at::parallel_for(0, rows, 1, [&](std::int64_t first, std::int64_t end) {
+    for (auto row = first; row < end; ++row) {
+      const auto sums = kernels::softmax(logits.data_ptr<float>() + row * outputs, static_cast<std::size_t>(outputs));
+      totals.log_total.data_ptr<float>()[row] = sums.log_total;
+      totals.largest.data_ptr<float>()[row] = sums.largest;
+    }
+  });
+  return totals;
 }
 
 /// A target is correct when no output is larger than its own.
@@ -45,31 +74,28 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor();
     at::Tensor dweight = with_dweight ? at::zeros(weight.sizes(), wide) : at::Tensor();
     at::Tensor dbias = with_dbias ? at::zeros(bias->sizes(), wide) : at::Tensor();
-    const at::Tensor buffer = at::empty({std::min(chunk_rows, x.size(0)), weight.size(0)}, wide);
+    const at::Tensor buffer = at::empty({std::min(chunk_rows(weight.size(0)), x.size(0)), weight.size(0)}, wide);
 
-    for_each_chunk(x.size(0), [&](std::int64_t first, std::int64_t rows) {
+    for_each_chunk(x.size(0), weight.size(0), [&](std::int64_t first, std::int64_t rows) {
       const at::Tensor part = x.narrow(0, first, rows), target = targets.narrow(0, first, rows).unsqueeze(1);
       at::Tensor e = buffer.narrow(0, 0, rows);
       project(e, part, weight, bias);
       const at::Tensor slope = cap(e, softcap);
-      const at::Tensor largest = e.amax(1, true), of_target = e.gather(1, target);
+      const at::Tensor of_target = e.gather(1, target);
+      const auto [log_total, largest] = become_softmax(e);
       correct += count_correct(of_target, largest);
-      e.sub_(largest).exp_();  // e / total is the softmax
-      const at::Tensor total = e.sum(1, true);
-      sum += (total.log() + largest - of_target).sum();
+      sum += (log_total - of_target).sum();
       if (!(with_dx || with_dweight || with_dbias)) return;
 
-      // d logits = softmax - one_hot = (e - total one_hot) / total. The division is left to the narrow side of each product.
-      e.scatter_add_(1, target, -total);
+      e.scatter_add_(1, target, at::full_like(of_target, -1));  // d logits = softmax - one_hot
       if (slope.defined()) e.mul_(slope);
       const at::Tensor narrow_e = e.to(x.scalar_type());
       if (with_dx) {
         at::Tensor out = dx.narrow(0, first, rows);
         at::mm_out(out, narrow_e, weight);
-        out.div_(total);
       }
-      if (with_dweight) accumulate_product(dweight, narrow_e, part / total);
-      if (with_dbias) dbias.addmv_(e.t(), total.squeeze(1).reciprocal());
+      if (with_dweight) accumulate_product(dweight, narrow_e, part);
+      if (with_dbias) dbias.add_(e.sum(0));
     });
     context->save_for_backward({dx, dweight, dbias});
     context->saved_data["dtype"] = static_cast<std::int64_t>(weight.scalar_type());
@@ -80,7 +106,8 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
     const auto dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt());
-    const auto scaled = [&](const at::Tensor& d) { return d.defined() ? at::mul(d, gradients[0]).to(dtype) : at::Tensor(); };
+    const bool is_one = gradients[0].is_cpu() && gradients[0].item<double>() == 1;  // most of the time, and a pass over the head's gradient saved
+    const auto scaled = [&](const at::Tensor& d) { return !d.defined() ? d : (is_one ? d : at::mul(d, gradients[0])).to(dtype); };
     return {scaled(saved[0]), scaled(saved[1]), scaled(saved[2]), {}, {}, {}};
   }
 
@@ -111,7 +138,7 @@ struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
     const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
     at::Tensor nll = at::empty({x.size(0)}, wide), uniform = at::empty({x.size(0)}, wide), log_total = at::empty({x.size(0)}, wide);
     at::Tensor correct = at::zeros({}, targets.options());
-    for_each_chunk(x.size(0), [&](std::int64_t first, std::int64_t rows) {
+    for_each_chunk(x.size(0), weight.size(0), [&](std::int64_t first, std::int64_t rows) {
       at::Tensor z = at::linear(x.narrow(0, first, rows), weight, bias).to(wide);
       cap(z, softcap);
       const at::Tensor of_target = z.gather(1, targets.narrow(0, first, rows).unsqueeze(1)).squeeze(1), total = z.logsumexp(1);
@@ -134,7 +161,7 @@ struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
     const auto wide = log_total.options();
     at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor(), dweight = with_dweight ? at::zeros(weight.sizes(), wide) : at::Tensor(),
                dbias = with_dbias ? at::zeros(bias.sizes(), wide) : at::Tensor();
-    for_each_chunk(x.size(0), [&](std::int64_t first, std::int64_t rows) {
+    for_each_chunk(x.size(0), weight.size(0), [&](std::int64_t first, std::int64_t rows) {
       const auto part = [&](const at::Tensor& tensor) { return tensor.narrow(0, first, rows).unsqueeze(1); };
       const at::Tensor a = part(gradients[0]), b = part(gradients[1]), input = x.narrow(0, first, rows);
       at::Tensor d = at::linear(input, weight, bias).to(wide);
@@ -156,7 +183,7 @@ struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
 variable_list plain_cross_entropy(const at::Tensor& x, nn::Linear& projection, const at::Tensor& targets) {
   const auto wide = at::toOpMathType(x.scalar_type());
   at::Tensor sum = at::zeros({}, x.options().dtype(wide)), correct = at::zeros({}, targets.options());
-  for_each_chunk(x.size(0), [&](std::int64_t first, std::int64_t rows) {
+  for_each_chunk(x.size(0), projection.out(), [&](std::int64_t first, std::int64_t rows) {
     const at::Tensor target = targets.narrow(0, first, rows);
     const at::Tensor logits = projection.forward(x.narrow(0, first, rows)).to(wide);
     sum = sum + at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum);

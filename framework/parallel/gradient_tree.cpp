@@ -109,7 +109,7 @@ at::Tensor GradientTree::take_gradients() {
     flat.push_back(parameter.grad().flatten());
   }
   auto all = torch::cat(flat).to(torch::kCPU);
-  for (auto& parameter : parameters_) parameter.mutable_grad().zero_();
+  for (auto& parameter : parameters_) parameter.mutable_grad() = at::Tensor();
   return all;
 }
 
@@ -117,7 +117,7 @@ void GradientTree::give_gradients(const at::Tensor& sum) {
   torch::NoGradGuard no_grad;
   std::int64_t from = 0;
   for (auto& parameter : parameters_) {
-    parameter.mutable_grad().copy_(sum.narrow(0, from, parameter.numel()).view_as(parameter));
+    parameter.mutable_grad() = sum.narrow(0, from, parameter.numel()).view_as(parameter).to(parameter.options());
     from += parameter.numel();
   }
 }

@@ -78,11 +78,9 @@ void Optimizer::step(double learning_rate) {
   }
 }
 
-void Optimizer::zero_gradients() {
-  // In place: the reducer's buckets are these very tensors.
+void Optimizer::drop_gradients() {
   for (const auto& group : groups_)
-    for (const auto& parameter : group.parameters)
-      if (parameter.grad().defined()) parameter.grad().zero_();
+    for (auto parameter : group.parameters) parameter.mutable_grad() = at::Tensor();
 }
 
 std::vector<NamedTensor> Optimizer::state() const {

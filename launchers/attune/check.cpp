@@ -65,6 +65,7 @@ void print_estimate(train::Session& s) {
   const auto rows = train::longest_first(s);
   const auto longest = std::span(rows).first(static_cast<std::size_t>(std::min(micro_batch, std::ssize(rows))));
   train::rehearse(s, longest.first(1));  // the first pass also loads kernels and starts threads
+  train::drop_gradients(s);              // as every step does
   const auto tried = train::rehearse(s, longest);
   train::drop_gradients(s);
   if (!s.comm.root()) return;

@@ -128,8 +128,8 @@ TEST(kernels, softmax_is_found_again_from_its_logarithm) {
     std::vector<float> scores(n), again;
     for (std::size_t i = 0; i < n; ++i) scores[i] = static_cast<float>(i % 7) * 9 - 30;
     again = scores;
-    const float log_sum = kernels::softmax(scores.data(), n);
-    kernels::softmax_again(again.data(), log_sum, n);
+    const float log_total = kernels::softmax(scores.data(), n).log_total;
+    kernels::softmax_again(again.data(), log_total, n);
     float total = 0;
     for (std::size_t i = 0; i < n; ++i) {
       total += scores[i];
