@@ -33,7 +33,7 @@ class EntryWriter {
   EntryWriter(const hdf5::Group& root, const std::string& group) : group_(root.create_group(group)) {}
   void add(const std::string& name, const at::Tensor& tensor) {
     const auto dataset = group_.create_dataset(fmt::format("{:06}", count_++), tensor.scalar_type(), tensor.sizes().vec(), 1 << 20);
-    dataset.attributes().set_short("name", name);
+    dataset.attributes().set("name", name);
     write_in_slices(dataset, tensor);
   }
 
@@ -72,7 +72,7 @@ void expect(const hdf5::Dataset& dataset, at::ScalarType dtype, std::size_t dime
 
 Part write_state(const fs::path& path, std::int64_t step, const Snapshot& snapshot) {
   const auto root = hdf5::create_in_memory(path.string(), snapshot.bytes() + snapshot.bytes() / 50 + (1 << 20));
-  root.attributes().set_short("format", format_name);
+  root.attributes().set("format", format_name);
   root.attributes().set("version", format_version);
   root.attributes().set("step", step);
   EntryWriter tensors(root, "tensors"), texts(root, "texts"), numbers(root, "numbers");

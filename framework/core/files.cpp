@@ -91,12 +91,7 @@ void write_atomically(const fs::path& path, const std::function<void(const fs::p
 }
 
 void write_text(const fs::path& path, std::string_view text) {
-  write_atomically(path, [&](const fs::path& temporary) {
-    std::ofstream file(temporary, std::ios::binary);
-    file.write(text.data(), static_cast<std::streamsize>(text.size()));
-    file.flush();
-    if (!file) fail("{}: cannot be written ({})", path.string(), std::strerror(errno));
-  });
+  write_atomically(path, [&](const fs::path& temporary) { write_bytes(temporary, std::as_bytes(std::span(text))); });
 }
 
 std::string human_bytes(double bytes) {

@@ -1,5 +1,6 @@
 #include "data/card.hpp"
 
+#include <attune/error.hpp>
 #include <fmt/core.h>
 #include <fmt/ranges.h>
 
@@ -57,9 +58,16 @@ std::string histogram(const std::vector<std::int64_t>& lengths) {
   return text;
 }
 
+/// Error when the column's elements are of another type than the format gives it.
+const hdf5::Dataset& values_of(const Split& split, const std::string& column, at::ScalarType dtype) {
+  const auto& values = split.values(column);
+  if (values.dtype() != dtype) fail("{}: is of type {} and should be {}; prepare the data again", values.place().text(), c10::toString(values.dtype()), c10::toString(dtype));
+  return values;
+}
+
 std::string trained_share(const Split& split) {
   std::int64_t trained = 0;
-  const auto& mask = split.values("loss_mask");
+  const auto& mask = values_of(split, "loss_mask", at::kByte);
   for_each_slab(mask, [&](const at::Tensor& slab) { trained += slab.sum().item<std::int64_t>(); });
   return fmt::format(", {:.1f} % of tokens trained on", percent(static_cast<double>(trained), static_cast<double>(mask.rows())));
 }
@@ -83,16 +91,29 @@ std::string split_lines(const std::string& name, const Split& split) {
   return text + fmt::format("    sha256    {}\n", split.sha256());
 }
 
+/// The place of a label in a list of so many.
+std::size_t label_at(const hdf5::Place& column, std::int64_t label, std::size_t labels) {
+  if (label < 0 || static_cast<std::size_t>(label) >= labels) fail("{}: holds the label {} and the file names {}; prepare the data again", column.text(), label, labels);
+  return static_cast<std::size_t>(label);
+}
+
+void check_width(const hdf5::Place& column, std::int64_t width, std::size_t labels) {
+  if (width != static_cast<std::int64_t>(labels)) fail("{}: has {} values for each sample and the file names {} labels; prepare the data again", column.text(), width, labels);
+}
+
 /// Samples of each label; a sample may have none or several.
 std::vector<double> label_counts(const Split& split, std::size_t labels) {
   std::vector<double> counts(labels);
   if (has_column(split, "label")) {
-    for_each_slab(split.values("label"), [&](const at::Tensor& slab) {
-      for (std::int64_t i = 0; i < slab.numel(); ++i) ++counts.at(static_cast<std::size_t>(slab.data_ptr<std::int64_t>()[i]));
+    const auto& column = values_of(split, "label", at::kLong);
+    for_each_slab(column, [&](const at::Tensor& slab) {
+      for (std::int64_t i = 0; i < slab.numel(); ++i) ++counts[label_at(column.place(), slab.data_ptr<std::int64_t>()[i], labels)];
     });
   } else {
-    for_each_slab(split.values("labels"), [&](const at::Tensor& slab) {
-      for (std::int64_t i = 0; i < slab.numel(); ++i) counts.at(static_cast<std::size_t>(i) % labels) += slab.data_ptr<float>()[i];
+    const auto& column = values_of(split, "labels", at::kFloat);
+    check_width(column.place(), column.row_bytes() / static_cast<std::int64_t>(sizeof(float)), labels);
+    for_each_slab(column, [&](const at::Tensor& slab) {
+      for (std::int64_t i = 0; i < slab.numel(); ++i) counts[static_cast<std::size_t>(i) % labels] += slab.data_ptr<float>()[i];
     });
   }
   return counts;
@@ -114,7 +135,7 @@ std::string balance(const Split& split, const std::vector<std::string>& labels) 
 
 std::string value_spread(const Split& split) {
   double sum = 0, squares = 0, low = std::numeric_limits<double>::infinity(), high = -low;
-  const auto& values = split.values("value");
+  const auto& values = values_of(split, "value", at::kFloat);
   for_each_slab(values, [&](const at::Tensor& slab) {
     for (std::int64_t i = 0; i < slab.numel(); ++i) {
       const double value = slab.data_ptr<float>()[i];
@@ -142,9 +163,13 @@ std::string rejected_lines(const DataFile& file) {
   const auto rejected = nlohmann::json::parse(file.text("rejected"), nullptr, false);
   if (!rejected.is_object() || rejected.empty()) return "rejected      none\n";
   std::string text = "rejected\n";
-  for (const auto& [reason, entry] : rejected.items())
-    text += fmt::format("  {:<12}{} (first: {})\n", entry.value("count", std::int64_t{0}), reason,
-                        joined(entry.value("examples", std::vector<std::string>{}), "; "));
+  try {
+    for (const auto& [reason, entry] : rejected.items())
+      text += fmt::format("  {:<12}{} (first: {})\n", entry.value("count", std::int64_t{0}), reason,
+                          joined(entry.value("examples", std::vector<std::string>{}), "; "));
+  } catch (const nlohmann::json::exception& error) {
+    fail("{}: its attribute 'rejected' is not what 'attune prepare' writes ({}); prepare the data again", file.path().string(), error.what());
+  }
   return text;
 }
 
@@ -178,24 +203,31 @@ std::string marked(const at::Tensor& tokens, const at::Tensor& mask, const Decod
   return text;
 }
 
-std::string targets_of(const Sample& sample, const std::vector<std::string>& labels) {
-  if (const auto label = sample.find("label"); label != sample.end()) return ", label " + labels.at(static_cast<std::size_t>(label->second.item<std::int64_t>()));
+std::string targets_of(const Split& split, const Sample& sample, const std::vector<std::string>& labels) {
+  if (const auto label = sample.find("label"); label != sample.end())
+    return ", label " + labels[label_at(values_of(split, "label", at::kLong).place(), label->second.item<std::int64_t>(), labels.size())];
   if (const auto value = sample.find("value"); value != sample.end()) return fmt::format(", value {:g}", value->second.item<double>());
   const auto several = sample.find("labels");
   if (several == sample.end()) return "";
+  check_width(values_of(split, "labels", at::kFloat).place(), several->second.numel(), labels.size());
   std::vector<std::string> names;
   for (std::size_t i = 0; i < labels.size(); ++i)
     if (several->second.data_ptr<float>()[i] > 0.5f) names.push_back(labels[i]);
   return ", labels " + (names.empty() ? "none" : joined(names));
 }
 
-std::string texts_of(const Sample& sample, const Decode& decode) {
+std::string texts_of(const Split& split, const Sample& sample, const Decode& decode) {
   std::string text;
   for (const auto& [name, column] : sample) {
     if (column.scalar_type() != at::kInt || column.dim() != 1) continue;
-    const bool masked = name == "tokens" && sample.contains("loss_mask");
-    const auto whole = masked ? marked(column, sample.at("loss_mask"), decode) : decode(ids_of(column));
-    text += (name == "tokens" ? "" : fmt::format("    {}\n", name)) + framed(whole);
+    if (name != "tokens" || !sample.contains("loss_mask")) {
+      text += (name == "tokens" ? "" : fmt::format("    {}\n", name)) + framed(decode(ids_of(column)));
+      continue;
+    }
+    const auto& mask = sample.at("loss_mask");
+    const auto& place = values_of(split, "loss_mask", at::kByte).place();
+    if (mask.numel() != column.numel()) fail("{}: a sample has {} values for {} tokens; prepare the data again", place.text(), mask.numel(), column.numel());
+    text += framed(marked(column, mask, decode));
   }
   return text;
 }
@@ -221,7 +253,7 @@ std::string sample_lines(const DataFile& file, const Decode& decode) {
   const auto samples = split.read(rows);
   std::string text = fmt::format("samples of '{}'{}\n", name, decode && has_column(split, "loss_mask") ? "; what is trained on stands between \u00ab and \u00bb" : "");
   for (std::size_t i = 0; i < rows.size(); ++i)
-    text += fmt::format("  row {}{}{}\n", rows[i], sizes_of(samples[i]), targets_of(samples[i], labels)) + (decode ? texts_of(samples[i], decode) : "");
+    text += fmt::format("  row {}{}{}\n", rows[i], sizes_of(samples[i]), targets_of(split, samples[i], labels)) + (decode ? texts_of(split, samples[i], decode) : "");
   return text;
 }
 

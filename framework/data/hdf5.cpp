@@ -71,9 +71,10 @@ Handle dataspace(const std::vector<std::int64_t>& shape) {
   return {id, H5Sclose};
 }
 
-Handle utf8_text() {
+/// Of up to so many bytes, and the zero that ends it.
+Handle utf8_text(std::size_t bytes) {
   Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-  H5Tset_size(type.id(), H5T_VARIABLE);
+  H5Tset_size(type.id(), bytes + 1);
   H5Tset_cset(type.id(), H5T_CSET_UTF8);
   return type;
 }
@@ -204,28 +205,21 @@ void Attributes::write(const std::string& name, std::int64_t type, std::int64_t 
 
 void Attributes::set(const std::string& name, const std::string& text) const {
   const auto lock = alone();
-  const char* characters = text.c_str();
-  write(name, utf8_text().id(), dataspace({}).id(), &characters);
+  write(name, utf8_text(text.size()).id(), dataspace({}).id(), text.c_str());
 }
 
 void Attributes::set(const std::string& name, const std::vector<std::string>& texts) const {
   const auto lock = alone();
-  std::vector<const char*> characters;
-  for (const auto& text : texts) characters.push_back(text.c_str());
-  write(name, utf8_text().id(), dataspace({static_cast<std::int64_t>(texts.size())}).id(), characters.data());
+  std::size_t longest = 0;
+  for (const auto& text : texts) longest = std::max(longest, text.size());
+  std::string characters;
+  for (const auto& text : texts) characters += text + std::string(longest + 1 - text.size(), '\0');
+  write(name, utf8_text(longest).id(), dataspace({static_cast<std::int64_t>(texts.size())}).id(), characters.data());
 }
 
 void Attributes::set(const std::string& name, std::int64_t number) const {
   const auto lock = alone();
   write(name, H5T_STD_I64LE, dataspace({}).id(), &number);
-}
-
-void Attributes::set_short(const std::string& name, const std::string& text) const {
-  const auto lock = alone();
-  const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-  H5Tset_size(type.id(), text.size() + 1);
-  H5Tset_cset(type.id(), H5T_CSET_UTF8);
-  write(name, type.id(), dataspace({}).id(), text.c_str());
 }
 
 void Attributes::set(const std::string& name, const std::vector<double>& numbers) const {
@@ -238,19 +232,14 @@ std::vector<std::string> Attributes::read_texts(const std::string& name) const {
   const Handle attribute = open(name);
   const Handle type(H5Aget_type(attribute.id()), H5Tclose);
   if (H5Tget_class(type.id()) != H5T_STRING) fail("{}: the attribute '{}' is not a text", place_.text(), name);
+  if (H5Tis_variable_str(type.id()) != 0)
+    fail("{}: the attribute '{}' is a text of variable length, as HDF5 cannot read safely from a damaged file; make the file again with this Attune", place_.text(), name);
   const Handle space(H5Aget_space(attribute.id()), H5Sclose);
   const auto count = static_cast<std::size_t>(std::max<hssize_t>(0, H5Sget_simple_extent_npoints(space.id())));
-  if (H5Aget_storage_size(attribute.id()) < count) fail("{}: the attribute '{}' claims more texts than it holds", place_.text(), name);
+  const auto width = H5Tget_size(type.id());
+  if (width == 0 || H5Aget_storage_size(attribute.id()) / width < count) fail("{}: the attribute '{}' claims more texts than it holds", place_.text(), name);
   std::vector<std::string> texts;
   if (count == 0) return texts;
-  if (H5Tis_variable_str(type.id()) > 0) {
-    std::vector<char*> characters(count, nullptr);
-    check(H5Aread(attribute.id(), type.id(), characters.data()), place_.text(), "has an attribute that cannot be read");
-    for (const char* one : characters) texts.emplace_back(one ? one : "");
-    H5Dvlen_reclaim(type.id(), space.id(), H5P_DEFAULT, characters.data());
-    return texts;
-  }
-  const auto width = H5Tget_size(type.id());
   std::string characters(count * width, '\0');
   check(H5Aread(attribute.id(), type.id(), characters.data()), place_.text(), "has an attribute that cannot be read");
   for (std::size_t i = 0; i < count; ++i) texts.emplace_back(characters.substr(i * width, width).c_str());

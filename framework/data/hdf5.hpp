@@ -44,8 +44,8 @@ struct Place {
   std::string text() const { return file->path.string() + ": " + name; }
 };
 
-/// The attributes of a group or dataset. Texts are variable-length UTF-8, numbers are int64, lists of numbers float64. Setting
-/// replaces.
+/// The attributes of a group or dataset. Texts are UTF-8 of fixed length, which lies in the object's header under its checksum; numbers are int64, lists
+/// of numbers float64. Setting replaces. Texts of variable length lie in a heap without a checksum, and HDF5 may crash on one that is damaged: they are refused.
 class Attributes {
  public:
   Attributes(Place place, std::int64_t object) : place_(std::move(place)), object_(object) {}
@@ -53,8 +53,6 @@ class Attributes {
   void set(const std::string& name, const std::string& text) const;
   void set(const std::string& name, const std::vector<std::string>& texts) const;
   void set(const std::string& name, std::int64_t number) const;
-  /// A short text of fixed length: it lies in the object's header, under its checksum.
-  void set_short(const std::string& name, const std::string& text) const;
   void set(const std::string& name, const std::vector<double>& numbers) const;
   /// Error when absent or of another type.
   std::string text(const std::string& name) const;

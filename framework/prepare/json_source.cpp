@@ -20,6 +20,8 @@ json parse_row(const Row& row, const std::string& text) {
   } catch (const json::parse_error& error) {
     if (error.byte > text.size()) bad_row(row, "not valid JSON", "is not valid JSON: it ends in the middle; correct or remove it, or fetch the file again");
     bad_row(row, "not valid JSON", "is not valid JSON (at byte {} of it); correct or remove it", error.byte);
+  } catch (const json::out_of_range&) {
+    bad_row(row, "not valid JSON", "holds a number that is larger than any; correct or remove it");
   }
 }
 

@@ -1,6 +1,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <optional>
 #include <string>
@@ -107,7 +108,10 @@ class Contents {
   std::vector<double> scores() const {
     const auto& scores = required(metadata_, "tokenizer.ggml.scores");
     check_size(scores, "scores");
-    return scores.get<std::vector<double>>();
+    auto numbers = scores.get<std::vector<double>>();
+    if (std::any_of(numbers.begin(), numbers.end(), [](double score) { return std::isnan(score); }))
+      fail("the GGUF file has scores that are no numbers; it is damaged, fetch it again");
+    return numbers;
   }
 
   Json vocab() const {
@@ -184,12 +188,14 @@ Json derived_merges(const std::vector<std::string>& tokens, const std::vector<do
     std::size_t left_size, right_size;  // in characters
     std::int32_t left, right;
   };
+  constexpr std::size_t longest_piece = 4096;  // all its cuts are looked up: its length squared
   Vocabulary vocabulary;
   for (std::size_t id = 0; id < tokens.size(); ++id) vocabulary.add(tokens[id], static_cast<std::int32_t>(id));
   std::vector<Merge> merges;
   for (std::size_t id = 0; id < tokens.size(); ++id) {
     if (!is_valid_utf8(tokens[id])) continue;
     const std::string_view token = tokens[id];
+    if (token.size() > longest_piece) fail("the GGUF file has a piece of {} bytes, longer than any is; it is damaged, fetch it again", token.size());
     const auto first = merges.size();
     for (std::size_t at = 0, size = 1; next_code_point(token, at), at < token.size(); ++size) {
       const auto left = vocabulary.id(token.substr(0, at)), right = vocabulary.id(token.substr(at));

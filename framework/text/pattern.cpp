@@ -116,7 +116,7 @@ Pattern::Pattern(std::string_view expression) : expression_(expression) {
   int error = 0;
   PCRE2_SIZE offset = 0;
   auto* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error, &offset, nullptr);
+                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C /* it cuts characters */, &error, &offset, nullptr);
   if (!code) fail("tokenizer.json: the pattern '{}' does not compile: {} (at '{}')", expression_, message(error), translated.substr(offset));
   code_ = std::shared_ptr<const void>(code, [](const void* p) { pcre2_code_free(static_cast<pcre2_code*>(const_cast<void*>(p))); });
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // without JIT pcre2_match interprets

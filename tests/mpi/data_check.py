@@ -6,9 +6,9 @@ import h5py
 import numpy
 
 with h5py.File(sys.argv[1]) as file:
-    assert file.attrs["format"] == "attune-dataset", file.attrs["format"]
+    assert file.attrs["format"] == b"attune-dataset", file.attrs["format"]
     assert file.attrs["version"] == 1
-    assert list(file.attrs["labels"]) == ["0", "5", "10"]
+    assert list(file.attrs["labels"]) == [b"0", b"5", b"10"]
     for name, split in file.items():
         rows = len(split["label"])
         assert split["tokens.offsets"].shape == (rows + 1,) and split["tokens.offsets"][-1] == len(split["tokens"])
@@ -19,4 +19,4 @@ with h5py.File(sys.argv[1]) as file:
         for column in sorted(split):
             assert split[column].fletcher32, column
             total.update(column.encode() + b"\0" + split[column][()].tobytes())
-        assert total.hexdigest() == split.attrs["sha256"], name
+        assert total.hexdigest() == split.attrs["sha256"].decode(), name

@@ -102,14 +102,14 @@ def check_file(path, kind):
     """As anyone opens it; returns samples by split and the labels of all."""
     samples, labels = {}, Counter()
     with h5py.File(path) as file:
-        check(file.attrs["format"] == "attune-dataset" and file.attrs["kind"] == kind and file.attrs["licence"], f"{path.name} says what it is")
-        names = list(file.attrs.get("labels", []))
+        check(file.attrs["format"] == b"attune-dataset" and file.attrs["kind"].decode() == kind and file.attrs["licence"], f"{path.name} says what it is")
+        names = [name.decode() for name in file.attrs.get("labels", [])]
         for name, split in file.items():
             total = hashlib.sha256()
             for column in sorted(split):
                 total.update(column.encode() + b"\0")
                 total.update(split[column][()].tobytes())
-            check(total.hexdigest() == split.attrs["sha256"], f"the sha256 of {name} holds")
+            check(total.hexdigest() == split.attrs["sha256"].decode(), f"the sha256 of {name} holds")
             ragged = [column for column in split if f"{column}.offsets" in split]
             sizes = {len(split[f"{column}.offsets"]) - 1 for column in ragged} | {len(split[c]) for c in split if c not in ragged and not c.endswith(".offsets")}
             check(len(sizes) == 1, f"all columns of {name} have as many samples: {sizes}")

@@ -2,16 +2,19 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <attune/error.hpp>
 #include <gmock/gmock.h>
+#include <hdf5.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <fstream>
 
 #include "core/files.hpp"
+#include "data/card.hpp"
 #include "data/store.hpp"
 
 namespace attune {
@@ -143,6 +146,34 @@ TEST_F(Store, OffsetsThatDoNotAscendAreRefusedWhenTheyAreFirstNeeded) {
     }
 }
 
+TEST_F(Store, ACardOfColumnsThatAreNotWhatTheirNamesSayIsRefused) {
+  const auto refusals = [&](const std::function<void(const hdf5::Group& root, const hdf5::Group& train)>& change) {
+    write_file([&](const auto& root, const auto& train) {
+      for (const char* name : {"name", "kind", "licence", "created", "tokenizer_sha256", "rejected"}) root.attributes().set(name, std::string("{}"));
+      for (const char* name : {"sources", "sources_sha256"}) root.attributes().set(name, std::vector<std::string>{"a"});
+      root.attributes().set("labels", std::vector<std::string>{"no", "yes", "perhaps"});
+      change(root, train);
+    });
+    const auto file = DataFile::open(path_);
+    std::string texts;
+    for (const auto& lines : {std::function([&] { return data_card(file); }), std::function([&] { return sample_lines(file, [](const auto&) { return ""; }); })}) try {
+        lines();
+      } catch (const Error& error) {
+        texts += error.what();
+      }
+    return texts;
+  };
+  EXPECT_EQ(refusals([](const auto&, const auto&) {}), "");
+  EXPECT_THAT(refusals([](const auto& root, const auto&) { root.attributes().set("labels", std::vector<std::string>{"no"}); }), HasSubstr("holds the label 2 and the file names 1"));
+  EXPECT_THAT(refusals([](const auto&, const auto& train) { train.write("loss_mask", at::ones({3}, at::kLong)); }), HasSubstr("/train/loss_mask: is of type Long and should be Byte"));
+  EXPECT_THAT(refusals([](const auto&, const auto& train) {
+                train.write("loss_mask", at::ones({1}, at::kByte));
+                train.write("loss_mask.offsets", at::tensor({0, 1, 1, 1}, at::kLong));
+              }),
+              HasSubstr("/train/loss_mask: a sample has 1 values for 2 tokens"));
+  EXPECT_THAT(refusals([](const auto& root, const auto&) { root.attributes().set("rejected", std::string(R"({"a": 1})")); }), HasSubstr("its attribute 'rejected'"));
+}
+
 TEST_F(Store, ColumnsSayWhatTheyAre) {
   write_file();
   const auto file = DataFile::open(path_);
@@ -206,6 +237,44 @@ TEST_F(Store, ADamagedByteIsFoundByItsChecksum) {
     EXPECT_THAT(error.what(), HasSubstr("/train/tokens cannot be read: the checksum of its data is wrong"));
     EXPECT_THAT(error.what(), HasSubstr(path_.string()));
   }
+}
+
+TEST_F(Store, ADamagedByteAnywhereIsRefusedOrDoesNoHarm) {
+  write_file([](const auto& root, const auto&) {
+    root.attributes().set("kind", std::string("classification"));
+    root.attributes().set("recipe", std::string(2000, 'r'));
+    root.attributes().set("labels", std::vector<std::string>{"a", "bc", ""});
+  });
+  const std::string whole = read_text(path_);
+  std::fstream bytes(path_, std::ios::binary | std::ios::in | std::ios::out);
+  const auto put = [&](std::size_t at, char byte) { bytes.seekp(static_cast<std::streamoff>(at)).put(byte).flush(); };
+  int refused = 0;
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    put(at, static_cast<char>(whole[at] ^ '\xff'));
+    try {
+      const auto file = DataFile::open(path_);
+      EXPECT_EQ(file.kind() + file.recipe(), "classification" + std::string(2000, 'r')) << at;
+      EXPECT_EQ(file.labels(), (std::vector<std::string>{"a", "bc", ""})) << at;
+      file.split("train").verify();
+    } catch (const Error&) {
+      ++refused;
+    }
+    put(at, whole[at]);
+  }
+  EXPECT_GT(refused, 2000);
+}
+
+TEST_F(Store, TextsOfVariableLengthAreRefused) {
+  write_file();
+  {
+    const hdf5::Handle file(H5Fopen(path_.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose), type(H5Tcopy(H5T_C_S1), H5Tclose), space(H5Screate(H5S_SCALAR), H5Sclose);
+    H5Tset_size(type.id(), H5T_VARIABLE);
+    H5Adelete(file.id(), "format");
+    const hdf5::Handle format(H5Acreate2(file.id(), "format", type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    const char* text = data_format;
+    ASSERT_GE(H5Awrite(format.id(), type.id(), &text), 0);
+  }
+  EXPECT_THAT(refusal(), HasSubstr("the attribute 'format' is a text of variable length"));
 }
 
 TEST_F(Store, ChangedContentIsFoundByVerify) {

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -111,6 +112,22 @@ TEST(ForgedFiles, GgufVocabularyIsReadOrRefused) {
       } catch (const Error&) {
       }
     }
+}
+
+TEST(ForgedFiles, ScoresThatAreNoNumbersAndPiecesWithoutEndAreRefused) {
+  const auto refusal = [](const char* key, std::size_t id, const Json& value) {
+    auto json = gguf();
+    json[key][id] = value;
+    return [json] { text::tokenizer_json_from_gguf(json); };
+  };
+  EXPECT_THAT(refusal("tokenizer.ggml.scores", 1, std::nan("")), testing::ThrowsMessage<Error>(testing::HasSubstr("scores that are no numbers")));
+  EXPECT_THAT(refusal("tokenizer.ggml.tokens", 1, std::string(5000, 'a')), testing::ThrowsMessage<Error>(testing::HasSubstr("a piece of 5000 bytes")));
+}
+
+TEST(ForgedFiles, APatternThatCutsCharactersIsRefused) {
+  auto json = whole_files()[2];
+  json["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "\\C"}}}, {"behavior", "Isolated"}};
+  EXPECT_THAT([&] { Tokenizer tokenizer(json); }, testing::ThrowsMessage<Error>(testing::HasSubstr("does not compile")));
 }
 
 TEST(ForgedFiles, SequencesInOneAnotherDoNotExhaustTheStack) {

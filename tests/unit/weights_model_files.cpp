@@ -102,6 +102,17 @@ TEST(ModelFolder, WhatIsMissingIsSaid) {
   EXPECT_THAT(error_of_open(folder.path()), HasSubstr("several weight files (a.safetensors, b.safetensors) but no model.safetensors.index.json"));
 }
 
+TEST(ModelFolder, JsonThatNoProgramCouldHoldIsRefused) {
+  TemporaryFolder folder;
+  write_model(folder);
+  write_bytes(folder / "config.json", R"({"hidden_size":1e999})");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("config.json: holds a number that is larger than any"));
+  write_bytes(folder / "config.json", R"({"a":)" + std::string(100'000, '[') + std::string(100'000, ']') + "}");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("config.json: has lists in one another"));
+  write_bytes(folder / "config.json", R"({"a":")" + std::string(1000, '[') + R"(\"]","b":[[{}]]})");
+  EXPECT_EQ(error_of_open(folder.path()), "");
+}
+
 TEST(ModelFolder, OneGgufFileInItIsTheModelAndSeveralMustBeNamed) {
   TemporaryFolder folder;
   write_bytes(folder / "a.gguf", "GGML");
