@@ -45,7 +45,7 @@ class Script {
 
   void head() {
     line("#!/bin/bash");
-    line("# Trains {}, and goes on by itself until it is done. Written by: {}", job_.array ? fmt::format("{} trials", job_.array->size) : "'" + job_.name + "'", job_.written_by);
+    line("# Trains {}, and goes on by itself until it is done. Written by: {}", job_.array ? fmt::format("{} runs", job_.array->size) : "'" + job_.name + "'", job_.written_by);
     line("# To be edited as you like, and submitted again with: sbatch {}", shell_word(job_.script.string()));
   }
 
@@ -64,7 +64,7 @@ class Script {
     for (const auto& [name, value] : {std::pair{"mem", &o_.memory}, {"time", &o_.time}, {"partition", &o_.partition}, {"account", &o_.account}, {"qos", &o_.qos},
                                       {"constraint", &o_.constraint}, {"reservation", &o_.reservation}, {"dependency", &o_.dependency}, {"mail-type", &o_.mail_type}, {"mail-user", &o_.mail_user}})
       directive(name, *value);
-    if (const auto& array = job_.array) directive("array", fmt::format("0-{}{}", array->size - 1, array->throttle > 0 ? fmt::format("%{}", array->throttle) : ""));
+    if (const auto& array = job_.array) directive("array", array->elements);
     directive("output", job_.log.string());
     line("# An attempt writes on where the last one ended; Slurm may put the job back into the queue.");
     line("#SBATCH --open-mode=append");
@@ -84,7 +84,8 @@ class Script {
     line("attune={}", shell_word(job_.program.string()));
     if (job_.array) {
       line("job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID");
-      line("run=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" {})", shell_word(job_.array->list.string()));
+      if (job_.array->list.empty()) line("run={}-$SLURM_ARRAY_TASK_ID", shell_word(job_.directory.string()));
+      else line("run=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" {})", shell_word(job_.array->list.string()));
     } else {
       line("job=$SLURM_JOB_ID");
       line("run={}", shell_word(job_.directory.string()));

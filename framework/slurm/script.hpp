@@ -8,11 +8,10 @@
 
 namespace attune::slurm {
 
-/// A job array: element i trains in the directory that stands on line i + 1 of the list.
 struct Array {
-  std::filesystem::path list;
-  std::int64_t size = 0;
-  std::int64_t throttle = 0;  // side by side; 0: as many as Slurm will run
+  std::string elements;        // as sbatch has it: "0-11%3"
+  std::size_t size = 0;        // how many they are
+  std::filesystem::path list;  // element i trains in the directory on its line i + 1; empty: in the job's directory with "-i" behind it
 };
 
 struct Job {

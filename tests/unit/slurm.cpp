@@ -107,8 +107,16 @@ TEST_F(Slurm, AScriptForAnArrayIsTheGoldenOne) {
   wanted.script = "sweeps/rates/jobs/0001.sbatch";
   wanted.log = "sweeps/rates/jobs/%A_%a.log";
   wanted.train_options = {"--sweep", "sweeps/rates"};
-  wanted.array = Array{"sweeps/rates/jobs/0001.trials", 12, 3};
+  wanted.array = Array{"0-11%3", 12, "sweeps/rates/jobs/0001.trials"};
   expect_golden(job_script(wanted), "array.sbatch");
+}
+
+TEST_F(Slurm, AScriptForTheElementsOfAnArrayIsTheGoldenOne) {
+  auto wanted = job(options("array = \"1,3,5-9:2%2\""));
+  wanted.script = "runs/glossary.sbatch";
+  wanted.log = "runs/glossary-%a/slurm-%A_%a.log";
+  wanted.array = Array{wanted.options.array, 5, {}};
+  expect_golden(job_script(wanted), "elements.sbatch");
 }
 
 TEST_F(Slurm, EveryScriptIsGoodShell) {
@@ -156,6 +164,28 @@ TEST_F(Slurm, MistakesAreToldTogetherWithTheirPlaces) {
   EXPECT_THAT(said, HasSubstr("run.toml:5:17: 1 ranks and 4 GPUs on a node: every rank computes on one GPU, so set tasks_per_node = 4"));
   EXPECT_THAT(said, HasSubstr("use memory of [slurm]"));
   EXPECT_THAT(said, HasSubstr("'--exclusive' is no long option of sbatch"));
+}
+
+TEST_F(Slurm, AnArrayIsReadAsSbatchReadsIt) {
+  using Numbers = std::vector<std::int64_t>;
+  EXPECT_EQ(config::array_elements("0-3%2"), (Numbers{0, 1, 2, 3}));
+  EXPECT_EQ(config::array_elements("9,1,5-20:5,5"), (Numbers{1, 5, 9, 10, 15, 20}));
+  EXPECT_EQ(config::array_elements("7"), Numbers{7});
+  for (const char* no : {"", "a", "3-1", "0-9:0", "1,,2", "0-9%0", "1-", "0-99999999"}) EXPECT_EQ(config::array_elements(no), Numbers{}) << no;
+}
+
+TEST_F(Slurm, WhatAnElementSetsHoldsItsNumber) {
+  EXPECT_EQ(options("array = \"0-9\"").overrides_of(4), std::vector<std::string>{"seed=4"}) << "seeds, when nothing is said";
+  const auto each = options("array = \"0-9\"\neach = { \"dataset.path\" = \"parts/${SLURM_ARRAY_TASK_ID}.h5\", seed = \"1$SLURM_ARRAY_TASK_ID\", \"train.steps\" = \"5\" }");
+  EXPECT_EQ(each.overrides_of(12), (std::vector<std::string>{"dataset.path=parts/12.h5", "seed=112", "train.steps=5"}));
+}
+
+TEST_F(Slurm, AnArrayThatMakesNoSenseIsRefusedWithItsPlace) {
+  EXPECT_THAT(error_of([] { options("array = \"0..9\""); }), HasSubstr("run.toml:2:9: 'array' is '0..9', which is no array"));
+  EXPECT_THAT(error_of([] { options("each = { seed = \"$SLURM_ARRAY_TASK_ID\" }"); }), HasSubstr("'each' is for the elements of an 'array'"));
+  EXPECT_THAT(error_of([] { options("array = \"0-9\"\neach = { seed = \"3\" }"); }), HasSubstr("run.toml:3:8: 'each' sets the same for every element"));
+  EXPECT_THAT(error_of([] { options("array = \"0-9\"\neach = { name = \"x$SLURM_ARRAY_TASK_ID\" }"); }), HasSubstr("'name' in 'each'"));
+  EXPECT_THAT(error_of([] { options("options = { array = \"0-9\" }"); }), HasSubstr("use array of [slurm]"));
 }
 
 TEST_F(Slurm, ARunFileSpeaksLouderThanTheSiteAndListsAddUp) {
@@ -244,7 +274,7 @@ std::int64_t ended_process() {
 TEST_F(Slurm, ADirectoryInUseIsRefusedWithItsHolder) {
   const auto lock = RunLock::take(folder_ / "run");
   EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run"); }), AllOf(HasSubstr("is in use by process"), HasSubstr(std::to_string(::getpid()))));
-  EXPECT_THAT(error_of([&] { check_is_free(folder_ / "run"); }), HasSubstr("is in use by"));
+  EXPECT_THAT(error_of([&] { check_are_free({folder_ / "run"}); }), HasSubstr("is in use by"));
 }
 
 TEST_F(Slurm, ALockGoesWithItsRun) {
