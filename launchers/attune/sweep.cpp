@@ -175,6 +175,7 @@ int run_here(const Sweep& sweep, const config::SlurmOptions& at_site, const std:
     const auto progress = slurm::read_progress(directory / name);
     std::cout << fmt::format("[{}/{}] {}: {}\n", over, to_start.size(), name,
                              again ? fmt::format("failed with {}, starts again", code)
+                             : code == 0 && !progress.is_finished() ? "did not begin: the hours are used up"
                              : code == 0 ? (progress.note.empty() ? "done" : progress.note)
                              : code == 75 ? "interrupted, its state is saved"
                                           : fmt::format("failed with {}, see {}", code, (directory / name / "trial.log").string()))
@@ -229,6 +230,7 @@ int start(const Arguments& given) {
   std::erase_if(to_start, [](const Result& result) { return result.is_over() || result.is_under_way(); });
   if (to_start.size() < all) std::cout << fmt::format("{} of {} trials are done or under way already\n", all - to_start.size(), all);
   if (to_start.empty()) return static_cast<int>(ExitCode::done);
+  if (sweep::hours_are_spent(sweep)) fail("{}: its trials have used up its {} hours: raise 'hours' to start the {} that are left", sweep.file.string(), sweep.options.hours, to_start.size());
   write_directories(sweep, document, run_files, to_start);
   if (!here) {
     submit_arrays(sweep, given, at_site, to_start);

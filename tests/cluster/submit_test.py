@@ -49,6 +49,7 @@ def a_submitted_run_trains_what_mpirun_trains():
         check(words in said, f"it says '{words}': {said}")
     cluster.wait_for_end(number)
     check_result("plain")
+    check("note:" not in cluster.log(number), f"nothing is odd: {cluster.log(number)}")
     check(status("runs/plain")[0][:4] == ["runs/plain", "done", number, "300/300"], f"status says so: {status('runs/plain')}")
     record = json.loads((place / "runs/plain/record.json").read_text())
     check(record["slurm_job"] == number and record["ranks"] == 2 and "accounting" not in record, f"the record names the job, and a cluster without accounts works: {record}")
@@ -165,6 +166,11 @@ def ranks_that_do_not_find_each_other_are_refused():
     check(not (place / "runs/alone").exists(), "and nothing is written")
 
 
+def ranks_that_are_not_those_of_the_run_file_are_explained():
+    said = cluster.run("srun", "--mpi=pmix", "--nodes=3", "--ntasks=3", "attune", "train", "run.toml", "name=three", "train.steps=1", "train.global_batch=9", "train.micro_batch=1")
+    check("note: the ranks run on 3 nodes, and the run file asks for 2" in said and said.count("note:") == 1, f"the difference is told once: {said}")
+
+
 def what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued():
     before = cluster.run("squeue", "--noheader", "--states=all", "--format=%A")
     for settings, words in {
@@ -252,5 +258,6 @@ with cluster:
     run_tests(a_submitted_run_trains_what_mpirun_trains, status_tells_of_a_job_that_waits_and_one_that_trains, after_a_kill_the_lock_is_known_to_be_stale, a_cancelled_job_saves_and_stays_away,
               a_signal_makes_it_save_requeue_and_resume, requeued_by_its_user_it_resumes, preempted_with_or_without_grace_it_resumes,
               where_requeueing_is_not_allowed_a_new_job_goes_on, a_dead_node_costs_the_steps_since_the_last_checkpoint, ranks_that_do_not_find_each_other_are_refused,
+              ranks_that_are_not_those_of_the_run_file_are_explained,
               what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued, a_site_changes_the_script_and_not_the_run_file,
               an_array_is_a_run_for_every_element, data_and_model_are_staged_when_the_site_says_so)
