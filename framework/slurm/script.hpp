@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "slurm/site.hpp"
 
@@ -18,6 +19,7 @@ struct Job {
   std::string name;
   std::string written_by;                  // the command that wrote it
   std::filesystem::path program;           // attune
+  std::vector<std::filesystem::path> program_files;  // it, its library and its folder of plugins: what is copied when the site stages the program
   std::filesystem::path directory;         // of the run; of the sweep, for an array
   std::filesystem::path script, log;       // where they will be; log with Slurm's %j, %A, %a
   std::vector<std::string> train_options;  // further ones of `attune train`

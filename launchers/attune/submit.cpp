@@ -57,7 +57,7 @@ std::string doubled_percents(std::string text) {  // Slurm's sign for patterns
 slurm::Job describe_job(const Plan& plan, const slurm::Site& site, const config::SlurmOptions& options, const std::vector<std::string>& arguments) {
   const auto& first = plan.runs.front();
   const fs::path output = first.run.output;
-  slurm::Job job{first.run.name, as_typed("submit", arguments), fs::read_symlink("/proc/self/exe"), {}, {}, {}, {}, options, site, std::nullopt};
+  slurm::Job job{first.run.name, as_typed("submit", arguments), fs::read_symlink("/proc/self/exe"), program_files(), {}, {}, {}, {}, options, site, std::nullopt};
   if (plan.elements.empty()) {
     job.directory = output / job.name;
     job.script = job.directory / "job.sbatch";

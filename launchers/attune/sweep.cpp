@@ -78,7 +78,7 @@ slurm::Job array_job(const Sweep& sweep, const Arguments& given, config::SlurmOp
   if (!dependency.empty()) at_site.dependency = at_site.dependency.empty() ? dependency : at_site.dependency + "," + dependency;
   const auto place = directory / "arrays";
   const auto throttle = sweep.options.side_by_side > 0 ? fmt::format("%{}", sweep.options.side_by_side) : "";
-  return {sweep.options.name,   as_typed("sweep", given.all), fs::read_symlink("/proc/self/exe"), directory, place / (name + ".sbatch"), place / (name + "-%a.log"), {"--sweep", directory.string()}, at_site, given.site,
+  return {sweep.options.name,   as_typed("sweep", given.all), fs::read_symlink("/proc/self/exe"), program_files(), directory, place / (name + ".sbatch"), place / (name + "-%a.log"), {"--sweep", directory.string()}, at_site, given.site,
           slurm::Array{fmt::format("0-{}", size - 1) + throttle, size, place / (name + ".trials")}};
 }
 

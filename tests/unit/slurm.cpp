@@ -49,7 +49,7 @@ class Slurm : public testing::Test {
 SlurmOptions options(const std::string& toml, const Site& site = {}) { return options_at(site, Document::parse_text("[slurm]\n" + toml, "run.toml")); }
 
 Job job(SlurmOptions options, Site site = {}) {
-  return {"glossary", "attune submit run.toml", "/opt/attune/bin/attune", "runs/glossary", "runs/glossary/job.sbatch", "runs/glossary/slurm-%j.log", {}, std::move(options), std::move(site), std::nullopt};
+  return {"glossary", "attune submit run.toml", "/opt/attune/bin/attune", {"/opt/attune/bin/attune", "/opt/attune/lib/libattune.so.0", "/opt/attune/lib/attune/plugins"}, "runs/glossary", "runs/glossary/job.sbatch", "runs/glossary/slurm-%j.log", {}, std::move(options), std::move(site), std::nullopt};
 }
 
 /// ATTUNE_WRITE_GOLDEN=1 writes the copies anew.
@@ -67,7 +67,7 @@ TEST_F(Slurm, AScriptWithEverythingIsTheGoldenOne) {
   const auto here = site(R"(
 about = "a cluster with everything"
 scratch = "/scratch/$SLURM_JOB_ID"
-stage = ["data", "model"]
+stage = ["data", "model", "program"]
 partitions = { gpu = "accelerated" }
 [slurm]
 account = "hk-project"
@@ -122,6 +122,8 @@ TEST_F(Slurm, AScriptForTheElementsOfAnArrayIsTheGoldenOne) {
 TEST_F(Slurm, EveryScriptIsGoodShell) {
   auto odd = job(options("environment = { A = 'a \"b\" `c`' }\nlauncher = \"mpirun\"\nretries = 2"));
   odd.directory = "runs/it's mine";
+  odd.site.options.scratch = "/tmp/my scratch";
+  odd.site.options.stage = {"program"};
   for (const auto& script : {job_script(job({})), job_script(odd)}) {
     const auto said = run_command({"bash", "-n", write("job.sbatch", script).string()});
     EXPECT_EQ(said.code, 0) << said.err << script;
@@ -152,6 +154,45 @@ TEST_F(Slurm, AJobThatMakesNoProgressTwiceEnds) {
   EXPECT_EQ(attempt().code, 0) << "a newer checkpoint is progress";
   EXPECT_EQ(attempt().code, 0);
   EXPECT_EQ(attempt().code, 1);
+}
+
+/// A job whose program is staged, with stand-ins for the program, which tells from where it runs, and for srun.
+class StagedProgram : public Slurm {
+ protected:
+  StagedProgram() {
+    write_program("bin/srun", "while [[ $1 == --* ]]; do shift; done; exec \"$@\"");
+    write_program("here/attune", "echo \"$0 $LD_LIBRARY_PATH\"; cd \"$(dirname \"$0\")\" && find . -type f | sort");
+    write("here/lib/libattune.so.0.1.0", "code");
+    fs::create_symlink("libattune.so.0.1.0", folder_ / "here/lib/libattune.so.0");
+    write("here/plugins/lora.so", "code");
+  }
+  void write_program(const std::string& name, const std::string& text) const { fs::permissions(write(name, "#!/bin/bash\n" + text + "\n"), fs::perms::owner_all); }
+
+  Said run() const {
+    auto wanted = job({}, site("scratch = \"" + folder_.string() + "/scratch/$SLURM_JOB_ID\"\nstage = [\"program\"]"));
+    wanted.directory = folder_ / "run";
+    wanted.program = folder_ / "here/attune";
+    wanted.program_files = {wanted.program, folder_ / "here/lib/libattune.so.0", folder_ / "here/plugins"};
+    const auto path = "PATH=" + (folder_ / "bin").string() + ":" + std::getenv("PATH");
+    return run_command({"env", "-u", "LD_LIBRARY_PATH", path, "SLURM_JOB_ID=5", "SLURM_JOB_NUM_NODES=1", "bash", write("job.sbatch", job_script(wanted)).string()});
+  }
+};
+
+TEST_F(StagedProgram, RunsFromScratchAndIsRemoved) {
+  const auto said = run();
+  const auto there = (folder_ / "scratch/5/attune-5").string();
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_EQ(said.out, there + "/attune " + there + "\n./attune\n./libattune.so.0\n./plugins/lora.so\n");
+  EXPECT_TRUE(fs::is_empty(folder_ / "scratch/5"));
+}
+
+TEST_F(StagedProgram, AFullScratchIsToldBeforeItIsCopied) {
+  write_program("bin/df", "echo Avail; echo 1000");
+  const auto said = run();
+  EXPECT_EQ(said.code, 2) << "it is not tried again";
+  EXPECT_THAT(said.err, AllOf(HasSubstr("scratch/5/attune-5 on "), HasSubstr("bytes, and 1000 are free; make room")));
+  EXPECT_EQ(said.out, "");
+  EXPECT_TRUE(fs::is_empty(folder_ / "scratch/5"));
 }
 
 // ---- [slurm] and sites
