@@ -48,7 +48,7 @@ def twenty_preemptions_at_random_moments_lose_nothing():
 
 
 def a_chain_of_time_limits_leads_to_the_end():
-    number = submit("limited", "slurm.time=1", "slurm.signal=45")
+    number = submit("limited", "slurm.time=1", "slurm.signal=10")
     now = cluster.wait_for_end(number, seconds=900)
     check(int(now["Restarts"]) >= 1, f"a minute was not enough: {now['Restarts']}")
     check(history(place, "limited")[-1] == "finished" and history(place, "limited").count("interrupted") == int(now["Restarts"]), f"every attempt but the last was saved: {history(place, 'limited')}")
