@@ -47,20 +47,29 @@ void lay_over(toml::table& into, toml::table&& from) {
   }
 }
 
+/// Else it is a text without quotes. No option is a date or a time: 01:00:00 is a text as well.
+bool is_toml(const std::string& value) {
+  try {
+    const auto table = toml::parse("value = " + value);
+    const auto node = table["value"];
+    return !node.is_date() && !node.is_time() && !node.is_date_time();
+  } catch (const toml::parse_error&) {
+    return false;
+  }
+}
+
 toml::table parse_override(const std::string& text) {
   const auto equals = text.find('=');
   if (equals == 0 || equals == std::string::npos) fail("'{}': an override has the form section.key=value", text);
   const auto key = text.substr(0, equals), value = text.substr(equals + 1);
   try {
-    return toml::parse(key + " = " + value, command_line);
-  } catch (const toml::parse_error&) {  // not a TOML value: a text without quotes
-  }
-  try {
-    return toml::parse(key + " = " + to_toml(OptionValue(value)), command_line);
+    return toml::parse(key + " = " + (is_toml(value) ? value : to_toml(OptionValue(value))), command_line);
   } catch (const toml::parse_error& error) {
     fail("'{}': {}", text, error.description());
   }
 }
+
+bool is_from_command_line(const toml::node& node) { return node.source().path && *node.source().path == command_line; }
 
 std::string kind_of(const toml::node& node) {
   if (node.is_boolean()) return "a boolean";
@@ -95,6 +104,7 @@ std::optional<OptionValue> convert(const toml::node& node, const Option& option)
     if (auto value = node.value<double>(); value && node.is_number()) return *value;
   } else if (std::holds_alternative<std::string>(fallback)) {
     if (auto value = node.value_exact<std::string>()) return *value;
+    if (auto value = node.value_exact<std::int64_t>(); value && is_from_command_line(node)) return std::to_string(*value);  // slurm.time=30, without quotes
   } else if (std::holds_alternative<std::vector<std::string>>(fallback)) {
     if (auto value = node.value_exact<std::string>()) return std::vector<std::string>{*value};
     if (const auto* array = node.as_array(); array && (array->empty() || array->is_homogeneous<std::string>())) {

@@ -9,6 +9,8 @@ struct SlurmOptions {
   std::string memory, time;
   std::string partition, account, qos, constraint, reservation;
   std::string dependency, mail_type, mail_user;
+  std::string array;
+  OptionMap each{{"seed", "$SLURM_ARRAY_TASK_ID"}};
   OptionMap options;
   std::string launcher = "srun", mpi = "pmix";
   std::vector<std::string> modules, lines;
@@ -18,7 +20,12 @@ struct SlurmOptions {
   static void describe(Schema<SlurmOptions>& s);
 
   std::int64_t ranks() const { return nodes * tasks_per_node; }
+  /// What the element of that number sets, as on the command line of `attune train`.
+  std::vector<std::string> overrides_of(std::int64_t element) const;
 };
+
+/// The numbers of a job array as sbatch writes it, "0-9%3" or "1,3,5-20:5", in order; empty when it is none.
+std::vector<std::int64_t> array_elements(const std::string& text);
 
 /// [slurm] of a run file over what `options` holds already, such as a site's; lists and tables of both add up. Mistakes become problems.
 void bind_slurm(const toml::table& slurm, SlurmOptions& options, Problems& problems);

@@ -7,6 +7,9 @@ namespace attune {
 
 std::string host_name();
 
+/// Slurm's number of the job this process belongs to, "12", or "12_3" for an element of an array; empty outside.
+std::string slurm_job();
+
 /// The processors this process may run on, by number.
 std::vector<int> allowed_processors();
 

@@ -60,7 +60,7 @@ std::string make_record(const RecordInput& input, const std::string& earlier, co
   record["ranks"] = comm.size();
   for (const auto& rank : ranks) record["placement"].push_back(nlohmann::ordered_json::parse(rank));
   for (const auto& rank : record["placement"]) record["hosts"].push_back(rank["host"]);
-  if (const char* job = std::getenv("SLURM_JOB_ID")) record["slurm_job"] = job;
+  if (const auto job = slurm_job(); !job.empty()) record["slurm_job"] = job;
   if (auto job = slurm_variables(); !job.empty()) record["slurm"] = job;
   record["run_file"] = input.run_file;
   const auto before = nlohmann::ordered_json::parse(earlier, nullptr, /*allow_exceptions=*/false);

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 
 #include "core/host.hpp"
@@ -65,14 +66,16 @@ RankPlace RankPlace::here() {
   place.online = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
   place.gpus = visible_gpus();
   place.threads = number(environment_variable("OMP_NUM_THREADS"));
+  place.node = environment_variable("SLURMD_NODENAME");
+  if (place.node.empty()) place.node = place.host;
   return place;
 }
 
-std::string RankPlace::text() const { return nlohmann::json{host, processors, online, gpus, threads}.dump(); }
+std::string RankPlace::text() const { return nlohmann::json{host, processors, online, gpus, threads, node}.dump(); }
 
 RankPlace RankPlace::parse(const std::string& text) {
   const auto json = nlohmann::json::parse(text);
-  return {json[0], json[1].get<std::vector<int>>(), json[2], json[3], json[4]};
+  return {json[0], json[1].get<std::vector<int>>(), json[2], json[3], json[4], json[5]};
 }
 
 std::vector<std::string> crowded(const std::vector<RankPlace>& ranks) {
@@ -93,14 +96,67 @@ std::vector<std::string> crowded(const std::vector<RankPlace>& ranks) {
   return sentences;
 }
 
+Asked Asked::by(const config::RunConfig& run) {
+  Asked asked;
+  for (const auto& [section, settings] : run.effective)
+    for (const auto& setting : settings)
+      for (const auto& [name, member] : {std::pair{"nodes", &Asked::nodes}, {"tasks_per_node", &Asked::tasks_per_node}, {"gpus_per_node", &Asked::gpus_per_node}, {"cpus_per_task", &Asked::cpus_per_task}})
+        if (section == "slurm" && setting.name == name) asked.*member = number(setting.value);
+  return asked;
+}
+
+std::vector<std::string> differences(const Asked& asked, const std::vector<RankPlace>& ranks) {
+  std::map<std::string, std::vector<const RankPlace*>> nodes;
+  for (const auto& rank : ranks) nodes[rank.node].push_back(&rank);
+  std::vector<std::string> sentences;
+  const auto many = [](int count, const char* what) { return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"); };
+  // Of the first node where `found` is not as it should be; the others are counted.
+  const auto tell = [&](const std::optional<int>& wanted, const auto& found, bool more_is_fine, const char* what, const char* per, const char* option, const char* key) {
+    std::string first;
+    int count = 0, others = -1;
+    for (const auto& [node, here] : nodes) {
+      const int number = found(here);
+      if (!wanted || number == *wanted || (more_is_fine && number > *wanted)) continue;
+      if (others++ < 0) first = node, count = number;
+    }
+    if (others >= 0)
+      sentences.push_back(fmt::format("{}{}: {} for {}, and the run file asks for {}: give {}={} to srun or sbatch, or correct slurm.{}", first, others > 0 ? " and " + many(others, "other node") : "", many(count, what), per, *wanted, option, *wanted, key));
+  };
+  if (asked.nodes && std::ssize(nodes) != *asked.nodes)
+    sentences.push_back(fmt::format("the ranks run on {}, and the run file asks for {}: give --nodes={} to srun or sbatch, or correct slurm.nodes", many(static_cast<int>(nodes.size()), "node"), *asked.nodes, *asked.nodes));
+  using Ranks = std::vector<const RankPlace*>;
+  tell(asked.tasks_per_node, [](const Ranks& here) { return static_cast<int>(here.size()); }, false, "rank", "the node", "--ntasks-per-node", "tasks_per_node");
+  // A rank sees all GPUs of its node, or its own alone.
+  tell(asked.gpus_per_node, [](const Ranks& here) { return std::accumulate(here.begin(), here.end(), 0, [](int sum, const RankPlace* rank) { return sum + rank->gpus; }); }, true, "visible GPU", "the node", "--gpus-per-node", "gpus_per_node");
+  const auto fewest = [](const Ranks& here) { return static_cast<int>((*std::min_element(here.begin(), here.end(), [](const auto* a, const auto* b) { return a->processors.size() < b->processors.size(); }))->processors.size()); };
+  tell(asked.cpus_per_task, fewest, true, "processor", "a rank", "--cpus-per-task", "cpus_per_task");
+  return sentences;
+}
+
+namespace {
+
+std::vector<RankPlace> places_of(const Comm& comm) {
+  std::vector<RankPlace> ranks;
+  for (const auto& text : comm.gather(RankPlace::here().text())) ranks.push_back(RankPlace::parse(text));
+  return ranks;
+}
+
+void tell_notes(const std::vector<std::string>& sentences, const Comm& comm) {
+  if (!comm.root()) return;
+  for (const auto& sentence : sentences) fmt::print(stderr, "note: {}\n", sentence);
+}
+
+}  // namespace
+
+void check_asked(const config::RunConfig& run, const Comm& comm) {
+  if (!slurm_job().empty()) tell_notes(differences(Asked::by(run), places_of(comm)), comm);
+}
+
 void check_launch(const Comm& comm) {
   comm.agree([&] {
     if (const auto wrong = wrong_size(environment_variable, comm.size()); !wrong.empty()) fail("{}", wrong);
   });
-  std::vector<RankPlace> ranks;
-  for (const auto& text : comm.gather(RankPlace::here().text())) ranks.push_back(RankPlace::parse(text));
-  if (!comm.root()) return;
-  for (const auto& sentence : crowded(ranks)) fmt::print(stderr, "note: {}\n", sentence);
+  tell_notes(crowded(places_of(comm)), comm);
 }
 
 }  // namespace attune::slurm

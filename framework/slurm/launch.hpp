@@ -1,10 +1,13 @@
 // Whether the ranks were started as their scheduler meant it. Every mismatch is explained: MPI itself would die, or run N times the same.
 #pragma once
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <attune/comm.hpp>
+
+#include "config/run_config.hpp"
 
 namespace attune::slurm {
 
@@ -24,6 +27,7 @@ struct RankPlace {
   int online = 0;               // of the host
   int gpus = 0;                 // it sees
   int threads = 0;              // it asks for; 0: not said
+  std::string node{};           // as Slurm calls the host; its name elsewhere
 
   static RankPlace here();
   std::string text() const;
@@ -33,7 +37,19 @@ struct RankPlace {
 /// What makes ranks slow though nothing is wrong: several on one processor, more threads than processors, GPUs shared. One sentence each.
 std::vector<std::string> crowded(const std::vector<RankPlace>& ranks);
 
-/// Error from the above; sentences about crowded ranks go to stderr of rank 0. Collective.
+/// What [slurm] of a run file says of the ranks; no value: nothing.
+struct Asked {
+  std::optional<int> nodes, tasks_per_node, gpus_per_node, cpus_per_task;
+  static Asked by(const config::RunConfig& run);
+};
+
+/// Where the ranks that really started are not those that were asked for: one sentence each.
+std::vector<std::string> differences(const Asked& asked, const std::vector<RankPlace>& ranks);
+
+/// In a job of Slurm, the differences to stderr of rank 0. Collective.
+void check_asked(const config::RunConfig& run, const Comm& comm);
+
+/// Error when ranks do not find each other; sentences about crowded ranks go to stderr of rank 0. Collective.
 void check_launch(const Comm& comm);
 
 }  // namespace attune::slurm

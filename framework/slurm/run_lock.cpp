@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <fstream>
@@ -21,11 +20,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view prefix = "lock.";  // lock.1, lock.2, ...: the highest number is held, lower ones were left behind
-
-std::string variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value ? value : "";
-}
 
 std::string first_line(const fs::path& path) {
   std::ifstream file(path);
@@ -89,9 +83,7 @@ void refuse_unless_gone(const fs::path& directory, const fs::path& file, const H
 
 Holder Holder::this_process() {
   std::error_code ignored;
-  auto job = variable("SLURM_JOB_ID");
-  if (const auto array = variable("SLURM_ARRAY_JOB_ID"); !array.empty()) job = array + "_" + variable("SLURM_ARRAY_TASK_ID");
-  return {host_name(), first_line("/proc/sys/kernel/random/boot_id") + " " + fs::read_symlink("/proc/self/ns/pid", ignored).string(), ::getpid(), start_of(::getpid()), job,
+  return {host_name(), first_line("/proc/sys/kernel/random/boot_id") + " " + fs::read_symlink("/proc/self/ns/pid", ignored).string(), ::getpid(), start_of(::getpid()), slurm_job(),
           fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))};
 }
 

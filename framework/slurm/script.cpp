@@ -32,7 +32,10 @@ class Script {
     directives();
     surroundings();
     attempts();
+    each_node();
+    program();
     launch();
+    remove_program();
     again();
     return std::move(text_);
   }
@@ -40,12 +43,13 @@ class Script {
  private:
   template <class... Args>
   void line(fmt::format_string<Args...> text, Args&&... args) {
-    text_ += fmt::format(text, std::forward<Args>(args)...) + "\n";
+    const auto one = fmt::format(text, std::forward<Args>(args)...);
+    text_ += (one.empty() ? "" : indent_) + one + "\n";
   }
 
   void head() {
     line("#!/bin/bash");
-    line("# Trains {}, and goes on by itself until it is done. Written by: {}", job_.array ? fmt::format("{} trials", job_.array->size) : "'" + job_.name + "'", job_.written_by);
+    line("# Trains {}, and goes on by itself until it is done. Written by: {}", job_.array ? fmt::format("{} runs", job_.array->size) : "'" + job_.name + "'", job_.written_by);
     line("# To be edited as you like, and submitted again with: sbatch {}", shell_word(job_.script.string()));
   }
 
@@ -64,7 +68,7 @@ class Script {
     for (const auto& [name, value] : {std::pair{"mem", &o_.memory}, {"time", &o_.time}, {"partition", &o_.partition}, {"account", &o_.account}, {"qos", &o_.qos},
                                       {"constraint", &o_.constraint}, {"reservation", &o_.reservation}, {"dependency", &o_.dependency}, {"mail-type", &o_.mail_type}, {"mail-user", &o_.mail_user}})
       directive(name, *value);
-    if (const auto& array = job_.array) directive("array", fmt::format("0-{}{}", array->size - 1, array->throttle > 0 ? fmt::format("%{}", array->throttle) : ""));
+    if (const auto& array = job_.array) directive("array", array->elements);
     directive("output", job_.log.string());
     line("# An attempt writes on where the last one ended; Slurm may put the job back into the queue.");
     line("#SBATCH --open-mode=append");
@@ -84,7 +88,8 @@ class Script {
     line("attune={}", shell_word(job_.program.string()));
     if (job_.array) {
       line("job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID");
-      line("run=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" {})", shell_word(job_.array->list.string()));
+      if (job_.array->list.empty()) line("run={}-$SLURM_ARRAY_TASK_ID", shell_word(job_.directory.string()));
+      else line("run=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" {})", shell_word(job_.array->list.string()));
     } else {
       line("job=$SLURM_JOB_ID");
       line("run={}", shell_word(job_.directory.string()));
@@ -92,11 +97,18 @@ class Script {
     if (!o_.modules.empty()) line("module load {}", joined(o_.modules, " "));
     for (const auto& [name, value] : o_.environment) line("export {}={}", name, expanded(value));
     line("export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK{}", srun_ ? " SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK" : "");
-    if (!job_.site.options.stage.empty()) {
-      line("# {} copied there once per node, and removed at the end.", job_.site.options.stage.size() == 2 ? "Data and model are" : job_.site.options.stage[0] == "data" ? "The data are" : "The model is");
-      line("export ATTUNE_SCRATCH={} ATTUNE_STAGE={}", expanded(job_.site.options.scratch), joined(job_.site.options.stage, ","));
+    const auto& site = job_.site.options;
+    if (site.stages("data") || site.stages("model")) {
+      line("# {} copied there once per node, and removed at the end.", !site.stages("model") ? "The data are" : site.stages("data") ? "Data and model are" : "The model is");
+      line("export ATTUNE_SCRATCH={} ATTUNE_STAGE={}", expanded(site.scratch), joined(site.stage, ","));
     }
     for (const auto& text : o_.lines) line("{}", text);
+  }
+
+  void each_node() {
+    line("");
+    line("# each_node SECONDS COMMAND...: once on every node; false when a node does not answer in that time.");
+    line("each_node() {{ timeout \"$1\" srun --overlap --nodes=\"$SLURM_JOB_NUM_NODES\" --ntasks=\"$SLURM_JOB_NUM_NODES\" --ntasks-per-node=1 \"${{@:2}}\"; }}");
   }
 
   void attempts() {
@@ -111,6 +123,36 @@ class Script {
     line("  echo \"{} attempts made no progress, from ${{newest:-the beginning}}: see above for why; the job ends here\"", o_.stalled);
     line("  exit 1");
     line("fi");
+  }
+
+  /// Read once, and sent to a task on every node as its input. It is not for MPI to do: its ranks would be that program.
+  void program() {
+    if (!job_.site.options.stages("program")) return;
+    std::string files;
+    for (const auto& file : job_.program_files) files += fmt::format(" -C {} {}", shell_word(file.parent_path().string()), shell_word(file.filename().string()));
+    line("");
+    line("# The program is copied to every node's own disk, and removed at the end.");
+    line("program={}/attune-$job", expanded(job_.site.options.scratch));
+    line("pack() {{ tar --create --dereference{}; }}", files);
+    line("unpack='mkdir -p \"$0\" && free=$(df -B1 --output=avail \"$0\" | tail -n 1) || exit 1");
+    line("if [ \"$free\" -lt \"$1\" ]; then");
+    line("  echo \"attune: $0 on $(hostname): the program takes $1 bytes, and $free are free; make room, or take it out of stage in the site file\" >&2");
+    line("  exit 2");
+    line("fi");
+    line("exec tar --extract -C \"$0\"'");
+    line("pack | each_node 600 bash -c \"$unpack\" \"$program\" \"$(pack | wc -c)\"");
+    line("code=$?");
+    line("if [ \"$code\" -eq 0 ]; then");
+    indent_ = "  ";
+    line("attune=$program/attune");
+    line("export LD_LIBRARY_PATH=$program${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}");
+  }
+
+  void remove_program() {
+    if (!job_.site.options.stages("program")) return;
+    indent_ = "";
+    line("fi");
+    line("each_node 60 rm -rf \"$program\"");
   }
 
   void launch() {
@@ -143,7 +185,7 @@ class Script {
     line("# 75: interrupted, the state is saved. Any other failure is tried again only when it is not the run's own.");
     line("told() {{ scontrol -o show job \"$job\" | tr ' ' '\\n' | sed -n \"s/^$1=//p\" | head -n 1; }}");
     line("preempted() {{ [[ $(told PreemptTime) = [0-9]* ]]; }}");
-    line("node_lost() {{ ! timeout 60 srun --overlap --nodes=\"$SLURM_JOB_NUM_NODES\" --ntasks=\"$SLURM_JOB_NUM_NODES\" --ntasks-per-node=1 true; }}");
+    line("node_lost() {{ ! each_node 60 true; }}");
     if (o_.retries > 0) line("failures() {{ cat \"$run/failures\" 2>/dev/null || echo 0; }}");
     line("queue_again() {{");
     line("  if [ \"$count\" -gt {} ]; then echo \"this was attempt $count: the job ends here, see slurm.restarts\"; exit \"$code\"; fi", o_.restarts);
@@ -156,6 +198,7 @@ class Script {
     line("case $code in");
     line("  0 | 2) ;;  # done, or a mistake in the run file");
     line("  75) queue_again ;;");
+    line("  143) queue_again ;;  # ended by SIGTERM before it watched for signals: there was nothing to save");
     line("  *)");
     line("    if preempted || node_lost; then queue_again; fi");
     if (o_.retries > 0) {
@@ -172,7 +215,7 @@ class Script {
   const Job& job_;
   const SlurmOptions& o_;
   bool srun_;
-  std::string text_;
+  std::string text_, indent_;
 };
 
 }  // namespace

@@ -3,22 +3,23 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "slurm/site.hpp"
 
 namespace attune::slurm {
 
-/// A job array: element i trains in the directory that stands on line i + 1 of the list.
 struct Array {
-  std::filesystem::path list;
-  std::int64_t size = 0;
-  std::int64_t throttle = 0;  // side by side; 0: as many as Slurm will run
+  std::string elements;        // as sbatch has it: "0-11%3"
+  std::size_t size = 0;        // how many they are
+  std::filesystem::path list;  // element i trains in the directory on its line i + 1; empty: in the job's directory with "-i" behind it
 };
 
 struct Job {
   std::string name;
   std::string written_by;                  // the command that wrote it
   std::filesystem::path program;           // attune
+  std::vector<std::filesystem::path> program_files;  // it, its library and its folder of plugins: what is copied when the site stages the program
   std::filesystem::path directory;         // of the run; of the sweep, for an array
   std::filesystem::path script, log;       // where they will be; log with Slurm's %j, %A, %a
   std::vector<std::string> train_options;  // further ones of `attune train`

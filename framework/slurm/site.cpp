@@ -2,6 +2,8 @@
 
 #include <attune/error.hpp>
 
+#include <algorithm>
+
 #include "core/names.hpp"
 
 namespace attune::slurm {
@@ -11,9 +13,11 @@ void SiteOptions::describe(Schema<SiteOptions>& s) {
   s.key("about", &SiteOptions::about, "which cluster this is");
   s.key("partitions", &SiteOptions::partitions, "what run files call them, and their names here: { gpu = \"accelerated\" }");
   s.key("scratch", &SiteOptions::scratch, "folder on a disk of the node itself, such as \"$TMPDIR\" or \"/scratch/$SLURM_JOB_ID\"; empty: there is none");
-  s.key("stage", &SiteOptions::stage, "what is copied to scratch once per node before a run: \"data\", \"model\"");
+  s.key("stage", &SiteOptions::stage, "what is copied to scratch once per node before a run: \"data\", \"model\", \"program\"");
   s.key("max_array", &SiteOptions::max_array, "largest job array; 0: what Slurm says").at_least(0);
 }
+
+bool SiteOptions::stages(std::string_view what) const { return std::find(stage.begin(), stage.end(), what) != stage.end(); }
 
 namespace {
 
@@ -34,7 +38,7 @@ fs::path find_site(const std::string& name, const std::vector<fs::path>& folders
 
 void check_stage(const toml::table& root, const SiteOptions& options, config::Problems& problems) {
   for (const auto& what : options.stage)
-    if (what != "data" && what != "model") problems.add(root.get("stage")->source(), fmt::format("'stage' holds '{}'; it may hold \"data\" and \"model\"", what));
+    if (what != "data" && what != "model" && what != "program") problems.add(root.get("stage")->source(), fmt::format("'stage' holds '{}'; it may hold \"data\", \"model\" and \"program\"", what));
   if (!options.stage.empty() && options.scratch.empty()) problems.add(root.get("stage")->source(), "'stage' needs 'scratch', the folder to copy to");
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "config/slurm_options.hpp"
@@ -15,6 +16,8 @@ struct SiteOptions {
   std::vector<std::string> stage;
   std::int64_t max_array = 0;
   static void describe(Schema<SiteOptions>& s);
+
+  bool stages(std::string_view what) const;
 };
 
 struct Site {

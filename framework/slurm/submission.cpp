@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
+#include <map>
 
 #include "core/files.hpp"
 #include "core/names.hpp"
@@ -60,6 +62,7 @@ std::string explain_refusal(const std::string& said, const config::SlurmOptions&
   else if (says("Memory") || says("memory")) cure = fmt::format("set slurm.memory, which is '{}' ({})", options.memory, known_by_sinfo("%R: %m MB a node"));
   else if (says("eservation")) cure = fmt::format("set slurm.reservation, which is '{}'", options.reservation);
   else if (says("feature")) cure = fmt::format("set slurm.constraint, which is '{}' ({})", options.constraint, known_by_sinfo("%R: %f"));
+  else if (says("job array")) cure = fmt::format("set slurm.array, which is '{}'", options.array);
   else if (says("ependency")) cure = fmt::format("set slurm.dependency, which is '{}'", options.dependency);
   else if (says("unrecognized option")) cure = "correct slurm.options";
   return fmt::format("Slurm does not take the job: {}: {}", words_of(said), cure);
@@ -87,11 +90,36 @@ std::vector<std::string> submitted_jobs(const fs::path& directory) {
 
 void note_submitted(const fs::path& directory, const std::string& id) { std::ofstream(directory / "jobs", std::ios::app) << id << "\n"; }
 
-void check_is_free(const fs::path& directory) {
-  refuse_live_holder(directory);
-  const auto queued = ask_queue(submitted_jobs(directory));
-  for (const auto& job : queued.value_or(std::vector<QueuedJob>{}))
-    if (job.is_live()) fail("{}: job {} for it is in the queue already ({}); wait for it, `scancel {}`, or give this run another name", directory.string(), job.id, job.state, job.id);
+void check_are_free(const std::vector<fs::path>& directories) {
+  std::map<std::string, fs::path> runs;  // by job
+  std::vector<std::string> ids;
+  for (const auto& directory : directories) {
+    refuse_live_holder(directory);
+    for (const auto& id : submitted_jobs(directory)) {
+      runs[id] = directory;
+      ids.push_back(id);
+    }
+  }
+  const auto queued = ask_queue(ids);
+  for (const auto& job : queued.value_or(std::vector<QueuedJob>{})) {
+    if (!job.is_live()) continue;
+    const auto id = job.element.empty() ? job.id : job.array_id + "_" + job.element;
+    fail("{}: job {} for it is in the queue already ({}); wait for it, `scancel {}`, or give this run another name", runs[id].string(), id, job.state, id);
+  }
+}
+
+void prepare_directory(const fs::path& directory, const std::string& run_file) {
+  fs::create_directories(directory);
+  fs::remove(directory / "attempts");
+  fs::remove(directory / "failures");
+  write_text(directory / "run.toml", run_file);
+}
+
+std::int64_t largest_array(const Site& site) {
+  if (site.options.max_array > 0) return site.options.max_array;
+  for (const auto& line : lines_of(run_command({"scontrol", "show", "config"}).out))
+    if (line.starts_with("MaxArraySize")) return std::max(1, std::atoi(line.substr(line.find('=') + 1).c_str()));
+  return 1000;
 }
 
 }  // namespace attune::slurm

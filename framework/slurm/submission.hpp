@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "config/slurm_options.hpp"
+#include "slurm/site.hpp"
 
 namespace attune::slurm {
 
@@ -24,7 +24,13 @@ std::string explain_refusal(const std::string& said, const config::SlurmOptions&
 std::vector<std::string> submitted_jobs(const std::filesystem::path& directory);
 void note_submitted(const std::filesystem::path& directory, const std::string& id);
 
-/// Error when a job that was submitted for this run still waits or runs, or when a process trains there.
-void check_is_free(const std::filesystem::path& directory);
+/// Error when a job that was submitted for one of these runs still waits or runs, or when a process trains there. One call of squeue for all.
+void check_are_free(const std::vector<std::filesystem::path>& directories);
+
+/// Makes a run's directory with its run file. Attempts and failures of what was submitted before no longer count.
+void prepare_directory(const std::filesystem::path& directory, const std::string& run_file);
+
+/// One more than the largest number of an array's element that this cluster takes, or the site does.
+std::int64_t largest_array(const Site& site);
 
 }  // namespace attune::slurm

@@ -122,8 +122,7 @@ std::string summary(const std::vector<Result>& results) {
   return fmt::format("{} trial{}: {}", results.size(), results.size() == 1 ? "" : "s", joined(parts));
 }
 
-bool hours_are_spent(const std::filesystem::path& directory) {
-  const auto sweep = read_sweep(config::Document::parse(directory / "sweep.toml"));
+bool hours_are_spent(const Sweep& sweep) {
   if (sweep.options.hours == 0) return false;
   double seconds = 0;
   for (const auto& trial : sweep.trials) seconds += slurm::read_progress(sweep.options.directory() / trial.name).seconds;

@@ -35,7 +35,7 @@ std::string csv(const Table& table);
 /// "12 trials: 8 done, 3 pruned, 1 training"
 std::string summary(const std::vector<Result>& results);
 
-/// Whether the hours of the sweep in this directory are used up.
-bool hours_are_spent(const std::filesystem::path& sweep);
+/// Whether its trials have used up the hours that it gives them.
+bool hours_are_spent(const Sweep& sweep);
 
 }  // namespace attune::sweep

@@ -75,17 +75,39 @@ struct Node {
   int ranks = 0, online = 0, processors = 0, gpus = 0, torch_gpus = 0;  // processors: of the fewest that one of its ranks may use
   double memory = 0, memory_free = 0;                                   // GiB
   double scratch_free = 0;                                              // bytes
-  std::string output_system, hdf5, versions;
+  std::string output_system, hdf5, versions, transport;
   double clock = 0, latency = -1, bandwidth = -1;  // seconds ahead of the first node; seconds, bytes per second to it
   double seen_after = 0;                           // seconds until a file of the first node is seen; negative: never
 };
 
 nlohmann::json to_json(const Node& n) {
-  return {n.host, n.ranks, n.online, n.processors, n.gpus, n.torch_gpus, n.memory, n.memory_free, n.scratch_free, n.output_system, n.hdf5, n.versions, n.clock, n.latency, n.bandwidth, n.seen_after};
+  return {n.host, n.ranks, n.online, n.processors, n.gpus, n.torch_gpus, n.memory, n.memory_free, n.scratch_free, n.output_system, n.hdf5, n.versions, n.transport, n.clock, n.latency, n.bandwidth, n.seen_after};
 }
 
 Node from_json(const nlohmann::json& j) {
-  return {j[0], j[1], j[2], j[3], j[4], j[5], j[6], j[7], j[8], j[9], j[10], j[11], j[12], j[13], j[14], j[15]};
+  return {j[0], j[1], j[2], j[3], j[4], j[5], j[6], j[7], j[8], j[9], j[10], j[11], j[12], j[13], j[14], j[15], j[16]};
+}
+
+/// What Open MPI moves messages with, "ob1: self, tcp, vader": its PML, and under ob1 the BTLs. It closes the components that it did not choose, and MPI_T
+/// no longer has a category for them. Which BTL carries a message, ob1 decides for every pair of ranks.
+std::string transport() {
+  int provided = 0, count = 0;
+  if (MPI_T_init_thread(MPI_THREAD_SINGLE, &provided) != MPI_SUCCESS) return "?";
+  std::string pml = "?";
+  std::vector<std::string> btls;
+  MPI_T_category_get_num(&count);
+  for (int i = 0; i < count; ++i) {
+    std::array<char, 256> buffer{};
+    int length = buffer.size(), controls = 0, meters = 0, categories = 0;
+    if (MPI_T_category_get_info(i, buffer.data(), &length, nullptr, nullptr, &controls, &meters, &categories) != MPI_SUCCESS) continue;
+    const std::string name = buffer.data(), component = name.substr(name.rfind('_') + 1);
+    if (component == "base") continue;
+    if (name.starts_with("ompi_pml_")) pml = component;
+    if (name.starts_with("opal_btl_")) btls.push_back(component);
+  }
+  MPI_T_finalize();
+  std::sort(btls.begin(), btls.end());
+  return pml == "ob1" ? pml + ": " + joined(btls) : pml;
 }
 
 std::string versions() {
@@ -108,6 +130,7 @@ Node describe_node(const fs::path& output, const fs::path& scratch) {
   node.output_system = file_system_of(output);
   node.hdf5 = hdf5_in(output);
   node.versions = versions();
+  node.transport = transport();
   return node;
 }
 
@@ -207,7 +230,7 @@ std::vector<Node> nodes_of(const std::vector<Node>& ranks) {
 Row row_of(const Node& n) {
   return {n.host, std::to_string(n.ranks), n.processors == n.online ? std::to_string(n.online) : fmt::format("{} of {}", n.processors, n.online), fmt::format("{:.0f} GiB", n.memory),
           fmt::format("{:.0f} GiB", n.memory_free), std::to_string(n.gpus), n.scratch_free < 0 ? "none" : human_bytes(n.scratch_free), n.output_system, n.hdf5,
-          n.seen_after < 0 ? "never" : fmt::format("{:.0f} ms", 1e3 * n.seen_after), std::abs(n.clock) < 1e-3 ? "0 ms" : fmt::format("{:+.0f} ms", 1e3 * n.clock), n.latency < 0 ? "-" : fmt::format("{:.1f} us", 1e6 * n.latency),
+          n.seen_after < 0 ? "never" : fmt::format("{:.0f} ms", 1e3 * n.seen_after), std::abs(n.clock) < 1e-3 ? "0 ms" : fmt::format("{:+.0f} ms", 1e3 * n.clock), n.transport, n.latency < 0 ? "-" : fmt::format("{:.1f} us", 1e6 * n.latency),
           n.bandwidth < 0 ? "-" : fmt::format("{:.1f} GB/s", n.bandwidth / 1e9)};
 }
 
@@ -223,7 +246,7 @@ std::size_t mark(std::vector<Row>& rows, const std::vector<Node>& nodes) {
     rows[node + 1][column] += " *";
     ++marks;
   };
-  for (const std::size_t column : {1, 2, 3, 5, 7}) {  // ranks, processors, memory, GPUs, file system
+  for (const std::size_t column : {1, 2, 3, 5, 7, 11}) {  // ranks, processors, memory, GPUs, file system, transport
     std::map<std::string, std::size_t> counts;
     for (std::size_t i = 0; i < nodes.size(); ++i) ++counts[rows[i + 1][column]];
     for (std::size_t i = 0; i < nodes.size(); ++i)
@@ -237,8 +260,8 @@ std::size_t mark(std::vector<Row>& rows, const std::vector<Node>& nodes) {
     if (nodes[i].hdf5 != "ok") star(i, 8);
     if (nodes[i].seen_after < 0 || nodes[i].seen_after > 1) star(i, 9);
     if (std::abs(nodes[i].clock) > 0.1) star(i, 10);
-    if (nodes[i].latency > 3 * usual_latency) star(i, 11);
-    if (nodes[i].bandwidth > 0 && nodes[i].bandwidth < usual_bandwidth / 2) star(i, 12);
+    if (nodes[i].latency > 3 * usual_latency) star(i, 12);
+    if (nodes[i].bandwidth > 0 && nodes[i].bandwidth < usual_bandwidth / 2) star(i, 13);
   }
   return marks;
 }
@@ -301,7 +324,7 @@ int doctor(const std::vector<std::string>& arguments) {
     measure_links(comm, ranks);
     if (comm.root()) {
       const auto nodes = nodes_of(ranks);
-      std::vector<Row> rows{{"NODE", "RANKS", "PROCESSORS", "MEMORY", "FREE", "GPUS", "SCRATCH", "OUTPUT", "HDF5", "SEEN", "CLOCK", "LATENCY", "BANDWIDTH"}};
+      std::vector<Row> rows{{"NODE", "RANKS", "PROCESSORS", "MEMORY", "FREE", "GPUS", "SCRATCH", "OUTPUT", "HDF5", "SEEN", "CLOCK", "TRANSPORT", "LATENCY", "BANDWIDTH"}};
       for (const auto& node : nodes) rows.push_back(row_of(node));
       const auto marks = mark(rows, nodes);
       std::cout << fmt::format("{}\nstarted: {} rank{}, {}\n\n", versions(), ranks.size(), ranks.size() == 1 ? "" : "s", started) << text_table(rows);

@@ -1,5 +1,8 @@
 #include "site.hpp"
 
+#include <dlfcn.h>
+
+#include "registry/loader.hpp"
 #include "slurm/launch.hpp"
 #include "slurm/script.hpp"
 
@@ -8,6 +11,18 @@ namespace attune::program {
 slurm::Site chosen_site(const boost::program_options::variables_map& values) {
   const auto name = values.count("site") ? values["site"].as<std::string>() : slurm::environment_variable("ATTUNE_SITE");
   return name.empty() ? slurm::Site{} : slurm::read_site(name, slurm::site_folders());
+}
+
+std::vector<std::filesystem::path> program_files() {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> files{fs::read_symlink("/proc/self/exe")};
+  Dl_info library{};
+  ::dladdr(reinterpret_cast<void*>(&slurm::job_script), &library);
+  files.emplace_back(library.dli_fname);
+  if (const auto parquet = files.back().parent_path() / "libattune_parquet.so"; fs::exists(parquet)) files.push_back(parquet);
+  for (const auto& place : default_plugin_places())
+    if (place.filename() == "plugins") files.push_back(place);
+  return files;
 }
 
 std::string as_typed(const std::string& command, const std::vector<std::string>& arguments) {

@@ -6,12 +6,11 @@
 #include "command.hpp"
 #include "config/document.hpp"
 #include "core/files.hpp"
-#include "data/sampler.hpp"
+#include "run_checker.hpp"
 #include "site.hpp"
 #include "slurm/progress.hpp"
 #include "slurm/script.hpp"
 #include "slurm/submission.hpp"
-#include "train/session.hpp"
 
 namespace attune::program {
 namespace {
@@ -19,20 +18,78 @@ namespace {
 namespace options = boost::program_options;
 namespace fs = std::filesystem;
 
-/// What `attune check` checks, and that the batch can be shared among the job's ranks. In this process alone: a login node may have no MPI.
-config::RunConfig checked_run(const fs::path& file, const std::vector<std::string>& overrides, std::int64_t ranks) {
-  const auto run = train::open_run(file, overrides, Comm());
-  const auto session = train::Session::open(run.config, Comm());
-  Sampler(session.data->split("train").size(), run.config.train.global_batch, run.config.run.seed, static_cast<int>(ranks));
-  return run.config;
+/// What the job trains: one run, or the elements of its array.
+struct Plan {
+  std::vector<std::int64_t> elements;  // empty: one run
+  std::vector<config::RunConfig> runs;
+};
+
+/// The run file of one element: its number behind the name, and nothing more of the array.
+config::Document element_file(const config::Document& whole, std::vector<std::string> overrides, const config::SlurmOptions& options, std::int64_t element) {
+  for (auto& setting : options.overrides_of(element)) overrides.push_back(std::move(setting));
+  if (const auto name = whole.root["name"].value<std::string>()) overrides.push_back("name=" + to_toml(OptionValue(fmt::format("{}-{}", *name, element))));
+  auto document = config::Document::parse(whole.path, overrides);
+  if (auto* slurm = document.root["slurm"].as_table()) slurm->erase("array"), slurm->erase("each");
+  return document;
 }
 
-slurm::Job describe_job(const config::RunConfig& run, const slurm::Site& site, const config::SlurmOptions& options, const std::vector<std::string>& arguments) {
-  const auto directory = run.directory();
-  std::string name = run.run.name;
-  for (std::size_t at = 0; (at = name.find('%', at)) != std::string::npos; at += 2) name.insert(at, "%");  // Slurm's sign for patterns
-  return {run.run.name, as_typed("submit", arguments), fs::read_symlink("/proc/self/exe"), directory, directory / "job.sbatch", fs::path(run.run.output) / name / "slurm-%j.log", {}, options, site, std::nullopt};
+/// Every run checked.
+Plan checked_plan(const fs::path& file, const std::vector<std::string>& overrides, const config::SlurmOptions& options) {
+  const auto document = config::Document::parse(file, overrides);
+  RunChecker checker(document);
+  Plan plan{config::array_elements(options.array), {}};
+  if (plan.elements.empty()) plan.runs.push_back(checker.check(document, options.ranks()));
+  for (const auto element : plan.elements) {
+    try {
+      plan.runs.push_back(checker.check(element_file(document, overrides, options, element), options.ranks()));
+    } catch (const Error& error) {
+      fail("element {} of the array: {}", element, error.what());
+    }
+  }
+  return plan;
 }
+
+std::string doubled_percents(std::string text) {  // Slurm's sign for patterns
+  for (std::size_t at = 0; (at = text.find('%', at)) != std::string::npos; at += 2) text.insert(at, "%");
+  return text;
+}
+
+slurm::Job describe_job(const Plan& plan, const slurm::Site& site, const config::SlurmOptions& options, const std::vector<std::string>& arguments) {
+  const auto& first = plan.runs.front();
+  const fs::path output = first.run.output;
+  slurm::Job job{first.run.name, as_typed("submit", arguments), fs::read_symlink("/proc/self/exe"), program_files(), {}, {}, {}, {}, options, site, std::nullopt};
+  if (plan.elements.empty()) {
+    job.directory = output / job.name;
+    job.script = job.directory / "job.sbatch";
+    job.log = output / doubled_percents(job.name) / "slurm-%j.log";
+  } else {
+    job.name.resize(job.name.rfind('-'));
+    job.directory = output / job.name;
+    job.script = output / (job.name + ".sbatch");
+    job.log = output / (doubled_percents(job.name) + "-%a") / "slurm-%A_%a.log";
+    job.array = slurm::Array{options.array, plan.elements.size(), {}};
+  }
+  return job;
+}
+
+void check_directories(const Plan& plan) {
+  std::vector<fs::path> directories;
+  for (const auto& run : plan.runs) directories.push_back(run.directory());
+  slurm::check_are_free(directories);
+  for (const auto& directory : directories)
+    if (slurm::is_finished(directory)) fail("{}: holds a run that is done; give this one another name, or remove the directory", directory.string());
+}
+
+/// Run files and script, then the job itself. Returns its id.
+std::string queue(const Plan& plan, const slurm::Job& job, const std::string& script) {
+  for (const auto& run : plan.runs) slurm::prepare_directory(run.directory(), run.to_toml());
+  write_text(job.script, script);
+  const auto id = slurm::submit(job.script, job.options);
+  for (std::size_t i = 0; i < plan.runs.size(); ++i) slurm::note_submitted(plan.runs[i].directory(), plan.elements.empty() ? id : fmt::format("{}_{}", id, plan.elements[i]));
+  return id;
+}
+
+std::string counted(std::int64_t count, const char* what) { return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"); }
 
 /// Prints what the log gains until the job is over.
 void follow(const std::string& id, const fs::path& log) {
@@ -54,6 +111,14 @@ void follow(const std::string& id, const fs::path& log) {
   }
 }
 
+void check_array(const config::SlurmOptions& options, const slurm::Site& site, bool print, bool wait) {
+  const auto elements = config::array_elements(options.array);
+  if (elements.empty()) return;
+  if (wait) fail("--wait follows the log of one run, and slurm.array makes {}: watch them with `attune status`", counted(std::ssize(elements), "run"));
+  if (const auto most = print ? elements.back() + 1 : slurm::largest_array(site); elements.back() >= most)
+    fail("slurm.array goes to {}, but the largest number that this cluster takes is {}: submit it in parts, or make it a sweep, which does so by itself", elements.back(), most - 1);
+}
+
 int submit(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("run", options::value<std::string>()->required(), "run file")("override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value")(
@@ -63,31 +128,28 @@ int submit(const std::vector<std::string>& arguments) {
   if (!values) return static_cast<int>(ExitCode::done);
   const fs::path file = (*values)["run"].as<std::string>();
   const auto overrides = (*values)["override"].as<std::vector<std::string>>();
-  const bool print = (*values)["print"].as<bool>();
+  const bool print = (*values)["print"].as<bool>(), wait = (*values)["wait"].as<bool>();
 
   if (!print) slurm::check_can_submit();
   const auto site = chosen_site(*values);
   const auto at_site = slurm::options_at(site, config::Document::parse(file, overrides));
-  const auto run = checked_run(file, overrides, at_site.ranks());
-  const auto job = describe_job(run, site, at_site, arguments);
+  check_array(at_site, site, print, wait);
+  const auto plan = checked_plan(file, overrides, at_site);
+  const auto job = describe_job(plan, site, at_site, arguments);
   const auto script = slurm::job_script(job);
   if (print) return std::cout << script, static_cast<int>(ExitCode::done);
 
-  const auto directory = run.directory();
-  slurm::check_is_free(directory);
-  if (slurm::is_finished(directory)) fail("{}: holds a run that is done; give this one another name, or remove the directory", directory.string());
+  check_directories(plan);
   slurm::try_submission(script, at_site);
-  fs::create_directories(directory);
-  fs::remove(directory / "attempts");
-  write_text(directory / "run.toml", run.to_toml());
-  write_text(job.script, script);
-  const auto id = slurm::submit(job.script, at_site);
-  slurm::note_submitted(directory, id);
-  const auto log = directory / fmt::format("slurm-{}.log", id);
-  std::cout << fmt::format("job {} is queued: {} node{} of {} rank{}\n  its script is {}\n  its log will be {}\n  attune status {} says how it does\n", id, at_site.nodes, at_site.nodes == 1 ? "" : "s",
-                           at_site.tasks_per_node, at_site.tasks_per_node == 1 ? "" : "s", job.script.string(), log.string(), slurm::shell_word(directory.string()))
+  const auto id = queue(plan, job, script);
+  auto directory = plan.runs.front().directory();
+  auto log = directory / fmt::format("slurm-{}.log", id);
+  if (job.array) directory = job.directory.string() + "-*", log = directory / fmt::format("slurm-{}_*.log", id);
+  std::cout << fmt::format("job {} is queued: {}{} of {}\n  its script is {}\n  its log{} will be {}\n  attune status {} says how it does\n", id, job.array ? counted(std::ssize(plan.runs), "run") + ", each on " : "",
+                           counted(at_site.nodes, "node"), counted(at_site.tasks_per_node, "rank"), job.script.string(), job.array ? "s" : "", log.string(),
+                           job.array ? job.directory.string() + "-*" : slurm::shell_word(directory.string()))
             << std::flush;
-  if (!(*values)["wait"].as<bool>()) return static_cast<int>(ExitCode::done);
+  if (!wait) return static_cast<int>(ExitCode::done);
   follow(id, log);
   if (slurm::is_finished(directory)) return static_cast<int>(ExitCode::done);
   fail("job {} ended before its run was done; its log says why: {}", id, log.string());

@@ -11,7 +11,7 @@
 #include "core/host.hpp"
 #include "core/signals.hpp"
 #include "option_table.hpp"
-#include "registry/loader.hpp"
+#include "run_checker.hpp"
 #include "site.hpp"
 #include "slurm/command.hpp"
 #include "slurm/launch.hpp"
@@ -20,7 +20,6 @@
 #include "slurm/side_by_side.hpp"
 #include "slurm/submission.hpp"
 #include "sweep/results.hpp"
-#include "train/session.hpp"
 
 namespace attune::program {
 namespace {
@@ -39,19 +38,20 @@ struct Arguments {
 
 // ---- Before anything starts: every trial's run file is in order
 
-/// The effective run file of every trial. The first is opened with model and data as well; the others differ in values alone.
-std::vector<std::string> checked_run_files(const Sweep& sweep) {
-  Registry registry;
-  const auto base = config::Document::parse(sweep.options.run);
-  auto places = default_plugin_places();
-  for (auto& place : config::plugin_places(base)) places.push_back(std::move(place));
-  load_plugins(registry, places);
+/// [slurm] of the run file, at this site.
+config::SlurmOptions slurm_options(const Sweep& sweep, const slurm::Site& site) {
+  auto at_site = slurm::options_at(site, config::Document::parse(sweep.options.run));
+  if (!at_site.array.empty()) fail("{}: a sweep makes its own job arrays: take slurm.array out of the run file", sweep.options.run);
+  return at_site;
+}
+
+/// The effective run file of every trial.
+std::vector<std::string> checked_run_files(const Sweep& sweep, std::int64_t ranks) {
+  RunChecker checker(config::Document::parse(sweep.options.run));
   std::vector<std::string> files;
   for (const auto& trial : sweep.trials) {
     try {
-      const auto run = config::read_run(config::Document::parse(sweep.options.run, trial.overrides), registry);
-      if (files.empty()) train::Session::open(run, Comm());
-      files.push_back(run.to_toml());
+      files.push_back(checker.check(config::Document::parse(sweep.options.run, trial.overrides), ranks).to_toml());
     } catch (const Error& error) {
       fail("trial {}: {}", trial.name, error.what());
     }
@@ -65,23 +65,10 @@ void write_directories(const Sweep& sweep, const config::Document& document, con
   std::ostringstream plan;
   plan << document.root << "\n";
   write_text(directory / "sweep.toml", plan.str());
-  for (const auto& result : to_start) {
-    const auto run = directory / result.trial->name;
-    fs::create_directories(run);
-    fs::remove(run / "attempts");
-    fs::remove(run / "failures");
-    write_text(run / "run.toml", run_files[static_cast<std::size_t>(result.trial - sweep.trials.data())]);
-  }
+  for (const auto& result : to_start) slurm::prepare_directory(directory / result.trial->name, run_files[static_cast<std::size_t>(result.trial - sweep.trials.data())]);
 }
 
 // ---- As job arrays
-
-std::size_t largest_array(const slurm::Site& site) {
-  if (site.options.max_array > 0) return static_cast<std::size_t>(site.options.max_array);
-  for (const auto& line : slurm::lines_of(slurm::run_command({"scontrol", "show", "config"}).out))
-    if (line.starts_with("MaxArraySize")) return static_cast<std::size_t>(std::max(1, std::atoi(line.substr(line.find('=') + 1).c_str())));
-  return 1000;
-}
 
 /// The part of a sweep that is one array: its list of trials, its script, its job.
 slurm::Job array_job(const Sweep& sweep, const Arguments& given, config::SlurmOptions at_site, std::size_t size, const std::string& dependency) {
@@ -90,14 +77,14 @@ slurm::Job array_job(const Sweep& sweep, const Arguments& given, config::SlurmOp
   at_site.retries = sweep.options.retries;
   if (!dependency.empty()) at_site.dependency = at_site.dependency.empty() ? dependency : at_site.dependency + "," + dependency;
   const auto place = directory / "arrays";
-  return {sweep.options.name,   as_typed("sweep", given.all), fs::read_symlink("/proc/self/exe"), directory, place / (name + ".sbatch"), place / (name + "-%a.log"), {"--sweep", directory.string()}, at_site, given.site,
-          slurm::Array{place / (name + ".trials"), static_cast<std::int64_t>(size), sweep.options.side_by_side}};
+  const auto throttle = sweep.options.side_by_side > 0 ? fmt::format("%{}", sweep.options.side_by_side) : "";
+  return {sweep.options.name,   as_typed("sweep", given.all), fs::read_symlink("/proc/self/exe"), program_files(), directory, place / (name + ".sbatch"), place / (name + "-%a.log"), {"--sweep", directory.string()}, at_site, given.site,
+          slurm::Array{fmt::format("0-{}", size - 1) + throttle, size, place / (name + ".trials")}};
 }
 
-void submit_arrays(const Sweep& sweep, const Arguments& given, const std::vector<Result>& to_start) {
-  const auto at_site = slurm::options_at(given.site, config::Document::parse(sweep.options.run));
+void submit_arrays(const Sweep& sweep, const Arguments& given, const config::SlurmOptions& at_site, const std::vector<Result>& to_start) {
   const auto directory = sweep.options.directory();
-  const auto most = largest_array(given.site);
+  const auto most = static_cast<std::size_t>(slurm::largest_array(given.site));
   std::string dependency;
   for (std::size_t from = 0; from < to_start.size(); from += most) {
     const auto size = std::min(most, to_start.size() - from);
@@ -162,8 +149,7 @@ class Place {
   bool in_allocation_;
 };
 
-int run_here(const Sweep& sweep, const Arguments& given, const std::vector<Result>& to_start) {
-  const auto at_site = slurm::options_at(given.site, config::Document::parse(sweep.options.run));
+int run_here(const Sweep& sweep, const config::SlurmOptions& at_site, const std::vector<Result>& to_start) {
   const Place place(at_site);
   const auto directory = sweep.options.directory();
   const auto slots = place.slots(sweep.options.side_by_side);
@@ -189,6 +175,7 @@ int run_here(const Sweep& sweep, const Arguments& given, const std::vector<Resul
     const auto progress = slurm::read_progress(directory / name);
     std::cout << fmt::format("[{}/{}] {}: {}\n", over, to_start.size(), name,
                              again ? fmt::format("failed with {}, starts again", code)
+                             : code == 0 && !progress.is_finished() ? "did not begin: the hours are used up"
                              : code == 0 ? (progress.note.empty() ? "done" : progress.note)
                              : code == 75 ? "interrupted, its state is saved"
                                           : fmt::format("failed with {}, see {}", code, (directory / name / "trial.log").string()))
@@ -234,24 +221,23 @@ int start(const Arguments& given) {
   const bool here = given.here || in_allocation || !slurm::is_installed("sbatch");
   const auto document = config::Document::parse(fs::is_directory(given.file) ? fs::path(given.file) / "sweep.toml" : fs::path(given.file), given.overrides);
   const auto sweep = sweep::read_sweep(document);
-  const auto run_files = checked_run_files(sweep);
-  if (given.print) {
-    const auto at_site = slurm::options_at(given.site, config::Document::parse(sweep.options.run));
-    return std::cout << slurm::job_script(array_job(sweep, given, at_site, sweep.trials.size(), "")), static_cast<int>(ExitCode::done);
-  }
+  const auto at_site = slurm_options(sweep, given.site);
+  const auto run_files = checked_run_files(sweep, at_site.ranks());
+  if (given.print) return std::cout << slurm::job_script(array_job(sweep, given, at_site, sweep.trials.size(), "")), static_cast<int>(ExitCode::done);
   const auto lock = slurm::RunLock::take(sweep.options.directory());
   auto to_start = sweep::read_results(sweep);
   const auto all = to_start.size();
   std::erase_if(to_start, [](const Result& result) { return result.is_over() || result.is_under_way(); });
   if (to_start.size() < all) std::cout << fmt::format("{} of {} trials are done or under way already\n", all - to_start.size(), all);
   if (to_start.empty()) return static_cast<int>(ExitCode::done);
+  if (sweep::hours_are_spent(sweep)) fail("{}: its trials have used up its {} hours: raise 'hours' to start the {} that are left", sweep.file.string(), sweep.options.hours, to_start.size());
   write_directories(sweep, document, run_files, to_start);
   if (!here) {
-    submit_arrays(sweep, given, to_start);
+    submit_arrays(sweep, given, at_site, to_start);
     std::cout << fmt::format("attune sweep status {0} says how it does, attune sweep report {0} what came out\n", slurm::shell_word(sweep.options.directory().string()));
     return static_cast<int>(ExitCode::done);
   }
-  const int code = run_here(sweep, given, to_start);
+  const int code = run_here(sweep, at_site, to_start);
   std::cout << "\n";
   print_report(sweep, true);
   return code;

@@ -8,6 +8,7 @@
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
 #include "report/record.hpp"
+#include "slurm/launch.hpp"
 #include "slurm/run_lock.hpp"
 #include "slurm/staging.hpp"
 #include "sweep/halving.hpp"
@@ -71,7 +72,7 @@ struct Arguments {
 /// A trial of a sweep may be ended by its rivals. False: the sweep's time is used up, and it does not begin.
 bool join_sweep(config::RunConfig& config, const fs::path& directory, const Comm& comm) {
   bool spent = false;
-  on_root(comm, [&] { spent = sweep::hours_are_spent(directory); });
+  on_root(comm, [&] { spent = sweep::hours_are_spent(sweep::read_sweep(config::Document::parse(directory / "sweep.toml"))); });
   if (comm.max(spent) != 0) return false;
   comm.agree([&] { config.callbacks.push_back(sweep::halving_callback(directory)); });
   return true;
@@ -79,12 +80,12 @@ bool join_sweep(config::RunConfig& config, const fs::path& directory, const Comm
 
 int run_training(const Comm& comm, const Arguments& given) {
   train::set_threads(comm);
-  watch_signals();
   auto run = train::open_run(given.file, given.overrides, comm);
   if (!given.sweep.empty() && !join_sweep(run.config, given.sweep, comm)) {
     if (comm.root()) std::cout << run.config.run.name << ": the sweep has used up its hours\n";
     return static_cast<int>(ExitCode::done);
   }
+  slurm::check_asked(run.config, comm);
   const slurm::Staging staging(run.config, comm);
   auto session = train::Session::open(staging.config(), comm);
   session.config = run.config;  // what is published names the originals
@@ -123,6 +124,7 @@ int train_main(const std::vector<std::string>& arguments) {
   const Arguments given{(*values)["run"].as<std::string>(), (*values)["override"].as<std::vector<std::string>>(), arguments,
                         {is_set("resume") || is_set("resume-anyway"), is_set("resume-anyway")}, is_set("overwrite"),
                         (*values)["sweep"].as<std::string>()};
+  watch_signals();  // before MPI starts, which may take long
   return on_ranks([&](const Comm& comm) { return run_training(comm, given); });
 }
 

@@ -38,6 +38,13 @@ def check_interrupted_once(number, name):
     check_result(name)
 
 
+def doctor_tells_of_every_node():
+    said = cluster.run("srun", "--mpi=pmix", "--nodes=2", "--ntasks=2", "attune", "doctor")
+    check("started: 2 ranks, srun, job " in said and "ob1: self, tcp" in said and " us  " in said, f"how it was started, what moves the messages, and how fast: {said}")
+    nodes = [line for line in said.splitlines() if "ob1: " in line]
+    check(len(nodes) == (2 if cluster.settings["mode"] == "netns" else 1), f"a row for every host: {said}")
+
+
 def srun_trains_what_mpirun_trains():
     cluster.wait_for_end(submit("srun", "srun"))
     check_result("srun")
@@ -70,6 +77,21 @@ def a_job_of_higher_priority_saves_requeues_and_resumes():
     cluster.wait_for_end(urgent)
 
 
+def the_program_runs_from_the_nodes_own_disks_when_the_site_says_so():
+    own_disks = cluster.settings["mode"] == "netns"  # else all nodes are one host, and have one
+    scratch = "/dev/shm" if own_disks else f"{place.folder}/scratch"
+    (place / "staging.toml").write_text(f'scratch = "{scratch}/$SLURM_JOB_ID"\nstage = ["program"]\n')
+    ranks = ("slurm.nodes=2",) if own_disks else ("slurm.tasks_per_node=2",)
+    said = cluster.run("attune", "submit", "run.toml", "name=staged", *settings, *ranks, "--site", "./staging.toml")
+    number = said.split()[1]
+    cluster.wait_for_end(number)
+    check_result("staged")
+    record = json.loads((place / "runs/staged/record.json").read_text())
+    check(all(plugin["file"].startswith(f"{scratch}/{number}/attune-{number}/plugins/") for plugin in record["plugins"]), f"it runs from there: {record['plugins']}")
+    left = cluster.run("srun", "--nodes=2", "--ntasks=2", "find", scratch, "-name", f"attune-{number}*")
+    check(left.strip() == "", f"and is removed: {left}")
+
+
 make_model(place / "model")
 make_recipe(place)
 (place / "run.toml").write_text(RUN)
@@ -77,5 +99,6 @@ place.run("attune", "prepare", "sums.toml")
 place.run(*over_ranks(2, build / "attune", "train", "run.toml", "name=reference", *settings))
 
 with cluster:
-    run_tests(srun_trains_what_mpirun_trains, mpirun_trains_what_it_trains_without_slurm, a_signal_to_the_step_saves_requeues_and_resumes,
-              a_signal_to_the_script_saves_requeues_and_resumes_under_mpirun, a_job_of_higher_priority_saves_requeues_and_resumes)
+    run_tests(doctor_tells_of_every_node, srun_trains_what_mpirun_trains, mpirun_trains_what_it_trains_without_slurm, a_signal_to_the_step_saves_requeues_and_resumes,
+              a_signal_to_the_script_saves_requeues_and_resumes_under_mpirun, a_job_of_higher_priority_saves_requeues_and_resumes,
+              the_program_runs_from_the_nodes_own_disks_when_the_site_says_so)

@@ -49,6 +49,7 @@ def a_submitted_run_trains_what_mpirun_trains():
         check(words in said, f"it says '{words}': {said}")
     cluster.wait_for_end(number)
     check_result("plain")
+    check("note:" not in cluster.log(number), f"nothing is odd: {cluster.log(number)}")
     check(status("runs/plain")[0][:4] == ["runs/plain", "done", number, "300/300"], f"status says so: {status('runs/plain')}")
     record = json.loads((place / "runs/plain/record.json").read_text())
     check(record["slurm_job"] == number and record["ranks"] == 2 and "accounting" not in record, f"the record names the job, and a cluster without accounts works: {record}")
@@ -165,6 +166,11 @@ def ranks_that_do_not_find_each_other_are_refused():
     check(not (place / "runs/alone").exists(), "and nothing is written")
 
 
+def ranks_that_are_not_those_of_the_run_file_are_explained():
+    said = cluster.run("srun", "--mpi=pmix", "--nodes=3", "--ntasks=3", "attune", "train", "run.toml", "name=three", "train.steps=1", "train.global_batch=9", "train.micro_batch=1")
+    check("note: the ranks run on 3 nodes, and the run file asks for 2" in said and said.count("note:") == 1, f"the difference is told once: {said}")
+
+
 def what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued():
     before = cluster.run("squeue", "--noheader", "--states=all", "--format=%A")
     for settings, words in {
@@ -201,6 +207,28 @@ def a_site_changes_the_script_and_not_the_run_file():
     check("broken.toml:1:1: unknown key 'scrach'; did you mean 'scratch'?" in said, f"a site's mistake has its place: {said}")
 
 
+def an_array_is_a_run_for_every_element():
+    said = cluster.run("attune", "submit", "run.toml", "name=seeds", "train.steps=3", "slurm.nodes=1", "slurm.array=1,3-5%2")
+    number = said.split()[1]
+    check("4 runs, each on 1 node of 1 rank" in said and "runs/seeds.sbatch" in said, f"it says what was queued: {said}")
+    check(cluster.job(number)["ArrayTaskThrottle"] == "2", f"two at a time: {cluster.job(number)}")
+    said = cluster.run("attune", "submit", "run.toml", "name=seeds", "train.steps=3", "slurm.array=5-6", expect=2)
+    check(f"runs/seeds-5: job {number}_5 for it is in the queue already" in said and not (place / "runs/seeds-6").exists(), f"an element is not queued twice: {said}")
+    names = [f"seeds-{element}" for element in (1, 3, 4, 5)]
+    cluster.wait_for(lambda: all((place / f"runs/{name}/adapter").exists() for name in names), "every element is done")
+    records = {name: json.loads((place / f"runs/{name}/record.json").read_text()) for name in names}
+    check({name: record["slurm_job"] for name, record in records.items()} == {name: f"{number}_{name[-1]}" for name in names}, f"each its own job: {records}")
+    check(all(f"seed = {name[-1]}\n" in (place / f"runs/{name}/run.toml").read_text() for name in names), "its number is its seed")
+    check(len({adapter(place, name) for name in names}) == 4, "four seeds give four results")
+    check([row[:3] for row in status(*(f"runs/{name}" for name in names))] == [[f"runs/{name}", "done", f"{number}_{name[-1]}"] for name in names], "status tells of each")
+
+    before = cluster.run("squeue", "--noheader", "--states=all", "--format=%A")
+    cluster.run("cp", "sums.h5", "part-1.h5")
+    said = cluster.run("attune", "submit", "run.toml", "name=parts", "slurm.array=1-2", 'slurm.each={ "dataset.path" = "part-$SLURM_ARRAY_TASK_ID.h5" }', expect=2)
+    check("element 2 of the array: part-2.h5: there is no such file" in said and said.strip().count("\n") == 0, f"an element whose run file is broken is one sentence: {said}")
+    check(not list((place / "runs").glob("parts*")) and cluster.run("squeue", "--noheader", "--states=all", "--format=%A") == before, "and nothing is written or queued")
+
+
 def data_and_model_are_staged_when_the_site_says_so():
     (place / "staging.toml").write_text(f'scratch = "{place.folder}/scratch/$SLURM_JOB_ID"\nstage = ["data", "model"]\n')
     number = submit("staged", "--site", "./staging.toml")
@@ -230,4 +258,6 @@ with cluster:
     run_tests(a_submitted_run_trains_what_mpirun_trains, status_tells_of_a_job_that_waits_and_one_that_trains, after_a_kill_the_lock_is_known_to_be_stale, a_cancelled_job_saves_and_stays_away,
               a_signal_makes_it_save_requeue_and_resume, requeued_by_its_user_it_resumes, preempted_with_or_without_grace_it_resumes,
               where_requeueing_is_not_allowed_a_new_job_goes_on, a_dead_node_costs_the_steps_since_the_last_checkpoint, ranks_that_do_not_find_each_other_are_refused,
-              what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued, a_site_changes_the_script_and_not_the_run_file, data_and_model_are_staged_when_the_site_says_so)
+              ranks_that_are_not_those_of_the_run_file_are_explained,
+              what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued, a_site_changes_the_script_and_not_the_run_file,
+              an_array_is_a_run_for_every_element, data_and_model_are_staged_when_the_site_says_so)

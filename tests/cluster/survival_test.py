@@ -15,11 +15,21 @@ from cluster import Cluster, adapter, history, run_tests
 build = Path(sys.argv[1]).resolve()
 place = Workplace(build / "tests" / "survival")
 cluster = Cluster(build, place, "--nodes", "3", "--mode", "plain", "--accounting", as_user=True)
-LONG = ("train.schedule=constant", "train.steps=3000", "slurm.nodes=2", "checkpoint.every=500")
+SETTINGS = ("train.schedule=constant", "slurm.nodes=2", "checkpoint.every=500")
+
+
+def train(name, steps):
+    place.run(*over_ranks(2, build / "attune", "train", "run.toml", f"name={name}", *SETTINGS, f"train.steps={steps}"), timeout=900)
+
+
+def steps_in(seconds):
+    """As many as this machine takes in that time: a time limit must be met, and preemptions must find the run at work."""
+    train("measured", 300)
+    return int(300 * seconds / place.events("measured", "step_end")[-1]["seconds"])
 
 
 def submit(name, *settings):
-    return cluster.run("attune", "submit", "run.toml", f"name={name}", *LONG, *settings).split()[1]
+    return cluster.run("attune", "submit", "run.toml", f"name={name}", *SETTINGS, f"train.steps={steps}", *settings).split()[1]
 
 
 def check_result(name):
@@ -48,7 +58,7 @@ def twenty_preemptions_at_random_moments_lose_nothing():
 
 
 def a_chain_of_time_limits_leads_to_the_end():
-    number = submit("limited", "slurm.time=1", "slurm.signal=45")
+    number = submit("limited", "slurm.time=1", "slurm.signal=10")
     now = cluster.wait_for_end(number, seconds=900)
     check(int(now["Restarts"]) >= 1, f"a minute was not enough: {now['Restarts']}")
     check(history(place, "limited")[-1] == "finished" and history(place, "limited").count("interrupted") == int(now["Restarts"]), f"every attempt but the last was saved: {history(place, 'limited')}")
@@ -72,6 +82,7 @@ make_model(place / "model")
 make_recipe(place)
 (place / "run.toml").write_text(RUN)
 place.run(build / "attune", "prepare", "sums.toml")
-place.run(*over_ranks(2, build / "attune", "train", "run.toml", "name=reference", *LONG), timeout=900)
+steps = steps_in(80)
+train("reference", steps)
 with cluster:
     run_tests(an_account_that_is_missing_is_refused, a_chain_of_time_limits_leads_to_the_end, what_a_job_took_goes_into_its_record, twenty_preemptions_at_random_moments_lose_nothing)

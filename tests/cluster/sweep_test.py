@@ -102,6 +102,35 @@ def a_large_sweep_becomes_several_arrays():
     check([what(record)[-1] for record in trials("chunks").values()] == ["finished"] * 5, "all are done")
 
 
+def every_setting_is_tried_with_several_seeds():
+    sweep = write_sweep("seeded", 'seeds = 2\n[values]\n"strategy.rank" = [2, 4]\n"train.steps" = [3]\n')
+    cluster.run("attune", "sweep", sweep)
+    cluster.wait_for(lambda: not queued("seeded"), "the array ends")
+    said = cluster.run("attune", "sweep", "report", sweep)
+    table = results("seeded")
+    check(sorted((row["strategy.rank"], row["seed"]) for row in table) == [("2", "0"), ("2", "1"), ("4", "0"), ("4", "1")], f"two seeds of each: {table}")
+    check(len({row["loss"] for row in table}) == 4, f"another seed, another loss: {table}")
+    for rank in ("2", "4"):
+        losses = [float(row["loss"]) for row in table if row["strategy.rank"] == rank]
+        row = next(line.split() for line in said.splitlines() if line.split()[:3] == [rank, "3", "2"])
+        check(abs(float(row[3]) - sum(losses) / 2) < 1e-4 and (float(row[4]), float(row[5])) == (min(losses), max(losses)), f"mean, smallest and largest of rank {rank}: {said}")
+
+
+def when_the_hours_are_used_up_no_trial_begins():
+    sweep = write_sweep("budget", 'hours = 1e-6\nside_by_side = 1\n[values]\n"strategy.rank" = [2, 4, 8]\n')
+    cluster.run("attune", "sweep", sweep)
+    cluster.wait_for(lambda: not queued("budget"), "the array ends")
+    check([what(record) for record in trials("budget").values()] == [["started", "finished"]], f"one begins, and goes on to its end: {trials('budget')}")
+    check("1 done, 2 unstarted" in cluster.run("attune", "sweep", "status", sweep), "the others wait for more hours")
+    said = cluster.run("attune", "sweep", sweep, expect=2)
+    check("have used up its 1e-06 hours" in said, f"which is told: {said}")
+    said = cluster.run("attune", "sweep", sweep, "name=budget-here", "--here")
+    check(said.count("did not begin: the hours are used up") == 2 and "1 done, 2 new" in said, f"the same on this machine: {said}")
+    cluster.run("attune", "sweep", sweep, "hours=1")
+    cluster.wait_for(lambda: not queued("budget"), "the array ends")
+    check([what(record) for record in trials("budget").values()] == [["started", "finished"]] * 3, "with more, all are done")
+
+
 def in_an_allocation_trials_run_side_by_side():
     write_sweep("inside", 'side_by_side = 2\n[values]\n"strategy.rank" = [2, 4, 8]\n')
     number = cluster.run("sbatch", "--parsable", "--nodes=1", "--ntasks=2", "--output=inside.log", "--wrap=attune sweep inside.toml").split()[-1]
@@ -136,4 +165,4 @@ make_recipe(place)
 place.run(build / "attune", "prepare", "sums.toml")
 with cluster:
     run_tests(an_array_that_is_cancelled_half_way_and_started_again_does_every_trial_once, a_trial_that_fails_is_started_again, a_large_sweep_becomes_several_arrays,
-              in_an_allocation_trials_run_side_by_side, a_broken_trial_is_named_and_nothing_is_queued, halving_finds_the_planted_best_with_little_of_the_budget)
+              every_setting_is_tried_with_several_seeds, when_the_hours_are_used_up_no_trial_begins, in_an_allocation_trials_run_side_by_side, a_broken_trial_is_named_and_nothing_is_queued, halving_finds_the_planted_best_with_little_of_the_budget)

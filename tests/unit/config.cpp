@@ -199,6 +199,12 @@ TEST_F(RunFile, RefusesWhatItCannotDo) {
   EXPECT_THAT(mistakes(with(good, "name = \"run\"", "name = \"../up\"")), HasSubstr("'name' becomes a directory's name"));
 }
 
+TEST_F(RunFile, OnTheCommandLineATextNeedsNoQuotes) {
+  const std::map<std::string, std::string> typed{{"30", "30"}, {"01:00:00", "01:00:00"}, {"1-12:00:00", "1-12:00:00"}, {"\"45\"", "45"}};
+  for (const auto& [text, value] : typed) EXPECT_EQ(read(good, {"train.time_limit=" + text}).train.time_limit, value) << text;
+  EXPECT_THAT(mistakes("name = 30\n"), HasSubstr("'name' must be text, but is an integer")) << "in a file it does";
+}
+
 TEST_F(RunFile, NamesWhatIsMissing) {
   const auto said = mistakes("seed = 1\n");
   EXPECT_THAT(said, AllOf(HasSubstr("'name' is missing"), HasSubstr("[model] is missing"), HasSubstr("[dataset] is missing"), HasSubstr("[strategy] is missing")));

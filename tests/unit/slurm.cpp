@@ -49,7 +49,7 @@ class Slurm : public testing::Test {
 SlurmOptions options(const std::string& toml, const Site& site = {}) { return options_at(site, Document::parse_text("[slurm]\n" + toml, "run.toml")); }
 
 Job job(SlurmOptions options, Site site = {}) {
-  return {"glossary", "attune submit run.toml", "/opt/attune/bin/attune", "runs/glossary", "runs/glossary/job.sbatch", "runs/glossary/slurm-%j.log", {}, std::move(options), std::move(site), std::nullopt};
+  return {"glossary", "attune submit run.toml", "/opt/attune/bin/attune", {"/opt/attune/bin/attune", "/opt/attune/lib/libattune.so.0", "/opt/attune/lib/attune/plugins"}, "runs/glossary", "runs/glossary/job.sbatch", "runs/glossary/slurm-%j.log", {}, std::move(options), std::move(site), std::nullopt};
 }
 
 /// ATTUNE_WRITE_GOLDEN=1 writes the copies anew.
@@ -67,7 +67,7 @@ TEST_F(Slurm, AScriptWithEverythingIsTheGoldenOne) {
   const auto here = site(R"(
 about = "a cluster with everything"
 scratch = "/scratch/$SLURM_JOB_ID"
-stage = ["data", "model"]
+stage = ["data", "model", "program"]
 partitions = { gpu = "accelerated" }
 [slurm]
 account = "hk-project"
@@ -107,13 +107,23 @@ TEST_F(Slurm, AScriptForAnArrayIsTheGoldenOne) {
   wanted.script = "sweeps/rates/jobs/0001.sbatch";
   wanted.log = "sweeps/rates/jobs/%A_%a.log";
   wanted.train_options = {"--sweep", "sweeps/rates"};
-  wanted.array = Array{"sweeps/rates/jobs/0001.trials", 12, 3};
+  wanted.array = Array{"0-11%3", 12, "sweeps/rates/jobs/0001.trials"};
   expect_golden(job_script(wanted), "array.sbatch");
+}
+
+TEST_F(Slurm, AScriptForTheElementsOfAnArrayIsTheGoldenOne) {
+  auto wanted = job(options("array = \"1,3,5-9:2%2\""));
+  wanted.script = "runs/glossary.sbatch";
+  wanted.log = "runs/glossary-%a/slurm-%A_%a.log";
+  wanted.array = Array{wanted.options.array, 5, {}};
+  expect_golden(job_script(wanted), "elements.sbatch");
 }
 
 TEST_F(Slurm, EveryScriptIsGoodShell) {
   auto odd = job(options("environment = { A = 'a \"b\" `c`' }\nlauncher = \"mpirun\"\nretries = 2"));
   odd.directory = "runs/it's mine";
+  odd.site.options.scratch = "/tmp/my scratch";
+  odd.site.options.stage = {"program"};
   for (const auto& script : {job_script(job({})), job_script(odd)}) {
     const auto said = run_command({"bash", "-n", write("job.sbatch", script).string()});
     EXPECT_EQ(said.code, 0) << said.err << script;
@@ -146,6 +156,45 @@ TEST_F(Slurm, AJobThatMakesNoProgressTwiceEnds) {
   EXPECT_EQ(attempt().code, 1);
 }
 
+/// A job whose program is staged, with stand-ins for the program, which tells from where it runs, and for srun.
+class StagedProgram : public Slurm {
+ protected:
+  StagedProgram() {
+    write_program("bin/srun", "while [[ $1 == --* ]]; do shift; done; exec \"$@\"");
+    write_program("here/attune", "echo \"$0 $LD_LIBRARY_PATH\"; cd \"$(dirname \"$0\")\" && find . -type f | sort");
+    write("here/lib/libattune.so.0.1.0", "code");
+    fs::create_symlink("libattune.so.0.1.0", folder_ / "here/lib/libattune.so.0");
+    write("here/plugins/lora.so", "code");
+  }
+  void write_program(const std::string& name, const std::string& text) const { fs::permissions(write(name, "#!/bin/bash\n" + text + "\n"), fs::perms::owner_all); }
+
+  Said run() const {
+    auto wanted = job({}, site("scratch = \"" + folder_.string() + "/scratch/$SLURM_JOB_ID\"\nstage = [\"program\"]"));
+    wanted.directory = folder_ / "run";
+    wanted.program = folder_ / "here/attune";
+    wanted.program_files = {wanted.program, folder_ / "here/lib/libattune.so.0", folder_ / "here/plugins"};
+    const auto path = "PATH=" + (folder_ / "bin").string() + ":" + std::getenv("PATH");
+    return run_command({"env", "-u", "LD_LIBRARY_PATH", path, "SLURM_JOB_ID=5", "SLURM_JOB_NUM_NODES=1", "bash", write("job.sbatch", job_script(wanted)).string()});
+  }
+};
+
+TEST_F(StagedProgram, RunsFromScratchAndIsRemoved) {
+  const auto said = run();
+  const auto there = (folder_ / "scratch/5/attune-5").string();
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_EQ(said.out, there + "/attune " + there + "\n./attune\n./libattune.so.0\n./plugins/lora.so\n");
+  EXPECT_TRUE(fs::is_empty(folder_ / "scratch/5"));
+}
+
+TEST_F(StagedProgram, AFullScratchIsToldBeforeItIsCopied) {
+  write_program("bin/df", "echo Avail; echo 1000");
+  const auto said = run();
+  EXPECT_EQ(said.code, 2) << "it is not tried again";
+  EXPECT_THAT(said.err, AllOf(HasSubstr("scratch/5/attune-5 on "), HasSubstr("bytes, and 1000 are free; make room")));
+  EXPECT_EQ(said.out, "");
+  EXPECT_TRUE(fs::is_empty(folder_ / "scratch/5"));
+}
+
 // ---- [slurm] and sites
 
 TEST_F(Slurm, MistakesAreToldTogetherWithTheirPlaces) {
@@ -156,6 +205,28 @@ TEST_F(Slurm, MistakesAreToldTogetherWithTheirPlaces) {
   EXPECT_THAT(said, HasSubstr("run.toml:5:17: 1 ranks and 4 GPUs on a node: every rank computes on one GPU, so set tasks_per_node = 4"));
   EXPECT_THAT(said, HasSubstr("use memory of [slurm]"));
   EXPECT_THAT(said, HasSubstr("'--exclusive' is no long option of sbatch"));
+}
+
+TEST_F(Slurm, AnArrayIsReadAsSbatchReadsIt) {
+  using Numbers = std::vector<std::int64_t>;
+  EXPECT_EQ(config::array_elements("0-3%2"), (Numbers{0, 1, 2, 3}));
+  EXPECT_EQ(config::array_elements("9,1,5-20:5,5"), (Numbers{1, 5, 9, 10, 15, 20}));
+  EXPECT_EQ(config::array_elements("7"), Numbers{7});
+  for (const char* no : {"", "a", "3-1", "0-9:0", "1,,2", "0-9%0", "1-", "0-99999999"}) EXPECT_EQ(config::array_elements(no), Numbers{}) << no;
+}
+
+TEST_F(Slurm, WhatAnElementSetsHoldsItsNumber) {
+  EXPECT_EQ(options("array = \"0-9\"").overrides_of(4), std::vector<std::string>{"seed=4"}) << "seeds, when nothing is said";
+  const auto each = options("array = \"0-9\"\neach = { \"dataset.path\" = \"parts/${SLURM_ARRAY_TASK_ID}.h5\", seed = \"1$SLURM_ARRAY_TASK_ID\", \"train.steps\" = \"5\" }");
+  EXPECT_EQ(each.overrides_of(12), (std::vector<std::string>{"dataset.path=parts/12.h5", "seed=112", "train.steps=5"}));
+}
+
+TEST_F(Slurm, AnArrayThatMakesNoSenseIsRefusedWithItsPlace) {
+  EXPECT_THAT(error_of([] { options("array = \"0..9\""); }), HasSubstr("run.toml:2:9: 'array' is '0..9', which is no array"));
+  EXPECT_THAT(error_of([] { options("each = { seed = \"$SLURM_ARRAY_TASK_ID\" }"); }), HasSubstr("'each' is for the elements of an 'array'"));
+  EXPECT_THAT(error_of([] { options("array = \"0-9\"\neach = { seed = \"3\" }"); }), HasSubstr("run.toml:3:8: 'each' sets the same for every element"));
+  EXPECT_THAT(error_of([] { options("array = \"0-9\"\neach = { name = \"x$SLURM_ARRAY_TASK_ID\" }"); }), HasSubstr("'name' in 'each'"));
+  EXPECT_THAT(error_of([] { options("options = { array = \"0-9\" }"); }), HasSubstr("use array of [slurm]"));
 }
 
 TEST_F(Slurm, ARunFileSpeaksLouderThanTheSiteAndListsAddUp) {
@@ -244,7 +315,7 @@ std::int64_t ended_process() {
 TEST_F(Slurm, ADirectoryInUseIsRefusedWithItsHolder) {
   const auto lock = RunLock::take(folder_ / "run");
   EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run"); }), AllOf(HasSubstr("is in use by process"), HasSubstr(std::to_string(::getpid()))));
-  EXPECT_THAT(error_of([&] { check_is_free(folder_ / "run"); }), HasSubstr("is in use by"));
+  EXPECT_THAT(error_of([&] { check_are_free({folder_ / "run"}); }), HasSubstr("is in use by"));
 }
 
 TEST_F(Slurm, ALockGoesWithItsRun) {

@@ -172,5 +172,26 @@ TEST(Launch, CrowdedRanksAreExplained) {
   EXPECT_THAT(slurm::crowded({{"a", {0, 1}, 4, 2, 2}, {"a", {2, 3}, 4, 2, 2}}), IsEmpty());
 }
 
+TEST(Launch, RanksThatAreNotThoseOfTheRunFileAreExplained) {
+  using slurm::RankPlace;
+  const auto rank = [](const std::string& node, int gpus = 0) { return RankPlace{"host", {0, 1}, 8, gpus, 1, node}; };
+  EXPECT_THAT(slurm::differences({2, 2, {}, 2}, {rank("n1"), rank("n1"), rank("n2"), rank("n2")}), IsEmpty());
+  EXPECT_THAT(slurm::differences({}, {rank("n1")}), IsEmpty()) << "nothing was asked";
+  EXPECT_THAT(slurm::differences({2, {}, {}, {}}, {rank("n1")}), ElementsAre(HasSubstr("the ranks run on 1 node, and the run file asks for 2: give --nodes=2 to srun or sbatch")));
+  EXPECT_THAT(slurm::differences({3, 2, {}, {}}, {rank("n1"), rank("n1"), rank("n2"), rank("n3")}), ElementsAre(HasSubstr("n2 and 1 other node: 1 rank for the node, and the run file asks for 2: give --ntasks-per-node=2")));
+  EXPECT_THAT(slurm::differences({{}, {}, 2, {}}, {rank("n1"), rank("n1")}), ElementsAre(HasSubstr("n1: 0 visible GPUs for the node, and the run file asks for 2")));
+  EXPECT_THAT(slurm::differences({{}, {}, 2, {}}, {rank("n1", 1), rank("n1", 1)}), IsEmpty()) << "each its own";
+  EXPECT_THAT(slurm::differences({1, 1, {}, 8}, {rank("n1")}), ElementsAre(HasSubstr("n1: 2 processors for a rank, and the run file asks for 8: give --cpus-per-task=8")));
+}
+
+TEST(Launch, WhatIsAskedIsWhatTheRunFileGives) {
+  config::RunConfig run;
+  run.effective = {{"train", {{"nodes", "7", ""}}}, {"slurm", {{"nodes", "2", ""}, {"time", "\"10\"", ""}, {"cpus_per_task", "4", ""}}}};
+  const auto asked = slurm::Asked::by(run);
+  EXPECT_EQ(asked.nodes, 2);
+  EXPECT_EQ(asked.cpus_per_task, 4);
+  EXPECT_FALSE(asked.tasks_per_node || asked.gpus_per_node);
+}
+
 }  // namespace
 }  // namespace attune::sweep

@@ -1,0 +1,28 @@
+// What `attune check` checks, for the commands that submit runs: what is wrong is told before anything waits in a queue.
+#pragma once
+#include <attune/registry.hpp>
+
+#include <map>
+#include <string>
+
+#include "config/document.hpp"
+#include "config/run_config.hpp"
+
+namespace attune::program {
+
+/// For one run file, or many that come of one and differ in values. In this process alone: a login node may have no MPI.
+class RunChecker {
+ public:
+  /// Loads the plugins that the run file names.
+  explicit RunChecker(const config::Document& run_file);
+
+  /// Error when the run could not begin, or its batch not be shared among so many ranks. Model and data are opened once for all runs that
+  /// have them in common.
+  config::RunConfig check(const config::Document& run_file, std::int64_t ranks);
+
+ private:
+  Registry registry_;
+  std::map<std::string, std::size_t> samples_;  // of the training split, by what was opened
+};
+
+}  // namespace attune::program

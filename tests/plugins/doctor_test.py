@@ -1,0 +1,39 @@
+"""`attune doctor` on this machine, by itself and under mpirun.
+
+    doctor_test.py BUILD_FOLDER
+"""
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+from tiny import Workplace, check, over_ranks
+
+build = Path(sys.argv[1]).resolve()
+place = Workplace(build / "tests" / "doctor")
+
+
+def table(said):
+    """The row of the one node, by the column's name: cells are two spaces apart."""
+    lines = said.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("NODE"))
+    return dict(zip(re.split("  +", lines[head].strip()), re.split("  +", lines[head + 1].strip())))
+
+
+def under_mpirun(*options):
+    mpirun, *rest = over_ranks(2, build / "attune", "doctor")
+    said = place.run(mpirun, *options, *rest)
+    check("started: 2 ranks, mpirun" in said, f"how it was started: {said}")
+    return table(said)
+
+
+alone = place.run(build / "attune", "doctor")
+check("started: 1 rank, by itself" in alone and table(alone)["HDF5"] == "ok" and table(alone)["LATENCY"] == "-", f"alone: {alone}")
+
+shared = under_mpirun("--mca", "btl", "self,vader")
+check(shared["TRANSPORT"] == "ob1: self, vader" and shared["RANKS"] == "2" and float(shared["BANDWIDTH"].split()[0]) > 0, f"through shared memory: {shared}")
+network = under_mpirun("--mca", "btl", "self,tcp", "--mca", "btl_tcp_if_include", "lo")
+check(network["TRANSPORT"] == "ob1: self, tcp" and float(network["LATENCY"].split()[0]) > float(shared["LATENCY"].split()[0]), f"through the network, which is slower: {network} {shared}")
+
+said = place.run(build / "attune", "doctor", "--output", "nowhere", expect=2)
+check("nowhere: there is no such folder" in said, f"a folder that is missing: {said}")
