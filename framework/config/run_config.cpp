@@ -79,7 +79,7 @@ class Reader {
 
   RunConfig read() {
     read_top_level();
-    config_.known_models = registry_.names(Kind::model);
+    config_.registry = &registry_;
     config_.model_plugin = read_plugin_section("model", Kind::model, &config_.model);
     config_.dataset_plugin = read_plugin_section("dataset", Kind::dataset, &config_.dataset);
     read_strategies();

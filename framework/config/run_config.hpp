@@ -96,7 +96,7 @@ struct RunConfig {
   EvaluateOptions evaluate;
   ParallelOptions parallel;
   Chosen model_plugin, dataset_plugin;
-  std::vector<std::string> known_models;  // the model plugins there are, by the model_type that each runs
+  const Registry* registry = nullptr;  // outlives this: the plugins there are; a model's bears the name of the model_type that it runs
   std::vector<Chosen> strategies;  // in the order they build on each other
   std::string adapter;             // the adapter folder that the training starts from; "": a new one
   std::vector<Chosen> callbacks;  // in the order they are called; progress, jsonl and checkpoint are always among them

@@ -9,19 +9,48 @@
 
 namespace attune::nn {
 
-std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::string>& targets, const std::string& option) {
-  if (targets.empty()) fail("{} is empty: name linear layers, or set it to \"all-linear\"", option);
+namespace {
+
+std::string last_part(const std::string& name) { return name.substr(name.rfind('.') + 1); }
+
+/// All linear layers but the head's.
+std::vector<NamedLinear> linears_below_head(Model& model) {
   auto all = linears(model.module());
   const auto heads = model.head_modules();
   std::erase_if(all, [&](const NamedLinear& named) {
     return named.second.get() == &model.projection() || std::ranges::any_of(heads, [&](const auto& head) { return named.first == head || named.first.starts_with(head + "."); });
   });
-  if (targets == std::vector<std::string>{"all-linear"}) return all;
-  std::vector<std::string> names;
-  for (const auto& [name, linear] : all) names.push_back(name);
-  const auto chosen = select_names(targets, names, option);
-  std::erase_if(all, [&](const NamedLinear& named) { return std::ranges::find(chosen, named.first) == chosen.end(); });
   return all;
+}
+
+template <class Layer>
+void keep_chosen(std::vector<std::pair<std::string, Layer>>& layers, const std::vector<std::string>& chosen) {
+  std::erase_if(layers, [&](const auto& named) { return std::ranges::find(chosen, named.first) == chosen.end(); });
+}
+
+const std::vector<std::string> all_linear = {"all-linear"};
+
+}  // namespace
+
+std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::string>& targets, const std::string& option) {
+  if (targets.empty()) fail("{} is empty: name linear layers, or set it to \"all-linear\"", option);
+  auto layers = linears_below_head(model);
+  if (targets != all_linear) keep_chosen(layers, select_names(targets, names_of(layers), option));
+  return layers;
+}
+
+Targets choose_targets_and_convolutions(Model& model, const std::vector<std::string>& targets) {
+  Targets layers{linears_below_head(model), convolutions(model.module())};
+  if (layers.convolutions.empty() || targets.empty()) return {choose_targets(model, targets), {}};
+  if (targets == all_linear) {
+    if (layers.linears.empty()) fail("strategy.targets is \"all-linear\", and a {} model has no linear layer but its head: name convolutions, such as \"{}\"", model.spec().family, last_part(layers.convolutions.back().first));
+    return {layers.linears, {}};
+  }
+  auto names = names_of(layers.linears);
+  std::ranges::copy(names_of(layers.convolutions), std::back_inserter(names));
+  const auto chosen = select_names(targets, names, "strategy.targets");
+  keep_chosen(layers.linears, chosen), keep_chosen(layers.convolutions, chosen);
+  return layers;
 }
 
 std::optional<LayerNames> layer_names(Model& model) {
@@ -38,12 +67,12 @@ std::optional<LayerNames> layer_names(Model& model) {
   return std::nullopt;
 }
 
-std::vector<std::string> peft_names(Model& model, const std::vector<NamedLinear>& chosen) {
-  const auto last_part = [](const std::string& name) { return name.substr(name.rfind('.') + 1); };
-  std::set<std::string> all, partly, names;
-  for (const auto& [name, linear] : chosen) all.insert(name);
-  for (const auto& [name, linear] : linears(model.module()))
-    if (!all.contains(name)) partly.insert(last_part(name));
+std::vector<std::string> peft_names(Model& model, const std::vector<std::string>& chosen) {
+  const std::set<std::string> all(chosen.begin(), chosen.end());
+  std::set<std::string> partly, names;
+  for (const auto& layers : {names_of(linears(model.module())), names_of(convolutions(model.module()))})
+    for (const auto& name : layers)
+      if (!all.contains(name)) partly.insert(last_part(name));
   for (const auto& name : all) names.insert(partly.contains(last_part(name)) ? name : last_part(name));
   return {names.begin(), names.end()};
 }
@@ -55,7 +84,8 @@ void train_head(Model& model) {
 
 Adapter peft_adapter(Model& model, nlohmann::ordered_json config, std::vector<NamedTensor> tensors) {
   static constexpr const char* tasks[] = {"CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION"};  // by Task
-  config["task_type"] = tasks[static_cast<std::size_t>(model.spec().task)];
+  config["task_type"] = nullptr;  // PEFT's kinds of model all take tokens
+  if (model.spec().vocabulary > 0) config["task_type"] = tasks[static_cast<std::size_t>(model.spec().task)];
   config["base_model_name_or_path"] = nullptr;
   config["inference_mode"] = true;
   if (!config.contains("modules_to_save")) config["modules_to_save"] = nullptr;
@@ -91,7 +121,8 @@ std::map<std::string, std::int64_t> parameter_depths(Model& model) {
 bool trains_only_adapters(Model& model) {
   std::set<const void*> added;
   for (const auto& item : model.module().named_modules("", false)) {
-    if (!dynamic_cast<Delta*>(item.value().get()) && item.key() != virtual_tokens_name) continue;
+    const bool is_delta = dynamic_cast<Delta*>(item.value().get()) || dynamic_cast<ConvolutionDelta*>(item.value().get());
+    if (!is_delta && item.key() != virtual_tokens_name) continue;
     for (const auto& parameter : item.value()->parameters()) added.insert(parameter.unsafeGetTensorImpl());
   }
   return std::ranges::all_of(trainable(model), [&](const NamedTensor& parameter) { return added.contains(parameter.second.unsafeGetTensorImpl()); });

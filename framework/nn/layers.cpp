@@ -164,14 +164,6 @@ at::Tensor LayerNorm::forward(const at::Tensor& x) { return at::layer_norm(x, we
 Embedding::Embedding(std::int64_t rows, std::int64_t width) { weight = register_parameter("weight", torch::empty({rows, width})); }
 at::Tensor Embedding::forward(const at::Tensor& ids) { return at::embedding(weight, ids); }
 
-Conv2d::Conv2d(std::int64_t in, std::int64_t out, const ConvolutionOptions& options) : options_(options) {
-  weight = register_parameter("weight", torch::empty({out, in / options.groups, options.kernel, options.kernel}));
-  if (options.with_bias) bias = register_parameter("bias", torch::empty({out}));
-}
-at::Tensor Conv2d::forward(const at::Tensor& x) {
-  return at::conv2d(x, weight, bias.defined() ? std::optional(bias) : std::nullopt, options_.stride, options_.padding, 1, options_.groups);
-}
-
 BatchNorm2d::BatchNorm2d(std::int64_t width, double eps) : eps_(eps) {
   weight = register_parameter("weight", torch::empty({width}));
   bias = register_parameter("bias", torch::empty({width}));

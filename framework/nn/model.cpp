@@ -1,6 +1,6 @@
 #include <attune/error.hpp>
-#include <attune/linear.hpp>
 #include <attune/model.hpp>
+#include <attune/nn.hpp>
 #include <torch/torch.h>
 
 #include <functional>
@@ -109,6 +109,7 @@ void Model::set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) {
 void Model::enable_adapters(bool enabled) {
   adapters_enabled_ = enabled;
   for (auto& [name, linear] : nn::linears(module())) linear->enable_deltas(enabled);
+  for (auto& [name, convolution] : nn::convolutions(module())) convolution->enable_deltas(enabled);
 }
 
 at::Tensor Model::features(const Batch& batch) {

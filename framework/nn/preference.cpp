@@ -3,7 +3,32 @@
 #include <attune/preference.hpp>
 #include <torch/torch.h>
 
+#include <cstring>
+#include <functional>
+#include <string_view>
+
 namespace attune {
+namespace {
+
+struct Kept {
+  std::uint64_t key;
+  double log_probability;
+};
+
+/// Of every sample, by its tokens and which of them are trained on. That two of a million share one has odds of 1 to 30 million.
+std::vector<std::uint64_t> sample_keys(const Batch& batch) {
+  const at::Tensor content = at::stack({batch.tokens, batch.targets}, 1).cpu().contiguous();
+  const auto* bytes = static_cast<const char*>(content.const_data_ptr());
+  const auto row = content.nbytes() / static_cast<std::size_t>(std::max<std::int64_t>(1, content.size(0)));
+  std::vector<std::uint64_t> keys;
+  for (std::size_t sample = 0; sample + 1 < batch.starts.size(); ++sample) {
+    const auto first = static_cast<std::size_t>(batch.starts[sample]) * row, end = static_cast<std::size_t>(batch.starts[sample + 1]) * row;
+    keys.push_back(std::hash<std::string_view>{}({bytes + first, end - first}));
+  }
+  return keys;
+}
+
+}  // namespace
 
 PairLogProbabilities pair_log_probabilities(Model& model, const Batch& batch) {
   if (!batch.columns.contains("chosen")) fail("the loss compares two answers to a prompt: set dataset.plugin = \"preference\", and prepare the data as that");
@@ -18,6 +43,44 @@ PairLogProbabilities base_pair_log_probabilities(Model& model, const Batch& batc
   const torch::NoGradGuard no_grad;
   const BaseAlone base(model);
   return pair_log_probabilities(model, batch);
+}
+
+void BaseLogProbabilities::begin(Model& model, Surroundings& run) {
+  if (nn::trains_only_adapters(model)) return;
+  const torch::NoGradGuard no_grad;
+  const auto comm = run.comm();
+  std::string mine;  // the ranks share the batches
+  int index = 0;
+  const bool was_training = model.module().is_training();
+  model.module().eval();
+  run.for_each_own_batch([&](const Batch& batch) {
+    if (index++ % comm.size() != comm.rank()) return;
+    const at::Tensor sums = sample_log_probabilities(model, batch).sums.to(at::kCPU, at::kDouble);
+    const auto keys = sample_keys(batch);
+    for (std::int64_t sample = 0; sample < batch.samples(); ++sample) {
+      const Kept kept{keys[static_cast<std::size_t>(sample)], sums[sample].item<double>()};
+      mine.append(reinterpret_cast<const char*>(&kept), sizeof kept);
+    }
+  });
+  model.module().train(was_training);
+  for (const auto& part : comm.gather(mine))
+    for (std::size_t at = 0; at < part.size(); at += sizeof(Kept)) {
+      Kept kept;
+      std::memcpy(&kept, part.data() + at, sizeof kept);
+      kept_[kept.key] = kept.log_probability;
+    }
+}
+
+PairLogProbabilities BaseLogProbabilities::of(Model& model, const Batch& batch, const std::string& strategy) const {
+  if (kept_.empty()) return base_pair_log_probabilities(model, batch, strategy);
+  std::vector<double> sums;
+  for (const auto key : sample_keys(batch)) {
+    const auto found = kept_.find(key);
+    if (found == kept_.end()) fail("strategy '{}' has kept the base's log-probabilities of the run's own pairs, and is asked for another: list it after an adapter such as 'lora'", strategy);
+    sums.push_back(found->second);
+  }
+  const at::Tensor all = torch::tensor(sums, at::kDouble).to(batch.tokens.device(), at::kFloat);
+  return {all.slice(0, 0, {}, 2), all.slice(0, 1, {}, 2), {}, {}};
 }
 
 }  // namespace attune

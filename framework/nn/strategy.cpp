@@ -1,4 +1,4 @@
-#include <attune/linear.hpp>
+#include <attune/nn.hpp>
 #include <attune/strategy.hpp>
 #include <torch/torch.h>
 
@@ -33,6 +33,7 @@ std::optional<Adapter> Strategy::export_adapter(Model&) { return std::nullopt; }
 
 void Strategy::merge(Model& model) {
   for (auto& [name, linear] : nn::linears(model.module())) linear->merge_deltas();
+  for (auto& [name, convolution] : nn::convolutions(model.module())) convolution->merge_deltas();
 }
 
 }  // namespace attune

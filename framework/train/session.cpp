@@ -100,7 +100,7 @@ Session Session::open(const config::RunConfig& config, const Comm& comm) {
   s.device = choose_device(config.parallel.device, comm);
   s.files = open_model_files(config.model.path, comm);
   on_root(comm, [&] {
-    check_architecture(*s.files, config.known_models);
+    check_architecture(*s.files, config.registry->names(Kind::model));
     check_licence(*s.files, config.model.allowed_licences);
   });
   s.data = std::make_shared<DataFile>(DataFile::open(config.dataset.path, comm));

@@ -4,13 +4,38 @@
 #include <torch/torch.h>
 
 #include <numeric>
+#include <set>
 
+#include "data/sampler.hpp"
 #include "evaluate/evaluate.hpp"
 #include "parallel/mpi.hpp"
+#include "train/memory.hpp"
+#include "train/schedule.hpp"
+#include "weights/describe.hpp"
 #include "weights/licence.hpp"
 #include "weights/model_files.hpp"
+#include "weights/safetensors.hpp"
 
 namespace attune::train {
+namespace {
+
+/// What the run's steps take of the training split, and what it measures of the validation split.
+std::vector<Rows> rows_of_run(const Session& session) {
+  const auto& options = session.config.train;
+  const auto& train = session.data->split("train");
+  const auto steps = steps_of(options, train.size());
+  std::set<std::int64_t> taken;
+  Sampler sampler(train.size(), options.global_batch, session.config.run.seed, session.comm.size(), session.config.dataset.shuffle_block);
+  for (std::int64_t step = 0; step < steps && std::ssize(taken) < train.size(); ++step)
+    for (const auto row : sampler.step_rows(step)) taken.insert(row);
+  if (options.micro_batch == 0) {  // which is found by trying the longest
+    const auto longest = longest_first(session);
+    taken.insert(longest.begin(), longest.begin() + std::min(options.global_batch, std::ssize(longest)));
+  }
+  return {{"train", {taken.begin(), taken.end()}}, {"validation", first_rows(samples_to_evaluate(session.data->split("validation"), session.config.evaluate.samples))}};
+}
+
+}  // namespace
 
 Tokenizer RunSurroundings::tokenizer() {
   const auto json = nlohmann::json::parse(s_.comm.broadcast(s_.files->tokenizer.dump()));
@@ -20,26 +45,79 @@ Tokenizer RunSurroundings::tokenizer() {
 
 std::shared_ptr<Model> RunSurroundings::open_model(const std::string& path) {
   const auto files = open_model_files(path, s_.comm);
-  on_root(s_.comm, [&] { check_licence(*files, s_.config.model.allowed_licences); });
-  config::Chosen plugin = s_.config.model_plugin;
-  auto model = build_model(s_, plugin, *files);
+  on_root(s_.comm, [&] {
+    check_architecture(*files, s_.config.registry->names(Kind::model));
+    check_licence(*files, s_.config.model.allowed_licences);
+    const auto &theirs = files->tokenizer, &ours = s_.files->tokenizer;
+    if (!theirs.is_null() && !ours.is_null() && tokenizer_sha256(theirs) != tokenizer_sha256(ours))
+      fail("{}: has another tokenizer than {}: take a model with the same vocabulary", path, s_.config.model.path);
+  });
+  auto model = build_model(s_, plugin_of(*files), *files);
   model->module().eval();
   for (auto& parameter : model->module().parameters()) parameter.requires_grad_(false);
   return model;
+}
+
+/// One of the run's own architecture has the run's options, another its defaults.
+config::Chosen RunSurroundings::plugin_of(const ModelFiles& files) const {
+  const auto type = files.config.value("model_type", ""), ours = s_.files->config.value("model_type", "");
+  if (type == ours) return s_.config.model_plugin;
+  const auto& entry = s_.config.registry->find(Kind::model, type);
+  return {&entry, entry.defaults()};
+}
+
+std::string RunSurroundings::model_sha256(const std::string& path) {
+  std::string sha256;
+  on_root(s_.comm, [&] { sha256 = weights_sha256(ModelFiles::open(path)); });
+  return s_.comm.broadcast(sha256);
 }
 
 void RunSurroundings::for_each_batch(const std::string& path, std::int64_t samples, const std::function<void(const Batch&)>& work) {
   const auto data = path.empty() ? s_.data : std::make_shared<DataFile>(DataFile::open(path, s_.comm));
   if (data->kind() != s_.data->kind()) fail("{}: holds samples of kind '{}', but this run trains on '{}': prepare it as that", path, data->kind(), s_.data->kind());
   const auto& split = data->split("train");
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(samples_to_evaluate(split, samples)));
-  std::iota(rows.begin(), rows.end(), 0);
+  if (is_rehearsal_) return batches_of(split, path.empty() ? own_.front().rows : first_rows(1), work);
+  batches_of(split, first_rows(samples_to_evaluate(split, samples)), work);
+}
+
+void RunSurroundings::for_each_own_batch(const std::function<void(const Batch&)>& work) {
+  for (const auto& [split, rows] : own_.empty() ? rows_of_run(s_) : own_) batches_of(s_.data->split(split), rows, work);
+}
+
+void RunSurroundings::batches_of(const Split& split, std::span<const std::int64_t> rows, const std::function<void(const Batch&)>& work) const {
   const auto size = static_cast<std::size_t>(s_.config.evaluate.micro_batch);
   for (std::size_t first = 0; first < rows.size(); first += size) {
-    auto batch = load_batch(split, *s_.dataset, std::span(rows).subspan(first, std::min(size, rows.size() - first)));
+    auto batch = load_batch(split, *s_.dataset, rows.subspan(first, std::min(size, rows.size() - first)));
     move_to(batch, s_.device);
     work(batch);
   }
+}
+
+std::vector<NamedTensor> RunSurroundings::kept(const std::string& path, const std::map<std::string, std::string>& made_from, const std::function<std::vector<NamedTensor>()>& make) {
+  auto origin = made_from;
+  origin["training data (sha256)"] = s_.data->split("train").sha256();
+  const bool is_there = s_.comm.max(static_cast<std::int64_t>(s_.comm.root() && std::filesystem::exists(path))) != 0;
+  if (!is_there) {
+    auto made = make();
+    if (is_rehearsal_) return made;
+    on_root(s_.comm, [&] { write_safetensors(path, made, origin); });
+  }
+  std::vector<NamedTensor> tensors;
+  s_.comm.agree([&] {
+    const auto written = safetensors_metadata(path);
+    for (const auto& [what, value] : origin)
+      if (!written.contains(what) || written.at(what) != value)
+        fail("{}: was made from another {} ({}, and here {}): take the one it was made from, or name another file to make", path, what, written.contains(what) ? written.at(what) : "none", value);
+    const auto source = open_safetensors(path);
+    for (const auto& info : source->tensors()) tensors.emplace_back(info.name, source->read(info.name));
+  });
+  return tensors;
+}
+
+std::vector<std::int64_t> first_rows(std::int64_t count) {
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(count));
+  std::iota(rows.begin(), rows.end(), 0);
+  return rows;
 }
 
 }  // namespace attune::train

@@ -188,6 +188,15 @@ std::unique_ptr<WeightSource> open_safetensors(const fs::path& path) {
   return source;
 }
 
+std::map<std::string, std::string> safetensors_metadata(const fs::path& path) {
+  const auto file = MappedFile::open(path);
+  const auto metadata = parse_header(*file, header_text(*file)).value("__metadata__", json::object());
+  std::map<std::string, std::string> texts;
+  for (const auto& [key, value] : metadata.items())
+    if (value.is_string()) texts[key] = value.get<std::string>();
+  return texts;
+}
+
 std::unique_ptr<WeightSource> open_safetensors_index(const fs::path& index, std::vector<fs::path>* files) {
   auto source = std::make_unique<Safetensors>(index);
   for (auto& [name, wanted] : read_weight_map(index)) {

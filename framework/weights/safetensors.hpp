@@ -15,6 +15,9 @@ namespace attune {
 /// F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL. Tensors lie over the mapped file. Error when the header is not true to the file.
 std::unique_ptr<WeightSource> open_safetensors(const std::filesystem::path& path);
 
+/// The texts that such a file holds beside its tensors.
+std::map<std::string, std::string> safetensors_metadata(const std::filesystem::path& path);
+
 /// Many files through model.safetensors.index.json, whose "weight_map" says which tensor is in which file beside it.
 /// files: where given, the weight files are appended to it.
 std::unique_ptr<WeightSource> open_safetensors_index(const std::filesystem::path& index, std::vector<std::filesystem::path>* files = nullptr);

@@ -60,12 +60,12 @@ std::string time_text(double seconds) {
 void print_estimate(train::Session& s) {
   const auto& options = s.config.train;
   const auto micro_batch = std::max<std::int64_t>(1, options.micro_batch);
-  train::RunSurroundings surroundings(s);
+  auto longest = train::longest_first(s);
+  longest.resize(static_cast<std::size_t>(std::min(micro_batch, std::ssize(longest))));
+  auto surroundings = train::RunSurroundings::rehearsal(s, {"train", longest});
   s.strategies->begin(*s.model, surroundings);
-  const auto rows = train::longest_first(s);
-  const auto longest = std::span(rows).first(static_cast<std::size_t>(std::min(micro_batch, std::ssize(rows))));
-  train::rehearse(s, longest.first(1));  // the first pass also loads kernels and starts threads
-  train::drop_gradients(s);              // as every step does
+  train::rehearse(s, std::span(longest).first(1));  // the first pass also loads kernels and starts threads
+  train::drop_gradients(s);                         // as every step does
   const auto tried = train::rehearse(s, longest);
   train::drop_gradients(s);
   if (!s.comm.root()) return;

@@ -7,6 +7,7 @@
 #include "core/files.hpp"
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
+#include "train/surroundings.hpp"
 #include "tuned_run.hpp"
 
 namespace attune::program {
@@ -25,6 +26,8 @@ int evaluate_run(const Comm& comm, const options::variables_map& values) {
   const auto samples = samples_to_evaluate(split, wanted.value_or(s.config.evaluate.samples));
   const auto now = [&] { return evaluate(*s.model, *s.strategies, *s.dataset, {split, samples, s.config.evaluate.micro_batch}, comm, s.device).value(); };
 
+  auto surroundings = train::RunSurroundings::measurement(s, {split_name, train::first_rows(samples)});
+  s.strategies->begin(*s.model, surroundings);
   const auto base = [&] {
     const BaseAlone alone(*s.model);
     return now();

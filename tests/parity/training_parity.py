@@ -39,17 +39,19 @@ class Case:
         self.prepare("instruction", short[:rows], short[rows : rows + 1], "")
         pairs = [{"prompt": a["prompt"], "chosen": a["response"], "rejected": b["response"]} for a, b in zip(short[: rows + 1], short[rows + 1 :])]
         self.prepare("preference", pairs[:rows], pairs[rows:], 'layout = "preference"')
+        self.prepare("preference", pairs[:2], pairs[rows:], 'layout = "preference"', "two")
         self.rows = rows
 
-    def prepare(self, kind, train, validation, layout):
-        recipe = f'name = "{kind}"\nkind = "{kind}"\nlicence = "GFDL-1.1-or-later"\noutput = "{kind}.h5"\ntokenizer = "{self.path / self.file if self.file else self.path}"\n'
+    def prepare(self, kind, train, validation, layout, name=None):
+        name = name or kind
+        recipe = f'name = "{name}"\nkind = "{kind}"\nlicence = "GFDL-1.1-or-later"\noutput = "{name}.h5"\ntokenizer = "{self.path / self.file if self.file else self.path}"\n'
         if self.template:
             recipe += f'template = "{self.template}"\n'
         for split, rows in (("train", train), ("validation", validation)):
-            (self.place / f"{kind}-{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-            recipe += f'[[source]]\npath = "{kind}-{split}.jsonl"\nsplit = "{split}"\n{layout}\n'
-        (self.place / f"{kind}.toml").write_text(recipe)
-        self.place.run(self.program, "prepare", f"{kind}.toml")
+            (self.place / f"{name}-{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            recipe += f'[[source]]\npath = "{name}-{split}.jsonl"\nsplit = "{split}"\n{layout}\n'
+        (self.place / f"{name}.toml").write_text(recipe)
+        self.place.run(self.program, "prepare", f"{name}.toml")
 
     def rate(self, method):
         """The real model learns a few samples by heart at the tiny one's rate, and what is left of the loss is rounding."""
@@ -59,22 +61,24 @@ class Case:
         model = AutoModelForCausalLM.from_pretrained(self.path, gguf_file=self.file, dtype=torch.float32)
         return model.eval()
 
-    def column(self, kind, name):
-        with h5py.File(self.place / f"{kind}.h5") as file:
+    def column(self, data, name):
+        with h5py.File(self.place / f"{data}.h5") as file:
             values, offsets = file["train"][name][:], file["train"][f"{name}.offsets"][:]
         return [torch.tensor(values[a:b].astype("int64")) for a, b in zip(offsets, offsets[1:])]
 
-    def run(self, name, kind, strategies, adapter=None):
-        text = f'name = "{name}"\n[model]\nplugin = "llama"\npath = "{self.path}"\n[dataset]\nplugin = "{kind}"\npath = "{kind}.h5"\n'
+    def run(self, name, data, strategies, adapter=None, steps=STEPS, rate=None):
+        """Its losses, and the folder of what it made."""
+        kind, rows = ("preference", 2) if data == "two" else (data, self.rows)
+        text = f'name = "{name}"\n[model]\nplugin = "llama"\npath = "{self.path}"\n[dataset]\nplugin = "{kind}"\npath = "{data}.h5"\n'
         for i, strategy in enumerate(strategies):
             text += "[[strategy]]\n" + "".join(f"{key} = {json.dumps(value)}\n" if not isinstance(value, dict) else f"{key} = {{ " + ", ".join(f'"{k}" = {v}' for k, v in value.items()) + " }\n"
                                                for key, value in strategy.items())
             if adapter and i == 0:
                 text += f'adapter = "{adapter}"\n'
-        text += f'[train]\nsteps = {STEPS}\nglobal_batch = {self.rows}\nmicro_batch = 2\nlearning_rate = {self.rate(name)}\nschedule = "constant"\nclip = 1.0\n[evaluate]\nsamples = 1\n'
+        text += f'[train]\nsteps = {steps}\nglobal_batch = {rows}\nmicro_batch = 2\nlearning_rate = {rate or self.rate(name)}\nschedule = "constant"\nclip = 1.0\n[evaluate]\nsamples = 1\n'
         (self.place / f"{name}.toml").write_text(text)
         self.place.run(self.program, "train", f"{name}.toml", timeout=900)
-        return [event["loss"] for event in self.place.events(name, "step_end")], self.place / "runs" / name / "adapter"
+        return [event["loss"] for event in self.place.events(name, "step_end")], self.place / "runs" / name / ("model" if strategies[0]["plugin"] == "full" else "adapter")
 
 
 def randomised(model):
@@ -128,7 +132,7 @@ def compare(name, ours, theirs, ours_adapter=None, theirs_adapter=None):
     check(abs(theirs[0] - theirs[-1]) > 1e-3 * abs(theirs[0]), f"{name}: the loss moves: {theirs}")
     weights = 0.0
     if ours_adapter:
-        a, b = (load_file(folder / "adapter_model.safetensors") for folder in (ours_adapter, theirs_adapter))
+        a, b = (load_file(next(folder.glob("*model.safetensors"))) for folder in (ours_adapter, theirs_adapter))
         check(set(a) == set(b), f"{name}: the same tensors: {set(a) ^ set(b)}")
         weights = max((a[key].float() - b[key].float()).abs().max().item() for key in a)
         check(weights <= WEIGHTS, f"{name}: final weights differ by {weights:.1e}")
@@ -165,9 +169,40 @@ def method(case, name):
     compare(name, losses, reference, adapter, case.place / f"last-{name}")
 
 
-def pairs(case):
+def saved_weights(checkpoint):
+    """What a checkpoint of one rank holds of what is trained."""
+    weights = {}
+    with h5py.File(checkpoint / "state-0000-00.h5") as file:
+        file.visititems(lambda _, item: weights.update({item.attrs["name"]: torch.tensor(item[()])}) if "name" in item.attrs else None)
+    return {name.decode() if isinstance(name, bytes) else name: tensor for name, tensor in weights.items()}
+
+
+def projected_prefix(case):
+    """PEFT keeps what the network gives and not the network, so both start from the one that a run of one step, too short to move it, has saved."""
+    name, strategy = "prefix-projected", {"plugin": "prefix", "tokens": 5, "projection": 24}
+    case.run(f"{name}-first", "instruction", [strategy], steps=1, rate=1e-30)
+    torch.manual_seed(1)
+    theirs = get_peft_model(case.model(), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5, prefix_projection=True, encoder_hidden_size=24)).eval()
+    encoder = theirs.prompt_encoder["default"]
+    first = saved_weights(case.place / "runs" / f"{name}-first/checkpoints/step-000001")
+    with torch.no_grad():
+        for ours, parameter in (("embedding", encoder.embedding.weight), ("inner_weight", encoder.transform[0].weight), ("inner_bias", encoder.transform[0].bias),
+                                ("outer_weight", encoder.transform[2].weight), ("outer_bias", encoder.transform[2].bias)):
+            parameter.copy_(first[f"weights/virtual_tokens.{ours}"])
+    losses, adapter = case.run(name, "instruction", [strategy], rate=1e-3)
+    reference = train(theirs, supervised(case), rate=1e-3)
+    theirs.save_pretrained(case.place / f"last-{name}")
+    compare(name, losses, reference, adapter, case.place / f"last-{name}")
+
+
+def pairs(case, data):
     """(chosen, rejected) of every pair: tokens, and where the answer begins."""
-    return [((torch.cat([p, c]), len(p)), (torch.cat([p, r]), len(p))) for p, c, r in zip(*(case.column("preference", name) for name in ("prompt", "chosen", "rejected")))]
+    return [((torch.cat([p, c]), len(p)), (torch.cat([p, r]), len(p))) for p, c, r in zip(*(case.column(data, name) for name in ("prompt", "chosen", "rejected")))]
+
+
+def exchanged(two):
+    """Each of two prompts with the answers to the other."""
+    return [tuple((torch.cat([tokens[:begin], other[other_begin:]]), begin) for (tokens, begin), (other, other_begin) in zip(pair, others)) for pair, others in (two, two[::-1])]
 
 
 def answer_log_probability(model, answer):
@@ -176,21 +211,24 @@ def answer_log_probability(model, answer):
     return logs.sum(), len(logs)
 
 
-def preference(case, name, strategy, pair_loss):
-    """pair_loss: from the log-probabilities of chosen and rejected under model and base, and their lengths, as TRL has it."""
-    data = pairs(case)
+def preference(case, name, strategy, pair_loss, over="lora", data="preference"):
+    """pair_loss: from the log-probabilities of chosen and rejected under model and base, and their lengths, as TRL has it. Of the data "two" these are
+    followed by those of the pairs with exchanged answers."""
+    compared = pairs(case, data)
+    if data == "two":
+        compared += exchanged(compared)
     base = case.model()
     with torch.no_grad():
-        references = [[answer_log_probability(base, answer)[0] for answer in pair] for pair in data]
+        references = [[answer_log_probability(base, answer)[0] for answer in pair] for pair in compared]
     torch.manual_seed(1)
-    theirs = randomised(get_peft_model(case.model(), LoraConfig(**LORA)))
-    theirs.eval()
-    folder = case.place / f"first-{name}"
-    theirs.save_pretrained(folder)
-    losses, adapter = case.run(name, "preference", [METHODS["lora"][0], strategy], folder)
+    theirs, folder = case.model(), None
+    if over == "lora":
+        theirs, folder = randomised(get_peft_model(theirs, LoraConfig(**LORA))).eval(), case.place / f"first-{name}"
+        theirs.save_pretrained(folder)
+    losses, adapter = case.run(name, data, [METHODS["lora"][0] if over == "lora" else {"plugin": over}, strategy], folder)
 
     def loss_of(model):
-        computed = [[answer_log_probability(model, answer) for answer in pair] for pair in data]
+        computed = [[answer_log_probability(model, answer) for answer in pair] for pair in compared]
         return pair_loss(computed, references)
 
     reference = train(theirs, loss_of, rate=case.rate(name))
@@ -223,16 +261,17 @@ def orpo(computed, _references):
     return torch.stack(losses).mean()
 
 
-def kto(computed, references):
-    """The reference point over two pairs at a time: what the run sees in a forward pass."""
-    losses = []
-    for first in range(0, len(computed), 2):
-        part = list(zip(computed[first : first + 2], references[first : first + 2]))
-        chosen = [c - base_c for ((c, _), _), (base_c, _) in part]
-        rejected = [r - base_r for (_, (r, _)), (_, base_r) in part]
-        moved = torch.stack(chosen + rejected).mean().detach().clamp(min=0)
-        losses += [1 - torch.sigmoid(0.1 * (c - moved)) for c in chosen] + [1 - torch.sigmoid(0.1 * (moved - r)) for r in rejected]
-    return torch.stack(losses).mean()
+def kto(beta, undesirable):
+    """The reference point is the mean over the exchanged answers, and at least zero (TRL's KTOTrainer.kto_loss)."""
+    def pair_loss(computed, references):
+        log_ratios = [(c - base_c, r - base_r) for ((c, _), (r, _)), (base_c, base_r) in zip(computed, references)]
+        moved = torch.stack([ratio for pair in log_ratios[2:] for ratio in pair]).mean().detach().clamp(min=0)
+        losses = []
+        for chosen, rejected in log_ratios[:2]:
+            losses += [1 - torch.sigmoid(beta * (chosen - moved)), undesirable * (1 - torch.sigmoid(beta * (moved - rejected)))]
+        return torch.stack(losses).mean()
+
+    return pair_loss
 
 
 def main():
@@ -247,7 +286,9 @@ def main():
         preference(case, "ipo", {"plugin": "dpo", "beta": 0.3, "form": "ipo"}, dpo(0.3, "ipo"))
         preference(case, "hinge", {"plugin": "dpo", "beta": 0.3, "form": "hinge"}, dpo(0.3, "hinge"))
         preference(case, "orpo", {"plugin": "orpo"}, orpo)
-    # What KTO takes as its reference point depends on which pairs share a forward pass: all of them in both, here.
+        preference(case, "kto", {"plugin": "kto", "beta": 0.5, "undesirable": 0.7}, kto(0.5, 0.7), data="two")
+        preference(case, "dpo-full", {"plugin": "dpo", "beta": 0.3}, dpo(0.3), over="full")
+        projected_prefix(case)
 
 
 if __name__ == "__main__":

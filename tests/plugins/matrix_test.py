@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForSequenceClassification
 from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from tiny import Workplace, check, make_classifier, make_model, over_ranks, write_labelled
+from tiny import Workplace, check, make_classifier, make_gpt2, make_model, make_picture_model, over_ranks, write_labelled, write_pictures
 
 build = Path(sys.argv[1]).resolve()
 source = Path(__file__).resolve().parent.parent.parent
@@ -47,7 +47,14 @@ keep = 0
 """
 
 FULL, LORA = {"plugin": "full"}, {"plugin": "lora", "rank": 4}
-#  strategy -> (its list, kind of data for decoders, kinds of model it serves, whether PEFT has it, whether it can be merged)
+# Of each family: its folder, the kind of data, and transformers' class.
+FAMILIES = {
+    "llama": ("model", "instruction", AutoModelForCausalLM),
+    "bert": ("classifier", "classification", AutoModelForSequenceClassification),
+    "gpt2": ("gpt2", "instruction", AutoModelForCausalLM),
+    "efficientnet": ("net", "images", AutoModelForImageClassification),
+}
+#  strategy -> (its list, kinds of model it serves)
 BOTH, DECODER, CLASSIFIER = ("llama", "bert"), ("llama",), ("bert",)
 STRATEGIES = {
     "full": ([FULL], BOTH),
@@ -63,25 +70,34 @@ STRATEGIES = {
     "vera": ([{"plugin": "vera", "rank": 8}], BOTH),
     "adapter": ([{"plugin": "adapter", "width": 4}], BOTH),
     "prefix": ([{"plugin": "prefix", "tokens": 4}], BOTH),
+    "prefix (projection)": ([{"plugin": "prefix", "tokens": 4, "projection": 16}], BOTH),
     "prompt": ([{"plugin": "prompt", "tokens": 4, "text": "Answer:"}], DECODER),
     "quantize (QLoRA)": ([LORA, {"plugin": "quantize", "type": "int8"}], BOTH),
     "label_smoothing": ([LORA, {"plugin": "label_smoothing"}], BOTH),
     "class_weights": ([FULL, {"plugin": "class_weights"}], CLASSIFIER),
     "focal": ([LORA, {"plugin": "focal"}], BOTH),
     "dpo": ([LORA, {"plugin": "dpo"}], DECODER),
+    "dpo (full)": ([FULL, {"plugin": "dpo"}], DECODER),
     "orpo": ([LORA, {"plugin": "orpo"}], DECODER),
     "kto": ([LORA, {"plugin": "kto"}], DECODER),
     "distill": ([FULL, {"plugin": "distill", "teacher": "{path}"}], BOTH),
+    "distill (stored)": ([FULL, {"plugin": "distill", "teacher": "{path}", "stored": "{path}-logits.safetensors", "top": 16}], BOTH),
     "ewc": ([FULL, {"plugin": "ewc", "data": "{kind}.h5"}], BOTH),
     "l2sp": ([FULL, {"plugin": "l2sp"}], BOTH),
     "neftune": ([LORA, {"plugin": "neftune"}], BOTH),
 }
-PREFERENCES = {"dpo", "orpo", "kto"}
+# What the other two families are tried with: strategies that depend on how a family's layers are named, made and stored.
+MORE = {
+    "gpt2": ["full", "lora", "lora (DoRA)", "ia3", "vera", "adapter", "prefix", "quantize (QLoRA)", "dpo"],
+    "efficientnet": ["full", "freeze", "linear_probe", "bitfit", "llrd", "lora", "distill"],
+}
+POINTWISE = ["expand_conv", "project_conv", "top_conv"]  # a network of convolutions has no linear layer but its head
+PREFERENCES = {"dpo", "dpo (full)", "orpo", "kto"}
 # Holes, each explained.
 NOT_IN_PEFT = {"adapter": "PEFT has no bottleneck adapters"}
-NOT_LOADED = {("quantize (QLoRA)", model): "loads, over another base: PEFT is given the float weights" for model in BOTH}
-NOT_MERGED = {"adapter": "not linear", "prefix": "no weights", "prompt": "no weights", "quantize (QLoRA)": "the base is packed"}
-NOT_SERVED = {"linear_probe": "its head is its embedding", "prompt": "serves decoders", "class_weights": "serves classifiers", "dpo": "compares texts", "orpo": "compares texts", "kto": "compares texts"}
+NOT_LOADED = {("quantize (QLoRA)", model): "loads, over another base: PEFT is given the float weights" for model in FAMILIES}
+NOT_MERGED = {"adapter": "not linear", "prefix": "no weights", "prefix (projection)": "no weights", "prompt": "no weights", "quantize (QLoRA)": "the base is packed"}
+NOT_SERVED = {"linear_probe": "its head is its embedding", "prompt": "serves decoders", "class_weights": "serves classifiers", "dpo": "compares texts", "dpo (full)": "compares texts", "orpo": "compares texts", "kto": "compares texts"}
 
 
 def toml(strategies, names):
@@ -110,6 +126,11 @@ def held_out_loss(model, kind):
     import h5py
     with h5py.File(place / f"{kind}.h5") as file:
         split = file["validation"]
+        if kind == "images":
+            pixels, labels = torch.tensor(split["pixels"][:]).permute(0, 3, 1, 2).expand(-1, 3, -1, -1), torch.tensor(split["label"][:])
+            with torch.no_grad():
+                logits = model(pixel_values=(pixels / 255 - 0.5) / 0.25).logits
+            return torch.nn.functional.cross_entropy(logits, labels).item()
         offsets, tokens = split["tokens.offsets"][:], torch.tensor(split["tokens"][:].astype("int64"))
         marks = split["label"][:] if "label" in split else split["loss_mask"][:]
     total = count = 0
@@ -129,37 +150,47 @@ def loads(name, strategy, family, kind, folder, form, path):
     """In PEFT, or as a whole model in transformers; it computes the loss that the run measured."""
     if form == "adapter" and strategy in NOT_IN_PEFT:
         return NOT_IN_PEFT[strategy]
-    loader = AutoModelForSequenceClassification if family == "bert" else AutoModelForCausalLM
+    loader = FAMILIES[family][2]
     if form == "adapter":
-        options = {"num_labels": 2} if family == "bert" else {}
+        options = {} if loader is AutoModelForCausalLM else {"num_labels": 2}
         model = PeftModel.from_pretrained(loader.from_pretrained(path, **options), folder)
     else:
         model = loader.from_pretrained(folder)
     if (strategy, family) in NOT_LOADED:
         return NOT_LOADED[strategy, family]
     if kind != "preference":
-        measured = json.loads((place / "runs" / name / "evaluation.json").read_text())["tuned"]["loss"]
-        theirs = held_out_loss(model.eval(), kind)
-        check(abs(measured - theirs) < 1e-4 * measured, f"{name}: transformers computes {theirs}, the run measured {measured}")
+        computes(model, name, kind)
     return "yes" if form == "adapter" else "yes, whole"
 
 
-def merged(name, strategy):
+def computes(model, name, kind):
+    """The loss that the run measured."""
+    measured = json.loads((place / "runs" / name / "evaluation.json").read_text())["tuned"]["loss"]
+    theirs = held_out_loss(model.eval(), kind)
+    check(abs(measured - theirs) < 1e-4 * measured, f"{name}: transformers computes {theirs}, the run measured {measured}")
+
+
+def merged(name, strategy, family, kind):
     if strategy in NOT_MERGED:
         said = place.run(program, "export", f"runs/{name}", "--to", f"{name}-merged", "--merge", expect=2)
         check("folded" in said and not (place / f"{name}-merged").exists(), f"{name}: refuses to merge: {said}")
         return "no: " + NOT_MERGED[strategy]
     place.run(program, "export", f"runs/{name}", "--to", f"{name}-merged", "--merge")
+    if kind != "preference":
+        computes(FAMILIES[family][2].from_pretrained(place / f"{name}-merged"), name, kind)
     return "yes"
 
 
 def row(strategy, family):
     strategies, families = STRATEGIES[strategy]
-    if family not in families:
+    if family in BOTH and family not in families:
         return [strategy, family, "no: " + NOT_SERVED[strategy], "", "", "", "", ""]
-    kind = "classification" if family == "bert" else "preference" if strategy in PREFERENCES else "instruction"
-    path = "classifier" if family == "bert" else "model"
-    name = f"{strategy.split(' ')[-1].strip('()').lower()}-{family}"
+    path, kind, _ = FAMILIES[family]
+    if strategy in PREFERENCES:
+        kind = "preference"
+    if family == "efficientnet":
+        strategies = [each | {"targets": POINTWISE} if each["plugin"] == "lora" else each for each in strategies]
+    name = f"{strategy.replace(' ', '-').replace('(', '').replace(')', '').lower()}-{family}"
     names = {"kind": kind, "path": path, "plugin": family, "model_options": 'pooling = "cls"' if family == "bert" else ""}
     (place / f"{name}.toml").write_text(f'name = "{name}"\n' + RUN.format(strategies=toml(strategies, names), **names))
     place.run(program, "train", f"{name}.toml")
@@ -174,7 +205,7 @@ def row(strategy, family):
     place.run(program, "train", f"{name}.toml", f"name={name}-again", "--resume")
     content, folder, form = result(name)
     check(content == result(f"{name}-again")[0], f"{name}: resumed at step 2, the same bits")
-    return [strategy, family, "yes", "yes", "yes", form, loads(name, strategy, family, kind, folder, form, place / path), merged(name, strategy)]
+    return [strategy, family, "yes", "yes", "yes", form, loads(name, strategy, family, kind, folder, form, place / path), merged(name, strategy, family, kind)]
 
 
 def table(rows):
@@ -193,17 +224,58 @@ def an_adapter_is_gone_on_from_over_its_own_base_alone():
     check("is an adapter for another base model" in said and not (place / "runs/elsewhere").exists(), f"another base is refused: {said}")
 
 
+def a_teacher_may_be_of_another_architecture_but_not_of_another_vocabulary():
+    place.run(program, "train", "distill-llama.toml", "name=from-gpt2", "strategy.distill.teacher=gpt2")
+    check(losses("from-gpt2") != losses("distill-llama"), "another teacher teaches something else")
+    said = place.run(program, "train", "distill-llama.toml", "name=from-bert", "strategy.distill.teacher=classifier", expect=2)
+    check("classifier: has another tokenizer than model" in said, f"another vocabulary is refused: {said}")
+
+
+def a_prompt_is_refused_where_positions_are_learned():
+    said = place.run(program, "train", "prompt-llama.toml", "name=refused", "model.plugin=gpt2", "model.path=gpt2", expect=2)
+    check("strategy 'prompt' does not serve gpt2 models" in said, f"PEFT would add positions to the prompt too: {said}")
+
+
+def stored_logits_are_those_of_their_teacher_and_data():
+    stored = (place / "model-logits.safetensors").read_bytes()
+    place.run(*over_ranks(2, program, "train", "distill-stored-llama.toml", "name=by-two", "strategy.distill.stored=by-two.safetensors"))
+    check((place / "by-two.safetensors").read_bytes() == stored, "two ranks store the bytes of one")
+    place.run(program, "train", "distill-stored-llama.toml", "name=without", 'strategy.distill.teacher=""')
+    check(losses("without") == losses("distill-stored-llama"), "the teacher itself is not needed again")
+    for override, what in (("strategy.distill.teacher=gpt2", "another teacher (sha256)"), ("strategy.distill.top=8", "another top (16, and here 8)"),
+                           ("dataset.path=fewer.h5", "another training data (sha256)")):
+        said = place.run(program, "train", "distill-stored-llama.toml", "name=refused", override, expect=2)
+        check(f"model-logits.safetensors: was made from {what}" in said, f"{what} is refused: {said}")
+    said = place.run(program, "check", "distill-stored-llama.toml", "strategy.distill.stored=checked.safetensors")
+    check("is in order" in said and not (place / "checked.safetensors").exists(), f"a check stores nothing: {said}")
+
+
+def what_a_run_compares_with_is_found_again_when_it_is_evaluated():
+    trained = json.loads((place / "runs/dpo-full-llama/evaluation.json").read_text())
+    place.run(program, "evaluate", "runs/dpo-full-llama")
+    again = json.loads((place / "runs/dpo-full-llama/evaluation.json").read_text())
+    check(abs(again["tuned"]["loss"] - trained["tuned"]["loss"]) < 1e-5 and abs(again["base"]["loss"] - 0.6931) < 1e-3, f"DPO over full: {trained}, evaluated again {again}")
+
+
 make_model(place / "model")
 make_classifier(place / "classifier")
+make_gpt2(place / "gpt2", place / "model")
+make_picture_model(place / "net")
 write_labelled(place)
-for kind in ("instruction", "classification", "preference"):
+write_pictures(place)
+for kind in ("instruction", "classification", "preference", "images"):
     place.run(program, "prepare", f"{kind}.toml")
+place.run(program, "prepare", "instruction.toml", "output=fewer.h5", "split.validation=0.5")
 rows = []
 for strategy in STRATEGIES:
-    for family in BOTH:
+    for family in [*BOTH, *(family for family, tried in MORE.items() if strategy in tried)]:
         rows.append(row(strategy, family))
         print(" | ".join(rows[-1]), flush=True)
 an_adapter_is_gone_on_from_over_its_own_base_alone()
+a_teacher_may_be_of_another_architecture_but_not_of_another_vocabulary()
+a_prompt_is_refused_where_positions_are_learned()
+stored_logits_are_those_of_their_teacher_and_data()
+what_a_run_compares_with_is_found_again_when_it_is_evaluated()
 seen = table(rows)
 (place / "table.md").write_text(seen)
 check(seen in (source / "docs/strategies.md").read_text(), f"docs/strategies.md holds what was seen, which lies in {place / 'table.md'}")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from tiny import RUN, Workplace, check, make_model, make_recipe
+from tiny import RUN, Workplace, check, make_model, make_picture_model, make_recipe
 
 build = Path(sys.argv[1]).resolve()
 source = Path(__file__).resolve().parent.parent.parent
@@ -82,17 +82,7 @@ check(sorted(tagger.config.id2label.values()) == ["B-LOC", "B-PER", "I-PER", "O"
 
 # Pictures: what training changes, and what it leaves.
 place.run(program, "prepare", source / "plugins/datasets/images/example.toml", f"output={place / 'bars.h5'}")
-sizes = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "kernel_sizes": [3], "in_channels": [32], "out_channels": [16], "strides": [1], "num_block_repeats": [1], "expand_ratios": [1],
-         "hidden_dim": 1280, "image_size": 16}  # fmt: skip
-torch.manual_seed(0)
-net = AutoModel.from_config(AutoConfig.for_model("efficientnet", **sizes))
-for name, parameter in net.named_parameters():  # as transformers draws them nothing of the picture is left after the last layer
-    if parameter.dim() == 4:
-        torch.nn.init.kaiming_normal_(parameter)
-    elif name.endswith("weight"):
-        torch.nn.init.ones_(parameter)
-net.save_pretrained(place / "net")
-(place / "net/preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}))
+make_picture_model(place / "net")
 (place / "pictures.toml").write_text("""
 name = "pictures"
 [model]

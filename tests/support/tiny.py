@@ -100,6 +100,35 @@ def make_classifier(folder):
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+def make_gpt2(folder, like):
+    """A GPT-2 of two blocks with random weights, and the tokenizer of make_model's folder `like`."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(vocab_size=257, n_embd=32, n_layer=2, n_head=4, n_positions=128, bos_token_id=256, eos_token_id=256)).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(like / file, folder / file)
+
+
+def make_picture_model(folder):
+    """An EfficientNet of two stages for pictures of 16 x 16, with random weights that let something of the picture through."""
+    import torch
+    from transformers import EfficientNetConfig, EfficientNetModel
+
+    sizes = dict(width_coefficient=1.0, depth_coefficient=1.0, kernel_sizes=[3, 3], in_channels=[32, 16], out_channels=[16, 24], strides=[1, 2], num_block_repeats=[1, 1],
+                 expand_ratios=[1, 6], hidden_dim=1280, image_size=16, num_labels=2)
+    torch.manual_seed(0)
+    net = EfficientNetModel(EfficientNetConfig(**sizes))
+    for name, parameter in net.named_parameters():
+        if parameter.dim() == 4:
+            torch.nn.init.kaiming_normal_(parameter)
+        elif name.endswith("weight"):
+            torch.nn.init.ones_(parameter)
+    net.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}))
+
+
 def write_labelled(place, rows=40):
     """Recipes and sources of three kinds: instruction and preference for make_model's, classification for make_classifier's."""
     words = ["good", "bad", "fine", "poor", "dull", "great"]
@@ -115,6 +144,19 @@ def write_labelled(place, rows=40):
         more = '[balance]\nmethod = "weights"\n' if kind == "classification" else ""
         (place / f"{kind}.toml").write_text(f'name = "{kind}"\nkind = "{kind}"\nlicence = "CC0-1.0"\noutput = "{kind}.h5"\n{reads}\n'
                                             f'[[source]]\npath = "{kind}.jsonl"\n{extra}\n[clean]\ndeduplicate = "none"\n[split]\nvalidation = 0.2\n{more}')
+
+
+def write_pictures(place, rows=40):
+    """images.toml: grey pictures of 16 x 16 that are brighter above or below."""
+    import numpy
+    random = numpy.random.default_rng(0)
+    labels = numpy.arange(rows) % 2
+    pixels = random.integers(0, 156, (rows, 16, 16)) + 100 * ((numpy.arange(16)[:, None] < 8) == labels[:, None, None])
+    for name, values in (("pictures-idx3-ubyte", pixels), ("labels-idx1-ubyte", labels)):
+        head = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+        (place / name).write_bytes(head + values.astype("uint8").tobytes())
+    (place / "images.toml").write_text('''name = "images"\nkind = "images"\nlicence = "CC0-1.0"\noutput = "images.h5"\n[[source]]\npath = "pictures-idx3-ubyte"\nformat = "idx"\n'''
+                                       '''labels = "labels-idx1-ubyte"\n[split]\nvalidation = 0.2\n''')
 
 
 def make_small_model(folder, family):

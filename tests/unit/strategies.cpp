@@ -32,12 +32,21 @@ void randomise(Strategies& strategies, Model& model) {
 struct Alone final : Surroundings {
   Comm comm() const override { return {}; }
   Tokenizer tokenizer() override { fail("no tokenizer"); }
-  std::shared_ptr<Model> open_model(const std::string&) override { return teacher; }
+  std::shared_ptr<Model> open_model(const std::string&) override { return ++opened, teacher; }
+  std::string model_sha256(const std::string&) override { return "teacher"; }
   std::vector<double> class_weights() override { return weights; }
   void for_each_batch(const std::string&, std::int64_t, const std::function<void(const Batch&)>& work) override {
     for (const auto& batch : batches) work(batch);
   }
+  void for_each_own_batch(const std::function<void(const Batch&)>& work) override { for_each_batch("", 0, work); }
+  std::vector<NamedTensor> kept(const std::string& path, const std::map<std::string, std::string>&, const std::function<std::vector<NamedTensor>()>& make) override {
+    if (!files.contains(path)) files[path] = make();
+    return files[path];
+  }
+  bool trains() const override { return true; }
   std::shared_ptr<Model> teacher;
+  int opened = 0;
+  std::map<std::string, std::vector<NamedTensor>> files;
   std::vector<double> weights;
   std::vector<Batch> batches;
 };
@@ -377,6 +386,79 @@ TEST(distill, learns_the_teachers_softened_distribution) {
   for (std::size_t i = 0; i < parameters.size(); ++i) EXPECT_LT(difference(ours[i], theirs[i]), 1e-3 * (1 + theirs[i].abs().max().item<double>())) << i;
 }
 
+TEST(distill, learns_from_stored_logits_as_from_their_teacher) {
+  Alone run;
+  run.teacher = llama();
+  {
+    const torch::NoGradGuard no_grad;
+    for (auto& parameter : run.teacher->module().parameters()) parameter.add_(torch::randn_like(parameter) * 0.2);
+  }
+  auto first = next_tokens({9, 4}), second = next_tokens({5});
+  first.ids = {0, 2}, second.ids = {1};
+  first.targets[3] = ignored_target;
+  run.batches = {first, second};
+  const auto loss_with = [&](const Values& more, const Batch& batch) {
+    const auto student = llama();
+    Values values{{"temperature", 3.0}, {"share", 1.0}};
+    values.insert(more.begin(), more.end());
+    const auto list = listed({{"full", {}}, {"distill", values}});
+    list->prepare(*student);
+    list->begin(*student, run);
+    student->module().train();
+    const auto loss = list->loss(*student, batch).sum;
+    return std::pair(loss.item<double>(), torch::autograd::grad({loss}, {student->module().parameters()[0]})[0]);
+  };
+  const Values teacher{{"teacher", std::string("there")}}, all{{"stored", std::string("all")}, {"top", std::int64_t{31}}};
+  auto both = all;
+  both.insert(teacher.begin(), teacher.end());
+  Batch turned = pack({first.tokens.slice(0, 9), second.tokens, first.tokens.slice(0, 0, 9)});
+  turned.targets = at::cat({first.targets.slice(0, 9), second.targets, first.targets.slice(0, 0, 9)});
+  turned.ids = {2, 1, 0};
+  const auto live = loss_with(teacher, turned), made = loss_with(both, turned);
+  EXPECT_EQ(run.opened, 2);
+  const auto found = loss_with(all, turned);
+  EXPECT_EQ(run.opened, 2) << "the teacher is not needed again";
+  for (const auto& stored : {made, found}) {
+    EXPECT_NEAR(stored.first, live.first, 1e-4);
+    EXPECT_LT(difference(stored.second, live.second), 1e-4);
+  }
+
+  const auto few = loss_with({{"teacher", std::string("there")}, {"stored", std::string("few")}, {"top", std::int64_t{3}}}, second);
+  const auto student = llama();
+  const auto rows = at::nonzero(second.targets != ignored_target).squeeze(1);
+  const auto z = student->logits(second).index_select(0, rows), t = run.teacher->logits(second).index_select(0, rows).detach();
+  const auto [largest, outputs] = t.topk(3, 1);
+  const auto p = (largest / 3).softmax(1);
+  EXPECT_NEAR(few.first, 9 * (p * (p.log() - (z / 3).log_softmax(1).gather(1, outputs))).sum().item<double>(), 1e-4);
+  EXPECT_THAT(error_of([&] { loss_with({{"stored", std::string("nowhere")}}, second); }), HasSubstr("strategy.stored: nowhere is not there yet"));
+  EXPECT_THAT(error_of([&] { loss_with({}, second); }), HasSubstr("has no teacher"));
+  auto masked = second;
+  masked.targets = second.targets.clone();
+  masked.targets[0] = ignored_target;
+  EXPECT_THAT(error_of([&] { loss_with(all, masked); }), HasSubstr("4 trained tokens and the batch has 3"));
+}
+
+TEST(distill, sees_the_whole_projection) {
+  const auto student = bert();
+  Alone run;
+  run.teacher = bert();
+  {
+    const torch::NoGradGuard no_grad;
+    for (auto& parameter : run.teacher->module().parameters()) parameter.add_(torch::randn_like(parameter) * 0.2);
+  }
+  const auto list = listed({{"full", {}}, {"distill", {{"teacher", std::string("there")}, {"temperature", 1.0}, {"share", 1.0}}}});
+  list->prepare(*student);
+  list->begin(*student, run);
+  student->module().train();
+  const auto batch = labelled({5, 3});
+  const auto loss = list->loss(*student, batch).sum;
+  const auto z = student->logits(batch), t = run.teacher->logits(batch).detach();
+  const auto expected = (t.softmax(1) * (t.log_softmax(1) - z.log_softmax(1))).sum();
+  EXPECT_LT(difference(loss, expected), 1e-5);
+  const auto bias = student->module().named_parameters()["classifier.bias"];
+  EXPECT_LT(difference(torch::autograd::grad({loss}, {bias})[0], torch::autograd::grad({expected}, {bias})[0]), 1e-5);
+}
+
 TEST(penalties, grow_with_the_distance_from_the_start_and_do_not_depend_on_the_split) {
   const auto batch = labelled({5, 3, 4});
   for (const std::string plugin : {"l2sp", "ewc"}) {
@@ -423,14 +505,38 @@ TEST(preferences, start_at_the_loss_of_no_preference_and_refuse_what_they_cannot
       both->loss(*other, data);
     });
   };
-  EXPECT_THAT(error_with("full", "dpo", batch), AllOf(HasSubstr("strategy 'dpo'"), HasSubstr("whose own weights this run trains")));
-  EXPECT_THAT(error_with("full", "kto", batch), HasSubstr("'kto'"));
+  EXPECT_THAT(error_with("full", "kto", batch), AllOf(HasSubstr("strategy 'kto'"), HasSubstr("whose own weights this run trains")));
   EXPECT_THAT(error_with("full", "orpo", next_tokens({4})), HasSubstr("\"preference\""));
   EXPECT_EQ(error_with("full", "orpo", batch), "no error");
 }
 
-TEST(kto, counts_every_answer_by_itself) {
+TEST(preferences, over_the_bases_own_weights_refer_to_it_as_it_was) {
   const auto batch = pairs();
+  const auto model = llama();
+  const auto list = listed({{"full", {}}, {"dpo", {{"beta", 0.5}}}});
+  list->prepare(*model);
+  Alone run;
+  run.batches = {batch};
+  list->begin(*model, run);
+  EXPECT_NEAR(list->loss(*model, batch).sum.item<double>(), 2 * std::log(2.0), 1e-4);
+  const torch::NoGradGuard no_grad;
+  const auto before = sample_log_probabilities(*model, batch).sums;
+  for (auto& parameter : model->module().parameters()) parameter.add_(torch::randn_like(parameter) * 0.1);
+  const auto moved = sample_log_probabilities(*model, batch).sums - before;
+  const auto margin = moved.slice(0, 0, {}, 2) - moved.slice(0, 1, {}, 2);
+  EXPECT_LT(difference(list->loss(*model, batch).sum, -at::log_sigmoid(0.5 * margin).sum()), 1e-4);
+
+  auto turned = pack({batch.tokens.slice(0, 9, 15), batch.tokens.slice(0, 15)});
+  turned.targets = batch.targets.slice(0, 9);
+  turned.columns["chosen"] = torch::arange(2).remainder(2).eq(0);
+  EXPECT_LT(difference(list->loss(*model, turned).sum, -at::log_sigmoid(0.5 * margin[1])), 1e-4) << "found by what is in it";
+  EXPECT_THAT(error_of([&] { list->loss(*model, pairs()); }), HasSubstr("is asked for another"));
+}
+
+TEST(kto, counts_every_answer_by_itself) {
+  auto batch = next_tokens({5, 4, 6, 3, 7, 5});
+  for (int i = 0; i < 6; ++i) batch.targets[batch.starts[i]] = ignored_target;  // a prompt of two tokens
+  batch.columns["chosen"] = torch::arange(6).remainder(2).eq(0);
   const auto model = llama();
   const auto list = listed({{"lora", {{"rank", four}}}, {"kto", {{"beta", 0.5}, {"desirable", 2.0}}}});
   list->prepare(*model);
@@ -442,11 +548,26 @@ TEST(kto, counts_every_answer_by_itself) {
     const BaseAlone alone(*model);
     return sample_log_probabilities(*model, batch).sums;
   }();
-  const auto moved = (ours - base).mean().clamp_min(0), rewards = ours - base;
+  // The reference point: prompts with the answers to the next one. Of each sample the first two tokens are the prompt.
+  const auto sample = [&](int i) { return batch.tokens.slice(0, batch.starts[i], batch.starts[i + 1]); };
+  std::vector<at::Tensor> tokens, targets;
+  for (int i = 0; i < 6; ++i) {
+    tokens.push_back(at::cat({sample(i).slice(0, 0, 2), sample((i + 2) % 6).slice(0, 2)}));
+    targets.push_back(next_token_targets(tokens.back(), (at::arange(tokens.back().size(0)) >= 2).to(at::kByte)));
+  }
+  auto others = pack(tokens);
+  others.targets = at::cat(targets);
+  const auto ours_of_others = sample_log_probabilities(*model, others).sums;
+  const auto base_of_others = [&] {
+    const BaseAlone alone(*model);
+    return sample_log_probabilities(*model, others).sums;
+  }();
+  const auto moved = (ours_of_others - base_of_others).mean(), rewards = ours - base;
+  ASSERT_GT(moved.item<double>(), 0);
   const auto good = rewards.slice(0, 0, {}, 2), bad = rewards.slice(0, 1, {}, 2);
   const auto expected = (2 * (1 - (0.5 * (good - moved)).sigmoid())).sum() + (1 - (0.5 * (moved - bad)).sigmoid()).sum();
   EXPECT_LT(difference(loss.sum, expected), 1e-5);
-  EXPECT_EQ(loss.count, 4);
+  EXPECT_EQ(loss.count, 6);
 }
 
 TEST(neftune, makes_noise_while_training_alone) {

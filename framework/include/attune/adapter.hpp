@@ -1,6 +1,6 @@
 // What strategies share: choosing layers, depths, and the adapter folder that PEFT reads.
 #pragma once
-#include <attune/linear.hpp>
+#include <attune/nn.hpp>
 #include <attune/strategy.hpp>
 #include <nlohmann/json_fwd.hpp>
 
@@ -14,10 +14,18 @@
 namespace attune::nn {
 
 using NamedLinear = std::pair<std::string, std::shared_ptr<Linear>>;
+using NamedConvolution = std::pair<std::string, std::shared_ptr<Conv2d>>;
 
 /// The linear layers that match `targets`, in the model's order; {"all-linear"}: all but the head, as in PEFT. Error for an empty
 /// list, and with near names for a pattern that matches none; option is the patterns' own name in the message.
 std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::string>& targets, const std::string& option = "strategy.targets");
+
+struct Targets {
+  std::vector<NamedLinear> linears;
+  std::vector<NamedConvolution> convolutions;
+};
+/// The same over convolutions too, which {"all-linear"} leaves out. Error when that leaves nothing.
+Targets choose_targets_and_convolutions(Model& model, const std::vector<std::string>& targets);
 
 /// What a model's family calls the layers that adapters are put at, each as a pattern for name_matches().
 struct LayerNames {
@@ -27,8 +35,15 @@ struct LayerNames {
 /// Of the family whose names are all in the model; absent for one that is not known here.
 std::optional<LayerNames> layer_names(Model& model);
 
+template <class Layer>
+std::vector<std::string> names_of(const std::vector<std::pair<std::string, Layer>>& layers) {
+  std::vector<std::string> names;
+  for (const auto& [name, layer] : layers) names.push_back(name);
+  return names;
+}
+
 /// How PEFT's target_modules names these layers: the last part of a name where every layer that bears it is chosen, else the whole.
-std::vector<std::string> peft_names(Model& model, const std::vector<NamedLinear>& chosen);
+std::vector<std::string> peft_names(Model& model, const std::vector<std::string>& chosen);
 
 /// A classifier's head is new: whatever is adapted, it trains in full. Nothing for other models.
 void train_head(Model& model);

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,17 +54,41 @@ struct ConvolutionOptions {
   bool with_bias = false;
 };
 
-/// Pictures x [B, in, height, width]; weight [out, in / groups, kernel, kernel], bias [out] (maybe undefined).
+class Conv2d;
+
+/// A trained change to one convolution, as Delta is to a linear layer.
+class ConvolutionDelta : public torch::nn::Module {
+ public:
+  /// x: the layer's input [B, in, height, width]; y: its output so far. Returns the new output.
+  virtual at::Tensor forward(const Conv2d& base, const at::Tensor& x, const at::Tensor& y) = 0;
+  /// Changes the layer's weight, in place, so that it gives the same output in inference.
+  virtual void merge(Conv2d& base) const = 0;
+};
+
+/// Pictures x [B, in, height, width]; weight [out, in / groups, kernel, kernel], bias [out] (maybe undefined). Then each delta in turn.
 class Conv2d : public torch::nn::Module {
  public:
   Conv2d(std::int64_t in, std::int64_t out, const ConvolutionOptions& options);
   at::Tensor forward(const at::Tensor& x);
   const ConvolutionOptions& options() const { return options_; }
+
+  void add_delta(std::string name, std::shared_ptr<ConvolutionDelta> delta);
+  const std::vector<std::shared_ptr<ConvolutionDelta>>& deltas() const { return deltas_; }
+  /// Folds every delta into the weight and removes them.
+  void merge_deltas();
+  /// While false, forward is that of the base alone.
+  void enable_deltas(bool enabled) { deltas_enabled_ = enabled; }
+
   at::Tensor weight, bias;
 
  private:
   ConvolutionOptions options_;
+  std::vector<std::shared_ptr<ConvolutionDelta>> deltas_;
+  bool deltas_enabled_ = true;
 };
+
+/// Every Conv2d below root with its dotted name, in registration order.
+std::vector<std::pair<std::string, std::shared_ptr<Conv2d>>> convolutions(torch::nn::Module& root);
 
 /// y = (x - running_mean) / sqrt(running_var + eps) * weight + bias for every channel of x [B, width, height, width]. The statistics are those that
 /// came with the weights, in training too: a sample's result does not depend on what else is in its batch, nor on how a batch was split.

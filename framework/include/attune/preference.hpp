@@ -2,6 +2,10 @@
 #pragma once
 #include <attune/strategy.hpp>
 
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+
 namespace attune {
 
 /// Of each pair, [pairs]: log p(answer | prompt), and the number of the answer's tokens.
@@ -15,5 +19,18 @@ PairLogProbabilities pair_log_probabilities(Model& model, const Batch& batch);
 
 /// The same under the base: adapters off, no gradients. `strategy` names the one that asks, in the error when the run trains the base's own weights.
 PairLogProbabilities base_pair_log_probabilities(Model& model, const Batch& batch, const std::string& strategy);
+
+/// The same also where the run trains the base's own weights: then they are computed before the first step and kept, one number a sample, so that there is
+/// never a second model in memory.
+class BaseLogProbabilities {
+ public:
+  /// In Strategy::begin.
+  void begin(Model& model, Surroundings& run);
+  /// Error when they were kept, and not those of this batch.
+  PairLogProbabilities of(Model& model, const Batch& batch, const std::string& strategy) const;
+
+ private:
+  std::unordered_map<std::uint64_t, double> kept_;  // log p(answer | prompt) by the hash of the sample's tokens
+};
 
 }  // namespace attune

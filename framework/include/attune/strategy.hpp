@@ -7,6 +7,7 @@
 #include <attune/tokenizer.hpp>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,13 +42,23 @@ class Surroundings {
   virtual Comm comm() const = 0;
   /// The model's own. Error when it has none.
   virtual Tokenizer tokenizer() = 0;
-  /// Another model, opened as [model] is: a folder or a .gguf file; frozen, in inference mode.
+  /// Another model, of any architecture that there is a plugin for: a folder or a .gguf file; frozen, in inference mode. Error when it reads text with
+  /// another tokenizer than the run's model.
   virtual std::shared_ptr<Model> open_model(const std::string& path) = 0;
+  /// sha256 of the weights of such a model.
+  virtual std::string model_sha256(const std::string& path) = 0;
   /// By label, as prepared with balance.method = "weights"; empty otherwise.
   virtual std::vector<double> class_weights() = 0;
   /// Calls work with the first `samples` (0: all) of the training split of a data file of the run's kind ("": the run's own), batch by
   /// batch, the same on every rank.
   virtual void for_each_batch(const std::string& path, std::int64_t samples, const std::function<void(const Batch&)>& work) = 0;
+  /// Calls work with the samples that the run's steps take and those that it is measured on, batch by batch, the same on every rank.
+  virtual void for_each_own_batch(const std::function<void(const Batch&)>& work) = 0;
+  /// The tensors of a safetensors file that one run makes and others read, over the mapped file. Where there is none, `make` computes them, the same on
+  /// every rank, and they are written. The file holds `made_from` and the hash of the run's training split; Error when these are others.
+  virtual std::vector<NamedTensor> kept(const std::string& path, const std::map<std::string, std::string>& made_from, const std::function<std::vector<NamedTensor>()>& make) = 0;
+  /// False when the run's steps are over and it is only measured: what serves training alone need not be made.
+  virtual bool trains() const = 0;
 };
 
 class Strategy {
@@ -64,7 +75,7 @@ class Strategy {
   virtual Loss loss(Model& model, const Batch& batch, const LossFunction& inner);
   /// Whether `loss` leaves `inner` out: of a list, only one may.
   virtual bool defines_loss() const { return false; }
-  /// Once, before the base is measured and the first step taken; also when the run is resumed, before its state is restored.
+  /// Once, before the base is measured and the first step taken; also when the run is resumed or only measured, before its state is restored.
   virtual void begin(Model& model, Surroundings& run);
   virtual void on_epoch(Model& model, std::int64_t epoch);
   /// step: from 0. What is trained may be frozen for a while by requires_grad: the optimizer leaves it alone.

@@ -4,6 +4,10 @@
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
+#include <array>
+#include <cstring>
+#include <unordered_map>
+
 namespace {
 
 using torch::autograd::AutogradContext;
@@ -11,76 +15,232 @@ using torch::autograd::variable_list;
 
 constexpr std::int64_t chunk_rows = 256;  // whose logits, ours and the teacher's, exist at the same time
 
-/// sum over rows of KL(teacher || student) at temperature T, and its gradients in the same pass over each chunk's logits.
-/// x [n, width] and teacher [n, teacher's width] are features; both projections give the same outputs.
+/// The teacher's logits for some rows: of all outputs, or of those named in `outputs` [rows, k].
+struct Taught {
+  at::Tensor logits, outputs;
+};
+using TaughtRows = std::function<Taught(std::int64_t first, std::int64_t rows)>;
+
+/// sum over rows of KL(teacher || student) at temperature T, and its gradients in the same pass over each chunk's logits. Where the teacher's logits are
+/// those of some outputs, its distribution is over these alone; the student's is over all.
 struct KlFunction : torch::autograd::Function<KlFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& teacher, const at::Tensor& teacher_weight, double temperature) {
+  /// x [n, width], weight [outputs, width], bias [outputs]
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, double softcap, double temperature, const TaughtRows& taught) {
     const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
     at::Tensor sum = at::zeros({}, wide), dx = at::empty_like(x);
     at::Tensor dweight = weight.requires_grad() ? at::zeros(weight.sizes(), wide) : at::Tensor();
+    at::Tensor dbias = bias && bias->requires_grad() ? at::zeros(bias->sizes(), wide) : at::Tensor();
     for (std::int64_t first = 0; first < x.size(0); first += chunk_rows) {
       const auto rows = std::min(chunk_rows, x.size(0) - first);
       const at::Tensor part = x.narrow(0, first, rows);
-      const auto log_p = [&](const at::Tensor& features, const at::Tensor& projection) { return (at::linear(features, projection).to(wide.dtype()) / temperature).log_softmax(1); };
-      const at::Tensor ours = log_p(part, weight), theirs = log_p(teacher.narrow(0, first, rows), teacher_weight), p = theirs.exp();
-      sum += (p * (theirs - ours)).sum();
-      const at::Tensor d = (ours.exp() - p).div_(temperature).to(x.scalar_type());
-      dx.narrow(0, first, rows).copy_(at::mm(d, weight));
-      if (dweight.defined()) dweight.add_(at::mm(d.t(), part));
+      const auto [logits, outputs] = taught(first, rows);
+      const at::Tensor theirs = (logits.to(wide.dtype()) / temperature).log_softmax(1), p = theirs.exp();
+      at::Tensor z = at::linear(part, weight, bias).to(wide.dtype()), slope;
+      if (softcap > 0) {
+        const at::Tensor capped = (z / softcap).tanh();
+        z = softcap * capped, slope = 1 - capped.square();
+      }
+      const at::Tensor ours = (z / temperature).log_softmax(1);
+      sum += (p * (theirs - (outputs.defined() ? ours.gather(1, outputs) : ours))).sum();
+      at::Tensor d = ours.exp();
+      outputs.defined() ? d.scatter_add_(1, outputs, -p) : d.sub_(p);
+      d.div_(temperature);
+      if (slope.defined()) d.mul_(slope);
+      if (dbias.defined()) dbias.add_(d.sum(0));
+      const at::Tensor narrow = d.to(x.scalar_type());
+      dx.narrow(0, first, rows).copy_(at::mm(narrow, weight));
+      if (dweight.defined()) dweight.add_(at::mm(narrow.t(), part));
     }
-    context->save_for_backward({dx, dweight.defined() ? dweight.to(weight.scalar_type()) : dweight});
+    const auto like_weight = [&](const at::Tensor& d) { return d.defined() ? d.to(weight.scalar_type()) : d; };
+    context->save_for_backward({dx, like_weight(dweight), like_weight(dbias)});
     return sum;
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
     const auto scaled = [&](const at::Tensor& d) { return d.defined() ? d * gradients[0].to(d.scalar_type()) : d; };
-    return {scaled(saved[0]), scaled(saved[1]), {}, {}, {}};
+    return {scaled(saved[0]), scaled(saved[1]), scaled(saved[2]), {}, {}, {}};
+  }
+};
+
+/// What a teacher says of every trained row of a split: its `top` largest logits and which outputs they are of. A table that lies in a file.
+struct Stored {
+  at::Tensor logits, outputs;  // float32, int32 [rows, top]
+  at::Tensor samples, starts;  // int64 [n], [n + 1]: row numbers in the split, and where their rows begin
+  std::unordered_map<std::int64_t, std::int64_t> place;  // of a sample, in `samples`
+
+  explicit Stored(const std::vector<attune::NamedTensor>& tensors, const std::string& from) {
+    const std::map<std::string, at::Tensor> by_name(tensors.begin(), tensors.end());
+    for (const auto& [name, tensor] : {std::pair("logits", &logits), std::pair("outputs", &outputs), std::pair("samples", &samples), std::pair("starts", &starts)}) {
+      if (!by_name.contains(name)) attune::fail("{}: holds no '{}': it was not made by strategy 'distill'", from, name);
+      *tensor = by_name.at(name);
+    }
+    for (std::int64_t i = 0; i < samples.size(0); ++i) place[samples.const_data_ptr<std::int64_t>()[i]] = i;
+  }
+
+  std::vector<attune::NamedTensor> tensors() const { return {{"logits", logits}, {"outputs", outputs}, {"samples", samples}, {"starts", starts}}; }
+
+  /// The rows of a batch's samples, in its order.
+  Taught of(const attune::Batch& batch, std::int64_t rows) const {
+    std::vector<at::Tensor> own_logits, own_outputs;
+    std::int64_t found = 0;
+    for (const auto id : batch.ids) {
+      const auto at = place.find(id);
+      ATTUNE_ASSERT(at != place.end(), "the teacher's logits of sample {} are not stored", id);
+      const auto first = starts.const_data_ptr<std::int64_t>()[at->second], count = starts.const_data_ptr<std::int64_t>()[at->second + 1] - first;
+      own_logits.push_back(logits.narrow(0, first, count));
+      own_outputs.push_back(outputs.narrow(0, first, count));
+      found += count;
+    }
+    if (found != rows) attune::fail("the stored logits are of {} trained tokens and the batch has {}: set the dataset's options as they were when the logits were stored, or store them anew", found, rows);
+    const auto device = batch.targets.device();
+    return {at::cat(own_logits).to(device), at::cat(own_outputs).to(device, at::kLong)};
   }
 };
 
 class Distill final : public attune::Strategy {
  public:
   struct Options {
-    std::string teacher;
+    std::string teacher, stored;
+    std::int64_t top = 64;
     double temperature = 2, share = 0.5;
     static void describe(attune::Schema<Options>& s) {
-      s.key("teacher", &Options::teacher, "model to learn from, of the same family and with the same outputs: a folder or a .gguf file").required();
+      s.key("teacher", &Options::teacher, "model to learn from, with the same vocabulary or labels: a folder or a .gguf file; may be left out where its logits are stored");
+      s.key("stored", &Options::stored, "file of the teacher's logits for the training split, computed once where there is none; empty: the teacher computes beside the model");
+      s.key("top", &Options::top, "largest logits stored for each trained token; the rest count as none").range(1, 65536);
       s.key("temperature", &Options::temperature, "both distributions are softened by it").above(0);
       s.key("share", &Options::share, "of the teacher's loss; the rest is the loss of the strategies before this one").range(0, 1);
     }
   };
   explicit Distill(Options options) : options_(std::move(options)) {}
 
-  void prepare(attune::Model&) override {}
+  void prepare(attune::Model&) override {
+    if (options_.teacher.empty() && options_.stored.empty()) attune::fail("strategy 'distill' has no teacher: set strategy.teacher to a model, or strategy.stored to a file of its logits");
+  }
 
   void begin(attune::Model& model, attune::Surroundings& run) override {
+    if (!run.trains()) return;
+    if (options_.stored.empty()) return open_teacher(model, run);
+    std::map<std::string, std::string> made_from{{"top", std::to_string(options_.top)}};
+    if (!options_.teacher.empty()) made_from["teacher (sha256)"] = run.model_sha256(options_.teacher);
+    stored_.emplace(run.kept(options_.stored, made_from, [&] {
+      if (options_.teacher.empty()) attune::fail("strategy.stored: {} is not there yet: set strategy.teacher, which computes it", options_.stored);
+      open_teacher(model, run);
+      auto made = ask_teacher(run);
+      teacher_.reset();
+      return made.tensors();
+    }), options_.stored);
+  }
+
+  /// The soft targets' gradients shrink with the square of the temperature: they are scaled back.
+  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction& inner) override {
+    if (!model.module().is_training()) return inner(model, batch);
+    const at::Tensor rows = trained_rows(batch);
+    attune::Loss loss = options_.share < 1 ? inner(model, batch) : attune::Loss{at::zeros({}, at::kFloat), rows.size(0), 0, {}};
+    const at::Tensor x = model.features(batch).index_select(0, rows);
+    auto& projection = model.projection();
+    const at::Tensor kl = KlFunction::apply(x, projection.dense_weight(), projection.bias.defined() ? std::optional(projection.bias) : std::nullopt, projection.softcap, options_.temperature, stored_ ? stored_rows(batch, rows.size(0)) : taught_rows(batch, rows));
+    loss.sum = (1 - options_.share) * loss.sum + options_.share * options_.temperature * options_.temperature * kl;
+    return loss;
+  }
+
+ private:
+  static at::Tensor trained_rows(const attune::Batch& batch) { return at::nonzero(batch.targets != attune::ignored_target).squeeze(1); }
+
+  void open_teacher(attune::Model& model, attune::Surroundings& run) {
     teacher_ = run.open_model(options_.teacher);
     const auto &theirs = teacher_->spec(), &ours = model.spec();
     if (theirs.task != ours.task || theirs.outputs != ours.outputs)
       attune::fail("strategy.teacher: {} has {} outputs and the model has {}: take a teacher with the same tokenizer, or the same labels", options_.teacher, theirs.outputs, ours.outputs);
   }
 
-  /// The soft targets' gradients shrink with the square of the temperature: they are scaled back.
-  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction& inner) override {
-    if (!model.module().is_training()) return inner(model, batch);
-    const at::Tensor rows = at::nonzero(batch.targets != attune::ignored_target).squeeze(1);
-    attune::Loss loss = options_.share < 1 ? inner(model, batch) : attune::Loss{at::zeros({}, at::kFloat), rows.size(0), 0, {}};
-    const at::Tensor x = model.features(batch).index_select(0, rows);
-    const at::Tensor kl = KlFunction::apply(x, model.projection().dense_weight(), taught(batch, rows), teacher_->projection().dense_weight(), options_.temperature);
-    loss.sum = (1 - options_.share) * loss.sum + options_.share * options_.temperature * options_.temperature * kl;
-    return loss;
+  TaughtRows taught_rows(const attune::Batch& batch, const at::Tensor& rows) {
+    const torch::NoGradGuard no_grad;
+    return [this, features = teacher_->features(batch).index_select(0, rows)](std::int64_t first, std::int64_t count) -> Taught {
+      const torch::NoGradGuard no_grad;
+      return {teacher_->projection().forward(features.narrow(0, first, count)), {}};
+    };
   }
 
- private:
-  at::Tensor taught(const attune::Batch& batch, const at::Tensor& rows) {
-    const torch::NoGradGuard no_grad;
-    return teacher_->features(batch).index_select(0, rows);
+  TaughtRows stored_rows(const attune::Batch& batch, std::int64_t rows) const {
+    return [taught = stored_->of(batch, rows)](std::int64_t first, std::int64_t count) -> Taught {
+      return {taught.logits.narrow(0, first, count), taught.outputs.narrow(0, first, count)};
+    };
+  }
+
+  /// What is stored of some samples, in their order: logits and outputs [rows * top], the samples' row numbers, and how many rows each has.
+  using Table = std::array<at::Tensor, 4>;
+  static Table empty_table() { return {at::empty({0}, at::kFloat), at::empty({0}, at::kInt), at::empty({0}, at::kLong), at::empty({0}, at::kLong)}; }
+
+  /// One pass over the training split. The ranks share it: each takes one batch of a round.
+  Stored ask_teacher(attune::Surroundings& run) {
+    const auto comm = run.comm();
+    const auto top = std::min(options_.top, teacher_->spec().outputs);
+    std::array<std::vector<at::Tensor>, 4> all;
+    Table mine = empty_table();
+    const auto end_round = [&] {
+      for (std::size_t i = 0; i < all.size(); ++i) all[i].push_back(of_all_ranks(comm, mine[i]));
+      mine = empty_table();
+    };
+    int index = 0;
+    run.for_each_batch("", 0, [&](const attune::Batch& batch) {
+      if (index % comm.size() == comm.rank()) mine = taught_table(batch, top);
+      if (++index % comm.size() == 0) end_round();
+    });
+    end_round();
+    return Stored({{"logits", at::cat(all[0]).view({-1, top})},
+                   {"outputs", at::cat(all[1]).view({-1, top})},
+                   {"samples", at::cat(all[2])},
+                   {"starts", at::cat({at::zeros({1}, at::kLong), at::cat(all[3]).cumsum(0)})}},
+                  options_.stored);
+  }
+
+  Table taught_table(const attune::Batch& batch, std::int64_t top) {
+    const at::Tensor rows = trained_rows(batch);
+    const auto taught = taught_rows(batch, rows);
+    std::vector<at::Tensor> logits, outputs;
+    for (std::int64_t first = 0; first < rows.size(0); first += chunk_rows) {
+      const auto [values, of] = taught(first, std::min(chunk_rows, rows.size(0) - first)).logits.to(at::kFloat).topk(top, 1);
+      logits.push_back(values.flatten().cpu()), outputs.push_back(of.flatten().to(at::kCPU, at::kInt));
+    }
+    Table table = empty_table();
+    if (!logits.empty()) table[0] = at::cat(logits), table[1] = at::cat(outputs);
+    table[2] = torch::tensor(batch.ids, at::kLong);
+    table[3] = torch::tensor(rows_of_samples(batch, rows), at::kLong);
+    return table;
+  }
+
+  /// Every rank's, by rank.
+  static at::Tensor of_all_ranks(const attune::Comm& comm, const at::Tensor& mine) {
+    const auto bytes = mine.contiguous();
+    std::vector<at::Tensor> all;
+    for (const auto& part : comm.gather(std::string(static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes()))) {
+      all.push_back(at::empty({static_cast<std::int64_t>(part.size() / mine.element_size())}, mine.options()));
+      if (!part.empty()) std::memcpy(all.back().mutable_data_ptr(), part.data(), part.size());
+    }
+    return at::cat(all);
+  }
+
+  /// How many of a batch's trained rows belong to each of its samples: a classifier has one row a sample, a decoder one a token.
+  static std::vector<std::int64_t> rows_of_samples(const attune::Batch& batch, const at::Tensor& rows) {
+    if (std::ssize(batch.ids) != (batch.tokens.defined() ? batch.samples() : batch.targets.size(0)))
+      attune::fail("strategy.stored keeps one sample of every row of the data, and this data has several: leave it out");
+    const bool by_token = batch.tokens.defined() && batch.targets.size(0) == batch.tokens.size(0);
+    std::vector<std::int64_t> counts(batch.ids.size());
+    std::size_t sample = 0;
+    const at::Tensor on_host = rows.cpu();
+    for (std::int64_t i = 0; i < on_host.size(0); ++i) {
+      const auto row = on_host.const_data_ptr<std::int64_t>()[i];
+      while (by_token ? row >= batch.starts[sample + 1] : row > static_cast<std::int64_t>(sample)) ++sample;
+      ++counts[sample];
+    }
+    return counts;
   }
 
   Options options_;
   std::shared_ptr<attune::Model> teacher_;
+  std::optional<Stored> stored_;
 };
 
 }  // namespace
 
-ATTUNE_PLUGIN("distill", "1.0.0", registry) { registry.strategy<Distill>("distill", "over another strategy: learns from a teacher's distribution"); }
+ATTUNE_PLUGIN("distill", "2.0.0", registry) { registry.strategy<Distill>("distill", "over another strategy: learns from a teacher's distribution"); }

@@ -1,4 +1,5 @@
-// Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290, equation 7). The reference is the base itself, with the adapters off.
+// Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290, equation 7). The reference is the base itself: with the adapters off, or as it was
+// before the first step.
 #include <attune/preference.hpp>
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
@@ -20,9 +21,10 @@ class Dpo final : public attune::Strategy {
 
   void prepare(attune::Model&) override {}
   bool defines_loss() const override { return true; }
+  void begin(attune::Model& model, attune::Surroundings& run) override { base_.begin(model, run); }
 
   attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction&) override {
-    const auto base = attune::base_pair_log_probabilities(model, batch, "dpo");
+    const auto base = base_.of(model, batch, "dpo");
     const auto ours = attune::pair_log_probabilities(model, batch);
     at::Tensor chosen = ours.chosen - base.chosen, rejected = ours.rejected - base.rejected;
     if (options_.form == "ipo") chosen = chosen / ours.chosen_tokens, rejected = rejected / ours.rejected_tokens;
@@ -38,8 +40,9 @@ class Dpo final : public attune::Strategy {
   }
 
   Options options_;
+  attune::BaseLogProbabilities base_;
 };
 
 }  // namespace
 
-ATTUNE_PLUGIN("dpo", "1.0.0", registry) { registry.strategy<Dpo>("dpo", "over an adapter: preferred answers become likelier than rejected ones (DPO, IPO, hinge)"); }
+ATTUNE_PLUGIN("dpo", "1.0.0", registry) { registry.strategy<Dpo>("dpo", "over another strategy: preferred answers become likelier than rejected ones (DPO, IPO, hinge)"); }

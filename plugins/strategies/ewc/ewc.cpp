@@ -23,6 +23,7 @@ class Ewc final : public attune::Strategy {
 
   /// The diagonal of the empirical Fisher information: mean squared gradients of the batches' mean losses.
   void begin(attune::Model& model, attune::Surroundings& run) override {
+    if (!run.trains()) return;
     for (const auto& [name, parameter] : attune::trainable(model)) held_.push_back({name, parameter, parameter.detach().clone(), at::zeros_like(parameter)});
     model.module().eval();
     std::int64_t batches = 0;

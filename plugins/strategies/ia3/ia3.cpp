@@ -48,9 +48,7 @@ class Ia3 final : public attune::Strategy {
   void prepare(attune::Model& model) override {
     if (options_.targets.empty()) choose_family(model);
     layers_ = attune::nn::choose_targets(model, options_.targets);
-    std::vector<std::string> names;
-    for (const auto& [name, linear] : layers_) names.push_back(name);
-    const auto inner = attune::nn::select_names(options_.feedforward, names, "strategy.feedforward");
+    const auto inner = attune::nn::select_names(options_.feedforward, attune::nn::names_of(layers_), "strategy.feedforward");
     for (const auto& [name, linear] : layers_) {
       const bool of_input = std::ranges::find(inner, name) != inner.end();
       const auto scale = std::make_shared<Scale>(*linear, of_input);
@@ -66,8 +64,8 @@ class Ia3 final : public attune::Strategy {
     for (std::size_t i = 0; i < layers_.size(); ++i) tensors.emplace_back(attune::nn::peft_prefix(layers_[i].first) + "ia3_l", scales_[i]->factors);
     return attune::nn::peft_adapter(model,
                                     {{"peft_type", "IA3"},
-                                     {"target_modules", attune::nn::peft_names(model, layers_)},
-                                     {"feedforward_modules", attune::nn::peft_names(model, feedforward_)},
+                                     {"target_modules", attune::nn::peft_names(model, attune::nn::names_of(layers_))},
+                                     {"feedforward_modules", attune::nn::peft_names(model, attune::nn::names_of(feedforward_))},
                                      {"fan_in_fan_out", attune::nn::stored_transposed(layers_)},
                                      {"init_ia3_weights", true}},
                                     std::move(tensors));

@@ -24,14 +24,49 @@ class Kto final : public attune::Strategy {
     const auto base = attune::base_pair_log_probabilities(model, batch, "kto");
     const auto ours = attune::pair_log_probabilities(model, batch);
     const at::Tensor chosen = ours.chosen - base.chosen, rejected = ours.rejected - base.rejected;
-    // The reference point: how far the model has moved from its base, estimated on the forward pass's own answers, and never below zero.
-    const at::Tensor moved = at::cat({chosen, rejected}).detach().mean().clamp_min(0);
+    const at::Tensor moved = reference_point(model, batch).to(chosen.device());
     const at::Tensor liked = options_.desirable * (1 - at::sigmoid(options_.beta * (chosen - moved)));
     const at::Tensor disliked = options_.undesirable * (1 - at::sigmoid(options_.beta * (moved - rejected)));
     return {liked.sum() + disliked.sum(), 2 * chosen.size(0), (chosen > 0).sum().item<std::int64_t>() + (rejected < 0).sum().item<std::int64_t>(), {}, false};
   }
 
  private:
+  /// KL(model || base), estimated on prompts with the answers to other prompts, and never below zero: zero where there is no other prompt.
+  static at::Tensor reference_point(attune::Model& model, const attune::Batch& batch) {
+    if (batch.samples() <= 2) return at::zeros({});
+    const torch::NoGradGuard no_grad;
+    const auto others = mismatched(batch, model.spec().context);
+    const auto ours = attune::pair_log_probabilities(model, others), base = attune::base_pair_log_probabilities(model, others, "kto");
+    return at::cat({ours.chosen - base.chosen, ours.rejected - base.rejected}).mean().clamp_min(0);
+  }
+
+  /// Each prompt with the two answers of the next pair, the last with those of the first; as much of them as the context holds.
+  static attune::Batch mismatched(const attune::Batch& batch, std::int64_t context) {
+    const at::Tensor all_tokens = batch.tokens.cpu(), all_targets = batch.targets.cpu();
+    std::vector<at::Tensor> prompts, answers, tokens, targets;
+    for (std::int64_t sample = 0; sample < batch.samples(); ++sample) {
+      const auto first = batch.starts[sample], length = batch.starts[sample + 1] - first;
+      const at::Tensor own = all_tokens.narrow(0, first, length), trained = at::nonzero(all_targets.narrow(0, first, length) != attune::ignored_target);
+      const auto begin = trained.size(0) == 0 ? length : trained[0].item<std::int64_t>() + 1;  // a row is to predict the next token
+      prompts.push_back(own.narrow(0, 0, begin));
+      answers.push_back(own.narrow(0, begin, length - begin));
+    }
+    for (std::size_t sample = 0; sample < prompts.size(); ++sample) {
+      const auto prompt = prompts[sample].size(0);
+      at::Tensor both = at::cat({prompts[sample], answers[(sample + 2) % answers.size()]});
+      both = both.narrow(0, 0, std::min(both.size(0), context));
+      at::Tensor mask = at::ones({both.size(0)}, at::kByte);
+      mask.narrow(0, 0, prompt).zero_();
+      tokens.push_back(both);
+      targets.push_back(attune::next_token_targets(both, mask));
+    }
+    attune::Batch made = attune::pack(tokens);
+    made.targets = at::cat(targets);
+    for (auto* tensor : {&made.tokens, &made.positions, &made.targets}) *tensor = tensor->to(batch.tokens.device());
+    made.columns["chosen"] = batch.columns.at("chosen");
+    return made;
+  }
+
   Options options_;
 };
 

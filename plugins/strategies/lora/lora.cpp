@@ -11,6 +11,7 @@
 namespace {
 
 using attune::NamedTensor;
+using attune::nn::Conv2d;
 using attune::nn::Linear;
 using nlohmann::ordered_json;
 
@@ -132,6 +133,29 @@ class Decomposed final : public LowRank {
   at::Tensor magnitude;
 };
 
+/// The change of a convolution, as PEFT has it: A a convolution to `rank` channels with the layer's own kernel and stride, B one of single points from
+/// there. A [r, in, kernel, kernel], B [out, r, 1, 1].
+class LowRankConvolution final : public attune::nn::ConvolutionDelta {
+ public:
+  LowRankConvolution(const Conv2d& base, const Shape& shape) : shape(shape) {
+    const auto& weight = base.weight;
+    const auto options = weight.options().dtype(at::promote_types(weight.scalar_type(), at::kFloat)).requires_grad(false);
+    a = register_parameter("A", at::empty({shape.rank, weight.size(1), weight.size(2), weight.size(3)}, options));
+    b = register_parameter("B", at::zeros({weight.size(0), shape.rank, 1, 1}, options));
+    torch::nn::init::kaiming_uniform_(a, std::sqrt(5.0));
+  }
+
+  at::Tensor forward(const Conv2d& base, const at::Tensor& x, const at::Tensor& y) override {
+    const at::Tensor narrowed = at::conv2d(at::dropout(x, shape.dropout, is_training()), a.to(x.scalar_type()), {}, base.options().stride, base.options().padding);
+    return y + at::conv2d(narrowed, b.to(x.scalar_type())) * shape.scale;
+  }
+
+  void merge(Conv2d& base) const override { base.weight.add_(at::mm(b.flatten(1), a.flatten(1)).view_as(base.weight), shape.scale); }
+
+  Shape shape;
+  at::Tensor a, b;
+};
+
 class Lora final : public attune::Strategy {
  public:
   struct Options {
@@ -152,7 +176,7 @@ class Lora final : public attune::Strategy {
       s.key("rank_pattern", &Options::rank_pattern, "other ranks by layer: { \"q_proj\" = 8 }; the first name that matches counts");
       s.key("alpha_pattern", &Options::alpha_pattern, "other alphas by layer");
       s.key("dropout", &Options::dropout, "dropout of the input of the change while training").range(0, 0.9);
-      s.key("targets", &Options::targets, "\"all-linear\", or names of linear layers: \"q_proj\", \"layers.3.*\"; '*' stands for any characters");
+      s.key("targets", &Options::targets, "\"all-linear\", or names of linear layers and convolutions: \"q_proj\", \"layers.3.*\"; '*' stands for any characters");
       s.key("rslora", &Options::rslora, "scale by alpha / sqrt(rank) instead (rsLoRA)");
       s.key("dora", &Options::dora, "train the length of the weight's rows apart from their direction (DoRA)");
       s.key("init", &Options::init, "how the change starts: A random and B zero; both random with B A = 0; or the principal components of the weight (PiSSA)")
@@ -166,10 +190,14 @@ class Lora final : public attune::Strategy {
 
   void prepare(attune::Model& model) override {
     if (options_.dora && options_.init == "pissa") attune::fail("strategy.dora and strategy.init = \"pissa\" both change what the weight stands for: choose one of them");
-    layers_ = attune::nn::choose_targets(model, options_.targets);
-    target_modules_ = attune::nn::peft_names(model, layers_);
+    auto targets = attune::nn::choose_targets_and_convolutions(model, options_.targets);
+    layers_ = std::move(targets.linears), convolutions_ = std::move(targets.convolutions);
+    names_ = attune::nn::names_of(layers_);
+    std::ranges::copy(attune::nn::names_of(convolutions_), std::back_inserter(names_));
+    target_modules_ = attune::nn::peft_names(model, names_);
     check_patterns();
     for (auto& [name, linear] : layers_) adapt(name, *linear);
+    for (auto& [name, convolution] : convolutions_) adapt(name, *convolution);
     attune::nn::train_head(model);
     train_biases(model);
     train_saved(model);
@@ -220,6 +248,11 @@ class Lora final : public attune::Strategy {
       const auto& delta = *delta_of(*linear);
       add_tensors(tensors, attune::nn::peft_prefix(name), delta);
     }
+    for (const auto& [name, convolution] : convolutions_) {
+      const auto& delta = dynamic_cast<const LowRankConvolution&>(*convolution->deltas().front());
+      tensors.emplace_back(attune::nn::peft_prefix(name) + "lora_A.weight", delta.a);
+      tensors.emplace_back(attune::nn::peft_prefix(name) + "lora_B.weight", delta.b);
+    }
     add_biases(tensors, model);
     if (!saved_.empty()) config["modules_to_save"] = saved_;
     for (const auto& module : saved_)
@@ -255,26 +288,34 @@ class Lora final : public attune::Strategy {
   }
 
   void check_patterns() const {
-    std::vector<std::string> names;
-    for (const auto& [name, linear] : layers_) names.push_back(name);
     for (const auto& [option, patterns] : {std::pair("strategy.rank_pattern", &options_.rank_pattern), std::pair("strategy.alpha_pattern", &options_.alpha_pattern)})
       for (const auto& [pattern, value] : *patterns) {
-        attune::nn::select_names({pattern}, names, option);
+        attune::nn::select_names({pattern}, names_, option);
         if (value <= 0 || (patterns == &options_.rank_pattern && value != std::floor(value))) attune::fail("{} has {} for \"{}\": give a {} above 0", option, value, pattern, patterns == &options_.rank_pattern ? "whole number" : "number");
       }
   }
 
-  void adapt(const std::string& name, Linear& linear) const {
+  /// What a layer [out, in] gets.
+  Shape shape_for(const std::string& name, std::int64_t out, std::int64_t in) const {
     const auto rank = static_cast<std::int64_t>(matching(options_.rank_pattern, name).value_or(static_cast<double>(options_.rank)));
-    const auto most = std::min(linear.in(), linear.out());
-    if (rank > most) {
-      attune::fail("strategy.rank is {}, but {} is {} x {}: set rank to at most {}, or leave that layer out of strategy.targets", rank, name, linear.out(),
-                   linear.in(), most);
-    }
+    const auto most = std::min(in, out);
+    if (rank > most) attune::fail("strategy.rank is {}, but {} is {} x {}: set rank to at most {}, or leave that layer out of strategy.targets", rank, name, out, in, most);
+    const double alpha = matching(options_.alpha_pattern, name).value_or(options_.alpha), r = static_cast<double>(rank);
+    return {rank, alpha, alpha / (options_.rslora ? std::sqrt(r) : r), options_.dropout};
+  }
+
+  void adapt(const std::string& name, Conv2d& convolution) const {
+    if (convolution.options().groups > 1) attune::fail("strategy.targets names {}, a convolution in {} groups, which a low-rank change does not fit: leave it out", name, convolution.options().groups);
+    if (options_.dora || options_.init != "default") attune::fail("strategy.targets names {}, and strategy.{} is for linear layers alone: leave one of them out", name, options_.dora ? "dora" : "init");
+    convolution.add_delta("lora", std::make_shared<LowRankConvolution>(convolution, shape_for(name, convolution.weight.size(0), convolution.weight[0].numel())));
+  }
+
+  void adapt(const std::string& name, Linear& linear) const {
+    const auto shape = shape_for(name, linear.out(), linear.in());
+    const auto rank = shape.rank;
     if (options_.init == "orthogonal" && rank % 2 != 0) attune::fail("strategy.init = \"orthogonal\" needs an even rank, and {} has {}", name, rank);
     if (options_.init == "pissa" && linear.packed()) attune::fail("strategy.init = \"pissa\" changes the base's weights, which are held packed: list 'quantize' after 'lora', or leave out init");
-    const double alpha = matching(options_.alpha_pattern, name).value_or(options_.alpha), r = static_cast<double>(rank);
-    linear.add_delta("lora", make(linear, {rank, alpha, alpha / (options_.rslora ? std::sqrt(r) : r), options_.dropout}));
+    linear.add_delta("lora", make(linear, shape));
   }
 
   std::shared_ptr<LowRank> make(Linear& linear, const Shape& shape) const {
@@ -288,6 +329,8 @@ class Lora final : public attune::Strategy {
     if (options_.bias == "lora_only") {
       for (const auto& [name, linear] : layers_)
         if (linear->bias.defined()) linear->bias.requires_grad_(true);
+      for (const auto& [name, convolution] : convolutions_)
+        if (convolution->bias.defined()) convolution->bias.requires_grad_(true);
     } else if (options_.bias == "all") {
       for (auto& parameter : model.module().named_parameters())
         if (parameter.key().ends_with("bias")) parameter.value().requires_grad_(true);
@@ -301,7 +344,7 @@ class Lora final : public attune::Strategy {
       const auto& name = parameter.key();
       if (!name.ends_with(".bias") || name.ends_with(".lora.bias") || !parameter.value().requires_grad()) continue;
       const auto module = name.substr(0, name.size() - 5);
-      const bool adapted = std::ranges::any_of(layers_, [&](const auto& layer) { return layer.first == module; });
+      const bool adapted = std::ranges::find(names_, module) != names_.end();
       const bool saved = std::ranges::find(saved_, module) != saved_.end() || in_head(model, module);
       if (!saved) tensors.emplace_back(attune::nn::peft_prefix(module) + (adapted ? "base_layer.bias" : "bias"), parameter.value());
     }
@@ -311,10 +354,10 @@ class Lora final : public attune::Strategy {
     if (options_.save.empty()) return;
     std::vector<std::string> names;
     for (const auto& item : model.module().named_modules("", false))
-      if (!item.value()->parameters(false).empty() && !dynamic_cast<attune::nn::Delta*>(item.value().get())) names.push_back(item.key());
+      if (!item.value()->parameters(false).empty() && !dynamic_cast<attune::nn::Delta*>(item.value().get()) && !dynamic_cast<attune::nn::ConvolutionDelta*>(item.value().get())) names.push_back(item.key());
     saved_ = attune::nn::select_names(options_.save, names, "strategy.save");
     for (const auto& name : saved_) {
-      if (std::ranges::any_of(layers_, [&](const auto& layer) { return layer.first == name; }))
+      if (std::ranges::find(names_, name) != names_.end())
         attune::fail("strategy.save and strategy.targets both name {}: take it out of one of them", name);
       for (auto& parameter : module_named(model, name)->parameters(false)) parameter.requires_grad_(true);
     }
@@ -343,7 +386,8 @@ class Lora final : public attune::Strategy {
 
   Options options_;
   std::vector<attune::nn::NamedLinear> layers_;
-  std::vector<std::string> target_modules_, saved_;
+  std::vector<attune::nn::NamedConvolution> convolutions_;
+  std::vector<std::string> names_, target_modules_, saved_;  // names_: of both
 };
 
 }  // namespace

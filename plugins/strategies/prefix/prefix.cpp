@@ -4,36 +4,70 @@
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
 
+#include <cmath>
+
 namespace {
 
-/// weight [length, blocks * 2 * key heads * head width]: for every block its keys, then its values, as PEFT lays them out.
-class Prefix final : public torch::nn::Module, public attune::VirtualTokens {
+/// Keys and values of every block, as PEFT lays them out: [length, blocks * 2 * key heads * head width], for every block its keys, then its values.
+class Prefix : public torch::nn::Module, public attune::VirtualTokens {
  public:
-  Prefix(std::int64_t length, const attune::ModelSpec& spec, const at::TensorOptions& options, double deviation) : spec_(spec) {
-    weight = register_parameter("weight", at::empty({length, spec.depth * 2 * spec.key_heads * spec.head_width}, options).normal_(0, deviation));
-  }
-
-  std::int64_t length() const override { return weight.size(0); }
+  explicit Prefix(const attune::ModelSpec& spec) : spec(spec), width(spec.key_heads * spec.head_width) {}
 
   std::pair<at::Tensor, at::Tensor> keys_values(std::int64_t block) override {
-    const at::Tensor parts = weight.view({length(), 2 * spec_.depth, spec_.key_heads, spec_.head_width});
-    return {parts.select(1, 2 * block), parts.select(1, 2 * block + 1)};
+    const at::Tensor both = columns(2 * block * width, 2 * width).view({length(), 2, spec.key_heads, spec.head_width});
+    return {both.select(1, 0), both.select(1, 1)};
   }
 
-  at::Tensor weight;
+  /// [length, count]
+  virtual at::Tensor columns(std::int64_t first, std::int64_t count) = 0;
+  at::Tensor all() { return columns(0, spec.depth * 2 * width); }
 
- private:
-  attune::ModelSpec spec_;
+  const attune::ModelSpec spec;
+  const std::int64_t width;
+};
+
+class Plain final : public Prefix {
+ public:
+  Plain(std::int64_t length, const attune::ModelSpec& spec, const at::TensorOptions& options, double deviation) : Prefix(spec) {
+    weight = register_parameter("weight", at::empty({length, spec.depth * 2 * width}, options).normal_(0, deviation));
+  }
+  std::int64_t length() const override { return weight.size(0); }
+  at::Tensor columns(std::int64_t first, std::int64_t count) override { return weight.narrow(1, first, count); }
+
+  at::Tensor weight;
+};
+
+/// The paper's section 4.3: W_2 tanh(W_1 e + b_1) + b_2 of a vector e for each token. Only the rows of W_2 that a block needs are used for it.
+class Projected final : public Prefix {
+ public:
+  /// e ~ N(0, 1), W and b ~ U(-1/sqrt(in), 1/sqrt(in)), as in PEFT.
+  Projected(std::int64_t length, const attune::ModelSpec& spec, const at::TensorOptions& options, std::int64_t hidden) : Prefix(spec) {
+    const auto uniform = [&](at::IntArrayRef sizes, std::int64_t in) { return at::empty(sizes, options).uniform_(-1 / std::sqrt(in), 1 / std::sqrt(in)); };
+    const auto out = spec.depth * 2 * width;
+    embedding = register_parameter("embedding", at::empty({length, width}, options).normal_());
+    inner_weight = register_parameter("inner_weight", uniform({hidden, width}, width));
+    inner_bias = register_parameter("inner_bias", uniform({hidden}, width));
+    outer_weight = register_parameter("outer_weight", uniform({out, hidden}, hidden));
+    outer_bias = register_parameter("outer_bias", uniform({out}, hidden));
+  }
+  std::int64_t length() const override { return embedding.size(0); }
+  at::Tensor columns(std::int64_t first, std::int64_t count) override {
+    const at::Tensor inner = at::linear(embedding, inner_weight, inner_bias).tanh();
+    return at::linear(inner, outer_weight.narrow(0, first, count), outer_bias.narrow(0, first, count));
+  }
+
+  at::Tensor embedding, inner_weight, inner_bias, outer_weight, outer_bias;
 };
 
 class PrefixTuning final : public attune::Strategy {
  public:
   struct Options {
-    std::int64_t tokens = 20;
+    std::int64_t tokens = 20, projection = 0;
     double deviation = 0.02;
     static void describe(attune::Schema<Options>& s) {
       s.key("tokens", &Options::tokens, "length of the prefix").range(1, 4096);
-      s.key("deviation", &Options::deviation, "standard deviation of the first keys and values").above(0);
+      s.key("projection", &Options::projection, "width of the network that keys and values are trained through; 0: they are trained themselves").range(0, 65536);
+      s.key("deviation", &Options::deviation, "standard deviation of the first keys and values, without projection").above(0);
     }
   };
   explicit PrefixTuning(Options options) : options_(options) {}
@@ -42,7 +76,9 @@ class PrefixTuning final : public attune::Strategy {
     const auto& spec = model.spec();
     if (spec.key_heads == 0) attune::fail("strategy 'prefix' adds keys and values to attention, which a {} model does not take: choose another strategy", spec.family);
     if (options_.tokens >= spec.context) attune::fail("strategy.tokens is {}, which leaves nothing of the model's context of {}: lower it", options_.tokens, spec.context);
-    prefix_ = std::make_shared<Prefix>(options_.tokens, spec, model.projection().options().dtype(at::kFloat), options_.deviation);
+    const auto like = model.projection().options().dtype(at::kFloat);
+    if (options_.projection > 0) prefix_ = std::make_shared<Projected>(options_.tokens, spec, like, options_.projection);
+    else prefix_ = std::make_shared<Plain>(options_.tokens, spec, like, options_.deviation);
     model.set_virtual_tokens(prefix_);
     model.module().register_module(attune::nn::virtual_tokens_name, prefix_);
     attune::nn::train_head(model);
@@ -50,16 +86,20 @@ class PrefixTuning final : public attune::Strategy {
 
   std::optional<attune::Adapter> export_adapter(attune::Model& model) override {
     const auto& spec = model.spec();
-    return attune::nn::peft_adapter(model,
-                                    {{"peft_type", "PREFIX_TUNING"},
-                                     {"num_virtual_tokens", options_.tokens},
-                                     {"token_dim", spec.key_heads * spec.head_width},
-                                     {"num_transformer_submodules", 1},
-                                     {"num_attention_heads", spec.key_heads},
-                                     {"num_layers", spec.depth},
-                                     {"encoder_hidden_size", spec.key_heads * spec.head_width},
-                                     {"prefix_projection", false}},
-                                    {{"prompt_embeddings", prefix_->weight}});
+    const bool projects = options_.projection > 0;
+    // PEFT too saves what the network gives, without the network.
+    auto adapter = attune::nn::peft_adapter(model,
+                                            {{"peft_type", "PREFIX_TUNING"},
+                                             {"num_virtual_tokens", options_.tokens},
+                                             {"token_dim", prefix_->width},
+                                             {"num_transformer_submodules", 1},
+                                             {"num_attention_heads", spec.key_heads},
+                                             {"num_layers", spec.depth},
+                                             {"encoder_hidden_size", projects ? options_.projection : prefix_->width},
+                                             {"prefix_projection", projects}},
+                                            {{"prompt_embeddings", projects ? prefix_->all().detach() : prefix_->all()}});
+    adapter.is_live = !projects;
+    return adapter;
   }
 
   void merge(attune::Model&) override { attune::fail("a prefix is no change of the weights and cannot be folded into them: export without --merge"); }

@@ -30,6 +30,7 @@ class PromptTuning final : public attune::Strategy {
   void prepare(attune::Model& model) override {
     const auto& spec = model.spec();
     if (spec.task != attune::Task::next_token) attune::fail("strategy 'prompt' serves decoders, and this {} model classifies: choose 'prefix' or 'lora'", spec.family);
+    if (spec.family == "gpt2") attune::fail("strategy 'prompt' does not serve gpt2 models, which add learned positions to what is embedded: choose 'prefix'");
     if (options_.tokens >= spec.context) attune::fail("strategy.tokens is {}, which leaves nothing of the model's context of {}: lower it", options_.tokens, spec.context);
     prompt_ = std::make_shared<Prompt>(embeddings(model, at::randint(spec.vocabulary, {options_.tokens}, at::kLong)));
     model.set_virtual_tokens(prompt_);

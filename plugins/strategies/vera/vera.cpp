@@ -75,7 +75,7 @@ class Vera final : public attune::Strategy {
     return attune::nn::peft_adapter(model,
                                     {{"peft_type", "VERA"},
                                      {"r", options_.rank},
-                                     {"target_modules", attune::nn::peft_names(model, layers_)},
+                                     {"target_modules", attune::nn::peft_names(model, attune::nn::names_of(layers_))},
                                      {"projection_prng_key", options_.projection_seed},
                                      {"save_projection", true},
                                      {"vera_dropout", options_.dropout},
