@@ -68,7 +68,7 @@ TEST(Loader, AcceptsALibraryBuiltForThisAttune) {
 
 TEST(Loader, RefusesAnotherApiVersion) {
   EXPECT_EQ(refusal_of_fixture("other_api"),
-            fixture("other_api").string() + ": was built for another Attune: its plugin API is 1, here 3; build it again with this one");
+            fixture("other_api").string() + ": was built for another Attune: its plugin API is 1, here " ATTUNE_STRINGIFY(ATTUNE_API_VERSION) "; build it again with this one");
 }
 
 TEST(Loader, RefusesAnotherLibTorchAbi) {
@@ -83,7 +83,7 @@ TEST(Loader, RefusesAnotherStandardOfCpp) {
 
 TEST(Loader, ReportsEveryMismatchInOneMessage) {
   EXPECT_EQ(refusal_of_fixture("other_everything"), fixture("other_everything").string() +
-            ": was built for another Attune: its plugin API is 1, here 3; its LibTorch ABI is LibTorch 2.12.0, cxx11 ABI 0, here " + torch_here +
+            ": was built for another Attune: its plugin API is 1, here " ATTUNE_STRINGIFY(ATTUNE_API_VERSION) "; its LibTorch ABI is LibTorch 2.12.0, cxx11 ABI 0, here " + torch_here +
             "; its compiler is clang++ 19, here " + compiler_here + "; its C++ standard is 201703, here " + standard_here +
             "; build it again with this one");
 }
