@@ -110,7 +110,7 @@ samples = 1
         peak = sum(int(kib) for kib in re.findall(r"peak (\d+)", done.stderr)) / 1024
         [begin], steps = self.place.events(name, "run_begin"), self.place.events(name, "step_end")
         counts = [case["batch"] if case["data"] == "vader" else step["tokens"] for step in steps]
-        return {"rate": sum(counts[1:]) / (steps[-1]["time"] - steps[0]["time"]), "losses": [step["loss"] for step in steps], "start": begin["time"] - began, "peak_mib": peak}
+        return {"rate": sum(counts[1:]) / (steps[-1]["unix_seconds"] - steps[0]["unix_seconds"]), "losses": [step["loss"] for step in steps], "start": begin["unix_seconds"] - began, "peak_mib": peak}
 
     # ---- The table
 

@@ -8,7 +8,7 @@
 namespace {
 
 /// Seconds since 1970.
-double unix_time() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+double unix_seconds() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
 class Jsonl final : public attune::Callback {
  public:
@@ -19,7 +19,7 @@ class Jsonl final : public attune::Callback {
     using attune::Event;
     if (!run.comm.root() || event == Event::step_begin || event == Event::gradients_ready) return;
     if (event == Event::run_begin) open(run.directory / "metrics.jsonl");
-    nlohmann::ordered_json line{{"event", attune::name(event)}, {"step", run.step}, {"epoch", run.epoch}, {"seconds", run.seconds}, {"time", unix_time()}};
+    nlohmann::ordered_json line{{"event", attune::name(event)}, {"step", run.step}, {"epoch", run.epoch}, {"seconds", run.seconds}, {"unix_seconds", unix_seconds()}};
     if (event == Event::run_begin) line.update({{"steps", run.steps}, {"parameters", run.parameters}, {"trainable_parameters", run.trainable_parameters}});
     if (event == Event::step_end)
       line.update({{"loss", run.loss}, {"learning_rate", run.learning_rate}, {"grad_norm", run.grad_norm}, {"tokens", run.step_tokens}, {"tokens_per_second", run.tokens_per_second}});
