@@ -67,7 +67,7 @@ class Loop {
         fire(Event::gradients_ready);
         optimizer_.step(run_.learning_rate);
       }
-      optimizer_.drop_gradients();
+      drop_gradients(optimizer_.parameters());
       end_step(watch.seconds());
       fire(Event::step_end);
       if (sums->all_written) saving_.finish();

@@ -108,8 +108,8 @@ Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows) {
   return rehearsal;
 }
 
-void drop_gradients(Session& session) {
-  for (const auto& [name, parameter] : trainable(*session.model)) parameter.mutable_grad() = at::Tensor();
+void drop_gradients(const std::vector<NamedTensor>& parameters) {
+  for (const auto& [name, parameter] : parameters) parameter.mutable_grad() = at::Tensor();
 }
 
 std::int64_t find_micro_batch(Session& session) {
@@ -137,7 +137,7 @@ std::int64_t find_micro_batch(Session& session) {
     if (on_host && 2 * took - std::min(took, previous) + later > may_take) break;  // twice the samples, twice what grows with them
     previous = took;
   }
-  drop_gradients(session);
+  drop_gradients(trainable(*session.model));
   const auto agreed = -session.comm.max(-fits);
   session.comm.agree([&] {
     if (agreed == 0)

@@ -30,7 +30,8 @@ struct Rehearsal {
 };
 /// Over these rows of the training split. Not collective. Throws what the pass throws, also when memory runs out.
 Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows);
-void drop_gradients(Session& session);
+/// They are undefined then, and what the next backward pass computes becomes them as it is.
+void drop_gradients(const std::vector<NamedTensor>& parameters);
 
 /// Memory this rank may still take: of the node, or of its control group where that is less, shared among the node's ranks.
 std::size_t available_memory(const Comm& comm);

@@ -78,11 +78,6 @@ void Optimizer::step(double learning_rate) {
   }
 }
 
-void Optimizer::drop_gradients() {
-  for (const auto& group : groups_)
-    for (auto parameter : group.parameters) parameter.mutable_grad() = at::Tensor();
-}
-
 std::vector<NamedTensor> Optimizer::state() const {
   std::vector<NamedTensor> all;
   auto name = parameters_.begin();

@@ -15,8 +15,6 @@ class Optimizer {
   double scale_and_clip(double scale, double clip);
   /// One update from the parameters' .grad.
   void step(double learning_rate);
-  /// They are undefined then, and what the next backward pass computes becomes them as it is.
-  void drop_gradients();
 
   const std::vector<NamedTensor>& parameters() const { return parameters_; }
   /// Live tensors to save, and to restore in place: "<parameter>.exp_avg", "<parameter>.exp_avg_sq", "<parameter>.step" or "<parameter>.momentum".

@@ -65,9 +65,9 @@ void print_estimate(train::Session& s) {
   auto surroundings = train::RunSurroundings::rehearsal(s, {"train", longest});
   s.strategies->begin(*s.model, surroundings);
   train::rehearse(s, std::span(longest).first(1));  // the first pass also loads kernels and starts threads
-  train::drop_gradients(s);                         // as every step does
+  train::drop_gradients(trainable(*s.model));  // as every step does
   const auto tried = train::rehearse(s, longest);
-  train::drop_gradients(s);
+  train::drop_gradients(trainable(*s.model));
   if (!s.comm.root()) return;
   double all = 0, trained = 0;
   for (const auto& parameter : s.model->module().parameters()) all += static_cast<double>(parameter.numel());
