@@ -41,6 +41,9 @@ void TrainOptions::describe(Schema<TrainOptions>& s) {
   s.key("micro_tokens", &TrainOptions::micro_tokens, "instead: as many samples per forward pass as have so many tokens together; 0: micro_batch counts").at_least(0);
   s.key("group_lengths", &TrainOptions::group_lengths, "samples of a step that are about as long share a forward pass");
   s.key("recompute", &TrainOptions::recompute, "each block keeps only its input and is computed again in the backward pass: less memory, the same results, a third more time");
+  s.key("precision", &TrainOptions::precision, "bfloat16: matrix products round what they multiply to bfloat16 and add up in float32; weights and optimizer stay in float32 (mixed precision)").choices({"float32", "bfloat16"});
+  s.key("prefix_cache", &TrainOptions::prefix_cache, "what the frozen blocks below everything trained make of each sample is computed once and kept on disk, in this type").choices({"off", "float32", "bfloat16"});
+  s.key("prefix_folder", &TrainOptions::prefix_folder, "where it is kept, such as a node's own disk; empty: .prefix beside the run directories, where runs of the same base and data find it");
   s.key("optimizer", &TrainOptions::optimizer, "AdamW (Loshchilov and Hutter 2019) or stochastic gradient descent").choices({"adamw", "sgd"});
   s.key("learning_rate", &TrainOptions::learning_rate, "its highest value, reached after the warm-up").above(0);
   s.key("weight_decay", &TrainOptions::weight_decay, "decoupled, on matrices alone").at_least(0);
@@ -240,6 +243,8 @@ class Reader {
                     fmt::format("'micro_batch' ({}) is larger than 'global_batch' ({})", train.micro_batch, train.global_batch));
     if (config_.parallel.reproducible && train.micro_batch == 0)
       problems_.add(table.get("micro_batch")->source(), "'micro_batch = \"auto\"' depends on the machine's memory, which parallel.reproducible rules out: give a number");
+    if (train.precision == "bfloat16" && config_.model.dtype == "bfloat16")
+      problems_.add(table.get("precision")->source(), "'precision' rounds float32 weights for their products, and model.dtype = \"bfloat16\" holds them rounded: give one of them");
     if (const auto* limit = table.get("time_limit"); limit && !train.time_limit.empty() && !seconds_of(train.time_limit))
       problems_.add(limit->source(), fmt::format("'time_limit' is '{}', which is no time: write minutes, minutes:seconds, hours:minutes:seconds or days-hours:minutes:seconds", train.time_limit));
   }

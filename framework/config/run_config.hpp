@@ -59,6 +59,8 @@ struct TrainOptions {
   std::int64_t micro_tokens = 0;
   bool group_lengths = false;
   bool recompute = false;
+  std::string precision = "float32";
+  std::string prefix_cache = "off", prefix_folder;
   std::string optimizer = "adamw";
   double learning_rate = 2e-4;
   double weight_decay = 0;

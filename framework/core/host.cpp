@@ -32,4 +32,12 @@ std::vector<int> allowed_processors() {
   return numbers;
 }
 
+bool multiplies_bfloat16() {
+#ifdef __x86_64__
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 }  // namespace attune

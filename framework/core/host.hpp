@@ -13,4 +13,7 @@ std::string slurm_job();
 /// The processors this process may run on, by number.
 std::vector<int> allowed_processors();
 
+/// Whether the processor has instructions that multiply bfloat16 (AVX512_BF16; those with AMX have it too).
+bool multiplies_bfloat16();
+
 }  // namespace attune

@@ -104,7 +104,9 @@ class Loader::Reader {
     samples_.erase(samples_.begin(), samples_.begin() + count);
     for (std::size_t i = 0; i < rows.size(); ++i)
       samples[i] = dataset_.augment(std::move(samples[i]), mixed({options_.seed, static_cast<std::uint64_t>(plan_->step), static_cast<std::uint64_t>(rows[i])}));
-    return {plan_, collate(dataset_, samples, rows)};
+    auto batch = collate(dataset_, samples, rows);
+    if (options_.hidden) batch.hidden = options_.hidden->read(rows);
+    return {plan_, std::move(batch)};
   }
 
  private:

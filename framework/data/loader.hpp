@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "data/hidden.hpp"
 #include "data/prefetch.hpp"
 #include "data/sampler.hpp"
 #include "data/store.hpp"
@@ -50,6 +51,7 @@ struct LoaderOptions {
   PlanOptions plan;
   bool reproducible = false;       // micro-batches are never cut
   std::size_t ahead = 4;           // batches held ready by a thread; 0: none, next() reads
+  std::shared_ptr<const HiddenStates> hidden = nullptr;  // go with the batches
 };
 
 struct StepPlan {

@@ -85,7 +85,7 @@ Metrics metrics_of(const Tally& t, Task task) {
 
 void move_to(Batch& batch, c10::Device device) {
   if (device.is_cpu()) return;
-  for (auto* tensor : {&batch.tokens, &batch.positions, &batch.targets})
+  for (auto* tensor : {&batch.tokens, &batch.positions, &batch.targets, &batch.hidden})
     if (tensor->defined()) *tensor = tensor->to(device);
   for (auto& [name, column] : batch.columns) column = column.to(device);
 }

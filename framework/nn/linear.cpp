@@ -2,13 +2,39 @@
 #include <attune/linear.hpp>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <ranges>
+
+// MKL's, in LibTorch for x86: c [m, n] = alpha a b + beta c in columns, sums in float32.
+extern "C" [[gnu::weak]] void gemm_bf16bf16f32_(const char* transa, const char* transb, const int* m, const int* n, const int* k, const float* alpha, const at::BFloat16* a,
+                                                const int* lda, const at::BFloat16* b, const int* ldb, const float* beta, float* c, const int* ldc);
 
 namespace attune::nn {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+
+/// x weight^T + bias, of float32 and in rows, with x and weight rounded to bfloat16; gradients likewise.
+struct RoundedProduct : torch::autograd::Function<RoundedProduct> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, const at::Tensor& operand) {
+    const at::Tensor rounded = x.to(at::kBFloat16);
+    context->save_for_backward({weight.requires_grad() ? rounded : at::Tensor(), operand});
+    context->saved_data["trains_bias"] = bias && bias->requires_grad();
+    at::Tensor y = product(rounded, operand.t());
+    if (bias) y.add_(*bias);
+    return y;
+  }
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &dy = gradients[0], rounded = dy.to(at::kBFloat16);
+    at::Tensor dx, dweight, dbias;
+    if (context->needs_input_grad(0)) dx = product(rounded, saved[1]);
+    if (saved[0].defined()) dweight = product(rounded.t(), saved[0]);
+    if (context->saved_data["trains_bias"].toBool()) dbias = dy.sum(0);
+    return {dx, dweight, dbias, {}};
+  }
+};
 
 /// The product with a weight that is unpacked for it, and once more for the gradient of x: it is never kept.
 struct PackedProduct : torch::autograd::Function<PackedProduct> {
@@ -31,7 +57,60 @@ struct PackedProduct : torch::autograd::Function<PackedProduct> {
   };
 };
 
+/// Rows one after the other, or the transposed view of such.
+struct Matrix {
+  explicit Matrix(const at::Tensor& given) : tensor(given) {
+    if (!is_rows(tensor) && !is_rows(tensor.t())) tensor = tensor.contiguous();
+    transposed = !is_rows(tensor);
+    step = static_cast<int>(std::max<std::int64_t>({1, tensor.stride(transposed ? 1 : 0), tensor.size(transposed ? 0 : 1)}));
+  }
+  static bool is_rows(const at::Tensor& t) { return (t.stride(1) == 1 || t.size(1) == 1) && t.stride(0) >= t.size(1); }
+  at::Tensor tensor;
+  bool transposed;
+  int step;
+};
+
+void add_rounded_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, float scale, float keep) {
+  // In columns it is sum^T = b^T a^T.
+  const Matrix left(b), right(a);
+  const int m = static_cast<int>(b.size(1)), n = static_cast<int>(a.size(0)), k = static_cast<int>(a.size(1)), step = static_cast<int>(sum.stride(0));
+  gemm_bf16bf16f32_(left.transposed ? "T" : "N", right.transposed ? "T" : "N", &m, &n, &k, &scale, left.tensor.data_ptr<at::BFloat16>(), &left.step,
+                    right.tensor.data_ptr<at::BFloat16>(), &right.step, &keep, sum.data_ptr<float>(), &step);
+}
+
+/// Where MKL does it: operands bfloat16, the sum float32 in rows.
+bool is_rounded(const at::Tensor& sum, const at::Tensor& a) {
+  return gemm_bf16bf16f32_ && sum.is_cpu() && sum.scalar_type() == at::kFloat && a.scalar_type() == at::kBFloat16 && sum.stride(1) == 1 && sum.numel() > 0 && a.size(1) > 0;
+}
+
+/// work on [n, in], given and returned in the shape of x [..., in]. Rows stay what they are: a view could not be written into by a delta.
+template <class Work>
+at::Tensor in_rows(const at::Tensor& x, Work&& work) {
+  if (x.dim() == 2) return work(x);
+  const at::Tensor y = work(x.flatten(0, -2));
+  auto shape = x.sizes().vec();
+  shape.back() = y.size(1);
+  return y.view(shape);
+}
+
 }  // namespace
+
+void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, double scale, double keep) {
+  if (is_rounded(sum, a)) {
+    add_rounded_product(sum, a, b, static_cast<float>(scale), static_cast<float>(keep));
+  } else if (sum.scalar_type() == a.scalar_type()) {
+    sum.addmm_(a, b, keep, scale);
+  } else {
+    const at::Tensor added = at::mm(a, b);
+    keep == 0 ? sum.copy_(added).mul_(scale) : sum.mul_(keep).add_(added, scale);
+  }
+}
+
+at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
+  const at::Tensor result = at::empty({a.size(0), b.size(1)}, a.options().dtype(a.scalar_type() == at::kBFloat16 ? at::kFloat : a.scalar_type()));
+  add_product(result, a, b, 1, 0);
+  return result;
+}
 
 at::Tensor Delta::forward(const Linear&, const at::Tensor&, const at::Tensor& y) { return y; }
 at::Tensor Delta::undone(const Linear&, const at::Tensor&, const at::Tensor& y) { return y; }
@@ -50,7 +129,9 @@ at::Tensor Linear::forward(const at::Tensor& x) {
 
 at::Tensor Linear::uncapped(const at::Tensor& x) {
   const auto product = [&](const at::Tensor& input) {
-    return packed_ ? PackedProduct::apply(input, bias.defined() ? std::optional(bias) : std::nullopt, packed_) : at::linear(input, weight, bias);
+    const auto maybe_bias = bias.defined() ? std::optional(bias) : std::nullopt;
+    if (rounds_operands && !packed_) return in_rows(input, [&](const at::Tensor& rows) { return RoundedProduct::apply(rows, weight, maybe_bias, operand()); });
+    return packed_ ? PackedProduct::apply(input, maybe_bias, packed_) : at::linear(input, weight, bias);
   };
   if (!deltas_enabled_) {
     at::Tensor y = product(x);
@@ -62,6 +143,14 @@ at::Tensor Linear::uncapped(const at::Tensor& x) {
   at::Tensor y = product(input);
   for (auto& delta : deltas_) y = delta->forward(*this, x, y);
   return y;
+}
+
+at::Tensor Linear::operand() const {
+  const at::Tensor now = dense_weight().detach();
+  if (!rounds_operands || packed_) return now;
+  if (weight.requires_grad()) return rounded_ = at::Tensor(), now.to(at::kBFloat16);
+  if (!rounded_.defined() || rounded_version_ != weight._version()) rounded_ = now.to(at::kBFloat16), rounded_version_ = weight._version();
+  return rounded_;
 }
 
 void Linear::add_delta(std::string name, std::shared_ptr<Delta> delta) {

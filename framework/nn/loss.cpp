@@ -64,8 +64,8 @@ at::Tensor count_correct(const at::Tensor& of_target, const at::Tensor& largest)
 struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   using Bias = std::optional<at::Tensor>;
 
-  /// x [n, width], weight [outputs, width], bias [outputs], targets int64 [n]. Returns the sum and the correct count.
-  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const Bias& bias, double softcap,
+  /// x [n, width], weight [outputs, width] and as products take it, bias [outputs], targets int64 [n]. Returns the sum and the correct count.
+  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& operand, const Bias& bias, double softcap,
                                const at::Tensor& targets, bool with_gradients) {
     const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
     const bool with_dx = with_gradients && x.requires_grad(), with_dweight = with_gradients && weight.requires_grad(),
@@ -77,9 +77,10 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     const at::Tensor buffer = at::empty({std::min(chunk_rows(weight.size(0)), x.size(0)), weight.size(0)}, wide);
 
     for_each_chunk(x.size(0), weight.size(0), [&](std::int64_t first, std::int64_t rows) {
-      const at::Tensor part = x.narrow(0, first, rows), target = targets.narrow(0, first, rows).unsqueeze(1);
+      const at::Tensor part = x.narrow(0, first, rows).to(operand.scalar_type()), target = targets.narrow(0, first, rows).unsqueeze(1);
       at::Tensor e = buffer.narrow(0, 0, rows);
-      project(e, part, weight, bias);
+      nn::add_product(e, part, operand.t(), 1, 0);
+      if (bias) e.add_(*bias);
       const at::Tensor slope = cap(e, softcap);
       const at::Tensor of_target = e.gather(1, target);
       const auto [log_total, largest] = become_softmax(e);
@@ -89,12 +90,9 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
 
       e.scatter_add_(1, target, at::full_like(of_target, -1));  // d logits = softmax - one_hot
       if (slope.defined()) e.mul_(slope);
-      const at::Tensor narrow_e = e.to(x.scalar_type());
-      if (with_dx) {
-        at::Tensor out = dx.narrow(0, first, rows);
-        at::mm_out(out, narrow_e, weight);
-      }
-      if (with_dweight) accumulate_product(dweight, narrow_e, part);
+      const at::Tensor narrow_e = e.to(operand.scalar_type());
+      if (with_dx) nn::add_product(dx.narrow(0, first, rows), narrow_e, operand, 1, 0);
+      if (with_dweight) nn::add_product(dweight, narrow_e.t(), part);
       if (with_dbias) dbias.add_(e.sum(0));
     });
     context->save_for_backward({dx, dweight, dbias});
@@ -108,38 +106,19 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     const auto dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt());
     const bool is_one = gradients[0].is_cpu() && gradients[0].item<double>() == 1;  // most of the time, and a pass over the head's gradient saved
     const auto scaled = [&](const at::Tensor& d) { return !d.defined() ? d : (is_one ? d : at::mul(d, gradients[0])).to(dtype); };
-    return {scaled(saved[0]), scaled(saved[1]), scaled(saved[2]), {}, {}, {}};
-  }
-
- private:
-  static void project(at::Tensor& logits, const at::Tensor& x, const at::Tensor& weight, const Bias& bias) {
-    if (logits.scalar_type() == x.scalar_type()) {
-      at::mm_out(logits, x, weight.t());
-    } else {
-      logits.copy_(at::mm(x, weight.t()));
-    }
-    if (bias) logits.add_(*bias);
-  }
-
-  /// dweight += e^T x, kept in dweight's wider dtype.
-  static void accumulate_product(at::Tensor& dweight, const at::Tensor& e, const at::Tensor& x) {
-    if (dweight.scalar_type() == e.scalar_type()) {
-      dweight.addmm_(e.t(), x);
-    } else {
-      dweight.add_(at::mm(e.t(), x.to(e.scalar_type())));
-    }
+    return {scaled(saved[0]), scaled(saved[1]), {}, scaled(saved[2]), {}, {}, {}};
   }
 };
 
 /// Losses of single rows, whose weights are known only in the backward pass: the logits are computed there once more.
 struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
-  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const CrossEntropyFunction::Bias& bias, double softcap,
-                               const at::Tensor& targets) {
+  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& operand, const CrossEntropyFunction::Bias& bias,
+                               double softcap, const at::Tensor& targets) {
     const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
     at::Tensor nll = at::empty({x.size(0)}, wide), uniform = at::empty({x.size(0)}, wide), log_total = at::empty({x.size(0)}, wide);
     at::Tensor correct = at::zeros({}, targets.options());
     for_each_chunk(x.size(0), weight.size(0), [&](std::int64_t first, std::int64_t rows) {
-      at::Tensor z = at::linear(x.narrow(0, first, rows), weight, bias).to(wide);
+      at::Tensor z = logits(x.narrow(0, first, rows), operand, bias.value_or(at::Tensor()), wide);
       cap(z, softcap);
       const at::Tensor of_target = z.gather(1, targets.narrow(0, first, rows).unsqueeze(1)).squeeze(1), total = z.logsumexp(1);
       log_total.narrow(0, first, rows).copy_(total);
@@ -147,7 +126,7 @@ struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
       uniform.narrow(0, first, rows).copy_(total - z.mean(1));
       correct += count_correct(of_target, z.amax(1));
     });
-    context->save_for_backward({x, weight, bias.value_or(at::Tensor()), targets, log_total});
+    context->save_for_backward({x, weight, operand, bias.value_or(at::Tensor()), targets, log_total});
     context->saved_data["softcap"] = softcap;
     context->mark_non_differentiable({correct});
     return {nll, uniform, correct};
@@ -156,26 +135,32 @@ struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
   // With gradients a of nll and b of uniform: d logits = (a + b) softmax - a one_hot - b / outputs.
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    const auto &x = saved[0], &weight = saved[1], &bias = saved[2], &targets = saved[3], &log_total = saved[4];
-    const bool with_dx = context->needs_input_grad(0), with_dweight = context->needs_input_grad(1), with_dbias = bias.defined() && context->needs_input_grad(2);
+    const auto &x = saved[0], &weight = saved[1], &operand = saved[2], &bias = saved[3], &targets = saved[4], &log_total = saved[5];
+    const bool with_dx = context->needs_input_grad(0), with_dweight = context->needs_input_grad(1), with_dbias = bias.defined() && context->needs_input_grad(3);
     const auto wide = log_total.options();
     at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor(), dweight = with_dweight ? at::zeros(weight.sizes(), wide) : at::Tensor(),
                dbias = with_dbias ? at::zeros(bias.sizes(), wide) : at::Tensor();
     for_each_chunk(x.size(0), weight.size(0), [&](std::int64_t first, std::int64_t rows) {
       const auto part = [&](const at::Tensor& tensor) { return tensor.narrow(0, first, rows).unsqueeze(1); };
       const at::Tensor a = part(gradients[0]), b = part(gradients[1]), input = x.narrow(0, first, rows);
-      at::Tensor d = at::linear(input, weight, bias).to(wide);
+      at::Tensor d = logits(input, operand, bias, wide);
       const at::Tensor slope = cap(d, context->saved_data["softcap"].toDouble());
       d.sub_(part(log_total)).exp_().mul_(a + b);
       d.scatter_add_(1, part(targets), -a).sub_(b / static_cast<double>(d.size(1)));
       if (slope.defined()) d.mul_(slope);
-      const at::Tensor narrow = d.to(x.scalar_type());
-      if (with_dx) dx.narrow(0, first, rows).copy_(at::mm(narrow, weight));
-      if (with_dweight) dweight.add_(at::mm(narrow.t(), input));
+      const at::Tensor narrow = d.to(operand.scalar_type());
+      if (with_dx) nn::add_product(dx.narrow(0, first, rows), narrow, operand, 1, 0);
+      if (with_dweight) nn::add_product(dweight, narrow.t(), input.to(operand.scalar_type()));
       if (with_dbias) dbias.add_(d.sum(0));
     });
     const auto like = [](const at::Tensor& d, const at::Tensor& parameter) { return d.defined() ? d.to(parameter.scalar_type()) : d; };
-    return {dx, like(dweight, weight), like(dbias, bias), {}, {}};
+    return {dx, like(dweight, weight), {}, like(dbias, bias), {}, {}};
+  }
+
+ private:
+  static at::Tensor logits(const at::Tensor& x, const at::Tensor& operand, const at::Tensor& bias, const at::TensorOptions& wide) {
+    const at::Tensor z = nn::product(x.to(operand.scalar_type()), operand.t()).to(wide);
+    return bias.defined() ? z.add_(bias) : z;
   }
 };
 
@@ -225,7 +210,7 @@ Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at:
   check_range(trained, projection.out());
   const auto bias = projection.bias.defined() ? std::optional(projection.bias) : std::nullopt;
   const auto result = projection.deltas().empty()
-                          ? CrossEntropyFunction::apply(x, projection.dense_weight(), bias, projection.softcap, trained, at::GradMode::is_enabled())
+                          ? CrossEntropyFunction::apply(x, projection.dense_weight(), projection.operand(), bias, projection.softcap, trained, at::GradMode::is_enabled())
                           : plain_cross_entropy(x, projection, trained);
   return {result[0], rows.size(0), result[1].item<std::int64_t>(), {}};
 }
@@ -240,7 +225,7 @@ RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const a
   at::Tensor correct;
   if (projection.deltas().empty()) {
     const auto bias = projection.bias.defined() ? std::optional(projection.bias) : std::nullopt;
-    const auto result = RowLossFunction::apply(x, projection.dense_weight(), bias, projection.softcap, losses.targets);
+    const auto result = RowLossFunction::apply(x, projection.dense_weight(), projection.operand(), bias, projection.softcap, losses.targets);
     losses.nll = result[0], losses.uniform = result[1], correct = result[2];
   } else {
     const at::Tensor logits = projection.forward(x).to(at::toOpMathType(x.scalar_type())), of_target = logits.gather(1, losses.targets.unsqueeze(1)).squeeze(1);

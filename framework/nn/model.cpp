@@ -3,6 +3,7 @@
 #include <attune/nn.hpp>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <functional>
 
 namespace attune {
@@ -114,8 +115,11 @@ void Model::enable_adapters(bool enabled) {
 
 at::Tensor Model::features(const Batch& batch) {
   if (!virtual_tokens_ || !adapters_enabled_) {
+    const auto done = batch.hidden.defined() ? prefix_ : 0;
     check_length(batch, spec().context);
-    return finish(blocks(embedded(batch), batch), batch);
+    const at::Tensor start = done > 0 ? batch.hidden.to(projection().options().dtype()) : embedded(batch);
+    const at::Tensor h = blocks(start, done, spec().depth, batch);
+    return done > spec().depth ? h : finish(h, batch);
   }
   const auto added = virtual_tokens_->length();
   const at::Tensor embeddings = virtual_tokens_->embeddings();
@@ -126,12 +130,30 @@ at::Tensor Model::features(const Batch& batch) {
   if (begins) moved.positions = batch.positions + added;
   if (!embeddings.defined() || !begins) {
     check_length(moved, spec().context - (begins ? added : 0));
-    return finish(blocks(embedded(moved), moved), moved);
+    return finish(blocks(embedded(moved), 0, spec().depth, moved), moved);
   }
   const Widened wider(batch, added);
   check_length(wider.batch, spec().context);
   const at::Tensor own = embedded(batch), h = at::cat({embeddings.to(own.scalar_type()), own}).index_select(0, wider.source);
-  return finish(blocks(h, wider.batch), wider.batch).index_select(0, wider.own_rows);
+  return finish(blocks(h, 0, spec().depth, wider.batch), wider.batch).index_select(0, wider.own_rows);
+}
+
+at::Tensor Model::prefix(const Batch& batch, std::int64_t parts) {
+  check_length(batch, spec().context);
+  const at::Tensor h = blocks(embedded(batch), 0, std::min(parts, spec().depth), batch);
+  return parts > spec().depth ? finish(h, batch) : h;
+}
+
+std::int64_t Model::frozen_parts(const Batch& batch) {
+  if (virtual_tokens_) return 0;  // every block attends to them
+  check_length(batch, spec().context);
+  at::Tensor h = embedded(batch);
+  if (h.requires_grad()) return 0;
+  for (std::int64_t index = 0; index < spec().depth; ++index) {
+    h = block(index, h, batch);
+    if (h.requires_grad()) return index;
+  }
+  return finish(h, batch).requires_grad() ? spec().depth : spec().depth + 1;
 }
 
 at::Tensor Model::embedded(const Batch& batch) {
@@ -141,9 +163,9 @@ at::Tensor Model::embedded(const Batch& batch) {
   return h;
 }
 
-at::Tensor Model::blocks(at::Tensor h, const Batch& batch) {
+at::Tensor Model::blocks(at::Tensor h, std::int64_t from, std::int64_t to, const Batch& batch) {
   const bool recompute = recompute_ && at::GradMode::is_enabled();
-  for (std::int64_t index = 0; index < spec().depth; ++index) {
+  for (auto index = from; index < to; ++index) {
     const auto forward = [this, index, batch](const at::Tensor& x) { return block(index, x, batch); };
     h = recompute ? recomputed(forward, h) : forward(h);
   }

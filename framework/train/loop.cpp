@@ -14,6 +14,7 @@
 #include "train/interruption.hpp"
 #include "train/memory.hpp"
 #include "train/optimizer.hpp"
+#include "train/prefix.hpp"
 #include "train/saving.hpp"
 #include "train/schedule.hpp"
 #include "train/state.hpp"
@@ -53,7 +54,9 @@ class Loop {
     s_.strategies->begin(*s_.model, surroundings_);
     begin(resume);
     if (interruption_.happened()) return nothing_done_yet();
-    Step step(s_, optimizer_.parameters(), micro_batch_, interruption_);
+    const auto hidden = keep_prefix(s_, optimizer_.parameters(), interruption_);
+    if (interruption_.happened()) return nothing_done_yet();
+    Step step(s_, optimizer_.parameters(), micro_batch_, hidden, interruption_);
     fire(Event::run_begin);
     if (step_is_open_) follow_up();
     while (run_.step < run_.steps && run_.stop_reason.empty() && !interruption_.happened()) {

@@ -99,7 +99,6 @@ Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows) {
   move_to(batch, session.device);
   Rehearsal rehearsal;
   rehearsal.resident = resident();
-  rehearsal.tokens = batch.length();
   reset_peak();
   const Stopwatch watch;
   session.strategies->loss(*session.model, batch).sum.backward();

@@ -26,7 +26,6 @@ struct Rehearsal {
   std::size_t resident = 0;  // bytes this process held before it
   std::size_t took = 0;      // and at most besides: activations, gradients and what the kernels need; 0 on a GPU
   double seconds = 0;
-  std::int64_t tokens = 0;
 };
 /// Over these rows of the training split. Not collective. Throws what the pass throws, also when memory runs out.
 Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows);

@@ -1,6 +1,7 @@
 #include "train/session.hpp"
 
 #include <attune/error.hpp>
+#include <attune/linear.hpp>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -57,6 +58,14 @@ void check_data(const Session& s) {
   Sampler(s.data->split("train").size(), s.config.train.global_batch, s.config.run.seed, s.comm.size());
 }
 
+/// Mixed precision.
+void round_operands(Model& model, c10::Device device, const Comm& comm) {
+  for (const auto& [name, linear] : nn::linears(model.module())) linear->rounds_operands = true;
+  model.projection().rounds_operands = true;  // also one that shares its weight and is no module
+  if (comm.root() && device.is_cpu() && !multiplies_bfloat16())
+    fmt::print(stderr, "warning: this processor does not multiply bfloat16 (no AVX512_BF16 and no AMX): train.precision = \"bfloat16\" is slower here than \"float32\"\n");
+}
+
 std::vector<Strategies::Named> build_strategies(const config::RunConfig& config) {
   std::vector<Strategies::Named> list;
   for (const auto& chosen : config.strategies) list.push_back({chosen.entry->name, chosen.build<Strategy>()});
@@ -109,6 +118,7 @@ Session Session::open(const config::RunConfig& config, const Comm& comm) {
   torch::manual_seed(config.run.seed);  // new heads and adapters
   s.model = build_model(s, config.model_plugin, *s.files);
   s.model->set_recompute(config.train.recompute);
+  if (config.train.precision == "bfloat16") round_operands(*s.model, s.device, comm);
   s.strategies = std::make_shared<Strategies>(build_strategies(config));
   comm.agree([&] {
     s.strategies->prepare(*s.model);

@@ -37,7 +37,7 @@ nlohmann::json identity(const Session& session) {
   for (const auto* chosen : {&c.model_plugin, &c.dataset_plugin}) settings["plugin of '" + chosen->entry->name + "'"] = chosen->entry->plugin;
   for (const auto& chosen : c.strategies) settings["plugin of '" + chosen.entry->name + "'"] = chosen.entry->plugin;
   static const std::set<std::string> where_and_how{"name", "output", "plugins", "model.path", "dataset.path", "train.time_limit", "train.on_not_finite",
-                                                   "parallel.mode", "parallel.device", "parallel.watchdog", "train.recompute"};
+                                                   "parallel.mode", "parallel.device", "parallel.watchdog", "train.recompute", "train.prefix_folder"};
   for (std::size_t i = 0; i < c.effective.size(); ++i) {
     const auto& [section, all] = c.effective[i];
     const bool is_listed = section.starts_with('[');  // [[strategy]], [[callback]]: one of several

@@ -16,13 +16,14 @@
 namespace attune::train {
 namespace {
 
-LoaderOptions loader_options(const config::RunConfig& config, std::int64_t micro_batch) {
+LoaderOptions loader_options(const config::RunConfig& config, std::int64_t micro_batch, std::shared_ptr<const HiddenStates> hidden) {
   LoaderOptions options;
   options.global_batch = config.train.global_batch;
   options.seed = static_cast<std::uint64_t>(config.run.seed);
   options.shuffle_block = config.dataset.shuffle_block;
   options.plan = {micro_batch, config.train.micro_tokens, config.train.group_lengths};
   options.reproducible = config.parallel.reproducible;
+  options.hidden = std::move(hidden);
   return options;
 }
 
@@ -39,9 +40,9 @@ struct Step::Part {
   double value = 0, targets = 0, tokens = 0;
 };
 
-Step::Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch, Interruption& interruption)
+Step::Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch, std::shared_ptr<const HiddenStates> hidden, Interruption& interruption)
     : s_(session), interruption_(interruption), micro_batch_(micro_batch),
-      loader_(session.data->split("train"), *session.dataset, loader_options(session.config, micro_batch), session.comm.rank(), session.comm.size()),
+      loader_(session.data->split("train"), *session.dataset, loader_options(session.config, micro_batch, std::move(hidden)), session.comm.rank(), session.comm.size()),
       gradients_(parameters, session.comm, session.config.parallel.reproducible) {}
 
 std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writing) {

@@ -21,8 +21,8 @@ struct StepSums {
 
 class Step {
  public:
-  /// Collective.
-  Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch, Interruption& interruption);
+  /// hidden: what keep_prefix kept; may be null. Collective.
+  Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch, std::shared_ptr<const HiddenStates> hidden, Interruption& interruption);
 
   /// The step (from 0): every .grad holds the gradient of the summed loss on every rank. is_writing: this rank still writes a part of a
   /// checkpoint. Absent when the run was interrupted and the step left; .grad then holds nothing of use. Collective. Error: memory ran out.

@@ -9,7 +9,9 @@
 #include "data/sampler.hpp"
 #include "option_table.hpp"
 #include "ranks.hpp"
+#include "train/cost.hpp"
 #include "train/memory.hpp"
+#include "train/prefix.hpp"
 #include "train/schedule.hpp"
 #include "train/session.hpp"
 #include "train/surroundings.hpp"
@@ -56,7 +58,7 @@ std::string time_text(double seconds) {
   return seconds < 7200 ? fmt::format("{:.0f} min", seconds / 60) : fmt::format("{:.1f} h", seconds / 3600);
 }
 
-/// From one forward and backward pass over the longest samples, on every rank at the same time.
+/// From forward and backward passes on every rank at the same time: over the longest samples for the memory, over typical ones for the time.
 void print_estimate(train::Session& s) {
   const auto& options = s.config.train;
   const auto micro_batch = std::max<std::int64_t>(1, options.micro_batch);
@@ -68,6 +70,10 @@ void print_estimate(train::Session& s) {
   train::drop_gradients(trainable(*s.model));  // as every step does
   const auto tried = train::rehearse(s, longest);
   train::drop_gradients(trainable(*s.model));
+  const double step = train::step_seconds(train::measure_cost(s), s);
+  std::vector<NamedTensor> ever_trained;
+  for (const auto& group : s.strategies->groups(*s.model)) ever_trained.insert(ever_trained.end(), group.parameters.begin(), group.parameters.end());
+  const auto frozen = train::frozen_parts(s, ever_trained);
   if (!s.comm.root()) return;
   double all = 0, trained = 0;
   for (const auto& parameter : s.model->module().parameters()) all += static_cast<double>(parameter.numel());
@@ -76,15 +82,17 @@ void print_estimate(train::Session& s) {
   const auto samples = s.data->split("train").size();
   const auto steps = train::steps_of(options, samples);
   const double tokens = static_cast<double>(steps * options.global_batch) * shares.mean_tokens;
-  const double per_token = tried.seconds / static_cast<double>(std::max<std::int64_t>(1, tried.tokens));
 
-  std::cout << text_table({{"ESTIMATE", ""},
-                           {"parameters", fmt::format("{:.0f}, of which {:.0f} train ({:.2f} %)", all, trained, 100 * trained / all)},
-                           {"samples", fmt::format("{} in train, {} in validation", samples, s.data->split("validation").size())},
-                           {"tokens", fmt::format("{:.0f} over {} steps; {:.0f} per sample, {:.0f} % of rows are targets", tokens, steps, shares.mean_tokens, 100 * shares.trained)},
-                           {"memory per rank", memory_text(s, tried, micro_batch)},
-                           {"time", fmt::format("about {} on {} rank{}, without evaluations: a forward and backward pass over {} tokens took {:.2f} s just now", time_text(tokens * per_token / s.comm.size()),
-                                                s.comm.size(), s.comm.size() == 1 ? "" : "s", tried.tokens, tried.seconds)}});
+  std::vector<Row> rows{{"ESTIMATE", ""},
+                        {"parameters", fmt::format("{:.0f}, of which {:.0f} train ({:.2f} %)", all, trained, 100 * trained / all)},
+                        {"samples", fmt::format("{} in train, {} in validation", samples, s.data->split("validation").size())},
+                        {"tokens", fmt::format("{:.0f} over {} steps; {:.0f} per sample, {:.0f} % of rows are targets", tokens, steps, shares.mean_tokens, 100 * shares.trained)},
+                        {"memory per rank", memory_text(s, tried, micro_batch)},
+                        {"time", fmt::format("about {} on {} rank{}, {:.3g} s a step, by passes over typical samples just now; without evaluations{}", time_text(static_cast<double>(steps) * step),
+                                             s.comm.size(), s.comm.size() == 1 ? "" : "s", step, options.prefix_cache == "off" ? "" : " and what train.prefix_cache saves")}};
+  if (frozen > 0 && options.prefix_cache == "off" && train::sees_again(s))
+    rows.push_back({"frozen", fmt::format("{} give the same in every epoch: train.prefix_cache = \"float32\" computes them once", train::describe_parts(frozen, *s.model))});
+  std::cout << text_table(rows);
 }
 
 int check(const std::vector<std::string>& arguments) {

@@ -2,12 +2,15 @@
 
     speed_bench.py BUILD_FOLDER [--rounds N] [--only CASE,...]
 
-Prints a table of ratios and writes it to BUILD_FOLDER/tests/speed_bench/speed.md. A ratio counts when the losses agree, which is checked.
+Prints a table of ratios, and one of what is measured in other ways (CASE: forward, ranks, prefix, files), and writes both to
+BUILD_FOLDER/tests/speed_bench/speed.md. A ratio counts when the losses agree, which is checked.
 """
 import argparse
+import itertools
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,7 +22,7 @@ from tiny import Workplace, check, environment, over_ranks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PEERS = Path(__file__).resolve().parent / "speed_peers.py"
-LOSSES_AGREE = 1e-4  # relative, at every step
+LOSSES_AGREE = {"float32": 1e-4, "bfloat16": 1e-2}  # relative, at every step
 
 # What is compared: the peer variants beside Attune, and the goals: (of which ratio, at least).
 CASES = {
@@ -28,6 +31,8 @@ CASES = {
     "sft": dict(worker="sft", method="lora", peers=["default", "grouped", "flat"], steps=12, batch=8, data="foldoc", goal={"default": 2.5, "grouped": 1.25, "flat": 1.25}),
     "classify-full": dict(worker="classify", method="full", peers=["default"], steps=60, batch=32, data="vader", goal={"default": 2.5}),
     "classify-probe": dict(worker="classify", method="probe", peers=["default"], steps=60, batch=32, data="vader", goal={"default": 2.5}),
+    "dense-lora-bf16": dict(worker="dense", method="lora", peers=["autocast"], steps=6, batch=4, data="corpus", goal={"autocast": 1.0}, precision="bfloat16"),
+    "dense-full-bf16": dict(worker="dense", method="full", peers=["autocast"], steps=6, batch=4, data="corpus", goal={"autocast": 1.0}, precision="bfloat16"),
 }
 STRATEGY = {"lora": 'plugin = "lora"\nrank = 16\nalpha = 32\nadapter = "adapter"', "full": 'plugin = "full"', "probe": 'plugin = "linear_probe"'}
 RATE = {"lora": 1e-4, "full": 1e-5, "probe": 1e-2}
@@ -78,6 +83,7 @@ shuffle_block = 1000000000  # one block: the order of the file
 steps = {case['steps']}
 global_batch = {case['batch']}
 micro_batch = {case['batch']}
+precision = "{case.get('precision', 'float32')}"
 learning_rate = {RATE[case['method']]}
 weight_decay = 0.0
 schedule = "constant"
@@ -128,11 +134,72 @@ samples = 1
             apart = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs))
             same_order = variant != "grouped"
             if same_order:
-                check(len(ours) == len(theirs) and apart <= LOSSES_AGREE, f"{name}: the losses of attune and of {variant} agree (they differ by {apart:.1e}): {ours} {theirs}")
+                check(len(ours) == len(theirs) and apart <= LOSSES_AGREE[case.get("precision", "float32")], f"{name}: the losses of attune and of {variant} agree (they differ by {apart:.1e}): {ours} {theirs}")
             a, b = middle["attune"], middle[variant]
             ratio, goal = a["rate"] / b["rate"], case["goal"][variant]
             rows.append(f"| {name} | {variant} | {a['rate']:.1f} | {b['rate']:.1f} | **{ratio:.2f}** | {goal} | {'reached' if ratio >= goal else 'not reached'} | "
                         f"{a['peak_mib']:.0f} / {b['peak_mib']:.0f} ({a['peak_mib'] / b['peak_mib']:.2f}) | {a['start']:.2f} / {b['start']:.2f} | {f'{apart:.0e}' if same_order else 'other order'} | {statistics.median(gflops):.0f} |")
+            print(rows[-1], flush=True)
+        return rows
+
+    # ---- What the table of runs does not show; rows of (what, attune, peer, ratio, goal, reached)
+
+    def forward(self):
+        """Evaluation: the tokens of so many validation samples in the time it takes, in batches of 8 in the order of the file."""
+        samples, case = 160, CASES["sft"]
+        import h5py
+        with h5py.File(self.place / "foldoc.h5") as file:
+            tokens = int(file["validation/tokens.offsets"][samples])
+        self.run_attune("sft", case, 1, "train.steps=1", f"evaluate.samples={samples}", "evaluate.micro_batch=8")
+        [step], [evaluated] = self.place.events("sft", "step_end"), self.place.events("sft", "evaluated")
+        ours = tokens / (evaluated["unix_seconds"] - step["unix_seconds"])
+        base = json.loads((self.place / "runs/sft/evaluation.json").read_text())["base"]["loss"]
+        theirs = self.peer("forward", dict(model=str(self.place / "smollm2"), adapter=str(self.place / "adapter"), data=str(self.place / "foldoc.h5"), method="lora", samples=samples, batch=8))
+        check(abs(base - theirs["loss"]) <= 1e-4 * base, f"evaluation gives the loss of the peer: {base} {theirs['loss']}")
+        yield "evaluation forward, tokens/s", f"{ours:.0f}", f"{theirs['rate']:.0f}", ours / theirs["rate"], 1.3
+
+    def ranks(self):
+        one, two = [self.run_attune("sft", CASES["sft"], ranks)["rate"] for ranks in (1, 2)]
+        yield "FOLDOC, 2 ranks x 1 thread against 1 x 2, tokens/s", f"{two:.0f}", f"{one:.0f}", two / one, 1.0
+
+    def prefix(self):
+        """The first epoch of a probe computes what is kept; the later ones begin above it."""
+        folder = self.place / "kept"
+        shutil.rmtree(folder, ignore_errors=True)
+        said = self.place.run(self.program, "train", "classify-probe.toml", "--overwrite", "train.steps=0", "train.epochs=3", "train.prefix_cache=float32", f"train.prefix_folder={folder}", timeout=1800)
+        filling = float(re.search(r"kept .* in ([\d.]+) s", said)[1])
+        [begin], steps = self.place.events("classify-probe", "run_begin"), self.place.events("classify-probe", "step_end")
+        ends = [begin["unix_seconds"]] + [step["unix_seconds"] for step in steps]
+        each = len(steps) // 3
+        first, later = filling + ends[each] - ends[0], (ends[-1] - ends[each]) / (len(steps) - each) * each
+        yield "probe, first epoch against a later one, s", f"{later:.1f}", f"{first:.1f}", first / later, 20
+
+    def files(self):
+        calls = "openat,open,stat,lstat,fstat,newfstatat,statx,access,faccessat,faccessat2,readlink,readlinkat,write"
+        def counted(command, ranks=1):
+            for old in self.place.folder.glob("calls.*"):
+                old.unlink()
+            line = " ".join(map(str, command))
+            self.place.run(*over_ranks(ranks, "bash", "-c", f"exec strace -f -qq -s 40 -e trace={calls} -o calls.${{OMPI_COMM_WORLD_RANK:-0}} {line}"), timeout=900)
+            most = [0, 0]
+            for file in self.place.folder.glob("calls.*"):
+                before = itertools.takewhile(lambda call: '\\"run_begin' not in call, file.read_text(errors="replace").splitlines())
+                lines = [call for call in before if " write(" not in call]
+                opened = sum(("openat(" in call or " open(" in call) and re.search(r"= \d", call) is not None for call in lines)
+                most = [max(most[0], opened), max(most[1], len(lines) - sum("openat(" in call or " open(" in call for call in lines))]
+            return most
+        parameters = dict(model=str(self.place / "smollm2"), adapter=str(self.place / "adapter"), data=str(self.place / "corpus.h5"), method="lora", variant="loop", steps=1, batch=4, rate=1e-4)
+        (self.place / "peer.sh").write_text(f"exec {sys.executable} {PEERS} dense '{json.dumps(parameters)}'\n")
+        theirs = counted(["bash", "peer.sh"])
+        for ranks in (1, 2, 4):
+            ours = counted([self.program, "train", "dense-lora.toml", "--overwrite", "train.steps=1"], ranks)
+            for what, mine, other, most in zip(("files opened", "stat-like calls"), ours, theirs, (200, 1000)):
+                yield f"{what} by a rank before the first step, {ranks} rank{'s' * (ranks > 1)}", f"{mine}", f"{other}", most / max(1, mine), 1.0
+
+    def others(self, name):
+        rows = []
+        for what, ours, theirs, ratio, goal in getattr(self, name)():
+            rows.append(f"| {what} | {ours} | {theirs} | **{ratio:.2f}** | {goal} | {'reached' if ratio >= goal else 'not reached'} |")
             print(rows[-1], flush=True)
         return rows
 
@@ -145,20 +212,28 @@ samples = 1
 
 HEAD = """| case | peer | attune, per s | peer, per s | ratio | goal | | peak MiB, attune / peer | start to first step, s | losses differ by | GFLOP/s |
 |---|---|---|---|---|---|---|---|---|---|---|"""
+OTHERS = ("forward", "ranks", "prefix", "files")
+OTHER_HEAD = """| what | attune | beside it | ratio | goal | |
+|---|---|---|---|---|---|"""
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default=",".join(CASES))
+    parser.add_argument("--only", default=",".join([*CASES, *OTHERS]))
     given = parser.parse_args()
     bench = Bench(given.build.resolve())
     bench.prepare()
     lines = [f"{bench.machine()}. Medians of {given.rounds}; tokens that are no padding, or samples of a classifier, per second.", "", HEAD]
     print("\n".join(lines), flush=True)
-    for name in given.only.split(","):
+    wanted = given.only.split(",")
+    for name in filter(wanted.__contains__, CASES):
         lines += bench.compare(name, CASES[name], given.rounds)
+    lines += ["", OTHER_HEAD]
+    print(OTHER_HEAD, flush=True)
+    for name in filter(wanted.__contains__, OTHERS):
+        lines += bench.others(name)
     (bench.place / "speed.md").write_text("\n".join(lines) + "\n")
 
 

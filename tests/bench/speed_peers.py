@@ -1,6 +1,6 @@
 """One run of a Python peer in a process of its own: transformers, with peft where the case says LoRA, on the very samples of an Attune data file.
 
-    speed_peers.py CASE PARAMETERS        prints one JSON line; CASE: prepare, dense, sft, classify or gauge
+    speed_peers.py CASE PARAMETERS        prints one JSON line; CASE: prepare, dense, sft, classify, forward or gauge
 
 PARAMETERS is a JSON object: model, data (HDF5), adapter, method ("lora" or "full"), variant, steps, batch, rate, scratch. Samples are taken in the order
 of the file, AdamW without weight decay, a constant learning rate, clipping at 1. The script imports late, so that start-up can be measured.
@@ -41,11 +41,11 @@ class Meter:
                 "step_seconds": [b - a for a, b in zip(self.ends, self.ends[1:])], "counts": self.counts}
 
 
-def rows_of(path, *columns):
+def rows_of(path, *columns, split="train"):
     import h5py
     import torch
     with h5py.File(path) as file:
-        train = file["train"]
+        train = file[split]
         whole = {name: train[name][:] for name in columns}
         offsets = {name: train[f"{name}.offsets"][:] for name in columns if f"{name}.offsets" in train}
     one = offsets[columns[0]]
@@ -94,7 +94,8 @@ def dense(p):
     for _ in range(p["steps"]):
         tokens = torch.stack([next(samples)[0] for _ in range(p["batch"])])
         meter.count({"input_ids": tokens})
-        loss = model(input_ids=tokens, labels=tokens).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=p["variant"] == "autocast"):
+            loss = model(input_ids=tokens, labels=tokens).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -165,6 +166,27 @@ def classify(p):
     return trainer_run(p, Classifier(), data, collator, Meter(count_samples=True))
 
 
+def forward(p):
+    """Evaluation of the base: padded batches in the order of the file."""
+    import itertools
+    import torch
+    from transformers import AutoTokenizer, DataCollatorForSeq2Seq
+    model, rows = language_model(p).eval(), rows_of(p["data"], "tokens", "loss_mask", split="validation")
+    data = [{"input_ids": tokens.tolist(), "labels": torch.where(mask == 1, tokens, -100).tolist()} for tokens, mask in itertools.islice(rows, p["samples"])]
+    collator = DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(p["model"]), padding=True)
+    tokens, loss, targets = 0, 0.0, 0
+    with torch.no_grad(), model.disable_adapter():
+        model(**collator(data[:1]))  # what is set up once
+        begin = time.time()
+        for first in range(0, len(data), p["batch"]):
+            batch = collator(data[first : first + p["batch"]])
+            count = int((batch["labels"][:, 1:] != -100).sum())
+            loss += model(**batch).loss.item() * count
+            targets += count
+            tokens += int(batch["attention_mask"].sum())
+    return {"rate": tokens / (time.time() - begin), "loss": loss / targets}
+
+
 def gauge(p):
     """GFLOP/s of a matrix product of the size that occurs: tells a slow moment of the machine from a slow program."""
     import torch
@@ -178,4 +200,4 @@ def gauge(p):
 
 
 if __name__ == "__main__":
-    print(json.dumps({"prepare": prepare, "dense": dense, "sft": sft, "classify": classify, "gauge": gauge}[sys.argv[1]](json.loads(sys.argv[2]))))
+    print(json.dumps({"prepare": prepare, "dense": dense, "sft": sft, "classify": classify, "forward": forward, "gauge": gauge}[sys.argv[1]](json.loads(sys.argv[2]))))

@@ -1,10 +1,12 @@
 # Whole runs of the built program, driven from outside.
-foreach(script training bad_input examples interruption prepare matrix doctor)
+foreach(script training bad_input examples interruption prepare matrix doctor prefix)
   add_test(NAME plugins.${script} COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/${script}_test.py ${CMAKE_BINARY_DIR})
   set_tests_properties(plugins.${script} PROPERTIES LABELS plugins TIMEOUT 600 PROCESSORS 2)
 endforeach()
 add_test(NAME plugins.gains COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/gains_test.py ${CMAKE_BINARY_DIR})
 set_tests_properties(plugins.gains PROPERTIES LABELS long TIMEOUT 2400 PROCESSORS 2)
+add_test(NAME plugins.clothing COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/clothing_test.py ${CMAKE_BINARY_DIR})
+set_tests_properties(plugins.clothing PROPERTIES LABELS long TIMEOUT 3600 PROCESSORS 2)
 
 add_test(NAME plugins.prepare_long COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/prepare_long_test.py ${CMAKE_BINARY_DIR})
 set_tests_properties(plugins.prepare_long PROPERTIES LABELS long TIMEOUT 7200 PROCESSORS 2)

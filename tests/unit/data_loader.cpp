@@ -5,6 +5,7 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <attune/error.hpp>
 #include <gmock/gmock.h>
 #include <unistd.h>
@@ -194,6 +195,40 @@ class Loading : public testing::Test {
     return seen;
   }
 };
+
+TEST_F(Loading, HiddenStatesGoWithTheirRows) {
+  const auto path = folder_ / "hidden.h5";
+  {
+    HiddenWriter writer(path, "key", at::zeros({0, 2, 3}));
+    for (std::int64_t row = 0; row < samples; ++row) {
+      const std::int64_t positions = 1 + 7 * row % 11;
+      writer.append(at::full({positions, 2, 3}, row, at::kFloat), {&positions, 1});
+    }
+    EXPECT_EQ(HiddenStates::open(path, "key"), nullptr) << "there only when it is whole";
+    writer.finish();
+  }
+  EXPECT_EQ(HiddenStates::open(path, "another"), nullptr);
+  options_.hidden = HiddenStates::open(path, "key");
+  ASSERT_NE(options_.hidden, nullptr);
+  EXPECT_EQ(options_.hidden->rows(), samples);
+  const Plain dataset;
+  Loader loader(split(), dataset, options_);
+  for (std::int64_t step = 0; step < 5; ++step) {
+    const auto& plan = loader.begin_step(step);
+    for (auto i = plan.first; i < plan.end; ++i) {
+      const auto batch = loader.next();
+      ASSERT_EQ(batch.hidden.sizes(), at::IntArrayRef({batch.length(), 2, 3}));
+      EXPECT_TRUE(batch.hidden.select(1, 1).select(1, 2).equal(batch.tokens.to(at::kFloat)));
+    }
+  }
+}
+
+TEST_F(Loading, AHiddenFileThatWasNotFinishedLeavesNothing) {
+  {
+    const HiddenWriter writer(folder_ / "hidden.h5", "key", at::zeros({0, 4}));
+  }
+  for (const auto& entry : fs::directory_iterator(folder_)) EXPECT_EQ(entry.path().filename(), "data.h5");
+}
 
 TEST_F(Loading, LengthsCountTokensAndNotTheirMask) {
   const auto lengths = sample_lengths(split());

@@ -47,6 +47,80 @@ struct LossCase {
   bool with_ignored;
 };
 
+TEST(product, of_rounded_operands_is_added_up_in_float32) {
+  torch::manual_seed(8);
+  for (const auto& [m, k, n] : {std::tuple(5, 300, 7), std::tuple(1, 9, 4), std::tuple(64, 1, 3), std::tuple(130, 70, 1)}) {
+    const at::Tensor a = torch::randn({m, k}).to(at::kBFloat16), b = torch::randn({k, n}).to(at::kBFloat16);
+    const at::Tensor exact = a.to(at::kDouble).mm(b.to(at::kDouble));
+    for (const auto& left : {a, a.t().contiguous().t(), at::cat({a, a}, 1).narrow(1, 0, k)})
+      for (const auto& right : {b, b.t().contiguous().t()}) {
+        const at::Tensor c = nn::product(left, right);
+        EXPECT_EQ(c.scalar_type(), at::kFloat);
+        EXPECT_LT(difference(c.to(at::kDouble), exact), 1e-4) << m << " x " << k << " x " << n;
+        const at::Tensor sum = torch::randn({m, n}), before = sum.clone();
+        nn::add_product(sum, left, right, 0.5, 2);
+        EXPECT_LT(difference(sum.to(at::kDouble), 2 * before.to(at::kDouble) + 0.5 * exact), 1e-4);
+      }
+  }
+  const at::Tensor garbage = at::full({5, 7}, std::nan("")), a = torch::randn({5, 3}), b = torch::randn({3, 7});
+  nn::add_product(garbage, a, b, 1, 0);
+  EXPECT_TRUE(garbage.equal(a.mm(b)));
+}
+
+TEST(linear, with_rounded_operands_has_the_gradients_of_the_rounded_product) {
+  torch::manual_seed(9);
+  const auto rounded = [](const at::Tensor& t) { return t.detach().to(at::kBFloat16).to(at::kDouble); };
+  for (const bool frozen : {false, true}) {
+    nn::Linear linear(6, 4, true);
+    for (auto& parameter : linear.parameters()) parameter.set_requires_grad(false).normal_().set_requires_grad(!frozen);
+    linear.rounds_operands = true;
+    const at::Tensor x = torch::randn({2, 5, 6}).requires_grad_(true), dy = torch::randn({2, 5, 4});
+    const at::Tensor y = linear.forward(x), exact = at::linear(rounded(x), rounded(linear.weight), linear.bias.detach().to(at::kDouble));
+    EXPECT_LT(difference(y.to(at::kDouble), exact), 1e-5);
+    y.backward(dy);
+    EXPECT_LT(difference(x.grad().to(at::kDouble), at::matmul(rounded(dy), rounded(linear.weight))), 1e-5);
+    EXPECT_EQ(linear.weight.grad().defined(), !frozen);
+    if (frozen) continue;
+    EXPECT_LT(difference(linear.weight.grad().to(at::kDouble), rounded(dy).flatten(0, 1).t().mm(rounded(x).flatten(0, 1))), 1e-4);
+    EXPECT_LT(difference(linear.bias.grad(), dy.sum(at::IntArrayRef{0, 1})), 1e-5);
+  }
+}
+
+TEST(linear, rounds_a_frozen_weight_again_when_it_has_changed) {
+  nn::Linear linear(3, 2, false);
+  linear.weight.set_requires_grad(false).fill_(1);
+  linear.rounds_operands = true;
+  const torch::NoGradGuard no_grad;
+  EXPECT_EQ(linear.forward(at::ones({1, 3}))[0][0].item<float>(), 3);
+  EXPECT_TRUE(linear.operand().is_same(linear.operand()));
+  linear.weight.fill_(2);
+  EXPECT_EQ(linear.forward(at::ones({1, 3}))[0][0].item<float>(), 6);
+}
+
+TEST(cross_entropy, with_rounded_operands_is_near_the_exact_one_and_keeps_logits_in_float32) {
+  torch::manual_seed(10);
+  nn::Linear projection(8, 300, true);
+  for (auto& parameter : projection.parameters()) parameter.set_requires_grad(false).normal_().set_requires_grad(true);
+  const at::Tensor x = torch::randn({600, 8}), targets = torch::randint(300, {600}, at::kLong);
+  const auto with = [&](bool rounds, bool by_rows) {
+    projection.rounds_operands = rounds;
+    projection.zero_grad();
+    const at::Tensor leaf = x.clone().requires_grad_(true);
+    const at::Tensor sum = by_rows ? row_losses(leaf, projection, targets).nll.sum() : cross_entropy(leaf, projection, targets).sum;
+    sum.backward();
+    return std::vector{sum.detach(), leaf.grad(), projection.weight.grad().clone(), projection.bias.grad().clone()};
+  };
+  const auto exact = with(false, false);
+  for (const bool by_rows : {false, true}) {
+    const auto near = with(true, by_rows);
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      EXPECT_EQ(near[i].scalar_type(), at::kFloat);
+      EXPECT_LT(difference(near[i], exact[i]), 0.02 * exact[i].abs().max().item<double>()) << i;
+      EXPECT_GT(difference(near[i], exact[i]), 0) << i;
+    }
+  }
+}
+
 TEST(row_losses, weighted_and_summed_have_the_value_and_gradients_of_the_plain_form) {
   torch::manual_seed(4);
   for (const bool with_bias : {false, true}) {

@@ -42,6 +42,38 @@ TEST(llama, registers_a_tied_head_once) {
   EXPECT_TRUE(model->projection().weight.is_same(model->module().named_parameters()["model.embed_tokens.weight"]));
 }
 
+TEST(model, goes_on_from_what_its_first_parts_made) {
+  for (const auto& model : {llama(), bert()}) {
+    auto batch = batch_of({3, 7, 1});
+    const torch::NoGradGuard no_grad;
+    const at::Tensor whole = model->features(batch);
+    for (std::int64_t parts = 1; parts <= 3; ++parts) {
+      batch.hidden = model->prefix(batch, parts);
+      EXPECT_EQ(batch.hidden.size(0), parts == 3 ? whole.size(0) : batch.length());
+      EXPECT_TRUE(model->features(batch).equal(whole)) << "computed, as long as nobody said that the batch's are its own";
+      batch.hidden.add_(1);
+      model->set_prefix(parts);
+      EXPECT_FALSE(model->features(batch).equal(whole));
+      batch.hidden.sub_(1);
+      EXPECT_TRUE(at::allclose(model->features(batch), whole, 1e-5, 1e-5)) << parts;
+      model->set_prefix(0);
+    }
+  }
+}
+
+TEST(model, counts_the_parts_below_everything_trained) {
+  const auto parts_below = [](Model& model, const std::string& trained) {
+    for (auto& parameter : model.module().named_parameters()) parameter.value().requires_grad_(parameter.key().find(trained) != std::string::npos);
+    return model.frozen_parts(batch_of({3, 7}));
+  };
+  EXPECT_EQ(parts_below(*llama(), "embed_tokens"), 0);
+  EXPECT_EQ(parts_below(*llama(), "layers.0.mlp.up_proj"), 0);
+  EXPECT_EQ(parts_below(*llama(), "layers.1."), 1);
+  EXPECT_EQ(parts_below(*llama(), "model.norm"), 2);
+  EXPECT_EQ(parts_below(*bert(), "position_embeddings"), 0);
+  EXPECT_EQ(parts_below(*bert(), "classifier"), 3);
+}
+
 TEST(generate, with_a_cache_equals_going_through_everything_again) {
   const auto model = llama();
   const torch::NoGradGuard no_grad;

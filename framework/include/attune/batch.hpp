@@ -24,6 +24,7 @@ struct Batch {
                                                // (ignored_target: not trained on); float32 [N, outputs] any of several labels, 0 or 1
                                                // each; float32 [N] a value.
   std::map<std::string, at::Tensor> columns;   // whatever else a dataset plugin hands over
+  at::Tensor hidden;                           // what Model::prefix made of these samples in an earlier pass; undefined: it is computed
   std::vector<std::int64_t> ids;               // row numbers in the split; a row may give several samples (a preference gives two)
   KeyValueCache* cache = nullptr;              // set while generating: attend to, and append to, what was seen before
   VirtualTokens* prefix = nullptr;             // set by Model::features: keys and values that every sample attends to

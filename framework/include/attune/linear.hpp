@@ -10,6 +10,12 @@ namespace attune::nn {
 
 class Linear;
 
+/// keep sum + scale a b, written into sum [m, n]; a [m, k], b [k, n], either maybe a transposed view. Both have the dtype of sum, or bfloat16 where
+/// sum is float32: then what they give is added up in float32 (Micikevicius et al. 2017, arXiv:1710.03740). With keep = 0 what is in sum does not matter.
+void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, double scale = 1, double keep = 1);
+/// a b; float32 when a and b are bfloat16.
+at::Tensor product(const at::Tensor& a, const at::Tensor& b);
+
 /// A trained change to one linear layer. Its parameters are registered as those of a sub-module of that layer.
 class Delta : public torch::nn::Module {
  public:
@@ -54,6 +60,8 @@ class Linear : public torch::nn::Module {
   const std::shared_ptr<PackedWeight>& packed() const { return packed_; }
   /// [out, in], packed or not.
   at::Tensor dense_weight() const { return packed_ ? packed_->unpack() : weight; }
+  /// dense_weight as products take it.
+  at::Tensor operand() const;
   /// dtype and device of the weight.
   at::TensorOptions options() const { return packed_ ? packed_options_ : weight.options(); }
 
@@ -63,6 +71,7 @@ class Linear : public torch::nn::Module {
   at::Tensor weight;  // undefined while packed
   at::Tensor bias;
   bool is_stored_transposed = false;  // files hold the weight as [in, out] (GPT-2's Conv1D; fan_in_fan_out in PEFT); here it is [out, in] all the same
+  bool rounds_operands = false;       // products round x and weight, which are float32, to bfloat16
   double softcap = 0;                 // the output becomes softcap tanh(output / softcap) in the end (Gemma 2's logits); 0: it stays as it is
 
  private:
@@ -70,6 +79,8 @@ class Linear : public torch::nn::Module {
 
   std::vector<std::shared_ptr<Delta>> deltas_;
   std::shared_ptr<PackedWeight> packed_;
+  mutable at::Tensor rounded_;  // the weight, as long as it is frozen
+  mutable std::int64_t rounded_version_ = 0;
   at::TensorOptions packed_options_;
   std::int64_t in_, out_;
   bool deltas_enabled_ = true;

@@ -87,6 +87,12 @@ class Model {
 
   /// embed, every block, finish: the projection's input [N, width]. Losses apply the projection in chunks.
   at::Tensor features(const Batch& batch);
+  /// The same, broken off: the hidden state after so many parts, where a part is a block, and part depth + 1 is finish.
+  at::Tensor prefix(const Batch& batch, std::int64_t parts);
+  /// How many parts come before everything that requires a gradient; 0 when not even the first block does.
+  std::int64_t frozen_parts(const Batch& batch);
+  /// From now on a batch that brings `hidden` starts after so many parts.
+  void set_prefix(std::int64_t parts) { prefix_ = parts; }
   /// features and projection in full, [N, outputs]: for tests and generation, never for a loss.
   at::Tensor logits(const Batch& batch);
   const ModelSpec& spec() const { return spec_; }
@@ -107,11 +113,12 @@ class Model {
 
  private:
   at::Tensor embedded(const Batch& batch);
-  at::Tensor blocks(at::Tensor h, const Batch& batch);
+  at::Tensor blocks(at::Tensor h, std::int64_t from, std::int64_t to, const Batch& batch);
 
   ModelSpec spec_;
   std::shared_ptr<VirtualTokens> virtual_tokens_;
   std::vector<EmbeddingChange> embedding_changes_;
+  std::int64_t prefix_ = 0;
   bool adapters_enabled_ = true, recompute_ = false;
 };
 

@@ -12,7 +12,9 @@ namespace {
 
 using attune::NamedTensor;
 using attune::nn::Conv2d;
+using attune::nn::add_product;
 using attune::nn::Linear;
+using attune::nn::product;
 using nlohmann::ordered_json;
 
 /// A change of rank r, scaled: y + scale dropout(x) A^T B^T, A [r, in], B [out, r], in float32 at least, whatever the base has.
@@ -25,26 +27,26 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 /// y + scale (x a^T) b^T, written into y. x, y: rows; a [r, in], b [out, r]. A function of its own because LibTorch's would copy y, and because the
-/// gradients of a and b are twice as fast with the long side in columns.
+/// gradients of a and b are twice as fast with the long side in columns. What is multiplied is rounded to `operands`.
 struct LowRankChange : torch::autograd::Function<LowRankChange> {
-  static at::Tensor forward(AutogradContext* context, at::Tensor y, const at::Tensor& x, const at::Tensor& a, const at::Tensor& b, double scale) {
-    const at::Tensor narrowed = at::mm(x, a.t());
+  static at::Tensor forward(AutogradContext* context, at::Tensor y, const at::Tensor& given_x, const at::Tensor& given_a, const at::Tensor& given_b, double scale, at::ScalarType operands) {
+    const at::Tensor x = given_x.to(operands), a = given_a.to(operands), b = given_b.to(operands), narrowed = product(x, a.t()).to(operands);
     context->save_for_backward({x, a, b, narrowed});
     context->saved_data["scale"] = scale;
     context->mark_dirty({y});
-    y.addmm_(narrowed, b.t(), 1, scale);
+    add_product(y, narrowed, b.t(), scale);
     return y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
     const auto &x = saved[0], &a = saved[1], &b = saved[2], &narrowed = saved[3];
-    const at::Tensor &dy = gradients[0], dnarrowed = at::mm(dy, b).mul_(context->saved_data["scale"].toDouble());
+    const at::Tensor dy = gradients[0].to(b.scalar_type()), dnarrowed = product(dy, b).mul_(context->saved_data["scale"].toDouble()).to(b.scalar_type());
     at::Tensor dx, da, db;
-    if (context->needs_input_grad(1)) dx = at::mm(dnarrowed, a);
-    if (context->needs_input_grad(2)) da = at::mm(dnarrowed.t(), x);
-    if (context->needs_input_grad(3)) db = at::mm(narrowed.t(), dy).mul_(context->saved_data["scale"].toDouble()).t();
-    return {dy, dx, da, db, {}};
+    if (context->needs_input_grad(1)) dx = product(dnarrowed, a);
+    if (context->needs_input_grad(2)) da = product(dnarrowed.t(), x);
+    if (context->needs_input_grad(3)) db = product(narrowed.t(), dy).mul_(context->saved_data["scale"].toDouble()).t();
+    return {gradients[0], dx, da, db, {}, {}};
   }
 };
 
@@ -58,8 +60,9 @@ class LowRank : public attune::nn::Delta {
     torch::nn::init::kaiming_uniform_(a, std::sqrt(5.0));
   }
 
-  at::Tensor forward(const Linear&, const at::Tensor& x, const at::Tensor& y) override {
-    const at::Tensor changed = LowRankChange::apply(y.flatten(0, -2), dropped(x).flatten(0, -2), a.to(x.scalar_type()), b.to(x.scalar_type()), shape.scale);
+  at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y) override {
+    const auto operands = base.rounds_operands ? at::kBFloat16 : x.scalar_type();
+    const at::Tensor changed = LowRankChange::apply(y.flatten(0, -2), dropped(x).flatten(0, -2), a.to(x.scalar_type()), b.to(x.scalar_type()), shape.scale, operands);
     return changed.view_as(y);
   }
 
