@@ -22,7 +22,7 @@ from tiny import Workplace, check, environment, over_ranks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PEERS = Path(__file__).resolve().parent / "speed_peers.py"
-LOSSES_AGREE = {"float32": 1e-4, "bfloat16": 1e-2}  # relative, at every step
+LOSSES_AGREE = {"float32": 1e-4, "bfloat16": 3e-2}  # relative, at every step; autocast rounds results too
 
 # What is compared: the peer variants beside Attune, and the goals: (of which ratio, at least).
 CASES = {
