@@ -3,8 +3,9 @@
 #include <ATen/ATen.h>
 #include <attune/error.hpp>
 #include <unistd.h>
-
 #include <fmt/core.h>
+
+#include <algorithm>
 
 #include "core/files.hpp"
 #include "data/store.hpp"
@@ -46,7 +47,6 @@ HiddenWriter::HiddenWriter(std::filesystem::path path, const std::string& key, c
   root_->attributes().set("format", hidden_format);
   root_->attributes().set("key", key);
   root_->attributes().set("item", item);
-  values_ = std::make_unique<hdf5::Dataset>(root_->create_growing(hidden_column, states.scalar_type(), {}, 1 << 16));
 }
 
 HiddenWriter::~HiddenWriter() {
@@ -59,6 +59,11 @@ void HiddenWriter::append(const at::Tensor& states, std::span<const std::int64_t
   const auto first = offsets_.back();
   for (const auto count : positions) offsets_.push_back(offsets_.back() + count * item);
   ATTUNE_ASSERT(offsets_.back() - first == states.numel(), "{} elements for rows of {}", states.numel(), offsets_.back() - first);
+  if (!values_) {
+    // Rows are read in any order, and a chunk is read whole.
+    const auto row_bytes = static_cast<std::int64_t>(states.nbytes() / positions.size());
+    values_ = std::make_unique<hdf5::Dataset>(root_->create_growing(hidden_column, states.scalar_type(), {}, std::clamp<std::int64_t>(row_bytes, 1 << 12, 1 << 16)));
+  }
   values_->grow(states.numel());
   values_->write(first, states.flatten());
 }

@@ -38,7 +38,7 @@ class HiddenStates {
 /// Writes them row by row, under another name until finish().
 class HiddenWriter {
  public:
-  /// states: any of those to come; their dtype and the shape of an item count.
+  /// states: any of those to come, for the shape of an item.
   HiddenWriter(std::filesystem::path path, const std::string& key, const at::Tensor& states);
   ~HiddenWriter();
   HiddenWriter(const HiddenWriter&) = delete;

@@ -21,15 +21,21 @@ void Rewriting::keep(std::size_t begin, std::size_t end) {
   if (text_.aligned_) result_.origins_.insert(result_.origins_.end(), text_.origins_.begin() + begin, text_.origins_.begin() + end);
 }
 
+/// One by one: there are one or two of them, and vector::insert is made for many.
+void Rewriting::add_origins(std::size_t count, std::size_t from) {
+  if (!text_.aligned_) return;
+  for (; count > 0; --count) result_.origins_.push_back(text_.origins_[from]);
+}
+
 void Rewriting::put(std::string_view bytes, std::size_t from) {
   result_.bytes_ += bytes;
-  if (text_.aligned_) result_.origins_.insert(result_.origins_.end(), bytes.size(), text_.origins_[from]);
+  add_origins(bytes.size(), from);
 }
 
 void Rewriting::put(char32_t c, std::size_t from) {
   const std::size_t before = result_.bytes_.size();
   append(result_.bytes_, c);
-  if (text_.aligned_) result_.origins_.insert(result_.origins_.end(), result_.bytes_.size() - before, text_.origins_[from]);
+  add_origins(result_.bytes_.size() - before, from);
 }
 
 void transform(AlignedText& text, const std::vector<Change>& changes) {

@@ -44,6 +44,7 @@ class Rewriting {
   void finish() { text_ = std::move(result_); }
 
  private:
+  void add_origins(std::size_t count, std::size_t from);
   AlignedText& text_;
   AlignedText result_;
 };

@@ -97,15 +97,16 @@ class Prefix {
 
   /// Rank 0, and on every node whose folder is its own, the first rank there.
   bool writes() {
+    const bool first_of_node = s_.comm.local_rank() == 0;
     const auto probe = folder() / fmt::format(".{}", key_.substr(0, 16));
-    on_root(s_.comm, [&] {
-      std::filesystem::create_directories(folder());
-      std::ofstream(probe) << s_.config.run.name;
+    s_.comm.agree([&] {
+      if (first_of_node) std::filesystem::create_directories(folder());
+      if (s_.comm.root() && !std::ofstream(probe)) fail("{}: cannot be written to; set train.prefix_folder to a folder that can", folder().string());
     });
     const bool sees_roots = std::filesystem::exists(probe);
     s_.comm.barrier();
     if (s_.comm.root()) std::filesystem::remove(probe);
-    return s_.comm.root() || (!sees_roots && s_.comm.local_rank() == 0);
+    return s_.comm.root() || (first_of_node && !sees_roots);
   }
 
   /// False when it was interrupted.

@@ -92,6 +92,19 @@ def the_program_runs_from_the_nodes_own_disks_when_the_site_says_so():
     check(left.strip() == "", f"and is removed: {left}")
 
 
+def what_is_frozen_is_kept_on_the_nodes_own_disks():
+    own_disks = cluster.settings["mode"] == "netns"
+    folder = "/dev/shm/kept" if own_disks else f"{place.folder}/kept"
+    frozen = ['strategy.targets=["layers.1.*"]', "train.prefix_cache=float32", "train.steps=30", "train.schedule=constant"]
+    place.run(*over_ranks(2, build / "attune", "train", "run.toml", "name=kept-reference", *frozen))
+    cluster.run("srun", "--mpi=pmix", "--nodes=2", "--ntasks=2", "attune", "train", "run.toml", "name=kept", *frozen, f"train.prefix_folder={folder}")
+    ours, theirs = ([step["loss"] for step in place.events(run, "step_end")] for run in ("kept", "kept-reference"))
+    check(ours == theirs and len(ours) == 30, "the losses are those of one machine, to the last bit")
+    files = cluster.run("srun", "--nodes=2", "--ntasks=2", "find", folder, "-type", "f")
+    check(len(files.split()) == 2 and len(set(files.split())) == 1, f"both nodes find the one file, and nothing else: {files}")
+    cluster.run("srun", "--nodes=2", "--ntasks=2", "rm", "-rf", folder)
+
+
 make_model(place / "model")
 make_recipe(place)
 (place / "run.toml").write_text(RUN)
@@ -101,4 +114,4 @@ place.run(*over_ranks(2, build / "attune", "train", "run.toml", "name=reference"
 with cluster:
     run_tests(doctor_tells_of_every_node, srun_trains_what_mpirun_trains, mpirun_trains_what_it_trains_without_slurm, a_signal_to_the_step_saves_requeues_and_resumes,
               a_signal_to_the_script_saves_requeues_and_resumes_under_mpirun, a_job_of_higher_priority_saves_requeues_and_resumes,
-              the_program_runs_from_the_nodes_own_disks_when_the_site_says_so)
+              the_program_runs_from_the_nodes_own_disks_when_the_site_says_so, what_is_frozen_is_kept_on_the_nodes_own_disks)
