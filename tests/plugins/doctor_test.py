@@ -27,13 +27,22 @@ def under_mpirun(*options):
     return table(said)
 
 
+def latency(found):
+    return float(found["LATENCY"].split()[0])
+
+
+def quietest(*options):
+    """Of three, for other work on the machine makes any one of them slow."""
+    return min((under_mpirun(*options) for _ in range(3)), key=latency)
+
+
 alone = place.run(build / "attune", "doctor")
 check("started: 1 rank, by itself" in alone and table(alone)["HDF5"] == "ok" and table(alone)["LATENCY"] == "-", f"alone: {alone}")
 
-shared = under_mpirun("--mca", "btl", "self,vader")
+shared = quietest("--mca", "btl", "self,vader")
 check(shared["TRANSPORT"] == "ob1: self, vader" and shared["RANKS"] == "2" and float(shared["BANDWIDTH"].split()[0]) > 0, f"through shared memory: {shared}")
-network = under_mpirun("--mca", "btl", "self,tcp", "--mca", "btl_tcp_if_include", "lo")
-check(network["TRANSPORT"] == "ob1: self, tcp" and float(network["LATENCY"].split()[0]) > float(shared["LATENCY"].split()[0]), f"through the network, which is slower: {network} {shared}")
+network = quietest("--mca", "btl", "self,tcp", "--mca", "btl_tcp_if_include", "lo")
+check(network["TRANSPORT"] == "ob1: self, tcp" and latency(network) > latency(shared), f"through the network, which is slower: {network} {shared}")
 
 said = place.run(build / "attune", "doctor", "--output", "nowhere", expect=2)
 check("nowhere: there is no such folder" in said, f"a folder that is missing: {said}")
