@@ -59,6 +59,13 @@ std::int64_t micro_batch_of(const Session& session) { return std::max<std::int64
 
 }  // namespace
 
+std::vector<std::int64_t> cost_rows(const Session& session) {
+  const auto longest = longest_first(session);
+  auto rows = typical_rows(longest, micro_batch_of(session));
+  rows.push_back(typical_rows(longest, 1).front());
+  return rows;
+}
+
 double Cost::units(std::span<const std::int64_t> lengths) const {
   return std::accumulate(lengths.begin(), lengths.end(), 0.0, [&](double sum, std::int64_t length) {
     const auto n = static_cast<double>(length);

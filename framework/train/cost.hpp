@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "train/session.hpp"
 
@@ -16,6 +17,9 @@ struct Cost {
 
   double units(std::span<const std::int64_t> lengths) const;
 };
+
+/// The rows of the training split that measure_cost goes over.
+std::vector<std::int64_t> cost_rows(const Session& session);
 
 /// From passes over one sample and over a micro-batch of the training split, as long as samples are on the whole, and an update with a learning rate of
 /// zero, all ranks at a time. Takes the optimizer's memory; leaves no gradients. Collective.

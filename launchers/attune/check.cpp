@@ -1,6 +1,7 @@
 // attune check: everything that `train` checks before its first step, and what the run will take.
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <iostream>
 #include <numeric>
 
@@ -64,7 +65,10 @@ void print_estimate(train::Session& s) {
   const auto micro_batch = std::max<std::int64_t>(1, options.micro_batch);
   auto longest = train::longest_first(s);
   longest.resize(static_cast<std::size_t>(std::min(micro_batch, std::ssize(longest))));
-  auto surroundings = train::RunSurroundings::rehearsal(s, {"train", longest});
+  auto rows = longest;  // what a strategy prepares, it prepares for these alone
+  for (const auto row : train::cost_rows(s))
+    if (std::ranges::find(rows, row) == rows.end()) rows.push_back(row);
+  auto surroundings = train::RunSurroundings::rehearsal(s, {"train", rows});
   s.strategies->begin(*s.model, surroundings);
   train::rehearse(s, std::span(longest).first(1));  // the first pass also loads kernels and starts threads
   train::drop_gradients(trainable(*s.model));  // as every step does
@@ -83,16 +87,16 @@ void print_estimate(train::Session& s) {
   const auto steps = train::steps_of(options, samples);
   const double tokens = static_cast<double>(steps * options.global_batch) * shares.mean_tokens;
 
-  std::vector<Row> rows{{"ESTIMATE", ""},
-                        {"parameters", fmt::format("{:.0f}, of which {:.0f} train ({:.2f} %)", all, trained, 100 * trained / all)},
-                        {"samples", fmt::format("{} in train, {} in validation", samples, s.data->split("validation").size())},
-                        {"tokens", fmt::format("{:.0f} over {} steps; {:.0f} per sample, {:.0f} % of rows are targets", tokens, steps, shares.mean_tokens, 100 * shares.trained)},
-                        {"memory per rank", memory_text(s, tried, micro_batch)},
-                        {"time", fmt::format("about {} on {} rank{}, {:.3g} s a step, by passes over typical samples just now; without evaluations{}", time_text(static_cast<double>(steps) * step),
+  std::vector<Row> table{{"ESTIMATE", ""},
+                          {"parameters", fmt::format("{:.0f}, of which {:.0f} train ({:.2f} %)", all, trained, 100 * trained / all)},
+                          {"samples", fmt::format("{} in train, {} in validation", samples, s.data->split("validation").size())},
+                          {"tokens", fmt::format("{:.0f} over {} steps; {:.0f} per sample, {:.0f} % of rows are targets", tokens, steps, shares.mean_tokens, 100 * shares.trained)},
+                          {"memory per rank", memory_text(s, tried, micro_batch)},
+                          {"time", fmt::format("about {} on {} rank{}, {:.3g} s a step, by passes over typical samples just now; without evaluations{}", time_text(static_cast<double>(steps) * step),
                                              s.comm.size(), s.comm.size() == 1 ? "" : "s", step, options.prefix_cache == "off" ? "" : " and what train.prefix_cache saves")}};
   if (frozen > 0 && options.prefix_cache == "off" && train::sees_again(s))
-    rows.push_back({"frozen", fmt::format("{} give the same in every epoch: train.prefix_cache = \"float32\" computes them once", train::describe_parts(frozen, *s.model))});
-  std::cout << text_table(rows);
+    table.push_back({"frozen", fmt::format("{} give the same in every epoch: train.prefix_cache = \"float32\" computes them once", train::describe_parts(frozen, *s.model))});
+  std::cout << text_table(table);
 }
 
 int check(const std::vector<std::string>& arguments) {
