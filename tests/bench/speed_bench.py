@@ -150,8 +150,8 @@ samples = 1
         import h5py
         with h5py.File(self.place / "foldoc.h5") as file:
             tokens = int(file["validation/tokens.offsets"][samples])
-        self.run_attune("sft", case, 1, "train.steps=1", f"evaluate.samples={samples}", "evaluate.micro_batch=8")
-        [step], [evaluated] = self.place.events("sft", "step_end"), self.place.events("sft", "evaluated")
+        self.run_attune("sft", case, 1, "train.steps=2", f"evaluate.samples={samples}", "evaluate.micro_batch=8")
+        step, [evaluated] = self.place.events("sft", "step_end")[-1], self.place.events("sft", "evaluated")
         ours = tokens / (evaluated["unix_seconds"] - step["unix_seconds"])
         base = json.loads((self.place / "runs/sft/evaluation.json").read_text())["base"]["loss"]
         theirs = self.peer("forward", dict(model=str(self.place / "smollm2"), adapter=str(self.place / "adapter"), data=str(self.place / "foldoc.h5"), method="lora", samples=samples, batch=8))
