@@ -26,7 +26,7 @@ double even_length(Model& model) {
 }
 
 /// So many rows whose lengths are spread as those of the split are.
-std::vector<std::int64_t> typical_rows(std::vector<std::int64_t> longest_first, std::int64_t count) {
+std::vector<std::int64_t> typical_rows(const std::vector<std::int64_t>& longest_first, std::int64_t count) {
   std::vector<std::int64_t> rows;
   const auto size = std::ssize(longest_first);
   for (std::int64_t i = 0; i < std::min(count, size); ++i) rows.push_back(longest_first[static_cast<std::size_t>((2 * i + 1) * size / (2 * std::min(count, size)))]);

@@ -75,7 +75,7 @@ class Prefix {
   /// Everything that the states depend on.
   std::string key() {
     identify_base(s_);
-    nlohmann::json all{{"base", s_.base_sha256}, {"data", train_.sha256()}, {"parts", parts_}, {"dtype", s_.config.train.prefix_cache}};
+    nlohmann::json all{{"base", s_.base_sha256}, {"data", train_.sha256()}, {"parts", parts_}, {"dtype", s_.config.train.prefix_cache}, {"precision", s_.config.train.precision}};
     const std::set<std::string> do_not_matter{"path", "allowed_licences", "shuffle_block"};
     for (const auto& [section, settings] : s_.config.effective) {
       if (section != "model" && section != "dataset" && section != "strategy" && section != "[strategy]") continue;

@@ -59,6 +59,8 @@ def another_run_of_the_same_finds_it():
     check("computing what" not in said and kept() == before, f"nothing is computed again: {said}")
     said = train("probe", "probe-other", "train.prefix_cache=float32", "model.pooling=cls")
     check("computing what" in said and len(kept()) == len(before) + 1, f"another model option is another file: {said}")
+    said = train("probe", "probe-mixed-kept", "train.prefix_cache=float32", "train.precision=bfloat16")
+    check("computing what" in said and len(kept()) == len(before) + 2, f"and so is another precision: {said}")
 
 
 def ranks_write_the_same_file():
