@@ -147,7 +147,9 @@ def a_broken_trial_is_named_and_nothing_is_queued():
 
 
 def halving_finds_the_planted_best_with_little_of_the_budget():
-    rates = [1e-2] + [round(10 ** (-7 + 0.2 * i), 10) for i in range(15)]
+    # Who meets a rung first depends on the machine's moods, and with it how many of the early trials go on: with 24 trials in this order that moves the share by
+    # 0.05 around 0.2; with 16 it once moved it over the bound.
+    rates = [1e-2] + [round(10 ** (-7 + 0.13 * i), 10) for i in range(23)]
     random.Random(5).shuffle(rates)
     sweep = write_sweep("halved", f'side_by_side = 2\n[halving]\nfirst = 1\nfactor = 3\n[values]\n"train.learning_rate" = {rates}\n')
     said = place.run(*cluster.command(build / "attune", "sweep", sweep, "--here"), timeout=300)
