@@ -68,7 +68,9 @@ const hdf5::Dataset& values_of(const Split& split, const std::string& column, at
 std::string trained_share(const Split& split) {
   std::int64_t trained = 0;
   const auto& mask = values_of(split, "loss_mask", at::kByte);
-  for_each_slab(mask, [&](const at::Tensor& slab) { trained += slab.sum().item<std::int64_t>(); });
+  for_each_slab(mask, [&](const at::Tensor& slab) {
+    trained += std::reduce(slab.data_ptr<std::uint8_t>(), slab.data_ptr<std::uint8_t>() + slab.numel(), std::int64_t{0});
+  });
   return fmt::format(", {:.1f} % of tokens trained on", percent(static_cast<double>(trained), static_cast<double>(mask.rows())));
 }
 

@@ -69,11 +69,11 @@ void scan_idx(Source& source) {
 void read_idx(const Source& source, const Block& block, Ledger& ledger, const UseRecord& use) {
   const auto header = read_idx_header(source.path, {3, 4});
   const auto item = header.item_bytes;
-  const auto pixels = read_range(source.path, header.bytes + block.begin * item, header.bytes + block.end * item);
+  const auto pixels = source.range(header.bytes + block.begin * item, header.bytes + block.end * item);
   std::string labels;
   if (!source.options.labels.empty()) {
     const auto first = read_idx_header(labels_path(source), {1}).bytes;
-    labels = read_range(labels_path(source), first + block.begin, first + block.end);
+    labels = UnpackedFile(labels_path(source)).range(first + block.begin, first + block.end);
   }
   const auto size = [&](std::size_t i) { return static_cast<std::int64_t>(header.sizes[i]); };
   for (std::uint64_t i = 0; i < block.end - block.begin; ++i) {

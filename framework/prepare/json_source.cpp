@@ -35,7 +35,7 @@ void use_row(const Source& source, const Row& row, std::string_view text, Ledger
 // --- JSON Lines
 
 void read_lines(const Source& source, const Block& block, Ledger& ledger, const UseRecord& use) {
-  const auto text = read_range(source.path, block.begin, block.end);
+  const auto text = source.range(block.begin, block.end);
   std::string_view rest = text;
   for (auto number = block.first_row; !rest.empty(); ++number) {
     const auto end = rest.find('\n');
@@ -112,7 +112,7 @@ void scan_list(Source& source) {
 }
 
 void read_list(const Source& source, const Block& block, Ledger& ledger, const UseRecord& use) {
-  const auto text = read_range(source.path, block.begin, block.end);
+  const auto text = source.range(block.begin, block.end);
   ListCursor cursor;
   cursor.step('[');
   auto number = block.first_row;

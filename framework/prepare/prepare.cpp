@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <future>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
@@ -352,6 +353,8 @@ PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm
   }
   report.rejected = run.ledger.dropped(), report.changed = run.ledger.changed();
   on_root(comm, [&] {
+    // Most of it can go to the disk while its content is summed. What fails here fails again below.
+    const auto early = std::async(std::launch::async, [&] { sync_to_disk(file); });
     describe_file(file, run, sources, *encoder, plan, report);
     sync_to_disk(file);
     if (list) list->close(), fs::rename(list_path, report.output.string() + ".rejected.jsonl");

@@ -67,6 +67,11 @@ std::uint64_t Source::bytes() const {
   return std::accumulate(blocks.begin(), blocks.end(), std::uint64_t{0}, [](auto sum, const Block& block) { return sum + block.bytes; });
 }
 
+std::string Source::range(std::uint64_t begin, std::uint64_t end) const {
+  if (!open) open = std::make_shared<UnpackedFile>(path);
+  return open->range(begin, end);
+}
+
 json to_json(const Source& source) {
   json blocks = json::array();
   for (const auto& block : source.blocks) blocks.push_back({block.begin, block.end, block.first_row, block.bytes});

@@ -7,12 +7,15 @@
 
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "prepare/ledger.hpp"
 
 namespace attune {
+
+class UnpackedFile;
 
 /// One [[source]] of a recipe.
 struct SourceOptions {
@@ -48,6 +51,10 @@ struct Source {
 
   bool skips_bad_rows() const { return options.on_error == "skip"; }
   std::uint64_t bytes() const;
+  /// Bytes begin .. end - 1 of its one file, unpacked. It stays open for the next block, so that a gzipped one is unpacked once and not once a block.
+  std::string range(std::uint64_t begin, std::uint64_t end) const;
+
+  mutable std::shared_ptr<UnpackedFile> open = nullptr;  // by range
 };
 
 nlohmann::json to_json(const Source& source);

@@ -120,7 +120,7 @@ void read_header(Source& source) {
   const auto& name = source.options.path;
   if (source.blocks.empty()) fail("{}: is empty; its first line should name the columns", name);
   auto& block = source.blocks.front();
-  const auto text = read_range(source.path, block.begin, block.end);
+  const auto text = source.range(block.begin, block.end);
   TableReader table(text, delimiter_of(source), source.format == "csv", name, block.first_row);
   if (!table.find_row()) fail("{}: is empty; its first line should name the columns", name);
   Ledger ledger;
@@ -170,7 +170,7 @@ json object_of(const Source& source, const Row& row, std::vector<std::string> va
 }
 
 void read_table(const Source& source, const Block& block, Ledger& ledger, const UseRecord& use) {
-  const auto text = read_range(source.path, block.begin, block.end);
+  const auto text = source.range(block.begin, block.end);
   TableReader table(text, delimiter_of(source), source.format == "csv", source.options.path, block.first_row);
   while (table.find_row())
     ledger.guard(source.skips_bad_rows(), source.options.path, table.row().number, [&] {

@@ -32,14 +32,14 @@ std::size_t UnpackedFile::read(char* to, std::size_t count) {
 }
 
 void UnpackedFile::seek(std::uint64_t position) {
+  plain();  // until zlib has looked at its first bytes it reads all that lies before
   if (gzseek64(file_.get(), static_cast<z_off64_t>(position), SEEK_SET) < 0) fail("{}: cannot be read at byte {}; fetch it again", path_.string(), position);
 }
 
-std::string read_range(const std::filesystem::path& path, std::uint64_t begin, std::uint64_t end) {
-  UnpackedFile file(path);
-  if (begin > 0) file.seek(begin);
+std::string UnpackedFile::range(std::uint64_t begin, std::uint64_t end) {
+  seek(begin);
   std::string text(end - begin, '\0');
-  if (file.read(text.data(), text.size()) != text.size()) fail("{}: became shorter while it was read; leave sources alone until prepare has ended", path.string());
+  if (read(text.data(), text.size()) != text.size()) fail("{}: became shorter while it was read; leave sources alone until prepare has ended", path_.string());
   return text;
 }
 

@@ -15,12 +15,13 @@ class UnpackedFile {
   explicit UnpackedFile(const std::filesystem::path& path);
   /// Up to `count` bytes; fewer only at the end. Error when it cannot be read or unpacked.
   std::size_t read(char* to, std::size_t count);
-  /// Forward only, when gzipped.
-  void seek(std::uint64_t position);
-  /// True when it is read as it stands. Known once something was read.
+  /// Bytes begin .. end - 1. Of a gzipped file all that lies between is unpacked on the way; from its start, to go back. Error when it ends before.
+  std::string range(std::uint64_t begin, std::uint64_t end);
+  /// True when it is read as it stands.
   bool plain() const { return gzdirect(file_.get()) != 0; }
 
  private:
+  void seek(std::uint64_t position);
   struct Close {
     void operator()(gzFile file) const { gzclose_r(file); }
   };
@@ -28,8 +29,6 @@ class UnpackedFile {
   std::unique_ptr<gzFile_s, Close> file_;
 };
 
-/// Bytes begin .. end - 1.
-std::string read_range(const std::filesystem::path& path, std::uint64_t begin, std::uint64_t end);
 std::string read_unpacked(const std::filesystem::path& path);
 
 }  // namespace attune

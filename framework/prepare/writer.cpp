@@ -47,19 +47,19 @@ hdf5::Dataset SplitWriter::create(const std::string& name, at::ScalarType dtype,
 
 json SplitWriter::summary(const std::vector<Sample>& samples) {
   json columns = json::object();
-  for (const auto& sample : samples)
-    for (const auto& [name, value] : sample) {
-      const bool ragged = value.dim() == 1;
-      json shape = ragged ? json(std::vector<std::int64_t>{}) : json(value.sizes().vec());
-      json form{{"dtype", static_cast<int>(value.scalar_type())}, {"ragged", ragged}, {"item", std::move(shape)}};
-      auto& column = columns[name];
-      if (column.is_null()) column = {{"form", form}, {"samples", 0}, {"elements", 0}};
-      ATTUNE_ASSERT(column["form"] == form, "column {} changes from {} to {}", name, column["form"].dump(), form.dump());
-      column["samples"] = column["samples"].get<std::int64_t>() + 1;
-      column["elements"] = column["elements"].get<std::int64_t>() + (ragged ? value.size(0) : 1);
+  for (const auto& [name, first] : samples.empty() ? Sample{} : samples.front()) {
+    const bool ragged = first.dim() == 1;
+    std::int64_t elements = 0;
+    for (const auto& sample : samples) {
+      ATTUNE_ASSERT(sample.contains(name), "column {} is not in every sample", name);
+      const auto& value = sample.at(name);
+      ATTUNE_ASSERT(value.scalar_type() == first.scalar_type() && (ragged ? value.dim() == 1 : value.sizes() == first.sizes()), "column {} is not the same in every sample", name);
+      elements += ragged ? value.size(0) : 1;
     }
-  for (const auto& [name, column] : columns.items())
-    ATTUNE_ASSERT(column.at("samples") == samples.size(), "column {} is not in every sample", name);
+    json item = ragged ? std::vector<std::int64_t>{} : first.sizes().vec();
+    columns[name] = {{"form", {{"dtype", static_cast<int>(first.scalar_type())}, {"ragged", ragged}, {"item", std::move(item)}}}, {"elements", elements}};
+  }
+  for (const auto& sample : samples) ATTUNE_ASSERT(sample.size() == columns.size(), "{} columns in a sample, and {} in the first", sample.size(), columns.size());
   return {{"samples", samples.size()}, {"columns", std::move(columns)}};
 }
 

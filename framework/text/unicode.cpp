@@ -79,7 +79,7 @@ AlignedText aligned_valid_utf8(std::string_view text) {
     const std::size_t start = at;
     const bool well_formed = next_sequence(text, at);
     valid += well_formed ? text.substr(start, at - start) : replacement;
-    origins.resize(valid.size(), {start, at});
+    while (origins.size() < valid.size()) origins.push_back({start, at});  // one to four: vector::resize is made for many
   }
   return AlignedText(valid, std::move(origins));
 }

@@ -19,7 +19,7 @@
 #include "core/files.hpp"
 #include "core/hash.hpp"
 #include "data/sampler.hpp"
-#include "prepare/source.hpp"
+#include "prepare/formats.hpp"
 
 namespace attune {
 namespace {
@@ -116,6 +116,34 @@ TEST_F(Sources, GzippedFilesReadAsTheyWerePlain) {
   fs::resize_file(path, fs::file_size(path) - 12);
   EXPECT_THAT(([&]() -> std::string { try { read_source({}, "a.jsonl.gz"); } catch (const Error& e) { return e.what(); } return ""; })(),
               HasSubstr("cannot be unpacked"));
+}
+
+/// Bytes that this process has read, files in the page cache included.
+std::uint64_t bytes_read() {
+  std::ifstream status("/proc/self/io");
+  std::string name;
+  std::uint64_t bytes = 0;
+  status >> name >> bytes;  // rchar comes first
+  return bytes;
+}
+
+TEST_F(Sources, EachBlockIsReadOnceWhereverItLies) {
+  constexpr std::uint64_t line_bytes = 1 << 10;
+  const auto path = folder_ / "long.jsonl";
+  {
+    std::ofstream file(path);
+    for (std::uint64_t at = 0; at < 6 * block_bytes; at += line_bytes) file << R"({"text": ")" << std::string(line_bytes - 13, 'a') << "\"}\n";
+  }
+  SourceOptions options;
+  options.path = "long.jsonl";
+  const auto source = scan_source(options, path);
+  ASSERT_GE(source.blocks.size(), 6u);
+  const auto before = bytes_read();
+  Ledger ledger;
+  std::int64_t records = 0;
+  for (auto block = source.blocks.rbegin(); block != source.blocks.rend(); ++block) read_block(source, *block, ledger, [&](Record&) { ++records; });
+  EXPECT_EQ(records, static_cast<std::int64_t>(6 * block_bytes / line_bytes));
+  EXPECT_LT(bytes_read() - before, 2 * source.bytes());
 }
 
 TEST_F(Sources, FieldsAreMappedAndOthersLeftOut) {
