@@ -172,8 +172,7 @@ void publish(const fs::path& temporary, const fs::path& path, const std::vector<
     ATTUNE_ASSERT(!whole, "{} is there and whole already", path.string());
     remove_checkpoint(path);
   }
-  fs::rename(temporary, path);
-  sync_to_disk(path.parent_path());
+  move_into_place(temporary, path);
 }
 
 void link_to(const fs::path& path, const char* name) {

@@ -81,13 +81,23 @@ void write_atomically(const fs::path& path, const std::function<void(const fs::p
   try {
     write(temporary);
     sync_to_disk(temporary);
-    fs::rename(temporary, path);
-    sync_to_disk(folder);
+    move_into_place(temporary, path);
   } catch (...) {
     std::error_code ignored;
-    fs::remove(temporary, ignored);
+    fs::remove_all(temporary, ignored);
     throw;
   }
+}
+
+void move_into_place(const fs::path& from, const fs::path& to) {
+  fs::rename(from, to);
+  sync_to_disk(to.has_parent_path() ? to.parent_path() : ".");
+}
+
+fs::path place_of_new_folder(const fs::path& folder) {
+  if (fs::exists(folder) && !(fs::is_directory(folder) && fs::is_empty(folder))) fail("{}: is there already and not an empty folder; remove it or name another", folder.string());
+  const auto path = fs::absolute(folder).lexically_normal();
+  return path.has_filename() ? path : path.parent_path();
 }
 
 void write_text(const fs::path& path, std::string_view text) {

@@ -35,8 +35,12 @@ class MappedFile {
 /// Error when it cannot be read.
 std::string read_text(const std::filesystem::path& path);
 
-/// write(temporary path), then fsync and rename: the file is there whole, or as it was before. Folders are made.
+/// write(temporary path), then fsync and rename: the file or folder is there whole, or as it was before (empty, for a folder). Folders above it are made.
 void write_atomically(const std::filesystem::path& path, const std::function<void(const std::filesystem::path&)>& write);
+/// The end of that: renames what is whole and on the disk; the new name is on the disk as well when it returns.
+void move_into_place(const std::filesystem::path& from, const std::filesystem::path& to);
+/// Where a folder that is to be new comes to stand: absolute, and without a slash at its end. Error when something other than an empty folder is there.
+std::filesystem::path place_of_new_folder(const std::filesystem::path& folder);
 void write_text(const std::filesystem::path& path, std::string_view text);
 
 /// A new file, on the disk when it returns. Error when it cannot be written.

@@ -74,8 +74,7 @@ void HiddenWriter::finish() {
   values_.reset();
   root_.reset();
   sync_to_disk(unfinished_);
-  std::filesystem::rename(unfinished_, path_);
-  sync_to_disk(path_.parent_path());
+  move_into_place(unfinished_, path_);
 }
 
 }  // namespace attune

@@ -4,22 +4,39 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "core/stopwatch.hpp"
 
 namespace attune {
 namespace {
 
-/// The first part of a micro-batch with about half its tokens stays, the rest is returned.
+/// The part of each of these sizes, so that the parts' sums are about the same: the largest first, each to the part that has least (Graham 1969, "Bounds on
+/// multiprocessing timing anomalies", LPT). No part stays empty where there are enough.
+std::vector<std::size_t> even_parts(const std::vector<std::int64_t>& sizes, std::size_t parts) {
+  std::vector<std::size_t> order(sizes.size()), part(sizes.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return sizes[a] > sizes[b]; });
+  std::vector<std::pair<std::int64_t, std::int64_t>> loads(parts);  // sum and count
+  for (const auto i : order) {
+    const auto least = std::min_element(loads.begin(), loads.end());
+    part[i] = static_cast<std::size_t>(least - loads.begin());
+    least->first += sizes[i], ++least->second;
+  }
+  return part;
+}
+
+/// About half the tokens of a micro-batch stay, the rest is returned. Both keep their order.
 MicroBatch cut_in_two(MicroBatch& micro) {
-  const auto half = micro.tokens() / 2;
-  std::size_t kept = 1;
-  for (auto tokens = micro.lengths[0]; kept + 1 < micro.rows.size() && tokens + micro.lengths[kept] <= half; ++kept) tokens += micro.lengths[kept];
-  const auto at = static_cast<std::ptrdiff_t>(kept);
-  MicroBatch rest{{micro.rows.begin() + at, micro.rows.end()}, {micro.lengths.begin() + at, micro.lengths.end()}};
-  micro.rows.resize(kept);
-  micro.lengths.resize(kept);
-  return rest;
+  const auto part = even_parts(micro.lengths, 2);
+  MicroBatch halves[2];
+  for (std::size_t i = 0; i < part.size(); ++i) {
+    auto& half = halves[part[i] == part[0] ? 0 : 1];
+    half.rows.push_back(micro.rows[i]);
+    half.lengths.push_back(micro.lengths[i]);
+  }
+  micro = std::move(halves[0]);
+  return std::move(halves[1]);
 }
 
 void cut_until(std::vector<MicroBatch>& micro_batches, std::size_t wanted) {
@@ -30,6 +47,38 @@ void cut_until(std::vector<MicroBatch>& micro_batches, std::size_t wanted) {
     auto rest = cut_in_two(*largest);
     micro_batches.insert(largest + 1, std::move(rest));
   }
+}
+
+/// In the order of the list: each bound the nearest to an even share that leaves a micro-batch to every rank.
+std::vector<std::int64_t> share_in_order(const std::vector<MicroBatch>& micro_batches, int ranks) {
+  std::vector<std::int64_t> before{0};  // tokens before each micro-batch
+  for (const auto& micro : micro_batches) before.push_back(before.back() + micro.tokens());
+  const auto count = std::ssize(micro_batches), total = before.back();
+  std::vector<std::int64_t> bounds{0};
+  for (std::int64_t rank = 1; rank < ranks; ++rank) {
+    const auto off = [&](std::int64_t bound) { return std::abs(before[static_cast<std::size_t>(bound)] * ranks - total * rank); };
+    auto bound = bounds.back() + 1;
+    while (bound < count - (ranks - rank) && off(bound + 1) <= off(bound)) ++bound;
+    bounds.push_back(bound);
+  }
+  bounds.push_back(count);
+  return bounds;
+}
+
+/// The list is brought into an order in which the ranks' pieces are as even as its micro-batches allow.
+std::vector<std::int64_t> share_evenly(std::vector<MicroBatch>& micro_batches, int ranks) {
+  std::vector<std::int64_t> tokens;
+  for (const auto& micro : micro_batches) tokens.push_back(micro.tokens());
+  const auto part = even_parts(tokens, static_cast<std::size_t>(ranks));
+  std::vector<MicroBatch> ordered;
+  std::vector<std::int64_t> bounds{0};
+  for (std::size_t rank = 0; rank < static_cast<std::size_t>(ranks); ++rank) {
+    for (std::size_t i = 0; i < part.size(); ++i)
+      if (part[i] == rank) ordered.push_back(std::move(micro_batches[i]));
+    bounds.push_back(std::ssize(ordered));
+  }
+  micro_batches = std::move(ordered);
+  return bounds;
 }
 
 }  // namespace
@@ -55,25 +104,13 @@ std::vector<MicroBatch> plan_step(std::span<const std::int64_t> rows, std::span<
   return plan;
 }
 
-std::vector<std::int64_t> share_out(std::vector<MicroBatch>& micro_batches, int ranks, bool keep_whole) {
-  if (keep_whole && std::ssize(micro_batches) < ranks)
+std::vector<std::int64_t> share_out(std::vector<MicroBatch>& micro_batches, int ranks, bool keep_order) {
+  if (keep_order && std::ssize(micro_batches) < ranks)
     fail("a step has {} micro-batches for {} ranks, and parallel.reproducible = true keeps them whole: lower train.micro_batch or train.micro_tokens, or run on "
          "at most {} ranks", micro_batches.size(), ranks, micro_batches.size());
+  if (keep_order || ranks == 1) return share_in_order(micro_batches, ranks);
   cut_until(micro_batches, static_cast<std::size_t>(ranks));
-
-  std::vector<std::int64_t> before{0};  // tokens before each micro-batch
-  for (const auto& micro : micro_batches) before.push_back(before.back() + micro.tokens());
-  const auto count = std::ssize(micro_batches), total = before.back();
-  std::vector<std::int64_t> bounds{0};
-  for (std::int64_t rank = 1; rank < ranks; ++rank) {
-    // The bound nearest to an even share that leaves a micro-batch to every rank.
-    const auto off = [&](std::int64_t bound) { return std::abs(before[static_cast<std::size_t>(bound)] * ranks - total * rank); };
-    auto bound = bounds.back() + 1;
-    while (bound < count - (ranks - rank) && off(bound + 1) <= off(bound)) ++bound;
-    bounds.push_back(bound);
-  }
-  bounds.push_back(count);
-  return bounds;
+  return share_evenly(micro_batches, ranks);
 }
 
 std::vector<std::int64_t> sample_lengths(const Split& split) {

@@ -37,9 +37,9 @@ struct PlanOptions {
 std::vector<MicroBatch> plan_step(std::span<const std::int64_t> rows, std::span<const std::int64_t> lengths, const PlanOptions& options);
 
 /// Bounds [ranks + 1]: rank r computes micro_batches[bounds[r]] .. [bounds[r + 1] - 1]: at least one, and about as many tokens as the
-/// others. Where there are fewer micro-batches than ranks, the largest are cut in two until there are enough; with `keep_whole`, which
-/// reproducible runs ask for, that is an Error. A Fault when there are fewer samples than ranks.
-std::vector<std::int64_t> share_out(std::vector<MicroBatch>& micro_batches, int ranks, bool keep_whole);
+/// others. The list is reordered for that, and where it has fewer micro-batches than ranks, the largest are cut in two until there are enough. With
+/// `keep_order`, which reproducible runs ask for, it stays as it is, and too few are an Error. A Fault when there are fewer samples than ranks.
+std::vector<std::int64_t> share_out(std::vector<MicroBatch>& micro_batches, int ranks, bool keep_order);
 
 /// Tokens of every sample of a split: the elements of its ragged columns of token ids together; 1 where it has none.
 std::vector<std::int64_t> sample_lengths(const Split& split);
@@ -49,7 +49,7 @@ struct LoaderOptions {
   std::uint64_t seed = 0;
   std::int64_t shuffle_block = 1;  // Sampler's
   PlanOptions plan;
-  bool reproducible = false;       // micro-batches are never cut
+  bool reproducible = false;       // micro-batches are never cut, and summed in the order of the plan
   std::size_t ahead = 4;           // batches held ready by a thread; 0: none, next() reads
   std::shared_ptr<const HiddenStates> hidden = nullptr;  // go with the batches
 };

@@ -358,7 +358,7 @@ PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm
     describe_file(file, run, sources, *encoder, plan, report);
     sync_to_disk(file);
     if (list) list->close(), fs::rename(list_path, report.output.string() + ".rejected.jsonl");
-    fs::rename(file, report.output);
+    move_into_place(file, report.output);
   });
   return report;
 }

@@ -3,7 +3,6 @@
 #include <attune/error.hpp>
 #include <attune/weights.hpp>
 #include <torch/torch.h>
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -15,17 +14,14 @@ namespace attune::train {
 namespace fs = std::filesystem;
 
 void write_adapter(const Adapter& adapter, const std::string& base_sha256, const fs::path& folder) {
-  if (fs::exists(folder) && !fs::is_empty(folder)) fail("{}: is there already and not empty: name another folder", folder.string());
-  const auto whole = fs::absolute(folder).lexically_normal();
-  const auto temporary = whole.parent_path() / ("." + whole.filename().string() + "." + std::to_string(::getpid()) + ".tmp");
-  fs::create_directories(temporary);
   std::vector<NamedTensor> tensors;
   for (const auto& [name, tensor] : adapter.tensors) tensors.emplace_back(name, tensor.detach().to(torch::kCPU).contiguous());
-  write_safetensors(temporary / "adapter_model.safetensors", tensors);
-  write_text(temporary / "adapter_config.json", adapter.config);
-  write_text(temporary / "base.json", nlohmann::ordered_json{{"base_model_sha256", base_sha256}}.dump(2) + "\n");
-  fs::remove(whole);  // an empty folder
-  fs::rename(temporary, whole);
+  write_atomically(place_of_new_folder(folder), [&](const fs::path& temporary) {
+    fs::create_directory(temporary);
+    write_safetensors(temporary / "adapter_model.safetensors", tensors);
+    write_text(temporary / "adapter_config.json", adapter.config);
+    write_text(temporary / "base.json", nlohmann::ordered_json{{"base_model_sha256", base_sha256}}.dump(2) + "\n");
+  });
 }
 
 Adapter read_adapter(const fs::path& folder) {

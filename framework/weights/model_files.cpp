@@ -1,7 +1,6 @@
 #include "weights/model_files.hpp"
 
 #include <attune/error.hpp>
-#include <unistd.h>
 
 #include <algorithm>
 #include <optional>
@@ -196,12 +195,6 @@ json make_tokenizer_config(const json& config, const json& tokenizer, const std:
 /// Invalid UTF-8 is written as U+FFFD.
 void write_json(const fs::path& path, const json& value) { write_text(path, value.dump(2, ' ', false, json::error_handler_t::replace) + "\n"); }
 
-/// Where the folder comes to stand: absolute, and without a slash at its end.
-fs::path target_folder(const fs::path& folder) {
-  const auto path = fs::absolute(folder).lexically_normal();
-  return path.has_filename() ? path : path.parent_path();
-}
-
 }  // namespace
 
 ModelFiles ModelFiles::open(const fs::path& path) {
@@ -225,26 +218,15 @@ void check_tokenizer(const fs::path& model, std::int64_t tokenizer_size, std::in
 
 void export_model_folder(const fs::path& folder, const json& config, const json& tokenizer, const std::string& chat_template,
                          const std::vector<std::pair<std::string, at::Tensor>>& tensors, const json& generation) {
-  const auto target = target_folder(folder);
-  if (fs::exists(target) && !(fs::is_directory(target) && fs::is_empty(target))) fail("{}: is there already and not an empty folder; remove it or name another", folder.string());
-  fs::create_directories(target.parent_path());
-  const auto temporary = target.parent_path() / fmt::format(".{}.{}.tmp", target.filename().string(), ::getpid());
-  try {
+  write_atomically(place_of_new_folder(folder), [&](const fs::path& temporary) {
     fs::create_directory(temporary);
     write_json(temporary / "config.json", config);
     write_safetensors(temporary / "model.safetensors", tensors);
     write_json(temporary / "generation_config.json", generation);
-    if (!tokenizer.is_null()) {
-      write_json(temporary / "tokenizer.json", tokenizer);
-      write_json(temporary / "tokenizer_config.json", make_tokenizer_config(config, tokenizer, chat_template, generation));
-    }
-    fs::rename(temporary, target);
-    sync_to_disk(target.parent_path());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw;
-  }
+    if (tokenizer.is_null()) return;
+    write_json(temporary / "tokenizer.json", tokenizer);
+    write_json(temporary / "tokenizer_config.json", make_tokenizer_config(config, tokenizer, chat_template, generation));
+  });
 }
 
 std::string weights_sha256(const ModelFiles& files) {
