@@ -1,7 +1,7 @@
 """The way of the data against what is asked of it: tokenizing beside `tokenizers`, opening, waiting, preparing. One table at the end; fails when something
 falls short.
 
-    data_bench.py BUILD_FOLDER [MEGABYTES of the source that is prepared, 500 unless given]
+    data_bench.py BUILD_FOLDER [MEGABYTES of the source that is prepared, 300 unless given]
 """
 import re
 import shutil
@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 import text_bench
 from prepared import speedup, write_source
-from tiny import Workplace, make_model
+from tiny import Workplace
 
 build = Path(sys.argv[1]).resolve()
-megabytes = int(sys.argv[2]) if len(sys.argv) > 2 else 500
+megabytes = int(sys.argv[2]) if len(sys.argv) > 2 else 300
 rows = []
 
 
@@ -42,7 +42,7 @@ waited = max(figures(r"4 read ahead .* ([\d.]+)%", build / "tests/test_reading")
 note("waiting for data, share of a step", waited, "%", "< 1", waited < 1)
 
 place = Workplace(build / "tests" / "data_bench")
-make_model(place / "model")
+(place / "model").symlink_to(Path(__file__).resolve().parents[2] / "models/smollm2-135m")
 write_source(place, "source", megabytes)
 ratio, best = speedup(place, build / "attune", "source")
 shutil.rmtree(place.folder)

@@ -1,6 +1,7 @@
 """attune prepare measured: a source of any size by repetition, and what each rank of a run takes."""
 import json
 import random
+import statistics
 import time
 from typing import NamedTuple
 
@@ -35,13 +36,14 @@ def prepare(place, program, name, ranks):
 
 
 def speedup(place, program, name, times=3):
-    """How many times as fast 2 ranks are as 1, and the best of each, taken in turns. In processor time, since a rank that waits is busy waiting: on a quiet
-    machine that is the same as in wall time, and on a loaded one it still holds."""
-    best = {}
+    """How many times as fast 2 ranks are as 1, and the best of each. The median over pairs of neighbours in time: a shared machine is a third slower for
+    minutes. In processor time, since a rank that waits is busy waiting: on a quiet machine that is the same as in wall time, and on a loaded one it still holds."""
+    best, ratios = {}, []
     for _ in range(times):
-        for ranks in (1, 2):
-            cost = prepare(place, program, name, ranks)
-            print(f"  {ranks} rank{'s' * (ranks > 1)}: {cost.wall:.1f} s, processor {cost.processor:.1f} s", flush=True)
+        pair = {ranks: prepare(place, program, name, ranks) for ranks in (1, 2)}
+        for ranks, cost in pair.items():
             last = best.get(ranks, cost)
             best[ranks] = Cost(min(cost.wall, last.wall), min(cost.processor, last.processor), max(cost.peak, last.peak))
-    return best[1].processor / best[2].processor, best
+        ratios.append(pair[1].processor / pair[2].processor)
+        print(f"  1 and 2 ranks: {pair[1].wall:.1f} and {pair[2].wall:.1f} s, processor {pair[1].processor:.1f} and {pair[2].processor:.1f} s: {ratios[-1]:.2f}", flush=True)
+    return statistics.median(ratios), best
