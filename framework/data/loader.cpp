@@ -31,9 +31,8 @@ MicroBatch cut_in_two(MicroBatch& micro) {
   const auto part = even_parts(micro.lengths, 2);
   MicroBatch halves[2];
   for (std::size_t i = 0; i < part.size(); ++i) {
-    auto& half = halves[part[i] == part[0] ? 0 : 1];
-    half.rows.push_back(micro.rows[i]);
-    half.lengths.push_back(micro.lengths[i]);
+    halves[part[i]].rows.push_back(micro.rows[i]);
+    halves[part[i]].lengths.push_back(micro.lengths[i]);
   }
   micro = std::move(halves[0]);
   return std::move(halves[1]);
@@ -108,7 +107,7 @@ std::vector<std::int64_t> share_out(std::vector<MicroBatch>& micro_batches, int 
   if (keep_order && std::ssize(micro_batches) < ranks)
     fail("a step has {} micro-batches for {} ranks, and parallel.reproducible = true keeps them whole: lower train.micro_batch or train.micro_tokens, or run on "
          "at most {} ranks", micro_batches.size(), ranks, micro_batches.size());
-  if (keep_order || ranks == 1) return share_in_order(micro_batches, ranks);
+  if (keep_order) return share_in_order(micro_batches, ranks);
   cut_until(micro_batches, static_cast<std::size_t>(ranks));
   return share_evenly(micro_batches, ranks);
 }
