@@ -11,6 +11,10 @@
 
 #include "kernels/rows.hpp"
 
+#ifndef INTRA_OP_PARALLEL
+#error "at::parallel_for is a loop on one thread here: compile with OpenMP, as LibTorch was"
+#endif
+
 namespace attune::nn {
 namespace {
 
