@@ -3,6 +3,7 @@
 #include <attune/error.hpp>
 
 #include <algorithm>
+#include <iterator>
 #include <regex>
 
 #include "config/document.hpp"
@@ -283,6 +284,21 @@ std::vector<std::filesystem::path> plugin_places(const Document& document) {
   return places;
 }
 
+std::vector<std::string> plugin_names(const Document& document) {
+  std::vector<std::string> names(std::begin(always_called), std::end(always_called));
+  const auto add = [&](const toml::node& table) {
+    if (const auto* keys = table.as_table())
+      if (auto name = (*keys)["plugin"].value<std::string>()) names.push_back(*name);
+  };
+  for (const char* section : {"model", "dataset", "strategy", "callback"}) {
+    const auto* node = document.root.get(section);
+    if (!node) continue;
+    add(*node);
+    if (const auto* list = node->as_array()) std::ranges::for_each(*list, add);
+  }
+  return names;
+}
+
 RunConfig read_run(const Document& document, const Registry& registry) { return Reader(document, registry).read(); }
 
 std::optional<double> seconds_of(const std::string& text) {
@@ -294,6 +310,18 @@ std::optional<double> seconds_of(const std::string& text) {
   if (part[1].matched) return 86400 * number(1) + 3600 * number(2) + 60 * number(3) + number(4);
   if (part[4].matched) return 3600 * number(2) + 60 * number(3) + number(4);
   return 60 * number(2) + number(3);
+}
+
+std::vector<std::pair<std::string, std::filesystem::path>> RunConfig::plugin_files() const {
+  std::vector<Chosen> chosen{model_plugin, dataset_plugin};
+  std::ranges::copy(strategies, std::back_inserter(chosen));
+  std::ranges::copy(callbacks, std::back_inserter(chosen));
+  std::vector<std::pair<std::string, std::filesystem::path>> files;
+  for (const auto& [entry, options] : chosen) {
+    const std::pair<std::string, std::filesystem::path> file{entry->plugin, entry->file};
+    if (!entry->file.empty() && std::ranges::find(files, file) == files.end()) files.push_back(file);
+  }
+  return files;
 }
 
 std::string RunConfig::to_toml() const {

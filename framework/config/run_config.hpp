@@ -107,12 +107,16 @@ struct RunConfig {
   std::vector<std::pair<std::string, std::vector<Setting>>> effective;
 
   std::filesystem::path directory() const { return std::filesystem::path(run.output) / run.name; }
+  /// The libraries of its plugins, each once: "name version" and file.
+  std::vector<std::pair<std::string, std::filesystem::path>> plugin_files() const;
   /// The effective run file: reading it back gives the same RunConfig.
   std::string to_toml() const;
 };
 
 /// The folders and files named by the run file's `plugins`: needed before the rest can be checked. Mistakes elsewhere are not looked at.
 std::vector<std::filesystem::path> plugin_places(const Document& document);
+/// The plugins that a run of this file is made of, likewise.
+std::vector<std::string> plugin_names(const Document& document);
 
 /// Checks the whole file against the declared options of the framework and of the plugins it names; all mistakes in one Error.
 RunConfig read_run(const Document& document, const Registry& registry);

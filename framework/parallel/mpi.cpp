@@ -96,6 +96,8 @@ void check_mpi(int code, const char* call) {
 MpiSession::MpiSession() {
   // A process of its own starts no daemon of Open MPI's beside it: it will start no others through MPI. It says nothing to those that a launcher started.
   setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+  // Nor does it look for displays: hwloc's plugins for that open 25 libraries of X11's and OpenCL's.
+  setenv("HWLOC_PLUGINS_BLACKLIST", "hwloc_gl.so,hwloc_opencl.so", 0);
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_MULTIPLE) {

@@ -7,10 +7,10 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <set>
 #include <sstream>
 
-#include "core/hash.hpp"
 #include "core/names.hpp"
 #include "registry/elf.hpp"
 
@@ -25,22 +25,25 @@ constexpr const char* entry_point = "attune_plugin";
 /// Every *.so of the folders and every named file, each once, in the order of the places.
 std::vector<fs::path> libraries_in(const std::vector<fs::path>& places) {
   std::vector<fs::path> files;
-  const auto add = [&](const fs::path& file) {
+  const auto followed = [](const fs::path& file) {
     std::error_code broken;
-    const auto canonical = fs::canonical(file, broken);
+    auto canonical = fs::canonical(file, broken);
     if (broken) fail("{}: is a link to nothing ({}); remove it or build the plugin again", file.string(), broken.message());
+    return canonical;
+  };
+  const auto add = [&](const fs::path& canonical) {
     if (std::find(files.begin(), files.end(), canonical) == files.end()) files.push_back(canonical);
   };
   for (const auto& place : places) {
     if (!fs::exists(place)) fail("{}: there is no such plugin file or folder; correct `plugins` in the run file, or ATTUNE_PLUGINS", place.string());
     if (!fs::is_directory(place)) {
-      add(place);
+      add(followed(place));
       continue;
     }
     std::set<fs::path> sorted;
-    for (const auto& entry : fs::directory_iterator(place))
-      if (entry.path().extension() == ".so") sorted.insert(entry.path());
-    std::for_each(sorted.begin(), sorted.end(), add);
+    for (const auto& entry : fs::directory_iterator(fs::canonical(place)))
+      if (entry.path().extension() == ".so") sorted.insert(entry.is_symlink() ? followed(entry.path()) : entry.path());
+    for (const auto& file : sorted) add(file);
   }
   return files;
 }
@@ -108,14 +111,14 @@ Registry entries_of(const AttunePluginInfo& info, const fs::path& file) {
 
 }  // namespace
 
-std::string PluginLibrary::sha256() const { return sha256_of_file(file); }
+namespace {
 
-std::vector<PluginLibrary> load_plugins(Registry& registry, const std::vector<fs::path>& places) {
+std::vector<PluginLibrary> load_libraries(Registry& registry, const std::vector<fs::path>& files) {
   Registry extended = registry;
   std::vector<PluginLibrary> loaded;
-  for (const auto& file : libraries_in(places)) {
+  for (const auto& file : files) {
     const auto from_this_file = [&](const auto& entry) { return entry.file == file; };
-    if (std::any_of(registry.entries().begin(), registry.entries().end(), from_this_file)) continue;
+    if (std::ranges::any_of(registry.entries(), from_this_file)) continue;
     const auto& info = checked_info(open_library(file), file);
     const auto added = entries_of(info, file);
     for (const auto& entry : added.entries()) extended.add(entry);
@@ -125,16 +128,42 @@ std::vector<PluginLibrary> load_plugins(Registry& registry, const std::vector<fs
   return loaded;
 }
 
-std::vector<fs::path> default_plugin_places() {
+}  // namespace
+
+std::vector<PluginLibrary> load_plugins(Registry& registry, const std::vector<fs::path>& places) { return load_libraries(registry, libraries_in(places)); }
+
+void load_named_plugins(Registry& registry, const std::vector<std::string>& names) {
+  auto named = libraries_in(own_plugin_folders());
+  const auto others = std::ranges::stable_partition(named, [&](const fs::path& file) { return std::ranges::find(names, file.stem().string()) != names.end(); });
+  const std::vector<fs::path> reserve(others.begin(), others.end());
+  named.erase(others.begin(), others.end());
+  load_libraries(registry, named);
+  registry.set_reserve([reserve] {
+    Registry found;
+    load_libraries(found, reserve);
+    return found.entries();
+  });
+}
+
+std::vector<fs::path> own_plugin_folders() {
   const auto folder = boost::dll::program_location().parent_path();
+  std::vector<fs::path> folders{folder / "plugins", folder.parent_path() / "lib" / "attune" / "plugins"};
+  std::erase_if(folders, [](const fs::path& place) { return !fs::is_directory(place); });
+  return folders;
+}
+
+std::vector<fs::path> further_plugin_places() {
   std::vector<fs::path> places;
-  for (const auto& place : {folder / "plugins", folder.parent_path() / "lib" / "attune" / "plugins"})
-    if (fs::is_directory(place)) places.push_back(place);
-  if (const char* listed = std::getenv("ATTUNE_PLUGINS")) {
-    std::istringstream texts(listed);
-    for (std::string text; std::getline(texts, text, ':');)
-      if (!text.empty()) places.emplace_back(text);
-  }
+  const char* listed = std::getenv("ATTUNE_PLUGINS");
+  std::istringstream texts(listed ? listed : "");
+  for (std::string text; std::getline(texts, text, ':');)
+    if (!text.empty()) places.emplace_back(text);
+  return places;
+}
+
+std::vector<fs::path> default_plugin_places() {
+  auto places = own_plugin_folders();
+  std::ranges::copy(further_plugin_places(), std::back_inserter(places));
   return places;
 }
 

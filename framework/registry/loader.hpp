@@ -13,9 +13,6 @@ namespace attune {
 struct PluginLibrary {
   std::string name, version, build_id;  // as it says itself
   std::filesystem::path file;           // canonical
-
-  /// Of the file's content; read each time.
-  std::string sha256() const;
 };
 
 /// Places are folders (every *.so in them, by name) or files. All of them, or none: when one is refused the registry is as it was.
@@ -23,8 +20,15 @@ struct PluginLibrary {
 /// file that is no plugin, one built for another Attune (every mismatch in one message), a name taken twice, and an `add` that throws.
 std::vector<PluginLibrary> load_plugins(Registry& registry, const std::vector<std::filesystem::path>& places);
 
-/// <folder of the program>/plugins and <prefix>/lib/attune/plugins where they exist, then the paths in ATTUNE_PLUGINS (separated by
-/// colons), which must.
+/// The same of Attune's own folders, but at first only libraries named like one of `names` (lora.so for "lora") are opened: a run needs six of
+/// forty. The others are the registry's reserve: opened together when a name is looked for that those do not hold.
+void load_named_plugins(Registry& registry, const std::vector<std::string>& names);
+
+/// <folder of the program>/plugins and <prefix>/lib/attune/plugins, where they exist: Attune's own.
+std::vector<std::filesystem::path> own_plugin_folders();
+/// The paths in ATTUNE_PLUGINS (separated by colons), which must exist.
+std::vector<std::filesystem::path> further_plugin_places();
+/// All of these.
 std::vector<std::filesystem::path> default_plugin_places();
 
 }  // namespace attune

@@ -2,6 +2,7 @@
 #include <attune/registry.hpp>
 
 #include <algorithm>
+#include <utility>
 
 #include "core/names.hpp"
 
@@ -10,8 +11,15 @@ namespace {
 
 std::string origin(const Registry::Entry& entry) { return entry.file.empty() ? entry.plugin : fmt::format("{} ({})", entry.file, entry.plugin); }
 
-auto find_entry(const std::vector<Registry::Entry>& entries, Kind kind, const std::string& name) {
+auto find_entry(const std::deque<Registry::Entry>& entries, Kind kind, const std::string& name) {
   return std::find_if(entries.begin(), entries.end(), [&](const auto& entry) { return entry.kind == kind && entry.name == name; });
+}
+
+void append(std::deque<Registry::Entry>& entries, Registry::Entry entry) {
+  if (const auto taken = find_entry(entries, entry.kind, entry.name); taken != entries.end())
+    fail("the {} '{}' is registered twice, by {} and by {}; rename one of them, or take one library out of the plugin folders",
+         name(entry.kind), entry.name, origin(*taken), origin(entry));
+  entries.push_back(std::move(entry));
 }
 
 }  // namespace
@@ -27,15 +35,26 @@ const char* name(Kind kind) {
   return "";
 }
 
-void Registry::add(Entry entry) {
-  if (const auto taken = find_entry(entries_, entry.kind, entry.name); taken != entries_.end())
-    fail("the {} '{}' is registered twice, by {} and by {}; rename one of them, or take one library out of the plugin folders",
-         attune::name(entry.kind), entry.name, origin(*taken), origin(entry));
-  entries_.push_back(std::move(entry));
+void Registry::add(Entry entry) { append(entries_, std::move(entry)); }
+
+void Registry::draw_on_reserve() const {
+  const auto reserve = std::exchange(reserve_, nullptr);
+  if (!reserve) return;
+  for (auto& entry : reserve()) append(entries_, std::move(entry));
+}
+
+const std::deque<Registry::Entry>& Registry::entries() const {
+  draw_on_reserve();
+  return entries_;
+}
+
+bool Registry::has(Kind kind, const std::string& name) const {
+  const auto is_here = [&] { return find_entry(entries_, kind, name) != entries_.end(); };
+  return is_here() || (draw_on_reserve(), is_here());
 }
 
 const Registry::Entry& Registry::find(Kind kind, const std::string& name) const {
-  if (const auto found = find_entry(entries_, kind, name); found != entries_.end()) return *found;
+  if (has(kind, name)) return *find_entry(entries_, kind, name);
   auto known = names(kind);
   if (known.empty()) fail("there is no {} '{}': no plugin with a {} is loaded; name its folder in `plugins` or in ATTUNE_PLUGINS",
                           attune::name(kind), name, attune::name(kind));
@@ -45,7 +64,7 @@ const Registry::Entry& Registry::find(Kind kind, const std::string& name) const 
 
 std::vector<std::string> Registry::names(Kind kind) const {
   std::vector<std::string> names;
-  for (const auto& entry : entries_)
+  for (const auto& entry : entries())
     if (entry.kind == kind) names.push_back(entry.name);
   std::sort(names.begin(), names.end());
   return names;

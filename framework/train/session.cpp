@@ -15,6 +15,7 @@
 #include "parallel/gradients.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/shared_weights.hpp"
+#include "registry/loader.hpp"
 #include "report/record.hpp"
 #include "train/adapter_folder.hpp"
 #include "weights/describe.hpp"
@@ -109,7 +110,7 @@ Session Session::open(const config::RunConfig& config, const Comm& comm) {
   s.device = choose_device(config.parallel.device, comm);
   s.files = open_model_files(config.model.path, comm);
   on_root(comm, [&] {
-    check_architecture(*s.files, config.registry->names(Kind::model));
+    check_architecture(*s.files, *config.registry);
     check_licence(*s.files, config.model.allowed_licences);
   });
   s.data = std::make_shared<DataFile>(DataFile::open(config.dataset.path, comm));
@@ -136,13 +137,14 @@ OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::str
   run.registry = std::make_shared<Registry>();
   comm.agree([&] {
     const auto document = file.extension() == ".json" ? config::Document::parse_text(read_record(file).run_file, file, overrides) : config::Document::parse(file, overrides);
-    auto places = default_plugin_places();
+    auto places = further_plugin_places();
     for (auto& place : config::plugin_places(document)) places.push_back(std::move(place));
-    run.plugins = load_plugins(*run.registry, places);
+    load_plugins(*run.registry, places);
+    load_named_plugins(*run.registry, config::plugin_names(document));
     run.config = config::read_run(document, *run.registry);
   });
   std::string identity;
-  for (const auto& plugin : run.plugins) identity += plugin.name + " " + plugin.version + "\n";
+  for (const auto& [plugin, file] : run.config.plugin_files()) identity += plugin + "\n";
   comm.agree([&] {
     if (comm.size() > 1)
       for (const auto& other : comm.gather(identity))

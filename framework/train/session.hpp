@@ -12,7 +12,6 @@
 #include "config/run_config.hpp"
 #include "data/store.hpp"
 #include "nn/strategies.hpp"
-#include "registry/loader.hpp"
 
 namespace attune {
 
@@ -40,7 +39,6 @@ struct Session {
 /// A run file (or the run.toml or record.json of a run directory) read with the plugins it names. Collective: rank 0 reads, all check.
 struct OpenedRun {
   config::RunConfig config;
-  std::vector<PluginLibrary> plugins;
   std::shared_ptr<Registry> registry;
 };
 OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides, const Comm& comm);

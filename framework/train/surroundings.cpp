@@ -46,7 +46,7 @@ Tokenizer RunSurroundings::tokenizer() {
 std::shared_ptr<Model> RunSurroundings::open_model(const std::string& path) {
   const auto files = open_model_files(path, s_.comm);
   on_root(s_.comm, [&] {
-    check_architecture(*files, s_.config.registry->names(Kind::model));
+    check_architecture(*files, *s_.config.registry);
     check_licence(*files, s_.config.model.allowed_licences);
     const auto &theirs = files->tokenizer, &ours = s_.files->tokenizer;
     if (!theirs.is_null() && !ours.is_null() && tokenizer_sha256(theirs) != tokenizer_sha256(ours))

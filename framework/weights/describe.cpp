@@ -37,11 +37,11 @@ std::string describe_share(const Share& share) {
 
 }  // namespace
 
-void check_architecture(const ModelFiles& files, const std::vector<std::string>& known) {
+void check_architecture(const ModelFiles& files, const Registry& registry) {
   const auto found = files.config.find("model_type");
   const auto type = found != files.config.end() && found->is_string() ? found->get<std::string>() : "";
-  if (std::ranges::find(known, type) == known.end())
-    fail("{}: is a model of type '{}', which no plugin here runs; known are: {}", files.path.string(), type, joined(known));
+  if (!registry.has(Kind::model, type))
+    fail("{}: is a model of type '{}', which no plugin here runs; known are: {}", files.path.string(), type, joined(registry.names(Kind::model)));
 }
 
 std::string describe_model(const ModelFiles& files) {

@@ -33,9 +33,8 @@ void make_directory(const config::RunConfig& config, bool resume, bool overwrite
 }
 
 std::string record_of(const train::OpenedRun& run, const train::Session& session, const std::vector<std::string>& arguments) {
-  RecordInput input{run.config.run.name, run.config.to_toml(), run.config.model.path, session.base_sha256, run.config.dataset.path, {}, {}, arguments};
+  RecordInput input{run.config.run.name, run.config.to_toml(), run.config.model.path, session.base_sha256, run.config.dataset.path, {}, run.config.plugin_files(), arguments};
   for (const auto& split : session.data->splits()) input.data_sha256.emplace_back(split, session.data->split(split).sha256());
-  for (const auto& plugin : run.plugins) input.plugin_files.emplace_back(plugin.name + " " + plugin.version, plugin.file);
   const auto file = run.config.directory() / "record.json";
   return make_record(input, fs::exists(file) ? read_text(file) : "", session.comm);
 }

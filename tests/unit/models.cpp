@@ -302,8 +302,8 @@ TEST(licence, of_a_known_name_comes_with_its_terms) {
 }
 
 TEST(architecture, that_no_plugin_runs_is_refused_with_those_that_are_known) {
-  EXPECT_EQ(error_of([] { check_architecture(files_with("mit"), registry().names(Kind::model)); }), "no error");
-  EXPECT_THAT(error_of([] { check_architecture(files_with("mit", "t5"), registry().names(Kind::model)); }),
+  EXPECT_EQ(error_of([] { check_architecture(files_with("mit"), registry()); }), "no error");
+  EXPECT_THAT(error_of([] { check_architecture(files_with("mit", "t5"), registry()); }),
               AllOf(HasSubstr("'t5'"), HasSubstr("bert, distilbert, efficientnet, gemma2, gpt2, llama, mistral, qwen2, qwen3, roberta, vit")));
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <attune/schema.hpp>
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -45,9 +46,12 @@ class Registry {
   void add(Entry entry);
   /// Error listing the names of that kind, nearest first, when there is none.
   const Entry& find(Kind kind, const std::string& name) const;
+  bool has(Kind kind, const std::string& name) const;
   /// The names of that kind, sorted.
   std::vector<std::string> names(Kind kind) const;
-  const std::vector<Entry>& entries() const { return entries_; }
+  const std::deque<Entry>& entries() const;
+  /// Where more entries are to be had: asked once, for all of them, when a name is looked for that is not here, or all names are.
+  void set_reserve(std::function<std::deque<Entry>()> reserve) { reserve_ = std::move(reserve); }
   /// The library whose `add` runs now: noted in every entry it makes.
   void set_origin(std::string plugin, std::string file) { plugin_ = std::move(plugin), file_ = std::move(file); }
 
@@ -64,7 +68,10 @@ class Registry {
     });
   }
 
-  std::vector<Entry> entries_;
+  void draw_on_reserve() const;
+
+  mutable std::deque<Entry> entries_;  // which stay where they are when more come
+  mutable std::function<std::deque<Entry>()> reserve_;
   std::string plugin_ = "built in", file_;
 };
 
