@@ -145,6 +145,33 @@ float dot(const float* a, const float* b, std::size_t n) {
   return sum_of(n, [&](auto d, std::size_t i) { return hn::Mul(hn::LoadU(d, a + i), hn::LoadU(d, b + i)); });
 }
 
+bool is_zero(const float* x, std::size_t n) {
+  const D d;
+  std::size_t i = 0;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d))
+    if (!hn::AllTrue(d, hn::Eq(hn::LoadU(d, x + i), hn::Zero(d)))) return false;
+  for (; i < n; ++i)
+    if (x[i] != 0) return false;
+  return true;
+}
+
+void scale(float* x, float factor, std::size_t n) {
+  if (factor == 1) return;
+  for_each_vector(n, [&](auto d, std::size_t i) { hn::StoreU(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor)), d, x + i); });
+}
+
+void adamw(const AdamW& u, const float* HWY_RESTRICT gradient, float* HWY_RESTRICT parameter, float* HWY_RESTRICT first, float* HWY_RESTRICT second, std::size_t n) {
+  for_each_vector(n, [&](auto d, std::size_t i) {
+    const auto g = hn::Mul(hn::LoadU(d, gradient + i), hn::Set(d, u.scale));
+    const auto m = hn::MulAdd(hn::Set(d, u.beta1), hn::LoadU(d, first + i), hn::Mul(hn::Set(d, u.rest1), g));
+    const auto v = hn::MulAdd(hn::Set(d, u.beta2), hn::LoadU(d, second + i), hn::Mul(hn::Set(d, u.rest2), hn::Mul(g, g)));
+    const auto length = hn::MulAdd(hn::Sqrt(v), hn::Set(d, u.root), hn::Set(d, u.epsilon));
+    hn::StoreU(m, d, first + i);
+    hn::StoreU(v, d, second + i);
+    hn::StoreU(hn::Sub(hn::Mul(hn::LoadU(d, parameter + i), hn::Set(d, u.keep)), hn::Mul(hn::Set(d, u.rate), hn::Div(m, length))), d, parameter + i);
+  });
+}
+
 }  // namespace attune::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -160,6 +187,9 @@ HWY_EXPORT(softmax);
 HWY_EXPORT(softmax_again);
 HWY_EXPORT(softmax_backward);
 HWY_EXPORT(dot);
+HWY_EXPORT(is_zero);
+HWY_EXPORT(scale);
+HWY_EXPORT(adamw);
 
 void swiglu(const float* gate, const float* up, float* out, std::size_t n) { HWY_DYNAMIC_DISPATCH(swiglu)(gate, up, out, n); }
 void swiglu_backward(const float* gate, const float* up, const float* dy, float* dgate, float* dup, std::size_t n) {
@@ -178,6 +208,11 @@ SoftmaxSums softmax(float* scores, std::size_t n) { return HWY_DYNAMIC_DISPATCH(
 void softmax_again(float* scores, float log_total, std::size_t n) { HWY_DYNAMIC_DISPATCH(softmax_again)(scores, log_total, n); }
 void softmax_backward(const float* p, float* dp, float projected, float scale, std::size_t n) { HWY_DYNAMIC_DISPATCH(softmax_backward)(p, dp, projected, scale, n); }
 float dot(const float* a, const float* b, std::size_t n) { return HWY_DYNAMIC_DISPATCH(dot)(a, b, n); }
+bool is_zero(const float* x, std::size_t n) { return HWY_DYNAMIC_DISPATCH(is_zero)(x, n); }
+void scale(float* x, float factor, std::size_t n) { HWY_DYNAMIC_DISPATCH(scale)(x, factor, n); }
+void adamw(const AdamW& update, const float* gradient, float* parameter, float* first, float* second, std::size_t n) {
+  HWY_DYNAMIC_DISPATCH(adamw)(update, gradient, parameter, first, second, n);
+}
 
 }  // namespace attune::kernels
 #endif

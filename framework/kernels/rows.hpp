@@ -30,5 +30,19 @@ void softmax_again(float* scores, float log_total, std::size_t n);
 /// A softmax's gradient, in place: dp = p * (dp - projected) * scale, with projected = sum of p * dp.
 void softmax_backward(const float* p, float* dp, float projected, float scale, std::size_t n);
 float dot(const float* a, const float* b, std::size_t n);
+bool is_zero(const float* x, std::size_t n);
+/// x *= factor.
+void scale(float* x, float factor, std::size_t n);
+
+/// One update of AdamW; with the corrections of moments that start at zero: rate = learning rate / (1 - beta1^t), root = 1 / sqrt(1 - beta2^t).
+struct AdamW {
+  float scale;  // of the gradient
+  float keep;   // what the decay leaves of a parameter
+  float beta1, beta2, rest1, rest2;  // rest = 1 - beta, not of the rounded beta
+  float rate, root, epsilon;
+};
+/// g = scale gradient, first = beta1 first + (1 - beta1) g, second = beta2 second + (1 - beta2) g^2, parameter = keep parameter - rate first /
+/// (root sqrt(second) + epsilon).
+void adamw(const AdamW& update, const float* gradient, float* parameter, float* first, float* second, std::size_t n);
 
 }  // namespace attune::kernels
