@@ -113,6 +113,7 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
 }
 
 at::Tensor Delta::forward(const Linear&, const at::Tensor&, const at::Tensor& y) { return y; }
+at::Tensor Delta::whole(const Linear&, const at::Tensor&) { return {}; }
 at::Tensor Delta::undone(const Linear&, const at::Tensor&, const at::Tensor& y) { return y; }
 
 Linear::Linear(std::int64_t in, std::int64_t out, bool with_bias) : in_(in), out_(out) {
@@ -138,6 +139,8 @@ at::Tensor Linear::uncapped(const at::Tensor& x) {
     for (auto& delta : std::views::reverse(deltas_)) y = delta->undone(*this, x, y);
     return y;
   }
+  if (deltas_.size() == 1 && is_frozen())
+    if (at::Tensor y = deltas_.front()->whole(*this, x); y.defined()) return y;
   at::Tensor input = x;
   for (auto& delta : deltas_) input = delta->input(input);
   at::Tensor y = product(input);
@@ -152,6 +155,8 @@ at::Tensor Linear::operand() const {
   if (!rounded_.defined() || rounded_version_ != weight._version()) rounded_ = now.to(at::kBFloat16), rounded_version_ = weight._version();
   return rounded_;
 }
+
+bool Linear::is_frozen() const { return (packed_ || !weight.requires_grad()) && !(bias.defined() && bias.requires_grad()); }
 
 void Linear::add_delta(std::string name, std::shared_ptr<Delta> delta) {
   deltas_.push_back(register_module(std::move(name), std::move(delta)));

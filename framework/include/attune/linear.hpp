@@ -23,6 +23,9 @@ class Delta : public torch::nn::Module {
   virtual at::Tensor input(const at::Tensor& x) { return x; }
   /// x: the layer's own input [..., in]; y: its output so far [..., out]. Returns the new output. Default: y.
   virtual at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y);
+  /// The layer's output with the change, from x, where one function for both is cheaper than one after the other. Asked when the layer is frozen and has
+  /// no other delta. Default: undefined, which stands for no.
+  virtual at::Tensor whole(const Linear& base, const at::Tensor& x);
   /// The output of the layer as it was before the change, from its output so far: other than y only where the weight itself was changed with the
   /// delta.
   virtual at::Tensor undone(const Linear& base, const at::Tensor& x, const at::Tensor& y);
@@ -62,6 +65,8 @@ class Linear : public torch::nn::Module {
   at::Tensor dense_weight() const { return packed_ ? packed_->unpack() : weight; }
   /// dense_weight as products take it.
   at::Tensor operand() const;
+  /// Neither weight nor bias is trained.
+  bool is_frozen() const;
   /// dtype and device of the weight.
   at::TensorOptions options() const { return packed_ ? packed_options_ : weight.options(); }
 

@@ -26,27 +26,46 @@ struct Shape {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// y + scale (x a^T) b^T, written into y. x, y: rows; a [r, in], b [out, r]. A function of its own because LibTorch's would copy y, and because the
-/// gradients of a and b are twice as fast with the long side in columns. What is multiplied is rounded to `operands`.
+/// y + scale (x a^T) b^T, written into y, which is given or else x weight^T + bias, both frozen. x, y: rows; a [r, in], b [out, r]. A function of its own
+/// because LibTorch's would copy y and sum two gradients of x, and because the gradients of a and b are twice as fast with the long side in columns.
+/// What is multiplied is rounded to `operands`.
 struct LowRankChange : torch::autograd::Function<LowRankChange> {
-  static at::Tensor forward(AutogradContext* context, at::Tensor y, const at::Tensor& given_x, const at::Tensor& given_a, const at::Tensor& given_b, double scale, at::ScalarType operands) {
+  using Maybe = std::optional<at::Tensor>;
+
+  static at::Tensor forward(AutogradContext* context, const Maybe& given_y, const at::Tensor& given_x, const Maybe& weight, const Maybe& bias, const at::Tensor& given_a,
+                            const at::Tensor& given_b, double scale, at::ScalarType operands) {
     const at::Tensor x = given_x.to(operands), a = given_a.to(operands), b = given_b.to(operands), narrowed = product(x, a.t()).to(operands);
-    context->save_for_backward({x, a, b, narrowed});
+    context->save_for_backward({x, a, b, narrowed, weight.value_or(at::Tensor())});
     context->saved_data["scale"] = scale;
-    context->mark_dirty({y});
+    context->saved_data["with_dx"] = given_x.requires_grad();
+    context->saved_data["with_da"] = given_a.requires_grad();
+    context->saved_data["with_db"] = given_b.requires_grad();
+    if (given_y) context->mark_dirty({*given_y});
+    const at::Tensor y = given_y ? *given_y : multiplied(x, weight->t(), given_x.scalar_type());
+    if (bias) y.add_(*bias);
     add_product(y, narrowed, b.t(), scale);
     return y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    const auto &x = saved[0], &a = saved[1], &b = saved[2], &narrowed = saved[3];
-    const at::Tensor dy = gradients[0].to(b.scalar_type()), dnarrowed = product(dy, b).mul_(context->saved_data["scale"].toDouble()).to(b.scalar_type());
+    const auto &x = saved[0], &a = saved[1], &b = saved[2], &narrowed = saved[3], &weight = saved[4];
+    const double scale = context->saved_data["scale"].toDouble();
+    const at::Tensor dy = gradients[0].to(b.scalar_type()), dnarrowed = product(dy, b).mul_(scale).to(b.scalar_type());
+    const auto is_wanted = [&](const char* gradient) { return context->saved_data[gradient].toBool(); };
     at::Tensor dx, da, db;
-    if (context->needs_input_grad(1)) dx = product(dnarrowed, a);
-    if (context->needs_input_grad(2)) da = product(dnarrowed.t(), x);
-    if (context->needs_input_grad(3)) db = product(narrowed.t(), dy).mul_(context->saved_data["scale"].toDouble()).t();
-    return {gradients[0], dx, da, db, {}, {}};
+    if (is_wanted("with_dx") && weight.defined()) add_product(dx = multiplied(dy, weight, gradients[0].scalar_type()), dnarrowed, a);
+    if (is_wanted("with_dx") && !weight.defined()) dx = product(dnarrowed, a);
+    if (is_wanted("with_da")) da = product(dnarrowed.t(), x);
+    if (is_wanted("with_db")) db = product(narrowed.t(), dy).mul_(scale).t();
+    return {weight.defined() ? at::Tensor() : gradients[0], dx, {}, {}, da, db, {}, {}};
+  }
+
+ private:
+  static at::Tensor multiplied(const at::Tensor& left, const at::Tensor& right, at::ScalarType type) {
+    const at::Tensor result = at::empty({left.size(0), right.size(1)}, left.options().dtype(type));
+    add_product(result, left, right, 1, 0);
+    return result;
   }
 };
 
@@ -61,15 +80,24 @@ class LowRank : public attune::nn::Delta {
   }
 
   at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y) override {
-    const auto operands = base.rounds_operands ? at::kBFloat16 : x.scalar_type();
-    const at::Tensor changed = LowRankChange::apply(y.flatten(0, -2), dropped(x).flatten(0, -2), a.to(x.scalar_type()), b.to(x.scalar_type()), shape.scale, operands);
-    return changed.view_as(y);
+    return changed(base, y.flatten(0, -2), dropped(x), {}, {}).view_as(y);
+  }
+
+  at::Tensor whole(const Linear& base, const at::Tensor& x) override {
+    if (base.packed() || (shape.dropout > 0 && is_training())) return {};
+    auto sizes = x.sizes().vec();
+    sizes.back() = base.out();
+    return changed(base, {}, x, base.operand(), base.bias.defined() ? std::optional(base.bias) : std::nullopt).view(sizes);
   }
 
   void merge(Linear& base) const override { base.weight.add_(change()); }
 
   /// [out, in]
   at::Tensor change() const { return at::mm(b, a).mul_(shape.scale); }
+  at::Tensor changed(const Linear& base, const LowRankChange::Maybe& y, const at::Tensor& x, const LowRankChange::Maybe& weight, const LowRankChange::Maybe& bias) const {
+    const auto type = x.scalar_type(), operands = base.rounds_operands ? at::kBFloat16 : type;
+    return LowRankChange::apply(y, x.flatten(0, -2), weight, bias, a.to(type), b.to(type), shape.scale, operands);
+  }
   at::Tensor dropped(const at::Tensor& x) const { return at::dropout(x, shape.dropout, is_training()); }
 
   Shape shape;
@@ -115,6 +143,8 @@ class Decomposed final : public LowRank {
     const torch::NoGradGuard no_grad;
     magnitude = register_parameter("magnitude", length(base).clone());
   }
+
+  at::Tensor whole(const Linear&, const at::Tensor&) override { return {}; }
 
   at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y) override {
     const at::Tensor input = dropped(x);
