@@ -203,21 +203,22 @@ at::Tensor attention(std::int64_t block, const at::Tensor& q, const at::Tensor& 
   at::Tensor prefix_k, prefix_v;
   if (batch.prefix) std::tie(prefix_k, prefix_v) = batch.prefix->keys_values(block);
   const auto after_prefix = [](const at::Tensor& prefix, const at::Tensor& x) { return prefix.defined() ? at::cat({prefix.to(x.scalar_type()), x}) : x; };
-  if (batch.cache) {
-    const bool begins = batch.cache->length(block) == 0;
-    const auto [all_k, all_v] = batch.cache->append(block, begins ? after_prefix(prefix_k, k) : k, begins ? after_prefix(prefix_v, v) : v);
-    return attend(q, all_k, all_v, options);
-  }
-  if (!batch.prefix && serves_fused(q, k, v, batch, options)) return FusedAttention::apply(q, k, v, batch.starts, options.scale, options.causal);
+  if (!batch.cache && !batch.prefix && serves_fused(q, k, v, batch, options)) return FusedAttention::apply(q, k, v, batch.starts, options.scale, options.causal);
   const auto samples = static_cast<std::size_t>(batch.samples());
-  if (samples == 1) return attend(q, after_prefix(prefix_k, k), after_prefix(prefix_v, v), options);
+  const auto attend_sample = [&](std::int64_t sample, const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values) {
+    const bool begins = !batch.cache || batch.cache->length(sample, block) == 0;
+    at::Tensor all_keys = begins ? after_prefix(prefix_k, keys) : keys, all_values = begins ? after_prefix(prefix_v, values) : values;
+    if (batch.cache) std::tie(all_keys, all_values) = batch.cache->append(block, sample, all_keys, all_values);
+    return attend(queries, all_keys, all_values, options);
+  };
+  if (samples == 1) return attend_sample(0, q, k, v);
   std::vector<std::int64_t> lengths;
   for (std::size_t sample = 0; sample < samples; ++sample) lengths.push_back(batch.starts[sample + 1] - batch.starts[sample]);
   // One split, not a slice per sample: its gradient is one concatenation.
   const auto queries = q.split_with_sizes(lengths), keys = k.split_with_sizes(lengths), values = v.split_with_sizes(lengths);
   std::vector<at::Tensor> attended;
   for (std::size_t sample = 0; sample < samples; ++sample)
-    attended.push_back(attend(queries[sample], after_prefix(prefix_k, keys[sample]), after_prefix(prefix_v, values[sample]), options));
+    attended.push_back(attend_sample(static_cast<std::int64_t>(sample), queries[sample], keys[sample], values[sample]));
   return at::cat(attended);
 }
 

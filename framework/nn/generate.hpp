@@ -1,4 +1,4 @@
-// Samples a continuation, token by token, with a cache of keys and values.
+// Samples continuations, token by token, with a cache of keys and values.
 #pragma once
 #include <attune/model.hpp>
 
@@ -16,9 +16,13 @@ struct GenerateOptions {
   std::vector<std::int32_t> stop = {};  // ends after any of these; it is not part of the result
 };
 
+using Tokens = std::vector<std::int32_t>;
+
 /// Tokens that follow the prompt. Ends at a stop token, after max_tokens, or where the model's context ends. on_token sees each token as
 /// it comes; false from it ends generation. Error for an empty prompt, or one that fills the context.
-std::vector<std::int32_t> generate(Model& model, const std::vector<std::int32_t>& prompt, const GenerateOptions& options,
-                                   const std::function<bool(std::int32_t)>& on_token = {});
+Tokens generate(Model& model, const Tokens& prompt, const GenerateOptions& options, const std::function<bool(std::int32_t)>& on_token = {});
+
+/// The same for several prompts at once, which share every pass over the weights: what follows each is what follows it alone.
+std::vector<Tokens> generate_each(Model& model, const std::vector<Tokens>& prompts, const GenerateOptions& options);
 
 }  // namespace attune::nn

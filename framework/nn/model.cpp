@@ -11,8 +11,10 @@ namespace {
 
 void check_length(const Batch& batch, std::int64_t context) {
   std::int64_t longest = 0;
-  for (std::size_t sample = 0; sample + 1 < batch.starts.size(); ++sample) longest = std::max(longest, batch.starts[sample + 1] - batch.starts[sample]);
-  if (batch.cache) longest += batch.cache->length();
+  for (std::int64_t sample = 0; sample < batch.samples(); ++sample) {
+    const auto seen = batch.cache ? batch.cache->length(sample) : 0;
+    longest = std::max(longest, seen + batch.starts[static_cast<std::size_t>(sample) + 1] - batch.starts[static_cast<std::size_t>(sample)]);
+  }
   if (longest > context) {
     fail("a sample of {} tokens is longer than the model's context of {}: set max_length to at most {} when preparing the data", longest, context, context);
   }
@@ -87,15 +89,26 @@ at::Tensor recomputed(const Forward& forward, const at::Tensor& x) {
 
 }  // namespace
 
-std::pair<at::Tensor, at::Tensor> KeyValueCache::append(std::int64_t block, const at::Tensor& keys, const at::Tensor& values) {
-  auto& [all_keys, all_values] = entries_.at(block);
+KeyValueCache::KeyValueCache(std::int64_t blocks, std::int64_t samples) : entries_(static_cast<std::size_t>(samples)) {
+  for (auto& sample : entries_) sample.resize(static_cast<std::size_t>(blocks));
+}
+
+std::pair<at::Tensor, at::Tensor> KeyValueCache::append(std::int64_t block, std::int64_t sample, const at::Tensor& keys, const at::Tensor& values) {
+  auto& [all_keys, all_values] = entries_.at(static_cast<std::size_t>(sample)).at(static_cast<std::size_t>(block));
   all_keys = all_keys.defined() ? at::cat({all_keys, keys}) : keys;
   all_values = all_values.defined() ? at::cat({all_values, values}) : values;
   return {all_keys, all_values};
 }
 
-std::int64_t KeyValueCache::length(std::int64_t block) const {
-  return entries_.empty() || !entries_.at(block).first.defined() ? 0 : entries_.at(block).first.size(0);
+std::int64_t KeyValueCache::length(std::int64_t sample, std::int64_t block) const {
+  const auto& keys = entries_.at(static_cast<std::size_t>(sample)).at(static_cast<std::size_t>(block)).first;
+  return keys.defined() ? keys.size(0) : 0;
+}
+
+void KeyValueCache::keep(const std::vector<std::int64_t>& samples) {
+  decltype(entries_) kept;
+  for (const auto sample : samples) kept.push_back(std::move(entries_.at(static_cast<std::size_t>(sample))));
+  entries_ = std::move(kept);
 }
 
 at::Tensor VirtualTokens::embeddings() { return {}; }

@@ -4,9 +4,15 @@
 #include <torch/torch.h>
 
 #include <iostream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <sstream>
 
 #include "command.hpp"
+#include "core/files.hpp"
+#include "core/stopwatch.hpp"
 #include "ranks.hpp"
+#include "registry/loader.hpp"
 #include "text/unicode.hpp"
 #include "tuned_run.hpp"
 #include "weights/describe.hpp"
@@ -16,33 +22,35 @@ namespace {
 
 namespace options = boost::program_options;
 
-struct Question {
-  std::vector<std::int32_t> tokens;
-  nn::GenerateOptions options;
-};
-
-/// The prompt in the model's own chat template; as it is when the model has none.
-Question ask(const ModelFiles& files, const Tokenizer& tokenizer, const options::variables_map& values) {
-  Question question;
-  question.options.max_tokens = values["max-tokens"].as<std::int64_t>();
-  question.options.temperature = values["temperature"].as<double>();
-  question.options.top_p = values["top-p"].as<double>();
-  question.options.seed = values["seed"].as<std::uint64_t>();
-  if (files.config.contains("eos_token_id") && files.config["eos_token_id"].is_number_integer()) question.options.stop.push_back(files.config["eos_token_id"]);
-
-  const auto prompt = values["prompt"].as<std::string>();
-  if (values["raw"].as<bool>() || files.chat_template.empty()) {
-    question.tokens = tokenizer.encode(prompt);
-    return question;
+/// How prompts become tokens, in the model's own chat template where it has one, and how answers are chosen.
+class Asking {
+ public:
+  Asking(const ModelFiles& files, const Tokenizer& tokenizer, const options::variables_map& values) : tokenizer_(tokenizer) {
+    options.max_tokens = values["max-tokens"].as<std::int64_t>();
+    options.temperature = values["temperature"].as<double>();
+    options.top_p = values["top-p"].as<double>();
+    options.seed = values["seed"].as<std::uint64_t>();
+    if (files.config.contains("eos_token_id") && files.config["eos_token_id"].is_number_integer()) options.stop.push_back(files.config["eos_token_id"]);
+    if (values["raw"].as<bool>() || files.chat_template.empty()) return;
+    chat_ = ChatTemplate::recognise(files.chat_template);
+    if (values.count("system")) before_.push_back({"system", values["system"].as<std::string>()});
+    if (const auto end = tokenizer.id(chat_->end_of_turn())) options.stop.push_back(*end);
   }
-  const auto chat = ChatTemplate::recognise(files.chat_template);
-  std::vector<Message> messages;
-  if (values.count("system")) messages.push_back({"system", values["system"].as<std::string>()});
-  messages.push_back({"user", prompt});
-  question.tokens = chat.prompt(messages, tokenizer);
-  if (const auto end = tokenizer.id(chat.end_of_turn())) question.options.stop.push_back(*end);
-  return question;
-}
+
+  nn::Tokens tokens_of(const std::string& prompt) const {
+    if (!chat_) return tokenizer_.encode(prompt);
+    auto messages = before_;
+    messages.push_back({"user", prompt});
+    return chat_->prompt(messages, tokenizer_);
+  }
+
+  nn::GenerateOptions options;
+
+ private:
+  const Tokenizer& tokenizer_;
+  std::optional<ChatTemplate> chat_;  // none: prompts are as they are
+  std::vector<Message> before_;
+};
 
 /// Bytes at the end that may be the beginning of a character still to come.
 std::size_t unfinished(const std::string& text) {
@@ -52,10 +60,9 @@ std::size_t unfinished(const std::string& text) {
 }
 
 /// Prints token by token. A token may end inside a character: what is printed is the text so far, as far as it is whole.
-void answer(const std::string& title, Model& model, const Tokenizer& tokenizer, const Question& question) {
-  model.module().eval();
+void answer(const std::string& title, Model& model, const Tokenizer& tokenizer, const Asking& asking, const std::string& prompt) {
   std::cout << title << std::flush;
-  std::vector<std::int32_t> so_far;
+  nn::Tokens so_far;
   std::size_t shown = 0;
   const auto show = [&](bool all) {
     auto raw = tokenizer.decode(so_far);
@@ -64,7 +71,7 @@ void answer(const std::string& title, Model& model, const Tokenizer& tokenizer, 
     const auto text = text::valid_utf8(raw);
     if (text.size() > shown) std::cout << text.substr(shown) << std::flush, shown = text.size();
   };
-  nn::generate(model, question.tokens, question.options, [&](std::int32_t token) {
+  nn::generate(model, asking.tokens_of(prompt), asking.options, [&](std::int32_t token) {
     so_far.push_back(token);
     show(false);
     return true;
@@ -73,16 +80,97 @@ void answer(const std::string& title, Model& model, const Tokenizer& tokenizer, 
   std::cout << "\n";
 }
 
+/// Of JSON Lines with "prompt", or of a text with one prompt a line.
+std::vector<std::string> read_prompts(const std::string& file) {
+  std::vector<std::string> prompts;
+  std::istringstream lines(read_text(file));
+  std::int64_t number = 0;
+  for (std::string line; ++number, std::getline(lines, line);) {
+    if (line.empty()) continue;
+    if (!file.ends_with(".jsonl")) {
+      prompts.push_back(line);
+      continue;
+    }
+    const auto row = nlohmann::json::parse(line, nullptr, false);
+    if (!row.is_object() || !row.contains("prompt") || !row["prompt"].is_string()) fail("{}:{}: is no JSON object with a text \"prompt\"", file, number);
+    prompts.push_back(row["prompt"]);
+  }
+  if (prompts.empty()) fail("{}: holds no prompt; write one a line, or JSON Lines with \"prompt\"", file);
+  return prompts;
+}
+
+/// The answers of one model to all prompts, so many at a time. Says on stderr how fast that was.
+std::vector<std::string> answers_to(const std::vector<std::string>& prompts, const std::string& whose, Model& model, const Tokenizer& tokenizer, const Asking& asking, std::size_t batch) {
+  const Stopwatch watch;
+  std::vector<std::string> answers;
+  std::size_t tokens = 0;
+  for (std::size_t first = 0; first < prompts.size(); first += batch) {
+    std::vector<nn::Tokens> asked;
+    for (auto i = first; i < std::min(prompts.size(), first + batch); ++i) asked.push_back(asking.tokens_of(prompts[i]));
+    for (const auto& answer : nn::generate_each(model, asked, asking.options)) {
+      answers.push_back(text::valid_utf8(tokenizer.decode(answer)));
+      tokens += answer.size();
+    }
+  }
+  fmt::print(stderr, "{}: {} answers, {} tokens, {:.1f} tokens/s\n", whose, answers.size(), tokens, static_cast<double>(tokens) / watch.seconds());
+  return answers;
+}
+
+using Answers = std::vector<std::pair<std::string, std::vector<std::string>>>;  // whose, and to each prompt
+
+/// A JSON object a line, for standard output or a file.
+void write_answers(const std::vector<std::string>& prompts, const Answers& answers, const std::string& output) {
+  std::string text;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    nlohmann::ordered_json row{{"prompt", prompts[i]}};
+    for (const auto& [whose, all] : answers) row[whose] = all[i];
+    text += row.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  }
+  if (output.empty()) std::cout << text << std::flush;
+  else write_text(output, text);
+}
+
+/// What is asked of a model, or of two: one prompt, answered as it comes, or a file of them.
+class Questions {
+ public:
+  Questions(const ModelFiles& files, const Tokenizer& tokenizer, const options::variables_map& values)
+      : tokenizer_(tokenizer), asking_(files, tokenizer, values), batch_(static_cast<std::size_t>(std::max<std::int64_t>(1, values["batch"].as<std::int64_t>()))),
+        output_(values["output"].as<std::string>()) {
+    if (values.count("prompt") == values.count("prompts")) fail("attune generate: give --prompt TEXT or --prompts FILE, one of them");
+    if (values.count("prompt")) prompt_ = values["prompt"].as<std::string>();
+    else prompts_ = read_prompts(values["prompts"].as<std::string>());
+  }
+
+  void put_to(Model& model, const std::string& whose) {
+    model.module().eval();
+    if (prompt_) answer(whose == "answer" ? "" : fmt::format("{:<7}", whose + ":"), model, tokenizer_, asking_, *prompt_);
+    else answers_.emplace_back(whose, answers_to(prompts_, whose, model, tokenizer_, asking_, batch_));
+  }
+  void finish() const {
+    if (!prompt_) write_answers(prompts_, answers_, output_);
+  }
+
+ private:
+  const Tokenizer& tokenizer_;
+  Asking asking_;
+  std::optional<std::string> prompt_;
+  std::vector<std::string> prompts_;
+  std::size_t batch_;
+  std::string output_;
+  Answers answers_;
+};
+
 void from_run(const std::string& path, const options::variables_map& values, const Comm& comm) {
   auto run = open_tuned_run(path, values["checkpoint"].as<std::string>(), comm);
   const Tokenizer tokenizer(run.session.files->tokenizer);
-  const auto question = ask(*run.session.files, tokenizer, values);
+  Questions questions(*run.session.files, tokenizer, values);
   {
     const BaseAlone base(*run.session.model);
-    answer("base:  ", *run.session.model, tokenizer, question);
+    questions.put_to(*run.session.model, "base");
   }
   run.load_tuned();
-  answer("tuned: ", *run.session.model, tokenizer, question);
+  questions.put_to(*run.session.model, "tuned");
+  questions.finish();
 }
 
 void from_model(const std::string& path, const options::variables_map& values) {
@@ -90,18 +178,22 @@ void from_model(const std::string& path, const options::variables_map& values) {
   load_plugins(registry, default_plugin_places());
   auto files = ModelFiles::open(path);
   if (files.tokenizer.is_null()) fail("{}: has no tokenizer, so it cannot read a prompt; put tokenizer.json beside it", path);
-  check_architecture(files, registry.names(Kind::model));
+  check_architecture(files, registry);
   const auto& entry = registry.find(Kind::model, files.config["model_type"]);
   ModelContext context{files.config, *files.weights, {}};
   const auto model = std::static_pointer_cast<Model>(entry.build(entry.defaults().get(), &context));
   if (model->spec().task != Task::next_token) fail("{}: a model of type '{}' does not generate text", path, model->spec().family);
   const Tokenizer tokenizer(files.tokenizer);
-  answer("", *model, tokenizer, ask(files, tokenizer, values));
+  Questions questions(files, tokenizer, values);
+  questions.put_to(*model, "answer");
+  questions.finish();
 }
 
 int run(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("source", options::value<std::string>()->required(), "run directory or model")("prompt", options::value<std::string>()->required(), "what is asked")(
+  description.add_options()("source", options::value<std::string>()->required(), "run directory or model")("prompt", options::value<std::string>(), "what is asked")(
+      "prompts", options::value<std::string>(), "instead: a file of prompts, one a line, or JSON Lines with \"prompt\"; answered together, as JSON Lines")(
+      "output", options::value<std::string>()->default_value("", ""), "file for the answers to a file of prompts; default: standard output")("batch", options::value<std::int64_t>()->default_value(16), "of a file, how many prompts at a time")(
       "system", options::value<std::string>(), "system message")("max-tokens", options::value<std::int64_t>()->default_value(64), "longest answer")(
       "temperature", options::value<double>()->default_value(0), "0: the likeliest token each time")("top-p", options::value<double>()->default_value(1), "share of probability to sample from")(
       "seed", options::value<std::uint64_t>()->default_value(0), "of sampling")("raw", options::bool_switch(), "continue the prompt as it is, without the chat template")("checkpoint", options::value<std::string>()->default_value("latest"), "of a run: latest, best, or a step");
@@ -119,6 +211,6 @@ int run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command generate_command{"generate", "RUN_DIR|MODEL --prompt TEXT [--max-tokens N] [--temperature T]", "answers a prompt; for a run, base and tuned side by side", run};
+const Command generate_command{"generate", "RUN_DIR|MODEL --prompt TEXT|--prompts FILE [--max-tokens N] [--temperature T]", "answers a prompt, or a file of them; for a run, base and tuned side by side", run};
 
 }  // namespace attune::program

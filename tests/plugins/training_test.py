@@ -40,12 +40,22 @@ def the_run_directory_holds_what_is_promised():
     evaluation = json.loads((run / "evaluation.json").read_text())
     check(evaluation["samples"] == 8 and evaluation["tuned"]["loss"] < evaluation["base"]["loss"], f"tuning helps: {evaluation}")
     record = json.loads((run / "record.json").read_text())
-    check(record["ranks"] == 2 and len(record["base_model"]["sha256"]) == 64 and len(record["plugins"]) > 5, f"the record is whole: {record}")
+    check(record["ranks"] == 2 and len(record["base_model"]["sha256"]) == 64, f"the record is whole: {record}")
+    made_of = sorted(plugin["name"].split()[0] for plugin in record["plugins"])
+    check(made_of == ["checkpoint", "instruction", "jsonl", "llama", "lora", "progress"], f"the record names the plugins of the run, and no other: {made_of}")
     check((run / "adapter/adapter_model.safetensors").exists() and (run / "adapter/adapter_config.json").exists(), "the adapter is there")
     said = place.run(program, "evaluate", run)
     check(f"{evaluation['tuned']['loss']:.4f}" in said, f"`attune evaluate` finds the same loss: {said}")
     said = place.run(program, "generate", run, "--prompt", "What is 3 and 3?", "--max-tokens", "8")
     check("base:" in said and "tuned:" in said, f"base and tuned answer: {said}")
+    tuned = said.split("tuned: ")[1].rstrip("\n")
+    (place / "prompts.txt").write_text("What is 1 and 1?\n\nWhat is 3 and 3?\n")
+    place.run(program, "generate", run, "--prompts", "prompts.txt", "--output", "answers.jsonl", "--max-tokens", "8")
+    answers = [json.loads(line) for line in (place / "answers.jsonl").read_text().splitlines()]
+    check([row["prompt"] for row in answers] == ["What is 1 and 1?", "What is 3 and 3?"] and answers[1]["tuned"] == tuned, f"a file of prompts is answered as each alone: {answers} {said}")
+    (place / "prompts.jsonl").write_text('{"prompt": "a"}\n{"question": "b"}\n')
+    said = place.run(program, "generate", run, "--prompts", "prompts.jsonl", expect=2)
+    check("prompts.jsonl:2: is no JSON object" in said, f"a line that is none is named: {said}")
 
 
 def a_resumed_run_is_the_run_that_would_have_been():

@@ -323,7 +323,7 @@ TEST(attention, of_the_last_positions_sees_all_before_them) {
       KeyValueCache cache(1);
       Batch batch = laid_out({0, rows});
       batch.cache = &cache;
-      if (rows < 9) cache.append(0, k.slice(0, 0, 9 - rows), v.slice(0, 0, 9 - rows));
+      if (rows < 9) cache.append(0, 0, k.slice(0, 0, 9 - rows), v.slice(0, 0, 9 - rows));
       const at::Tensor last = nn::attention(0, q.slice(0, -rows), k.slice(0, -rows), v.slice(0, -rows), batch, options);
       EXPECT_LT(difference(last, whole.slice(0, -rows)), 1e-5) << rows;
     }

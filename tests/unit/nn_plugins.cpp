@@ -101,6 +101,19 @@ TEST(generate, stops_at_a_stop_token_at_the_end_of_the_context_and_when_told) {
   EXPECT_THAT(error_of([&] { nn::generate(*model, {}, {}); }), HasSubstr("empty"));
 }
 
+TEST(generate, answers_several_prompts_as_it_answers_each_alone) {
+  const auto model = llama();
+  const std::vector<nn::Tokens> prompts = {{3, 1, 4, 1, 5}, {9}, {2, 7, 1}, {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6}};
+  const auto stop = nn::generate(*model, prompts[1], {.max_tokens = 5}).at(3);  // so that answers end at different times
+  for (const nn::GenerateOptions& options : {nn::GenerateOptions{.max_tokens = 12}, {.max_tokens = 12, .stop = {stop}}, {.max_tokens = 12, .temperature = 1, .top_p = 0.9, .seed = 5}}) {
+    std::vector<nn::Tokens> alone;
+    for (const auto& prompt : prompts) alone.push_back(nn::generate(*model, prompt, options));
+    EXPECT_EQ(nn::generate_each(*model, prompts, options), alone);
+    EXPECT_LT(alone.back().size(), 12u) << "the context ends";
+  }
+  EXPECT_TRUE(nn::generate_each(*model, {}, {}).empty());
+}
+
 TEST(generate, samples_the_same_from_the_same_seed_and_the_likeliest_from_a_small_nucleus) {
   const auto model = llama();
   const auto sampled = [&](std::uint64_t seed, double top_p) {

@@ -232,7 +232,9 @@ TEST_P(Adapters, treat_every_sample_as_if_it_were_alone_and_generate_the_same_wi
 
   std::vector<std::int32_t> all = {3, 1, 4, 1, 5};
   for (int token = 0; token < 6; ++token) all.push_back(static_cast<std::int32_t>(model->logits(pack({torch::tensor(all, at::kInt)}))[-1].argmax().item<std::int64_t>()));
-  EXPECT_EQ(nn::generate(*model, {3, 1, 4, 1, 5}, {.max_tokens = 6}), std::vector<std::int32_t>(all.begin() + 5, all.end()));
+  const nn::Tokens expected(all.begin() + 5, all.end());
+  EXPECT_EQ(nn::generate(*model, {3, 1, 4, 1, 5}, {.max_tokens = 6}), expected);
+  EXPECT_EQ(nn::generate_each(*model, {{2, 7}, {3, 1, 4, 1, 5}}, {.max_tokens = 6}).back(), expected);
 }
 
 TEST_P(Adapters, reach_every_parameter_with_a_gradient_also_when_blocks_are_computed_again) {

@@ -43,17 +43,19 @@ struct ModelContext {
   std::vector<std::string> labels;    // of the data set; empty when it has none
 };
 
-/// Keys and values of one sample, block by block, while generating.
+/// Keys and values of a batch's samples, block by block, while generating.
 class KeyValueCache {
  public:
-  explicit KeyValueCache(std::int64_t blocks) : entries_(blocks) {}
-  /// keys, values: [n, heads, d] of the new tokens; returns all so far, [m + n, heads, d].
-  std::pair<at::Tensor, at::Tensor> append(std::int64_t block, const at::Tensor& keys, const at::Tensor& values);
-  /// Tokens seen so far, as this block has them.
-  std::int64_t length(std::int64_t block = 0) const;
+  explicit KeyValueCache(std::int64_t blocks, std::int64_t samples = 1);
+  /// keys, values: [n, heads, d] of the sample's new tokens; returns all so far, [m + n, heads, d].
+  std::pair<at::Tensor, at::Tensor> append(std::int64_t block, std::int64_t sample, const at::Tensor& keys, const at::Tensor& values);
+  /// Tokens of the sample seen so far, as this block has them.
+  std::int64_t length(std::int64_t sample = 0, std::int64_t block = 0) const;
+  /// The batch goes on with these of its samples.
+  void keep(const std::vector<std::int64_t>& samples);
 
  private:
-  std::vector<std::pair<at::Tensor, at::Tensor>> entries_;
+  std::vector<std::vector<std::pair<at::Tensor, at::Tensor>>> entries_;  // by sample, then block
 };
 
 /// Trained tokens before every sample, which stand for no word: given as embeddings (prompt tuning) or as keys and values (prefix tuning).
