@@ -154,9 +154,38 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
   }
 };
 
+using KeysValues = std::pair<at::Tensor, at::Tensor>;
+
+bool is_float_on_cpu(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+
+/// Queries of samples end to end, each against its own keys and values, of which the last are the queries'. No gradients.
+at::Tensor attend_to_seen(const at::Tensor& q, const std::vector<KeysValues>& seen, const std::vector<std::int64_t>& starts, const AttentionOptions& options) {
+  const auto heads = q.size(1), width = q.size(2);
+  const at::Tensor out = at::empty_like(q);
+  share_out_tasks(std::ssize(seen) * heads, [&](std::int64_t task) {
+    static thread_local std::vector<float> memory;
+    const auto sample = static_cast<std::size_t>(task / heads);
+    const auto& [k, v] = seen[sample];
+    const auto head = task % heads, key_heads = k.size(1), key_place = head / (heads / key_heads) * width, key_stride = key_heads * width;
+    const auto length = starts[sample + 1] - starts[sample], before = k.size(0) - length;
+    for (std::int64_t first = 0; first < length; first += query_rows) {
+      const auto rows = std::min(query_rows, length - first), keys = options.causal ? before + first + rows : k.size(0), place = ((starts[sample] + first) * heads + head) * width;
+      float* p = scores_of(memory, {q.const_data_ptr<float>() + place, heads * width}, {k.const_data_ptr<float>() + key_place, key_stride}, rows, keys, width, static_cast<float>(options.scale));
+      for (std::int64_t row = 0; row < rows; ++row) {
+        float* scores = p + row * keys;
+        const auto end = options.causal ? before + first + row + 1 : keys, begin = options.window > 0 ? std::max<std::int64_t>(0, end - options.window) : 0;
+        kernels::softmax(scores + begin, static_cast<std::size_t>(end - begin));
+        std::fill(scores, scores + begin, 0.0f);
+        std::fill(scores + end, scores + keys, 0.0f);
+      }
+      multiply(rows, width, keys, 1, {p, keys}, false, {v.const_data_ptr<float>() + key_place, key_stride}, false, 0, out.data_ptr<float>() + place, heads * width);
+    }
+  });
+  return out;
+}
+
 bool serves_fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Batch& batch, const AttentionOptions& options) {
-  for (const auto* x : {&q, &k, &v})
-    if (!x->is_cpu() || x->scalar_type() != at::kFloat) return false;
+  if (!is_float_on_cpu(q) || !is_float_on_cpu(k) || !is_float_on_cpu(v)) return false;
   if (options.softcap > 0 || batch.length() != q.size(0)) return false;
   for (std::size_t sample = 0; sample + 1 < batch.starts.size(); ++sample) {
     const auto length = batch.starts[sample + 1] - batch.starts[sample];
@@ -205,21 +234,22 @@ at::Tensor attention(std::int64_t block, const at::Tensor& q, const at::Tensor& 
   const auto after_prefix = [](const at::Tensor& prefix, const at::Tensor& x) { return prefix.defined() ? at::cat({prefix.to(x.scalar_type()), x}) : x; };
   if (!batch.cache && !batch.prefix && serves_fused(q, k, v, batch, options)) return FusedAttention::apply(q, k, v, batch.starts, options.scale, options.causal);
   const auto samples = static_cast<std::size_t>(batch.samples());
-  const auto attend_sample = [&](std::int64_t sample, const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values) {
+  const auto seen = [&](std::int64_t sample, const at::Tensor& keys, const at::Tensor& values) -> KeysValues {
     const bool begins = !batch.cache || batch.cache->length(sample, block) == 0;
-    at::Tensor all_keys = begins ? after_prefix(prefix_k, keys) : keys, all_values = begins ? after_prefix(prefix_v, values) : values;
-    if (batch.cache) std::tie(all_keys, all_values) = batch.cache->append(block, sample, all_keys, all_values);
-    return attend(queries, all_keys, all_values, options);
+    const KeysValues all = begins ? KeysValues{after_prefix(prefix_k, keys), after_prefix(prefix_v, values)} : KeysValues{keys, values};
+    return batch.cache ? batch.cache->append(block, sample, all.first, all.second) : all;
   };
-  if (samples == 1) return attend_sample(0, q, k, v);
   std::vector<std::int64_t> lengths;
   for (std::size_t sample = 0; sample < samples; ++sample) lengths.push_back(batch.starts[sample + 1] - batch.starts[sample]);
   // One split, not a slice per sample: its gradient is one concatenation.
   const auto queries = q.split_with_sizes(lengths), keys = k.split_with_sizes(lengths), values = v.split_with_sizes(lengths);
+  std::vector<KeysValues> all;
+  for (std::size_t sample = 0; sample < samples; ++sample) all.push_back(seen(static_cast<std::int64_t>(sample), keys[sample], values[sample]));
+  if (batch.cache && options.softcap == 0 && is_float_on_cpu(q) && is_float_on_cpu(k) && is_float_on_cpu(v) && !at::GradMode::is_enabled())
+    return attend_to_seen(q.contiguous(), all, batch.starts, options);
   std::vector<at::Tensor> attended;
-  for (std::size_t sample = 0; sample < samples; ++sample)
-    attended.push_back(attend_sample(static_cast<std::int64_t>(sample), queries[sample], keys[sample], values[sample]));
-  return at::cat(attended);
+  for (std::size_t sample = 0; sample < samples; ++sample) attended.push_back(attend(queries[sample], all[sample].first, all[sample].second, options));
+  return samples == 1 ? attended.front() : at::cat(attended);
 }
 
 }  // namespace attune::nn

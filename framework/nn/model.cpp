@@ -93,10 +93,30 @@ KeyValueCache::KeyValueCache(std::int64_t blocks, std::int64_t samples) : entrie
   for (auto& sample : entries_) sample.resize(static_cast<std::size_t>(blocks));
 }
 
+namespace {
+
+/// The rows so far and `more` after them; seen may be undefined. They are the first rows of a storage that has room for others.
+at::Tensor extended(const at::Tensor& seen, const at::Tensor& more) {
+  const auto before = seen.defined() ? seen.size(0) : 0, rows = before + more.size(0);
+  auto sizes = more.sizes().vec();
+  at::Tensor room = seen;
+  if (!seen.defined() || seen.storage().nbytes() < static_cast<std::size_t>(rows) * more[0].nbytes()) {
+    sizes[0] = std::max<std::int64_t>(64, 2 * rows);
+    room = at::empty(sizes, more.options());
+    if (seen.defined()) room.narrow(0, 0, before).copy_(seen);
+  }
+  sizes[0] = rows;
+  const at::Tensor all = room.as_strided(sizes, room.strides(), 0);
+  all.narrow(0, before, more.size(0)).copy_(more);
+  return all;
+}
+
+}  // namespace
+
 std::pair<at::Tensor, at::Tensor> KeyValueCache::append(std::int64_t block, std::int64_t sample, const at::Tensor& keys, const at::Tensor& values) {
   auto& [all_keys, all_values] = entries_.at(static_cast<std::size_t>(sample)).at(static_cast<std::size_t>(block));
-  all_keys = all_keys.defined() ? at::cat({all_keys, keys}) : keys;
-  all_values = all_values.defined() ? at::cat({all_values, values}) : values;
+  all_keys = extended(all_keys, keys);
+  all_values = extended(all_values, values);
   return {all_keys, all_values};
 }
 

@@ -2,7 +2,7 @@
 
     speed_bench.py BUILD_FOLDER [--rounds N] [--only CASE,...]
 
-Prints a table of ratios, and one of what is measured in other ways (CASE: forward, ranks, prefix, files), and writes both to
+Prints a table of ratios, and one of what is measured in other ways (CASE: forward, generate, ranks, prefix, files), and writes both to
 BUILD_FOLDER/tests/speed_bench/speed.md. A ratio counts when the losses agree, which is checked.
 """
 import argparse
@@ -158,6 +158,25 @@ samples = 1
         check(abs(base - theirs["loss"]) <= 1e-4 * base, f"evaluation gives the loss of the peer: {base} {theirs['loss']}")
         yield "evaluation forward, tokens/s", f"{ours:.0f}", f"{theirs['rate']:.0f}", ours / theirs["rate"], 1.3
 
+    def generate(self):
+        """Greedy answers of the base to 32 questions."""
+        words = [json.loads(line)["prompt"] for line in (ROOT / "data/foldoc/train.jsonl").read_text().splitlines()[:32]]
+        (self.place / "questions.jsonl").write_text("".join(json.dumps({"prompt": word}) + "\n" for word in words))
+
+        def answered(batch):
+            done = subprocess.run([self.program, "generate", "smollm2", "--prompts", "questions.jsonl", "--raw", "--max-tokens", "48", "--batch", str(batch), "--output", "answers.jsonl"],
+                                  cwd=self.place.folder, env=self.environment, capture_output=True, text=True)
+            check(done.returncode == 0, f"attune answers: {done.stderr}")
+            return float(re.search(r"([\d.]+) tokens/s", done.stderr)[1]), [json.loads(line)["answer"] for line in (self.place / "answers.jsonl").read_text().splitlines()]
+
+        (alone, one_by_one), (ours, answers) = answered(1), answered(16)
+        theirs = self.peer("generate", dict(model=str(self.place / "smollm2"), prompts=str(self.place / "questions.jsonl"), tokens=48, batch=16))
+        for whose, others in (("one by one", one_by_one), ("of the peer", theirs["answers"])):
+            same = sum(a == b for a, b in zip(answers, others))
+            check(same >= 28, f"the answers are those {whose}, but for ties that rounding decides: {same} of 32")
+        yield "32 answers, 16 at a time, tokens/s", f"{ours:.0f}", f"{theirs['rate']:.0f}", ours / theirs["rate"], 1.3
+        yield "32 answers, 16 at a time against one by one, tokens/s", f"{ours:.0f}", f"{alone:.0f}", ours / alone, 1.0
+
     def ranks(self):
         rates = {1: [], 2: []}
         for _ in range(3):
@@ -216,7 +235,7 @@ samples = 1
 
 HEAD = """| case | peer | attune, per s | peer, per s | ratio | goal | | peak MiB, attune / peer | start to first step, s | losses differ by | GFLOP/s |
 |---|---|---|---|---|---|---|---|---|---|---|"""
-OTHERS = ("forward", "ranks", "prefix", "files")
+OTHERS = ("forward", "generate", "ranks", "prefix", "files")
 OTHER_HEAD = """| what | attune | beside it | ratio | goal | |
 |---|---|---|---|---|---|"""
 

@@ -1,6 +1,6 @@
 """One run of a Python peer in a process of its own: transformers, with peft where the case says LoRA, on the very samples of an Attune data file.
 
-    speed_peers.py CASE PARAMETERS        prints one JSON line; CASE: prepare, dense, sft, classify, forward or gauge
+    speed_peers.py CASE PARAMETERS        prints one JSON line; CASE: prepare, dense, sft, classify, forward, generate or gauge
 
 PARAMETERS is a JSON object: model, data (HDF5), adapter, method ("lora" or "full"), variant, steps, batch, rate, scratch. Samples are taken in the order
 of the file, AdamW without weight decay, a constant learning rate, clipping at 1. The script imports late, so that start-up can be measured.
@@ -187,6 +187,30 @@ def forward(p):
     return {"rate": tokens / (time.time() - begin), "loss": loss / targets}
 
 
+def generate(p):
+    """Greedy answers to prompts, padded on the left."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained(p["model"], padding_side="left")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(p["model"], dtype=torch.float32).eval()
+    with open(p["prompts"]) as file:
+        prompts = [json.loads(line)["prompt"] for line in file]
+    end = model.config.eos_token_id
+    answers, tokens = [], 0
+    with torch.no_grad():
+        model.generate(**tokenizer(prompts[:1], return_tensors="pt"), max_new_tokens=2, do_sample=False, pad_token_id=tokenizer.pad_token_id)  # what is set up once
+        begin = time.time()
+        for first in range(0, len(prompts), p["batch"]):
+            asked = tokenizer(prompts[first : first + p["batch"]], return_tensors="pt", padding=True)
+            made = model.generate(**asked, max_new_tokens=p["tokens"], do_sample=False, pad_token_id=tokenizer.pad_token_id)[:, asked["input_ids"].shape[1] :]
+            for row in made.tolist():
+                row = row[: row.index(end)] if end in row else row
+                tokens += len(row)
+                answers.append(tokenizer.decode(row))
+    return {"rate": tokens / (time.time() - begin), "answers": answers}
+
+
 def gauge(p):
     """GFLOP/s of a matrix product of the size that occurs: tells a slow moment of the machine from a slow program."""
     import torch
@@ -200,4 +224,4 @@ def gauge(p):
 
 
 if __name__ == "__main__":
-    print(json.dumps({"prepare": prepare, "dense": dense, "sft": sft, "classify": classify, "forward": forward, "gauge": gauge}[sys.argv[1]](json.loads(sys.argv[2]))))
+    print(json.dumps({"prepare": prepare, "dense": dense, "sft": sft, "classify": classify, "forward": forward, "generate": generate, "gauge": gauge}[sys.argv[1]](json.loads(sys.argv[2]))))

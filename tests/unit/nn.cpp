@@ -319,7 +319,8 @@ TEST(attention, of_the_last_positions_sees_all_before_them) {
   const at::Tensor q = torch::randn({9, 4, 8}), k = torch::randn({9, 2, 8}), v = torch::randn({9, 2, 8});
   for (const nn::AttentionOptions options : {nn::AttentionOptions{.scale = 0.3}, {.scale = 0.3, .window = 4}, {.scale = 0.3, .softcap = 2}}) {
     const at::Tensor whole = nn::attention(0, q, k, v, laid_out({0, 9}), options);
-    for (const std::int64_t rows : {1, 3, 9}) {
+    for (const auto& [rows, with_gradients] : std::vector<std::pair<std::int64_t, bool>>{{1, true}, {3, true}, {9, true}, {1, false}, {3, false}, {9, false}}) {
+      const torch::AutoGradMode mode(with_gradients);  // without, it is our own kernel
       KeyValueCache cache(1);
       Batch batch = laid_out({0, rows});
       batch.cache = &cache;
