@@ -132,8 +132,8 @@ std::vector<PluginLibrary> load_libraries(Registry& registry, const std::vector<
 
 std::vector<PluginLibrary> load_plugins(Registry& registry, const std::vector<fs::path>& places) { return load_libraries(registry, libraries_in(places)); }
 
-void load_named_plugins(Registry& registry, const std::vector<std::string>& names) {
-  auto named = libraries_in(own_plugin_folders());
+void load_named_plugins(Registry& registry, const std::vector<fs::path>& places, const std::vector<std::string>& names) {
+  auto named = libraries_in(places);
   const auto others = std::ranges::stable_partition(named, [&](const fs::path& file) { return std::ranges::find(names, file.stem().string()) != names.end(); });
   const std::vector<fs::path> reserve(others.begin(), others.end());
   named.erase(others.begin(), others.end());

@@ -20,9 +20,9 @@ struct PluginLibrary {
 /// file that is no plugin, one built for another Attune (every mismatch in one message), a name taken twice, and an `add` that throws.
 std::vector<PluginLibrary> load_plugins(Registry& registry, const std::vector<std::filesystem::path>& places);
 
-/// The same of Attune's own folders, but at first only libraries named like one of `names` (lora.so for "lora") are opened: a run needs six of
-/// forty. The others are the registry's reserve: opened together when a name is looked for that those do not hold.
-void load_named_plugins(Registry& registry, const std::vector<std::string>& names);
+/// The same, but at first only libraries named like one of `names` (lora.so for "lora") are opened: a run needs six of forty. The others are the
+/// registry's reserve: opened together when a name is looked for that those do not hold.
+void load_named_plugins(Registry& registry, const std::vector<std::filesystem::path>& places, const std::vector<std::string>& names);
 
 /// <folder of the program>/plugins and <prefix>/lib/attune/plugins, where they exist: Attune's own.
 std::vector<std::filesystem::path> own_plugin_folders();

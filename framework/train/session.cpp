@@ -140,7 +140,7 @@ OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::str
     auto places = further_plugin_places();
     for (auto& place : config::plugin_places(document)) places.push_back(std::move(place));
     load_plugins(*run.registry, places);
-    load_named_plugins(*run.registry, config::plugin_names(document));
+    load_named_plugins(*run.registry, own_plugin_folders(), config::plugin_names(document));
     run.config = config::read_run(document, *run.registry);
   });
   std::string identity;
