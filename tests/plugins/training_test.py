@@ -2,6 +2,7 @@
 
     training_test.py BUILD_FOLDER
 """
+import hashlib
 import json
 import os
 import shutil
@@ -43,6 +44,8 @@ def the_run_directory_holds_what_is_promised():
     check(record["ranks"] == 2 and len(record["base_model"]["sha256"]) == 64, f"the record is whole: {record}")
     made_of = sorted(plugin["name"].split()[0] for plugin in record["plugins"])
     check(made_of == ["checkpoint", "instruction", "jsonl", "llama", "lora", "progress"], f"the record names the plugins of the run, and no other: {made_of}")
+    for plugin in record["plugins"]:
+        check(plugin["sha256"] == hashlib.sha256(Path(plugin["file"]).read_bytes()).hexdigest(), f"the record has the hash of each plugin's file: {plugin}")
     check((run / "adapter/adapter_model.safetensors").exists() and (run / "adapter/adapter_config.json").exists(), "the adapter is there")
     said = place.run(program, "evaluate", run)
     check(f"{evaluation['tuned']['loss']:.4f}" in said, f"`attune evaluate` finds the same loss: {said}")

@@ -86,6 +86,18 @@ TEST(Optimizer, ScalesThenClipsToTheNorm) {
   EXPECT_TRUE(torch::allclose(flat(pair.theirs) - flat(pair.ours), before / before.norm() + before, 1e-5, 1e-6));
 }
 
+TEST(Optimizer, AdamWTakesGradientsScaledAndClipped) {
+  auto pair = parameters();
+  Optimizer optimizer(groups_of(pair), {});
+  set_gradients(pair);
+  const double norm = optimizer.scale_and_clip(0.5, 1.0);
+  ASSERT_GT(norm, 1.0);
+  optimizer.step(1e-3);
+  const auto [name, mean] = optimizer.state().front();  // beta1 is 0.9
+  EXPECT_EQ(name, "a.exp_avg");
+  EXPECT_TRUE(torch::allclose(mean, pair.theirs[0].grad() * (0.1 * 0.5 / norm), 1e-5, 1e-7));
+}
+
 /// The first rows of a large embedding have a gradient now and then, the others never.
 TEST(Optimizer, AdamWEqualsLibTorchsWhereGradientsAreZero) {
   torch::manual_seed(3);
