@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <attune/error.hpp>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/state_file.hpp"
@@ -26,8 +27,8 @@ Snapshot share_of(const Snapshot& snapshot, int rank, int ranks) {
   return share;
 }
 
-/// Files of about this size, each made in memory before it is written.
-constexpr std::size_t part_bytes = std::size_t{256} << 20;
+/// Files of about this size: few of them, and little beside the state, as each is made in memory before it is written.
+std::size_t part_bytes(const Snapshot& share) { return std::clamp(share.bytes() / 16, std::size_t{32} << 20, std::size_t{256} << 20); }
 
 std::vector<checkpoint::Part> write_parts(const fs::path& folder, int rank, std::int64_t step, const Snapshot& share) {
   std::vector<checkpoint::Part> parts;
@@ -36,8 +37,9 @@ std::vector<checkpoint::Part> write_parts(const fs::path& folder, int rank, std:
     checkpoint::with_files([&] { parts.push_back(checkpoint::write_state(folder / checkpoint::part_name(rank, static_cast<int>(parts.size())), step, part)); });
     part = {};
   };
+  const auto most = part_bytes(share);
   for (const auto& entry : share.tensors) {
-    if (!part.tensors.empty() && part.bytes() + entry.second.nbytes() > part_bytes) write();
+    if (!part.tensors.empty() && part.bytes() + entry.second.nbytes() > most) write();
     part.tensors.push_back(entry);
   }
   if (parts.empty() || !part.tensors.empty()) write();

@@ -414,7 +414,8 @@ Dataset Group::create_dataset(const std::string& name, at::ScalarType dtype, con
   const auto lock = alone();
   if (shape.empty() || std::find(shape.begin(), shape.end(), 0) != shape.end()) return create(name, dtype, dataspace(shape).id(), {});
   auto chunk = shape;
-  chunk[0] = std::clamp<std::int64_t>(chunk_bytes / row_size(dtype, shape), 1, shape[0]);
+  const auto most = std::clamp<std::int64_t>(chunk_bytes / row_size(dtype, shape), 1, shape[0]), chunks = (shape[0] + most - 1) / most;
+  chunk[0] = (shape[0] + chunks - 1) / chunks;  // even ones: the last lies in the file as a whole one, too
   return create(name, dtype, dataspace(shape).id(), chunk);
 }
 

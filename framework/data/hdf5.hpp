@@ -106,7 +106,7 @@ class Group {
   Group group(const std::string& name) const;
   Group create_group(const std::string& name) const;
   Dataset dataset(const std::string& name) const;
-  /// In chunks of about chunk_bytes along the first dimension, with a Fletcher32 checksum each; scalars and empty tensors are stored
+  /// In even chunks of at most about chunk_bytes along the first dimension, with a Fletcher32 checksum each; scalars and empty tensors are stored
   /// without.
   Dataset create_dataset(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& shape,
                          std::int64_t chunk_bytes = 1 << 16) const;

@@ -93,11 +93,40 @@ void check_mpi(int code, const char* call) {
   throw Fault(fmt::format("{} failed: {}", call, std::string(text, length)));
 }
 
+namespace {
+
+/// Environment variables for as long as this stands, where the user has set none; children of this process see nothing of them.
+class Preset {
+ public:
+  void set(const char* name, const char* value) {
+    if (!std::getenv(name)) setenv(name, value, 0), set_.push_back(name);
+  }
+  ~Preset() {
+    for (const char* name : set_) unsetenv(name);
+  }
+
+ private:
+  std::vector<const char*> set_;
+};
+
+/// A process that no launcher has started talks to no other: it needs no daemon of Open MPI's beside it, no libraries of networks, and not
+/// the machine's topology, which Open MPI would read from a hundred files.
+void stay_alone(Preset& preset) {
+  for (const char* launcher : {"OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE", "PMIX_RANK", "PMI_RANK", "PMI_FD"})
+    if (std::getenv(launcher)) return;
+  preset.set("OMPI_MCA_ess_singleton_isolated", "1");
+  preset.set("OMPI_MCA_pml", "ob1");
+  preset.set("OMPI_MCA_btl", "self");
+  preset.set("OMPI_MCA_coll", "basic,libnbc,self");
+  preset.set("HWLOC_COMPONENTS", "no_os,stop");
+}
+
+}  // namespace
+
 MpiSession::MpiSession() {
-  // A process of its own starts no daemon of Open MPI's beside it: it will start no others through MPI. It says nothing to those that a launcher started.
-  setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
-  // Nor does it look for displays: hwloc's plugins for that open 25 libraries of X11's and OpenCL's.
-  setenv("HWLOC_PLUGINS_BLACKLIST", "hwloc_gl.so,hwloc_opencl.so", 0);
+  Preset preset;
+  stay_alone(preset);
+  preset.set("HWLOC_PLUGINS_BLACKLIST", "hwloc_gl.so,hwloc_opencl.so");  // they look for displays, and open 25 libraries of X11's and OpenCL's for that
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_MULTIPLE) {

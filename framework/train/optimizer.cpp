@@ -1,10 +1,12 @@
 #include "train/optimizer.hpp"
 
 #include <ATen/Parallel.h>
+#include <sys/mman.h>
 #include <torch/torch.h>
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <numeric>
 
 #include "kernels/rows.hpp"
@@ -22,6 +24,17 @@ at::Tensor gradient_of(at::Tensor parameter) {
 }
 
 bool serves_kernels(const at::Tensor& tensor) { return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous(); }
+
+/// Zeros that take memory only where they are written to: before the first step there are none that need any.
+at::Tensor untouched_zeros(const at::Tensor& parameter) {
+  const auto bytes = parameter.nbytes();
+  constexpr std::size_t worth_a_mapping = 1 << 20;
+  if (!serves_kernels(parameter) || bytes < worth_a_mapping) return torch::zeros_like(parameter);
+  void* zeros = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (zeros == MAP_FAILED) throw std::bad_alloc();
+  ::madvise(zeros, bytes, MADV_HUGEPAGE);
+  return at::from_blob(zeros, parameter.sizes(), [bytes](void* begin) { ::munmap(begin, bytes); }, parameter.options().requires_grad(false));
+}
 
 /// work(index of the tensor, index of the stretch, first number, how many) for every stretch of tensors of such sizes, on all threads.
 template <class Work>
@@ -67,8 +80,8 @@ Optimizer::Optimizer(std::vector<ParameterGroup> groups, const config::TrainOpti
     for (auto& [name, parameter] : given.parameters) {
       parameters_.emplace_back(name, parameter);
       Slot slot{parameter, {}, {}, {}, std::vector<Moments>(static_cast<std::size_t>((parameter.numel() + stretch - 1) / stretch))};
-      if (is_adamw_ || options.momentum > 0) slot.first = torch::zeros_like(parameter);
-      if (is_adamw_) slot.second = torch::zeros_like(parameter), slot.updates = torch::zeros({}, float32.device(parameter.device()));
+      if (is_adamw_ || options.momentum > 0) slot.first = untouched_zeros(parameter);
+      if (is_adamw_) slot.second = untouched_zeros(parameter), slot.updates = torch::zeros({}, float32.device(parameter.device()));
       group.slots.push_back(std::move(slot));
     }
     groups_.push_back(std::move(group));
