@@ -92,7 +92,7 @@ std::vector<std::string> read_prompts(const std::string& file) {
       continue;
     }
     const auto row = nlohmann::json::parse(line, nullptr, false);
-    if (!row.is_object() || !row.contains("prompt") || !row["prompt"].is_string()) fail("{}:{}: is no JSON object with a text \"prompt\"", file, number);
+    if (!row.is_object() || !row.contains("prompt") || !row["prompt"].is_string()) fail("{}:{}: is no JSON object with a text \"prompt\"; write {{\"prompt\": \"...\"}} in each line", file, number);
     prompts.push_back(row["prompt"]);
   }
   if (prompts.empty()) fail("{}: holds no prompt; write one a line, or JSON Lines with \"prompt\"", file);

@@ -107,6 +107,7 @@ samples = 1
                                               method=case["method"], variant=variant, steps=case["steps"], batch=case["batch"], rate=RATE[case["method"]], scratch=str(self.place / "trainer")))
 
     def run_attune(self, name, case, ranks=1, *more):
+        shutil.rmtree(self.place / "runs" / name, ignore_errors=True)  # to remove an old run is no part of the start
         began = time.time()
         threads = {"OMP_NUM_THREADS": str(max(1, 2 // ranks))}
         command = over_ranks(ranks, "/usr/bin/time", "-f", "peak %M", self.program, "train", f"{name}.toml", "--overwrite", *more)

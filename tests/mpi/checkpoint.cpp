@@ -179,6 +179,17 @@ TEST_F(Checkpoints, AreSharedAmongTheRanksThatWriteThem) {
   }
 }
 
+TEST_F(Checkpoints, AreInPartsThatHoldLittleBesideTheState) {
+  Snapshot snapshot;  // tensors of one chunk and a bit: chunks of a fixed size would hold half as much again
+  for (int i = 0; i < 40; ++i) snapshot.tensors.emplace_back(fmt::format("w{}", i), at::randn({700, 600}));
+  snapshot.tensors.emplace_back("e", at::randn({31000, 512}));
+  save(folder_, 1, snapshot, all());
+  std::uintmax_t bytes = 0, largest = 0;
+  for (const auto& file : fs::directory_iterator(step("step-000001"))) bytes += file.file_size(), largest = std::max(largest, file.file_size());
+  EXPECT_LT(static_cast<double>(bytes), 1.01 * static_cast<double>(snapshot.bytes()));
+  EXPECT_LT(largest, std::uintmax_t{66} << 20);  // the one tensor of 64 MB
+}
+
 TEST_F(Checkpoints, TheBestOneIsLinkedAndStaysWhenOthersGo) {
   for (const std::int64_t number : {1, 2, 3, 4}) save(folder_, number, numbered(number), all(), false, number == 2);
   attune::prune_checkpoints(folder_, 1, all());

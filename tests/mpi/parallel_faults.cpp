@@ -1,6 +1,10 @@
 // A small run that ends as its argument says; parallel_faults.py starts it and judges.
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
+#include <cstring>
+#include <fstream>
 #include <string>
 
 #include "parallel/mpi.hpp"
@@ -11,6 +15,15 @@ using attune::Comm;
 using attune::ExitCode;
 
 int last(const Comm& comm) { return comm.size() - 1; }
+
+/// The libraries in this process, and what its environment says of Open MPI.
+void print_opened() {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);)
+    if (line.find(".so") != std::string::npos) std::printf("%s\n", line.c_str());
+  for (char** variable = environ; *variable; ++variable)
+    if (std::strncmp(*variable, "OMPI_MCA_", 9) == 0 || std::strncmp(*variable, "HWLOC_", 6) == 0) std::printf("%s\n", *variable);
+}
 
 int run(const Comm& comm, const std::string& how) {
   comm.barrier();
@@ -27,6 +40,7 @@ int run(const Comm& comm, const std::string& how) {
     if (comm.root()) std::fprintf(stderr, "%s\n", error.what());
     return static_cast<int>(ExitCode::user_mistake);
   }
+  if (how == "open") print_opened();
   if (comm.root()) std::printf("%d ranks done\n", comm.size());
   return 0;
 }

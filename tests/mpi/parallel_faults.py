@@ -1,4 +1,5 @@
 """Usage: parallel_faults.py PROGRAM MPIEXEC. One failing rank must end all ranks, with its message and a non-zero code, without a hang."""
+import re
 import subprocess
 import sys
 import unittest
@@ -20,6 +21,14 @@ class OneFailingRank(unittest.TestCase):
     def test_a_process_started_without_mpirun_is_alone_and_works(self):
         result = run("well", 0)
         self.assertEqual((result.returncode, result.stdout.strip()), (0, "1 ranks done"), result.stderr)
+
+    def test_a_process_alone_opens_no_libraries_of_networks_and_leaves_its_environment_as_it_was(self):
+        alone, two = run("open", 0).stdout, run("open", 2).stdout
+        network = re.compile(r"libpsm|libfabric|libucp|libibverbs|btl_vader|btl_tcp")
+        self.assertEqual(network.findall(alone), [])
+        self.assertNotEqual(network.findall(two), [])
+        self.assertNotIn("OMPI_MCA_pml", alone)
+        self.assertNotIn("HWLOC_", alone)
 
     def test_a_rank_that_throws_ends_all_with_its_message_and_code(self):
         for ranks in (2, 4):

@@ -4,6 +4,7 @@
 
 #include <attune/callback.hpp>
 #include <algorithm>
+#include <sstream>
 
 #include "core/files.hpp"
 #include "train/optimizer.hpp"
@@ -16,10 +17,11 @@ struct Pair {
   std::vector<at::Tensor> ours, theirs;
 };
 
-Pair parameters() {
+/// Three, the first of this shape.
+Pair parameters(const std::vector<std::int64_t>& first = {5, 7}) {
   torch::manual_seed(0);
   Pair pair;
-  for (const auto& shape : std::vector<std::vector<std::int64_t>>{{5, 7}, {7}, {3, 2, 4}}) {
+  for (const auto& shape : std::vector<std::vector<std::int64_t>>{first, {7}, {3, 2, 4}}) {
     pair.ours.push_back(torch::randn(shape).requires_grad_());
     pair.theirs.push_back(pair.ours.back().detach().clone().requires_grad_());
   }
@@ -39,7 +41,7 @@ void set_gradients(Pair& pair) {
 }
 
 TEST(Optimizer, AdamWEqualsLibTorchs) {
-  auto pair = parameters();
+  auto pair = parameters({600, 500});
   config::TrainOptions options;
   options.weight_decay = 0.1;
   options.beta2 = 0.98;
@@ -96,6 +98,22 @@ TEST(Optimizer, AdamWTakesGradientsScaledAndClipped) {
   const auto [name, mean] = optimizer.state().front();  // beta1 is 0.9
   EXPECT_EQ(name, "a.exp_avg");
   EXPECT_TRUE(torch::allclose(mean, pair.theirs[0].grad() * (0.1 * 0.5 / norm), 1e-5, 1e-7));
+}
+
+std::size_t resident_bytes() {
+  std::istringstream pages(read_text("/proc/self/statm"));
+  std::size_t all = 0, resident = 0;
+  pages >> all >> resident;
+  return resident * 4096;
+}
+
+TEST(Optimizer, MomentsOfAdamWTakeNoMemoryBeforeTheFirstUpdate) {
+  const at::Tensor large = torch::zeros({64, 1 << 20}).requires_grad_();
+  const auto before = resident_bytes();
+  const Optimizer optimizer({{{{"e", large}}, 1.0, 1.0}}, {});
+  EXPECT_LT(resident_bytes() - before, large.nbytes() / 4);
+  const auto moments = optimizer.state();
+  EXPECT_EQ(moments[0].second.count_nonzero().item<std::int64_t>() + moments[1].second.count_nonzero().item<std::int64_t>(), 0);
 }
 
 /// The first rows of a large embedding have a gradient now and then, the others never.
