@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <numeric>
 
 namespace attune {
@@ -95,11 +96,13 @@ void check_mpi(int code, const char* call) {
 
 namespace {
 
+bool is_set(const char* name) { return std::getenv(name) != nullptr; }
+
 /// Environment variables for as long as this stands, where the user has set none; children of this process see nothing of them.
 class Preset {
  public:
   void set(const char* name, const char* value) {
-    if (!std::getenv(name)) setenv(name, value, 0), set_.push_back(name);
+    if (!is_set(name)) setenv(name, value, 0), set_.push_back(name);
   }
   ~Preset() {
     for (const char* name : set_) unsetenv(name);
@@ -109,13 +112,21 @@ class Preset {
   std::vector<const char*> set_;
 };
 
-/// A process that no launcher has started talks to no other: it needs no daemon of Open MPI's beside it, no libraries of networks, and not
-/// the machine's topology, which Open MPI would read from a hundred files.
-void stay_alone(Preset& preset) {
-  for (const char* launcher : {"OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE", "PMIX_RANK", "PMI_RANK", "PMI_FD"})
-    if (std::getenv(launcher)) return;
+/// mpirun's ranks, all on this node.
+bool are_on_one_node() {
+  const char *all = std::getenv("OMPI_COMM_WORLD_SIZE"), *here = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+  return all && here && std::strcmp(all, here) == 0;
+}
+
+bool has_launcher() { return is_set("OMPI_COMM_WORLD_SIZE") || is_set("PMIX_NAMESPACE") || is_set("PMIX_RANK") || is_set("PMI_RANK") || is_set("PMI_FD"); }
+
+/// Ranks that talk to none beyond this node open no libraries of networks. A process of its own talks to no other: it needs no daemon of Open MPI's
+/// beside it either, and not the machine's topology, which Open MPI would read from a hundred files.
+void open_what_is_needed(Preset& preset) {
+  preset.set("HWLOC_PLUGINS_BLACKLIST", "hwloc_gl.so,hwloc_opencl.so");  // they look for displays, and open 25 libraries of X11's and OpenCL's for that
+  if (!has_launcher() || are_on_one_node()) preset.set("OMPI_MCA_pml", "ob1");
+  if (has_launcher()) return;
   preset.set("OMPI_MCA_ess_singleton_isolated", "1");
-  preset.set("OMPI_MCA_pml", "ob1");
   preset.set("OMPI_MCA_btl", "self");
   preset.set("OMPI_MCA_coll", "basic,libnbc,self");
   preset.set("HWLOC_COMPONENTS", "no_os,stop");
@@ -125,8 +136,7 @@ void stay_alone(Preset& preset) {
 
 MpiSession::MpiSession() {
   Preset preset;
-  stay_alone(preset);
-  preset.set("HWLOC_PLUGINS_BLACKLIST", "hwloc_gl.so,hwloc_opencl.so");  // they look for displays, and open 25 libraries of X11's and OpenCL's for that
+  open_what_is_needed(preset);
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_MULTIPLE) {

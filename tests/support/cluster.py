@@ -81,13 +81,15 @@ class Cluster:
         return dict(pair.split("=", 1) for pair in self.run("scontrol", "-o", "show", "job", number).split() if "=" in pair)
 
     def log(self, number):
-        logs = sorted(self.place.folder.glob(f"**/*-{number}.log"))
+        # os.walk, and not glob: folders of checkpoints come and go meanwhile.
+        logs = sorted(Path(folder) / file for folder, _, files in os.walk(self.place.folder) for file in files if file.endswith(f"-{number}.log"))
         return "\n".join(path.read_text() for path in logs)
 
     def wait_for(self, condition, what, seconds=90):
         end = time.monotonic() + seconds
         while not (value := condition()):
-            check(time.monotonic() < end, f"{what() if callable(what) else what} within {seconds} s")
+            if time.monotonic() >= end:
+                check(False, f"{what() if callable(what) else what} within {seconds} s")
             time.sleep(0.1)
         return value
 
