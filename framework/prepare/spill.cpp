@@ -57,7 +57,13 @@ void pack_record(const Record& record, std::string& to) {
   packer.number(std::ssize(record.fields));
   for (const auto& [name, value] : record.fields) packer.text(name), packer.text(value);
   packer.number(std::ssize(record.messages));
-  for (const auto& message : record.messages) packer.text(message.role), packer.text(message.content);
+  for (const auto& message : record.messages) {
+    packer.text(message.role);
+    packer.text(message.content);
+    packer.text(message.extra);
+    packer.number(message.train);
+  }
+  packer.text(record.tools);
   packer.number(record.image.defined());
   if (!record.image.defined()) return;
   for (int i = 0; i < 3; ++i) packer.number(record.image.size(i));
@@ -74,9 +80,14 @@ Record unpack_record(std::string_view from) {
     record.fields.emplace(name, unpacker.text());
   }
   for (auto left = unpacker.number(); left > 0; --left) {
-    const auto role = unpacker.text();
-    record.messages.push_back({std::string(role), std::string(unpacker.text())});
+    Message message;
+    message.role = unpacker.text();
+    message.content = unpacker.text();
+    message.extra = unpacker.text();
+    message.train = unpacker.number() != 0;
+    record.messages.push_back(std::move(message));
   }
+  record.tools = unpacker.text();
   if (unpacker.number() == 0) return record;
   const auto height = unpacker.number(), width = unpacker.number(), channels = unpacker.number();
   record.image = at::empty({height, width, channels}, at::kByte);
@@ -114,7 +125,13 @@ Fingerprint fingerprint_of(const Record& record) {
   Sha256 sum;
   const auto add = [&sum](std::string_view text) { sum.add(std::to_string(text.size())).add(":").add(text); };
   for (const auto& [name, value] : record.fields) add(name), add(value);
-  for (const auto& message : record.messages) add(message.role), add(message.content);
+  for (const auto& message : record.messages) {
+    add(message.role);
+    add(message.content);
+    add(message.extra);
+    add(message.train ? "" : "context");
+  }
+  add(record.tools);
   if (record.image.defined()) {
     for (const auto size : record.image.sizes()) add(std::to_string(size));
     add(bytes_of(record.image));

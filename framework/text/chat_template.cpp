@@ -416,7 +416,7 @@ ChatTemplate ChatTemplate::recognise(std::string_view text) {
 
 const std::string& ChatTemplate::end_of_turn() const { return form_->end_of_turn; }
 
-Conversation ChatTemplate::encode(const std::vector<Message>& messages, const Tokenizer& tokenizer) const {
+Conversation ChatTemplate::encode(const std::vector<Message>& messages, const Tokenizer& tokenizer, std::string_view) const {
   const auto script = Writer(name_, *form_, tokenizer).write(messages);
   auto encoding = tokenizer.encode_with_spans(script.text, false);
   Conversation conversation{std::move(encoding.ids), std::vector<std::uint8_t>(encoding.spans.size(), 0)};
@@ -429,7 +429,7 @@ Conversation ChatTemplate::encode(const std::vector<Message>& messages, const To
   return conversation;
 }
 
-std::vector<std::int32_t> ChatTemplate::prompt(const std::vector<Message>& messages, const Tokenizer& tokenizer) const {
+std::vector<std::int32_t> ChatTemplate::prompt(const std::vector<Message>& messages, const Tokenizer& tokenizer, std::string_view) const {
   return tokenizer.encode(Writer(name_, *form_, tokenizer).write_prompt(messages).text, false);
 }
 

@@ -15,6 +15,7 @@ namespace attune {
 struct Record {
   std::map<std::string, std::string> fields;  // "prompt", "response", "text", "label", "chosen", ...
   std::vector<Message> messages;              // for conversations
+  std::string tools;                          // JSON list of the functions that the conversation may call; "": none
   at::Tensor image;                           // uint8 [height, width, channels]; undefined for records that are no picture
   std::string source;                         // file
   std::int64_t row = 0;                       // in it, from 1

@@ -13,7 +13,7 @@
 #include <cstdint>
 
 /// Raised whenever a public header changes in a way that old plugins would not survive.
-#define ATTUNE_API_VERSION 6
+#define ATTUNE_API_VERSION 7
 
 #define ATTUNE_STRINGIFY_(x) #x
 #define ATTUNE_STRINGIFY(x) ATTUNE_STRINGIFY_(x)

@@ -53,9 +53,14 @@ class Tokenizer {
 /// How many ill-formed sequences a text holds; each of them is encoded as one U+FFFD.
 std::size_t invalid_utf8(std::string_view text);
 
+/// One message of a conversation.
 struct Message {
-  std::string role;  // "system", "user", "assistant"
-  std::string content;
+  std::string role;     // as the chat template knows it: "system", "user", "assistant", "tool", ...
+  std::string content;  // its text; "" when it has none
+  /// A JSON object of the message's other keys that a chat template may read: "tool_calls", "tool_call_id", "name", "reasoning_content".
+  /// It replaces role and content where it names them ("content": null). "": there are none.
+  std::string extra = {};
+  bool train = true;    // whether an assistant message's tokens are targets
 };
 
 /// Tokens of one conversation, and which of them are an answer.
@@ -74,10 +79,10 @@ class ChatTemplate {
   static std::vector<std::string> names();
 
   /// An answer begins where the prompt for it ends; a token across the border belongs to it. Error when the family has no place for a
-  /// message's role, or the tokenizer lacks a mark that the family needs.
-  Conversation encode(const std::vector<Message>& messages, const Tokenizer& tokenizer) const;
+  /// message's role, or the tokenizer lacks a mark that the family needs. `tools`: a JSON list of the functions that the model may call; "": none.
+  Conversation encode(const std::vector<Message>& messages, const Tokenizer& tokenizer, std::string_view tools = {}) const;
   /// The conversation and the opening of the assistant's next answer.
-  std::vector<std::int32_t> prompt(const std::vector<Message>& messages, const Tokenizer& tokenizer) const;
+  std::vector<std::int32_t> prompt(const std::vector<Message>& messages, const Tokenizer& tokenizer, std::string_view tools = {}) const;
   const std::string& name() const { return name_; }
   /// The text that ends an answer ("<|im_end|>"); generation stops there.
   const std::string& end_of_turn() const;
