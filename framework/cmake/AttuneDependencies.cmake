@@ -28,19 +28,27 @@ if(NOT HDF5_FOUND)
 endif()
 
 # jemalloc is optional: launchers/attune/memory.cpp says what it is for. Sanitizers bring an allocator of their own.
+# Looked for anew each time: the cache would keep one that has gone, and the link would fail.
+unset(JEMALLOC_FOUND CACHE)
+unset(pkgcfg_lib_JEMALLOC_jemalloc CACHE)
 if(NOT ATTUNE_SANITIZE)
   pkg_check_modules(JEMALLOC IMPORTED_TARGET jemalloc)
 endif()
 
 # Arrow is optional: the pyarrow wheel in .venv, or an Arrow that CMake finds. Without it Parquet files cannot be read.
+# CONFIGURE_DEPENDS: a wheel that comes or goes after configuring is seen by the next build.
 set(ATTUNE_ARROW OFF)
-file(GLOB attune_pyarrow ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/pyarrow)
-file(GLOB attune_arrow_libraries ${attune_pyarrow}/libarrow.so.* ${attune_pyarrow}/libparquet.so.*)
+set(attune_arrow_from "")
+file(GLOB attune_arrow_libraries CONFIGURE_DEPENDS
+     ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/pyarrow/libarrow.so.*
+     ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/pyarrow/libparquet.so.*)
 if(attune_arrow_libraries)
+  list(GET attune_arrow_libraries 0 attune_arrow_from)
+  get_filename_component(attune_arrow_from ${attune_arrow_from} DIRECTORY)
   add_library(attune_arrow INTERFACE)
-  target_include_directories(attune_arrow SYSTEM INTERFACE ${attune_pyarrow}/include)
+  target_include_directories(attune_arrow SYSTEM INTERFACE ${attune_arrow_from}/include)
   target_link_libraries(attune_arrow INTERFACE ${attune_arrow_libraries})
-  list(APPEND CMAKE_INSTALL_RPATH ${attune_pyarrow})
+  list(APPEND CMAKE_INSTALL_RPATH ${attune_arrow_from})
   set(ATTUNE_ARROW ON)
 else()
   find_package(Arrow QUIET)
@@ -48,6 +56,17 @@ else()
   if(Arrow_FOUND AND Parquet_FOUND)
     add_library(attune_arrow INTERFACE)
     target_link_libraries(attune_arrow INTERFACE Parquet::parquet_shared Arrow::arrow_shared)
+    set(attune_arrow_from "Arrow ${Arrow_VERSION}")
     set(ATTUNE_ARROW ON)
   endif()
 endif()
+
+# What may be absent, in one place; launchers/setup configures again on every call, so that these lines are true.
+foreach(optional "Parquet files: ATTUNE_ARROW" "jemalloc: JEMALLOC_FOUND" "ccache: CCACHE")
+  string(REGEX MATCH "^(.*): (.*)$" matched ${optional})
+  if(${CMAKE_MATCH_2})
+    message(STATUS "Optional: ${CMAKE_MATCH_1}, yes")
+  else()
+    message(STATUS "Optional: ${CMAKE_MATCH_1}, no")
+  endif()
+endforeach()

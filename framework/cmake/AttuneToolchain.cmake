@@ -16,6 +16,7 @@ if(ATTUNE_SANITIZE)
   add_link_options(-fsanitize=${ATTUNE_SANITIZE})
 endif()
 
+unset(CCACHE CACHE)  # one that was removed since
 find_program(CCACHE ccache)
 if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   # Without the sloppiness ccache refuses precompiled headers.

@@ -22,21 +22,27 @@ struct Parquet {
   decltype(&attune_parquet_read) read;
 };
 
-/// Beside this library or program, or in the folder above; never closed.
-void* open_parquet_library() {
+/// Beside this library or program, or in the folder above; "": nowhere.
+fs::path parquet_library_path() {
   Dl_info self{};
-  dladdr(reinterpret_cast<const void*>(&open_parquet_library), &self);
+  dladdr(reinterpret_cast<const void*>(&parquet_library_path), &self);
   const auto folder = fs::canonical(self.dli_fname).parent_path();
   for (const auto& place : {folder, folder.parent_path()})
-    if (fs::exists(place / parquet_library)) return dlopen((place / parquet_library).c_str(), RTLD_NOW | RTLD_LOCAL);
-  return nullptr;
+    if (fs::exists(place / parquet_library)) return place / parquet_library;
+  return {};
+}
+
+/// Never closed.
+void* open_parquet_library() {
+  const auto path = parquet_library_path();
+  return path.empty() ? nullptr : dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
 }
 
 const Parquet& parquet(const fs::path& path) {
   static void* const library = open_parquet_library();
   if (!library) {
     const char* reason = dlerror();
-    fail("{}: this Attune was built without Parquet{}; install Arrow (.venv/bin/pip install pyarrow) and build again, or convert the file to JSON Lines",
+    fail("{}: this Attune was built without Parquet{}; run launchers/setup, which installs Arrow and builds again, or convert the file to JSON Lines",
          path.string(), reason ? fmt::format(" ({})", reason) : "");
   }
   static const Parquet functions{reinterpret_cast<decltype(&attune_parquet_scan)>(dlsym(library, "attune_parquet_scan")),
@@ -96,6 +102,8 @@ void read_parquet(const Source& source, const Block& block, Ledger& ledger, cons
 }
 
 }  // namespace
+
+bool reads_parquet() { return !parquet_library_path().empty(); }
 
 const SourceFormat parquet_format{scan_parquet, read_parquet};
 

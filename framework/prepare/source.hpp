@@ -57,6 +57,9 @@ struct Source {
   mutable std::shared_ptr<UnpackedFile> open = nullptr;  // by range
 };
 
+/// Whether this Attune was built with Arrow.
+bool reads_parquet();
+
 nlohmann::json to_json(const Source& source);
 /// What to_json said of a source, scanned by another rank.
 Source source_from(const SourceOptions& options, const std::filesystem::path& path, const nlohmann::json& scanned);

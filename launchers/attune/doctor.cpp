@@ -24,6 +24,7 @@
 #include "core/stopwatch.hpp"
 #include "option_table.hpp"
 #include "parallel/mpi.hpp"
+#include "prepare/source.hpp"
 #include "ranks.hpp"
 #include "slurm/command.hpp"
 #include "slurm/launch.hpp"
@@ -113,7 +114,8 @@ std::string transport() {
 std::string versions() {
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);
-  return fmt::format("Attune {}, LibTorch {}, {}, HDF5 {}.{}.{}", ATTUNE_VERSION, TORCH_VERSION, parallel::mpi_version(), major, minor, release);
+  return fmt::format("Attune {}, LibTorch {}, {}, HDF5 {}.{}.{}, {} Parquet", ATTUNE_VERSION, TORCH_VERSION, parallel::mpi_version(), major, minor, release,
+                     reads_parquet() ? "with" : "without");
 }
 
 Node describe_node(const fs::path& output, const fs::path& scratch) {

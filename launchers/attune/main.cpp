@@ -6,6 +6,7 @@
 
 #include "command.hpp"
 #include "core/names.hpp"
+#include "prepare/source.hpp"
 
 namespace attune::program {
 namespace {
@@ -22,6 +23,10 @@ void print_help() {
   std::cout << "\n`attune COMMAND --help` says more. Several ranks: mpirun -n 4 attune train run.toml\n"
                "Exit codes: 0 done; 2 a mistake in what was given, with its cure; 3 a fault of the program or system; 75 interrupted,\n"
                "state saved, run again with --resume.\n";
+}
+
+void print_version() {
+  std::cout << fmt::format("attune {} (LibTorch {}, {} Parquet)\n", ATTUNE_VERSION, TORCH_VERSION, reads_parquet() ? "with" : "without");
 }
 
 const Command& find(const std::string& name) {
@@ -67,7 +72,7 @@ int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   try {
     if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "help") return program::print_help(), 0;
-    if (arguments[0] == "--version") return std::cout << "attune " ATTUNE_VERSION " (LibTorch " TORCH_VERSION ")\n", 0;
+    if (arguments[0] == "--version") return print_version(), 0;
     return program::find(arguments[0]).run({arguments.begin() + 1, arguments.end()});
   } catch (const Error& error) {
     std::cerr << "attune: " << error.what() << "\n";

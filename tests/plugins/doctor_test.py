@@ -37,6 +37,8 @@ def quietest(*options):
 
 
 alone = place.run(build / "attune", "doctor")
+check(", with Parquet" in alone, f"set-up brings Arrow, and the doctor says so: {alone}")
+check("with Parquet)" in place.run(build / "attune", "--version"), "and so does --version")
 check("started: 1 rank, by itself" in alone and table(alone)["HDF5"] == "ok" and table(alone)["LATENCY"] == "-", f"alone: {alone}")
 
 shared = quietest("--mca", "btl", "self,vader")
