@@ -93,9 +93,16 @@ elsewhere.mkdir()
 for library in build.glob("libattune.so*"):
     shutil.copy(library, elsewhere / library.name, follow_symlinks=False)
 recipe("data.parquet")
-said = subprocess.run([program, "prepare", "data.toml"], cwd=place.folder, env=environment | {"LD_LIBRARY_PATH": str(elsewhere)}, text=True,
-                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-check(said.returncode == 2 and "was built without Parquet; install Arrow (.venv/bin/pip install pyarrow)" in said.stdout, said.stdout)
+
+
+def without_arrow(*command):
+    return subprocess.run([program, *command], cwd=place.folder, env=environment | {"LD_LIBRARY_PATH": str(elsewhere)}, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+check("without Parquet)" in without_arrow("--version").stdout, "--version says so")
+said = without_arrow("prepare", "data.toml")
+check(said.returncode == 2 and "was built without Parquet; run launchers/setup, which installs Arrow" in said.stdout, said.stdout)
 print("ok Parquet without Arrow", flush=True)
 
 # --- A source that is not what it was
