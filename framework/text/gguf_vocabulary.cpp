@@ -10,6 +10,7 @@
 
 #include "text/base64.hpp"
 #include "text/convert.hpp"
+#include "text/merges.hpp"
 #include "text/part.hpp"
 #include "text/tokenizer_json.hpp"
 #include "text/unicode.hpp"
@@ -180,37 +181,6 @@ Json byte_level_bpe(const Json& metadata) {
                         byte_level(true), bpe(contents.vocab(), required(metadata, "tokenizer.ggml.merges"), rules.ignore_merges, false));
 }
 
-/// SentencePiece keeps a score for each piece and merges the pair whose piece has the best. As merges: all ways to cut each piece into two that
-/// are pieces, by score, and of equals the one with the longer parts first; as transformers derives them (generate_merges).
-Json derived_merges(const std::vector<std::string>& tokens, const std::vector<double>& scores) {
-  struct Merge {
-    double score;
-    std::size_t left_size, right_size;  // in characters
-    std::int32_t left, right;
-  };
-  constexpr std::size_t longest_piece = 4096;  // all its cuts are looked up: its length squared
-  Vocabulary vocabulary;
-  for (std::size_t id = 0; id < tokens.size(); ++id) vocabulary.add(tokens[id], static_cast<std::int32_t>(id));
-  std::vector<Merge> merges;
-  for (std::size_t id = 0; id < tokens.size(); ++id) {
-    if (!is_valid_utf8(tokens[id])) continue;
-    const std::string_view token = tokens[id];
-    if (token.size() > longest_piece) fail("the GGUF file has a piece of {} bytes, longer than any is; it is damaged, fetch it again", token.size());
-    const auto first = merges.size();
-    for (std::size_t at = 0, size = 1; next_code_point(token, at), at < token.size(); ++size) {
-      const auto left = vocabulary.id(token.substr(0, at)), right = vocabulary.id(token.substr(at));
-      if (left && right) merges.push_back({scores[id], size, count_code_points(token) - size, *left, *right});
-    }
-    std::sort(merges.begin() + first, merges.end(), [](const Merge& a, const Merge& b) { return std::pair(a.left, a.right) < std::pair(b.left, b.right); });
-  }
-  std::stable_sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) {
-    return std::tuple(a.score, a.left_size, a.right_size) > std::tuple(b.score, b.left_size, b.right_size);
-  });
-  Json result = Json::array();
-  for (const auto& merge : merges) result.push_back({tokens[merge.left], tokens[merge.right]});
-  return result;
-}
-
 Json replaced(const char* from, const char* to) { return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}}; }
 
 /// Gemma's files spell runs of spaces as spaces, and its scores do not follow the order of merging: that of the tokens does.
@@ -244,7 +214,7 @@ Json sentencepiece_bpe(const Json& metadata) {
   const auto merges = metadata.find("tokenizer.ggml.merges");
   return tokenizer_json(contents.added(), normalizer, pre_tokenizer, contents.post_processor(true, false, nullptr),
                         {{"type", "Sequence"}, {"decoders", decoders}},
-                        bpe(contents.vocab(), merges == metadata.end() ? derived_merges(contents.tokens, scores) : *merges, false, true));
+                        bpe(contents.vocab(), merges == metadata.end() ? merges_by_score(contents.tokens, scores, "the GGUF file") : *merges, false, true));
 }
 
 Json unigram(const Json& metadata) {
