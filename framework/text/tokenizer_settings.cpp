@@ -137,8 +137,14 @@ void TokenizerSettings::read_special_tokens_map(const OrderedJson& map) {
 /// Text and id of each token.
 void TokenizerSettings::read_added_tokens(const OrderedJson& tokens) {
   std::set<std::string> special;
-  for (const char* name : names) special.insert(token(name));
-  for (const auto& token : extra_tokens()) special.insert(token_text(token));
+  const auto collect = [&](const OrderedJson& value) {
+    const bool unread = value.is_object() && value.contains("__type");  // transformers compares before it reads such an object
+    if (!value.is_null() && !unread) special.insert(token_text(token_of(value, "special token")));
+  };
+  for (const char* name : names)
+    if (values_.contains(name)) collect(values_[name]);
+  if (const auto extra = values_.find("extra_special_tokens"); extra != values_.end() && extra->is_array())
+    for (const auto& value : *extra) collect(value);
   for (const auto& [text, id] : tokens.items()) {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() > INT32_MAX)
       fail("added_tokens.json: the id of '{}' is {}, which is no id", text, dumped(id));
