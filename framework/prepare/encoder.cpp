@@ -7,8 +7,7 @@
 #include "data/store.hpp"
 #include "prepare/augment.hpp"
 #include "prepare/truncate.hpp"
-#include "weights/json_file.hpp"
-#include "weights/model_files.hpp"
+#include "weights/tokenizer_files.hpp"
 
 namespace attune {
 namespace fs = std::filesystem;
@@ -26,13 +25,10 @@ json no_tokenizer() {
                      {"vocab", {{"[UNK]", 0}}}}}};
 }
 
-/// A tokenizer.json and the chat template beside it, from a tokenizer.json itself or a model's files; null: the recipe names none.
+/// A tokenizer.json and the chat template beside it; null: the recipe names none.
 std::pair<json, std::string> tokenizer_files(const Recipe& recipe) {
   if (recipe.tokenizer.empty()) return {nullptr, ""};
-  const auto path = recipe.resolve(recipe.tokenizer);
-  if (path.extension() == ".json") return {weights::read_json(path), ""};
-  auto files = ModelFiles::open(path);
-  if (files.tokenizer.is_null()) fail("{}: there is no tokenizer in it; set tokenizer to a place that has one", path.string());
+  auto files = open_tokenizer(recipe.resolve(recipe.tokenizer));
   return {std::move(files.tokenizer), std::move(files.chat_template)};
 }
 

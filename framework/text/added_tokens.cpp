@@ -67,7 +67,7 @@ std::vector<Segment> AddedTokenFinder::cut(std::string_view text) const {
     at = end;
     if (token.single_word && (ends_with_word(text.substr(0, start)) || starts_with_word(text.substr(end)))) continue;
     if (token.lstrip) start = std::max(trailing_whitespace(text.substr(0, start)), done);
-    if (token.rstrip) at = end = end + leading_whitespace(text.substr(end));
+    if (token.rstrip) end += leading_whitespace(text.substr(end));  // in which the next token may begin nonetheless
     if (done < start) segments.push_back({{done, start}, std::nullopt});
     segments.push_back({{start, end}, token.id});
     done = end;

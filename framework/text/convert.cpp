@@ -58,9 +58,6 @@ Json bert_tokenizer_json(Json vocab, Json added, bool lowercase) {
        {"vocab", std::move(vocab)}});
 }
 
-namespace {
-
-/// Lines without their ends; the last may have none.
 std::vector<std::string> lines(std::string_view text) {
   std::vector<std::string> result;
   while (!text.empty()) {
@@ -71,17 +68,6 @@ std::vector<std::string> lines(std::string_view text) {
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
   }
   return result;
-}
-
-}  // namespace
-
-Json tokenizer_json_from_vocab(std::string_view vocab_txt, bool lowercase) {
-  Json vocab = Json::object(), added = Json::array();
-  const auto tokens = lines(vocab_txt);
-  for (std::size_t id = 0; id < tokens.size(); ++id) vocab[tokens[id]] = id;
-  for (const char* name : {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"})
-    if (vocab.contains(name)) added.push_back(added_token(vocab[name].get<std::int64_t>(), name, true));
-  return bert_tokenizer_json(std::move(vocab), std::move(added), lowercase);
 }
 
 }  // namespace attune::text

@@ -2,14 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "text/base64.hpp"
 #include "text/convert.hpp"
+#include "text/merges.hpp"
 #include "text/part.hpp"
 #include "text/tokenizer_json.hpp"
 #include "text/unicode.hpp"
@@ -30,51 +32,111 @@ Json byte_level(bool use_regex) {
 
 Json sequence(Json::array_t parts) { return {{"type", "Sequence"}, {"pretokenizers", std::move(parts)}}; }
 
-/// How a family of byte-level BPE cuts text; the patterns are those of llama.cpp (src/llama-vocab.cpp).
+/// How a family of byte-level BPE cuts text, and how its tokenizer.json writes that.
 struct Family {
   Json normalizer, pre_tokenizer;
   bool ignore_merges = false, add_bos = false;
 };
 
-Family cut_by(const char* expression) { return {nullptr, sequence({split(expression), byte_level(false)})}; }
+Family cut_by(std::initializer_list<const char*> expressions) {
+  Json::array_t parts;
+  for (const char* expression : expressions) parts.push_back(split(expression));
+  parts.push_back(byte_level(false));
+  return {nullptr, sequence(parts)};
+}
 
-const std::map<std::string, Family>& families() {
-  static const char* llama3 =
-      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-  static const char* qwen2 =
-      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-  static const char* tekken =
-      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-  static const char* gpt4o =
-      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-  static const auto llama_family = [](bool add_bos) {
-    auto family = cut_by(llama3);
-    family.ignore_merges = true;
-    family.add_bos = add_bos;
+Family normalised(Family family) {
+  family.normalizer = {{"type", "NFC"}};
+  return family;
+}
+
+Family llama_family(Family family) {
+  family.ignore_merges = family.add_bos = true;
+  return family;
+}
+
+Json digits(bool each) { return {{"type", "Digits"}, {"individual_digits", each}}; }
+
+using Families = std::map<std::string, Family>;
+
+void add(Families& families, const Family& family, std::initializer_list<const char*> names) {
+  for (const char* name : names) families.emplace(name, family);
+}
+
+void add_gpt2(Families& families) {
+  const Family gpt2 = {nullptr, byte_level(true)}, digit_wise = {nullptr, sequence({digits(true), byte_level(true)})};
+  add(families, gpt2, {"gpt-2", "phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "a.x-4.0", "mellum", "exaone4", "jais", "trillion"});
+  add(families, normalised(gpt2), {"mpt", "olmo"});
+  add(families, digit_wise, {"smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b"});
+  add(families, normalised(digit_wise), {"command-r"});
+  const Json punctuation = {{"type", "Punctuation"}, {"behavior", "Contiguous"}};
+  add(families, {nullptr, sequence({punctuation, byte_level(true), digits(false), split("[0-9][0-9][0-9]")})}, {"falcon"});
+  // For a file that names no rules of its own; the patterns are those of llama.cpp (src/llama-vocab.cpp).
+  add(families, cut_by({R"([\p{P}\$\+<=>\^~\|]+)", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))", R"(\p{N}+)",
+                        "[0-9][0-9][0-9]"}), {"default"});
+}
+
+void add_tiktoken(Families& families) {
+  const auto llama3 =
+      cut_by({R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"});
+  const auto qwen2 =
+      cut_by({R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"});
+  const auto qwen35 = cut_by(
+      {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"});
+  const auto tekken = cut_by(
+      {R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"});
+  const auto gpt4o = cut_by(
+      {R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"});
+  const auto seed_coder =
+      cut_by({R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+)"});
+  const auto bailing =
+      cut_by({R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)"});
+  add(families, llama_family(llama3), {"falcon-h1", "lfm2", "llama-bpe", "llama-v3", "llama3", "midm-2.0", "pixtral"});
+  auto falcon3 = llama_family(llama3);
+  falcon3.add_bos = false;
+  add(families, falcon3, {"falcon3"});
+  add(families, llama3, {"chatglm-bpe", "dbrx", "glm4", "smaug-bpe"});
+  add(families, normalised(qwen2), {"deepseek-r1-qwen", "qwen2"});
+  add(families, qwen2, {"hunyuan", "megrez", "stablelm2"});
+  add(families, normalised(qwen35), {"qwen35"});
+  add(families, tekken, {"tekken"});
+  add(families, gpt4o, {"gpt-4o", "kanana2", "llama4", "minimax-m2", "talkie"});
+  add(families, seed_coder, {"seed-coder"});
+  add(families, bailing, {"bailingmoe"});
+}
+
+void add_deepseek(Families& families) {
+  static const char* letters =
+      R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+)";
+  static const char* ideographs = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+";
+  const auto ending_in_digits = [](std::initializer_list<const char*> expressions) {
+    auto family = cut_by(expressions);
+    auto& parts = family.pre_tokenizer["pretokenizers"];
+    parts.insert(parts.end() - 1, digits(true));
     return family;
   };
-  static const auto normalised = [](const char* expression) {
-    auto family = cut_by(expression);
-    family.normalizer = {{"type", "NFC"}};
-    return family;
-  };
-  static const std::map<std::string, Family> families = {
-      {"default", {nullptr, sequence({split(R"([\p{P}\$\+<=>\^~\|]+)"),
-                                      split(R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))"), split(R"(\p{N}+)"),
-                                      split("[0-9][0-9][0-9]"), byte_level(false)})}},
-      {"deepseek-r1-qwen", normalised(qwen2)},
-      {"falcon3", llama_family(false)},
-      {"gpt-2", {nullptr, byte_level(true)}},
-      {"gpt-4o", cut_by(gpt4o)},
-      {"lfm2", llama_family(true)},
-      {"llama-bpe", llama_family(true)},
-      {"llama-v3", llama_family(true)},
-      {"llama3", llama_family(true)},
-      {"llama4", cut_by(gpt4o)},
-      {"qwen2", normalised(qwen2)},
-      {"smollm", {nullptr, sequence({{{"type", "Digits"}, {"individual_digits", true}}, byte_level(true)})}},
-      {"tekken", cut_by(tekken)},
-  };
+  add(families, ending_in_digits({"[\r\n]", letters, R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)", R"(\s+$)", ideographs}), {"deepseek-llm"});
+  add(families, ending_in_digits({"[\r\n]", R"(\s?\p{L}+)", R"(\s?\p{P}+)", ideographs}), {"deepseek-coder"});
+  add(families, cut_by({R"(\p{N}{1,3})", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+                        R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}),
+      {"deepseek-v3", "hunyuan-dense"});
+}
+
+void add_bloom(Families& families) {
+  static const char* words = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+";
+  add(families, cut_by({words}), {"bloom", "gpt3-finnish", "poro-chat"});
+  add(families, cut_by({words, R"(\p{N})"}), {"viking"});
+}
+
+const Families& families() {
+  static const auto families = [] {
+    Families families;
+    add_gpt2(families);
+    add_tiktoken(families);
+    add_deepseek(families);
+    add_bloom(families);
+    return families;
+  }();
   return families;
 }
 
@@ -122,9 +184,15 @@ class Contents {
 
   Json added() const {
     constexpr int control = 3, user_defined = 4;  // llama.cpp's token types that are added tokens
+    std::set<std::int64_t> named;  // special whatever their type, as transformers reads them
+    for (const char* name : {"bos", "eos", "unknown", "padding"})
+      if (const auto token = this->named(name)) named.insert(token->second);
     Json added = Json::array();
-    for (std::size_t id = 0; id < tokens.size(); ++id)
-      if (types_[id] == control || types_[id] == user_defined) added.push_back(added_token(static_cast<std::int64_t>(id), tokens[id], types_[id] == control));
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      const auto id = static_cast<std::int64_t>(i);
+      const bool special = types_[i] == control || named.contains(id);
+      if (special || types_[i] == user_defined) added.push_back(added_token(id, tokens[i], special));
+    }
     return added;
   }
 
@@ -173,42 +241,17 @@ Json bpe(Json vocab, Json merges, bool ignore_merges, bool byte_fallback) {
           {"merges", std::move(merges)}};
 }
 
-Json byte_level_bpe(const Json& metadata) {
-  const Contents contents(metadata);
-  const auto& rules = family(metadata.value("tokenizer.ggml.pre", "default"));
-  return tokenizer_json(contents.added(), rules.normalizer, rules.pre_tokenizer, contents.post_processor(rules.add_bos, false, byte_level(true)),
-                        byte_level(true), bpe(contents.vocab(), required(metadata, "tokenizer.ggml.merges"), rules.ignore_merges, false));
+/// Older files name no rules. They are GPT-2's, as transformers reads such a file, or those that the architecture's models have.
+std::string rules_of(const Json& metadata) {
+  const auto architecture = metadata.value("general.architecture", "");
+  return metadata.value("tokenizer.ggml.pre", architecture == "gptneox" || architecture == "mpt" ? "mpt" : "gpt-2");
 }
 
-/// SentencePiece keeps a score for each piece and merges the pair whose piece has the best. As merges: all ways to cut each piece into two that
-/// are pieces, by score, and of equals the one with the longer parts first; as transformers derives them (generate_merges).
-Json derived_merges(const std::vector<std::string>& tokens, const std::vector<double>& scores) {
-  struct Merge {
-    double score;
-    std::size_t left_size, right_size;  // in characters
-    std::int32_t left, right;
-  };
-  constexpr std::size_t longest_piece = 4096;  // all its cuts are looked up: its length squared
-  Vocabulary vocabulary;
-  for (std::size_t id = 0; id < tokens.size(); ++id) vocabulary.add(tokens[id], static_cast<std::int32_t>(id));
-  std::vector<Merge> merges;
-  for (std::size_t id = 0; id < tokens.size(); ++id) {
-    if (!is_valid_utf8(tokens[id])) continue;
-    const std::string_view token = tokens[id];
-    if (token.size() > longest_piece) fail("the GGUF file has a piece of {} bytes, longer than any is; it is damaged, fetch it again", token.size());
-    const auto first = merges.size();
-    for (std::size_t at = 0, size = 1; next_code_point(token, at), at < token.size(); ++size) {
-      const auto left = vocabulary.id(token.substr(0, at)), right = vocabulary.id(token.substr(at));
-      if (left && right) merges.push_back({scores[id], size, count_code_points(token) - size, *left, *right});
-    }
-    std::sort(merges.begin() + first, merges.end(), [](const Merge& a, const Merge& b) { return std::pair(a.left, a.right) < std::pair(b.left, b.right); });
-  }
-  std::stable_sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) {
-    return std::tuple(a.score, a.left_size, a.right_size) > std::tuple(b.score, b.left_size, b.right_size);
-  });
-  Json result = Json::array();
-  for (const auto& merge : merges) result.push_back({tokens[merge.left], tokens[merge.right]});
-  return result;
+Json byte_level_bpe(const Json& metadata) {
+  const Contents contents(metadata);
+  const auto& rules = family(rules_of(metadata));
+  return tokenizer_json(contents.added(), rules.normalizer, rules.pre_tokenizer, contents.post_processor(rules.add_bos, false, byte_level(true)),
+                        byte_level(true), bpe(contents.vocab(), required(metadata, "tokenizer.ggml.merges"), rules.ignore_merges, false));
 }
 
 Json replaced(const char* from, const char* to) { return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}}; }
@@ -244,7 +287,7 @@ Json sentencepiece_bpe(const Json& metadata) {
   const auto merges = metadata.find("tokenizer.ggml.merges");
   return tokenizer_json(contents.added(), normalizer, pre_tokenizer, contents.post_processor(true, false, nullptr),
                         {{"type", "Sequence"}, {"decoders", decoders}},
-                        bpe(contents.vocab(), merges == metadata.end() ? derived_merges(contents.tokens, scores) : *merges, false, true));
+                        bpe(contents.vocab(), merges == metadata.end() ? merges_by_score(contents.tokens, scores, "the GGUF file") : *merges, false, true));
 }
 
 Json unigram(const Json& metadata) {

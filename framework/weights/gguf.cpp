@@ -214,4 +214,12 @@ at::Tensor GgufFile::read(const std::string& name) {
   return values;
 }
 
+json gguf_metadata(const fs::path& path) {
+  const auto file = MappedFile::open(path);
+  Cursor cursor(*file);
+  check_start(cursor);
+  cursor.count(least_tensor_bytes, "tensors");
+  return read_metadata(cursor, cursor.count(least_pair_bytes, "metadata pairs"));
+}
+
 }  // namespace attune

@@ -40,4 +40,7 @@ class GgufFile final : public WeightSource {
   std::vector<Place> places_;
 };
 
+/// The keys alone, of a file whose tensors may be of any type, or absent.
+nlohmann::json gguf_metadata(const std::filesystem::path& path);
+
 }  // namespace attune

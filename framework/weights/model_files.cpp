@@ -14,6 +14,7 @@
 #include "weights/json_file.hpp"
 #include "weights/name_map.hpp"
 #include "weights/safetensors.hpp"
+#include "weights/tokenizer_files.hpp"
 
 namespace attune {
 namespace fs = std::filesystem;
@@ -75,25 +76,6 @@ void open_weights(const fs::path& folder, ModelFiles& model) {
   model.weight_files = files;
 }
 
-json open_tokenizer(const fs::path& folder, const json& tokenizer_config) {
-  if (const auto path = folder / "tokenizer.json"; fs::exists(path)) return read_json(path);
-  if (const auto path = folder / "vocab.txt"; fs::exists(path)) {
-    const auto lowercase = tokenizer_config.find("do_lower_case");
-    return text::tokenizer_json_from_vocab(read_text(path), lowercase == tokenizer_config.end() || *lowercase != false);
-  }
-  return nullptr;
-}
-
-/// chat_template.jinja, or "chat_template" of tokenizer_config.json: a text, or a list of named ones of which "default" is meant.
-std::string open_chat_template(const fs::path& folder, const json& tokenizer_config) {
-  if (const auto path = folder / "chat_template.jinja"; fs::exists(path)) return read_text(path);
-  const auto found = tokenizer_config.find("chat_template");
-  if (found != tokenizer_config.end() && found->is_array())
-    for (const auto& named : *found)
-      if (text_or_empty(named, "name") == "default") return text_or_empty(named, "template");
-  return text_or_empty(tokenizer_config, "chat_template");
-}
-
 /// "license: apache-2.0" between the first two lines "---" of README.md; where that says "other", what "license_name" says.
 std::string open_licence(const fs::path& folder) {
   const auto path = folder / "README.md";
@@ -120,7 +102,6 @@ ModelFiles open_folder(const fs::path& folder) {
     fail("{}: holds no config.json and no .gguf file; expected a Hugging Face model folder (config.json, *.safetensors, tokenizer.json){}", folder.string(),
          fs::exists(folder / "adapter_config.json") ? ", but this is an adapter: name the model it was made for" : "");
   }
-  const auto tokenizer_config = read_json_if_present(folder / "tokenizer_config.json");
   ModelFiles model;
   model.path = folder;
   model.config = read_json(folder / "config.json");
@@ -128,8 +109,8 @@ ModelFiles open_folder(const fs::path& folder) {
   for (const char* key : {"image_mean", "image_std"})  // what pictures are scaled by belongs to the weights
     if (preprocessor.contains(key) && !model.config.contains(key)) model.config[key] = preprocessor[key];
   open_weights(folder, model);
-  model.tokenizer = open_tokenizer(folder, tokenizer_config);
-  model.chat_template = open_chat_template(folder, tokenizer_config);
+  model.tokenizer = read_tokenizer(folder);
+  model.chat_template = read_chat_template(folder);
   model.generation = read_json_if_present(folder / "generation_config.json");
   model.licence = open_licence(folder);
   return model;

@@ -11,6 +11,7 @@
 
 #include "attune/tokenizer.hpp"
 #include "core/files.hpp"
+#include "tokenizer_folders.hpp"
 #include "text/convert.hpp"
 #include "text/unicode.hpp"
 #include "weights/gguf.hpp"
@@ -63,8 +64,8 @@ class TextParity : public testing::Test {
     }
     write_text(folder / "minilm.json", read_text(models / "minilm/tokenizer.json"));
     const auto vocab = read_text(models / "minilm/vocab.txt");
-    write_text(folder / "vocab-uncased.json", text::tokenizer_json_from_vocab(vocab, true).dump());
-    write_text(folder / "vocab-cased.json", text::tokenizer_json_from_vocab(vocab, false).dump());
+    write_text(folder / "vocab-uncased.json", fixtures::tokenizer_of_vocab(vocab, true).dump());
+    write_text(folder / "vocab-cased.json", fixtures::tokenizer_of_vocab(vocab, false).dump());
     const auto command = fmt::format("{0}/.venv/bin/python {0}/tests/parity/text_parity.py {1} {2} {0}/data/pydocs/documents.jsonl", ATTUNE_SOURCE_DIR, folder.string(), models.string());
     ASSERT_EQ(std::system(command.c_str()), 0) << command;
   }

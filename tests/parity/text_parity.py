@@ -266,4 +266,5 @@ def main():
     (folder / "chat_template.txt").write_text(gguf.chat_template, encoding="utf-8")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@
 #include "attune/error.hpp"
 #include "attune/tokenizer.hpp"
 #include "text/byte_level.hpp"
+#include "tokenizer_folders.hpp"
 #include "text/convert.hpp"
 #include "text/unicode.hpp"
 
@@ -164,10 +165,10 @@ TEST(GgufVocabulary, WhatIsNotKnownIsRefused) {
 }
 
 TEST(VocabTxt, IsABertTokenizer) {
-  const Tokenizer tokenizer(text::tokenizer_json_from_vocab("[PAD]\r\n[UNK]\n[CLS]\n[SEP]\nhello\n##s\n,\n", true));
+  const Tokenizer tokenizer(fixtures::tokenizer_of_vocab("[PAD]\r\n[UNK]\n[CLS]\n[SEP]\nhello\n##s\n,\n", true));
   EXPECT_EQ(tokenizer.encode("H\u00e9llos, x[SEP]"), (Ids{2, 4, 5, 6, 1, 3, 3}));
   EXPECT_EQ(tokenizer.decode({2, 4, 5, 6, 3}), "hellos,");
-  EXPECT_THAT([] { text::tokenizer_json_from_vocab("[UNK]\n[CLS]\n", true); }, ThrowsMessage<Error>(HasSubstr("no token [SEP]")));
+  EXPECT_THAT([] { fixtures::tokenizer_of_vocab("[UNK]\n[CLS]\n", true); }, ThrowsMessage<Error>(HasSubstr("no token [SEP]")));
 }
 
 TEST(Chat, AnswerIsTheAssistantsContentAndItsClosingMark) {

@@ -1,0 +1,31 @@
+// A SentencePiece model ("tokenizer.model", "spiece.model"): a protobuf message of pieces and of how the model was trained.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace attune::text {
+
+/// The fields of sentencepiece_model.proto that decide over ids; the initial values are that file's defaults.
+struct SentencePieceModel {
+  enum class Type { unigram = 1, bpe = 2, word = 3, character = 4 };
+  enum class Kind { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
+  struct Piece {
+    std::string text;
+    float score = 0;
+    Kind kind = Kind::normal;
+  };
+
+  std::vector<Piece> pieces;  // by id
+  Type type = Type::unigram;
+  bool byte_fallback = false;
+  std::int64_t unknown_id = 0, bos_id = 1, eos_id = 2;
+  std::string unknown_piece = "<unk>", bos_piece = "<s>", eos_piece = "</s>";
+  std::string precompiled_charsmap;  // "": none
+};
+
+/// Error, with `file` in front, when the bytes are no such model or are cut short.
+SentencePieceModel read_sentencepiece(std::string_view bytes, std::string_view file);
+
+}  // namespace attune::text

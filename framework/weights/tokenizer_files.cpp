@@ -1,0 +1,87 @@
+#include "weights/tokenizer_files.hpp"
+
+#include <attune/error.hpp>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "core/files.hpp"
+#include "text/convert.hpp"
+#include "text/tokenizer_folder.hpp"
+#include "weights/gguf.hpp"
+#include "weights/json_file.hpp"
+
+namespace attune {
+namespace fs = std::filesystem;
+using nlohmann::json;
+using weights::read_json;
+namespace {
+
+json json_or_null(const fs::path& path) { return fs::exists(path) ? read_json(path) : json(); }
+
+/// In the order of the file, in which tokens get their ids.
+text::OrderedJson read_ordered(const fs::path& path) {
+  if (!fs::exists(path)) return nullptr;
+  read_json(path);  // whose errors say where
+  return text::OrderedJson::parse(read_text(path));
+}
+
+std::string text_under(const json& object, const std::string& key) {
+  const auto found = object.is_object() ? object.find(key) : object.end();
+  return object.is_object() && found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+TokenizerFiles open_gguf_tokenizer(const fs::path& path) {
+  const auto metadata = gguf_metadata(path);
+  return {text::tokenizer_json_from_gguf(metadata), text_under(metadata, "tokenizer.chat_template")};
+}
+
+/// The one GGUF file in a folder; nothing when there is none.
+std::optional<fs::path> only_gguf(const fs::path& folder) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().extension() == ".gguf") files.push_back(entry.path());
+  if (files.size() > 1) fail("{}: holds several GGUF files and no other tokenizer; name the one you mean", folder.string());
+  return files.empty() ? std::nullopt : std::optional(files.front());
+}
+
+}  // namespace
+
+json read_tokenizer(const fs::path& folder) {
+  text::TokenizerFolder files;
+  files.config = json_or_null(folder / "config.json");
+  files.tokenizer_json = json_or_null(folder / "tokenizer.json");
+  files.settings = {read_ordered(folder / "tokenizer_config.json"), read_ordered(folder / "special_tokens_map.json"),
+                    read_ordered(folder / "added_tokens.json")};
+  files.read = [&](const std::string& name) { return fs::is_regular_file(folder / name) ? std::optional(read_text(folder / name)) : std::nullopt; };
+  try {
+    return text::tokenizer_json_from_folder(std::move(files));
+  } catch (const Error& error) {
+    fail("{}: {}", folder.string(), error.what());
+  } catch (const json::exception& error) {
+    fail("{}: its tokenizer's files are not as `tokenizers` writes them ({}); save them anew, or take those that came with the model", folder.string(),
+         error.what());
+  }
+}
+
+std::string read_chat_template(const fs::path& folder) {
+  if (const auto path = folder / "chat_template.jinja"; fs::exists(path)) return read_text(path);
+  const auto config = json_or_null(folder / "tokenizer_config.json");
+  if (config.is_object() && config.contains("chat_template") && config["chat_template"].is_array())
+    for (const auto& named : config["chat_template"])
+      if (text_under(named, "name") == "default") return text_under(named, "template");
+  return text_under(config, "chat_template");
+}
+
+TokenizerFiles open_tokenizer(const fs::path& path) {
+  if (!fs::exists(path)) fail("{}: there is no such file or folder; expected a model folder, a tokenizer.json or a .gguf file", path.string());
+  if (path.extension() == ".json") return {read_json(path), ""};
+  if (!fs::is_directory(path)) return open_gguf_tokenizer(path);
+  TokenizerFiles files{read_tokenizer(path), read_chat_template(path)};
+  if (!files.tokenizer.is_null()) return files;
+  if (const auto gguf = only_gguf(path)) return open_gguf_tokenizer(*gguf);
+  fail("{}: there is no tokenizer in it; set tokenizer to a place that has one", path.string());
+}
+
+}  // namespace attune
