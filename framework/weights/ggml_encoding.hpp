@@ -1,4 +1,4 @@
-// How ggml stores tensors: plain numbers, or blocks of 32 values that share a scale.
+// How ggml stores tensors: plain numbers, or blocks of 32 or 256 values that share a scale.
 #pragma once
 #include <c10/core/ScalarType.h>
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <regex>
 
 #include "core/files.hpp"
 #include "weights/ggml_encoding.hpp"
@@ -108,7 +109,8 @@ json read_value(Cursor& cursor, ValueType type, int depth = 0) {
   ATTUNE_ASSERT(false, "value type {}", static_cast<std::uint32_t>(type));
 }
 
-void check_start(Cursor& cursor) {
+void check_start(const MappedFile& file, Cursor& cursor) {
+  refuse_stand_in(file);
   if (cursor.remaining() < 4 || cursor.number<std::uint32_t>("magic") != 0x46554747)  // "GGUF"
     fail("{}: is no GGUF file (it does not begin with the letters GGUF)", cursor.path());
   const auto version = cursor.number<std::uint32_t>("version");
@@ -184,33 +186,94 @@ void check_layout(const std::string& path, const std::vector<GgufTensor>& entrie
   }
 }
 
-}  // namespace
+/// What one file says of itself.
+struct GgufPart {
+  std::shared_ptr<MappedFile> file;
+  json metadata;
+  std::vector<GgufTensor> entries;
+  std::uint64_t data_begin;
+};
 
-GgufFile::GgufFile(const fs::path& path) : path_(path), file_(MappedFile::open(path)), table_(path) {
-  Cursor cursor(*file_);
-  check_start(cursor);
+GgufPart read_part(const fs::path& path) {
+  GgufPart part{.file = MappedFile::open(path), .metadata = {}, .entries = {}, .data_begin = 0};
+  Cursor cursor(*part.file);
+  check_start(*part.file, cursor);
   const auto tensor_count = cursor.count(least_tensor_bytes, "tensors");
   const auto pairs = cursor.count(least_pair_bytes, "metadata pairs");
-  metadata_ = read_metadata(cursor, pairs);
-  std::vector<GgufTensor> entries;
-  for (std::uint64_t i = 0; i < tensor_count; ++i) entries.push_back(read_entry(cursor));
+  part.metadata = read_metadata(cursor, pairs);
+  for (std::uint64_t i = 0; i < tensor_count; ++i) part.entries.push_back(read_entry(cursor));
 
-  const auto aligned = alignment(metadata_, path.string());
-  const auto data_begin = std::min<std::uint64_t>((cursor.position() + aligned - 1) / aligned * aligned, file_->size());
-  check_layout(path.string(), entries, file_->size() - data_begin, aligned);
-  for (auto& entry : entries) {
-    places_.push_back({entry.encoding, data_begin + entry.offset});
-    table_.add(std::move(entry.info));
+  const auto aligned = alignment(part.metadata, path.string());
+  part.data_begin = std::min<std::uint64_t>((cursor.position() + aligned - 1) / aligned * aligned, part.file->size());
+  check_layout(path.string(), part.entries, part.file->size() - part.data_begin, aligned);
+  return part;
+}
+
+/// A number of the split.* metadata; absent in a file that is whole.
+std::optional<std::uint64_t> split_number(const GgufPart& part, const char* key) {
+  const auto found = part.metadata.find(key);
+  if (found == part.metadata.end() || !found->is_number_integer() || *found < 0) return std::nullopt;
+  return found->get<std::uint64_t>();
+}
+
+/// Error unless the part is number `number` of `count`.
+void check_split(const GgufPart& part, std::uint64_t number, std::uint64_t count) {
+  const auto own = split_number(part, "split.no"), of = split_number(part, "split.count");
+  if (own != number || of != count)
+    fail("{}: is not part {} of {} of a model, as its name says; fetch it again", part.file->path().string(), number + 1, count);
+}
+
+/// The parts of a model, the first of which is `first`: "NAME-00001-of-00003.gguf" and those beside it.
+std::vector<GgufPart> read_parts(GgufPart first) {
+  const auto path = first.file->path();
+  const auto count = split_number(first, "split.count").value_or(1);
+  std::vector<GgufPart> parts;
+  parts.push_back(std::move(first));
+  if (count <= 1) return parts;
+  const auto name = GgufPartName::parse(path.filename().string());
+  if (!name || name->count != count)
+    fail("{}: is one part of {}, but not named as one (NAME-00001-of-{:05}.gguf); give the parts back their names", path.string(), count, count);
+  if (name->number != 1) fail("{}: is part {} of {}; name the first part, {}", path.string(), name->number, count, name->file_of(1));
+  check_split(parts.front(), 0, count);
+  for (std::uint64_t number = 2; number <= count; ++number) {
+    const auto next = path.parent_path() / name->file_of(number);
+    if (!fs::exists(next)) fail("{}: is part 1 of {}, but {} is not beside it; fetch that part too", path.string(), count, next.filename().string());
+    parts.push_back(read_part(next));
+    check_split(parts.back(), number - 1, count);
+  }
+  return parts;
+}
+
+}  // namespace
+
+std::optional<GgufPartName> GgufPartName::parse(const std::string& file_name) {
+  static const std::regex pattern(R"((.*)-(\d{5})-of-(\d{5})\.gguf)");
+  std::smatch match;
+  if (!std::regex_match(file_name, match, pattern)) return std::nullopt;
+  return GgufPartName{match[1], std::stoull(match[2]), std::stoull(match[3])};
+}
+
+std::string GgufPartName::file_of(std::uint64_t part) const { return fmt::format("{}-{:05}-of-{:05}.gguf", stem, part, count); }
+
+GgufFile::GgufFile(const fs::path& path) : path_(path), table_(path) {
+  auto parts = read_parts(read_part(path));
+  metadata_ = std::move(parts.front().metadata);
+  for (auto& part : parts) {
+    files_.push_back(part.file->path());
+    for (auto& entry : part.entries) {
+      places_.push_back({part.file, entry.encoding, part.data_begin + entry.offset});
+      table_.add(std::move(entry.info));
+    }
   }
 }
 
-at::Tensor GgufFile::read(const std::string& name) {
+at::Tensor GgufFile::values(const std::string& name) const {
   const auto position = table_.find(name);
   const auto& info = table_.all()[position];
-  const auto [encoding, begin] = places_[position];
-  if (!encoding->dequantize) return tensor_over(file_, begin, info.shape, encoding->type);
+  const auto& [file, encoding, begin] = places_[position];
+  if (!encoding->dequantize) return tensor_over(file, begin, info.shape, encoding->type);
   auto values = at::empty(info.shape, at::kFloat);
-  encoding->dequantize(file_->data() + begin, static_cast<std::int64_t>(info.bytes / encoding->block_bytes), values.mutable_data_ptr<float>());
+  encoding->dequantize(file->data() + begin, static_cast<std::int64_t>(info.bytes / encoding->block_bytes), values.mutable_data_ptr<float>());
   return values;
 }
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,26 +16,39 @@ namespace weights {
 struct Encoding;
 }
 
+/// The name of a file that holds a part of a model: "qwen-q4_k_m-00002-of-00003.gguf".
+struct GgufPartName {
+  std::string stem;             // "qwen-q4_k_m"
+  std::uint64_t number, count;  // from 1
+  static std::optional<GgufPartName> parse(const std::string& file_name);
+  std::string file_of(std::uint64_t part) const;
+};
+
 /// Names and shapes are as in the file, but with the sizes in PyTorch's order (slowest first).
-/// F32, F16 and BF16 tensors lie over the mapped file; Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 are dequantized to float32 at each read.
+/// F32, F64, F16 and BF16 tensors lie over the mapped file; quantized ones are dequantized to float32 at each read.
 class GgufFile final : public WeightSource {
  public:
-  /// Error when it is not GGUF, holds a tensor type that is not supported, or its counts, lengths and offsets are not true to the file.
+  /// The first file of a model that is split brings the others. Error when it is not GGUF, holds a tensor type that is not supported, or
+  /// its counts, lengths and offsets are not true to the file.
   explicit GgufFile(const std::filesystem::path& path);
 
   /// Every key with its value; arrays as arrays.
   const nlohmann::json& metadata() const { return metadata_; }
   const std::filesystem::path& path() const { return path_; }
+  /// All files of the model, in order.
+  const std::vector<std::filesystem::path>& files() const { return files_; }
   const std::vector<TensorInfo>& tensors() const override { return table_.all(); }
-  at::Tensor read(const std::string& name) override;
+  at::Tensor read(const std::string& name) override { return values(name); }
+  at::Tensor values(const std::string& name) const;
 
  private:
   struct Place {
+    std::shared_ptr<MappedFile> file;
     const weights::Encoding* encoding;
     std::uint64_t begin;  // from the start of the file
   };
   std::filesystem::path path_;
-  std::shared_ptr<MappedFile> file_;
+  std::vector<std::filesystem::path> files_;
   nlohmann::json metadata_;
   weights::TensorTable table_;
   std::vector<Place> places_;

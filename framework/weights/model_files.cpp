@@ -8,13 +8,13 @@
 
 #include "core/files.hpp"
 #include "core/hash.hpp"
-#include "core/names.hpp"
 #include "text/convert.hpp"
 #include "weights/gguf.hpp"
 #include "weights/json_file.hpp"
 #include "weights/name_map.hpp"
 #include "weights/safetensors.hpp"
 #include "weights/tokenizer_files.hpp"
+#include "weights/weight_files.hpp"
 
 namespace attune {
 namespace fs = std::filesystem;
@@ -30,50 +30,22 @@ std::string text_or_empty(const json& object, const std::string& key) {
   return found != object.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
-std::vector<fs::path> files_ending(const fs::path& folder, const std::string& extension) {
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.path().extension() == extension) files.push_back(entry.path());
-  std::sort(files.begin(), files.end());
-  return files;
-}
-
-std::string names_of(const std::vector<fs::path>& files) {
-  std::vector<std::string> names;
-  for (const auto& file : files) names.push_back(file.filename().string());
-  return joined(names);
-}
-
 ModelFiles open_gguf(const fs::path& path) {
   auto file = std::make_unique<GgufFile>(path);
   ModelFiles model;
   model.path = path;
   model.config = huggingface_config(*file);
-  model.tokenizer = text::tokenizer_json_from_gguf(file->metadata());
+  const auto vocabulary = text_or_empty(file->metadata(), "tokenizer.ggml.model");
+  if (!vocabulary.empty() && vocabulary != "no_vocab") model.tokenizer = text::tokenizer_json_from_gguf(file->metadata());
   model.chat_template = text_or_empty(file->metadata(), "tokenizer.chat_template");
   model.licence = text_or_empty(file->metadata(), "general.license");
   model.generation = json::object();
   for (const auto& [ours, theirs] : {std::pair("bos_token_id", "bos"), std::pair("eos_token_id", "eos"), std::pair("pad_token_id", "padding")})
     if (const auto id = file->metadata().find(fmt::format("tokenizer.ggml.{}_token_id", theirs)); id != file->metadata().end() && id->is_number_unsigned())
       model.generation[ours] = *id;
+  model.weight_files = file->files();
   model.weights = huggingface_weights(std::move(file));
-  model.weight_files = {path};
   return model;
-}
-
-void open_weights(const fs::path& folder, ModelFiles& model) {
-  if (const auto index = folder / "model.safetensors.index.json"; fs::exists(index)) {
-    model.weights = open_safetensors_index(index, &model.weight_files);
-    return;
-  }
-  const auto files = files_ending(folder, ".safetensors");
-  if (files.empty()) {
-    const auto* pickled = fs::exists(folder / "pytorch_model.bin") ? " (pytorch_model.bin is not read: save the model again with save_pretrained)" : "";
-    fail("{}: holds no weights; expected model.safetensors, or model.safetensors.index.json and its files{}", folder.string(), pickled);
-  }
-  if (files.size() > 1) fail("{}: holds several weight files ({}) but no model.safetensors.index.json that says what is in which", folder.string(), names_of(files));
-  model.weights = open_safetensors(files.front());
-  model.weight_files = files;
 }
 
 /// "license: apache-2.0" between the first two lines "---" of README.md; where that says "other", what "license_name" says.
@@ -95,20 +67,15 @@ std::string open_licence(const fs::path& folder) {
 }
 
 ModelFiles open_folder(const fs::path& folder) {
-  if (!fs::exists(folder / "config.json")) {
-    const auto ggufs = files_ending(folder, ".gguf");
-    if (ggufs.size() == 1) return open_gguf(ggufs.front());
-    if (ggufs.size() > 1) fail("{}: holds several GGUF files ({}); name the one you mean", folder.string(), names_of(ggufs));
-    fail("{}: holds no config.json and no .gguf file; expected a Hugging Face model folder (config.json, *.safetensors, tokenizer.json){}", folder.string(),
-         fs::exists(folder / "adapter_config.json") ? ", but this is an adapter: name the model it was made for" : "");
-  }
+  if (!fs::exists(folder / "config.json")) return open_gguf(weights::only_gguf(folder));
   ModelFiles model;
   model.path = folder;
   model.config = read_json(folder / "config.json");
   const auto preprocessor = read_json_if_present(folder / "preprocessor_config.json");
   for (const char* key : {"image_mean", "image_std"})  // what pictures are scaled by belongs to the weights
     if (preprocessor.contains(key) && !model.config.contains(key)) model.config[key] = preprocessor[key];
-  open_weights(folder, model);
+  model.weights = weights::open_folder_weights(folder, model.config, model.weight_files);
+  model.config.erase("transformers_weights");  // an export has model.safetensors
   model.tokenizer = read_tokenizer(folder);
   model.chat_template = read_chat_template(folder);
   model.generation = read_json_if_present(folder / "generation_config.json");

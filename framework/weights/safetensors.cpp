@@ -46,6 +46,7 @@ struct StoredTensor {
 /// The header's text, with its own length checked against the file's.
 std::string_view header_text(const MappedFile& file) {
   const auto path = file.path().string();
+  refuse_stand_in(file);
   if (file.size() < length_bytes) fail("{}: is too short ({} bytes) for a safetensors file; fetch it again", path, file.size());
   std::uint64_t length = 0;
   std::memcpy(&length, file.data(), length_bytes);
@@ -139,6 +140,19 @@ class Safetensors final : public WeightSource {
     table_.add(std::move(entry.info));
     places_.push_back({std::move(file), entry.begin, entry.type});
   }
+  /// A tensor that another shard holds already must be the same one.
+  void add_from_shard(const std::shared_ptr<MappedFile>& file, StoredTensor entry) {
+    if (!table_.has(entry.info.name)) return add(file, std::move(entry));
+    const auto position = table_.find(entry.info.name);
+    const auto& info = table_.all()[position];
+    const auto& place = places_[position];
+    const bool is_same = info.shape == entry.info.shape && place.type == entry.type &&
+                         std::memcmp(place.file->data() + place.begin, file->data() + entry.begin, info.bytes) == 0;
+    if (is_same) return;
+    fail("{}: holds the tensor '{}' with other values than {}; keep the files of one model alone, or fetch them again", file->path().string(), info.name,
+         place.file->path().filename().string());
+  }
+  bool has(const std::string& name) const { return table_.has(name); }
   const std::vector<TensorInfo>& tensors() const override { return table_.all(); }
   at::Tensor read(const std::string& name) override {
     const auto position = table_.find(name);
@@ -164,17 +178,17 @@ class Safetensors final : public WeightSource {
   std::vector<Place> places_;
 };
 
-/// {file: names of the tensors in it}
-std::map<std::string, std::set<std::string>> read_weight_map(const fs::path& index) {
+/// {tensor: the file that holds it}
+std::map<std::string, std::string> read_weight_map(const fs::path& index) {
   const auto text = read_json(index);
   const auto map = text.find("weight_map");
   if (map == text.end() || !map->is_object() || map->empty())
     fail("{}: has no \"weight_map\" that says which tensor is in which file", index.string());
-  std::map<std::string, std::set<std::string>> files;
+  std::map<std::string, std::string> files;
   for (const auto& [tensor, file] : map->items()) {
     if (!file.is_string() || fs::path(file.get<std::string>()).filename() != file.get<std::string>() || file.get<std::string>().empty())
       fail("{}: the file of tensor '{}' must be the name of a file beside the index", index.string(), tensor);
-    files[file.get<std::string>()].insert(tensor);
+    files[tensor] = file.get<std::string>();
   }
   return files;
 }
@@ -199,15 +213,19 @@ std::map<std::string, std::string> safetensors_metadata(const fs::path& path) {
 
 std::unique_ptr<WeightSource> open_safetensors_index(const fs::path& index, std::vector<fs::path>* files) {
   auto source = std::make_unique<Safetensors>(index);
-  for (auto& [name, wanted] : read_weight_map(index)) {
-    const auto path = index.parent_path() / name;
-    if (!fs::exists(path)) fail("{}: names the weight file '{}', which is not beside it; fetch that file too", index.string(), name);
+  const auto weight_map = read_weight_map(index);
+  std::set<std::string> shards;
+  for (const auto& [tensor, shard] : weight_map) shards.insert(shard);
+  for (const auto& shard : shards) {
+    const auto path = index.parent_path() / shard;
+    if (!fs::exists(path)) fail("{}: names the weight file '{}', which is not beside it; fetch that file too", index.string(), shard);
     const auto file = MappedFile::open(path);
-    for (auto& entry : read_entries(*file))
-      if (wanted.erase(entry.info.name)) source->add(file, std::move(entry));
-    if (!wanted.empty()) fail("{}: says that '{}' holds the tensor '{}', but it does not; index and weights do not belong together", index.string(), name, *wanted.begin());
+    for (auto& entry : read_entries(*file)) source->add_from_shard(file, std::move(entry));
     if (files) files->push_back(path);
   }
+  for (const auto& [tensor, shard] : weight_map)
+    if (!source->has(tensor))
+      fail("{}: says that '{}' holds the tensor '{}', but it does not; index and weights do not belong together", index.string(), shard, tensor);
   return source;
 }
 

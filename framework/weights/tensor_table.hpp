@@ -24,6 +24,7 @@ class TensorTable {
   void add(TensorInfo info);
   /// Position in all(). Error that gives the nearest name when there is none.
   std::size_t find(const std::string& name) const;
+  bool has(const std::string& name) const { return positions_.contains(name); }
   const std::vector<TensorInfo>& all() const { return all_; }
 
  private:
@@ -37,6 +38,9 @@ std::optional<std::uint64_t> element_count(const std::vector<std::int64_t>& shap
 
 /// "[2, 3]"
 std::string shape_text(const std::vector<std::int64_t>& shape);
+
+/// Error when the file is what Git LFS leaves in the place of a file that was not fetched.
+void refuse_stand_in(const MappedFile& file);
 
 /// The file's bytes from offset on as a tensor that keeps the mapping alive; a copy where they are not aligned for the type.
 /// The range must lie within the file.

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "core/files.hpp"
+#include "core/hash.hpp"
 #include "weights/gguf.hpp"
 #include "weights/name_map.hpp"
 #include "weights/safetensors.hpp"
@@ -120,6 +121,41 @@ TEST(Safetensors, AnIndexThatIsNotTrueToItsFilesIsRefused) {
   EXPECT_THAT(error(R"({"weight_map":)"), HasSubstr("is not valid JSON from byte"));
 }
 
+TEST(Safetensors, EveryTensorOfAListedFileIsReadWhereverTheIndexPutsIt) {
+  TemporaryFolder folder;
+  write_safetensors(folder / "1.safetensors", {{"a", at::ones({2})}, {"both", at::ones({2})}});
+  write_safetensors(folder / "2.safetensors", {{"b", at::zeros({3})}, {"both", at::ones({2})}, {"unlisted", at::ones({1})}});
+  const auto index = folder / "model.safetensors.index.json";
+  write_bytes(index, R"({"weight_map":{"a":"2.safetensors","b":"1.safetensors"}})");
+
+  const auto source = open_safetensors_index(index);
+
+  EXPECT_TRUE(at::equal(source->read("a"), at::ones({2})));
+  EXPECT_TRUE(at::equal(source->read("both"), at::ones({2})));
+  EXPECT_TRUE(source->contains("unlisted"));
+  EXPECT_EQ(source->tensors().size(), 4u);
+}
+
+TEST(Safetensors, TwoTensorsOfOneNameThatDifferAreRefused) {
+  TemporaryFolder folder;
+  write_safetensors(folder / "1.safetensors", {{"a", at::ones({2})}});
+  const auto index = folder / "model.safetensors.index.json";
+  write_bytes(index, R"({"weight_map":{"a":"1.safetensors","b":"2.safetensors"}})");
+  for (const auto& other : {at::zeros({2}), at::ones({1, 2}), at::ones({2}, at::kInt)}) {
+    write_safetensors(folder / "2.safetensors", {{"b", at::ones({1})}, {"a", other}});
+    EXPECT_THAT(error_of([&] { open_safetensors_index(index); }), HasSubstr("2.safetensors: holds the tensor 'a' with other values than 1.safetensors"));
+  }
+}
+
+TEST(Safetensors, APointerOfGitLfsIsNamed) {
+  TemporaryFolder folder;
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n";
+  write_bytes(folder / "x.safetensors", pointer);
+  write_bytes(folder / "x.gguf", pointer);
+  EXPECT_THAT(error_of([&] { open_safetensors(folder / "x.safetensors"); }), HasSubstr("x.safetensors: is a Git LFS pointer in the place of the file"));
+  EXPECT_THAT(error_of([&] { GgufFile file(folder / "x.gguf"); }), HasSubstr("x.gguf: is a Git LFS pointer in the place of the file"));
+}
+
 TEST(Safetensors, AHeaderLengthThatLiesIsRefused) {
   TemporaryFolder folder;
   const auto error = [&](const std::string& bytes) {
@@ -230,6 +266,59 @@ TEST(Gguf, BlocksAreDequantizedAsGgmlDefinesThem) {
   EXPECT_TRUE(at::equal(dequantized(2, raw<std::uint16_t>(1) + nibbles()), (nibble_values() - 8) * std::ldexp(1.0, -24)));
 }
 
+/// 64 blocks of pseudo-random bytes whose scales are zero, subnormal, the largest and ordinary ones, and the sha256 of the values that
+/// gguf 0.19's gguf.quants.dequantize makes of them.
+struct KnownValues {
+  std::uint32_t type;
+  std::size_t values, bytes;         // of a block
+  std::vector<std::size_t> scales;   // where the block holds them, as halves
+  const char* sha256;
+};
+
+std::string blocks_of(const KnownValues& known) {
+  constexpr std::uint16_t scales[] = {0x0000, 0x8000, 0x0001, 0x8001, 0x03FF, 0x0400, 0x7BFF, 0xFBFF, 0x3C00, 0x211F};
+  std::string blocks;
+  std::uint32_t state = 1;
+  for (std::size_t i = 0; i < 64 * known.bytes; ++i) blocks += static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
+  for (std::size_t block = 0; block < 64; ++block)
+    for (std::size_t k = 0; k < known.scales.size(); ++k) blocks.replace(block * known.bytes + known.scales[k], 2, raw(scales[(block + 3 * k) % std::size(scales)]));
+  return blocks;
+}
+
+TEST(Gguf, ValuesOfEveryTypeAreThoseOfTheReferenceBitForBit) {
+  const KnownValues all[] = {
+      {2, 32, 18, {0}, "c2f98a35c1f9caff066caace76b66a4b11b0662752d543ac0c0dfcf04ef0ea46"},  // Q4_0
+      {3, 32, 20, {0, 2}, "050b7942358276d211d0b35ed3f012bf575c4179a50ccfc61fbe66bc4a91a8d6"},  // Q4_1
+      {6, 32, 22, {0}, "4eca4064c4f1c6d121479a031287b4c2114c6f1d6c93b0e6b7fcf406329a5520"},  // Q5_0
+      {7, 32, 24, {0, 2}, "c768d4a6a01fada81a9e1d88ce1d72805440df3b2a94ef9620e7401dcc693a93"},  // Q5_1
+      {8, 32, 34, {0}, "14270dc5ee97ddde86959c63f67f12c68245d8c313e9d3bbcef8687d94cac5f9"},  // Q8_0
+      {10, 256, 84, {80, 82}, "36ea8f0169c74db5520bf621a3a9d4393cf8576ceb7dab9fba5171cf9f5bcf71"},  // Q2_K
+      {11, 256, 110, {108}, "3c63a8e2df1c6b8a862b155cfde4319df60d3d15d8dc1632ddfc7e07b04bdc96"},  // Q3_K
+      {12, 256, 144, {0, 2}, "4829455dbd4227fed6acca07d6041e5b64f96d2abd9582ef1d3c54ccff5c1538"},  // Q4_K
+      {13, 256, 176, {0, 2}, "513ae0afd5d56bba7f20d9d25d1e8719078d40234a2bfbf0a6ea39255af29703"},  // Q5_K
+      {14, 256, 210, {208}, "a5ba3cc51c108fac0853963d70fc64d45ced6ac7722ceb4aa78ae5b5922012ff"},  // Q6_K
+      {20, 32, 18, {0}, "41620c5f19d971f9e1806279783b3505c680571893042a2b72bad51d8106134a"},  // IQ4_NL
+      {23, 256, 136, {0}, "7db75aa68b3b4a03be9a8d52c9dc8caf06308318ad43d998d95cadbeedb5dce1"},  // IQ4_XS
+      {39, 32, 17, {}, "213145705c4487f4274d2537f96e6de33158ea70cac0c29c39413b96def67805"},  // MXFP4
+      {34, 256, 54, {52}, "33477155738723c1f04ba3a48ade6939a5d0a1412cdb6f0d51ab82afe6161c89"},  // TQ1_0
+      {35, 256, 66, {64}, "62ad3f24a6bd1856fe81267bd1ba9c61be199ded9d2897d5d690237ae112f11c"},  // TQ2_0
+  };
+
+  for (const auto& known : all) {
+    const auto values = dequantized(known.type, blocks_of(known), 64 * known.values);
+    EXPECT_EQ(sha256({static_cast<const char*>(values.const_data_ptr()), values.nbytes()}), known.sha256) << known.type;
+  }
+}
+
+TEST(Gguf, BlocksOfQ8KHaveTheirScaleInFloat32) {
+  std::string eight;
+  for (int i = 0; i < 256; ++i) eight += static_cast<char>(static_cast<std::int8_t>(i - 128));
+
+  const auto values = dequantized(15, raw(0.1f) + eight + std::string(32, '\x7f'), 256);
+
+  EXPECT_TRUE(at::equal(values, at::arange(-128, 128).to(at::kFloat) * 0.1f));
+}
+
 TEST(Gguf, ManyBlocksKeepTheirOrder) {
   std::string blocks;
   for (int i = 0; i < 20000; ++i) blocks += half(static_cast<float>(i % 1000)) + std::string(32, '\x01');
@@ -307,7 +396,9 @@ TEST(Gguf, TensorsThatAreNotTrueToTheFileAreRefused) {
   EXPECT_THAT(shaped({std::uint64_t{1} << 62}), HasSubstr("reaches beyond the"));
   EXPECT_THAT(shaped({33}, 2), HasSubstr("cannot have the shape [33] as Q4_0"));
   EXPECT_THAT(shaped({9}), HasSubstr("reaches beyond the 32 bytes of tensor data; the file is truncated"));
-  EXPECT_THAT(shaped({2}, 12), HasSubstr("is stored as Q4_K, which is not supported; supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0"));
+  EXPECT_THAT(shaped({2}, 12), HasSubstr("cannot have the shape [2] as Q4_K"));
+  EXPECT_THAT(shaped({256}, 16), HasSubstr("is stored as IQ2_XXS, which is not supported; supported are F32, F64, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K"));
+  EXPECT_THAT(shaped({256}, 40), HasSubstr("is stored as NVFP4, which is not supported"));
   EXPECT_THAT(shaped({2}, 99), HasSubstr("is stored as number 99"));
   EXPECT_THAT(error_of_gguf(overlapping), HasSubstr("overlaps the one before it"));
   EXPECT_THAT(error_of_gguf(misaligned), HasSubstr("begins at byte 33, which is not aligned to 32"));
@@ -372,7 +463,7 @@ TEST(LlamaNames, WhatIsNotALlamaIsRefused) {
     });
   };
   auto scaled = llama_pairs();
-  scaled.push_back(gguf_pair("llama.rope.scaling.type", "yarn"));
+  scaled.push_back(gguf_pair("llama.rope.scaling.type", "longrope"));
   auto experts = llama_tensors();
   experts.push_back({"blk.0.ffn_gate_exps.weight", {1}, 0, floats({1})});
   auto uneven = llama_tensors();
@@ -382,15 +473,114 @@ TEST(LlamaNames, WhatIsNotALlamaIsRefused) {
   EXPECT_THAT(error({gguf_pair("general.architecture", "mamba")}, {}), HasSubstr("architecture 'mamba'; GGUF files are supported for: llama"));
   EXPECT_THAT(error(llama_pairs("block_count"), llama_tensors()), HasSubstr("as 'llama.block_count'"));
   EXPECT_THAT(error(llama_pairs(), {}), HasSubstr("has no tensor 'token_embd.weight'"));
-  EXPECT_THAT(error(scaled, llama_tensors()), HasSubstr("uses scaled rotary embeddings"));
+  EXPECT_THAT(error(scaled, llama_tensors()), HasSubstr("stretches rotary positions in a way that is not supported (longrope; none, linear, yarn"));
   EXPECT_THAT(error(llama_pairs(), experts), HasSubstr("tensor 'blk.0.ffn_gate_exps.weight' has no place"));
   write_bytes(folder / "x.gguf", gguf(llama_pairs(), uneven));
   EXPECT_THAT(error_of([&] { huggingface_weights(std::make_unique<GgufFile>(folder / "x.gguf"))->read("model.layers.0.self_attn.q_proj.weight"); }),
               HasSubstr("of shape [7, 8] cannot be divided among 2 heads"));
 }
 
+std::string part(const std::string& name, std::uint32_t number, std::uint32_t count, std::vector<std::string> pairs = {}) {
+  pairs.push_back(gguf_pair("split.no", number));
+  pairs.push_back(gguf_pair("split.count", count));
+  return gguf(pairs, {{name, {2}, 0, floats({static_cast<float>(number), 1})}});
+}
+
+TEST(GgufParts, TheFirstBringsTheOthers) {
+  TemporaryFolder folder;
+  write_bytes(folder / "m-00001-of-00002.gguf", part("a", 0, 2, {gguf_pair("key", "value")}));
+  write_bytes(folder / "m-00002-of-00002.gguf", part("b", 1, 2));
+
+  GgufFile file(folder / "m-00001-of-00002.gguf");
+
+  EXPECT_TRUE(at::equal(file.read("a"), at::tensor({0.0f, 1.0f})));
+  EXPECT_TRUE(at::equal(file.read("b"), at::tensor({1.0f, 1.0f})));
+  EXPECT_EQ(file.metadata()["key"], "value");
+  EXPECT_EQ(file.files().size(), 2u);
+}
+
+TEST(GgufParts, PartsThatDoNotBelongTogetherAreRefused) {
+  TemporaryFolder folder;
+  const auto error = [&](const char* name) { return error_of([&] { GgufFile file(folder / name); }); };
+  write_bytes(folder / "m-00001-of-00002.gguf", part("a", 0, 2));
+  EXPECT_THAT(error("m-00001-of-00002.gguf"), HasSubstr("is part 1 of 2, but m-00002-of-00002.gguf is not beside it; fetch that part too"));
+  write_bytes(folder / "m-00002-of-00002.gguf", part("b", 1, 3));
+  EXPECT_THAT(error("m-00001-of-00002.gguf"), HasSubstr("m-00002-of-00002.gguf: is not part 2 of 2 of a model, as its name says"));
+  write_bytes(folder / "m-00002-of-00002.gguf", part("b", 1, 2));
+  EXPECT_THAT(error("m-00002-of-00002.gguf"), HasSubstr("is part 2 of 2; name the first part, m-00001-of-00002.gguf"));
+  write_bytes(folder / "m-00002-of-00002.gguf", part("a", 1, 2));
+  EXPECT_THAT(error("m-00001-of-00002.gguf"), HasSubstr("two tensors named 'a'"));
+  write_bytes(folder / "renamed.gguf", part("a", 0, 2));
+  EXPECT_THAT(error("renamed.gguf"), HasSubstr("not named as one (NAME-00001-of-00002.gguf)"));
+}
+
+nlohmann::json rope_scaling_of(std::vector<std::string> more, const std::vector<float>& factors = {}) {
+  TemporaryFolder folder;
+  auto pairs = llama_pairs();
+  pairs.insert(pairs.end(), more.begin(), more.end());
+  auto tensors = llama_tensors();
+  if (!factors.empty()) tensors.push_back({"rope_freqs.weight", {factors.size()}, 0, floats(factors)});
+  write_bytes(folder / "x.gguf", gguf(pairs, tensors));
+  const auto config = huggingface_config(GgufFile(folder / "x.gguf"));
+  EXPECT_FALSE(huggingface_weights(std::make_unique<GgufFile>(folder / "x.gguf"))->contains("rope_freqs.weight"));
+  return config.value("rope_scaling", nlohmann::json());
+}
+
+TEST(RopeScaling, IsThatOfTheMetadata) {
+  const auto type = [](const char* name) { return gguf_pair("llama.rope.scaling.type", name); };
+  const auto factor = gguf_pair("llama.rope.scaling.factor", 4.0f);
+
+  EXPECT_EQ(rope_scaling_of({type("none")}), nullptr);
+  EXPECT_EQ(rope_scaling_of({type("linear"), gguf_pair("llama.rope.scaling.factor", 1.0f)}), nullptr);
+  EXPECT_EQ(rope_scaling_of({type("linear"), factor}), nlohmann::json({{"rope_type", "linear"}, {"factor", 4.0}}));
+  EXPECT_EQ(rope_scaling_of({gguf_pair("llama.rope.scale_linear", 2.0f)}), nlohmann::json({{"rope_type", "linear"}, {"factor", 2.0}}));
+  EXPECT_EQ(rope_scaling_of({type("yarn"), factor, gguf_pair("llama.rope.scaling.original_context_length", 8u), gguf_pair("llama.rope.scaling.yarn_beta_fast", 24.0f)}),
+            nlohmann::json({{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 8}, {"beta_fast", 24.0}}));
+  EXPECT_NEAR(rope_scaling_of({type("yarn"), factor, gguf_pair("llama.rope.scaling.attn_factor", 0.5f)})["attention_factor"].get<double>(), 0.5 * (1 + 0.1 * std::log(4.0)), 1e-12);
+}
+
+TEST(RopeScaling, FactorsAreThoseOfLlama3OrOfOneFactor) {
+  EXPECT_EQ(rope_scaling_of({}, {1, 1}), nullptr);
+  EXPECT_EQ(rope_scaling_of({}, {4, 4}), nlohmann::json({{"rope_type", "linear"}, {"factor", 4.0}}));
+  const auto scaling = rope_scaling_of({}, {1, 8});
+  EXPECT_EQ(scaling["rope_type"], "llama3");
+  EXPECT_EQ(scaling["factor"], 8.0);
+  EXPECT_GT(scaling["high_freq_factor"], scaling["low_freq_factor"]);
+}
+
+TEST(RopeScaling, FactorsOfAnotherKindAreRefused) {
+  EXPECT_THAT(error_of([] { rope_scaling_of({}, {8, 1}); }), HasSubstr("by factors ('rope_freqs.weight') that are not those of Llama 3"));
+  EXPECT_THAT(error_of([] { rope_scaling_of({}, {1, 0.5f}); }), HasSubstr("holds the factor 0.5, where 1 or more is needed"));
+  EXPECT_THAT(error_of([] { rope_scaling_of({}, {1, 1, 1}); }), HasSubstr("has 3 factors for heads of width 4"));
+  EXPECT_THAT(error_of([] { rope_scaling_of({gguf_pair("llama.rope.scaling.type", "yarn")}, {1, 8}); }), HasSubstr("yarn with factors"));
+}
+
+TEST(GgufConfig, WhatWouldComputeSomethingElseIsRefused) {
+  const auto error = [](const std::string& pair) { return error_of([&] { rope_scaling_of({pair}); }); };
+  EXPECT_THAT(error(gguf_pair("llama.expert_count", 8u)), HasSubstr("has llama.expert_count = 8, which is not supported (only 0 is)"));
+  EXPECT_THAT(error(gguf_pair("llama.attention.causal", 7, std::string(1, '\0'))), HasSubstr("has llama.attention.causal = false"));
+  EXPECT_THAT(error(gguf_pair("llama.attention.value_length", 8u)), HasSubstr("has llama.attention.value_length = 8, which is not supported (only 4 is)"));
+  EXPECT_THAT(error(gguf_pair("llama.logit_scale", 0.25f)), HasSubstr("has llama.logit_scale = 0.25"));
+  EXPECT_EQ(error(gguf_pair("llama.attention.value_length", 4u)), "");
+}
+
+TEST(GgufConfig, ASlidingWindowMakesALlamaAMistral) {
+  TemporaryFolder folder;
+  auto pairs = llama_pairs();
+  pairs.push_back(gguf_pair("llama.attention.sliding_window", 4u));
+  write_bytes(folder / "x.gguf", gguf(pairs, llama_tensors()));
+
+  const auto config = huggingface_config(GgufFile(folder / "x.gguf"));
+
+  EXPECT_EQ(config["model_type"], "mistral");
+  EXPECT_EQ(config["sliding_window"], 4);
+}
+
 TEST(Gguf, RandomDamageIsReadOrRefusedNeverACrash) {
   auto tensors = llama_tensors();
+  for (const auto& [type, bytes] : {std::pair(10u, 84), std::pair(11u, 110), std::pair(12u, 144), std::pair(13u, 176), std::pair(14u, 210), std::pair(23u, 136)})
+    tensors.push_back({fmt::format("blk.{}.attn_v.weight", type), {256}, type, std::string(static_cast<std::size_t>(bytes), '\x5a')});
+  tensors.push_back({"rope_freqs.weight", {2}, 0, floats({1, 8})});
   tensors.push_back({"blk.0.attn_v.weight", {32}, 3, half(1) + half(0) + nibbles()});
 
   fuzz(gguf(llama_pairs(), tensors), [](const auto& path) {

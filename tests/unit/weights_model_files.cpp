@@ -96,10 +96,13 @@ TEST(ModelFolder, WhatIsMissingIsSaid) {
   EXPECT_THAT(error_of_open(folder.path()), HasSubstr("holds no weights; expected model.safetensors"));
   write_bytes(folder / "pytorch_model.bin", "");
   EXPECT_THAT(error_of_open(folder.path()), HasSubstr("pytorch_model.bin is not read"));
+  std::filesystem::remove(folder / "pytorch_model.bin");
   write_bytes(folder / "a.safetensors", "");
-  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("a.safetensors: is too short (0 bytes)"));
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("does not read a.safetensors: rename it to model.safetensors if it holds the whole model"));
   write_bytes(folder / "b.safetensors", "");
-  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("several weight files (a.safetensors, b.safetensors) but no model.safetensors.index.json"));
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("transformers reads none of a.safetensors, b.safetensors"));
+  write_bytes(folder / "model.safetensors", "");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("holds a model and an adapter for it (adapter_config.json)"));
 }
 
 TEST(ModelFolder, JsonThatNoProgramCouldHoldIsRefused) {
@@ -121,6 +124,40 @@ TEST(ModelFolder, OneGgufFileInItIsTheModelAndSeveralMustBeNamed) {
   write_bytes(folder / "b.gguf", "GGML");
 
   EXPECT_THAT(error_of_open(folder.path()), HasSubstr("several GGUF files (a.gguf, b.gguf); name the one you mean"));
+}
+
+TEST(ModelFolder, TheOnlySplitGgufModelInItIsTheModel) {
+  TemporaryFolder folder;
+  write_bytes(folder / "m-00001-of-00002.gguf", "GGML");
+  write_bytes(folder / "m-00002-of-00002.gguf", "GGML");
+  write_bytes(folder / "._m-00001-of-00002.gguf", "Mac OS X");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("/m-00001-of-00002.gguf: is no GGUF file"));
+
+  write_bytes(folder / "n-00001-of-00002.gguf", "GGML");
+
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("several GGUF files"));
+}
+
+TEST(ModelFolder, TheFileThatTheConfigNamesGoesFirst) {
+  TemporaryFolder folder;
+  write_model(folder);
+  write_safetensors(folder / "other.safetensors", {{"a", at::zeros({2, 3})}});
+  write_bytes(folder / "config.json", R"({"transformers_weights":"other.safetensors"})");
+
+  const auto files = ModelFiles::open(folder.path());
+
+  EXPECT_TRUE(at::equal(files.weights->read("a"), at::zeros({2, 3})));
+  EXPECT_FALSE(files.config.contains("transformers_weights"));
+  write_bytes(folder / "config.json", R"({"transformers_weights":"none.safetensors"})");
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("names the weights 'none.safetensors', which are not beside it"));
+}
+
+TEST(ModelFolder, TheWholeFileGoesBeforeAStaleIndex) {
+  TemporaryFolder folder;
+  write_model(folder);
+  write_bytes(folder / "model.safetensors.index.json", R"({"weight_map":{"a":"gone.safetensors"}})");
+
+  EXPECT_TRUE(at::equal(ModelFiles::open(folder.path()).weights->read("a"), at::ones({2, 3})));
 }
 
 TEST(ModelFolder, ATokenizerThatTheEmbeddingIsTooSmallForIsRefused) {

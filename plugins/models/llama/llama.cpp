@@ -143,7 +143,12 @@ class Llama : public attune::Model {
         config_(context.config),
         net_(std::make_shared<CausalModel>(c, family)),
         rotary_(c.frequencies, c.context, c.rotary_factor) {
-    attune::nn::load_parameters(*net_, context.weights);
+    // Files of a bare decoder (transformers' LlamaModel) have no prefix.
+    const bool is_bare = context.weights.contains("embed_tokens.weight");
+    attune::nn::load_parameters(*net_, context.weights, [&](const std::string& name) {
+      constexpr std::string_view prefix = "model.";
+      return is_bare && name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+    });
   }
 
   const Family& family_;
