@@ -10,13 +10,21 @@ namespace attune::nn {
 
 struct GenerateOptions {
   std::int64_t max_tokens = 128;
-  double temperature = 0;  // 0: the likeliest token each time
-  double top_p = 1;        // sample among the likeliest tokens that together have this probability (Holtzman et al. 2020, arXiv:1904.09751)
+  std::int64_t max_length = 0;    // of prompt and answer together; 0: no limit but the model's context
+  double temperature = 0;         // 0: the likeliest token each time
+  std::int64_t top_k = 0;         // sample among so many of the likeliest tokens; 0: among all (Fan et al. 2018, arXiv:1805.04833)
+  double top_p = 1;               // sample among the likeliest tokens that together have this probability (Holtzman et al. 2020, arXiv:1904.09751)
+  double min_p = 0;               // sample among tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024, arXiv:2407.01082)
+  double repetition_penalty = 1;  // logits of tokens seen so far, prompt included, are divided by it, negative ones multiplied (Keskar et al. 2019, arXiv:1909.05858)
   std::uint64_t seed = 0;
   std::vector<std::int32_t> stop = {};  // ends after any of these; it is not part of the result
 };
 
 using Tokens = std::vector<std::int32_t>;
+
+/// The probability of each token of logits [outputs] under the options, which follows the tokens `seen`, float32. With temperature 0: 1 for the
+/// likeliest. In the order of transformers: penalty, temperature, top_k, top_p, min_p.
+at::Tensor next_probabilities(const at::Tensor& logits, const Tokens& seen, const GenerateOptions& options);
 
 /// Tokens that follow the prompt. Ends at a stop token, after max_tokens, or where the model's context ends. on_token sees each token as
 /// it comes; false from it ends generation. Error for an empty prompt, or one that fills the context.

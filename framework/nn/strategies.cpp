@@ -127,11 +127,15 @@ void Strategies::load_adapter(Model& model, const Adapter& adapter, const std::s
   const std::map<std::string, at::Tensor> theirs(adapter.tensors.begin(), adapter.tensors.end());
   std::set<std::string> left;
   for (const auto& name : theirs | std::views::keys) left.insert(name);
+  std::map<const void*, std::string> copied;
   const torch::NoGradGuard no_grad;
   for (const auto& [name, tensor] : ours->tensors) {
     const auto found = theirs.find(name);
     if (found == theirs.end()) fail("{}: holds no '{}', which this run's adapter has: it is for another model, or for other targets", from, name);
     if (found->second.sizes() != tensor.sizes()) fail("{}: '{}' is {}, and {} in this run: it is for another model, or has other options", from, name, c10::str(found->second.sizes()), c10::str(tensor.sizes()));
+    const auto [first, is_new] = copied.emplace(tensor.unsafeGetTensorImpl(), name);
+    if (!is_new && !at::equal(theirs.at(first->second), found->second))
+      fail("{}: holds different '{}' and '{}', which are one tensor in this model: untie its head, or take an adapter that was trained with them tied", from, first->second, name);
     at::Tensor(tensor).copy_(found->second);
     left.erase(name);
   }

@@ -4,25 +4,81 @@
 #include <attune/nn.hpp>
 #include <torch/torch.h>
 
+#include <nlohmann/json.hpp>
+
+#include "data/store.hpp"
 #include "train/adapter_folder.hpp"
+#include "weights/export_folder.hpp"
 #include "weights/model_files.hpp"
 
 namespace attune::train {
 namespace fs = std::filesystem;
 namespace {
 
+/// What a classifier's targets are, in transformers' words: its pipelines choose softmax, sigmoid or neither by this key. Null for data without
+/// targets.
+nlohmann::json problem_type(const Session& session) {
+  const std::int64_t first[] = {0};
+  const auto targets = load_batch(session.data->split("train"), *session.dataset, first).targets;
+  if (!targets.defined()) return nullptr;
+  if (targets.dim() == 2) return "multi_label_classification";
+  return targets.is_floating_point() ? "regression" : "single_label_classification";
+}
+
+/// The model's own config.json, without what the source's said of another head or of packed weights.
+nlohmann::json exported_config(const Session& session) {
+  auto config = session.model->config();
+  config.erase("quantization_config");  // the weights were read, and are written, plain
+  const auto task = session.model->spec().task;
+  if (task != Task::next_token) config.erase("problem_type");
+  if (task == Task::classification) config["problem_type"] = problem_type(session);
+  if (task == Task::embedding)
+    for (const char* key : {"id2label", "label2id", "num_labels"}) config.erase(key);
+  return config;
+}
+
 void publish_model(Session& session, const fs::path& folder) {
   auto tensors = nn::stored_tensors(session.model->module());
   for (auto& [name, tensor] : tensors) tensor = tensor.to(torch::kCPU).contiguous();
-  const auto& files = *session.files;
-  export_model_folder(folder, session.model->config(), files.tokenizer, files.chat_template, tensors, files.generation);
+  export_model_folder(folder, *session.files, session.config.model.path, exported_config(session), tensors);
+}
+
+/// A snapshot in Hugging Face's download cache, models--OWNER--NAME/snapshots/REVISION, has a name that holds on every machine.
+struct Base {
+  std::string name;
+  nlohmann::json revision;
+};
+Base base_of(const fs::path& model) {
+  const auto path = (fs::absolute(model) / "").lexically_normal().parent_path();
+  const auto owner = path.parent_path().parent_path().filename().string();
+  constexpr std::string_view prefix = "models--";
+  if (path.parent_path().filename() != "snapshots" || !owner.starts_with(prefix)) return {path.string(), nullptr};
+  auto name = owner.substr(prefix.size());
+  if (const auto at = name.find("--"); at != std::string::npos) name.replace(at, 2, "/");
+  return {name, path.filename().string()};
+}
+
+/// Which base an adapter belongs to, so that PEFT finds it by itself. Models without tokens have no task in PEFT, which then wants their class.
+void name_base(Adapter& adapter, const Session& session) {
+  auto config = nlohmann::ordered_json::parse(adapter.config);
+  const auto base = base_of(session.config.model.path);
+  config["base_model_name_or_path"] = base.name;
+  config["revision"] = base.revision;
+  if (config["task_type"].is_null()) {
+    const auto& family = session.model->spec().family;
+    config["auto_mapping"] = {{"base_model_class", session.model->config()["architectures"][0]},
+                              {"parent_library", fmt::format("transformers.models.{0}.modeling_{0}", family)}};
+  }
+  adapter.config = config.dump(2) + "\n";
 }
 
 }  // namespace
 
 void publish(Session& session, const fs::path& folder, bool merge) {
-  const auto adapter = merge ? std::nullopt : session.strategies->export_adapter(*session.model);
-  if (adapter) return write_adapter(*adapter, session.base_sha256, folder);
+  if (auto adapter = merge ? std::nullopt : session.strategies->export_adapter(*session.model)) {
+    name_base(*adapter, session);
+    return write_adapter(*adapter, session.base_sha256, folder);
+  }
   session.strategies->merge(*session.model);
   publish_model(session, folder);
 }

@@ -3,7 +3,6 @@
 #include <attune/error.hpp>
 
 #include <algorithm>
-#include <optional>
 #include <sstream>
 
 #include "core/files.hpp"
@@ -13,6 +12,7 @@
 #include "weights/json_file.hpp"
 #include "weights/name_map.hpp"
 #include "weights/safetensors.hpp"
+#include "weights/special_tokens.hpp"
 #include "weights/tokenizer_files.hpp"
 #include "weights/weight_files.hpp"
 
@@ -39,10 +39,8 @@ ModelFiles open_gguf(const fs::path& path) {
   if (!vocabulary.empty() && vocabulary != "no_vocab") model.tokenizer = text::tokenizer_json_from_gguf(file->metadata());
   model.chat_template = text_or_empty(file->metadata(), "tokenizer.chat_template");
   model.licence = text_or_empty(file->metadata(), "general.license");
-  model.generation = json::object();
-  for (const auto& [ours, theirs] : {std::pair("bos_token_id", "bos"), std::pair("eos_token_id", "eos"), std::pair("pad_token_id", "padding")})
-    if (const auto id = file->metadata().find(fmt::format("tokenizer.ggml.{}_token_id", theirs)); id != file->metadata().end() && id->is_number_unsigned())
-      model.generation[ours] = *id;
+  model.generation = generation_config_from_gguf(file->metadata());
+  model.tokenizer_config = tokenizer_config_from_gguf(file->metadata());
   model.weight_files = file->files();
   model.weights = huggingface_weights(std::move(file));
   return model;
@@ -79,69 +77,10 @@ ModelFiles open_folder(const fs::path& folder) {
   model.tokenizer = read_tokenizer(folder);
   model.chat_template = read_chat_template(folder);
   model.generation = read_json_if_present(folder / "generation_config.json");
+  model.tokenizer_config = with_special_tokens_map(read_json_if_present(folder / "tokenizer_config.json"), read_json_if_present(folder / "special_tokens_map.json"));
   model.licence = open_licence(folder);
   return model;
 }
-
-/// Calls visit(text, id) for every token of a tokenizer.json, added ones last.
-template <class Visit>
-void each_token(const json& tokenizer, Visit visit) {
-  const auto model = tokenizer.find("model");
-  if (model != tokenizer.end() && model->is_object() && model->contains("vocab")) {
-    const auto& vocabulary = (*model)["vocab"];
-    std::int64_t row = 0;
-    for (const auto& [text, id] : vocabulary.items()) {
-      if (vocabulary.is_object() && id.is_number_integer()) visit(text, id.template get<std::int64_t>());
-      if (vocabulary.is_array()) visit(id.is_array() && !id.empty() && id[0].is_string() ? id[0].template get<std::string>() : "", row++);
-    }
-  }
-  const auto added = tokenizer.find("added_tokens");
-  if (added == tokenizer.end() || !added->is_array()) return;
-  for (const auto& token : *added)
-    if (token.is_object() && token.contains("id") && token["id"].is_number_integer()) visit(text_or_empty(token, "content"), token["id"].template get<std::int64_t>());
-}
-
-std::optional<std::string> token_text(const json& tokenizer, std::int64_t id) {
-  std::optional<std::string> found;
-  each_token(tokenizer, [&](const std::string& text, std::int64_t candidate) {
-    if (candidate == id) found = text;
-  });
-  return found;
-}
-
-/// The id of a special token: in generation_config.json, else in config.json; the first where there are several.
-std::optional<std::int64_t> special_id(const json& config, const json& generation, const std::string& key) {
-  for (const auto* source : {&generation, &config}) {
-    auto found = source->find(key);
-    if (found == source->end()) continue;
-    const auto& id = found->is_array() && !found->empty() ? found->front() : *found;
-    if (id.is_number_integer()) return id.get<std::int64_t>();
-  }
-  return std::nullopt;
-}
-
-/// What transformers' AutoTokenizer needs beside tokenizer.json.
-json make_tokenizer_config(const json& config, const json& tokenizer, const std::string& chat_template, const json& generation) {
-  json result = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
-  if (const auto context = config.find("max_position_embeddings"); context != config.end()) result["model_max_length"] = *context;
-  for (const auto* name : {"bos", "eos", "pad"})
-    if (const auto id = special_id(config, generation, fmt::format("{}_token_id", name)))
-      if (const auto text = token_text(tokenizer, *id)) result[fmt::format("{}_token", name)] = *text;
-  if (const auto model = tokenizer.find("model"); model != tokenizer.end())
-    if (const auto unknown = text_or_empty(*model, "unk_token"); !unknown.empty()) result["unk_token"] = unknown;
-  // The encoder's own marks are known by their usual names alone.
-  if (const auto added = tokenizer.find("added_tokens"); added != tokenizer.end() && added->is_array())
-    for (const auto& token : *added)
-      for (const auto& [key, mark] : {std::pair("cls_token", "[CLS]"), std::pair("sep_token", "[SEP]"), std::pair("mask_token", "[MASK]")})
-        if (text_or_empty(token, "content") == mark) result[key] = mark;
-  result["model_input_names"] = {"input_ids", "attention_mask"};
-  if (config.contains("type_vocab_size")) result["model_input_names"].push_back("token_type_ids");
-  if (!chat_template.empty()) result["chat_template"] = chat_template;
-  return result;
-}
-
-/// Invalid UTF-8 is written as U+FFFD.
-void write_json(const fs::path& path, const json& value) { write_text(path, value.dump(2, ' ', false, json::error_handler_t::replace) + "\n"); }
 
 }  // namespace
 
@@ -152,29 +91,10 @@ ModelFiles ModelFiles::open(const fs::path& path) {
   fail("{}: is not a model; expected a Hugging Face model folder (for a .safetensors file: the folder it is in) or a .gguf file", path.string());
 }
 
-std::int64_t tokenizer_size(const json& tokenizer) {
-  std::int64_t size = 0;
-  each_token(tokenizer, [&](const std::string&, std::int64_t id) { size = std::max(size, id + 1); });
-  return size;
-}
-
 void check_tokenizer(const fs::path& model, std::int64_t tokenizer_size, std::int64_t vocabulary) {
   if (tokenizer_size > vocabulary)
     fail("{}: its tokenizer has {} tokens but its token embedding has only {} rows; they do not belong together, use the tokenizer the model was trained with",
          model.string(), tokenizer_size, vocabulary);
-}
-
-void export_model_folder(const fs::path& folder, const json& config, const json& tokenizer, const std::string& chat_template,
-                         const std::vector<std::pair<std::string, at::Tensor>>& tensors, const json& generation) {
-  write_atomically(place_of_new_folder(folder), [&](const fs::path& temporary) {
-    fs::create_directory(temporary);
-    write_json(temporary / "config.json", config);
-    write_safetensors(temporary / "model.safetensors", tensors);
-    write_json(temporary / "generation_config.json", generation);
-    if (tokenizer.is_null()) return;
-    write_json(temporary / "tokenizer.json", tokenizer);
-    write_json(temporary / "tokenizer_config.json", make_tokenizer_config(config, tokenizer, chat_template, generation));
-  });
 }
 
 std::string weights_sha256(const ModelFiles& files) {

@@ -1,4 +1,4 @@
-// A model as it lies on disk: a Hugging Face folder or a GGUF file. What the rest of the framework opens, and what it writes.
+// A model as it lies on disk: a Hugging Face folder or a GGUF file. export_folder.hpp writes one.
 #pragma once
 #include <attune/weights.hpp>
 
@@ -7,7 +7,6 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace attune {
@@ -16,6 +15,7 @@ struct ModelFiles {
   std::filesystem::path path;
   nlohmann::json config;         // config.json, or made from the GGUF metadata
   nlohmann::json tokenizer;      // as tokenizer.json; null when there is none
+  nlohmann::json tokenizer_config;  // tokenizer_config.json with special_tokens_map.json, or made from the GGUF metadata
   std::string chat_template;     // Jinja; "" when there is none
   nlohmann::json generation;     // generation_config.json; an empty object when there is none
   std::string licence;           // as the model names it: "apache-2.0"; "" when it does not
@@ -31,12 +31,6 @@ std::int64_t tokenizer_size(const nlohmann::json& tokenizer);
 
 /// Error when the tokenizer gives ids that the token embedding has no row for.
 void check_tokenizer(const std::filesystem::path& model, std::int64_t tokenizer_size, std::int64_t vocabulary);
-
-/// Writes config.json, model.safetensors, generation_config.json and, unless tokenizer is null, tokenizer.json and tokenizer_config.json:
-/// a folder that transformers' AutoModel and AutoTokenizer load. It appears whole or not at all; Error when the target is there and not empty.
-void export_model_folder(const std::filesystem::path& folder, const nlohmann::json& config, const nlohmann::json& tokenizer,
-                         const std::string& chat_template, const std::vector<std::pair<std::string, at::Tensor>>& tensors,
-                         const nlohmann::json& generation);
 
 /// Of the one weight file (as sha256sum prints it); of several, over the lines "<sha256>  <file name>\n" in order.
 std::string weights_sha256(const ModelFiles& files);

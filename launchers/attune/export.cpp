@@ -6,6 +6,7 @@
 #include "ranks.hpp"
 #include "train/publish.hpp"
 #include "tuned_run.hpp"
+#include "weights/export_folder.hpp"
 #include "weights/model_files.hpp"
 
 namespace attune::program {
@@ -17,7 +18,7 @@ void export_model(const std::string& model, const std::string& to) {
   auto files = ModelFiles::open(model);
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const auto& info : files.weights->tensors()) tensors.emplace_back(info.name, files.weights->read(info.name));
-  export_model_folder(to, files.config, files.tokenizer, files.chat_template, tensors, files.generation);
+  export_model_folder(to, files, model, files.config, tensors);
 }
 
 int run(const std::vector<std::string>& arguments) {

@@ -1,5 +1,5 @@
 // attune generate: answers of a model, or of base and tuned side by side.
-#include "nn/generate.hpp"
+#include "nn/generation_defaults.hpp"
 
 #include <torch/torch.h>
 
@@ -10,6 +10,7 @@
 
 #include "command.hpp"
 #include "core/files.hpp"
+#include "core/names.hpp"
 #include "core/stopwatch.hpp"
 #include "ranks.hpp"
 #include "registry/loader.hpp"
@@ -22,15 +23,36 @@ namespace {
 
 namespace options = boost::program_options;
 
+/// "temperature 0.7, top_k 20": the limits of sampling that are not neutral.
+std::string sampling_text(const nn::GenerateOptions& o) {
+  auto text = fmt::format("temperature {}", o.temperature);
+  if (o.top_k > 0) text += fmt::format(", top_k {}", o.top_k);
+  if (o.top_p < 1) text += fmt::format(", top_p {}", o.top_p);
+  if (o.min_p > 0) text += fmt::format(", min_p {}", o.min_p);
+  return text;
+}
+
+/// The model's own defaults, and what the command line says instead. Says on stderr what of the defaults is used and what is ignored.
+nn::GenerateOptions options_for(const ModelFiles& files, const Tokenizer& tokenizer, const options::variables_map& values) {
+  auto [chosen, ignored, has_length] = nn::generation_defaults(files, tokenizer);
+  if (!has_length) chosen.max_tokens = 64;
+  if (values.count("max-tokens")) chosen.max_tokens = values["max-tokens"].as<std::int64_t>(), chosen.max_length = 0;
+  const bool samples_by_default = chosen.temperature > 0 && !values.count("temperature");
+  if (values.count("temperature")) chosen.temperature = values["temperature"].as<double>();
+  if (values.count("top-p")) chosen.top_p = values["top-p"].as<double>();
+  if (values.count("top-k")) chosen.top_k = values["top-k"].as<std::int64_t>();
+  if (values.count("repetition-penalty")) chosen.repetition_penalty = values["repetition-penalty"].as<double>();
+  chosen.seed = values["seed"].as<std::uint64_t>();
+  if (samples_by_default) fmt::print(stderr, "sampling as the model's defaults say: {} (--temperature 0: the likeliest token each time)\n", sampling_text(chosen));
+  if (!ignored.empty()) fmt::print(stderr, "ignored of the model's generation defaults: {}\n", joined(ignored));
+  return chosen;
+}
+
 /// How prompts become tokens, in the model's own chat template where it has one, and how answers are chosen.
 class Asking {
  public:
   Asking(const ModelFiles& files, const Tokenizer& tokenizer, const options::variables_map& values) : tokenizer_(tokenizer) {
-    options.max_tokens = values["max-tokens"].as<std::int64_t>();
-    options.temperature = values["temperature"].as<double>();
-    options.top_p = values["top-p"].as<double>();
-    options.seed = values["seed"].as<std::uint64_t>();
-    if (files.config.contains("eos_token_id") && files.config["eos_token_id"].is_number_integer()) options.stop.push_back(files.config["eos_token_id"]);
+    options = options_for(files, tokenizer, values);
     if (values["raw"].as<bool>() || files.chat_template.empty()) return;
     chat_ = ChatTemplate::recognise(files.chat_template);
     if (values.count("system")) before_.push_back({"system", values["system"].as<std::string>()});
@@ -194,8 +216,11 @@ int run(const std::vector<std::string>& arguments) {
   description.add_options()("source", options::value<std::string>()->required(), "run directory or model")("prompt", options::value<std::string>(), "what is asked")(
       "prompts", options::value<std::string>(), "instead: a file of prompts, one a line, or JSON Lines with \"prompt\"; answered together, as JSON Lines")(
       "output", options::value<std::string>()->default_value("", ""), "file for the answers to a file of prompts; default: standard output")("batch", options::value<std::int64_t>()->default_value(16), "of a file, how many prompts at a time")(
-      "system", options::value<std::string>(), "system message")("max-tokens", options::value<std::int64_t>()->default_value(64), "longest answer")(
-      "temperature", options::value<double>()->default_value(0), "0: the likeliest token each time")("top-p", options::value<double>()->default_value(1), "share of probability to sample from")(
+      "system", options::value<std::string>(), "system message")("max-tokens", options::value<std::int64_t>(), "longest answer; default: the model's, else 64")(
+      "temperature", options::value<double>(), "of sampling; 0: the likeliest token each time; default: the model's, else 0")(
+      "top-p", options::value<double>(), "share of probability to sample from; default: the model's, else 1")(
+      "top-k", options::value<std::int64_t>(), "number of tokens to sample from, 0: all; default: the model's, else 50, as in transformers")(
+      "repetition-penalty", options::value<double>(), "divides the logits of tokens seen so far; default: the model's, else 1")(
       "seed", options::value<std::uint64_t>()->default_value(0), "of sampling")("raw", options::bool_switch(), "continue the prompt as it is, without the chat template")("checkpoint", options::value<std::string>()->default_value("latest"), "of a run: latest, best, or a step");
   const auto values = parse(generate_command, arguments, description, {{"source", 1}});
   if (!values) return static_cast<int>(ExitCode::done);

@@ -1,4 +1,4 @@
-// Model folders: what is read from them, what is refused, what export writes.
+// Model folders: what is read from them, what is refused.
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
@@ -164,41 +164,6 @@ TEST(ModelFolder, ATokenizerThatTheEmbeddingIsTooSmallForIsRefused) {
   EXPECT_EQ(tokenizer_size(small_tokenizer), 6);
   EXPECT_EQ(error_of([] { check_tokenizer("m", 6, 6); }), "");
   EXPECT_THAT(error_of([] { check_tokenizer("m", 7, 6); }), HasSubstr("m: its tokenizer has 7 tokens but its token embedding has only 6 rows"));
-}
-
-TEST(Export, WhatIsWrittenOpensAgainTheSame) {
-  TemporaryFolder folder;
-  const json config = {{"model_type", "llama"}, {"max_position_embeddings", 64}, {"bos_token_id", 2}, {"eos_token_id", {5, 2}}};
-
-  export_model_folder(folder / "out/model/", config, small_tokenizer, "{{ m }}", {{"a", at::arange(6)}}, {{"pad_token_id", 0}});
-
-  const auto files = ModelFiles::open(folder / "out/model");
-  EXPECT_EQ(files.config, config);
-  EXPECT_EQ(files.tokenizer, small_tokenizer);
-  EXPECT_EQ(files.chat_template, "{{ m }}");
-  EXPECT_TRUE(at::equal(files.weights->read("a"), at::arange(6)));
-  EXPECT_EQ(json::parse(read_text(folder / "out/model/tokenizer_config.json")), json::parse(R"({"tokenizer_class":"PreTrainedTokenizerFast",
-    "clean_up_tokenization_spaces":false,"model_max_length":64,"bos_token":"<s>","eos_token":"<e>","pad_token":"a","unk_token":"<unk>",
-    "model_input_names":["input_ids","attention_mask"],"chat_template":"{{ m }}"})"));
-}
-
-TEST(Export, AFolderThatIsNotEmptyIsLeftAlone) {
-  TemporaryFolder folder;
-  write_bytes(folder / "out/mine.txt", "mine");
-
-  EXPECT_THAT(error_of([&] { export_model_folder(folder / "out", json::object(), nullptr, "", {{"a", at::ones({1})}}, json::object()); }),
-              HasSubstr("is there already and not an empty folder"));
-
-  EXPECT_EQ(read_text(folder / "out/mine.txt"), "mine");
-}
-
-TEST(Export, AFailureLeavesNothingBehind) {
-  TemporaryFolder folder;
-
-  EXPECT_THAT(error_of([&] { export_model_folder(folder / "out", json::object(), nullptr, "", {{"a", at::ones({1}, at::kComplexFloat)}}, json::object()); }),
-              HasSubstr("tensor 'a' is of a type"));
-
-  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
 TEST(Describe, SaysWhatTheFilesHold) {

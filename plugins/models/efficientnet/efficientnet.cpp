@@ -168,6 +168,8 @@ class EfficientNet final : public attune::Model {
   json config() const override {
     json config = config_;
     config["architectures"] = {"EfficientNetForImageClassification"};
+    config["image_mean"] = scale_.mean;
+    config["image_std"] = scale_.deviation;
     config["image_size"] = scale_.size;
     attune::nn::set_labels(config, labels_);
     return config;

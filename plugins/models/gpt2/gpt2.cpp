@@ -1,6 +1,7 @@
 // GPT-2 (Radford et al. 2019): a decoder with learned positions and LayerNorm before each part.
 #include <attune/nn.hpp>
 #include <attune/plugin.hpp>
+#include <attune/tied.hpp>
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
 
@@ -127,7 +128,7 @@ class Gpt2 final : public attune::Model {
       s.key("dropout", &Options::dropout, "dropout of embeddings and of what each part of a block adds, while training").range(0, 0.9);
     }
   };
-  Gpt2(const Options& options, attune::ModelContext& context) : Gpt2(options, context, read_config(context.config)) {}
+  Gpt2(const Options& options, attune::ModelContext& context) : Gpt2(options, context, config_of(context)) {}
 
   at::Tensor embed(const Batch& batch) override {
     return dropped(net_->transformer->wte->forward(batch.tokens) + net_->transformer->wpe->forward(batch.positions));
@@ -145,21 +146,32 @@ class Gpt2 final : public attune::Model {
   json config() const override {
     json config = config_;
     config["architectures"] = {"GPT2LMHeadModel"};
+    if (!is_tied_) config["tie_word_embeddings"] = false;  // the weights may hold another head, whatever config.json says
     return config;
   }
 
  private:
+  /// OpenAI's own files hold the bare decoder.
+  static bool is_bare(const attune::WeightSource& weights) { return weights.contains("wte.weight"); }
+
+  static Config config_of(attune::ModelContext& context) {
+    auto c = read_config(context.config);
+    const auto* embedding = is_bare(context.weights) ? "wte.weight" : "transformer.wte.weight";
+    c.tied = c.tied && attune::nn::is_tied(context.weights, embedding, "lm_head.weight");
+    return c;
+  }
+
   Gpt2(const Options& options, attune::ModelContext& context, const Config& c)
       : Model({.family = "gpt2", .width = c.width, .depth = c.depth, .vocabulary = c.vocabulary, .context = c.context, .outputs = c.vocabulary,
                .key_heads = c.heads, .head_width = c.width / c.heads}),
         config_(context.config),
         dropout_(options.dropout),
+        is_tied_(c.tied),
         net_(std::make_shared<CausalModel>(c)) {
-    // OpenAI's own files hold the bare decoder.
-    const bool is_bare = context.weights.contains("wte.weight");
+    const bool has_bare_names = is_bare(context.weights);
     attune::nn::load_parameters(*net_, context.weights, [&](const std::string& name) {
       constexpr std::string_view prefix = "transformer.";
-      return is_bare && name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+      return has_bare_names && name.starts_with(prefix) ? name.substr(prefix.size()) : name;
     });
   }
 
@@ -167,6 +179,7 @@ class Gpt2 final : public attune::Model {
 
   json config_;
   double dropout_;
+  bool is_tied_;
   std::shared_ptr<CausalModel> net_;
 };
 

@@ -3,10 +3,12 @@
 #include "config.hpp"
 
 #include <attune/plugin.hpp>
+#include <attune/tied.hpp>
 
 namespace {
 
 using attune::Batch;
+using attune::nn::config_value;
 using attune::nn::Linear;
 using attune::nn::RMSNorm;
 using llama::Config;
@@ -115,7 +117,7 @@ struct CausalModel : torch::nn::Module {
 class Llama : public attune::Model {
  public:
   using Options = attune::NoOptions;
-  Llama(const Family& family, attune::ModelContext& context) : Llama(family, context, llama::read_config(context.config, family)) {}
+  Llama(const Family& family, attune::ModelContext& context) : Llama(family, context, read_config(family, context)) {}
 
   at::Tensor embed(const Batch& batch) override {
     const at::Tensor h = net_->model->embed_tokens->forward(batch.tokens);
@@ -132,15 +134,24 @@ class Llama : public attune::Model {
   json config() const override {
     json config = config_;
     config["architectures"] = {family_.architecture};
+    // The weights may hold another head, whatever config.json says.
+    if (!is_tied_ && config_value<bool>(config, "tie_word_embeddings", family_.tied)) config["tie_word_embeddings"] = false;
     return config;
   }
 
  private:
+  static Config read_config(const Family& family, attune::ModelContext& context) {
+    auto c = llama::read_config(context.config, family);
+    c.tied = c.tied && attune::nn::is_tied(context.weights, "model.embed_tokens.weight", "lm_head.weight");
+    return c;
+  }
+
   Llama(const Family& family, attune::ModelContext& context, const Config& c)
       : Model({.family = family.type, .width = c.width, .depth = c.depth, .vocabulary = c.vocabulary, .context = c.context, .outputs = c.vocabulary,
                .key_heads = c.key_heads, .head_width = c.head_width}),
         family_(family),
         config_(context.config),
+        is_tied_(c.tied),
         net_(std::make_shared<CausalModel>(c, family)),
         rotary_(c.frequencies, c.context, c.rotary_factor) {
     // Files of a bare decoder (transformers' LlamaModel) have no prefix.
@@ -153,6 +164,7 @@ class Llama : public attune::Model {
 
   const Family& family_;
   json config_;
+  bool is_tied_;
   std::shared_ptr<CausalModel> net_;
   attune::nn::RotaryEmbedding rotary_;
 };

@@ -166,6 +166,8 @@ class Vit final : public attune::Model {
   json config() const override {
     json config = config_;
     config["architectures"] = {"ViTForImageClassification"};
+    config["image_mean"] = scale_.mean;
+    config["image_std"] = scale_.deviation;
     attune::nn::set_labels(config, labels_);
     return config;
   }

@@ -2,6 +2,7 @@
 #include <attune/adapter.hpp>
 #include <attune/nn.hpp>
 #include <attune/plugin.hpp>
+#include <attune/tied.hpp>
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
 
@@ -288,8 +289,7 @@ class Lora final : public attune::Strategy {
     }
     add_biases(tensors, model);
     if (!saved_.empty()) config["modules_to_save"] = saved_;
-    for (const auto& module : saved_)
-      for (const auto& parameter : module_named(model, module)->named_parameters()) tensors.emplace_back(attune::nn::peft_prefix(module) + parameter.key(), parameter.value());
+    for (const auto& module : saved_) add_saved(tensors, module, model);
     auto adapter = attune::nn::peft_adapter(model, std::move(config), std::move(tensors));
     adapter.is_live = !doubled;
     return adapter;
@@ -385,16 +385,37 @@ class Lora final : public attune::Strategy {
 
   void train_saved(attune::Model& model) {
     if (options_.save.empty()) return;
+    tied_ = attune::nn::tied_head(model);
     std::vector<std::string> names;
-    for (const auto& item : model.module().named_modules("", false))
-      if (!item.value()->parameters(false).empty() && !dynamic_cast<attune::nn::Delta*>(item.value().get()) && !dynamic_cast<attune::nn::ConvolutionDelta*>(item.value().get())) names.push_back(item.key());
+    for (const auto& item : model.module().named_modules("", false)) {
+      const auto* module = item.value().get();
+      const bool is_delta = dynamic_cast<const attune::nn::Delta*>(module) || dynamic_cast<const attune::nn::ConvolutionDelta*>(module);
+      const bool is_tied = tied_ && item.key() == tied_->head;
+      if (!is_delta && (is_tied || !module->parameters(false).empty())) names.push_back(item.key());
+    }
     saved_ = attune::nn::select_names(options_.save, names, "strategy.save");
+    save_tied();
     for (const auto& name : saved_) {
       if (std::ranges::find(names_, name) != names_.end())
         attune::fail("strategy.save and strategy.targets both name {}: take it out of one of them", name);
       for (auto& parameter : module_named(model, name)->parameters(false)) parameter.requires_grad_(true);
     }
     std::erase_if(saved_, [&](const std::string& name) { return in_head(model, name); });  // a classifier's head is saved anyway
+  }
+
+  /// PEFT copies each module that it trains, so that tied ones part there: both are named, and both get the tensor.
+  void save_tied() {
+    if (!tied_) return;
+    const auto is_saved = [&](const std::string& name) { return std::ranges::find(saved_, name) != saved_.end(); };
+    const bool has_embedding = is_saved(tied_->embedding), has_head = is_saved(tied_->head);
+    if (has_embedding && !has_head) saved_.push_back(tied_->head);
+    if (has_head && !has_embedding) saved_.push_back(tied_->embedding);
+  }
+
+  void add_saved(std::vector<NamedTensor>& tensors, const std::string& module, attune::Model& model) const {
+    const bool is_tied = tied_ && module == tied_->head;
+    for (const auto& parameter : module_named(model, is_tied ? tied_->embedding : module)->named_parameters())
+      tensors.emplace_back(attune::nn::peft_prefix(module) + parameter.key(), parameter.value());
   }
 
   static bool in_head(const attune::Model& model, const std::string& module) {
@@ -421,6 +442,7 @@ class Lora final : public attune::Strategy {
   std::vector<attune::nn::NamedLinear> layers_;
   std::vector<attune::nn::NamedConvolution> convolutions_;
   std::vector<std::string> names_, target_modules_, saved_;  // names_: of both
+  std::optional<attune::nn::TiedHead> tied_;                 // absent: the head has a weight of its own
 };
 
 }  // namespace

@@ -1,0 +1,207 @@
+#include "weights/export_folder.hpp"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+
+#include "core/files.hpp"
+#include "weights/json_file.hpp"
+#include "weights/model_files.hpp"
+#include "weights/safetensors.hpp"
+#include "weights/special_tokens.hpp"
+
+namespace attune {
+namespace fs = std::filesystem;
+using nlohmann::json;
+using weights::read_json;
+namespace {
+
+/// Files that training does not change, copied byte for byte. Not among them: weights, their index, config.json and the model card.
+constexpr const char* kept_files[] = {
+    "generation_config.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "vocab.bpe", "merges.txt", "bpe.codes", "tekken.json", "*.tiktoken",
+    "tokenizer.model*", "spiece.model", "sentencepiece.bpe.model",
+    "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
+    "preprocessor_config.json", "processor_config.json",
+    "LICEN[CS]E*", "NOTICE*", "USE_POLICY*"};
+
+bool is_kept(const std::string& name) {
+  return std::ranges::any_of(kept_files, [&](const char* pattern) { return fnmatch(pattern, name.c_str(), FNM_PATHNAME) == 0; });
+}
+
+void copy_to_disk(const fs::path& from, const fs::path& to) {
+  const auto file = MappedFile::open(from);
+  fs::create_directories(to.parent_path());
+  write_bytes(to, std::span(file->data(), file->size()));
+}
+
+/// Also from the folders directly in it. Links are followed: the files of a download cache are links.
+void copy_kept_files(const fs::path& from, const fs::path& to) {
+  const auto copy_if_kept = [&](const fs::path& file) {
+    const auto name = file.lexically_relative(from);
+    if (fs::is_regular_file(file) && is_kept(name.string())) copy_to_disk(file, to / name);
+  };
+  for (const auto& entry : fs::directory_iterator(from)) {
+    if (!fs::is_directory(entry.path())) {
+      copy_if_kept(entry.path());
+      continue;
+    }
+    for (const auto& inner : fs::directory_iterator(entry.path())) copy_if_kept(inner.path());
+  }
+}
+
+/// Invalid UTF-8 is written as U+FFFD.
+void write_json(const fs::path& path, const json& value) {
+  write_text(path, value.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+using Tensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+/// As transformers names it; "" for a type that is not one of a model's.
+std::string type_name(at::ScalarType type) {
+  switch (type) {
+    case at::kDouble: return "float64";
+    case at::kFloat: return "float32";
+    case at::kHalf: return "float16";
+    case at::kBFloat16: return "bfloat16";
+    default: return "";
+  }
+}
+
+/// transformers loads weights in the type that config.json names, without a word where they are stored in another. A name that is true of some of
+/// the tensors stays (old files hold a few in float32 beside float16); else it becomes the type that loses none of them anything.
+void name_stored_type(json& config, const Tensors& tensors) {
+  std::vector<at::ScalarType> stored;
+  for (const auto& [name, tensor] : tensors)
+    if (tensor.is_floating_point()) stored.push_back(tensor.scalar_type());
+  if (stored.empty()) return;
+  auto widest = stored.front();
+  for (const auto type : stored) widest = c10::promoteTypes(widest, type);
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    const auto named = config.find(key);
+    if (named == config.end()) continue;
+    const bool is_true = std::ranges::any_of(stored, [&](const auto type) { return *named == type_name(type); });
+    if (!is_true) *named = type_name(widest);
+  }
+}
+
+/// Whether `config` says what the file says. The scaling of pictures is added to it from preprocessor_config.json when a folder is opened.
+bool is_unchanged(json config, const json& file) {
+  for (const char* key : {"image_mean", "image_std"})
+    if (!file.contains(key)) config.erase(key);
+  return config == file;
+}
+
+void write_config(const fs::path& to, const fs::path& source, const json& config) {
+  if (fs::exists(source) && is_unchanged(config, read_json(source))) copy_to_disk(source, to);
+  else write_json(to, config);
+}
+
+/// The longest text that a model takes, in tokens; null when config.json does not say. RoBERTa's positions begin after the padding token's id.
+json longest_text(const json& config) {
+  for (const char* key : {"max_position_embeddings", "n_positions"}) {
+    const auto positions = config.find(key);
+    if (positions == config.end() || !positions->is_number_integer()) continue;
+    const bool is_offset = config.value("model_type", json()) == "roberta";
+    const auto padding = token_ids(config, "pad_token_id");
+    return positions->get<std::int64_t>() - (is_offset ? (padding.empty() ? 1 : padding.front()) + 1 : 0);
+  }
+  return nullptr;
+}
+
+/// Special tokens by their ids in generation_config.json or config.json, and those that encoders know by their names alone.
+void add_special_tokens(json& result, const json& config, const ModelFiles& source) {
+  const auto add = [&](const std::string& key, const std::string& text) {
+    if (!text.empty() && special_token(result, key).empty()) result[key] = text;
+  };
+  for (const auto* name : {"bos", "eos", "pad"})
+    for (const auto* ids : {&source.generation, &config})
+      for (const auto id : token_ids(*ids, fmt::format("{}_token_id", name)))
+        add(fmt::format("{}_token", name), token_text(source.tokenizer, id).value_or(""));
+  const auto model = source.tokenizer.find("model");
+  if (model != source.tokenizer.end() && model->is_object()) add("unk_token", special_token(*model, "unk_token"));
+  for (const auto& [key, mark] : {std::pair("cls_token", "[CLS]"), std::pair("sep_token", "[SEP]"), std::pair("mask_token", "[MASK]")})
+    if (has_token(source.tokenizer, mark)) add(key, mark);
+}
+
+/// What AutoTokenizer needs beside tokenizer.json.
+json make_tokenizer_config(const json& config, const ModelFiles& source) {
+  json result = source.tokenizer_config.is_object() ? source.tokenizer_config : json::object();
+  result["tokenizer_class"] = "PreTrainedTokenizerFast";
+  result["clean_up_tokenization_spaces"] = false;
+  if (const auto longest = longest_text(config); !longest.is_null()) result["model_max_length"] = longest;
+  add_special_tokens(result, config, source);
+  result["model_input_names"] = {"input_ids", "attention_mask"};
+  if (config.contains("type_vocab_size")) result["model_input_names"].push_back("token_type_ids");
+  if (!source.chat_template.empty()) result["chat_template"] = source.chat_template;
+  return result;
+}
+
+/// The model card says what the source's said of the licence, and nothing of how good the source was.
+void add_card(const fs::path& to, const std::string& licence) {
+  if (!licence.empty()) write_text(to / "README.md", fmt::format("---\nlicense: {}\n---\n", licence));
+}
+
+/// A folder with tokenizer_config.json is complete as it is, also without a tokenizer.json.
+void add_tokenizer(const fs::path& to, const json& config, const ModelFiles& source) {
+  if (source.tokenizer.is_null() || fs::exists(to / "tokenizer_config.json")) return;
+  if (!fs::exists(to / "tokenizer.json")) write_json(to / "tokenizer.json", source.tokenizer);
+  auto made = make_tokenizer_config(config, source);
+  if (fs::exists(to / "chat_template.jinja")) made.erase("chat_template");
+  write_json(to / "tokenizer_config.json", made);
+}
+
+/// What transformers' image processor does to a picture before the model sees it, where that is what Attune does: scaled (bilinear) to the model's
+/// size, then (pixel / 255 - mean) / deviation.
+json make_image_processor(const json& config) {
+  json made = {{"image_processor_type", "ViTImageProcessor"}, {"do_resize", true}, {"resample", 2}, {"do_rescale", true},
+               {"rescale_factor", 1.0 / 255}, {"do_normalize", true}};
+  for (const char* key : {"image_mean", "image_std"}) made[key] = config.at(key);
+  return made;
+}
+
+/// Height and width of what the model takes; absent for a model of texts.
+std::optional<std::pair<json, json>> picture_size(const json& config) {
+  const auto size = config.find("image_size");
+  if (size == config.end()) return std::nullopt;
+  if (size->is_number_integer()) return std::pair(*size, *size);
+  if (size->is_array() && size->size() == 2) return std::pair((*size)[0], (*size)[1]);
+  return std::nullopt;
+}
+
+/// A processor that was made or belongs to another picture size is written for this one.
+void add_image_processor(const fs::path& to, const json& config, const json& source_config) {
+  const auto size = picture_size(config);
+  const auto file = to / "preprocessor_config.json";
+  const bool is_there = fs::exists(file);
+  if (!size || (is_there && picture_size(source_config) == size)) return;
+  if (!is_there && !(config.contains("image_mean") && config.contains("image_std"))) return;
+  auto processor = is_there ? read_json(file) : make_image_processor(config);
+  const json sides = {{"height", size->first}, {"width", size->second}};
+  processor["size"] = sides;
+  if (processor.contains("crop_size")) processor["crop_size"] = sides;
+  write_json(file, processor);
+}
+
+}  // namespace
+
+void export_model_folder(const fs::path& to, const ModelFiles& source, const fs::path& folder, json config, const Tensors& tensors) {
+  name_stored_type(config, tensors);
+  write_atomically(place_of_new_folder(to), [&](const fs::path& temporary) {
+    fs::create_directory(temporary);
+    if (fs::exists(folder / "config.json")) copy_kept_files(folder, temporary);
+    write_config(temporary / "config.json", folder / "config.json", config);
+    write_safetensors(temporary / "model.safetensors", tensors);
+    const bool has_generation = source.generation.is_object() && !source.generation.empty();
+    if (has_generation && !fs::exists(temporary / "generation_config.json")) write_json(temporary / "generation_config.json", source.generation);
+    add_tokenizer(temporary, config, source);
+    add_image_processor(temporary, config, source.config);
+    add_card(temporary, source.licence);
+  });
+}
+
+}  // namespace attune
