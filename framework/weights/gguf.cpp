@@ -280,7 +280,7 @@ at::Tensor GgufFile::values(const std::string& name) const {
 json gguf_metadata(const fs::path& path) {
   const auto file = MappedFile::open(path);
   Cursor cursor(*file);
-  check_start(cursor);
+  check_start(*file, cursor);
   cursor.count(least_tensor_bytes, "tensors");
   return read_metadata(cursor, cursor.count(least_pair_bytes, "metadata pairs"));
 }

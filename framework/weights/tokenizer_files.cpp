@@ -11,6 +11,7 @@
 #include "text/tokenizer_folder.hpp"
 #include "weights/gguf.hpp"
 #include "weights/json_file.hpp"
+#include "weights/weight_files.hpp"
 
 namespace attune {
 namespace fs = std::filesystem;
@@ -37,13 +38,8 @@ TokenizerFiles open_gguf_tokenizer(const fs::path& path) {
   return {text::tokenizer_json_from_gguf(metadata), text_under(metadata, "tokenizer.chat_template")};
 }
 
-/// The one GGUF file in a folder; nothing when there is none.
-std::optional<fs::path> only_gguf(const fs::path& folder) {
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.path().extension() == ".gguf") files.push_back(entry.path());
-  if (files.size() > 1) fail("{}: holds several GGUF files and no other tokenizer; name the one you mean", folder.string());
-  return files.empty() ? std::nullopt : std::optional(files.front());
+bool holds_gguf(const fs::path& folder) {
+  return std::ranges::any_of(fs::directory_iterator(folder), [](const auto& entry) { return entry.path().extension() == ".gguf"; });
 }
 
 }  // namespace
@@ -80,7 +76,7 @@ TokenizerFiles open_tokenizer(const fs::path& path) {
   if (!fs::is_directory(path)) return open_gguf_tokenizer(path);
   TokenizerFiles files{read_tokenizer(path), read_chat_template(path)};
   if (!files.tokenizer.is_null()) return files;
-  if (const auto gguf = only_gguf(path)) return open_gguf_tokenizer(*gguf);
+  if (holds_gguf(path)) return open_gguf_tokenizer(weights::only_gguf(path));
   fail("{}: there is no tokenizer in it; set tokenizer to a place that has one", path.string());
 }
 
