@@ -3,6 +3,7 @@
 #include <attune/error.hpp>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "core/names.hpp"
 
@@ -26,14 +27,15 @@ fs::path find_site(const std::string& name, const std::vector<fs::path>& folders
     if (!fs::exists(name)) fail("{}: there is no such site file", name);
     return name;
   }
-  std::vector<std::string> known;
+  std::vector<std::string> known, places;
   for (const auto& folder : folders) {
+    places.push_back(folder.string());
     if (!fs::is_directory(folder)) continue;
     if (fs::exists(folder / (name + ".toml"))) return folder / (name + ".toml");
     for (const auto& entry : fs::directory_iterator(folder))
       if (entry.path().extension() == ".toml") known.push_back(entry.path().stem().string());
   }
-  fail("there is no site '{}'{} ({}); name a file instead, such as ./my-cluster.toml", name, did_you_mean(name, known), known.empty() ? "no site files were found" : "there are: " + joined(known));
+  fail("there is no site '{}'{} ({}; looked for in {}); name a file instead, such as ./my-cluster.toml", name, did_you_mean(name, known), known.empty() ? "no site files were found" : "there are: " + joined(known), joined(places));
 }
 
 void check_stage(const toml::table& root, const SiteOptions& options, config::Problems& problems) {
@@ -58,7 +60,10 @@ Site read_site(const std::string& name_or_file, const std::vector<fs::path>& fol
 
 std::vector<fs::path> site_folders() {
   const auto program = fs::read_symlink("/proc/self/exe").parent_path();
-  return {program.parent_path() / "slurm/sites", program.parent_path() / "share/attune/sites"};
+  const auto* configuration = std::getenv("XDG_CONFIG_HOME");
+  const auto* home = std::getenv("HOME");
+  const auto own = configuration && *configuration ? fs::path(configuration) : fs::path(home ? home : "") / ".config";
+  return {own / "attune/sites", program.parent_path() / "slurm/sites", program.parent_path() / "share/attune/sites"};
 }
 
 config::SlurmOptions options_at(const Site& site, const config::Document& run_file) {
