@@ -123,7 +123,7 @@ std::size_t open_list(const std::vector<std::string>& lines, std::uint32_t line)
 std::string about_line(const std::vector<std::string>& lines, std::uint32_t line, std::string_view says) {
   const auto text = trimmed(lines[line - 1]);
   static const std::regex yaml(R"([A-Za-z0-9_-]+\s*:.*)");
-  if (const auto first = open_list(lines, line)) return fmt::format("the list that begins in line {} is not closed with ]", first);
+  if (const auto first = open_list(lines, line); first > 0 && !holds(says, "parsing array")) return fmt::format("the list that begins in line {} is not closed with ]", first);
   if (holds(says, "redefine")) return about_twice(lines, line, says);
   if (text.starts_with("//") || text.starts_with(";") || text.starts_with("--")) return "comments begin with #";
   if (text.starts_with("{")) return "this looks like JSON: write TOML, key = value in lines below [section]";

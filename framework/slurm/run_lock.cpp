@@ -59,9 +59,9 @@ std::vector<std::pair<int, fs::path>> locks_of(const fs::path& directory) {
 std::optional<Holder> read_holder(const fs::path& file) {
   try {
     return Holder::parse(read_text(file));
-  } catch (const Error&) {
+  } catch (const Error& error) {
     if (!fs::exists(file)) return std::nullopt;
-    throw;
+    fail("{}: {}", file.string(), error.what());
   }
 }
 

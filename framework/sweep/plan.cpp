@@ -63,7 +63,10 @@ struct Dimension {
 
 class Reader {
  public:
-  explicit Reader(const config::Document& document) : root_(document.root) { sweep_.file = document.path; }
+  explicit Reader(const config::Document& document) : root_(document.root) {
+    sweep_.file = document.path;
+    problems_.look_elsewhere(where_is);
+  }
 
   Sweep read() {
     if (root_.contains("model") && root_.contains("dataset")) fail("{}: is a run file and no sweep file: give it to `attune train`", sweep_.file.string());
@@ -78,6 +81,14 @@ class Reader {
   }
 
  private:
+  /// Where a key belongs that is unknown where it stands.
+  static std::string where_is(const std::string& key) {
+    const auto has = [&](const OptionSet& schema) { return std::ranges::find(schema.options, key, &Option::name) != schema.options.end(); };
+    if (has(describe<SweepOptions>())) return fmt::format("'{}' belongs to the top of the sweep file, before [values]", key);
+    if (has(describe<HalvingOptions>())) return fmt::format("'{}' belongs to [halving]", key);
+    return key.find('.') == std::string::npos ? "" : fmt::format("values of the run file stand below [values]: \"{}\" = [...]", key);
+  }
+
   // ---- [values]
 
   inline static const std::vector<std::string> range_keys{"values", "low", "high", "log", "when"};

@@ -110,6 +110,19 @@ std::string queue(const Plan& plan, const slurm::Job& job, const std::string& sc
   return id;
 }
 
+/// So that the printed script can be submitted as it is: Slurm makes no folder for its log, and the ranks read the run file there. A run that was
+/// submitted or has begun keeps its own. Returns what to tell of that.
+std::vector<std::string> make_submittable(const Plan& plan) {
+  std::vector<std::string> notes;
+  for (const auto& run : plan.runs) {
+    const auto directory = run.directory();
+    const bool has_begun = fs::exists(directory / "metrics.jsonl") || !slurm::submitted_jobs(directory).empty();
+    if (!has_begun) slurm::prepare_directory(directory, run.to_toml());
+    else if (!fs::exists(directory / "run.toml") || read_text(directory / "run.toml") != run.to_toml()) notes.push_back(fmt::format("{}: is of a run that was begun or submitted, and stays: the script trains what that file says", (directory / "run.toml").string()));
+  }
+  return notes;
+}
+
 std::string counted(std::int64_t count, const char* what) { return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"); }
 
 /// Prints what the log gains until the job is over.
@@ -169,7 +182,11 @@ int submit(const std::vector<std::string>& arguments) {
   const auto script = slurm::job_script(job);
   tell(notes);
   tell(small_memory(at_site, plan.rank_bytes));
-  if (print) return std::cout << script, static_cast<int>(ExitCode::done);
+  if (print) {
+    tell(make_submittable(plan));
+    std::cout << script;
+    return static_cast<int>(ExitCode::done);
+  }
 
   slurm::try_submission(script, at_site);
   const auto id = queue(plan, job, script);

@@ -197,7 +197,7 @@ def names_that_would_cost_other_runs():
     refused("submit", "run.toml", "name=", "slurm.array=0-3", "--print", say="'name' is empty")
     refused("train", "run.toml", "name=runs", "output=.", "--overwrite", "dataset.path=sums.h5", "model.path=runs/first", say="runs/first")
     (place / "runs/metrics.jsonl").write_text("")
-    refused("train", "run.toml", "name=runs", "output=.", "--overwrite", say="runs: holds another run, first, and is not replaced", leaves=("runs/.lock",))
+    refused("train", "run.toml", "name=runs", "output=.", "--overwrite", say=["runs: holds another run, ", "and is not replaced"], leaves=("runs/.lock",))
     (place / "runs/metrics.jsonl").unlink()
     check(before == {path: path.read_bytes() for path in (place / "runs").rglob("*") if path.is_file()}, "nothing is lost")
     said = place.run(program, "train", "run.toml", "name=first", "train.steps=2", "--overwrite")

@@ -380,6 +380,8 @@ TEST_F(Slurm, ARunFileSpeaksLouderThanTheSiteAndListsAddUp) {
 TEST_F(Slurm, ASiteFileWithAnUnknownKeyIsRefusedWithItsPlace) {
   EXPECT_THAT(error_of([&] { site("scrach = \"/scratch\""); }), AllOf(HasSubstr("site.toml:1:1: unknown key 'scrach'; did you mean 'scratch'?")));
   EXPECT_THAT(error_of([&] { site("[slurm]\npartitoin = \"x\""); }), HasSubstr("site.toml:2:1: unknown key 'partitoin'"));
+  EXPECT_THAT(error_of([&] { site("account = \"ours\""); }), HasSubstr("site.toml:1:1: unknown key 'account'; 'account' belongs to [slurm]"));
+  EXPECT_THAT(error_of([&] { site("[slurm]\nscratch = \"/tmp\""); }), HasSubstr("'scratch' belongs to the top of the site file, before [slurm]"));
   EXPECT_THAT(error_of([&] { site("stage = [\"data\"]"); }), HasSubstr("'stage' needs 'scratch'"));
 }
 
@@ -670,7 +672,7 @@ TEST_F(Slurm, OfManyAtOnceOneAtMostHolds) {
 
 TEST_F(Slurm, ADamagedLockIsNamed) {
   write("run/lock.1", "{");
-  EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run"); }), HasSubstr("lock file of a run is damaged"));
+  EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run"); }), AllOf(HasSubstr("run/lock.1: "), HasSubstr("lock file of a run is damaged")));
 }
 
 TEST_F(Slurm, ClearingARunKeepsItsLock) {
@@ -767,6 +769,16 @@ TEST_F(Slurm, ProgressIsReadFromARunsFiles) {
   EXPECT_EQ(state_of(p, {}), "failed");
   const auto lock = RunLock::take(folder_ / "run");
   EXPECT_EQ(state_of(read_progress(folder_ / "run"), {}), "training");
+}
+
+TEST_F(Slurm, AMetricThatIsNoNumberIsNotTheOneOfBefore) {
+  write("run/metrics.jsonl",
+        "{\"event\":\"evaluated\",\"step\":0,\"seconds\":1.0,\"evaluation\":{\"loss\":1.5,\"f1\":0.5}}\n"
+        "{\"event\":\"evaluated\",\"step\":9,\"seconds\":7.0,\"evaluation\":{\"loss\":null,\"f1\":0.25}}\n"
+        "{\"event\":\"step_end\",\"step\":10,\"seconds\":8.0,\"loss\":null,\"tokens_per_second\":20.0}\n");
+  const auto p = read_progress(folder_ / "run");
+  EXPECT_EQ(p.evaluation, (std::map<std::string, double>{{"f1", 0.25}}));
+  EXPECT_EQ(p.step, 10) << "the log is read to its end";
 }
 
 TEST_F(Slurm, ADirectoryWithoutFilesIsNew) { EXPECT_EQ(state_of(read_progress(folder_), {}), "new"); }

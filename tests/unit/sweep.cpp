@@ -62,6 +62,15 @@ TEST(Plan, ATextAndANumberThatAreWrittenAlikeAreDifferent) {
   EXPECT_NE(trials[0], trials[1]);
 }
 
+TEST(Plan, AKeyInTheWrongPlaceIsToldWhereItBelongs) {
+  EXPECT_THAT(error_of([] { sweep("first = 10\n[values]\n\"seed\" = [1]\n"); }), HasSubstr("'first' belongs to [halving]"));
+  EXPECT_THAT(error_of([] { sweep("[values]\n\"seed\" = [1]\n[halving]\nfirst = 1\nmetric = \"loss\"\n"); }), HasSubstr("'metric' belongs to the top of the sweep file"));
+  EXPECT_THAT(error_of([] { sweep("\"train.clip\" = [1.0]\n"); }), HasSubstr("values of the run file stand below [values]: \"train.clip\" = [...]"));
+  EXPECT_THAT(error_of([] { sweep("[values]\nstrategy.rank = [1]\n"); }), HasSubstr("write keys with a point in quotes: \"strategy.rank\""));
+  EXPECT_THAT(error_of([] { sweep("[values]\n\"strategy.rank\" = { valeus = [1] }\n"); }), HasSubstr("unknown key 'valeus'; did you mean 'values'?"));
+  EXPECT_THAT(error_of([] { sweep("trials = 3\n[values]\n\"seed\" = [1]\n"); }), HasSubstr("'trials' is for method = \"random\""));
+}
+
 TEST(Plan, ANameThatCanBeNoDirectoryIsRefused) {
   const auto named = [](const std::string& name) { return error_of([&] { read_sweep(config::Document::parse_text("name = " + name + "\nrun = \"run.toml\"\n[values]\n\"seed\" = [1]\n", "sweep.toml")); }); };
   EXPECT_THAT(named("\"\""), HasSubstr("sweep.toml:1:8: 'name' is empty"));
