@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <optional>
 
+#include "config/syntax.hpp"
 #include "core/files.hpp"
 #include "core/names.hpp"
 
@@ -20,6 +22,13 @@ std::string place(const toml::source_region& where) {
 }
 
 void lay_over(toml::table& into, toml::table&& from);
+
+/// strategy.lora.rank=8 is for a file with several [[strategy]].
+void refuse_name_of_plugin(const std::string& section, const toml::table& table, const toml::table& from) {
+  const auto plugin = table["plugin"].value<std::string>();
+  const auto* inner = plugin ? from.get(*plugin) : nullptr;
+  if (inner && inner->is_table() && !table.contains(*plugin)) fail("'{0}.{1}': the file has one [{0}]: write {0}.{2}=...", section, *plugin, std::string(inner->as_table()->begin()->first.str()));
+}
 
 /// Of a list such as [[strategy]], the override names the element by its plugin: strategy.lora.rank=8.
 void lay_over_list(const std::string& section, toml::array& list, toml::table&& from) {
@@ -38,6 +47,7 @@ void lay_over(toml::table& into, toml::table&& from) {
     toml::table* below = into.contains(key) ? into[key].as_table() : nullptr;
     toml::array* list = into.contains(key) ? into[key].as_array() : nullptr;
     if (below && node.is_table()) {
+      refuse_name_of_plugin(std::string(key.str()), *below, *node.as_table());
       lay_over(*below, std::move(*node.as_table()));
     } else if (list && list->is_array_of_tables() && node.is_table()) {
       lay_over_list(std::string(key.str()), *list, std::move(*node.as_table()));
@@ -58,6 +68,12 @@ bool is_toml(const std::string& value) {
   }
 }
 
+/// "parsing value: could not determine value type"
+std::string_view without_start(std::string_view description) {
+  constexpr std::string_view start = "Error while ";
+  return description.starts_with(start) ? description.substr(start.size()) : description;
+}
+
 toml::table parse_override(const std::string& text) {
   const auto equals = text.find('=');
   if (equals == 0 || equals == std::string::npos) fail("'{}': an override has the form section.key=value", text);
@@ -65,7 +81,7 @@ toml::table parse_override(const std::string& text) {
   try {
     return toml::parse(key + " = " + (is_toml(value) ? value : to_toml(OptionValue(value))), command_line);
   } catch (const toml::parse_error& error) {
-    fail("'{}': {}", text, error.description());
+    fail("'{}': {}; an override has the form section.key=value", text, without_start(error.description()));
   }
 }
 
@@ -118,6 +134,33 @@ std::optional<OptionValue> convert(const toml::node& node, const Option& option)
   return std::nullopt;
 }
 
+/// What to write instead, when that is clear from the value; "; write 8".
+std::string type_advice(const toml::node& node, const Option& option) {
+  const bool is_number = std::holds_alternative<std::int64_t>(option.fallback) || std::holds_alternative<double>(option.fallback);
+  if (const auto text = node.value_exact<std::string>()) {
+    char* end = nullptr;
+    std::strtod(text->c_str(), &end);
+    const bool reads_as_number = !text->empty() && *end == '\0';
+    const bool reads_as_boolean = *text == "true" || *text == "false";
+    if ((is_number && reads_as_number) || (std::holds_alternative<bool>(option.fallback) && reads_as_boolean)) return fmt::format(": write {} without quotes", *text);
+    return "";
+  }
+  if (std::holds_alternative<std::int64_t>(option.fallback))
+    if (const auto number = node.value_exact<double>(); number && std::floor(*number) == *number && std::abs(*number) < 1e15) return fmt::format(": write {:.0f}", *number);
+  if (std::holds_alternative<bool>(option.fallback))
+    if (const auto number = node.value_exact<std::int64_t>(); number && (*number == 0 || *number == 1)) return *number == 1 ? ": write true" : ": write false";
+  if (std::holds_alternative<std::string>(option.fallback)) {
+    if (const auto number = node.value_exact<std::int64_t>()) return fmt::format(": write \"{}\"", *number);
+    if (const auto number = node.value_exact<double>()) return fmt::format(": write \"{}\"", *number);
+    if (node.is_date() || node.is_time() || node.is_date_time()) return ": write it in quotes";
+    if (const auto* list = node.as_array(); list && list->size() == 1 && list->get(0)->is_string()) return ": write it without [ ]";
+  }
+  if (std::holds_alternative<std::vector<std::string>>(option.fallback) && node.is_array()) return ", some of whose elements are no texts: write each in quotes";
+  if (std::holds_alternative<OptionMap>(option.fallback)) return node.is_table() ? ", some of whose values are no texts: write each in quotes" : ": write { name = \"value\" }";
+  if (std::holds_alternative<NumberMap>(option.fallback)) return node.is_table() ? ", some of whose values are no numbers" : ": write { name = 1.0 }";
+  return "";
+}
+
 std::string expected(const Option& option) {
   auto text = type_name(option.fallback);
   for (const auto& [word, value] : option.words) text += fmt::format(" or '{}'", word);
@@ -155,7 +198,8 @@ Document Document::parse_text(const std::string& text, const std::filesystem::pa
   try {
     document.root = toml::parse(text, path.string());
   } catch (const toml::parse_error& error) {
-    fail("{}: {}", place(error.source()), error.description());
+    const auto line = static_cast<std::uint32_t>(error.source().begin.line);
+    fail("{}: {}{}", place(error.source()), without_start(error.description()), syntax_advice(text, line, error.description()));
   }
   for (const auto& text : overrides) lay_over(document.root, parse_override(text));
   return document;
@@ -163,6 +207,30 @@ Document Document::parse_text(const std::string& text, const std::filesystem::pa
 
 void Problems::add(const toml::source_region& where, std::string text) {
   problems_.push_back({where.path ? *where.path : "", where.begin, std::move(text)});
+}
+
+void Problems::add_unknown(const toml::key& key, const std::vector<std::string>& known) {
+  const std::string name(key.str());
+  auto text = fmt::format("unknown key '{}'", name) + did_you_mean(name, known);
+  const auto where = elsewhere_ ? elsewhere_(name) : "";
+  if (!where.empty()) text += "; " + where;
+  else if (nearest(name, known).empty()) text += "; the keys here are " + joined(known);
+  add(key.source(), std::move(text));
+}
+
+const toml::key* misspelled(const toml::table& table, const std::string& wanted, const std::vector<std::string>& known) {
+  if (table.contains(wanted)) return nullptr;
+  for (const auto& [key, node] : table) {
+    const std::string name(key.str());
+    if (std::find(known.begin(), known.end(), name) == known.end() && nearest(name, known) == wanted) return &key;
+  }
+  return nullptr;
+}
+
+std::vector<std::string> names_of(const OptionSet& schema) {
+  std::vector<std::string> names;
+  for (const auto& option : schema.options) names.push_back(option.name);
+  return names;
 }
 
 void Problems::throw_if_any() const {
@@ -184,26 +252,27 @@ const toml::table& section(const toml::table& root, std::string_view name, Probl
   const toml::node* node = root.get(name);
   if (!node) return empty;
   if (const auto* table = node->as_table()) return *table;
-  problems.add(node->source(), fmt::format("'{}' must be a table, [{}], but is {}", name, name, kind_of(*node)));
+  const auto* list = node->as_array();
+  const bool has_two_brackets = list && !list->empty() && list->is_array_of_tables();
+  problems.add(node->source(), fmt::format("'{}' must be a table, [{}], but is {}{}", name, name, kind_of(*node), has_two_brackets ? ": write it with one pair of brackets" : ""));
   return empty;
 }
 
 void bind_options(const toml::table& table, const OptionSet& schema, void* object, Problems& problems, const std::vector<std::string>& handled_elsewhere) {
-  std::vector<std::string> names = handled_elsewhere;
-  for (const auto& option : schema.options) names.push_back(option.name);
+  auto names = handled_elsewhere;
+  for (auto& name : names_of(schema)) names.push_back(std::move(name));
 
   for (const auto& [key, node] : table) {
     const auto option = std::find_if(schema.options.begin(), schema.options.end(), [&](const auto& o) { return o.name == key.str(); });
     if (option == schema.options.end()) {
       if (std::find(handled_elsewhere.begin(), handled_elsewhere.end(), key.str()) != handled_elsewhere.end()) continue;
-      auto near = did_you_mean(key.str(), names);
-      problems.add(key.source(), fmt::format("unknown key '{}'{}", key.str(), near.empty() ? "; the keys here are " + joined(names) : near));
+      problems.add_unknown(key, names);
       continue;
     }
     const auto value = convert(node, *option);
     const bool word = node.is_string() && !option->words.empty();
     if (!value) {
-      problems.add(node.source(), fmt::format("'{}' must be {}, but is {}", key.str(), expected(*option), kind_of(node)));
+      problems.add(node.source(), fmt::format("'{}' must be {}, but is {}{}", key.str(), expected(*option), kind_of(node), type_advice(node, *option)));
     } else if (auto text = word ? "" : objection(*option, *value); !text.empty()) {
       problems.add(node.source(), std::move(text));
     } else {
@@ -211,7 +280,7 @@ void bind_options(const toml::table& table, const OptionSet& schema, void* objec
     }
   }
   for (const auto& option : schema.options)
-    if (option.is_required && !table.contains(option.name))
+    if (option.is_required && !table.contains(option.name) && !misspelled(table, option.name, names))
       problems.add(table.source(), fmt::format("'{}' is missing here ({})", option.name, option.doc));
 }
 

@@ -5,6 +5,7 @@
 #include <toml++/toml.h>
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,12 @@ struct Document {
 /// Mistakes found so far.
 class Problems {
  public:
+  /// Where else a key belongs: "it belongs to [train]", or "".
+  using Elsewhere = std::function<std::string(const std::string& key)>;
+  void look_elsewhere(Elsewhere elsewhere) { elsewhere_ = std::move(elsewhere); }
+  /// A key that has no place where it stands, with the nearest that has, and where else it belongs.
+  void add_unknown(const toml::key& key, const std::vector<std::string>& known);
+
   void add(const toml::source_region& where, std::string text);
   /// One Error with a line for each, in the file's order.
   void throw_if_any() const;
@@ -37,7 +44,14 @@ class Problems {
     std::string text;
   };
   std::vector<Problem> problems_;
+  Elsewhere elsewhere_;
 };
+
+/// The key of the table that is no known one and nearest to the wanted one, as a misspelling is; nullptr when there is none.
+const toml::key* misspelled(const toml::table& table, const std::string& wanted, const std::vector<std::string>& known);
+
+/// The names of a set of options.
+std::vector<std::string> names_of(const OptionSet& schema);
 
 /// The table root[name]; an empty one when absent; a problem and an empty one when it is no table.
 const toml::table& section(const toml::table& root, std::string_view name, Problems& problems);

@@ -79,9 +79,13 @@ constexpr const char* always_called[] = {"progress", "jsonl", "checkpoint"};
 /// A reader that collects every mistake of one document.
 class Reader {
  public:
-  Reader(const Document& document, const Registry& registry) : root_(document.root), registry_(registry) { config_.file = document.path; }
+  Reader(const Document& document, const Registry& registry) : root_(document.root), registry_(registry) {
+    config_.file = document.path;
+    problems_.look_elsewhere([this](const std::string& key) { return where_is(key); });
+  }
 
   RunConfig read() {
+    refuse_other_files();
     read_top_level();
     config_.registry = &registry_;
     config_.model_plugin = read_plugin_section("model", Kind::model, &config_.model);
@@ -99,11 +103,37 @@ class Reader {
 
  private:
   void read_top_level() {
-    bind_options(root_, describe<RunOptions>(), &config_.run, problems_,
-         {"model", "dataset", "strategy", "train", "evaluate", "checkpoint", "callback", "parallel", "slurm"});
+    bind_options(root_, describe<RunOptions>(), &config_.run, problems_, sections());
     config_.effective.emplace_back("", settings(root_, describe<RunOptions>(), &config_.run));
-    if (root_.contains("name") && (config_.run.name.find('/') != std::string::npos || config_.run.name.starts_with('.')))
-      problems_.add(root_.get("name")->source(), "'name' becomes a directory's name: it may hold no '/' and not start with '.'");
+    if (const auto* name = root_.get_as<std::string>("name"))
+      if (const auto objection = objection_to_name(name->get()); !objection.empty()) problems_.add(name->source(), objection);
+    if (const auto* output = root_.get_as<std::string>("output"))
+      if (const auto objection = objection_to_folder(output->get()); !objection.empty()) problems_.add(output->source(), objection);
+  }
+
+  static const std::vector<std::string>& sections() {
+    static const std::vector<std::string> names{"model", "dataset", "strategy", "train", "evaluate", "checkpoint", "callback", "parallel", "slurm"};
+    return names;
+  }
+
+  /// Recipes and sweep files are TOML files of Attune's as well.
+  void refuse_other_files() {
+    if (root_.contains("model") || root_.contains("dataset") || root_.contains("strategy")) return;
+    const auto file = config_.file.string();
+    if (root_.contains("kind") && root_.contains("source")) fail("{}: is a recipe and no run file: give it to `attune prepare`", file);
+    if (root_.contains("run") && (root_.contains("values") || root_.contains("trial"))) fail("{}: is a sweep file and no run file: give it to `attune sweep`", file);
+  }
+
+  /// Where a key belongs that is unknown where it stands.
+  std::string where_is(const std::string& key) const {
+    for (const auto& [section, schema] : framework_sections())
+      if (const auto names = names_of(schema); std::ranges::find(names, key) != names.end())
+        return section.empty() ? fmt::format("'{}' belongs to the top of the file, before the first [section]", key) : fmt::format("'{}' belongs to [{}]", key, section);
+    if (std::ranges::find(sections(), key) != sections().end()) return fmt::format("[{}] is a section of its own, and no part of another", key);
+    std::vector<std::string> owners;
+    for (const auto& entry : registry_.entries())
+      if (const auto names = names_of(entry.schema); std::ranges::find(names, key) != names.end()) owners.push_back(fmt::format("the {} '{}'", name(entry.kind), entry.name));
+    return owners.empty() ? "" : fmt::format("'{}' is an option of {}", key, joined(owners, " and of "));
   }
 
   template <class T>
@@ -143,10 +173,39 @@ class Reader {
   template <class T>
   Chosen read_plugin_section(const std::string& section_name, Kind kind, T* own) {
     if (!root_.contains(section_name)) {
-      problems_.add(root_.source(), fmt::format("[{}] is missing", section_name));
+      if (!misspelled_section(section_name)) problems_.add(root_.source(), fmt::format("[{}] is missing", section_name));
       return {};
     }
+    if (!root_.get(section_name)->is_table()) return section(root_, section_name, problems_), Chosen{};
     return read_plugin_table(section_name, section(root_, section_name, problems_), kind, own);
+  }
+
+  /// The unknown key of that is told already.
+  bool misspelled_section(const std::string& section_name) const {
+    auto known = names_of(attune::describe<RunOptions>());
+    known.insert(known.end(), sections().begin(), sections().end());
+    return misspelled(root_, section_name, known) != nullptr;
+  }
+
+  /// The key that names a plugin without being 'plugin': misspelled, or another word with the name of one behind it.
+  const toml::key* instead_of_plugin(const toml::table& table, Kind kind, const std::vector<std::string>& own_keys) const {
+    auto known = own_keys;
+    known.emplace_back("plugin");
+    if (const auto* key = misspelled(table, "plugin", known)) return key;
+    for (const auto& [key, node] : table)
+      if (const auto text = node.value<std::string>(); text && std::ranges::find(own_keys, key.str()) == own_keys.end() && registry_.has(kind, *text)) return &key;
+    return nullptr;
+  }
+
+  /// A table without 'plugin'. When another key names one, its options are checked all the same.
+  void add_without_plugin(const std::string& section_name, const toml::table& table, Kind kind, const std::vector<std::string>& own_keys) {
+    const auto* instead = instead_of_plugin(table, kind, own_keys);
+    if (!instead) return problems_.add(table.source(), fmt::format("[{}] needs 'plugin', a name: {}", section_name, known(kind)));
+    const std::string key(instead->str());
+    problems_.add(instead->source(), fmt::format("unknown key '{}'; did you mean 'plugin'? [{}] needs it, a name: {}", key, section_name, known(kind)));
+    auto beside = own_keys;
+    beside.push_back(key);
+    if (const auto& node = *table.get(key); node.is_string()) choose(table, kind, *node.value<std::string>(), node.source(), beside);
   }
 
   template <class T>
@@ -158,10 +217,8 @@ class Reader {
     bind_options(table, own_schema, own, problems_, keys);  // unknown keys are judged with the plugin's
 
     const auto* plugin = table.get("plugin");
-    if (!plugin || !plugin->is_string()) {
-      problems_.add(plugin ? plugin->source() : table.source(), fmt::format("[{}] needs 'plugin', a name: {}", section_name, known(kind)));
-      return {};
-    }
+    if (!plugin) return add_without_plugin(section_name, table, kind, own_keys), Chosen{};
+    if (!plugin->is_string()) return problems_.add(plugin->source(), fmt::format("[{}] needs 'plugin', a name in quotes: {}", section_name, known(kind))), Chosen{};
     auto chosen = choose(table, kind, *plugin->value<std::string>(), plugin->source(), own_keys);
     if (!chosen.entry) return chosen;
     auto all = settings(table, plugin_key(), &chosen.entry->name);
@@ -195,7 +252,8 @@ class Reader {
     for (const auto* table : tables("callback", "callbacks")) {
       const auto* plugin = table->get("plugin");
       if (!plugin || !plugin->is_string()) {
-        problems_.add(table->source(), "[[callback]] needs 'plugin', a name: " + known(Kind::callback));
+        if (!plugin) add_without_plugin("[callback]", *table, Kind::callback, {});
+        else problems_.add(plugin->source(), "[[callback]] needs 'plugin', a name in quotes: " + known(Kind::callback));
         continue;
       }
       named.push_back(*plugin->value<std::string>());
@@ -237,7 +295,10 @@ class Reader {
     const auto& train = config_.train;
     if (train.steps > 0 && train.epochs > 0)
       problems_.add(table.get("epochs")->source(), "'steps' and 'epochs' contradict each other: give one of them");
-    if (train.steps == 0 && train.epochs == 0)
+    const auto keys = names_of(attune::describe<TrainOptions>());
+    const auto is_wrong = [&](const char* key) { return misspelled(table, key, keys) || (table.contains(key) && !table.get(key)->is_number()); };
+    const bool is_told = misspelled_section("train") || is_wrong("steps") || is_wrong("epochs");
+    if (train.steps == 0 && train.epochs == 0 && !is_told)
       problems_.add((root_.contains("train") ? table : root_).source(), "[train] needs 'steps' or 'epochs'");
     if (train.micro_batch > train.global_batch)
       problems_.add((table.contains("micro_batch") ? table.get("micro_batch") : &table)->source(),

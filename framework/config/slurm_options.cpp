@@ -3,9 +3,13 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cctype>
+#include <cmath>
 #include <regex>
 #include <set>
+#include <span>
 #include <sstream>
+#include <string_view>
 
 #include "config/document.hpp"
 #include "config/run_config.hpp"
@@ -34,10 +38,11 @@ void SlurmOptions::describe(Schema<SlurmOptions>& s) {
   s.key("array", &SlurmOptions::array, "a job array, as sbatch has it: \"0-9%3\", \"1,3,5-20:5\"; every element is a run of its own, with its number behind the name; empty: one run");
   s.key("each", &SlurmOptions::each, "what every element of the array sets, with its number: { \"dataset.path\" = \"data/part-$SLURM_ARRAY_TASK_ID.h5\" }");
   s.key("options", &SlurmOptions::options, "any other option of sbatch, as it is: { exclusive = \"\", switches = \"1\" }");
+  s.key("srun_options", &SlurmOptions::srun_options, "further options of the srun that starts the ranks; $NAMES are replaced in the job: { \"cpu-bind\" = \"cores\", \"container-image\" = \"attune.sqsh\" }");
   s.key("launcher", &SlurmOptions::launcher, "starts the ranks; srun survives preemption, mpirun needs no PMIx in Slurm").choices({"srun", "mpirun"});
   s.key("mpi", &SlurmOptions::mpi, "of srun --mpi; `srun --mpi=list` names what there is");
   s.key("modules", &SlurmOptions::modules, "to load, in this order");
-  s.key("environment", &SlurmOptions::environment, "variables to set");
+  s.key("environment", &SlurmOptions::environment, "variables to set; $NAMES are replaced in the job, \\$ is a dollar sign");
   s.key("lines", &SlurmOptions::lines, "further lines of the job script, before the ranks start");
   s.key("signal", &SlurmOptions::signal, "seconds before the time limit at which the run is told to save; one step and a checkpoint must fit in half a minute less").at_least(1);
   s.key("restarts", &SlurmOptions::restarts, "how often the job may go back into the queue").at_least(0);
@@ -66,6 +71,32 @@ std::vector<std::int64_t> array_elements(const std::string& text) {
   return {elements.begin(), elements.end()};
 }
 
+std::string array_text(const std::vector<std::int64_t>& elements) {
+  std::string text;
+  for (std::size_t i = 0; i < elements.size();) {
+    auto last = i;
+    while (last + 1 < elements.size() && elements[last + 1] == elements[last] + 1) ++last;
+    text += (text.empty() ? "" : ",") + std::to_string(elements[i]);
+    if (last > i) text += "-" + std::to_string(elements[last]);
+    i = last + 1;
+  }
+  return text;
+}
+
+double memory_bytes(const std::string& text) {
+  if (text.empty() || !std::isdigit(static_cast<unsigned char>(text[0]))) return 0;
+  const auto power = std::string_view("KMGT").find(text.back());
+  return std::stod(text) * std::pow(1024.0, power == std::string_view::npos ? 2 : static_cast<double>(power) + 1);
+}
+
+std::string objection_to_time(const SlurmOptions& options) {
+  constexpr double early = 30;  // seconds that Slurm's signal may come before its time
+  const auto seconds = seconds_of(options.time);
+  if (options.time.empty() || !seconds || *seconds == 0 || *seconds > static_cast<double>(options.signal) + early) return "";  // 0: no limit
+  return fmt::format("'time' is '{}', and {} s before its end ('signal'), or half a minute earlier, the run is told to save: it would never train; raise 'time', or lower 'signal'",
+                     options.time, options.signal);
+}
+
 namespace {
 
 /// The texts of both; the same again counts once.
@@ -91,8 +122,27 @@ void check_array(const toml::table& table, const SlurmOptions& options, Problems
     problems.add(where, "'each' sets the same for every element: put $SLURM_ARRAY_TASK_ID, its number, into a value");
 }
 
+bool has_control(const std::string& text) {
+  return std::any_of(text.begin(), text.end(), [](unsigned char c) { return (c < 0x20 && c != '\t') || c == 0x7F; });
+}
+bool has_control(const std::vector<std::string>& texts) { return std::any_of(texts.begin(), texts.end(), [](const auto& text) { return has_control(text); }); }
+bool has_control(const OptionMap& map) {
+  return std::any_of(map.begin(), map.end(), [](const auto& one) { return has_control(one.first) || has_control(one.second); });
+}
+template <class T>
+bool has_control(const T&) {
+  return false;
+}
+
+/// Every value is one line of the script, or part of one.
+void check_lines(const toml::table& table, const SlurmOptions& options, Problems& problems) {
+  for (const auto& option : attune::describe<SlurmOptions>().options)
+    if (option.name != "lines" && std::visit([](const auto& value) { return has_control(value); }, option.get(&options)))
+      problems.add(place_of(table, option.name), fmt::format("'{}' must stand on one line, without control characters", option.name));
+}
+
 void check_forms(const toml::table& table, const SlurmOptions& options, Problems& problems) {
-  static const std::regex memory(R"(\d+[KMGT]?)"), variable("[A-Za-z_][A-Za-z0-9_]*"), option("[a-z][a-z-]*");
+  static const std::regex memory(R"(\d+[KMGT]?)"), variable("[A-Za-z_][A-Za-z0-9_]*"), option("[a-z][a-z0-9-]+");
   if (!options.time.empty() && !seconds_of(options.time))
     problems.add(place_of(table, "time"), fmt::format("'time' is '{}', which is no time: write minutes, minutes:seconds, hours:minutes:seconds or days-hours:minutes:seconds", options.time));
   if (!options.memory.empty() && !std::regex_match(options.memory, memory))
@@ -100,21 +150,59 @@ void check_forms(const toml::table& table, const SlurmOptions& options, Problems
   for (const auto& [name, value] : options.environment)
     if (!std::regex_match(name, variable)) problems.add(place_of(table, "environment"), fmt::format("'{}' cannot be the name of a variable", name));
   for (const auto& [name, value] : options.options)
-    if (!std::regex_match(name, option)) problems.add(place_of(table, "options"), fmt::format("'{}' is no long option of sbatch: write it without dashes before it", name));
+    if (!std::regex_match(name, option)) problems.add(place_of(table, "options"), fmt::format("'{}' is no long option of sbatch: write its long name, without dashes before it", name));
+  for (const auto& [name, value] : options.srun_options)
+    if (!std::regex_match(name, option)) problems.add(place_of(table, "srun_options"), fmt::format("'{}' is no long option of srun: write its long name, without dashes before it", name));
+  if (const auto objection = objection_to_time(options); !objection.empty()) problems.add(place_of(table, table.contains("time") ? "time" : "signal"), objection);
   check_array(table, options, problems);
-  // Every value is one line of the script, or part of one.
-  for (const auto& setting : settings(table, describe<SlurmOptions>(), &options))
-    if (setting.name != "lines" && setting.value.find("\\n") != std::string::npos) problems.add(place_of(table, setting.name), fmt::format("'{}' must stand on one line", setting.name));
+  check_lines(table, options, problems);
+}
+
+/// An option that Attune sets itself, and what to use instead.
+using Taken = std::pair<std::string_view, std::string_view>;
+constexpr Taken taken_of_sbatch[] = {
+    {"nodes", "nodes"}, {"ntasks", "nodes and tasks_per_node"}, {"ntasks-per-node", "tasks_per_node"}, {"cpus-per-task", "cpus_per_task"},
+    {"gpus-per-node", "gpus_per_node"}, {"gpus", "gpus_per_node"}, {"gpus-per-task", "gpus_per_node"}, {"mem", "memory"}, {"time", "time"},
+    {"signal", "signal"}, {"partition", "partition"}, {"account", "account"}, {"qos", "qos"}, {"constraint", "constraint"},
+    {"reservation", "reservation"}, {"dependency", "dependency"}, {"mail-type", "mail_type"}, {"mail-user", "mail_user"}, {"array", "array"}};
+constexpr Taken taken_of_srun[] = {
+    {"mpi", "mpi"}, {"nodes", "nodes"}, {"ntasks", "nodes and tasks_per_node"}, {"ntasks-per-node", "tasks_per_node"}, {"cpus-per-task", "cpus_per_task"}};
+
+/// Those that take the script, its folder or its log from where Attune has them, and why that contradicts.
+constexpr Taken refused_of_sbatch[] = {
+    {"chdir", "relative paths of the run file are meant from the folder of `attune submit`: submit from the folder that you want"},
+    {"output", "the log lies in the run directory: set 'output' and 'name' of the run file"},
+    {"error", "errors stand in the log of the run directory, in their order"},
+    {"open-mode", "every attempt goes on in the same log"},
+    {"job-name", "the job has the name of the run: set 'name' of the run file"},
+    {"wrap", "the job runs Attune's script: add to it with 'lines'"},
+    {"wait", "`attune submit --wait` waits for the job"},
+    {"test-only", "`attune submit --print` submits nothing"}};
+constexpr Taken refused_of_srun[] = {{"output", "what the ranks say stands in the job's log"}, {"error", "what the ranks say stands in the job's log"}, {"chdir", "relative paths of the run file are meant from the folder of `attune submit`"}};
+
+void check_taken(const toml::table& table, const char* key, const OptionMap& options, std::span<const Taken> taken, std::span<const Taken> refused, Problems& problems) {
+  for (const auto& [name, value] : options) {
+    for (const auto& [theirs, ours] : taken)
+      if (name == theirs) problems.add(place_of(table, key), fmt::format("'{}' stands in '{}', where Attune does not see it: use {} of [slurm]", name, key, ours));
+    for (const auto& [theirs, why] : refused)
+      if (name == theirs) problems.add(place_of(table, key), fmt::format("'{}' in '{}' contradicts the job script: {}", name, key, why));
+  }
 }
 
 void check_contradictions(const toml::table& table, const SlurmOptions& options, Problems& problems) {
   if (options.gpus_per_node > 0 && options.tasks_per_node != options.gpus_per_node)
     problems.add(place_of(table, table.contains("tasks_per_node") ? "tasks_per_node" : "gpus_per_node"),
                  fmt::format("{} ranks and {} GPUs on a node: every rank computes on one GPU, so set tasks_per_node = {}", options.tasks_per_node, options.gpus_per_node, options.gpus_per_node));
-  for (const auto& [name, value] : options.options)
-    for (const auto& [theirs, ours] : {std::pair{"nodes", "nodes"}, {"ntasks", "nodes and tasks_per_node"}, {"ntasks-per-node", "tasks_per_node"}, {"cpus-per-task", "cpus_per_task"}, {"gpus-per-node", "gpus_per_node"},
-                                       {"mem", "memory"}, {"time", "time"}, {"signal", "signal"}, {"partition", "partition"}, {"account", "account"}, {"qos", "qos"}, {"array", "array"}})
-      if (name == theirs) problems.add(place_of(table, "options"), fmt::format("'{}' stands in 'options', where Attune does not see it: use {} of [slurm]", name, ours));
+  check_taken(table, "options", options.options, taken_of_sbatch, refused_of_sbatch, problems);
+  check_taken(table, "srun_options", options.srun_options, taken_of_srun, refused_of_srun, problems);
+  const auto gres = options.options.find("gres");
+  if (gres != options.options.end() && gres->second.find("gpu") != std::string::npos)
+    problems.add(place_of(table, "options"), "GPUs stand in 'gres' of 'options', where Attune does not see them: use gpus_per_node of [slurm]");
+  for (const char* other : {"mem-per-cpu", "mem-per-gpu"})
+    if (!options.memory.empty() && options.options.contains(other))
+      problems.add(place_of(table, "options"), fmt::format("'{}' in 'options' and 'memory' contradict each other: keep one of them", other));
+  if (options.launcher == "mpirun" && !options.srun_options.empty())
+    problems.add(place_of(table, "srun_options"), "'srun_options' are for launcher = \"srun\", and the launcher is mpirun: take one of them out");
 }
 
 }  // namespace
@@ -124,6 +212,7 @@ void bind_slurm(const toml::table& slurm, SlurmOptions& options, Problems& probl
   bind_options(slurm, describe<SlurmOptions>(), &options, problems);
   put_before(before.modules, options.modules);
   put_before(before.lines, options.lines);
+  options.srun_options.insert(before.srun_options.begin(), before.srun_options.end());
   options.options.insert(before.options.begin(), before.options.end());
   options.environment.insert(before.environment.begin(), before.environment.end());
   check_forms(slurm, options, problems);

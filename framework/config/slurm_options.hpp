@@ -11,7 +11,7 @@ struct SlurmOptions {
   std::string dependency, mail_type, mail_user;
   std::string array;
   OptionMap each{{"seed", "$SLURM_ARRAY_TASK_ID"}};
-  OptionMap options;
+  OptionMap options, srun_options;
   std::string launcher = "srun", mpi = "pmix";
   std::vector<std::string> modules, lines;
   OptionMap environment;
@@ -26,6 +26,15 @@ struct SlurmOptions {
 
 /// The numbers of a job array as sbatch writes it, "0-9%3" or "1,3,5-20:5", in order; empty when it is none.
 std::vector<std::int64_t> array_elements(const std::string& text);
+
+/// The numbers as sbatch writes them: "1,3-5".
+std::string array_text(const std::vector<std::int64_t>& elements);
+
+/// Why a job of that time could only save and stop, and never train; "" when it can.
+std::string objection_to_time(const SlurmOptions& options);
+
+/// Of a memory such as "64G", as sbatch reads it; 0 when it says nothing.
+double memory_bytes(const std::string& text);
 
 /// [slurm] of a run file over what `options` holds already, such as a site's; lists and tables of both add up. Mistakes become problems.
 void bind_slurm(const toml::table& slurm, SlurmOptions& options, Problems& problems);

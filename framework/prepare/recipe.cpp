@@ -48,7 +48,9 @@ std::vector<SourceOptions> bind_sources(const toml::table& root, const std::stri
   std::vector<SourceOptions> sources;
   const auto* list = root["source"].as_array();
   if (!list || list->empty() || !list->is_array_of_tables()) {
-    problems.add(root["source"] ? root["source"].node()->source() : root.source(), "a recipe needs at least one [[source]]");
+    const auto* given = root.get("source");
+    if (given && given->is_table()) problems.add(given->source(), "sources are a list: write [[source]], with two pairs of brackets, for each");
+    else if (given || !config::misspelled(root, "source", tables)) problems.add(given ? given->source() : root.source(), "a recipe needs at least one [[source]]");
     return sources;
   }
   for (const auto& node : *list) {
@@ -56,10 +58,10 @@ std::vector<SourceOptions> bind_sources(const toml::table& root, const std::stri
     config::bind_options(*node.as_table(), describe<SourceOptions>(), &source, problems);
     if (source.on_error.empty()) source.on_error = on_error;
     if (!source.layout.empty() && !source.fields.empty())
-      problems.add(node.source(), "layout and fields both say where a record's fields come from; keep one of them");
+      problems.add(node.as_table()->get("fields")->source(), "'layout' and 'fields' both say where a record's fields come from: keep one of them");
     if (!source.labels.empty() && !source.format.empty() && source.format != "idx")
-      problems.add(node.source(), "labels names the label file of an idx source; other sources have a field for it");
-    if (source.delimiter.size() > 1) problems.add(node.source(), "delimiter must be one character");
+      problems.add(node.as_table()->get("labels")->source(), "'labels' names the label file of an idx source: other sources name the field of the label in 'fields'");
+    if (source.delimiter.size() > 1) problems.add(node.as_table()->get("delimiter")->source(), fmt::format("'delimiter' is '{}', it must be one character, such as \";\" or \"\\t\"", source.delimiter));
   }
   return sources;
 }
@@ -67,6 +69,45 @@ std::vector<SourceOptions> bind_sources(const toml::table& root, const std::stri
 template <class Options>
 void bind_table(const toml::table& root, const char* name, Options& options, config::Problems& problems) {
   config::bind_options(config::section(root, name, problems), describe<Options>(), &options, problems);
+}
+
+/// Where a key belongs that is unknown where it stands.
+std::string where_is(const std::string& key, const Registry& registry) {
+  const auto has = [&](const OptionSet& schema) {
+    const auto names = config::names_of(schema);
+    return std::find(names.begin(), names.end(), key) != names.end();
+  };
+  for (const auto& [section, schema] : recipe_sections())
+    if (has(schema)) return section.empty() ? fmt::format("'{}' belongs to the top of the recipe, before the first table", key) : fmt::format("'{}' belongs to [{}]", key, section);
+  std::vector<std::string> kinds;
+  for (const auto& entry : registry.entries())
+    if (entry.kind == Kind::dataset && has(entry.schema)) kinds.push_back(fmt::format("'{}'", entry.name));
+  return kinds.empty() ? "" : fmt::format("'{}' belongs to recipes of kind {}, at their top", key, joined(kinds));
+}
+
+/// The dataset plugin that `kind` names. Errors have its place, or that of the key that stands in its stead.
+const Registry::Entry& plugin_of(const config::Document& document, const Registry& registry) {
+  const auto& root = document.root;
+  if (root.contains("model") && root.contains("dataset")) fail("{}: is a run file and no recipe: give it to `attune train`", document.path.string());
+  config::Problems problems;
+  const auto* kind = root.get("kind");
+  if (kind && kind->is_string()) {
+    try {
+      return registry.find(Kind::dataset, *kind->value<std::string>());
+    } catch (const Error& error) {
+      problems.add(kind->source(), error.what());
+    }
+  } else if (kind) {
+    problems.add(kind->source(), "'kind' must be the name of a dataset plugin, in quotes: " + joined(registry.names(Kind::dataset)));
+  } else {
+    auto known = config::names_of(describe<Recipe>());
+    known.insert(known.end(), tables.begin(), tables.end());
+    const auto needed = fmt::format("a recipe needs kind = \"...\", the dataset plugin, at its top: {}", joined(registry.names(Kind::dataset)));
+    if (const auto* key = config::misspelled(root, "kind", known)) problems.add(key->source(), fmt::format("unknown key '{}'; did you mean 'kind'? {}", key->str(), needed));
+    else problems.add(root.source(), needed);
+  }
+  problems.throw_if_any();
+  throw Fault("a recipe without a kind had no mistake");
 }
 
 toml::source_region place(const toml::table& root, const char* name) { return root[name] ? root[name].node()->source() : root.source(); }
@@ -131,13 +172,12 @@ Recipe Recipe::parse(const config::Document& document, const Registry& registry)
   Recipe recipe;
   recipe.path = document.path;
   recipe.text = read_text(document.path);
-  const auto kind = document.root["kind"].value<std::string>();
-  if (!kind) fail("{}: needs kind = \"...\", the dataset plugin, at its top level", document.path.string());
-  const auto& plugin = registry.find(Kind::dataset, *kind);
+  const auto& plugin = plugin_of(document, registry);
   const auto options = plugin.defaults();
   TopLevel both{&recipe, options.get()};
 
   config::Problems problems;
+  problems.look_elsewhere([&](const std::string& key) { return where_is(key, registry); });
   config::bind_options(document.root, top_level(plugin), &both, problems, tables);
   recipe.sources = bind_sources(document.root, recipe.on_error, problems);
   bind_table(document.root, "clean", recipe.clean, problems);
@@ -147,13 +187,13 @@ Recipe Recipe::parse(const config::Document& document, const Registry& registry)
   bind_table(document.root, "augment", recipe.augment, problems);
   bind_table(document.root, "truncate", recipe.truncate, problems);
   const auto& [clean, split, truncate] = std::tie(recipe.clean, recipe.split, recipe.truncate);
-  if (split.validation + split.test > 1) problems.add(place(document.root, "split"), "validation and test together are more than all records");
-  if (clean.max_length > 0 && clean.max_length < clean.min_length) problems.add(place(document.root, "clean"), "min_length is above max_length");
+  if (split.validation + split.test > 1) problems.add(place(document.root, "split"), fmt::format("'validation' ({}) and 'test' ({}) together are more than all records: lower one of them, so that their sum is at most 1", split.validation, split.test));
+  if (clean.max_length > 0 && clean.max_length < clean.min_length) problems.add(place(document.root, "clean"), fmt::format("'min_length' ({}) is above 'max_length' ({}): no record is left; raise the latter, or lower the former", clean.min_length, clean.max_length));
   for (const auto& kind : recipe.privacy.mask)
     if (const auto kinds = mask_kinds(); std::find(kinds.begin(), kinds.end(), kind) == kinds.end())
       problems.add(place(document.root, "privacy"), fmt::format("'mask' has '{}', and there are: {}{}", kind, joined(kinds), did_you_mean(kind, kinds)));
   if (truncate.policy == "window" && truncate.overlap * 2 > truncate.max_length)
-    problems.add(place(document.root, "truncate"), "overlap should be at most half of max_length");
+    problems.add(place(document.root, "truncate"), fmt::format("'overlap' ({}) must be at most half of 'max_length' ({})", truncate.overlap, truncate.max_length));
   problems.throw_if_any();
   recipe.dataset_options = options;
   return recipe;

@@ -33,13 +33,21 @@ std::vector<nlohmann::json> newest_events(const fs::path& log) {
   return events;
 }
 
+/// Without those that were no number, which the log has as null.
+std::map<std::string, double> metrics_of(const nlohmann::json& evaluation) {
+  std::map<std::string, double> metrics;
+  for (const auto& [name, value] : evaluation.items())
+    if (value.is_number()) metrics[name] = value.get<double>();
+  return metrics;
+}
+
 void read_events(Progress& p, const std::vector<nlohmann::json>& events) {
   const nlohmann::json *first = nullptr, *last = nullptr;
   for (const auto& event : events) {
     p.step = std::max(p.step, event.value("step", std::int64_t{0}));
     p.seconds = std::max(p.seconds, event.value("seconds", 0.0));
     p.steps = std::max(p.steps, event.value("steps", std::int64_t{0}));
-    if (event.contains("evaluation")) p.evaluation = event["evaluation"].get<std::map<std::string, double>>();
+    if (event.contains("evaluation")) p.evaluation = metrics_of(event["evaluation"]);
     if (event.value("event", "") != "step_end") continue;
     if (!first || event["step"] < (*first)["step"]) first = &event;
     last = &event;

@@ -8,7 +8,7 @@
 #include <set>
 
 #include "core/names.hpp"
-#include "slurm/command.hpp"
+#include "slurm/environment.hpp"
 
 namespace attune::slurm {
 namespace {
@@ -54,7 +54,7 @@ std::vector<QueuedJob> read_queue(const std::string& text) {
 
 std::optional<std::vector<QueuedJob>> ask_queue(const std::vector<std::string>& ids) {
   if (ids.empty()) return std::vector<QueuedJob>{};
-  const auto said = run_command({"squeue", "--noheader", "--array", "--states=all", "--jobs=" + joined(ids, ","), "--format=%A|%F|%K|%T|%r|%L|%N"});
+  const auto said = run_slurm({"squeue", "--noheader", "--array", "--states=all", "--jobs=" + joined(ids, ","), "--format=%A|%F|%K|%T|%r|%L|%N"});
   if (said.code == 0) return read_queue(said.out);
   if (said.err.find("Invalid job id") != std::string::npos) return std::vector<QueuedJob>{};  // it is long gone
   return std::nullopt;
@@ -86,7 +86,7 @@ std::optional<nlohmann::ordered_json> read_accounting(const std::string& text) {
 }
 
 std::optional<nlohmann::ordered_json> ask_accounting(const std::string& id) {
-  const auto said = run_command({"sacct", "--noheader", "--parsable2", "--duplicates", "--jobs=" + id, "--format=JobID,State,ElapsedRaw,CPUTimeRAW,MaxRSS,ConsumedEnergyRaw,AllocTRES"});
+  const auto said = run_slurm({"sacct", "--noheader", "--parsable2", "--duplicates", "--jobs=" + id, "--format=JobID,State,ElapsedRaw,CPUTimeRAW,MaxRSS,ConsumedEnergyRaw,AllocTRES"});
   return said.code == 0 ? read_accounting(said.out) : std::nullopt;
 }
 

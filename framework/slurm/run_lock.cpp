@@ -10,6 +10,7 @@
 #include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/files.hpp"
 #include "core/host.hpp"
@@ -58,9 +59,9 @@ std::vector<std::pair<int, fs::path>> locks_of(const fs::path& directory) {
 std::optional<Holder> read_holder(const fs::path& file) {
   try {
     return Holder::parse(read_text(file));
-  } catch (const Error&) {
+  } catch (const Error& error) {
     if (!fs::exists(file)) return std::nullopt;
-    throw;
+    fail("{}: {}", file.string(), error.what());
   }
 }
 
@@ -158,9 +159,41 @@ std::optional<Holder> holder_of(const fs::path& directory) {
   return locks.empty() ? std::nullopt : read_holder(locks.back().second);
 }
 
-void clear_run(const fs::path& directory) {
-  for (const auto& entry : fs::directory_iterator(directory))
-    if (number_of_lock(entry.path()) == 0) fs::remove_all(entry.path());
+namespace {
+
+bool holds_a_run(const fs::path& folder) {
+  std::error_code unreadable;
+  return fs::exists(folder / "run.toml", unreadable) || fs::exists(folder / "metrics.jsonl", unreadable) || fs::exists(folder / "record.json", unreadable);
+}
+
+/// What a run, a submission or a trial leaves in its directory.
+bool is_of_a_run(const std::string& name) {
+  static const std::set<std::string> names{"run.toml",  "record.json", "metrics.jsonl", "evaluation.json", "not_finite.jsonl", "adapter",
+                                           "model",     "checkpoints", "job.sbatch",    "jobs",            "attempts",         "failures"};
+  return names.contains(name) || (name.starts_with(".") && name.ends_with(".tmp"));
+}
+
+/// Of jobs, maybe of the one that this run is in.
+bool is_log(const std::string& name) { return name == "trial.log" || (name.starts_with("slurm-") && name.ends_with(".log")); }
+
+}  // namespace
+
+std::vector<std::string> clear_run(const fs::path& directory) {
+  std::vector<fs::path> of_a_run;
+  std::vector<std::string> others;
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    const auto name = entry.path().filename().string();
+    if (number_of_lock(entry.path()) != 0 || is_log(name) || name.starts_with(".lock.")) continue;
+    if (is_of_a_run(name)) {
+      of_a_run.push_back(entry.path());
+      continue;
+    }
+    if (entry.is_directory() && holds_a_run(entry.path())) fail("{}: holds another run, {}, and is not replaced: give this run a name of its own", directory.string(), name);
+    others.push_back(name);
+  }
+  for (const auto& path : of_a_run) fs::remove_all(path);
+  std::sort(others.begin(), others.end());
+  return others;
 }
 
 }  // namespace attune::slurm

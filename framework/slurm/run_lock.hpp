@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "slurm/queue.hpp"
 
@@ -51,7 +52,8 @@ std::optional<Holder> holder_of(const std::filesystem::path& directory);
 /// Error when somebody who lives holds the directory.
 void refuse_live_holder(const std::filesystem::path& directory);
 
-/// Empties a run directory, but for its lock.
-void clear_run(const std::filesystem::path& directory);
+/// Removes what Attune wrote into a run directory, but for its lock and the logs of jobs. Returns what else is there, which stays.
+/// Error when other runs lie in it.
+std::vector<std::string> clear_run(const std::filesystem::path& directory);
 
 }  // namespace attune::slurm

@@ -1,10 +1,12 @@
 #include "slurm/script.hpp"
 
-#include <fmt/core.h>
+#include <attune/error.hpp>
 
+#include <algorithm>
 #include <regex>
 
 #include "core/names.hpp"
+#include "slurm/command.hpp"
 
 namespace attune::slurm {
 namespace {
@@ -20,8 +22,36 @@ std::string directive_value(const std::string& value) {
   return text + "\"";
 }
 
-/// Quoted, so that the shell still puts in $NAMES.
-std::string expanded(const std::string& text) { return "\"" + std::regex_replace(text, std::regex("[\"\\\\`]"), "\\$&") + "\""; }
+/// Quoted, so that the shell still puts in $NAMES, and runs nothing: \$ is a dollar sign.
+std::string expanded(const std::string& text) {
+  std::string word = "\"";
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool is_dollar = text.compare(i, 2, "\\$") == 0;
+    if (is_dollar) ++i;
+    const bool is_command = text.compare(i, 2, "$(") == 0;
+    if (is_dollar || is_command || std::string_view("\"\\`").find(text[i]) != std::string_view::npos) word += '\\';
+    word += text[i];
+  }
+  return word + "\"";
+}
+
+/// In $'...', where a line end is \n: for texts that must not break a line of the script.
+std::string escaped_word(const std::string& text) {
+  std::string word = "$'";
+  for (const char c : text)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) word += fmt::format("\\x{:02x}", static_cast<int>(c));
+    else word += c == '\'' || c == '\\' ? std::string{'\\', c} : std::string{c};
+  return word + "'";
+}
+
+/// Each as one word, also several in one text.
+std::string module_words(const std::vector<std::string>& modules) {
+  std::vector<std::string> words;
+  for (const auto& text : modules)
+    for (const auto& name : pieces_of(text, ' '))
+      if (!name.empty()) words.push_back(shell_word(name));
+  return joined(words, " ");
+}
 
 class Script {
  public:
@@ -69,7 +99,7 @@ class Script {
                                       {"constraint", &o_.constraint}, {"reservation", &o_.reservation}, {"dependency", &o_.dependency}, {"mail-type", &o_.mail_type}, {"mail-user", &o_.mail_user}})
       directive(name, *value);
     if (const auto& array = job_.array) directive("array", array->elements);
-    directive("output", job_.log.string());
+    directive("output", job_.log);
     line("# An attempt writes on where the last one ended; Slurm may put the job back into the queue.");
     line("#SBATCH --open-mode=append");
     line("#SBATCH --requeue");
@@ -85,6 +115,9 @@ class Script {
 
   void surroundings() {
     line("");
+    line("# Steps get what this script exports, whatever --export and the shell that submitted it say.");
+    line("unset SLURM_EXPORT_ENV SLURM_TIME_FORMAT \"${{!SLURM_CPU_BIND@}}\"");
+    line("cd {} || {}", shell_word(job_.from.string()), ends_with("its folder is not there on $(hostname): it must lie on a file system that all nodes see"));
     line("attune={}", shell_word(job_.program.string()));
     if (job_.array) {
       line("job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID");
@@ -94,16 +127,32 @@ class Script {
       line("job=$SLURM_JOB_ID");
       line("run={}", shell_word(job_.directory.string()));
     }
-    if (!o_.modules.empty()) line("module load {}", joined(o_.modules, " "));
+    if (!o_.modules.empty())
+      line("module load {} || {}", module_words(o_.modules), ends_with("these modules cannot be loaded on $(hostname): correct slurm.modules, or modules in the site file"));
     for (const auto& [name, value] : o_.environment) line("export {}={}", name, expanded(value));
     line("export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK{}", srun_ ? " SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK" : "");
-    const auto& site = job_.site.options;
-    if (site.stages("data") || site.stages("model")) {
-      line("# {} copied there once per node, and removed at the end.", !site.stages("model") ? "The data are" : site.stages("data") ? "Data and model are" : "The model is");
-      line("export ATTUNE_SCRATCH={} ATTUNE_STAGE={}", expanded(site.scratch), joined(site.stage, ","));
-    }
+    line("if [ ! -d \"${{TMPDIR:-/tmp}}\" ]; then");
+    line("  echo \"attune: TMPDIR is $TMPDIR, and there is no such folder on $(hostname): /tmp is used\" >&2");
+    line("  export TMPDIR=/tmp");
+    line("fi");
+    scratch();
     for (const auto& text : o_.lines) line("{}", text);
   }
+
+  void scratch() {
+    const auto& site = job_.site.options;
+    if (site.stage.empty()) return;
+    line("scratch=$(set -u; echo {}) && [ -n \"$scratch\" ] || {}", expanded(site.scratch),
+         ends_with(fmt::format("scratch of the site file is {}, which is empty or has a variable that is not set in this job", shell_safe(site.scratch))));
+    if (!site.stages("data") && !site.stages("model")) return;
+    line("# {} copied there once per node, and removed at the end.", !site.stages("model") ? "The data are" : site.stages("data") ? "Data and model are" : "The model is");
+    line("export ATTUNE_SCRATCH=\"$scratch\" ATTUNE_STAGE={}", joined(site.stage, ","));
+  }
+
+  /// Behind "||": the reason, and the code of a mistake, after which nothing is tried again. $(...) in it is run.
+  static std::string ends_with(const std::string& reason) { return fmt::format("{{ echo \"attune: {}\" >&2; exit 2; }}", reason); }
+  /// Within double quotes, as it is.
+  static std::string shell_safe(const std::string& text) { return std::regex_replace(text, std::regex("[\"\\\\`$]"), "\\$&"); }
 
   void each_node() {
     line("");
@@ -115,7 +164,7 @@ class Script {
     line("");
     line("# Every attempt notes the newest checkpoint it starts from. When {} in a row have saved no newer one, another will not either.", o_.stalled);
     line("mkdir -p \"$run\"");
-    line("newest=$(find \"$run/checkpoints\" -maxdepth 1 -name 'step-*' -printf '%f\\n' 2>/dev/null | sort | tail -n 1)");
+    line("newest=$(find \"$run/checkpoints\" -maxdepth 1 -name 'step-*' -printf '%f\\n' 2>/dev/null | sort -V | tail -n 1)");
     line("echo \"$(date +%FT%T) job=$job restart=${{SLURM_RESTART_COUNT:-0}} ${{newest:-none}}\" >>\"$run/attempts\"");
     line("count=$(wc -l <\"$run/attempts\")");
     line("moves=$(tail -n {} \"$run/attempts\" | awk '{{ print $NF }}' | uniq | wc -l)", o_.stalled + 1);
@@ -132,7 +181,7 @@ class Script {
     for (const auto& file : job_.program_files) files += fmt::format(" -C {} {}", shell_word(file.parent_path().string()), shell_word(file.filename().string()));
     line("");
     line("# The program is copied to every node's own disk, and removed at the end.");
-    line("program={}/attune-$job", expanded(job_.site.options.scratch));
+    line("program=$scratch/attune-$job");
     line("pack() {{ tar --create --dereference{}; }}", files);
     line("unpack='mkdir -p \"$0\" && free=$(df -B1 --output=avail \"$0\" | tail -n 1) || exit 1");
     line("if [ \"$free\" -lt \"$1\" ]; then");
@@ -163,7 +212,7 @@ class Script {
     if (srun_) {
       line("# A signal to the job reaches this script too: it waits for the ranks to save. When one rank dies, the others are ended.");
       line("trap : TERM");
-      line("srun --mpi={} --kill-on-bad-exit=1 {}", o_.mpi, train);
+      line("srun --mpi={} --kill-on-bad-exit=1{} {}", shell_word(o_.mpi), srun_options(), train);
       line("code=$?");
     } else {
       line("mpirun --bind-to none {} &", train);
@@ -178,12 +227,18 @@ class Script {
     }
   }
 
+  std::string srun_options() const {
+    std::string text;
+    for (const auto& [name, value] : o_.srun_options) text += " --" + name + (value.empty() ? "" : "=" + expanded(value));
+    return text;
+  }
+
   // ---- What comes after them
 
   void again() {
     line("");
     line("# 75: interrupted, the state is saved. Any other failure is tried again only when it is not the run's own.");
-    line("told() {{ scontrol -o show job \"$job\" | tr ' ' '\\n' | sed -n \"s/^$1=//p\" | head -n 1; }}");
+    line("told() {{ scontrol -o show job \"$job\" | sed 's/ JobName=.* UserId=/ UserId=/' | tr ' ' '\\n' | sed -n \"s/^$1=//p\" | head -n 1; }}");
     line("preempted() {{ [[ $(told PreemptTime) = [0-9]* ]]; }}");
     line("node_lost() {{ ! each_node 60 true; }}");
     if (o_.retries > 0) line("failures() {{ cat \"$run/failures\" 2>/dev/null || echo 0; }}");
@@ -192,7 +247,8 @@ class Script {
     line("  # What you cancelled, or Slurm takes back by itself, is ending already.");
     line("  if [ \"$(told JobState)\" != RUNNING ] && [ \"$(told Reason)\" != TimeLimit ]; then exit \"$code\"; fi");
     line("  if [ \"$(told Requeue)\" = 1 ] && scontrol requeue \"$job\"; then exit \"$code\"; fi");
-    line("  # Where requeueing is not allowed, the same again as a new job.");
+    line("  # Where requeueing is not allowed, the same again as a new job, which is what this script says.");
+    line("  unset \"${{!SBATCH_@}}\"");
     line("  sbatch --dependency=\"afterany:$job\"{} {}", job_.array ? " --array=\"$SLURM_ARRAY_TASK_ID\"" : "", shell_word(job_.script.string()));
     line("}}");
     line("case $code in");
@@ -220,9 +276,16 @@ class Script {
 
 }  // namespace
 
+std::string log_pattern(const std::filesystem::path& path) {
+  if (path.string().find('\\') != std::string::npos)
+    fail("{}: Slurm cannot write a log below a name with a backslash: give another 'name' or 'output'", path.string());
+  return std::regex_replace(path.string(), std::regex("%"), "%%");
+}
+
 std::string shell_word(const std::string& text) {
   static const std::regex plain("[A-Za-z0-9_@%+=:,./-]+");
   if (std::regex_match(text, plain)) return text;
+  if (std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; })) return escaped_word(text);
   return "'" + std::regex_replace(text, std::regex("'"), "'\\''") + "'";
 }
 

@@ -18,10 +18,12 @@ struct Array {
 struct Job {
   std::string name;
   std::string written_by;                  // the command that wrote it
+  std::filesystem::path from;              // where it was written: relative paths of the run file are meant from there
   std::filesystem::path program;           // attune
   std::vector<std::filesystem::path> program_files;  // it, its library and its folder of plugins: what is copied when the site stages the program
-  std::filesystem::path directory;         // of the run; of the sweep, for an array
-  std::filesystem::path script, log;       // where they will be; log with Slurm's %j, %A, %a
+  std::filesystem::path directory;         // of the run; of the sweep, for an array; absolute, as all paths here
+  std::filesystem::path script;            // where it will be
+  std::string log;                         // where that will be, as log_pattern has it, with Slurm's %j, %A, %a
   std::vector<std::string> train_options;  // further ones of `attune train`
   config::SlurmOptions options;
   Site site;
@@ -30,7 +32,10 @@ struct Job {
 
 std::string job_script(const Job& job);
 
-/// As one word of a shell command.
+/// A path for #SBATCH --output, where a percent sign begins a pattern of Slurm's. Error when Slurm could not write there.
+std::string log_pattern(const std::filesystem::path& path);
+
+/// As one word of a shell command, on one line.
 std::string shell_word(const std::string& text);
 
 }  // namespace attune::slurm

@@ -47,7 +47,7 @@ pid_t start(const Task& task) {
   const int refused = ::posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments.data(), environment.data());
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
-  if (refused != 0) fail("{}: cannot be started ({})", task.command[0], std::strerror(refused));
+  if (refused != 0) fail("{}: cannot be started ({}): it must be in PATH", task.command[0], std::strerror(refused));
   return pid;
 }
 

@@ -117,7 +117,7 @@ std::string Staging::copy(const fs::path& from, const std::string& name, const C
     }
     comm.agree([&] {
       out.flush();
-      if (comm.root() && file.size > 0 && !in) fail("{}: cannot be read to its end", source.string());
+      if (comm.root() && file.size > 0 && !in) fail("{}: cannot be read to its end: copy it again, or look at its disk", source.string());
       if (mine_ && !out) fail("{} on {}: cannot be written; is the disk full?", target.string(), RankPlace::here().host);
     });
   }

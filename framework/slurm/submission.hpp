@@ -17,9 +17,6 @@ void try_submission(const std::string& script, const config::SlurmOptions& optio
 /// Queues it and returns the job id. Error as above.
 std::string submit(const std::filesystem::path& script, const config::SlurmOptions& options);
 
-/// Why sbatch refuses, from what it says, with the key of [slurm] to change.
-std::string explain_refusal(const std::string& said, const config::SlurmOptions& options);
-
 /// Jobs submitted for a run or sweep, in its file "jobs": one id a line, the newest last.
 std::vector<std::string> submitted_jobs(const std::filesystem::path& directory);
 void note_submitted(const std::filesystem::path& directory, const std::string& id);

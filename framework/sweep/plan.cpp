@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <random>
+#include <ranges>
 #include <set>
 
 #include "core/hash.hpp"
@@ -62,21 +63,35 @@ struct Dimension {
 
 class Reader {
  public:
-  explicit Reader(const config::Document& document) : root_(document.root) { sweep_.file = document.path; }
+  explicit Reader(const config::Document& document) : root_(document.root) {
+    sweep_.file = document.path;
+    problems_.look_elsewhere(where_is);
+  }
 
   Sweep read() {
+    if (root_.contains("model") && root_.contains("dataset")) fail("{}: is a run file and no sweep file: give it to `attune train`", sweep_.file.string());
     config::bind_options(root_, describe<SweepOptions>(), &sweep_.options, problems_, {"values", "trial", "halving"});
     if (root_.contains("halving")) config::bind_options(config::section(root_, "halving", problems_), describe<HalvingOptions>(), &sweep_.halving, problems_);
     for (const auto& [key, node] : config::section(root_, "values", problems_)) read_dimension(std::string(key.str()), node);
     check_names();
     problems_.throw_if_any();
     for (auto& values : settings()) add(values);
-    if (sweep_.trials.empty()) fail("{}: holds no trials: give [values], or method = \"list\" and [[trial]]", sweep_.file.string());
+    if (sweep_.trials.empty()) fail("{}: holds no trials: give [values], with the values of each key, or method = \"list\" and [[trial]]", sweep_.file.string());
     return std::move(sweep_);
   }
 
  private:
+  /// Where a key belongs that is unknown where it stands.
+  static std::string where_is(const std::string& key) {
+    const auto has = [&](const OptionSet& schema) { return std::ranges::find(schema.options, key, &Option::name) != schema.options.end(); };
+    if (has(describe<SweepOptions>())) return fmt::format("'{}' belongs to the top of the sweep file, before [values]", key);
+    if (has(describe<HalvingOptions>())) return fmt::format("'{}' belongs to [halving]", key);
+    return key.find('.') == std::string::npos ? "" : fmt::format("values of the run file stand below [values]: \"{}\" = [...]", key);
+  }
+
   // ---- [values]
+
+  inline static const std::vector<std::string> range_keys{"values", "low", "high", "log", "when"};
 
   /// key = [...], key = { values = [...], when = {...} }, key = { low, high, log, when }
   void read_dimension(const std::string& key, const toml::node& node) {
@@ -84,12 +99,21 @@ class Reader {
     dimension.key = key;
     if (const auto* array = node.as_array()) {
       read_values(*array, dimension);
-    } else if (const auto* table = node.as_table()) {
+    } else if (const auto* table = node.as_table(); table && key.find('.') == std::string::npos && is_section(*table)) {
+      const std::string inner(table->begin()->first.str());
+      problems_.add(table->begin()->first.source(), fmt::format("write keys with a point in quotes: \"{}.{}\"", key, inner));
+    } else if (table) {
       read_table(*table, dimension);
     } else {
       problems_.add(node.source(), fmt::format("'{}' must be a list of values, or a table with 'values', or with 'low' and 'high'", key));
     }
     dimensions_.push_back(std::move(dimension));
+  }
+
+  /// Of strategy.rank = [...] TOML makes a table in a table.
+  static bool is_section(const toml::table& table) {
+    return !table.empty() && std::ranges::none_of(table, [](const auto& one) { return std::ranges::find(range_keys, one.first.str()) != range_keys.end(); }) &&
+           std::ranges::all_of(table, [](const auto& one) { return one.second.is_array() || one.second.is_table(); });
   }
 
   void read_values(const toml::array& array, Dimension& dimension) {
@@ -99,8 +123,7 @@ class Reader {
 
   void read_table(const toml::table& table, Dimension& dimension) {
     for (const auto& [key, node] : table)
-      if (const std::string name(key.str()); name != "values" && name != "low" && name != "high" && name != "log" && name != "when")
-        problems_.add(key.source(), fmt::format("unknown key '{}'{}; the keys here are values, low, high, log, when", name, did_you_mean(name, {"values", "low", "high", "log", "when"})));
+      if (std::ranges::find(range_keys, key.str()) == range_keys.end()) problems_.add_unknown(key, range_keys);
     if (const auto* when = table.get("when")) read_condition(*when, dimension);
     if (const auto* values = table.get("values"); values && values->is_array()) return read_values(*values->as_array(), dimension);
     const auto *low = table.get("low"), *high = table.get("high");
@@ -125,8 +148,13 @@ class Reader {
 
   void check_names() {
     const auto& options = sweep_.options;
-    if (options.name.find('/') != std::string::npos || options.name.starts_with('.')) problems_.add(root_.get("name")->source(), "'name' becomes a directory's name: it may hold no '/' and not start with '.'");
+    if (const auto* name = root_.get_as<std::string>("name"))
+      if (const auto objection = objection_to_name(name->get()); !objection.empty()) problems_.add(name->source(), objection);
+    if (const auto* output = root_.get_as<std::string>("output"))
+      if (const auto objection = objection_to_folder(output->get()); !objection.empty()) problems_.add(output->source(), objection);
     if (options.method == "random" && options.trials == 0) problems_.add(root_.source(), "method = \"random\" needs 'trials', how many are drawn");
+    if (const auto* trials = root_.get("trials"); trials && options.method != "random")
+      problems_.add(trials->source(), trials->is_array() ? "trials are written as [[trial]], one for each" : "'trials' is for method = \"random\": set that, or take it out");
     if (options.method == "list" && !root_.contains("trial")) problems_.add(root_.source(), "method = \"list\" needs [[trial]], one for each");
     if (options.method != "list" && root_.contains("trial")) problems_.add(root_.get("trial")->source(), "[[trial]] needs method = \"list\"");
     for (auto& dimension : dimensions_)
@@ -186,7 +214,7 @@ class Reader {
         if (applies(dimension, values)) values.push_back({dimension.key, dimension.range ? draw(*dimension.range, at) : dimension.values[static_cast<std::size_t>(at * static_cast<double>(dimension.values.size()))]});
       }
       if (dimensions_.empty()) break;
-      if (seen.insert(name_of(values)).second) all.push_back(std::move(values));
+      if (seen.insert(summed(values)).second) all.push_back(std::move(values));
     }
     return all;
   }
@@ -214,35 +242,63 @@ class Reader {
     for (std::int64_t seed = 0; seed < sweep_.options.seeds; ++seed) {
       auto with_seed = values;
       if (sweep_.options.seeds > 1) with_seed.push_back({"seed", std::to_string(seed)});
-      Trial trial{name_of(with_seed), with_seed, {}};
+      Trial trial{free_name(with_seed), with_seed, {}};
       for (const auto& assignment : with_seed) trial.overrides.push_back(assignment.text());
       trial.overrides.push_back("name=" + to_toml(OptionValue(trial.name)));
       trial.overrides.push_back("output=" + to_toml(OptionValue(sweep_.options.directory().string())));
       if (sweep_.halving.first > 0) trial.overrides.push_back(fmt::format("evaluate.every={}", sweep_.halving.first));
-      if (!names_.insert(trial.name).second) fail("{}: two trials have the same values ({})", sweep_.file.string(), trial.name);
+      names_.emplace(trial.name, summed(with_seed));
       sweep_.trials.push_back(std::move(trial));
     }
   }
 
-  /// "learning_rate=0.001,rank=8": readable, or a short sum where that would be no good name of a directory.
-  static std::string name_of(const Values& values) {
-    std::string name, whole;
+  /// A name that no trial of other values has: the short one, else with whole keys, else a sum. Error when these very values are there already.
+  std::string free_name(const Values& values) const {
+    const auto sum = summed(values);
+    for (const auto& name : {name_of(values), written(values, false), sum}) {
+      const auto taken = names_.find(name);
+      if (taken == names_.end() && is_good_name(name)) return name;
+      if (taken != names_.end() && taken->second == sum) fail("{}: two trials have the same values ({})", sweep_.file.string(), name);
+    }
+    throw Fault(fmt::format("two trials of different values have one sum ({})", sum));
+  }
+
+  static std::string summed(const Values& values) {
+    std::string whole;
+    for (const auto& [key, value] : values) whole += key + "=" + value + "\n";
+    return "trial-" + sha256(whole).substr(0, 12);
+  }
+
+  static bool is_good_name(const std::string& name) {
+    const auto fits = [](unsigned char c) { return std::isalnum(c) || std::string_view("._-+=,").find(static_cast<char>(c)) != std::string_view::npos; };
+    return !name.empty() && name.size() <= 100 && std::all_of(name.begin(), name.end(), fits);
+  }
+
+  static std::string last_of(const std::string& key) { return key.substr(key.rfind('.') + 1); }
+
+  /// "rank=8,learning_rate=0.001"; with short keys, those that end alike are whole all the same.
+  static std::string written(const Values& values, bool short_keys) {
+    std::string name;
     for (const auto& [key, value] : values) {
-      const auto last = key.substr(key.rfind('.') + 1);
+      const auto last = last_of(key);
+      const auto alike = std::count_if(values.begin(), values.end(), [&](const Assignment& other) { return last_of(other.key) == last; });
       auto plain = value;
       std::erase(plain, '"');
-      name += (name.empty() ? "" : ",") + last + "=" + plain;
-      whole += key + "=" + value + "\n";
+      name += (name.empty() ? "" : ",") + (short_keys && alike == 1 ? last : key) + "=" + plain;
     }
-    const auto fits = [](unsigned char c) { return std::isalnum(c) || std::string_view("._-+=,").find(static_cast<char>(c)) != std::string_view::npos; };
-    if (!name.empty() && name.size() <= 100 && std::all_of(name.begin(), name.end(), fits)) return name;
-    return "trial-" + sha256(whole).substr(0, 12);
+    return name;
+  }
+
+  /// Readable, or a short sum where that would be no good name of a directory.
+  static std::string name_of(const Values& values) {
+    const auto name = written(values, true);
+    return is_good_name(name) ? name : summed(values);
   }
 
   const toml::table& root_;
   Sweep sweep_;
   std::vector<Dimension> dimensions_;
-  std::set<std::string> names_;
+  std::map<std::string, std::string> names_;  // of the trials, with the sum of their values
   config::Problems problems_;
 };
 

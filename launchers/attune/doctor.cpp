@@ -26,7 +26,7 @@
 #include "parallel/mpi.hpp"
 #include "prepare/source.hpp"
 #include "ranks.hpp"
-#include "slurm/command.hpp"
+#include "slurm/environment.hpp"
 #include "slurm/launch.hpp"
 
 namespace attune::program {
@@ -280,7 +280,7 @@ std::string started_by() {
 
 /// Slurm 22.05 on fewer nodes than TreeWidth: the barrier that ends MPI_Init does not wait.
 std::string fence_advice() {
-  const auto said = slurm::run_command({"scontrol", "show", "config"});
+  const auto said = slurm::run_slurm({"scontrol", "show", "config"});
   if (said.code != 0 || said.out.find("SLURM_VERSION") == std::string::npos) return "";
   const bool is_old = said.out.find("= 22.05.") != std::string::npos, ring = said.out.find("PMIxCollFence           = ring") != std::string::npos || slurm::environment_variable("SLURM_PMIX_FENCE") == "ring";
   if (!is_old || ring) return "";

@@ -1,7 +1,10 @@
 #include "run_checker.hpp"
 
+#include <algorithm>
+
 #include "data/sampler.hpp"
 #include "registry/loader.hpp"
+#include "train/memory.hpp"
 #include "train/session.hpp"
 
 namespace attune::program {
@@ -27,9 +30,16 @@ RunChecker::RunChecker(const config::Document& run_file) {
 config::RunConfig RunChecker::check(const config::Document& run_file, std::int64_t ranks) {
   auto run = config::read_run(run_file, registry_);
   const auto key = model_and_data(run);
-  if (!samples_.contains(key)) samples_[key] = train::Session::open(run, Comm()).data->split("train").size();
+  if (!samples_.contains(key)) samples_[key] = open(run);
   Sampler(samples_[key], run.train.global_batch, run.run.seed, static_cast<int>(ranks));
   return run;
+}
+
+std::size_t RunChecker::open(const config::RunConfig& run) {
+  const auto session = train::Session::open(run, Comm());
+  const auto plan = train::plan_memory(session);
+  rank_bytes_ = std::max(rank_bytes_, static_cast<double>(plan.weights + plan.gradients + plan.optimizer + plan.staging));
+  return session.data->split("train").size();
 }
 
 }  // namespace attune::program

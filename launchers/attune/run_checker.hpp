@@ -20,8 +20,15 @@ class RunChecker {
   /// have them in common.
   config::RunConfig check(const config::Document& run_file, std::int64_t ranks);
 
+  /// Memory that a rank holds besides activations: the most of what was opened.
+  double rank_bytes() const { return rank_bytes_; }
+
  private:
+  /// Opens model and data. Returns the samples of the training split.
+  std::size_t open(const config::RunConfig& run);
+
   Registry registry_;
+  double rank_bytes_ = 0;
   std::map<std::string, std::size_t> samples_;  // of the training split, by what was opened
 };
 

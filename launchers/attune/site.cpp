@@ -1,8 +1,13 @@
 #include "site.hpp"
 
+#include <attune/error.hpp>
 #include <dlfcn.h>
 
+#include <iostream>
+
+#include "core/files.hpp"
 #include "registry/loader.hpp"
+#include "slurm/environment.hpp"
 #include "slurm/launch.hpp"
 #include "slurm/script.hpp"
 
@@ -11,6 +16,24 @@ namespace attune::program {
 slurm::Site chosen_site(const boost::program_options::variables_map& values) {
   const auto name = values.count("site") ? values["site"].as<std::string>() : slurm::environment_variable("ATTUNE_SITE");
   return name.empty() ? slurm::Site{} : slurm::read_site(name, slurm::site_folders());
+}
+
+std::vector<std::string> options_of_environment(config::SlurmOptions& options) {
+  auto notes = slurm::take_over(slurm::current_environment(), options);
+  if (const auto objection = config::objection_to_time(options); !objection.empty()) fail("[slurm]: {}", objection);
+  return notes;
+}
+
+std::vector<std::string> small_memory(const config::SlurmOptions& options, double rank_bytes) {
+  const double asked = config::memory_bytes(options.memory);
+  const double held = rank_bytes * static_cast<double>(options.tasks_per_node);
+  if (asked == 0 || asked >= held) return {};
+  return {fmt::format("slurm.memory is \"{}\", and the ranks of a node hold {} before any activations ({} each): raise it; `attune check` estimates all of it", options.memory,
+                      human_bytes(held), human_bytes(rank_bytes))};
+}
+
+void tell(const std::vector<std::string>& notes) {
+  for (const auto& note : notes) std::cerr << "attune: note: " << note << "\n";
 }
 
 std::vector<std::filesystem::path> program_files() {

@@ -5,8 +5,10 @@
 
 #include "command.hpp"
 #include "core/files.hpp"
+#include "core/names.hpp"
 #include "option_table.hpp"
 #include "slurm/progress.hpp"
+#include "slurm/reasons.hpp"
 
 namespace attune::program {
 namespace {
@@ -29,7 +31,7 @@ std::vector<fs::path> run_directories(const std::vector<std::string>& given) {
     for (const auto& entry : fs::directory_iterator(place))
       if (is_run(entry.path())) inside.push_back(entry.path());
     if (inside.empty()) fail("{}: is no run directory, and holds none", place.string());
-    std::sort(inside.begin(), inside.end());
+    std::sort(inside.begin(), inside.end(), [](const fs::path& a, const fs::path& b) { return natural_less(a.string(), b.string()); });
     runs.insert(runs.end(), inside.begin(), inside.end());
   }
   return runs;
@@ -46,7 +48,7 @@ Row row_of(const Progress& p, const std::vector<slurm::QueuedJob>& queue) {
   const auto number = [](const std::optional<double>& value, const char* form) { return value ? fmt::format(fmt::runtime(form), *value) : "-"; };
   const bool goes_on = state == "training" && p.seconds_per_step && p.steps > p.step;
   std::string remark = state == "done" ? p.note : "";
-  if (job && (state == "queued" || state == "requeued")) remark = job->reason;
+  if (job && (state == "queued" || state == "requeued")) remark = slurm::explain_waiting(job->reason);
   if (job && (state == "training" || state == "starting")) remark = fmt::format("on {}, {} of its time left", job->nodes, job->time_left);
   if (state == "interrupted") remark = p.note;
   return {p.directory.string(), state, p.jobs.empty() ? "-" : p.jobs.back(), p.steps > 0 ? fmt::format("{}/{}", p.step, p.steps) : "-", number(p.loss, "{:.4f}"), number(p.tokens_per_second, "{:.0f}"),

@@ -9,6 +9,7 @@
 #include "run_checker.hpp"
 #include "site.hpp"
 #include "slurm/progress.hpp"
+#include "slurm/reasons.hpp"
 #include "slurm/script.hpp"
 #include "slurm/submission.hpp"
 
@@ -22,12 +23,14 @@ namespace fs = std::filesystem;
 struct Plan {
   std::vector<std::int64_t> elements;  // empty: one run
   std::vector<config::RunConfig> runs;
+  double rank_bytes = 0;  // of memory, at least
 };
 
 /// The run file of one element: its number behind the name, and nothing more of the array.
 config::Document element_file(const config::Document& whole, std::vector<std::string> overrides, const config::SlurmOptions& options, std::int64_t element) {
   for (auto& setting : options.overrides_of(element)) overrides.push_back(std::move(setting));
-  if (const auto name = whole.root["name"].value<std::string>()) overrides.push_back("name=" + to_toml(OptionValue(fmt::format("{}-{}", *name, element))));
+  const auto name = whole.root["name"].value<std::string>();
+  if (name && !name->empty()) overrides.push_back("name=" + to_toml(OptionValue(fmt::format("{}-{}", *name, element))));
   auto document = config::Document::parse(whole.path, overrides);
   if (auto* slurm = document.root["slurm"].as_table()) slurm->erase("array"), slurm->erase("each");
   return document;
@@ -37,7 +40,7 @@ config::Document element_file(const config::Document& whole, std::vector<std::st
 Plan checked_plan(const fs::path& file, const std::vector<std::string>& overrides, const config::SlurmOptions& options) {
   const auto document = config::Document::parse(file, overrides);
   RunChecker checker(document);
-  Plan plan{config::array_elements(options.array), {}};
+  Plan plan{config::array_elements(options.array), {}, 0};
   if (plan.elements.empty()) plan.runs.push_back(checker.check(document, options.ranks()));
   for (const auto element : plan.elements) {
     try {
@@ -46,38 +49,56 @@ Plan checked_plan(const fs::path& file, const std::vector<std::string>& override
       fail("element {} of the array: {}", element, error.what());
     }
   }
+  plan.rank_bytes = checker.rank_bytes();
   return plan;
-}
-
-std::string doubled_percents(std::string text) {  // Slurm's sign for patterns
-  for (std::size_t at = 0; (at = text.find('%', at)) != std::string::npos; at += 2) text.insert(at, "%");
-  return text;
 }
 
 slurm::Job describe_job(const Plan& plan, const slurm::Site& site, const config::SlurmOptions& options, const std::vector<std::string>& arguments) {
   const auto& first = plan.runs.front();
-  const fs::path output = first.run.output;
-  slurm::Job job{first.run.name, as_typed("submit", arguments), fs::read_symlink("/proc/self/exe"), program_files(), {}, {}, {}, {}, options, site, std::nullopt};
+  const fs::path output = fs::absolute(first.run.output).lexically_normal();
+  slurm::Job job{.name = first.run.name, .written_by = as_typed("submit", arguments), .from = fs::current_path(), .program = fs::read_symlink("/proc/self/exe"),
+                 .program_files = program_files(), .directory = {}, .script = {}, .log = {}, .train_options = {}, .options = options, .site = site, .array = std::nullopt};
   if (plan.elements.empty()) {
     job.directory = output / job.name;
     job.script = job.directory / "job.sbatch";
-    job.log = output / doubled_percents(job.name) / "slurm-%j.log";
+    job.log = slurm::log_pattern(job.directory) + "/slurm-%j.log";
   } else {
     job.name.resize(job.name.rfind('-'));
     job.directory = output / job.name;
     job.script = output / (job.name + ".sbatch");
-    job.log = output / (doubled_percents(job.name) + "-%a") / "slurm-%A_%a.log";
+    job.log = slurm::log_pattern(job.directory) + "-%a/slurm-%A_%a.log";
     job.array = slurm::Array{options.array, plan.elements.size(), {}};
   }
   return job;
 }
 
-void check_directories(const Plan& plan) {
+/// As the run file has it, and not absolute.
+fs::path script_shown(const Plan& plan, const slurm::Job& job) { return plan.runs.front().directory().parent_path() / job.script.lexically_relative(job.directory.parent_path()); }
+
+/// Of an array those elements are left out whose runs are done. Error when nothing is left, or when one of the runs waits or trains.
+Plan without_done(const Plan& plan) {
+  Plan left;
   std::vector<fs::path> directories;
-  for (const auto& run : plan.runs) directories.push_back(run.directory());
+  std::string done;
+  for (std::size_t i = 0; i < plan.runs.size(); ++i) {
+    const auto directory = plan.runs[i].directory();
+    directories.push_back(directory);
+    if (slurm::is_finished(directory)) {
+      if (done.empty()) done = directory.string();
+      continue;
+    }
+    left.runs.push_back(plan.runs[i]);
+    if (!plan.elements.empty()) left.elements.push_back(plan.elements[i]);
+  }
   slurm::check_are_free(directories);
-  for (const auto& directory : directories)
-    if (slurm::is_finished(directory)) fail("{}: holds a run that is done; give this one another name, or remove the directory", directory.string());
+  if (left.runs.empty()) fail("{}: holds a run that is done; give this one another name, or remove the directory", done);
+  return left;
+}
+
+/// The same elements at a time as before.
+std::string array_of(const Plan& plan, const std::string& asked) {
+  const auto throttle = asked.find('%');
+  return config::array_text(plan.elements) + (throttle == std::string::npos ? "" : asked.substr(throttle));
 }
 
 /// Run files and script, then the job itself. Returns its id.
@@ -87,6 +108,19 @@ std::string queue(const Plan& plan, const slurm::Job& job, const std::string& sc
   const auto id = slurm::submit(job.script, job.options);
   for (std::size_t i = 0; i < plan.runs.size(); ++i) slurm::note_submitted(plan.runs[i].directory(), plan.elements.empty() ? id : fmt::format("{}_{}", id, plan.elements[i]));
   return id;
+}
+
+/// So that the printed script can be submitted as it is: Slurm makes no folder for its log, and the ranks read the run file there. A run that was
+/// submitted or has begun keeps its own. Returns what to tell of that.
+std::vector<std::string> make_submittable(const Plan& plan) {
+  std::vector<std::string> notes;
+  for (const auto& run : plan.runs) {
+    const auto directory = run.directory();
+    const bool has_begun = fs::exists(directory / "metrics.jsonl") || !slurm::submitted_jobs(directory).empty();
+    if (!has_begun) slurm::prepare_directory(directory, run.to_toml());
+    else if (!fs::exists(directory / "run.toml") || read_text(directory / "run.toml") != run.to_toml()) notes.push_back(fmt::format("{}: is of a run that was begun or submitted, and stays: the script trains what that file says", (directory / "run.toml").string()));
+  }
+  return notes;
 }
 
 std::string counted(std::int64_t count, const char* what) { return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"); }
@@ -100,7 +134,7 @@ void follow(const std::string& id, const fs::path& log) {
     over = jobs && (jobs->empty() || !jobs->front().is_live());
     if (jobs && !jobs->empty() && jobs->front().state != state) {
       state = jobs->front().state;
-      std::cout << fmt::format("== job {}: {}{}", id, state, state == "PENDING" ? " (" + jobs->front().reason + ")" : state == "RUNNING" ? " on " + jobs->front().nodes : "") << std::endl;
+      std::cout << fmt::format("== job {}: {}{}", id, state, state == "PENDING" ? " (" + slurm::explain_waiting(jobs->front().reason) + ")" : state == "RUNNING" ? " on " + jobs->front().nodes : "") << std::endl;
     }
     std::ifstream file(log, std::ios::binary);
     file.seekg(printed);
@@ -132,22 +166,39 @@ int submit(const std::vector<std::string>& arguments) {
 
   if (!print) slurm::check_can_submit();
   const auto site = chosen_site(*values);
-  const auto at_site = slurm::options_at(site, config::Document::parse(file, overrides));
+  auto at_site = slurm::options_at(site, config::Document::parse(file, overrides));
+  const auto notes = options_of_environment(at_site);
   check_array(at_site, site, print, wait);
-  const auto plan = checked_plan(file, overrides, at_site);
+  auto plan = checked_plan(file, overrides, at_site);
+  if (!print) {
+    const auto asked = std::ssize(plan.runs);
+    plan = without_done(plan);
+    if (const auto done = asked - std::ssize(plan.runs); done > 0) {
+      at_site.array = array_of(plan, at_site.array);
+      std::cout << fmt::format("{} of {} runs are done already\n", done, asked);
+    }
+  }
   const auto job = describe_job(plan, site, at_site, arguments);
   const auto script = slurm::job_script(job);
-  if (print) return std::cout << script, static_cast<int>(ExitCode::done);
+  tell(notes);
+  tell(small_memory(at_site, plan.rank_bytes));
+  if (print) {
+    tell(make_submittable(plan));
+    std::cout << script;
+    return static_cast<int>(ExitCode::done);
+  }
 
-  check_directories(plan);
   slurm::try_submission(script, at_site);
   const auto id = queue(plan, job, script);
   auto directory = plan.runs.front().directory();
   auto log = directory / fmt::format("slurm-{}.log", id);
-  if (job.array) directory = job.directory.string() + "-*", log = directory / fmt::format("slurm-{}_*.log", id);
+  if (job.array) {
+    directory = directory.parent_path() / job.name;
+    log = fs::path(directory.string() + "-*") / fmt::format("slurm-{}_*.log", id);
+  }
+  const auto shown = slurm::shell_word(directory.string());
   std::cout << fmt::format("job {} is queued: {}{} of {}\n  its script is {}\n  its log{} will be {}\n  attune status {} says how it does\n", id, job.array ? counted(std::ssize(plan.runs), "run") + ", each on " : "",
-                           counted(at_site.nodes, "node"), counted(at_site.tasks_per_node, "rank"), job.script.string(), job.array ? "s" : "", log.string(),
-                           job.array ? job.directory.string() + "-*" : slurm::shell_word(directory.string()))
+                           counted(at_site.nodes, "node"), counted(at_site.tasks_per_node, "rank"), script_shown(plan, job).string(), job.array ? "s" : "", log.string(), job.array ? shown + "-*" : shown)
             << std::flush;
   if (!wait) return static_cast<int>(ExitCode::done);
   follow(id, log);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <fstream>
 #include <iostream>
+#include <regex>
 #include <sstream>
 
 #include "command.hpp"
@@ -14,6 +15,7 @@
 #include "run_checker.hpp"
 #include "site.hpp"
 #include "slurm/command.hpp"
+#include "slurm/environment.hpp"
 #include "slurm/launch.hpp"
 #include "slurm/run_lock.hpp"
 #include "slurm/script.hpp"
@@ -45,18 +47,25 @@ config::SlurmOptions slurm_options(const Sweep& sweep, const slurm::Site& site) 
   return at_site;
 }
 
-/// The effective run file of every trial.
-std::vector<std::string> checked_run_files(const Sweep& sweep, std::int64_t ranks) {
+/// The effective run file of every trial, and the memory that a rank takes at least.
+struct CheckedTrials {
+  std::vector<std::string> files;
+  double rank_bytes = 0;
+};
+
+CheckedTrials checked_trials(const Sweep& sweep, std::int64_t ranks) {
   RunChecker checker(config::Document::parse(sweep.options.run));
   std::vector<std::string> files;
   for (const auto& trial : sweep.trials) {
     try {
       files.push_back(checker.check(config::Document::parse(sweep.options.run, trial.overrides), ranks).to_toml());
     } catch (const Error& error) {
-      fail("trial {}: {}", trial.name, error.what());
+      // What the trial sets comes as on the command line, and stands in the sweep file.
+      const auto said = std::regex_replace(std::string(error.what()), std::regex("(^|\n)command line: "), "$1");
+      fail("{}: trial {}: {}", sweep.file.string(), trial.name, said);
     }
   }
-  return files;
+  return {files, checker.rank_bytes()};
 }
 
 /// Its directory with the plan, and one for each trial that is to be started.
@@ -72,18 +81,19 @@ void write_directories(const Sweep& sweep, const config::Document& document, con
 
 /// The part of a sweep that is one array: its list of trials, its script, its job.
 slurm::Job array_job(const Sweep& sweep, const Arguments& given, config::SlurmOptions at_site, std::size_t size, const std::string& dependency) {
-  const auto directory = sweep.options.directory();
+  const auto directory = fs::absolute(sweep.options.directory()).lexically_normal();
   const auto name = fmt::format("{:04}", slurm::submitted_jobs(directory).size() + 1);
   at_site.retries = sweep.options.retries;
   if (!dependency.empty()) at_site.dependency = at_site.dependency.empty() ? dependency : at_site.dependency + "," + dependency;
   const auto place = directory / "arrays";
   const auto throttle = sweep.options.side_by_side > 0 ? fmt::format("%{}", sweep.options.side_by_side) : "";
-  return {sweep.options.name,   as_typed("sweep", given.all), fs::read_symlink("/proc/self/exe"), program_files(), directory, place / (name + ".sbatch"), place / (name + "-%a.log"), {"--sweep", directory.string()}, at_site, given.site,
-          slurm::Array{fmt::format("0-{}", size - 1) + throttle, size, place / (name + ".trials")}};
+  return {.name = sweep.options.name, .written_by = as_typed("sweep", given.all), .from = fs::current_path(), .program = fs::read_symlink("/proc/self/exe"), .program_files = program_files(),
+          .directory = directory, .script = place / (name + ".sbatch"), .log = slurm::log_pattern(place / name) + "-%a.log", .train_options = {"--sweep", directory.string()},
+          .options = at_site, .site = given.site, .array = slurm::Array{fmt::format("0-{}", size - 1) + throttle, size, place / (name + ".trials")}};
 }
 
 void submit_arrays(const Sweep& sweep, const Arguments& given, const config::SlurmOptions& at_site, const std::vector<Result>& to_start) {
-  const auto directory = sweep.options.directory();
+  const auto directory = fs::absolute(sweep.options.directory()).lexically_normal();
   const auto most = static_cast<std::size_t>(slurm::largest_array(given.site));
   std::string dependency;
   for (std::size_t from = 0; from < to_start.size(); from += most) {
@@ -105,7 +115,7 @@ void submit_arrays(const Sweep& sweep, const Arguments& given, const config::Slu
     slurm::note_submitted(directory, id);
     for (std::size_t i = 0; i < size; ++i) slurm::note_submitted(directory / to_start[from + i].trial->name, fmt::format("{}_{}", id, i));
     if (sweep.options.side_by_side > 0) dependency = "afterany:" + id;  // so many at a time, over all arrays
-    std::cout << fmt::format("job array {}: {} trial{}{}, script {}\n", id, size, size == 1 ? "" : "s", sweep.options.side_by_side > 0 ? fmt::format(", {} at a time", sweep.options.side_by_side) : "", job.script.string());
+    std::cout << fmt::format("job array {}: {} trial{}{}, script {}\n", id, size, size == 1 ? "" : "s", sweep.options.side_by_side > 0 ? fmt::format(", {} at a time", sweep.options.side_by_side) : "", fs::relative(job.script).string());
   }
 }
 
@@ -130,7 +140,8 @@ class Place {
   std::vector<std::string> command(const std::vector<std::string>& train) const {
     std::vector<std::string> start;
     if (in_allocation_) {
-      start = {"srun", "--mpi=" + o_.mpi, "--kill-on-bad-exit=1", "--exact", fmt::format("--nodes={}", o_.nodes), fmt::format("--ntasks={}", o_.ranks()), fmt::format("--cpus-per-task={}", o_.cpus_per_task)};
+      start = {"srun", "--mpi=" + o_.mpi, "--kill-on-bad-exit=1", "--export=ALL", "--exact", fmt::format("--nodes={}", o_.nodes), fmt::format("--ntasks={}", o_.ranks()), fmt::format("--cpus-per-task={}", o_.cpus_per_task)};
+      for (const auto& [name, value] : o_.srun_options) start.push_back("--" + name + (value.empty() ? "" : "=" + slurm::with_variables_replaced(value)));
       // A step would take all of the job's memory, and the next would wait for it.
       if (const auto memory = number_of("SLURM_MEM_PER_NODE"); memory > 0) start.push_back(fmt::format("--mem={}", memory * o_.tasks_per_node * o_.cpus_per_task / std::max<std::int64_t>(1, number_of("SLURM_CPUS_ON_NODE"))));
     } else if (o_.ranks() > 1) {
@@ -154,6 +165,7 @@ int run_here(const Sweep& sweep, const config::SlurmOptions& at_site, const std:
   const auto directory = sweep.options.directory();
   const auto slots = place.slots(sweep.options.side_by_side);
   std::cout << fmt::format("{} trials, {} at a time; each writes its trial.log\n", to_start.size(), std::min(slots, to_start.size())) << std::flush;
+  slurm::forget_step();
   watch_signals();
   std::vector<std::pair<std::size_t, std::int64_t>> waiting;  // trial, how often it may fail still
   for (std::size_t i = to_start.size(); i-- > 0;) waiting.emplace_back(i, sweep.options.retries);
@@ -221,8 +233,11 @@ int start(const Arguments& given) {
   const bool here = given.here || in_allocation || !slurm::is_installed("sbatch");
   const auto document = config::Document::parse(fs::is_directory(given.file) ? fs::path(given.file) / "sweep.toml" : fs::path(given.file), given.overrides);
   const auto sweep = sweep::read_sweep(document);
-  const auto at_site = slurm_options(sweep, given.site);
-  const auto run_files = checked_run_files(sweep, at_site.ranks());
+  auto at_site = slurm_options(sweep, given.site);
+  const auto notes = here && !given.print ? std::vector<std::string>{} : options_of_environment(at_site);
+  const auto [run_files, rank_bytes] = checked_trials(sweep, at_site.ranks());
+  tell(notes);
+  if (!here) tell(small_memory(at_site, rank_bytes));
   if (given.print) return std::cout << slurm::job_script(array_job(sweep, given, at_site, sweep.trials.size(), "")), static_cast<int>(ExitCode::done);
   const auto lock = slurm::RunLock::take(sweep.options.directory());
   auto to_start = sweep::read_results(sweep);

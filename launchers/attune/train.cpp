@@ -4,6 +4,7 @@
 
 #include "command.hpp"
 #include "core/files.hpp"
+#include "core/names.hpp"
 #include "core/signals.hpp"
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
@@ -22,12 +23,23 @@ namespace {
 namespace options = boost::program_options;
 namespace fs = std::filesystem;
 
+/// Error when the run reads from the directory that is to be replaced.
+void refuse_to_clear_inputs(const config::RunConfig& config) {
+  const auto folder = fs::weakly_canonical(config.directory());
+  for (const auto& input : {config.model.path, config.dataset.path, config.adapter}) {
+    const auto inside = input.empty() ? fs::path("..") : fs::weakly_canonical(input).lexically_relative(folder);
+    if (!inside.empty() && *inside.begin() != "..") fail("{}: --overwrite would remove {}, which this run reads: give this run another name", config.directory().string(), input);
+  }
+}
+
 /// A run directory is made once; what is in it is only gone on from, or replaced, when that is asked for.
 void make_directory(const config::RunConfig& config, bool resume, bool overwrite) {
   const auto folder = config.directory();
   if (fs::exists(folder / "metrics.jsonl") && !resume) {
     if (!overwrite) fail("{}: holds a run already; give --resume to go on with it, --overwrite to replace it, or another name", folder.string());
-    slurm::clear_run(folder);
+    refuse_to_clear_inputs(config);
+    const auto others = slurm::clear_run(folder);
+    if (!others.empty()) std::cerr << fmt::format("attune: note: {}: --overwrite keeps what is not of the run: {}\n", folder.string(), joined(others));
   }
   write_text(folder / "run.toml", config.to_toml());
 }

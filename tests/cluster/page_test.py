@@ -76,6 +76,10 @@ def submit():
         check(words in script, f"'{words}' is asked of Slurm:\n{script}")
     check("runs/on-slurm  done" in shell(page.take("attune status ")), "status tells")
 
+    (place / "more.toml").write_text(RUN + page.take("[slurm]\noptions = { switches"))
+    script = shell("attune submit more.toml --print")
+    check("#SBATCH --switches=1\n" in script and 'srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind="cores" ' in script, f"both commands have their options:\n{script}")
+
     (place / "array.toml").write_text(RUN + page.take("[slurm]\narray = \"0-9%3\""))
     said = shell("attune submit array.toml name=on-slurm")
     check("10 runs" in said and (place / "runs/on-slurm-0/run.toml").exists() and (place / "runs/on-slurm-9/run.toml").exists(), said)

@@ -4,6 +4,7 @@
 """
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -229,6 +230,116 @@ def an_array_is_a_run_for_every_element():
     check(not list((place / "runs").glob("parts*")) and cluster.run("squeue", "--noheader", "--states=all", "--format=%A") == before, "and nothing is written or queued")
 
 
+def what_the_environment_holds_does_not_overrule_the_run_file():
+    """As submitted from a shell in a job, or where the site's modules set SBATCH_*."""
+    shell = ("SLURM_MEM_PER_CPU=100", "SLURM_CPU_BIND=quiet,mask_cpu:0x1", "SLURM_NTASKS=7", "SBATCH_TIMELIMIT=2", "SBATCH_NO_REQUEUE=1", "SBATCH_MEM_PER_CPU=7", "SBATCH_ARRAY_INX=0-3", "SBATCH_WAIT=1",
+             "SBATCH_OUTPUT=elsewhere.log", "SBATCH_PARTITION=urgent", "SQUEUE_PARTITION=scavenge", "PMIX_RANK=3", "SBATCH_QOS=")
+    said = cluster.run("env", *shell, "attune", "submit", "run.toml", "name=inherited", *STEADY, "slurm.memory=500M", "slurm.partition=main")
+    number = re.search(r"job (\d+) is queued", said)[1]
+    for words in ("SBATCH_TIMELIMIT=2 of the environment is left aside", "SLURM_MEM_PER_CPU=100", "SBATCH_PARTITION=urgent"):
+        check(words in said, f"'{words}' is told: {said}")
+    job = cluster.job(number)
+    asked = {"TimeLimit": "00:10:00", "Requeue": "1", "Partition": "main", "NumNodes": "2"}
+    check({key: job[key] for key in asked} == asked and "ArrayJobId" not in job, f"the job is what the run file says: {job}")
+    said = cluster.run("env", *shell, "attune", "status", "runs/inherited")
+    check(f" {number} " in said and "unstarted" not in said, f"status finds it, whatever squeue would filter: {said}")
+    cluster.wait_for_end(number)
+    check_result("inherited")
+    submit_open = ("attune", "submit", "run.toml", "name=inherited", "--print", 'slurm.time=""')
+    script = cluster.run("env", "SBATCH_ACCOUNT=ours", "SBATCH_TIMELIMIT=9", *submit_open)
+    check("#SBATCH --account=ours\n" in script and "#SBATCH --time=9\n" in script, f"what the run file leaves open is taken over: {script}")
+    check('slurm.account = "ours" is taken from SBATCH_ACCOUNT' in script, f"and told: {script}")
+    said = cluster.run("env", "SBATCH_TIMELIMIT=2", *submit_open, expect=2)
+    check("'time' is '2'" in said and "it would never train" in said, f"and checked: {said}")
+
+
+def from_a_shell_in_a_job_it_is_submitted_as_from_any():
+    cluster.run("srun", "--mpi=pmix", "--nodes=1", "--ntasks=1", "--mem-per-cpu=100", "--cpu-bind=map_cpu:0", "attune", "submit", "run.toml", "name=nested", *STEADY, "slurm.memory=500M")
+    number = (place / "runs/nested/jobs").read_text().split()[-1]
+    cluster.wait_for_end(number)
+    check_result("nested")
+    check("note:" not in cluster.log(number), f"nothing is odd: {cluster.log(number)}")
+
+
+def ranks_get_what_the_script_exports_with_export_none():
+    for name, shell, option in (("by-option", (), ', export = "NONE"'), ("by-shell", ("SBATCH_EXPORT=NONE",), ""), ("by-list", (), ', export = "HOME,PATH"')):
+        script = cluster.run("env", *shell, "attune", "submit", "run.toml", f"name={name}", "--print", "slurm.cpus_per_task=2", 'slurm.environment={ MARK = "50% of \'it\'" }',
+                             'slurm.options={ comment = "x"' + option + " }")
+        lines = [line for line in script.splitlines() if not line.startswith("attune: note")]
+        check(sum(line.startswith("srun --mpi=pmix ") for line in lines) == 1, f"the ranks are started once: {script}")
+        lines = [f"srun --mpi=pmix /usr/bin/env >{name}.env" if line.startswith("srun --mpi=pmix ") else line for line in lines]
+        (place / f"{name}.sbatch").write_text("\n".join(lines) + "\n")
+        cluster.run("mkdir", "-p", f"runs/{name}")
+        cluster.run("sbatch", "--wait", f"{name}.sbatch")
+        variables = (place / f"{name}.env").read_text().splitlines()
+        check(variables.count("MARK=50% of 'it'") == 2 and variables.count("OMP_NUM_THREADS=2") == 2, f"{name}: both ranks have what the run file sets: {variables}")
+
+
+ODD = "half 50%a 'naïve' \"x\" #5"
+
+
+def names_with_percent_signs_blanks_and_quotes_stay_what_they_are():
+    said = cluster.run("attune", "submit", "run.toml", f"name={ODD}", "output=runs 5%j", *STEADY, "--wait")
+    directory = place / "runs 5%j" / ODD
+    number = (directory / "jobs").read_text().split()[-1]
+    check((directory / f"slurm-{number}.log").exists() and "the result is in" in said, f"the log is in the run directory, and is followed: {said}")
+    check(json.loads((directory / "record.json").read_text())["name"] == ODD, "the name is what was given")
+    check((directory / "adapter/adapter_model.safetensors").exists(), "the result is there")
+    row = cluster.run("attune", "status", "runs 5%j")
+    check(ODD in row and "done" in row and number in row, f"status knows it: {row}")
+    cluster.run("attune", "submit", "run.toml", f"name={ODD}", "output=runs 5%j", "train.steps=3", "slurm.nodes=1", "slurm.array=0-1")
+    for element in (0, 1):
+        folder = place / "runs 5%j" / f"{ODD}-{element}"
+        cluster.wait_for(lambda: (folder / "adapter").exists(), "every element is done")
+        check(list(folder.glob(f"slurm-*_{element}.log")), "with its log in its directory")
+    (place / "odd.toml").write_text(f"name = '''{ODD}'''\nrun = \"run.toml\"\n[values]\n\"strategy.rank\" = [2, 4]\n\"train.steps\" = [3]\n")
+    cluster.run("attune", "sweep", "odd.toml", "output=sweeps 5%j")
+    sweep = place / "sweeps 5%j" / ODD
+    cluster.wait_for(lambda: len(list(sweep.glob("*/adapter"))) == 2, "both trials are done")
+    check(len(list((sweep / "arrays").glob("0001-[01].log"))) == 2, f"the array's logs are where they belong: {list(sweep.rglob('*.log'))}")
+    said = cluster.run("attune", "submit", "run.toml", "name=back\\slash", expect=2)
+    check("cannot write a log below a name with a backslash" in said and said.strip().count("\n") == 0, f"what Slurm cannot write is refused: {said}")
+
+
+def a_job_script_is_submitted_again_from_another_directory():
+    number = submit("elsewhere", "train.steps=100000")
+    cluster.wait_for_steps(number, "elsewhere", 60)
+    cluster.run("scancel", number)
+    cluster.wait_for_end(number, "CANCELLED")
+    cluster.wait_for(lambda: history(place, "elsewhere")[-1] == "interrupted", "it saves its state", 30)
+    run_file, script = place / "runs/elsewhere/run.toml", place / "runs/elsewhere/job.sbatch"
+    run_file.write_text(run_file.read_text().replace("steps = 100000", "steps = 300"))
+    script.write_text(script.read_text().replace("--resume\n", "--resume-anyway\n"))
+    again = cluster.run("env", "-C", "/tmp", "sbatch", "--parsable", script).strip()
+    cluster.wait_for_end(again)
+    check(history(place, "elsewhere")[-2:] == ["resumed", "finished"], f"it goes on: {history(place, 'elsewhere')}")
+
+
+def a_partly_finished_array_is_submitted_again_without_what_is_done():
+    settings = ("train.steps=3", "slurm.nodes=1")
+    array = ("attune", "submit", "run.toml", "name=partly", *settings)
+    cluster.run(*array, "slurm.array=1-2")
+    cluster.wait_for(lambda: all(status(f"runs/partly-{element}")[0][1] == "done" for element in (1, 2)), "two elements are done")
+    first = (place / "runs/partly-1/jobs").read_text()
+    said = cluster.run(*array, "slurm.array=0-4%2")
+    number = re.search(r"job (\d+) is queued", said)[1]
+    check("2 of 5 runs are done already" in said and "3 runs, each on" in said, f"it says so: {said}")
+    check(cluster.job(number)["ArrayTaskThrottle"] == "2", "as many at a time as before")
+    cluster.wait_for(lambda: all(status(f"runs/partly-{element}")[0][1] == "done" for element in range(5)), "all are done")
+    jobs = {element: (place / f"runs/partly-{element}/jobs").read_text().split() for element in range(5)}
+    check([jobs[element][-1] == f"{number}_{element}" for element in range(5)] == [True, False, False, True, True], f"what was missing has a job: {jobs}")
+    check((place / "runs/partly-1/jobs").read_text() == first, "what is done is left alone")
+    said = cluster.run(*array, "slurm.array=0-4%2", expect=2)
+    check("runs/partly-0: holds a run that is done" in said, f"nothing is left to do: {said}")
+
+
+def too_little_memory_is_a_note_at_submission():
+    words = "and the ranks of a node hold "
+    said = cluster.run("attune", "submit", "run.toml", "name=small", "slurm.memory=100K", "--print")
+    check('slurm.memory is "100K", ' + words in said, f"it is told: {said}")
+    check(words not in cluster.run("attune", "submit", "run.toml", "name=small", "slurm.memory=1G", "--print"), "and not when it is enough")
+
+
 def data_and_model_are_staged_when_the_site_says_so():
     (place / "staging.toml").write_text(f'scratch = "{place.folder}/scratch/$SLURM_JOB_ID"\nstage = ["data", "model"]\n')
     number = submit("staged", "--site", "./staging.toml")
@@ -260,4 +371,6 @@ with cluster:
               where_requeueing_is_not_allowed_a_new_job_goes_on, a_dead_node_costs_the_steps_since_the_last_checkpoint, ranks_that_do_not_find_each_other_are_refused,
               ranks_that_are_not_those_of_the_run_file_are_explained,
               what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued, a_site_changes_the_script_and_not_the_run_file,
-              an_array_is_a_run_for_every_element, data_and_model_are_staged_when_the_site_says_so)
+              an_array_is_a_run_for_every_element, what_the_environment_holds_does_not_overrule_the_run_file, from_a_shell_in_a_job_it_is_submitted_as_from_any,
+              ranks_get_what_the_script_exports_with_export_none, names_with_percent_signs_blanks_and_quotes_stay_what_they_are,
+              a_job_script_is_submitted_again_from_another_directory, a_partly_finished_array_is_submitted_again_without_what_is_done, too_little_memory_is_a_note_at_submission, data_and_model_are_staged_when_the_site_says_so)

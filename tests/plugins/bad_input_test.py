@@ -124,6 +124,88 @@ def mistakes_in_the_run_file():
     refused("train", "frozen.toml", 'strategy.freeze=["*"]', say="train")
 
 
+RECIPE = """name = "sums"
+kind = "instruction"
+licence = "CC0-1.0"
+output = "wrong.h5"
+tokenizer = "model"
+template = "plain"
+[[source]]
+path = "sums.jsonl"
+[split]
+validation = 0.2
+"""
+SWEEP = """name = "s"
+run = "run.toml"
+[values]
+"strategy.rank" = [2, 4]
+"""
+# The command, a good file, what is replaced by what, and the words that must be said.
+CAUSES = [
+    ("train", RUN, 'plugin = "lora"', 'pulgin = "lora"', ["wrong.toml:11:1: unknown key 'pulgin'; did you mean 'plugin'?"]),
+    ("train", RUN, '"lora"', '"full"', ["'rank' is an option of the strategy", "'lora'"]),
+    ("train", RUN, "[strategy]", "[stratgy]", ["wrong.toml:10:2: unknown key 'stratgy'; did you mean 'strategy'?"]),
+    ("train", RUN, "rank = 4", "rank = 4\nsteps = 3", ["wrong.toml:13:1: unknown key 'steps'; 'steps' belongs to [train]"]),
+    ("train", RUN, "steps = 6", 'steps = "6"', ["wrong.toml:14:9: 'steps' must be integer, but is a text: write 6 without quotes"]),
+    ("train", RUN, '"model"', "model", ["wrong.toml:6:8: ", 'a text stands in quotes: path = "model"']),
+    ("train", RUN, "seed = 3", "seed = 3\nseed = 4", ["wrong.toml:4:", "'seed' stands in line 3 already"]),
+    ("prepare", RECIPE, 'kind = "instruction"', 'knid = "instruction"', ["wrong.toml:2:1: unknown key 'knid'; did you mean 'kind'?"]),
+    ("prepare", RECIPE, 'kind = "instruction"', "kind = 3", ["wrong.toml:2:8: 'kind' must be the name of a dataset plugin, in quotes"]),
+    ("prepare", RECIPE, '"instruction"', '"instructions"', ["wrong.toml:2:8: there is no dataset 'instructions'; did you mean 'instruction'?"]),
+    ("prepare", RECIPE, "[[source]]", "[source]", ["wrong.toml:7:1: sources are a list: write [[source]]"]),
+    ("prepare", RECIPE, "[[source]]", "[[sorce]]", ["unknown key 'sorce'; did you mean 'source'?"]),
+    ("prepare", RECIPE, "[split]", "[spilt]", ["wrong.toml:9:2: unknown key 'spilt'; did you mean 'split'?"]),
+    ("prepare", RECIPE, 'path = "sums.jsonl"', 'path = "sums.jsonl"\nvalidation = 0.1', ["wrong.toml:9:1: unknown key 'validation'; 'validation' belongs to [split]"]),
+    ("prepare", RECIPE, "validation = 0.2", "validation = 0.2\nlicence = \"x\"", ["'licence' belongs to the top of the recipe"]),
+    ("prepare", RECIPE, "validation = 0.2", "validation = 0.7\ntest = 0.7", ["'validation' (0.7) and 'test' (0.7) together are more than all records"]),
+    ("prepare", RECIPE, '"plain"', "plain", ["wrong.toml:6:12: ", 'a text stands in quotes: template = "plain"']),
+    ("prepare", RECIPE, "licence", "license", ["unknown key 'license'; did you mean 'licence'?"]),
+    ("sweep", SWEEP, "[values]", "[value]", ["wrong.toml:3:2: unknown key 'value'; did you mean 'values'?"]),
+    ("sweep", SWEEP, '"strategy.rank"', '"strategy.rnak"', ["wrong.toml", "trial rnak=2", "unknown key 'rnak'; did you mean 'rank'?"]),
+    ("sweep", SWEEP, '"strategy.rank"', "strategy.rank", ["wrong.toml:4:10: ", "write keys with a point in quotes: \"strategy.rank\""]),
+    ("sweep", SWEEP, '"run.toml"', '"rnu.toml"', ["rnu.toml"]),
+    ("sweep", SWEEP, "run =", "rnu =", ["wrong.toml:2:1: unknown key 'rnu'; did you mean 'run'?"]),
+    ("sweep", SWEEP, "[values]", "trials = 3\n[values]", ["wrong.toml:3:10: 'trials' is for method = \"random\""]),
+    ("sweep", SWEEP, '"s"', '""', ["wrong.toml:1:8: 'name' is empty"]),
+]
+
+
+def causes_that_stand_in_the_file():
+    for command, good, before, after, say in CAUSES:
+        check(before in good, f"'{before}' is in the file")
+        (place / "wrong.toml").write_text(good.replace(before, after, 1))
+        refused(command, "wrong.toml", *(("--here",) if command == "sweep" else ()), say=say)
+    (place / "site.toml").write_text('[slrum]\npartition = "x"\n')
+    refused("submit", "run.toml", "--site", "./site.toml", "--print", say="site.toml:1:2: unknown key 'slrum'; did you mean 'slurm'?")
+    refused("prepare", "run.toml", say="run.toml: is a run file and no recipe: give it to `attune train`")
+    refused("train", "sums.toml", say="sums.toml: is a recipe and no run file: give it to `attune prepare`")
+    (place / "wrong.toml").write_text(SWEEP)
+    refused("train", "wrong.toml", say="wrong.toml: is a sweep file and no run file: give it to `attune sweep`")
+    refused("sweep", "run.toml", say="run.toml: is a run file and no sweep file: give it to `attune train`")
+    refused("train", "run.toml", "strategy.lora.rank=8", say="the file has one [strategy]: write strategy.rank=...")
+
+
+def names_that_would_cost_other_runs():
+    """As by `name=$UNSET --overwrite`: every run was lost once."""
+    place.run(program, "train", "run.toml", "name=first", "train.steps=1")
+    (place / "runs/first/notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in (place / "runs").rglob("*") if path.is_file()}
+    for name in ("", ".", "..", "a/b", "../runs", "a\nb"):
+        refused("train", "run.toml", f"name={name}", "--overwrite", say="'name'")
+    refused("train", "run.toml", "output=", "--overwrite", say="'output' is empty")
+    refused("submit", "run.toml", "name=", "--print", say="'name' is empty")
+    refused("submit", "run.toml", "name=", "slurm.array=0-3", "--print", say="'name' is empty")
+    refused("train", "run.toml", "name=runs", "output=.", "--overwrite", "dataset.path=sums.h5", "model.path=runs/first", say="runs/first")
+    (place / "runs/metrics.jsonl").write_text("")
+    refused("train", "run.toml", "name=runs", "output=.", "--overwrite", say=["runs: holds another run, ", "and is not replaced"], leaves=("runs/.lock",))
+    (place / "runs/metrics.jsonl").unlink()
+    check(before == {path: path.read_bytes() for path in (place / "runs").rglob("*") if path.is_file()}, "nothing is lost")
+    said = place.run(program, "train", "run.toml", "name=first", "train.steps=2", "--overwrite")
+    check("--overwrite keeps what is not of the run: notes.txt" in said and (place / "runs/first/notes.txt").exists(), f"what Attune did not write stays: {said}")
+    shutil.copytree(place / "model", place / "runs/first/base")
+    refused("train", "run.toml", "name=first", "model.path=runs/first/base", "--overwrite", say="--overwrite would remove runs/first/base, which this run reads")
+
+
 def numbers_that_run_away():
     for ranks in (1, 2):
         refused("train", "run.toml", "train.optimizer=sgd", "train.learning_rate=1e30", "train.clip=0", f"name=nan{ranks}", say=["step ", "lower train.learning_rate"], ranks=ranks, leaves=("runs",))
@@ -145,5 +227,7 @@ place.run(program, "prepare", "sums.toml")
 damaged_models()
 damaged_data()
 mistakes_in_the_run_file()
+causes_that_stand_in_the_file()
+names_that_would_cost_other_runs()
 numbers_that_run_away()
 mistakes_on_the_command_line()

@@ -2,11 +2,13 @@
 #include <attune/error.hpp>
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "config/document.hpp"
 #include "config/run_config.hpp"
 #include "core/files.hpp"
+#include "core/names.hpp"
 
 namespace attune {
 
@@ -210,10 +212,113 @@ TEST_F(RunFile, NamesWhatIsMissing) {
   EXPECT_THAT(said, AllOf(HasSubstr("'name' is missing"), HasSubstr("[model] is missing"), HasSubstr("[dataset] is missing"), HasSubstr("[strategy] is missing")));
 }
 
+/// A mistake in an otherwise good file: what is replaced by what, the words that must be said, and those that must not.
+struct Mistake {
+  std::string from, to;
+  std::vector<std::string> said, unsaid{};
+};
+
+TEST_F(RunFile, TheCauseIsNamedWhenItStandsInTheFile) {
+  const std::vector<Mistake> all{
+      {"[strategy]\nplugin =", "[strategy]\npulgin =", {":13:1: unknown key 'pulgin'; did you mean 'plugin'? [strategy] needs it, a name: lora"}, {"is missing"}},
+      {"[strategy]\nplugin = \"lora\"\nrank", "[strategy]\npulgin = \"lora\"\nrnak", {"unknown key 'pulgin'", ":14:1: unknown key 'rnak'; did you mean 'rank'?"}},
+      {"[strategy]\nplugin =", "[strategy]\nmethod =", {":13:1: unknown key 'method'; did you mean 'plugin'?"}},
+      {"[strategy]\nplugin =", "[strategy]\nname =", {":13:1: unknown key 'name'; did you mean 'plugin'?"}},
+      {"[strategy]\nplugin = \"lora\"", "[strategy]", {":12:1: [strategy] needs 'plugin', a name: lora"}},
+      {"plugin = \"lora\"", "plugin = 3", {":13:10: [strategy] needs 'plugin', a name in quotes"}},
+      {"plugin = \"lora\"", "plugin = \"LoRA\"", {":13:10: there is no strategy 'LoRA'; did you mean 'lora'?"}},
+      {"[strategy]", "[stratgy]", {":12:2: unknown key 'stratgy'; did you mean 'strategy'?"}, {"is missing"}},
+      {"[strategy]", "[[strategies]]", {"unknown key 'strategies'; did you mean 'strategy'?"}, {"is missing"}},
+      {"[train]", "[training]", {":17:2: unknown key 'training'; did you mean 'train'?"}, {"needs 'steps'"}},
+      {"[train]", "[[train]]", {"'train' must be a table, [train], but is a list: write it with one pair of brackets"}},
+      {"[model]", "[[model]]", {"'model' must be a table, [model], but is a list: write it with one pair of brackets"}, {"needs 'plugin'"}},
+      {"[train]\nsteps", "[train]\nstpes", {":18:1: unknown key 'stpes'; did you mean 'steps'?"}, {"needs 'steps'"}},
+      {"name = \"run\"", "nmae = \"run\"", {":1:1: unknown key 'nmae'; did you mean 'name'?"}, {"is missing"}},
+      {"rank = 16", "rank = 16\nlearning_rate = 1e-3", {":15:1: unknown key 'learning_rate'; 'learning_rate' belongs to [train]"}},
+      {"rank = 16", "rank = 16\nseed = 1", {":15:1: unknown key 'seed'; 'seed' belongs to the top of the file, before the first [section]"}},
+      {"steps = 100", "steps = 100\nrank = 8", {":19:1: unknown key 'rank'; 'rank' is an option of the strategy 'lora'"}},
+      {"seed = 7", "seed = 7\nsteps = 5", {":3:1: unknown key 'steps'; 'steps' belongs to [train]"}},
+      {"steps = 100", "steps = 100\nwholly_unknown = 1", {":19:1: unknown key 'wholly_unknown'; the keys here are steps, epochs"}},
+      {"steps = 100", "steps = 100.0", {":18:9: 'steps' must be integer, but is a number: write 100"}},
+      {"steps = 100", "steps = \"100\"", {":18:9: 'steps' must be integer, but is a text: write 100 without quotes"}},
+      {"rank = 16", "rank = 16\nrslora = \"true\"", {"'rslora' must be boolean, but is a text: write true without quotes"}},
+      {"rank = 16", "rank = 16\nrslora = 1", {"'rslora' must be boolean, but is an integer: write true"}},
+      {"name = \"run\"", "name = 30", {":1:8: 'name' must be text, but is an integer: write \"30\""}},
+      {"targets = \"q_proj\"", "targets = [\"q_proj\", 3]", {"'targets' must be list of texts, but is a list, some of whose elements are no texts: write each in quotes"}},
+      {"path = \"data.h5\"", "path = [\"data.h5\"]", {"'path' must be text, but is a list: write it without [ ]"}},
+      {"nodes = 2", "nodes = 2\ntime = 01:00:00", {"'time' must be text, but is a date or time: write it in quotes"}},
+      {"nodes = 2", "nodes = 2\nenvironment = [\"A=1\"]", {"'environment' must be table of texts, but is a list: write { name = \"value\" }"}},
+      {"name = \"run\"", "name = \"\"", {":1:8: 'name' is empty, and it becomes a directory's name"}},
+      {"name = \"run\"", "name = \".\"", {":1:8: 'name' becomes a directory's name"}},
+      {"name = \"run\"", "name = \"..\"", {":1:8: 'name' becomes a directory's name"}},
+      {"name = \"run\"", "name = \"a/../../b\"", {":1:8: 'name' becomes a directory's name"}},
+      {"name = \"run\"", "name = \"two\\nlines\"", {":1:8: 'name' becomes a directory's name: it must stand on one line"}},
+      {"seed = 7", "output = \"\"", {":2:10: 'output' is empty: name a folder, or \".\" for this one"}},
+  };
+  for (const auto& mistake : all) {
+    const auto said = mistakes(with(good, mistake.from, mistake.to));
+    for (const auto& words : mistake.said) EXPECT_THAT(said, HasSubstr(words)) << mistake.to;
+    for (const auto& words : mistake.unsaid) EXPECT_THAT(said, Not(HasSubstr(words))) << mistake.to;
+  }
+}
+
+TEST_F(RunFile, OfALineThatIsNotTomlItIsSaidWhatToWrite) {
+  const std::vector<Mistake> all{
+      {"plugin = \"lora\"", "plugin = lora", {":13:10: ", "a text stands in quotes: plugin = \"lora\""}},
+      {"path = \"models/x\"", "path = models/x  # here", {":6:8: ", "a text stands in quotes: path = \"models/x\""}},
+      {"rank = 16", "rank: 16", {":14:5: ", "this looks like YAML: write key = value"}},
+      {"rank = 16", "rank", {":14:5: ", "write key = value, or [section]"}},
+      {"rank = 16", "rank = 16\nrank = 8", {":15:", "'rank' stands in line 14 already: keep one of them"}},
+      {"[slurm]", "[train]", {":25:1: ", "a section stands once in a file: put all of its keys below one header"}},
+      {"name = \"run\"", "name = \"run", {":1:", "the quote at the end of the text is missing"}},
+      {"path = \"data.h5\"", "path = \"C:\\data\\new.h5\"", {":10:", "write the text in single quotes, path = 'C:\\data\\new.h5'"}},
+      {"path = \"data.h5\"", "path = 'Anna's.h5'", {":10:", "a text with an apostrophe stands in double quotes: path = \"Anna's.h5\""}},
+      {"rank = 16", "rslora = True", {":14:10: ", "write rslora = true"}},
+      {"rank = 16", "rslora = yes", {":14:", "write rslora = true, or rslora = \"yes\" when it is a text"}},
+      {"rank = 16", "rank = None", {":14:8: ", "there is no null in TOML: take the line out"}},
+      {"rank = 16", "rank =", {":14:", "the value is missing"}},
+      {"rank = 16", "rank == 16", {":14:", "one = is enough: rank = 16"}},
+      {"rank = 16", "rank = 16,", {":14:10: ", "a value ends with its line: take the ',' away"}},
+      {"rank = 16", "rank = 16;", {":14:10: ", "take the ';' away"}},
+      {"rank = 16", "rank = 016", {":14:", "write rank = 16"}},
+      {"rank = 16", "alpha = .5", {":14:", "write alpha = 0.5"}},
+      {"rank = 16", "alpha = 5.", {":14:", "write alpha = 5.0"}},
+      {"nodes = 2", "memory = 64G", {":25:", "a text stands in quotes: memory = \"64G\""}},
+      {"nodes = 2", "time = 30:00:00", {":25:", "a text stands in quotes: time = \"30:00:00\""}},
+      {"rank = 16", "// the rank", {":14:1: ", "comments begin with #"}},
+      {"rank = 16", "plugin2 = “lora”", {":14:", "these are a word processor's quotes"}},
+      {"targets = \"q_proj\"", "targets = [\"q_proj\" \"k_proj\"]", {":15:", "the elements of a list stand in [ ] with commas between them"}},
+      {"targets = \"q_proj\"", "targets = [\"q_proj\",", {":17:", "the list that begins in line 15 is not closed with ]"}},
+      {"[train]\nsteps = 100", "[train]\nsteps = [1,\nclip = 1.0", {"the list that begins in line 18 is not closed with ]"}},
+      {"[train]", "[train", {":17:7: ", "a section's name stands in brackets"}},
+      {"nodes = 2", "environment = { A = \"1\"\n}", {":25:", "a table in { } stands on one line"}},
+      {"name = \"run\"", "{ \"name\": \"run\" }", {":1:1: ", "this looks like JSON"}},
+      {"name = \"run\"", "name = \"caf\xE9\"", {":1:", "the file is no UTF-8: save it so"}},
+      {"nodes = 2", "[[callback]]\n[callback]", {"has two pairs of brackets, [[name]]"}},
+  };
+  for (const auto& mistake : all) {
+    const auto said = mistakes(with(good, mistake.from, mistake.to));
+    for (const auto& words : mistake.said) EXPECT_THAT(said, HasSubstr(words)) << mistake.to;
+    EXPECT_EQ(said.find('\n'), std::string::npos) << "one sentence: " << said;
+  }
+  EXPECT_THAT(mistakes(std::string("\xFF\xFEn\0a\0m\0", 8)), HasSubstr("the file is UTF-16: save it as UTF-8"));
+}
+
+TEST_F(RunFile, AnotherKindOfFileIsRecognised) {
+  EXPECT_THAT(mistakes("name = \"x\"\nkind = \"instruction\"\n[[source]]\npath = \"a\"\n"), HasSubstr("is a recipe and no run file: give it to `attune prepare`"));
+  EXPECT_THAT(mistakes("name = \"x\"\nrun = \"run.toml\"\n[values]\nseed = [1]\n"), HasSubstr("is a sweep file and no run file: give it to `attune sweep`"));
+}
+
 TEST_F(RunFile, RefusesWhatIsNotToml) {
   EXPECT_THAT(mistakes("name = \n"), HasSubstr(path_.string() + ":1:"));
   EXPECT_THAT(mistakes(good, {"no-equals-sign"}), HasSubstr("section.key=value"));
   EXPECT_THAT(mistakes(good, {"train.steps=none"}), HasSubstr("command line: 'steps' must be integer, but is a text"));
+}
+
+TEST(Names, TheirNumbersSortAsNumbers) {
+  std::vector<std::string> names{"seeds-10", "seeds-2", "step-1000000", "step-999999", "a", "seeds-2-b", "seeds-02", "b1x", "b01y"};
+  std::sort(names.begin(), names.end(), natural_less);
+  EXPECT_EQ(names, (std::vector<std::string>{"a", "b1x", "b01y", "seeds-02", "seeds-2", "seeds-2-b", "seeds-10", "step-999999", "step-1000000"}));
 }
 
 TEST(TimeLimit, IsReadAsSbatchDoes) {

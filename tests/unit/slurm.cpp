@@ -9,12 +9,15 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/files.hpp"
 #include "slurm/command.hpp"
+#include "slurm/environment.hpp"
 #include "slurm/progress.hpp"
 #include "slurm/queue.hpp"
+#include "slurm/reasons.hpp"
 #include "slurm/run_lock.hpp"
 #include "slurm/staging.hpp"
 #include "slurm/submission.hpp"
@@ -49,7 +52,18 @@ class Slurm : public testing::Test {
 SlurmOptions options(const std::string& toml, const Site& site = {}) { return options_at(site, Document::parse_text("[slurm]\n" + toml, "run.toml")); }
 
 Job job(SlurmOptions options, Site site = {}) {
-  return {"glossary", "attune submit run.toml", "/opt/attune/bin/attune", {"/opt/attune/bin/attune", "/opt/attune/lib/libattune.so.0", "/opt/attune/lib/attune/plugins"}, "runs/glossary", "runs/glossary/job.sbatch", "runs/glossary/slurm-%j.log", {}, std::move(options), std::move(site), std::nullopt};
+  return {.name = "glossary",
+          .written_by = "attune submit run.toml",
+          .from = "/home/me/project",
+          .program = "/opt/attune/bin/attune",
+          .program_files = {"/opt/attune/bin/attune", "/opt/attune/lib/libattune.so.0", "/opt/attune/lib/attune/plugins"},
+          .directory = "/home/me/project/runs/glossary",
+          .script = "/home/me/project/runs/glossary/job.sbatch",
+          .log = "/home/me/project/runs/glossary/slurm-%j.log",
+          .train_options = {},
+          .options = std::move(options),
+          .site = std::move(site),
+          .array = std::nullopt};
 }
 
 /// ATTUNE_WRITE_GOLDEN=1 writes the copies anew.
@@ -103,25 +117,28 @@ TEST_F(Slurm, AScriptForMpirunIsTheGoldenOne) { expect_golden(job_script(job(opt
 
 TEST_F(Slurm, AScriptForAnArrayIsTheGoldenOne) {
   auto wanted = job(options("retries = 1"));
-  wanted.directory = "sweeps/rates";
-  wanted.script = "sweeps/rates/jobs/0001.sbatch";
-  wanted.log = "sweeps/rates/jobs/%A_%a.log";
-  wanted.train_options = {"--sweep", "sweeps/rates"};
-  wanted.array = Array{"0-11%3", 12, "sweeps/rates/jobs/0001.trials"};
+  const fs::path sweep = "/home/me/project/sweeps/rates";
+  wanted.directory = sweep;
+  wanted.script = sweep / "arrays/0001.sbatch";
+  wanted.log = sweep / "arrays/0001-%a.log";
+  wanted.train_options = {"--sweep", sweep.string()};
+  wanted.array = Array{"0-11%3", 12, sweep / "arrays/0001.trials"};
   expect_golden(job_script(wanted), "array.sbatch");
 }
 
 TEST_F(Slurm, AScriptForTheElementsOfAnArrayIsTheGoldenOne) {
   auto wanted = job(options("array = \"1,3,5-9:2%2\""));
-  wanted.script = "runs/glossary.sbatch";
-  wanted.log = "runs/glossary-%a/slurm-%A_%a.log";
+  wanted.script = "/home/me/project/runs/glossary.sbatch";
+  wanted.log = "/home/me/project/runs/glossary-%a/slurm-%A_%a.log";
   wanted.array = Array{wanted.options.array, 5, {}};
   expect_golden(job_script(wanted), "elements.sbatch");
 }
 
 TEST_F(Slurm, EveryScriptIsGoodShell) {
   auto odd = job(options("environment = { A = 'a \"b\" `c`' }\nlauncher = \"mpirun\"\nretries = 2"));
-  odd.directory = "runs/it's mine";
+  odd.directory = "/tmp/runs/it's mine";
+  odd.from = "/tmp/half 50% \"of\" $HOME";
+  odd.written_by = "attune submit " + shell_word("two\nlines");
   odd.site.options.scratch = "/tmp/my scratch";
   odd.site.options.stage = {"program"};
   for (const auto& script : {job_script(job({})), job_script(odd)}) {
@@ -131,19 +148,25 @@ TEST_F(Slurm, EveryScriptIsGoodShell) {
 }
 
 TEST_F(Slurm, WordsReachTheShellAsTheyAre) {
-  for (const std::string word : {"plain", "two words", "it's", "$HOME", "a;b", "*"}) {
-    const auto said = run_command({"bash", "-c", "printf %s " + shell_word(word)});
+  for (const std::string word : {"plain", "two words", "it's", "$HOME", "a;b", "*", "50%", "back\\slash", "\"quoted\"", "two\nlines and 'one' \\ more", "naïve", "-x"}) {
+    const auto said = run_command({"bash", "-c", "printf '%s' " + shell_word(word)});
     EXPECT_EQ(said.out, word);
+    EXPECT_EQ(shell_word(word).find('\n'), std::string::npos) << "on one line of the script";
   }
+}
+
+/// A script whose ranks are another command.
+std::string with_srun(const std::string& command, std::string script) {
+  const auto at = script.find("\nsrun --mpi") + 1;
+  return script.replace(at, script.find('\n', at) - at, command);
 }
 
 /// The part of a script that counts attempts, run as it would be, with a stand-in for srun.
 TEST_F(Slurm, AJobThatMakesNoProgressTwiceEnds) {
   auto wanted = job({});
   wanted.directory = folder_ / "run";
-  auto script = job_script(wanted);
-  script.replace(script.find("srun --mpi"), 4, "true");
-  const auto file = write("job.sbatch", script);
+  wanted.from = folder_;
+  const auto file = write("job.sbatch", with_srun("true", job_script(wanted)));
   const auto attempt = [&] { return run_command({"env", "SLURM_JOB_ID=5", "bash", file.string()}); };
   EXPECT_EQ(attempt().code, 0);
   EXPECT_EQ(attempt().code, 0);
@@ -154,6 +177,79 @@ TEST_F(Slurm, AJobThatMakesNoProgressTwiceEnds) {
   EXPECT_EQ(attempt().code, 0) << "a newer checkpoint is progress";
   EXPECT_EQ(attempt().code, 0);
   EXPECT_EQ(attempt().code, 1);
+}
+
+TEST_F(Slurm, CheckpointsCountByTheirNumbers) {
+  auto wanted = job({});
+  wanted.directory = folder_ / "run";
+  wanted.from = folder_;
+  for (const char* name : {"step-999999", "step-1000000", "step-000500"}) fs::create_directories(folder_ / "run/checkpoints" / name);
+  run_command({"env", "SLURM_JOB_ID=5", "bash", write("job.sbatch", with_srun("true", job_script(wanted))).string()});
+  EXPECT_THAT(read_text(folder_ / "run/attempts"), HasSubstr(" step-1000000\n"));
+}
+
+/// A script whose ranks print their environment and where they are, run in another folder and with these variables.
+class Surroundings : public Slurm {
+ protected:
+  Said run(const SlurmOptions& wanted, const std::vector<std::string>& variables = {}, const Site& here = {}) {
+    auto one = job(wanted, here);
+    one.directory = folder_ / "run";
+    one.from = folder_;
+    std::vector<std::string> command{"env", "-C", "/", "SLURM_JOB_ID=5", "SLURM_CPUS_PER_TASK=3"};
+    command.insert(command.end(), variables.begin(), variables.end());
+    command.insert(command.end(), {"bash", write("job.sbatch", with_srun("/usr/bin/env; pwd", job_script(one))).string()});
+    return run_command(command);
+  }
+};
+
+TEST_F(Surroundings, RanksStartWhereTheJobWasSubmitted) {
+  EXPECT_TRUE(run({}).out.ends_with("\n" + folder_.string() + "\n"));
+  auto gone = job({});
+  gone.from = folder_ / "not there";
+  const auto said = run_command({"bash", write("job.sbatch", job_script(gone)).string()});
+  EXPECT_EQ(said.code, 2);
+  EXPECT_THAT(said.err, HasSubstr("it must lie on a file system that all nodes see"));
+}
+
+TEST_F(Surroundings, WhatTheShellOfTheSubmissionBroughtDoesNotReachTheSteps) {
+  const auto said = run({}, {"SLURM_EXPORT_ENV=NONE", "SLURM_CPU_BIND=quiet,mask_cpu:0x1", "SLURM_CPU_BIND_TYPE=mask_cpu:", "SLURM_TIME_FORMAT=relative"});
+  EXPECT_THAT(said.out, AllOf(Not(HasSubstr("SLURM_EXPORT_ENV")), Not(HasSubstr("SLURM_CPU_BIND")), Not(HasSubstr("SLURM_TIME_FORMAT")), HasSubstr("OMP_NUM_THREADS=3\n")));
+}
+
+TEST_F(Surroundings, VariablesHaveTheirValuesWhateverIsInThem) {
+  const auto said = run(options(R"(environment = { A = 'say "hi" to c:\new', B = '$FROM/x', C = '\$FROM', D = '$(echo run) `echo run`', E = 'naïve 50% #5' })"), {"FROM=there"});
+  EXPECT_THAT(said.out, AllOf(HasSubstr("A=say \"hi\" to c:\\new\n"), HasSubstr("B=there/x\n"), HasSubstr("C=$FROM\n"), HasSubstr("D=$(echo run) `echo run`\n"), HasSubstr("E=naïve 50% #5\n")));
+}
+
+TEST_F(Surroundings, AModuleThatIsMissingEndsTheJob) {
+  const auto said = run(options("modules = [\"gcc/12 openmpi\", \"no-such-module\"]"));
+  EXPECT_EQ(said.code, 2) << "as a mistake, which is not tried again";
+  EXPECT_THAT(said.err, HasSubstr("these modules cannot be loaded on "));
+  EXPECT_THAT(said.out, Not(HasSubstr("OMP_NUM_THREADS")));
+}
+
+TEST_F(Surroundings, AMissingTmpdirGetsASentence) {
+  const auto said = run({}, {"TMPDIR=/nowhere/of/job/4"});
+  EXPECT_THAT(said.err, HasSubstr("TMPDIR is /nowhere/of/job/4, and there is no such folder on "));
+  EXPECT_THAT(said.out, HasSubstr("TMPDIR=/tmp\n"));
+}
+
+TEST_F(Surroundings, AScratchWhoseVariableIsNotSetEndsTheJob) {
+  const auto here = site("scratch = \"$NO_SUCH_SCRATCH/x\"\nstage = [\"data\"]");
+  const auto said = run({}, {}, here);
+  EXPECT_EQ(said.code, 2);
+  EXPECT_THAT(said.err, AllOf(HasSubstr("scratch of the site file is $NO_SUCH_SCRATCH/x"), HasSubstr("not set in this job")));
+  EXPECT_THAT(run({}, {"NO_SUCH_SCRATCH=/tmp/fast disk"}, here).out, HasSubstr("ATTUNE_SCRATCH=/tmp/fast disk/x\n"));
+}
+
+TEST_F(Slurm, APercentSignInAFolderIsNoPattern) {
+  EXPECT_EQ(log_pattern("/a/half 50%a/100%%"), "/a/half 50%%a/100%%%%");
+  EXPECT_THAT(error_of([] { log_pattern("/a/b\\c"); }), HasSubstr("cannot write a log below a name with a backslash"));
+}
+
+TEST_F(Slurm, OptionsOfSrunStandBeforeTheProgram) {
+  const auto script = job_script(job(options("srun_options = { \"cpu-bind\" = \"cores\", \"container-image\" = \"$HOME/my image.sqsh\", label = \"\" }")));
+  EXPECT_THAT(script, HasSubstr("srun --mpi=pmix --kill-on-bad-exit=1 --container-image=\"$HOME/my image.sqsh\" --cpu-bind=\"cores\" --label \"$attune\" train"));
 }
 
 /// A job whose program is staged, with stand-ins for the program, which tells from where it runs, and for srun.
@@ -171,6 +267,7 @@ class StagedProgram : public Slurm {
   Said run() const {
     auto wanted = job({}, site("scratch = \"" + folder_.string() + "/scratch/$SLURM_JOB_ID\"\nstage = [\"program\"]"));
     wanted.directory = folder_ / "run";
+    wanted.from = folder_;
     wanted.program = folder_ / "here/attune";
     wanted.program_files = {wanted.program, folder_ / "here/lib/libattune.so.0", folder_ / "here/plugins"};
     const auto path = "PATH=" + (folder_ / "bin").string() + ":" + std::getenv("PATH");
@@ -229,6 +326,47 @@ TEST_F(Slurm, AnArrayThatMakesNoSenseIsRefusedWithItsPlace) {
   EXPECT_THAT(error_of([] { options("options = { array = \"0-9\" }"); }), HasSubstr("use array of [slurm]"));
 }
 
+TEST_F(Slurm, AnArrayIsWrittenAsSbatchReadsIt) {
+  for (const char* text : {"0-3", "1,3-5,9", "7", ""}) EXPECT_EQ(config::array_text(config::array_elements(text)), text);
+  EXPECT_EQ(config::array_text({1, 2, 5, 10, 11, 12}), "1-2,5,10-12");
+}
+
+TEST_F(Slurm, OptionsThatContradictTheScriptAreRefused) {
+  const std::map<std::string, std::string> refused{
+      {"options = { chdir = \"/tmp\" }", "'chdir' in 'options' contradicts the job script: relative paths"},
+      {"options = { output = \"x.log\" }", "'output' in 'options' contradicts the job script"},
+      {"options = { error = \"x.err\" }", "'error' in 'options' contradicts the job script"},
+      {"options = { \"open-mode\" = \"truncate\" }", "every attempt goes on in the same log"},
+      {"options = { wait = \"\" }", "`attune submit --wait`"},
+      {"options = { constraint = \"a100\" }", "use constraint of [slurm]"},
+      {"options = { gres = \"gpu:a100:4\" }", "use gpus_per_node of [slurm]"},
+      {"options = { gpus = \"4\" }", "use gpus_per_node of [slurm]"},
+      {"options = { n = \"4\" }", "'n' is no long option of sbatch: write its long name"},
+      {"memory = \"4G\"\noptions = { \"mem-per-cpu\" = \"1G\" }", "'mem-per-cpu' in 'options' and 'memory' contradict each other"},
+      {"srun_options = { mpi = \"pmi2\" }", "use mpi of [slurm]"},
+      {"srun_options = { output = \"x\" }", "'output' in 'srun_options' contradicts"},
+      {"srun_options = { \"--cpu-bind\" = \"x\" }", "'--cpu-bind' is no long option of srun"},
+      {"launcher = \"mpirun\"\nsrun_options = { label = \"\" }", "are for launcher = \"srun\""},
+      {"account = \"two\\nlines\"", "'account' must stand on one line"},
+      {"environment = { A = \"two\\nlines\" }", "'environment' must stand on one line"},
+  };
+  for (const auto& [toml, words] : refused) EXPECT_THAT(error_of([&] { options(toml); }), AllOf(HasSubstr("run.toml:"), HasSubstr(words))) << toml;
+  EXPECT_EQ(options("environment = { A = 'C:\\new' }").environment.at("A"), "C:\\new") << "a backslash and an n are no line end";
+}
+
+TEST_F(Slurm, ATimeThatHoldsNoTrainingIsRefused) {
+  EXPECT_THAT(error_of([] { options("time = \"2\""); }), AllOf(HasSubstr("run.toml:2:8: 'time' is '2', and 120 s before its end"), HasSubstr("lower 'signal'")));
+  EXPECT_THAT(error_of([] { options("time = \"00:05:00\"\nsignal = 300"); }), HasSubstr("it would never train"));
+  for (const char* fits : {"time = \"3\"", "time = \"1\"\nsignal = 10", "time = \"0\"", "signal = 9000"}) EXPECT_EQ(options(fits).nodes, 1) << fits;
+}
+
+TEST_F(Slurm, MemoryIsReadAsSbatchReadsIt) {
+  EXPECT_EQ(config::memory_bytes("500M"), 500.0 * (1 << 20));
+  EXPECT_EQ(config::memory_bytes("500"), 500.0 * (1 << 20));
+  EXPECT_EQ(config::memory_bytes("2G"), 2147483648.0);
+  EXPECT_EQ(config::memory_bytes(""), 0);
+}
+
 TEST_F(Slurm, ARunFileSpeaksLouderThanTheSiteAndListsAddUp) {
   const auto here = site("partitions = { gpu = \"accelerated\" }\n[slurm]\npartition = \"gpu\"\naccount = \"ours\"\nnodes = 3\nmodules = [\"gcc\"]\nenvironment = { A = \"1\", B = \"1\" }");
   const auto merged = options("nodes = 2\nmodules = [\"gcc\", \"hdf5\"]\nenvironment = { A = \"2\" }", here);
@@ -242,6 +380,8 @@ TEST_F(Slurm, ARunFileSpeaksLouderThanTheSiteAndListsAddUp) {
 TEST_F(Slurm, ASiteFileWithAnUnknownKeyIsRefusedWithItsPlace) {
   EXPECT_THAT(error_of([&] { site("scrach = \"/scratch\""); }), AllOf(HasSubstr("site.toml:1:1: unknown key 'scrach'; did you mean 'scratch'?")));
   EXPECT_THAT(error_of([&] { site("[slurm]\npartitoin = \"x\""); }), HasSubstr("site.toml:2:1: unknown key 'partitoin'"));
+  EXPECT_THAT(error_of([&] { site("account = \"ours\""); }), HasSubstr("site.toml:1:1: unknown key 'account'; 'account' belongs to [slurm]"));
+  EXPECT_THAT(error_of([&] { site("[slurm]\nscratch = \"/tmp\""); }), HasSubstr("'scratch' belongs to the top of the site file, before [slurm]"));
   EXPECT_THAT(error_of([&] { site("stage = [\"data\"]"); }), HasSubstr("'stage' needs 'scratch'"));
 }
 
@@ -250,6 +390,15 @@ TEST_F(Slurm, ASiteIsFoundByNameAndAMisspelledOneIsGuessed) {
   EXPECT_EQ(read_site("alps", {folder_ / "sites"}).options.about, "x");
   EXPECT_THAT(error_of([&] { read_site("alsp", {folder_ / "sites"}); }), HasSubstr("there is no site 'alsp'; did you mean 'alps'?"));
   EXPECT_THAT(error_of([&] { read_site("./none.toml", {}); }), HasSubstr("there is no such site file"));
+}
+
+TEST_F(Slurm, OnesOwnSitesAreFoundFirst) {
+  ::setenv("XDG_CONFIG_HOME", (folder_ / "config").c_str(), 1);
+  write("config/attune/sites/mine.toml", "about = \"mine\"");
+  EXPECT_EQ(read_site("mine", site_folders()).options.about, "mine");
+  ::unsetenv("XDG_CONFIG_HOME");
+  ::setenv("HOME", folder_.c_str(), 1);
+  EXPECT_EQ(site_folders().front(), folder_ / ".config/attune/sites");
 }
 
 TEST_F(Slurm, TheSitesThatComeWithAttuneAreInOrder) {
@@ -264,6 +413,126 @@ TEST_F(Slurm, TheSitesThatComeWithAttuneAreInOrder) {
 TEST_F(Slurm, RefusalsAreExplainedWithTheKeyToChange) {
   const auto said = explain_refusal("sbatch: error: invalid partition specified: nowhere\nallocation failure: Invalid partition name specified\n", options("partition = \"nowhere\""));
   EXPECT_THAT(said, AllOf(HasSubstr("Slurm does not take the job: Invalid partition name specified"), HasSubstr("set slurm.partition, which is 'nowhere'"), Not(HasSubstr("\n"))));
+}
+
+/// What sbatch of Slurm 22.05 and later says, and the sentence that is made of it.
+TEST_F(Slurm, EveryRefusalNamesWhatToChange) {
+  const auto asked = options("nodes = 9\npartition = \"gpu\"\naccount = \"ours\"\nqos = \"long\"\ntime = \"5-00:00:00\"\nmemory = \"900G\"\nreservation = \"course\"\nconstraint = \"a100\"");
+  const std::string policy = "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)\n";
+  const auto failed = [](const std::string& why) { return "sbatch: error: Batch job submission failed: " + why + "\n"; };
+  const std::vector<std::pair<std::string, std::vector<std::string>>> refusals{
+      {"sbatch: error: QOSMaxSubmitJobPerUserLimit\n" + policy, {"(QOSMaxSubmitJobPerUserLimit)", "the QOS does not allow each user more jobs in the queue", "wait until some of yours are done", "slurm.qos"}},
+      {"sbatch: error: AssocMaxSubmitJobLimit\n" + policy, {"the account does not allow you more jobs in the queue", "slurm.array", "slurm.account"}},
+      {"sbatch: error: AssocGrpSubmitJobsLimit\n" + policy, {"the account does not allow all jobs in it together more jobs in the queue"}},
+      {"sbatch: error: QOSMaxCpuPerUserLimit\n" + policy, {"the QOS does not allow each user more processors; lower slurm.nodes"}},
+      {"sbatch: error: QOSMaxCpuPerJobLimit\n" + policy, {"the QOS does not allow one job more processors"}},
+      {"sbatch: error: AssocGrpCPUMinutesLimit\n" + policy, {"the account does not allow all jobs in it together more of its budget of processor time", "charge another slurm.account"}},
+      {"sbatch: error: AssocGrpCPURunMinutesLimit\n" + policy, {"more running jobs times their time limits; lower slurm.time"}},
+      {"sbatch: error: AssocGrpCpuLimit\n" + policy, {"more processors"}},
+      {"sbatch: error: QOSMaxGRESPerUser\n" + policy, {"more GPUs; lower slurm.gpus_per_node"}},
+      {"sbatch: error: QOSMaxMemoryPerJob\n" + policy, {"one job more memory; lower slurm.memory"}},
+      {"sbatch: error: QOSMaxNodePerJobLimit\n" + policy, {"more nodes; lower slurm.nodes"}},
+      {"sbatch: error: QOSMaxWallDurationPerJobLimit\n" + policy, {"a longer time limit; lower slurm.time"}},
+      {"sbatch: error: QOSMinGRES\n" + policy, {"takes no job that asks for so little"}},
+      {policy, {"it asks for 9 nodes of 1 task with 1 processor", "slurm.account or slurm.qos"}},
+      {failed("Invalid account or account/partition combination specified"), {"set slurm.account, which is 'ours', or slurm.partition, which is 'gpu'", "sacctmgr"}},
+      {failed("Invalid qos specification"), {"set slurm.qos, which is 'long'"}},
+      {failed("Requested account has breached requested QOS usage threshold"), {"slurm.qos, which is 'long'"}},
+      {failed("Invalid partition name specified"), {"set slurm.partition, which is 'gpu'"}},
+      {failed("Required partition not available (inactive or drain)"), {"the partition takes no jobs now", "slurm.partition, which is 'gpu'"}},
+      {failed("Requested time limit is invalid (missing or exceeds some limit)"), {"set slurm.time, which is '5-00:00:00', to what the partition allows"}},
+      {"sbatch: error: Invalid --time specification\n", {"set slurm.time"}},
+      {failed("Requested node configuration is not available"), {"it asks for 9 nodes", "lower that in [slurm]"}},
+      {failed("Node count specification invalid"), {"it asks for 9 nodes"}},
+      {failed("More processors requested than permitted"), {"it asks for 9 nodes"}},
+      {"sbatch: error: CPU count per node can not be satisfied\n" + failed("Requested node configuration is not available"), {"(CPU count per node can not be satisfied)", "it asks for 9 nodes"}},
+      {"sbatch: error: Memory specification can not be satisfied\n" + failed("Requested node configuration is not available"), {"set slurm.memory, which is '900G'"}},
+      {failed("Memory required by task is not available"), {"set slurm.memory"}},
+      {failed("Required node not available (down, drained or reserved)"), {"the nodes named in slurm.options are down"}},
+      {failed("Requested nodes not in this partition"), {"slurm.options are not in that partition"}},
+      {failed("Access/permission denied"), {"you may not use that partition, account or option"}},
+      {failed("User's group not permitted to use this partition"), {"you may not use that partition"}},
+      {failed("Requested reservation is invalid"), {"set slurm.reservation, which is 'course'", "scontrol show reservation"}},
+      {failed("Access denied to requested reservation"), {"slurm.reservation"}},
+      {failed("Invalid feature specification"), {"set slurm.constraint, which is 'a100'"}},
+      {failed("Invalid generic resource (gres) specification"), {"set slurm.gpus_per_node"}},
+      {failed("Invalid job array specification"), {"set slurm.array", "MaxArraySize"}},
+      {failed("Job dependency problem"), {"set slurm.dependency"}},
+      {failed("Invalid license specification"), {"'licenses' in slurm.options"}},
+      {failed("Invalid wckey specification"), {"'wckey' in slurm.options"}},
+      {failed("Socket timed out on send/recv operation"), {"may have queued the job all the same", "squeue --me"}},
+      {failed("Unable to contact slurm controller (connect failure)"), {"try again later"}},
+      {failed("Slurm temporarily unable to accept job, sleeping and retrying: Resource temporarily unavailable"), {"try again later"}},
+      {"sbatch: fatal: Could not establish a configuration source\n", {"does not know its cluster", "SLURM_CONF"}},
+      {failed("Protocol authentication error"), {"munge"}},
+      {"sbatch: unrecognized option '--nosuch=1'\nTry \"sbatch --help\" for more information\n", {"correct slurm.options"}},
+      {failed("Pathname of a file, directory or other parameter too long"), {"shorten slurm.lines"}},
+      {"sbatch: error: this site wants an account; ask for one at the desk\n" + failed("Unspecified error"), {"Unspecified error (this site wants an account; ask for one at the desk)"}},
+      {"", {"no reason is given", "scontrol show partition"}},
+  };
+  for (const auto& [said, words] : refusals) {
+    const auto sentence = explain_refusal(said, asked);
+    EXPECT_TRUE(sentence.starts_with("Slurm does not take the job: ")) << sentence;
+    EXPECT_EQ(sentence.find('\n'), std::string::npos) << sentence;
+    for (const auto& word : words) EXPECT_THAT(sentence, HasSubstr(word)) << said;
+  }
+}
+
+TEST_F(Slurm, AJobThatWaitsForAReasonOfItsOwnIsExplained) {
+  EXPECT_EQ(explain_waiting("Priority"), "Priority");
+  EXPECT_EQ(explain_waiting("Resources"), "Resources");
+  const std::map<std::string, std::string> meanings{{"QOSMaxCpuPerUserLimit", "the QOS does not allow each user more processors"},
+                                                    {"AssocGrpCpuLimit", "the account does not allow all jobs in it together more processors"},
+                                                    {"QOSMaxJobsPerUserLimit", "each user more running jobs; wait until some are done"},
+                                                    {"PartitionTimeLimit", "slurm.time is more than the partition allows"},
+                                                    {"ReqNodeNotAvail, UnavailableNodes:n[1-3]", "are down, drained or reserved"},
+                                                    {"InvalidAccount", "slurm.account is not one of yours"},
+                                                    {"InvalidQOS", "slurm.qos is not one of yours"},
+                                                    {"DependencyNeverSatisfied", "slurm.dependency ended otherwise"},
+                                                    {"launch failed requeued held", "scontrol release JOB"}};
+  for (const auto& [reason, meaning] : meanings) EXPECT_THAT(explain_waiting(reason), AllOf(testing::StartsWith(reason + ": "), HasSubstr(meaning)));
+}
+
+// ---- What the user's shell brings along
+
+TEST_F(Slurm, WhatWouldOverruleTheScriptIsLeftAsideAndTold) {
+  auto asked = options("time = \"30\"\nmemory = \"500M\"");
+  const Environment shell{{"SBATCH_TIMELIMIT", "2"}, {"SBATCH_NO_REQUEUE", "1"}, {"SLURM_MEM_PER_CPU", "100"}, {"SLURM_CONF", "/etc/slurm.conf"}, {"HOME", "/home/me"}};
+  const auto told = take_over(shell, asked);
+  EXPECT_THAT(told, testing::UnorderedElementsAre(HasSubstr("SBATCH_TIMELIMIT=2 of the environment is left aside"), HasSubstr("SBATCH_NO_REQUEUE=1"), HasSubstr("SLURM_MEM_PER_CPU=100")));
+  EXPECT_EQ(asked.time, "30");
+  EXPECT_EQ(without_slurm(shell), (Environment{{"SLURM_CONF", "/etc/slurm.conf"}, {"HOME", "/home/me"}}));
+}
+
+TEST_F(Slurm, WhatTheRunFileLeavesOpenIsTakenFromTheEnvironmentAndTold) {
+  auto asked = options("partition = \"main\"\noptions = { wckey = \"mine\" }");
+  const auto told = take_over({{"SBATCH_ACCOUNT", "ours"}, {"SBATCH_PARTITION", "theirs"}, {"SBATCH_EXPORT", "NONE"}, {"SBATCH_WCKEY", "x"}, {"SBATCH_QOS", ""}}, asked);
+  EXPECT_EQ(asked.account, "ours");
+  EXPECT_EQ(asked.partition, "main");
+  EXPECT_EQ(asked.qos, "");
+  EXPECT_EQ(asked.options, (OptionMap{{"export", "NONE"}, {"wckey", "mine"}}));
+  EXPECT_THAT(told, testing::IsSupersetOf({HasSubstr("slurm.account = \"ours\" is taken from SBATCH_ACCOUNT"), HasSubstr("slurm.options.export = \"NONE\" is taken from"),
+                                           HasSubstr("SBATCH_PARTITION=theirs of the environment is left aside"), HasSubstr("SBATCH_WCKEY=x")}));
+}
+
+TEST_F(Slurm, AShellInAJobHandsNothingOfThatJobDown) {
+  const Environment shell{{"SLURM_JOB_ID", "12"}, {"SLURM_CPU_BIND", "mask_cpu:0x1"}, {"PMIX_RANK", "0"}, {"OMPI_COMM_WORLD_SIZE", "1"}, {"CUDA_VISIBLE_DEVICES", "0"},
+                          {"SQUEUE_FORMAT", "%i"}, {"SRUN_CPUS_PER_TASK", "1"}, {"OMPI_MCA_btl", "self,tcp"}, {"SLURM_PMIX_FENCE", "ring"}, {"PATH", "/bin"}};
+  auto asked = options("");
+  EXPECT_THAT(take_over(shell, asked), testing::ElementsAre(HasSubstr("this shell is in job 12")));
+  EXPECT_EQ(without_slurm(shell), (Environment{{"OMPI_MCA_btl", "self,tcp"}, {"SLURM_PMIX_FENCE", "ring"}, {"PATH", "/bin"}}));
+}
+
+TEST_F(Slurm, SlurmsCommandsAreRunWithoutWhatChangesThem) {
+  ::setenv("SQUEUE_USERS", "nobody", 1);
+  ::setenv("ATTUNE_TEST_KEPT", "yes", 1);
+  const auto said = run_slurm({"env"});
+  EXPECT_THAT(said.out, AllOf(HasSubstr("ATTUNE_TEST_KEPT=yes\n"), Not(HasSubstr("SQUEUE_USERS"))));
+}
+
+TEST_F(Slurm, VariablesInATextAreReplacedAsTheShellDoes) {
+  ::setenv("ATTUNE_TEST_A", "x y", 1);
+  EXPECT_EQ(with_variables_replaced("1 $ATTUNE_TEST_A ${ATTUNE_TEST_A}z \\$ATTUNE_TEST_A $ATTUNE_TEST_NONE."), "1 x y x yz $ATTUNE_TEST_A .");
 }
 
 TEST_F(Slurm, TheQueueIsReadWithArraysAndStates) {
@@ -403,7 +672,7 @@ TEST_F(Slurm, OfManyAtOnceOneAtMostHolds) {
 
 TEST_F(Slurm, ADamagedLockIsNamed) {
   write("run/lock.1", "{");
-  EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run"); }), HasSubstr("lock file of a run is damaged"));
+  EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run"); }), AllOf(HasSubstr("run/lock.1: "), HasSubstr("lock file of a run is damaged")));
 }
 
 TEST_F(Slurm, ClearingARunKeepsItsLock) {
@@ -414,6 +683,25 @@ TEST_F(Slurm, ClearingARunKeepsItsLock) {
   EXPECT_TRUE(holder_of(folder_ / "run").has_value());
   EXPECT_FALSE(fs::exists(folder_ / "run/metrics.jsonl"));
   EXPECT_FALSE(fs::exists(folder_ / "run/checkpoints"));
+}
+
+TEST_F(Slurm, ClearingARunLeavesWhatIsNotOfIt) {
+  write("run/metrics.jsonl", "x");
+  write("run/record.json", "{}");
+  write("run/adapter/adapter_model.safetensors", "x");
+  write("run/slurm-12.log", "maybe of the job that this is");
+  write("run/notes.txt", "mine");
+  write("run/plots/loss.png", "mine");
+  EXPECT_EQ(clear_run(folder_ / "run"), (std::vector<std::string>{"notes.txt", "plots"}));
+  for (const char* left : {"slurm-12.log", "notes.txt", "plots/loss.png"}) EXPECT_TRUE(fs::exists(folder_ / "run" / left)) << left;
+  for (const char* gone : {"metrics.jsonl", "record.json", "adapter"}) EXPECT_FALSE(fs::exists(folder_ / "run" / gone)) << gone;
+}
+
+TEST_F(Slurm, ADirectoryThatHoldsOtherRunsIsNotCleared) {
+  write("runs/metrics.jsonl", "x");
+  write("runs/first/run.toml", "x");
+  EXPECT_THAT(error_of([&] { clear_run(folder_ / "runs"); }), HasSubstr("holds another run, first, and is not replaced"));
+  EXPECT_TRUE(fs::exists(folder_ / "runs/metrics.jsonl")) << "nothing is removed";
 }
 
 // ---- Staging
@@ -481,6 +769,16 @@ TEST_F(Slurm, ProgressIsReadFromARunsFiles) {
   EXPECT_EQ(state_of(p, {}), "failed");
   const auto lock = RunLock::take(folder_ / "run");
   EXPECT_EQ(state_of(read_progress(folder_ / "run"), {}), "training");
+}
+
+TEST_F(Slurm, AMetricThatIsNoNumberIsNotTheOneOfBefore) {
+  write("run/metrics.jsonl",
+        "{\"event\":\"evaluated\",\"step\":0,\"seconds\":1.0,\"evaluation\":{\"loss\":1.5,\"f1\":0.5}}\n"
+        "{\"event\":\"evaluated\",\"step\":9,\"seconds\":7.0,\"evaluation\":{\"loss\":null,\"f1\":0.25}}\n"
+        "{\"event\":\"step_end\",\"step\":10,\"seconds\":8.0,\"loss\":null,\"tokens_per_second\":20.0}\n");
+  const auto p = read_progress(folder_ / "run");
+  EXPECT_EQ(p.evaluation, (std::map<std::string, double>{{"f1", 0.25}}));
+  EXPECT_EQ(p.step, 10) << "the log is read to its end";
 }
 
 TEST_F(Slurm, ADirectoryWithoutFilesIsNew) { EXPECT_EQ(state_of(read_progress(folder_), {}), "new"); }

@@ -48,6 +48,37 @@ TEST(Plan, AValueThatIsNoGoodNameIsSummed) {
   EXPECT_NE(odd.trials[0].name, odd.trials[1].name);
 }
 
+TEST(Plan, TrialsOfOptionsWithTheSameLastNameAreDifferent) {
+  const auto both = sweep("[values]\n\"train.micro_batch\" = [2, 4]\n\"evaluate.micro_batch\" = [2, 4]\n");
+  EXPECT_THAT(names(both), ElementsAre("evaluate.micro_batch=2,train.micro_batch=2", "evaluate.micro_batch=2,train.micro_batch=4", "evaluate.micro_batch=4,train.micro_batch=2",
+                                       "evaluate.micro_batch=4,train.micro_batch=4"));
+  const auto listed = sweep("method = \"list\"\n[[trial]]\n\"train.micro_batch\" = 2\n[[trial]]\n\"evaluate.micro_batch\" = 2\n");
+  EXPECT_THAT(names(listed), ElementsAre("micro_batch=2", "evaluate.micro_batch=2"));
+}
+
+TEST(Plan, ATextAndANumberThatAreWrittenAlikeAreDifferent) {
+  const auto trials = names(sweep("[values]\n\"train.time_limit\" = [\"30\", 30]\n"));
+  ASSERT_EQ(trials.size(), 2);
+  EXPECT_NE(trials[0], trials[1]);
+}
+
+TEST(Plan, AKeyInTheWrongPlaceIsToldWhereItBelongs) {
+  EXPECT_THAT(error_of([] { sweep("first = 10\n[values]\n\"seed\" = [1]\n"); }), HasSubstr("'first' belongs to [halving]"));
+  EXPECT_THAT(error_of([] { sweep("[values]\n\"seed\" = [1]\n[halving]\nfirst = 1\nmetric = \"loss\"\n"); }), HasSubstr("'metric' belongs to the top of the sweep file"));
+  EXPECT_THAT(error_of([] { sweep("\"train.clip\" = [1.0]\n"); }), HasSubstr("values of the run file stand below [values]: \"train.clip\" = [...]"));
+  EXPECT_THAT(error_of([] { sweep("[values]\nstrategy.rank = [1]\n"); }), HasSubstr("write keys with a point in quotes: \"strategy.rank\""));
+  EXPECT_THAT(error_of([] { sweep("[values]\n\"strategy.rank\" = { valeus = [1] }\n"); }), HasSubstr("unknown key 'valeus'; did you mean 'values'?"));
+  EXPECT_THAT(error_of([] { sweep("trials = 3\n[values]\n\"seed\" = [1]\n"); }), HasSubstr("'trials' is for method = \"random\""));
+}
+
+TEST(Plan, ANameThatCanBeNoDirectoryIsRefused) {
+  const auto named = [](const std::string& name) { return error_of([&] { read_sweep(config::Document::parse_text("name = " + name + "\nrun = \"run.toml\"\n[values]\n\"seed\" = [1]\n", "sweep.toml")); }); };
+  EXPECT_THAT(named("\"\""), HasSubstr("sweep.toml:1:8: 'name' is empty"));
+  EXPECT_THAT(named("\"..\""), HasSubstr("not start with '.'"));
+  EXPECT_THAT(named("\"a/b\""), HasSubstr("it may hold no '/'"));
+  EXPECT_THAT(named("\"a\\nb\""), HasSubstr("on one line"));
+}
+
 TEST(Plan, AConditionalValueIsTriedWhereItCounts) {
   const auto conditional = sweep("[values]\n\"train.momentum\" = { values = [0.0, 0.9], when = { \"train.optimizer\" = \"sgd\" } }\n\"train.optimizer\" = [\"adamw\", \"sgd\"]\n");
   EXPECT_THAT(names(conditional), ElementsAre("optimizer=adamw", "optimizer=sgd,momentum=0.0", "optimizer=sgd,momentum=0.9"));
