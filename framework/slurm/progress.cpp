@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/files.hpp"
@@ -19,6 +20,14 @@ constexpr std::streamoff tail_bytes = 64 << 10;  // some hundred steps
 nlohmann::json read_json(const std::string& text) { return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false); }
 
 nlohmann::json json_file(const fs::path& path) { return fs::exists(path) ? read_json(read_text(path)) : nlohmann::json(); }
+
+/// JSON has no NaN and no infinity: the log holds null for them, which says nothing here.
+std::map<std::string, double> numbers_of(const nlohmann::json& metrics) {
+  std::map<std::string, double> numbers;
+  for (const auto& [name, value] : metrics.items())
+    if (value.is_number()) numbers[name] = value.get<double>();
+  return numbers;
+}
 
 /// The events at the end of a log, the first of which may be cut off: it is left out.
 std::vector<nlohmann::json> newest_events(const fs::path& log) {
@@ -39,7 +48,7 @@ void read_events(Progress& p, const std::vector<nlohmann::json>& events) {
     p.step = std::max(p.step, event.value("step", std::int64_t{0}));
     p.seconds = std::max(p.seconds, event.value("seconds", 0.0));
     p.steps = std::max(p.steps, event.value("steps", std::int64_t{0}));
-    if (event.contains("evaluation")) p.evaluation = event["evaluation"].get<std::map<std::string, double>>();
+    if (event.contains("evaluation")) p.evaluation = numbers_of(event["evaluation"]);
     if (event.value("event", "") != "step_end") continue;
     if (!first || event["step"] < (*first)["step"]) first = &event;
     last = &event;
