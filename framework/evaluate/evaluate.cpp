@@ -30,7 +30,7 @@ class InferenceMode {
 
 /// What the metrics are made of: sums over targets, in double, where counts are exact.
 enum Sum {
-  loss, count, correct, other_loss,
+  loss, count, correct, other_loss, without_target,
   labels, given, predicted, hit,  // several labels a sample: decisions; labels that hold, that are predicted, that are both
   values, x, y, xx, yy, xy,       // outputs x and targets y that are values
   sums
@@ -110,8 +110,10 @@ std::optional<Metrics> evaluate(Model& model, Strategies& strategies, const Data
     }
     const auto first = static_cast<std::size_t>(batch_index * on.micro_batch);
     auto batch = load_batch(on.split, dataset, std::span(rows).subspan(first, std::min<std::size_t>(on.micro_batch, rows.size() - first)));
+    const auto left_out = rows_without_target(batch).size();
     move_to(batch, device);
-    const auto part = tally_of(strategies.loss(model, batch), batch.targets);
+    auto part = tally_of(strategies.loss(model, batch), batch.targets);
+    part[without_target] = static_cast<double>(left_out);
     std::copy(part.begin(), part.end(), tallies.begin() + batch_index * sums);
     parallel::report_phase("evaluation", batch_index + 1);
   }
@@ -119,7 +121,8 @@ std::optional<Metrics> evaluate(Model& model, Strategies& strategies, const Data
   if (gave_up > 0) return std::nullopt;
   Tally tally{};
   for (std::size_t i = 0; i < batches.size() * sums; ++i) tally[i % sums] += tallies[i];
-  if (tally[count] == 0) fail("evaluation: none of the {} samples has a target: check the data's loss_mask and dataset.train_on", on.samples);
+  if (on.without_target) *on.without_target = static_cast<std::int64_t>(tally[without_target]);
+  if (tally[count] == 0) fail("evaluation: none of the {} samples has a target: check the data's loss_mask, dataset.train_on and dataset.max_length", on.samples);
   return metrics_of(tally, model.spec().task);
 }
 

@@ -24,6 +24,7 @@ struct EvaluateOn {
   std::int64_t samples;      // from its start
   std::int64_t micro_batch;  // samples per forward pass
   std::function<bool()> give_up = [] { return false; };  // asked before every forward pass
+  std::int64_t* without_target = nullptr;                // becomes the number of samples that have none, and are left out
 };
 
 /// Collective; the model is put in inference mode and back. The same numbers on every rank, and on any number of them: batches are the

@@ -237,6 +237,33 @@ RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const a
   return losses;
 }
 
+std::vector<std::int64_t> targets_by_sample(const Batch& batch) {
+  if (!batch.targets.defined()) return {};
+  if (batch.targets.is_floating_point()) return std::vector<std::int64_t>(batch.targets.size(0), batch.targets.dim() == 2 ? batch.targets.size(1) : 1);
+  const at::Tensor targets = batch.targets.cpu().contiguous();
+  const auto* values = targets.const_data_ptr<std::int64_t>();
+  const bool by_token = batch.tokens.defined() && targets.size(0) == batch.tokens.size(0);
+  const auto samples = by_token ? batch.samples() : targets.size(0);
+  std::vector<std::int64_t> counts;
+  for (std::int64_t sample = 0; sample < samples; ++sample) {
+    const auto first = by_token ? batch.starts[sample] : sample, end = by_token ? batch.starts[sample + 1] : sample + 1;
+    counts.push_back(std::count_if(values + first, values + end, [](std::int64_t target) { return target != ignored_target; }));
+  }
+  return counts;
+}
+
+std::vector<std::int64_t> rows_without_target(const Batch& batch) {
+  const auto counts = targets_by_sample(batch);
+  std::vector<std::int64_t> rows;
+  if (batch.ids.empty() || counts.size() % batch.ids.size() != 0) return rows;
+  const auto each = counts.size() / batch.ids.size();  // samples of one row
+  for (std::size_t i = 0; i < batch.ids.size(); ++i) {
+    const auto first = counts.begin() + static_cast<std::ptrdiff_t>(i * each);
+    if (std::find(first, first + static_cast<std::ptrdiff_t>(each), 0) != first + static_cast<std::ptrdiff_t>(each)) rows.push_back(batch.ids[i]);
+  }
+  return rows;
+}
+
 SampleLogProbabilities sample_log_probabilities(Model& model, const Batch& batch) {
   const auto losses = row_losses(model.features(batch), model.projection(), batch.targets);
   // Sample b holds the rows starts[b] .. starts[b+1]-1.

@@ -28,12 +28,22 @@ std::vector<std::uint64_t> sample_keys(const Batch& batch) {
   return keys;
 }
 
+/// Pairs both of whose answers have a target, int64.
+at::Tensor answered_pairs(const Batch& batch) {
+  const auto counts = targets_by_sample(batch);
+  std::vector<std::int64_t> pairs;
+  for (std::size_t pair = 0; 2 * pair + 1 < counts.size(); ++pair)
+    if (counts[2 * pair] > 0 && counts[2 * pair + 1] > 0) pairs.push_back(static_cast<std::int64_t>(pair));
+  return torch::tensor(pairs, at::kLong).to(batch.tokens.device());
+}
+
 }  // namespace
 
 PairLogProbabilities pair_log_probabilities(Model& model, const Batch& batch) {
   if (!batch.columns.contains("chosen")) fail("the loss compares two answers to a prompt: set dataset.plugin = \"preference\", and prepare the data as that");
   const auto samples = sample_log_probabilities(model, batch);
-  const auto every_other = [](const at::Tensor& tensor, std::int64_t first) { return tensor.slice(0, first, {}, 2); };
+  const auto answered = answered_pairs(batch);
+  const auto every_other = [&](const at::Tensor& tensor, std::int64_t first) { return tensor.slice(0, first, {}, 2).index_select(0, answered); };
   return {every_other(samples.sums, 0), every_other(samples.sums, 1), every_other(samples.counts, 0), every_other(samples.counts, 1)};
 }
 
@@ -79,8 +89,8 @@ PairLogProbabilities BaseLogProbabilities::of(Model& model, const Batch& batch, 
     if (found == kept_.end()) fail("strategy '{}' has kept the base's log-probabilities of the run's own pairs, and is asked for another: list it after an adapter such as 'lora'", strategy);
     sums.push_back(found->second);
   }
-  const at::Tensor all = torch::tensor(sums, at::kDouble).to(batch.tokens.device(), at::kFloat);
-  return {all.slice(0, 0, {}, 2), all.slice(0, 1, {}, 2), {}, {}};
+  const at::Tensor all = torch::tensor(sums, at::kDouble).to(batch.tokens.device(), at::kFloat), answered = answered_pairs(batch);
+  return {all.slice(0, 0, {}, 2).index_select(0, answered), all.slice(0, 1, {}, 2).index_select(0, answered), {}, {}};
 }
 
 }  // namespace attune

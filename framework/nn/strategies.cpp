@@ -1,14 +1,15 @@
 #include "nn/strategies.hpp"
 
 #include <attune/error.hpp>
-#include <nlohmann/json.hpp>
+#include <attune/linear.hpp>
+#include <attune/nn.hpp>
 #include <torch/torch.h>
 
 #include <map>
 #include <ranges>
 #include <set>
 
-#include "core/names.hpp"
+#include "nn/peft_config.hpp"
 
 namespace attune {
 namespace {
@@ -23,21 +24,45 @@ std::vector<NamedTensor> all_parameters(Model& model) {
   return all;
 }
 
-/// What decides about an adapter's meaning; the rest of adapter_config.json describes it, or shows in its tensors' names and shapes.
-nlohmann::json decisive(const std::string& config) {
-  auto json = nlohmann::json::parse(config);
-  for (const char* key : {"base_model_name_or_path", "encoder_hidden_size", "inference_mode", "lora_dropout", "modules_to_save", "num_attention_heads", "num_layers", "projection_prng_key",
-                          "prompt_tuning_init", "rank_pattern", "revision", "target_modules", "task_type", "vera_dropout"})
-    json.erase(key);
-  return json;
+/// The names that PEFT reads too: of its older versions, and of an adapter that was saved with its name.
+std::string current_name(std::string name) {
+  for (const auto& [old, now] : {std::pair(".lora_A.default.weight", ".lora_A.weight"), std::pair(".lora_B.default.weight", ".lora_B.weight"),
+                                 std::pair(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector"), std::pair(".lora_magnitude_vector.weight", ".lora_magnitude_vector")})
+    if (name.ends_with(old)) name.replace(name.size() - std::string_view(old).size(), std::string::npos, now);
+  return name;
 }
 
-void check_options(const Adapter& ours, const Adapter& theirs, const std::string& from) {
-  const auto mine = decisive(ours.config), other = decisive(theirs.config);
-  std::vector<std::string> differ;
-  for (const auto& [key, value] : mine.items())
-    if (other.contains(key) && other[key] != value && !(value.is_null() && other[key].empty())) differ.push_back(fmt::format("{} is {} there and {} here", key, other[key].dump(), value.dump()));
-  if (!differ.empty()) fail("{}: is an adapter with other options: {}; set [strategy] to match", from, joined(differ, "; "));
+/// VeRA's projection, which an adapter may leave to its seed.
+bool is_drawn_again(const std::string& name) { return name == "base_model.vera_A" || name == "base_model.vera_B"; }
+
+/// Two names of one parameter (tied embeddings) have one value here, as they have to have there.
+void check_tied(const std::vector<NamedTensor>& ours, const std::map<std::string, at::Tensor>& theirs, const std::string& from) {
+  std::map<const void*, std::string> first;
+  for (const auto& [name, tensor] : ours) {
+    const auto [other, is_new] = first.emplace(tensor.unsafeGetTensorImpl(), name);
+    if (is_new || at::equal(theirs.at(name), theirs.at(other->second))) continue;
+    fail("{}: '{}' and '{}' differ, and are one tensor in this model, whose embeddings are tied: merge the adapter in PEFT, and start from the merged model", from, other->second, name);
+  }
+}
+
+/// PEFT copies an embedding that modules_to_save names, and a head that is tied to it keeps the old values: here both are one tensor.
+void check_tied_head(Model& model, const std::vector<NamedTensor>& ours, const std::string& from) {
+  const auto* head = model.projection().weight.unsafeGetTensorImpl();
+  const auto is_head = [&](const NamedTensor& tensor) { return tensor.second.unsafeGetTensorImpl() == head; };
+  const auto embedding = std::ranges::find_if(ours, is_head);
+  if (embedding == ours.end() || std::ranges::count_if(ours, is_head) > 1) return;
+  for (const auto& [name, linear] : nn::linears(model.module()))
+    if (linear.get() == &model.projection()) return;  // a head of its own
+  fail("{}: modules_to_save holds '{}' without the head, which is tied to it in this model and stays as it was in PEFT: save both in PEFT, or merge the adapter and start from the merged model",
+       from, embedding->first);
+}
+
+/// A tensor that the run's adapter does not have.
+[[noreturn]] void refuse_tensor(const std::string& name, const std::string& from) {
+  const auto holds = [&](const char* part) { return name.find(part) != std::string::npos; };
+  if (holds("lora_embedding_"))
+    fail("{}: holds '{}', a low-rank change of an embedding, which 'lora' does not train: merge the adapter in PEFT, and start from the merged model", from, name);
+  fail("{}: holds '{}', which this run's adapter does not have: it is for another model, or for other targets", from, name);
 }
 
 }  // namespace
@@ -113,33 +138,43 @@ std::vector<NamedTensor> Strategies::state(Model& model) {
   return state;
 }
 
+Strategy* Strategies::only_one_that_trains() const {
+  if (std::ranges::count(trains_, true) != 1) return nullptr;
+  return list_[static_cast<std::size_t>(std::ranges::find(trains_, true) - trains_.begin())].strategy.get();
+}
+
 std::optional<Adapter> Strategies::export_adapter(Model& model) {
-  if (std::ranges::count(trains_, true) != 1) return std::nullopt;
-  const auto training = std::ranges::find(trains_, true) - trains_.begin();
-  return list_[static_cast<std::size_t>(training)].strategy->export_adapter(model);
+  auto* strategy = only_one_that_trains();
+  return strategy ? strategy->export_adapter(model) : std::nullopt;
+}
+
+std::optional<Adapter> Strategies::adapter_to_start(Model& model) {
+  auto* strategy = only_one_that_trains();
+  return strategy ? strategy->adapter_to_start(model) : std::nullopt;
 }
 
 void Strategies::load_adapter(Model& model, const Adapter& adapter, const std::string& from) {
-  const auto ours = export_adapter(model);
+  const auto ours = adapter_to_start(model);
   if (!ours) fail("{}: is an adapter, but this run's strategies make a whole model: choose a strategy that makes an adapter", from);
   if (!ours->is_live) fail("{}: this run's adapter is written in another form than it is trained in, and cannot start from one: change its initialisation", from);
-  check_options(*ours, adapter, from);
-  const std::map<std::string, at::Tensor> theirs(adapter.tensors.begin(), adapter.tensors.end());
+  check_peft_config(*ours, adapter, from);
+  std::map<std::string, at::Tensor> theirs;
+  for (const auto& [name, tensor] : adapter.tensors) theirs[current_name(name)] = tensor;
   std::set<std::string> left;
   for (const auto& name : theirs | std::views::keys) left.insert(name);
-  std::map<const void*, std::string> copied;
-  const torch::NoGradGuard no_grad;
-  for (const auto& [name, tensor] : ours->tensors) {
+  std::vector<NamedTensor> wanted = ours->tensors;
+  std::erase_if(wanted, [&](const NamedTensor& tensor) { return is_drawn_again(tensor.first) && !theirs.contains(tensor.first); });
+  for (const auto& [name, tensor] : wanted) {
     const auto found = theirs.find(name);
     if (found == theirs.end()) fail("{}: holds no '{}', which this run's adapter has: it is for another model, or for other targets", from, name);
     if (found->second.sizes() != tensor.sizes()) fail("{}: '{}' is {}, and {} in this run: it is for another model, or has other options", from, name, c10::str(found->second.sizes()), c10::str(tensor.sizes()));
-    const auto [first, is_new] = copied.emplace(tensor.unsafeGetTensorImpl(), name);
-    if (!is_new && !at::equal(theirs.at(first->second), found->second))
-      fail("{}: holds different '{}' and '{}', which are one tensor in this model: untie its head, or take an adapter that was trained with them tied", from, first->second, name);
-    at::Tensor(tensor).copy_(found->second);
     left.erase(name);
   }
-  if (!left.empty()) fail("{}: holds '{}', which this run's adapter does not have: it is for another model, or for other targets", from, *left.begin());
+  if (!left.empty()) refuse_tensor(*left.begin(), from);
+  check_tied(wanted, theirs, from);
+  check_tied_head(model, wanted, from);
+  const torch::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : wanted) at::Tensor(tensor).copy_(theirs.at(name));
 }
 
 void Strategies::merge(Model& model) {

@@ -31,6 +31,9 @@ class Strategies {
   void merge(Model& model);
 
  private:
+  /// Null unless there is exactly one.
+  Strategy* only_one_that_trains() const;
+  std::optional<Adapter> adapter_to_start(Model& model);
   void check_losses() const;
 
   std::vector<Named> list_;

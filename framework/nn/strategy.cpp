@@ -31,6 +31,8 @@ std::vector<NamedTensor> Strategy::state(Model&) { return {}; }
 
 std::optional<Adapter> Strategy::export_adapter(Model&) { return std::nullopt; }
 
+std::optional<Adapter> Strategy::adapter_to_start(Model& model) { return export_adapter(model); }
+
 void Strategy::merge(Model& model) {
   for (auto& [name, linear] : nn::linears(model.module())) linear->merge_deltas();
   for (auto& [name, convolution] : nn::convolutions(model.module())) convolution->merge_deltas();

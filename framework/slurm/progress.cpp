@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/files.hpp"
@@ -20,6 +21,14 @@ nlohmann::json read_json(const std::string& text) { return nlohmann::json::parse
 
 nlohmann::json json_file(const fs::path& path) { return fs::exists(path) ? read_json(read_text(path)) : nlohmann::json(); }
 
+/// JSON has no NaN and no infinity: the log holds null for them, which says nothing here.
+std::map<std::string, double> numbers_of(const nlohmann::json& metrics) {
+  std::map<std::string, double> numbers;
+  for (const auto& [name, value] : metrics.items())
+    if (value.is_number()) numbers[name] = value.get<double>();
+  return numbers;
+}
+
 /// The events at the end of a log, the first of which may be cut off: it is left out.
 std::vector<nlohmann::json> newest_events(const fs::path& log) {
   std::ifstream file(log, std::ios::binary | std::ios::ate);
@@ -33,21 +42,13 @@ std::vector<nlohmann::json> newest_events(const fs::path& log) {
   return events;
 }
 
-/// Without those that were no number, which the log has as null.
-std::map<std::string, double> metrics_of(const nlohmann::json& evaluation) {
-  std::map<std::string, double> metrics;
-  for (const auto& [name, value] : evaluation.items())
-    if (value.is_number()) metrics[name] = value.get<double>();
-  return metrics;
-}
-
 void read_events(Progress& p, const std::vector<nlohmann::json>& events) {
   const nlohmann::json *first = nullptr, *last = nullptr;
   for (const auto& event : events) {
     p.step = std::max(p.step, event.value("step", std::int64_t{0}));
     p.seconds = std::max(p.seconds, event.value("seconds", 0.0));
     p.steps = std::max(p.steps, event.value("steps", std::int64_t{0}));
-    if (event.contains("evaluation")) p.evaluation = metrics_of(event["evaluation"]);
+    if (event.contains("evaluation")) p.evaluation = numbers_of(event["evaluation"]);
     if (event.value("event", "") != "step_end") continue;
     if (!first || event["step"] < (*first)["step"]) first = &event;
     last = &event;

@@ -1,5 +1,6 @@
 #include "sweep/plan.hpp"
 
+#include <attune/callback.hpp>
 #include <attune/error.hpp>
 
 #include <algorithm>
@@ -23,7 +24,7 @@ void SweepOptions::describe(Schema<SweepOptions>& s) {
   s.key("trials", &SweepOptions::trials, "how many are drawn at random").at_least(0);
   s.key("seed", &SweepOptions::seed, "of the drawing").at_least(0);
   s.key("seeds", &SweepOptions::seeds, "runs of each setting, with the seeds 0, 1, ...; 1: that of the run file").at_least(1);
-  s.key("metric", &SweepOptions::metric, "of the validation split, that trials are ranked by; loss and perplexity shall fall, the others rise").choices({"loss", "perplexity", "accuracy", "f1", "pearson"});
+  s.key("metric", &SweepOptions::metric, "metric of the validation split that ranks the trials").choices(metric_names());
   s.key("side_by_side", &SweepOptions::side_by_side, "trials at a time; 0: as many as fit, or as Slurm starts").at_least(0);
   s.key("retries", &SweepOptions::retries, "how often a trial that failed starts again").at_least(0);
   s.key("hours", &SweepOptions::hours, "of training over all trials, after which none starts any more; 0: no limit").at_least(0);
@@ -34,7 +35,7 @@ void HalvingOptions::describe(Schema<HalvingOptions>& s) {
   s.key("factor", &HalvingOptions::factor, "one in so many goes on; the next comparison comes at so many times the steps").at_least(2);
 }
 
-bool SweepOptions::rises() const { return metric != "loss" && metric != "perplexity"; }
+bool SweepOptions::rises() const { return larger_is_better(metric); }
 
 namespace {
 

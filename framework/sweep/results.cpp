@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "core/names.hpp"
@@ -40,7 +41,8 @@ std::vector<Result> read_results(const Sweep& sweep) {
     results.push_back({&trial, slurm::read_progress(sweep.options.directory() / trial.name), "", {}});
     auto& progress = results.back().progress;
     if (!progress.is_finished() && !progress.jobs.empty()) jobs.push_back(progress.jobs.back());
-    if (const auto found = progress.evaluation.find(sweep.options.metric); found != progress.evaluation.end()) results.back().metric = found->second;
+    if (const auto found = progress.evaluation.find(sweep.options.metric); found != progress.evaluation.end() && std::isfinite(found->second))
+      results.back().metric = found->second;
   }
   const auto queue = slurm::ask_queue(jobs).value_or(std::vector<slurm::QueuedJob>{});
   for (auto& result : results) {

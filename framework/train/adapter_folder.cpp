@@ -4,14 +4,42 @@
 #include <attune/weights.hpp>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/files.hpp"
+#include "core/names.hpp"
 #include "weights/json_file.hpp"
 #include "weights/safetensors.hpp"
 
 namespace attune::train {
 namespace fs = std::filesystem;
+namespace {
+
+/// Folders below that hold an adapter, as PEFT saves those that have a name.
+std::vector<std::string> named_adapters(const fs::path& folder) {
+  std::vector<std::string> names;
+  if (!fs::is_directory(folder)) return names;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (fs::exists(entry.path() / "adapter_config.json")) names.push_back(entry.path().string());
+  std::ranges::sort(names);
+  return names;
+}
+
+void check_folder(const fs::path& folder) {
+  const auto missing = [&](const char* file) { return !fs::exists(folder / file); };
+  if (missing("adapter_config.json")) {
+    const auto below = named_adapters(folder);
+    if (!below.empty()) fail("{}: has no adapter_config.json, but folders that have one: set adapter to {}", folder.string(), joined(below, " or "));
+    fail("{}: is no adapter folder: it has no adapter_config.json", folder.string());
+  }
+  if (!missing("adapter_model.safetensors")) return;
+  if (!missing("adapter_model.bin"))
+    fail("{}: has adapter_model.bin, which is a Python pickle, and no adapter_model.safetensors: load the adapter in PEFT and save it with save_pretrained", folder.string());
+  fail("{}: is no adapter folder: it has no adapter_model.safetensors", folder.string());
+}
+
+}  // namespace
 
 void write_adapter(const Adapter& adapter, const std::string& base_sha256, const fs::path& folder) {
   std::vector<NamedTensor> tensors;
@@ -25,9 +53,9 @@ void write_adapter(const Adapter& adapter, const std::string& base_sha256, const
 }
 
 Adapter read_adapter(const fs::path& folder) {
-  for (const char* file : {"adapter_config.json", "adapter_model.safetensors"})
-    if (!fs::exists(folder / file)) fail("{}: is no adapter folder: it has no {}", folder.string(), file);
-  Adapter adapter{weights::read_json(folder / "adapter_config.json").dump(), {}};
+  check_folder(folder);
+  weights::read_json(folder / "adapter_config.json");  // reports what is wrong with it
+  Adapter adapter{read_text(folder / "adapter_config.json"), {}};  // the text, whose patterns count in their order
   const auto source = open_safetensors(folder / "adapter_model.safetensors");
   for (const auto& info : source->tensors()) adapter.tensors.emplace_back(info.name, source->read(info.name));
   return adapter;

@@ -27,6 +27,8 @@ namespace {
 /// So many steps in a row without a finite loss and gradient, and the run is no longer worth its time.
 constexpr std::int64_t most_skipped_in_a_row = 10;
 
+constexpr const char* why_without_target = "dataset.max_length has cut its answer away, or its loss_mask is empty";
+
 class Loop {
  public:
   explicit Loop(Session& session)
@@ -66,6 +68,7 @@ class Loop {
       const Stopwatch watch;
       const auto sums = step.forward_backward(run_.step, saving_.is_writing());
       if (!sums) break;  // interrupted: the step will be done again
+      count_without_target(*sums);
       if (normalise(*sums)) {
         fire(Event::gradients_ready);
         optimizer_.step(run_.learning_rate);
@@ -80,6 +83,7 @@ class Loop {
     if (interruption_.happened() || (evaluated_step_ != run_.step && !evaluate_now())) return interrupt();
     saving_.save_last([this] { return snapshot(); });
     fire(Event::run_end);
+    tell_without_target();
     return outcome();
   }
 
@@ -126,6 +130,7 @@ class Loop {
     say("evaluating the base on {} samples", validation_samples());
     const BaseAlone base(*s_.model);
     if (const auto metrics = evaluate_validation()) base_ = run_.metrics = *metrics;
+    if (without_target_ > 0) say("warning: {} of the {} validation samples have no target, and are left out: {}", without_target_, validation_samples(), why_without_target);
   }
 
   void go_on_from(const std::filesystem::path& checkpoint, bool anyway) {
@@ -135,6 +140,7 @@ class Loop {
       run_.step = run_.saved_step = state.step;
       run_.seconds = seconds_before_ = state.seconds;
       run_.skipped_steps = state.skipped_steps;
+      run_.samples_without_target = state.samples_without_target;
       base_ = state.base;
       run_.metrics = state.newest;
       micro_batch_ = options_.micro_batch > 0 ? options_.micro_batch : state.micro_batch;
@@ -165,7 +171,8 @@ class Loop {
   bool normalise(const StepSums& sums) {
     if (sums.targets == 0)
       s_.comm.agree([&] {
-        fail("step {}: no target in {} samples is trained on: check the data's loss_mask and the dataset's options", run_.step + 1, options_.global_batch);
+        fail("step {}: no target in {} samples is trained on: check the data's loss_mask and the dataset's options, such as dataset.max_length, which may cut answers away", run_.step + 1,
+             options_.global_batch);
       });
     const auto targets = static_cast<double>(sums.targets);
     run_.loss = sums.loss / targets;
@@ -176,6 +183,20 @@ class Loop {
     skipped_in_a_row_ = is_finite ? 0 : skipped_in_a_row_ + 1;
     if (!is_finite) not_finite(sums.bad_rows);
     return is_finite;
+  }
+
+  /// The first one is told of at once.
+  void count_without_target(const StepSums& sums) {
+    if (sums.samples_without_target == 0) return;
+    const auto row = s_.comm.max(sums.row_without_target);
+    if (run_.samples_without_target == 0)
+      say("warning: sample {} of 'train' has no target, and teaches nothing: {}; such samples are counted", row, why_without_target);
+    run_.samples_without_target += sums.samples_without_target;
+  }
+
+  void tell_without_target() const {
+    if (run_.samples_without_target == 0) return;
+    say("warning: {} of the {} samples that the steps took had no target, and taught nothing: {}", run_.samples_without_target, run_.steps * options_.global_batch, why_without_target);
   }
 
   /// Notes the samples, so that the step can be computed again by itself; ends the run unless it is to go on.
@@ -225,7 +246,7 @@ class Loop {
   std::optional<Metrics> evaluate_validation() {
     parallel::report_phase("evaluation", run_.step);
     auto metrics = evaluate(*s_.model, *s_.strategies, *s_.dataset,
-                            {validation_, validation_samples(), s_.config.evaluate.micro_batch, [this] { return interruption_.wanted(); }}, s_.comm, s_.device);
+                            {validation_, validation_samples(), s_.config.evaluate.micro_batch, [this] { return interruption_.wanted(); }, &without_target_}, s_.comm, s_.device);
     if (!metrics) interruption_.agree();
     return metrics;
   }
@@ -244,7 +265,7 @@ class Loop {
   // ---- The end, and what is kept of it
 
   Snapshot snapshot() {
-    return take_snapshot(s_, optimizer_, {run_.step, run_.seconds, base_, run_.metrics, micro_batch_, run_.skipped_steps, step_is_open_});
+    return take_snapshot(s_, optimizer_, {run_.step, run_.seconds, base_, run_.metrics, micro_batch_, run_.skipped_steps, run_.samples_without_target, step_is_open_});
   }
 
   Outcome interrupt() {
@@ -271,6 +292,7 @@ class Loop {
   Stopwatch watch_;
   double seconds_before_ = 0;  // of the run's earlier parts
   std::int64_t micro_batch_ = 0, epoch_ = -1, evaluated_step_ = -1, skipped_in_a_row_ = 0;
+  std::int64_t without_target_ = 0;  // validation samples
   bool step_is_open_ = false;  // taken, and what follows it not yet done
 };
 

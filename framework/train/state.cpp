@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -58,6 +59,13 @@ std::string callback_key(const config::RunConfig& config, std::size_t index) {
   return earlier == 0 ? "callback/" + name : fmt::format("callback/{}#{}", name, earlier + 1);
 }
 
+/// Values that JSON does not have, NaN and infinity, are null there.
+Metrics metrics_of(const nlohmann::json& json) {
+  Metrics metrics;
+  for (const auto& [name, value] : json.items()) metrics[name] = value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN();
+  return metrics;
+}
+
 /// "train.learning_rate is 0.1 and was 0.2; ..."
 std::string differences(const nlohmann::json& ours, const nlohmann::json& theirs) {
   const auto text = [](const nlohmann::json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); };
@@ -89,6 +97,7 @@ Snapshot take_snapshot(Session& session, const Optimizer& optimizer, const LoopS
   snapshot.numbers["step"] = state.step;
   snapshot.numbers["micro_batch"] = state.micro_batch;
   snapshot.numbers["skipped_steps"] = state.skipped_steps;
+  snapshot.numbers["samples_without_target"] = state.samples_without_target;
   snapshot.numbers["step_is_open"] = state.step_is_open;
   snapshot.texts["identity"] = identity(session).dump();
   snapshot.texts["loop"] = nlohmann::json{{"seconds", state.seconds}, {"base", state.base}, {"newest", state.newest}}.dump();
@@ -109,8 +118,13 @@ LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapsh
   }
   const auto loop = nlohmann::json::parse(snapshot.texts.at("loop"));
   const auto number = [&](const char* name) { return snapshot.numbers.at(name); };
-  return {number("step"), loop.at("seconds").get<double>(), loop.at("base").get<Metrics>(), loop.at("newest").get<Metrics>(), number("micro_batch"), number("skipped_steps"),
-          number("step_is_open") != 0};
+  const auto without_target = snapshot.numbers.find("samples_without_target");  // which older checkpoints lack
+  LoopState state{number("step"), loop.at("seconds").get<double>(), metrics_of(loop.at("base")), metrics_of(loop.at("newest"))};
+  state.micro_batch = number("micro_batch");
+  state.skipped_steps = number("skipped_steps");
+  state.samples_without_target = without_target == snapshot.numbers.end() ? 0 : without_target->second;
+  state.step_is_open = number("step_is_open") != 0;
+  return state;
 }
 
 }  // namespace attune::train

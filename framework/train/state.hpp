@@ -14,6 +14,7 @@ struct LoopState {
   Metrics base, newest;
   std::int64_t micro_batch = 0;
   std::int64_t skipped_steps = 0;
+  std::int64_t samples_without_target = 0;
   bool step_is_open = false;  // interrupted before what follows the step, such as its evaluation, was done
 };
 

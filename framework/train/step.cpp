@@ -38,6 +38,7 @@ void seed_micro_batch(std::int64_t seed, std::int64_t step, std::int64_t first_r
 struct Step::Part {
   at::Tensor loss;  // to go back from
   double value = 0, targets = 0, tokens = 0;
+  std::vector<std::int64_t> without_target;  // rows
 };
 
 Step::Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch, std::shared_ptr<const HiddenStates> hidden, Interruption& interruption)
@@ -53,7 +54,7 @@ std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writin
   gradients_.begin(all, plan.first, plan.end);
 
   // What is summed over the ranks, with a loss for each micro-batch (zero for those of others: adding zeros is exact).
-  enum { targets, tokens, stops, writing, losses };
+  enum { targets, tokens, without_target, stops, writing, losses };
   std::vector<double> sums(losses + all, 0.0);
   StepSums result;
   at::Tensor pending;  // a loss whose backward pass is still to come
@@ -66,6 +67,8 @@ std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writin
     sums[losses + i] = part.value;
     sums[targets] += part.targets;
     sums[tokens] += part.tokens;
+    sums[without_target] += static_cast<double>(part.without_target.size());
+    if (!part.without_target.empty()) result.row_without_target = part.without_target.front();
     const auto& rows = plan.micro_batches[i].rows;
     if (!std::isfinite(part.value)) result.bad_rows.insert(result.bad_rows.end(), rows.begin(), rows.end());
   }
@@ -81,6 +84,7 @@ std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writin
   result.loss = std::accumulate(sums.begin() + losses, sums.end(), 0.0);
   result.targets = static_cast<std::int64_t>(sums[targets]);
   result.tokens = static_cast<std::int64_t>(sums[tokens]);
+  result.samples_without_target = static_cast<std::int64_t>(sums[without_target]);
   result.interruption_wanted = sums[stops] > 0;
   result.all_written = sums[writing] == 0;
   return result;
@@ -90,11 +94,12 @@ Step::Part Step::forward(Batch batch, std::int64_t step) {
   const Stopwatch watch;
   parallel::report_phase("forward", step + 1);
   s_.model->module().train();
+  auto without_target = rows_without_target(batch);
   return with_memory_told(s_, micro_batch_, step, [&]() -> Part {
     move_to(batch, s_.device);
     seed_micro_batch(s_.config.run.seed, step, batch.ids.front());
     const auto loss = s_.strategies->loss(*s_.model, batch);
-    const Part part{loss.sum, loss.sum.item<double>(), static_cast<double>(loss.count), static_cast<double>(batch.length())};
+    const Part part{loss.sum, loss.sum.item<double>(), static_cast<double>(loss.count), static_cast<double>(batch.length()), std::move(without_target)};
     interruption_.worked(watch.seconds());
     return part;
   });

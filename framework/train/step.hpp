@@ -14,6 +14,8 @@ namespace attune::train {
 struct StepSums {
   double loss = 0;                      // over the targets
   std::int64_t targets = 0, tokens = 0;
+  std::int64_t samples_without_target = 0;
+  std::int64_t row_without_target = -1;  // one of them
   bool interruption_wanted = false;     // on some rank
   bool all_written = true;              // no rank still writes its part of a checkpoint
   std::vector<std::int64_t> bad_rows;   // of micro-batches whose loss is not finite

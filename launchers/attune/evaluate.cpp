@@ -24,7 +24,9 @@ int evaluate_run(const Comm& comm, const options::variables_map& values) {
   auto& s = run.session;
   const auto& split = s.data->split(split_name);
   const auto samples = samples_to_evaluate(split, wanted.value_or(s.config.evaluate.samples));
-  const auto now = [&] { return evaluate(*s.model, *s.strategies, *s.dataset, {split, samples, s.config.evaluate.micro_batch}, comm, s.device).value(); };
+  std::int64_t without_target = 0;
+  const EvaluateOn on{split, samples, s.config.evaluate.micro_batch, [] { return false; }, &without_target};
+  const auto now = [&] { return evaluate(*s.model, *s.strategies, *s.dataset, on, comm, s.device).value(); };
 
   auto surroundings = train::RunSurroundings::measurement(s, {split_name, train::first_rows(samples)});
   s.strategies->begin(*s.model, surroundings);
@@ -35,6 +37,7 @@ int evaluate_run(const Comm& comm, const options::variables_map& values) {
   run.load_tuned();
   const auto tuned = now();
   on_root(comm, [&] {
+    if (without_target > 0) fmt::print(stderr, "warning: {} of the {} samples have no target, and are left out\n", without_target, samples);
     write_text(run.directory / "evaluation.json", evaluation_json(split_name, samples, base, tuned));
     std::cout << run.directory.string() << ", " << run.checkpoint.filename().string() << ", " << samples << " samples of '" << split_name << "'\n" << comparison_table(base, tuned);
   });

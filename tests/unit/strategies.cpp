@@ -2,7 +2,9 @@
 #include <attune/adapter.hpp>
 #include <gmock/gmock.h>
 
+#include "alone.hpp"
 #include "nn/generate.hpp"
+#include "nn/peft_config.hpp"
 #include "tiny_models.hpp"
 
 namespace {
@@ -27,29 +29,6 @@ void randomise(Strategies& strategies, Model& model) {
   const torch::NoGradGuard no_grad;
   for (auto& [name, parameter] : strategies.state(model)) parameter.add_(torch::randn_like(parameter) * 0.1);
 }
-
-/// A run's surroundings without a run.
-struct Alone final : Surroundings {
-  Comm comm() const override { return {}; }
-  Tokenizer tokenizer() override { fail("no tokenizer"); }
-  std::shared_ptr<Model> open_model(const std::string&) override { return ++opened, teacher; }
-  std::string model_sha256(const std::string&) override { return "teacher"; }
-  std::vector<double> class_weights() override { return weights; }
-  void for_each_batch(const std::string&, std::int64_t, const std::function<void(const Batch&)>& work) override {
-    for (const auto& batch : batches) work(batch);
-  }
-  void for_each_own_batch(const std::function<void(const Batch&)>& work) override { for_each_batch("", 0, work); }
-  std::vector<NamedTensor> kept(const std::string& path, const std::map<std::string, std::string>&, const std::function<std::vector<NamedTensor>()>& make) override {
-    if (!files.contains(path)) files[path] = make();
-    return files[path];
-  }
-  bool trains() const override { return true; }
-  std::shared_ptr<Model> teacher;
-  int opened = 0;
-  std::map<std::string, std::vector<NamedTensor>> files;
-  std::vector<double> weights;
-  std::vector<Batch> batches;
-};
 
 Batch next_tokens(std::vector<std::int64_t> lengths) {
   auto batch = batch_of(std::move(lengths));
@@ -118,6 +97,73 @@ TEST(strategies, start_from_an_adapter_of_the_same_form_alone) {
   EXPECT_THAT(error_with("ia3", {}), HasSubstr("peft_type"));
   EXPECT_THAT(error_with("full", {}), HasSubstr("make a whole model"));
   EXPECT_THAT(error_with("lora", {{"rank", four}, {"init", std::string("pissa")}}), HasSubstr("initialisation"));
+}
+
+/// What a LoRA configuration of PEFT with these keys is answered, by a run of the same rank.
+std::string answer_to(const json& more, const Values& values = {{"rank", four}}) {
+  const auto model = llama();
+  const auto ours = strategy("lora", values);
+  ours->prepare(*model);
+  auto adapter = *ours->export_adapter(*model);
+  auto config = nlohmann::ordered_json::parse(adapter.config);
+  config.update(nlohmann::ordered_json(more));
+  adapter.config = config.dump();
+  return error_of([&] { ours->load_adapter(*model, adapter, "folder"); });
+}
+
+TEST(adapters_of_peft, are_refused_where_a_key_means_what_attune_does_not_do) {
+  for (const auto& [key, value] : std::map<std::string, json>{{"layer_replication", {{0, 2}, {1, 2}}}, {"trainable_token_indices", {3}}, {"target_parameters", {"experts.down"}},
+                                                              {"lora_bias", true}, {"alora_invocation_tokens", {1}}, {"use_qalora", true}, {"arrow_config", {{"top_k", 2}}},
+                                                              {"velora_config", {{"a", 1}}}, {"kasa_config", {{"a", 1}}}, {"use_bdlora", {{"a", 1}}}, {"monteclora_config", {{"a", 1}}},
+                                                              {"megatron_config", {{"a", 1}}}, {"of_a_later_version", 0.5}})
+    EXPECT_THAT(answer_to({{key, value}}), AllOf(HasSubstr("folder: adapter_config.json has " + key), HasSubstr("merge"))) << key;
+  for (const auto& [key, value] : std::map<std::string, json>{{"layer_replication", nullptr}, {"lora_bias", false}, {"of_a_later_version", json::array()}, {"loftq_config", json::object()},
+                                                              {"eva_config", {{"rho", 2}}}, {"qalora_group_size", 16}, {"megatron_core", "megatron.core"}, {"fan_in_fan_out", true},
+                                                              {"lora_dropout", 0.3}, {"inference_mode", false}, {"init_lora_weights", "gaussian"}, {"peft_version", "9.9"}})
+    EXPECT_EQ(answer_to({{key, value}}), "no error") << key;
+}
+
+TEST(adapters_of_peft, are_refused_where_the_start_has_changed_the_base) {
+  for (const std::string init : {"pissa", "olora", "OLoRA"}) EXPECT_THAT(answer_to({{"init_lora_weights", init}}), AllOf(HasSubstr("init_lora_weights"), HasSubstr("set strategy.init"))) << init;
+  for (const std::string init : {"pissa_niter_16", "corda", "loftq", "lora_ga", "new"})
+    EXPECT_THAT(answer_to({{"init_lora_weights", init}, {"base_model_name_or_path", "some/base"}}), AllOf(HasSubstr("init_lora_weights is \"" + init), HasSubstr("from 'some/base'"))) << init;
+  EXPECT_THAT(answer_to({{"init_lora_weights", true}}, {{"rank", four}, {"init", std::string("olora")}}), HasSubstr("strategy.init = \"olora\" changes it"));
+}
+
+TEST(adapters_of_peft, have_the_modules_and_scales_of_their_patterns) {
+  const auto config = [](const char* text) { return nlohmann::ordered_json::parse(text); };
+  // The first that matches counts, at the end of a name after a dot.
+  const auto patterns = config(R"({"r": 8, "lora_alpha": 16, "rank_pattern": {"z.*|q_proj": 4, "q_proj": 2, ".*": 1}, "alpha_pattern": {"^model\\.layers\\.1\\..*": 3}})");
+  EXPECT_EQ(lora_scale(patterns, "model.layers.0.self_attn.q_proj"), (LoraScale{4, 4}));
+  EXPECT_EQ(lora_scale(patterns, "model.layers.1.self_attn.xq_proj"), (LoraScale{1, 3}));
+  EXPECT_EQ(lora_scale(config(R"({"use_rslora": true, "r": 4})"), "q"), (LoraScale{4, 4}));
+
+  const std::string q0 = "model.layers.0.self_attn.q_proj", q1 = "model.layers.1.self_attn.q_proj";
+  const auto adapted = [&](const char* text) { return std::pair(peft_adapts(config(text), q0), peft_adapts(config(text), q1)); };
+  const std::pair both(true, true), none(false, false), first(true, false), second(false, true);
+  EXPECT_EQ(adapted(R"({"target_modules": ["q_proj"]})"), both);
+  EXPECT_EQ(adapted(R"({"target_modules": ["proj"]})"), none);
+  EXPECT_EQ(adapted(R"({"target_modules": "q_proj"})"), none);
+  EXPECT_EQ(adapted(R"({"target_modules": ".*0.*q_proj"})"), first);
+  EXPECT_EQ(adapted(R"({"target_modules": "all-linear", "exclude_modules": ["layers.0.self_attn.q_proj"]})"), second);
+  EXPECT_EQ(adapted(R"({"target_modules": ["q_proj"], "exclude_modules": ".*"})"), none);
+  EXPECT_EQ(adapted(R"({"target_modules": ["q_proj"], "layers_to_transform": 1})"), second);
+  EXPECT_EQ(adapted(R"({"target_modules": ["q_proj"], "layers_to_transform": [0], "layers_pattern": ["h", "layers"]})"), first);
+  EXPECT_EQ(adapted(R"({"target_modules": ["q_proj"], "layers_to_transform": [0], "layers_pattern": "h"})"), none);
+  EXPECT_EQ(adapted(R"({"target_modules": ["q_proj"], "layers_to_transform": []})"), both);
+  EXPECT_EQ(adapted(R"({"target_modules": ["q_proj"], "modules_to_save": ["layers.0"]})"), second);
+  EXPECT_THAT(error_of([&] { adapted(R"({"target_modules": "q_proj("})"); }), AllOf(HasSubstr("target_modules"), HasSubstr("does not compile")));
+}
+
+TEST(adapters_of_peft, of_other_kinds_and_with_embeddings_are_refused_by_name) {
+  EXPECT_THAT(answer_to({{"peft_type", "BONE"}}), AllOf(HasSubstr("peft_type is \"BONE\""), HasSubstr("IA3")));
+  EXPECT_THAT(answer_to({{"peft_type", "IA3"}}), HasSubstr("strategy.plugin = \"ia3\""));
+  const auto model = llama();
+  const auto ours = strategy("lora", {{"rank", four}});
+  ours->prepare(*model);
+  auto adapter = *ours->export_adapter(*model);
+  adapter.tensors.emplace_back("base_model.model.model.embed_tokens.lora_embedding_A", at::zeros({4, 31}));
+  EXPECT_THAT(error_of([&] { ours->load_adapter(*model, adapter, "folder"); }), HasSubstr("a low-rank change of an embedding"));
 }
 
 // ---- What is trained

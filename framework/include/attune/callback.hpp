@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <vector>
 
 namespace attune {
 
@@ -25,6 +26,11 @@ enum class Event {
 
 /// "run_begin", "epoch_begin", ...
 const char* name(Event event);
+
+/// Every metric that an evaluation may have.
+const std::vector<std::string>& metric_names();
+/// Whether a larger value of this metric is better. Error naming them all when there is none of this name.
+bool larger_is_better(const std::string& metric);
 
 /// How the run's checkpoints are written and kept; a callback sets it on run_begin.
 struct CheckpointPolicy {
@@ -51,6 +57,7 @@ struct Run {
   std::map<std::string, double> metrics;  // of the newest evaluation: "loss", "perplexity", "accuracy"
   std::string stop_reason;                // set: the run ends after this step
   std::int64_t skipped_steps = 0;         // whose loss or gradient was not finite
+  std::int64_t samples_without_target = 0;  // of those that the steps have taken so far: they teach nothing
   CheckpointPolicy checkpoints;
   bool checkpoint_wanted = false, best_so_far = false;
   std::int64_t saved_step = -1;           // of the newest checkpoint that is whole on the disk

@@ -3,6 +3,8 @@
 #pragma once
 #include <attune/batch.hpp>
 
+#include <vector>
+
 namespace attune {
 class Model;
 namespace nn {
@@ -39,6 +41,11 @@ struct RowLosses {
 };
 /// features [N, width]; targets int64 [N].
 RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets);
+
+/// How many targets each sample of a batch has; empty for data without targets. A sample that has none adds nothing to a loss.
+std::vector<std::int64_t> targets_by_sample(const Batch& batch);
+/// The rows (Batch::ids) of samples without a target: of pairs, those of which either answer has none.
+std::vector<std::int64_t> rows_without_target(const Batch& batch);
 
 /// log p(targets | what comes before) of every sample of a decoder's batch: the sum over its trained rows, [B], and their number, int64 [B].
 struct SampleLogProbabilities {

@@ -8,7 +8,8 @@
 
 namespace attune {
 
-/// Of each pair, [pairs]: log p(answer | prompt), and the number of the answer's tokens.
+/// Of each pair both of whose answers have a token that is trained on, [pairs]: log p(answer | prompt), and the number of the answer's tokens. Pairs whose
+/// answer was cut away whole are left out: they have no preference to learn.
 struct PairLogProbabilities {
   at::Tensor chosen, rejected;              // differentiable
   at::Tensor chosen_tokens, rejected_tokens;  // int64

@@ -86,6 +86,8 @@ class Strategy {
   virtual std::optional<Adapter> export_adapter(Model& model);
   /// Folds what was injected into the model's own weights. Error where that cannot be. Default: merges every delta.
   virtual void merge(Model& model);
+  /// The adapter in the form that one is read in: its tensors are the parameters themselves. Default: export_adapter's.
+  virtual std::optional<Adapter> adapter_to_start(Model& model);
 };
 
 /// Trainable parameters with their dotted names, in registration order; a shared tensor once.

@@ -14,8 +14,7 @@ class EarlyStopping final : public attune::Callback {
     std::int64_t patience = 3;
     double min_delta = 0;
     static void describe(attune::Schema<Options>& s) {
-      s.key("metric", &Options::metric, "what is watched; loss and perplexity shall fall, the others rise")
-          .choices({"loss", "perplexity", "accuracy", "f1", "pearson"});
+      s.key("metric", &Options::metric, "watched metric: accuracy, f1 and pearson are to rise, loss and perplexity to fall").choices(attune::metric_names());
       s.key("patience", &Options::patience, "evaluations in a row without improvement after which the run ends").at_least(1);
       s.key("min_delta", &Options::min_delta, "a smaller change is no improvement").at_least(0);
     }
@@ -23,12 +22,9 @@ class EarlyStopping final : public attune::Callback {
   explicit EarlyStopping(Options options) : options_(std::move(options)) {}
 
   void on(attune::Event event, attune::Run& run) override {
+    if (event == attune::Event::run_begin) value_in(run);  // before the first step
     if (event != attune::Event::evaluated) return;
-    const auto found = run.metrics.find(options_.metric);
-    if (found == run.metrics.end())
-      attune::fail("early_stopping: this run has no metric '{}'; set metric to one of those in its evaluations, such as 'loss'", options_.metric);
-    const bool falls = options_.metric == "loss" || options_.metric == "perplexity";
-    const double value = falls ? found->second : -found->second;
+    const double value = value_in(run);
     if (value < best_ - options_.min_delta) {
       best_ = value, without_ = 0;
     } else if (++without_ >= options_.patience) {
@@ -45,8 +41,15 @@ class EarlyStopping final : public attune::Callback {
   }
 
  private:
+  double value_in(const attune::Run& run) const {
+    const auto found = run.metrics.find(options_.metric);
+    if (found == run.metrics.end())
+      attune::fail("early_stopping: this run has no metric '{}'; set metric to one of those in its evaluations, such as 'loss'", options_.metric);
+    return attune::larger_is_better(options_.metric) ? -found->second : found->second;
+  }
+
   Options options_;
-  double best_ = std::numeric_limits<double>::infinity();  // smaller is better
+  double best_ = std::numeric_limits<double>::infinity();  // negated where larger is better
   std::int64_t without_ = 0;
 };
 

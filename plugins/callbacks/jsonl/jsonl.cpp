@@ -24,6 +24,7 @@ class Jsonl final : public attune::Callback {
     if (event == Event::step_end)
       line.update({{"loss", run.loss}, {"learning_rate", run.learning_rate}, {"grad_norm", run.grad_norm}, {"tokens", run.step_tokens}, {"tokens_per_second", run.tokens_per_second}});
     if (event == Event::step_end && run.skipped_steps > 0) line["skipped_steps"] = run.skipped_steps;
+    if ((event == Event::step_end || event == Event::run_end) && run.samples_without_target > 0) line["samples_without_target"] = run.samples_without_target;
     if (event == Event::checkpoint_saved) line["saved_step"] = run.saved_step;
     if (event == Event::run_begin || event == Event::evaluated) line["evaluation"] = run.metrics;
     if (event == Event::run_end && !run.stop_reason.empty()) line["stop_reason"] = run.stop_reason;

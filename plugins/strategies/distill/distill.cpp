@@ -119,6 +119,7 @@ class Distill final : public attune::Strategy {
 
   void begin(attune::Model& model, attune::Surroundings& run) override {
     if (!run.trains()) return;
+    shared_ = model.spec().outputs;
     if (options_.stored.empty()) return open_teacher(model, run);
     std::map<std::string, std::string> made_from{{"top", std::to_string(options_.top)}};
     if (!options_.teacher.empty()) made_from["teacher (sha256)"] = run.model_sha256(options_.teacher);
@@ -129,6 +130,7 @@ class Distill final : public attune::Strategy {
       teacher_.reset();
       return made.tensors();
     }), options_.stored);
+    check_stored_outputs(model);
   }
 
   /// The soft targets' gradients shrink with the square of the temperature: they are scaled back.
@@ -138,7 +140,10 @@ class Distill final : public attune::Strategy {
     attune::Loss loss = options_.share < 1 ? inner(model, batch) : attune::Loss{at::zeros({}, at::kFloat), rows.size(0), 0, {}};
     const at::Tensor x = model.features(batch).index_select(0, rows);
     auto& projection = model.projection();
-    const at::Tensor kl = KlFunction::apply(x, projection.dense_weight(), projection.bias.defined() ? std::optional(projection.bias) : std::nullopt, projection.softcap, options_.temperature, stored_ ? stored_rows(batch, rows.size(0)) : taught_rows(batch, rows));
+    const at::Tensor weight = projection.dense_weight().narrow(0, 0, shared_);
+    const auto bias = projection.bias.defined() ? std::optional(projection.bias.narrow(0, 0, shared_)) : std::nullopt;
+    const auto taught = stored_ ? stored_rows(batch, rows.size(0)) : taught_rows(batch, rows);
+    const at::Tensor kl = KlFunction::apply(x, weight, bias, projection.softcap, options_.temperature, taught);
     loss.sum = (1 - options_.share) * loss.sum + options_.share * options_.temperature * options_.temperature * kl;
     return loss;
   }
@@ -149,15 +154,33 @@ class Distill final : public attune::Strategy {
   void open_teacher(attune::Model& model, attune::Surroundings& run) {
     teacher_ = run.open_model(options_.teacher);
     const auto &theirs = teacher_->spec(), &ours = model.spec();
-    if (theirs.task != ours.task || theirs.outputs != ours.outputs)
-      attune::fail("strategy.teacher: {} has {} outputs and the model has {}: take a teacher with the same tokenizer, or the same labels", options_.teacher, theirs.outputs, ours.outputs);
+    const bool reads_text = ours.task == attune::Task::next_token;
+    if (theirs.task != ours.task || (theirs.outputs != ours.outputs && !reads_text))
+      attune::fail("strategy.teacher: {} has {} outputs and the model has {}: take a teacher of the same task, with the same labels", options_.teacher, theirs.outputs, ours.outputs);
+    if (theirs.outputs != ours.outputs) shared_ = shared_outputs(theirs.outputs, ours.outputs, run.tokenizer().size());
+  }
+
+  /// Embeddings of one tokenizer may be padded to different sizes; the rows beyond its tokens mean nothing, and are not compared.
+  std::int64_t shared_outputs(std::int64_t theirs, std::int64_t ours, std::int64_t tokens) const {
+    const auto shared = std::min(theirs, ours);
+    if (shared < tokens)
+      attune::fail("strategy.teacher: the embedding of {} has {} rows and that of the model {}, and the tokenizer has {} tokens: these are other vocabularies, not padded embeddings; take a "
+                   "teacher with the model's tokenizer", options_.teacher, theirs, ours, tokens);
+    return shared;
+  }
+
+  void check_stored_outputs(const attune::Model& model) const {
+    if (stored_->outputs.numel() == 0) return;
+    const auto largest = stored_->outputs.max().item<std::int64_t>();
+    if (largest >= model.spec().outputs)
+      attune::fail("strategy.stored: {} holds logits of output {}, and the model has {}: it was made for a model with more outputs; name another file to make", options_.stored, largest, model.spec().outputs);
   }
 
   TaughtRows taught_rows(const attune::Batch& batch, const at::Tensor& rows) {
     const torch::NoGradGuard no_grad;
     return [this, features = teacher_->features(batch).index_select(0, rows)](std::int64_t first, std::int64_t count) -> Taught {
       const torch::NoGradGuard no_grad;
-      return {teacher_->projection().forward(features.narrow(0, first, count)), {}};
+      return {teacher_->projection().forward(features.narrow(0, first, count)).narrow(1, 0, shared_), {}};
     };
   }
 
@@ -174,7 +197,7 @@ class Distill final : public attune::Strategy {
   /// One pass over the training split. The ranks share it: each takes one batch of a round.
   Stored ask_teacher(attune::Surroundings& run) {
     const auto comm = run.comm();
-    const auto top = std::min(options_.top, teacher_->spec().outputs);
+    const auto top = std::min(options_.top, shared_);
     std::array<std::vector<at::Tensor>, 4> all;
     Table mine = empty_table();
     const auto end_round = [&] {
@@ -239,6 +262,7 @@ class Distill final : public attune::Strategy {
   Options options_;
   std::shared_ptr<attune::Model> teacher_;
   std::optional<Stored> stored_;
+  std::int64_t shared_ = 0;  // outputs that the model and its teacher both have
 };
 
 }  // namespace

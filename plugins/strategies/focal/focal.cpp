@@ -2,6 +2,8 @@
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
+#include <limits>
+
 namespace {
 
 class Focal final : public attune::Strategy {
@@ -18,8 +20,9 @@ class Focal final : public attune::Strategy {
   attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction& inner) override {
     if (!model.module().is_training()) return inner(model, batch);
     const auto losses = attune::row_losses(model.features(batch), model.projection(), batch.targets);
-    const at::Tensor wrong = -at::expm1(-losses.nll);  // 1 - p
-    return {(wrong.clamp_min(0).pow(options_.gamma) * losses.nll).sum(), losses.rows.size(0), losses.correct, {}};
+    // 1 - p; never zero, where a power below 1 has no finite slope.
+    const at::Tensor wrong = (-at::expm1(-losses.nll)).clamp_min(std::numeric_limits<float>::min());
+    return {(wrong.pow(options_.gamma) * losses.nll).sum(), losses.rows.size(0), losses.correct, {}};
   }
 
  private:

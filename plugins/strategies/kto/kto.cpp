@@ -37,6 +37,7 @@ class Kto final : public attune::Strategy {
     const torch::NoGradGuard no_grad;
     const auto others = mismatched(batch, model.spec().context);
     const auto ours = attune::pair_log_probabilities(model, others), base = attune::base_pair_log_probabilities(model, others, "kto");
+    if (ours.chosen.size(0) == 0) return at::zeros({});
     return at::cat({ours.chosen - base.chosen, ours.rejected - base.rejected}).mean().clamp_min(0);
   }
 

@@ -4,10 +4,15 @@
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
+#include <limits>
+
 namespace {
 
-/// log(p / (1 - p)) of log p
-at::Tensor log_odds(const at::Tensor& log_p) { return log_p - at::log(-at::expm1(log_p)); }
+/// log(p / (1 - p)) of log p; of p = 1, which has none, that of the largest float below it.
+at::Tensor log_odds(const at::Tensor& log_p) {
+  const at::Tensor bounded = log_p.clamp_max(-std::numeric_limits<float>::epsilon());
+  return bounded - at::log(-at::expm1(bounded));
+}
 
 class Orpo final : public attune::Strategy {
  public:
