@@ -27,14 +27,6 @@ if(NOT HDF5_FOUND)
   pkg_check_modules(HDF5 REQUIRED IMPORTED_TARGET hdf5)
 endif()
 
-# minja renders chat templates: one header, which launchers/setup fetches. Another place: -D MINJA_INCLUDE_DIR=...
-find_path(MINJA_INCLUDE_DIR minja.hpp HINTS ${PROJECT_SOURCE_DIR}/.fetched/minja)
-if(NOT MINJA_INCLUDE_DIR)
-  message(FATAL_ERROR "minja.hpp, which renders chat templates, is not there: run launchers/setup, which fetches it into .fetched/minja")
-endif()
-add_library(attune_minja INTERFACE)
-target_include_directories(attune_minja SYSTEM INTERFACE ${MINJA_INCLUDE_DIR})
-
 # jemalloc is optional: launchers/attune/memory.cpp says what it is for. Sanitizers bring an allocator of their own.
 # Looked for anew each time: the cache would keep one that has gone, and the link would fail.
 unset(JEMALLOC_FOUND CACHE)
