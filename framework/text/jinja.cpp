@@ -86,7 +86,6 @@ struct CallArguments {
 struct LoopState final : Object {
   Values items;
   std::size_t at = 0;
-  std::int64_t depth = 1;
   mutable std::optional<Values> last_changed;
 
   std::optional<Value> attribute(const std::string& name) const override {
@@ -98,8 +97,8 @@ struct LoopState final : Object {
     if (name == "first") return at == 0;
     if (name == "last") return place == size - 1;
     if (name == "length") return size;
-    if (name == "depth") return depth;
-    if (name == "depth0") return depth - 1;
+    if (name == "depth") return 1;  // counts recursion alone
+    if (name == "depth0") return 0;
     if (name == "previtem") return at > 0 ? items[at - 1] : Value(Undefined{"there is no previous item"});
     if (name == "nextitem") return place + 1 < size ? items[at + 1] : Value(Undefined{"there is no next item"});
     if (name == "cycle") return Value::function([this](const Arguments& given) { return cycle(given.positional); });
@@ -128,7 +127,6 @@ struct Loop {
     auto state = std::make_shared<LoopState>();
     state->items = items(scope);
     if (state->items.empty()) return otherwise ? otherwise(inside(scope), output) : Flow::on;
-    state->depth = depth_of(scope) + 1;
     for (state->at = 0; state->at < state->items.size(); ++state->at) {
       const auto turn = inside(scope);
       target(turn, state->items[state->at]);
@@ -149,12 +147,6 @@ struct Loop {
       if (only_if(turn).truth()) kept.push_back(std::move(item));
     }
     return kept;
-  }
-
-  static std::int64_t depth_of(const ScopePtr& scope) {
-    const auto* loop = scope->find("loop");
-    const auto* state = loop ? dynamic_cast<const LoopState*>(loop->object()) : nullptr;
-    return state ? state->depth : 0;
   }
 };
 

@@ -114,7 +114,7 @@ Texts split(std::string_view text, std::int64_t limit) {
   Texts parts;
   for (text = stripped(text, Ends::left); !text.empty(); text = stripped(text, Ends::left)) {
     if (limit >= 0 && std::ssize(parts) == limit) {
-      parts.emplace_back(stripped(text, Ends::right));
+      parts.emplace_back(text);
       break;
     }
     std::size_t end = 0;

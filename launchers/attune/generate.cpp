@@ -15,6 +15,7 @@
 #include "registry/loader.hpp"
 #include "text/unicode.hpp"
 #include "tuned_run.hpp"
+#include "weights/chat_template_files.hpp"
 #include "weights/describe.hpp"
 
 namespace attune::program {
@@ -31,8 +32,10 @@ class Asking {
     options.top_p = values["top-p"].as<double>();
     options.seed = values["seed"].as<std::uint64_t>();
     if (files.config.contains("eos_token_id") && files.config["eos_token_id"].is_number_integer()) options.stop.push_back(files.config["eos_token_id"]);
-    if (values["raw"].as<bool>() || files.chat_template.empty()) return;
-    chat_ = ChatTemplate::recognise(files.chat_template);
+    if (values["raw"].as<bool>()) return;
+    const auto source = chat_template_of(files.path);
+    if (source.jinja.empty()) return;
+    chat_ = ChatTemplate::from_jinja(source);
     if (values.count("system")) before_.push_back({"system", values["system"].as<std::string>()});
     if (const auto end = tokenizer.id(chat_->end_of_turn())) options.stop.push_back(*end);
   }
@@ -41,7 +44,11 @@ class Asking {
     if (!chat_) return tokenizer_.encode(prompt);
     auto messages = before_;
     messages.push_back({"user", prompt});
-    return chat_->prompt(messages, tokenizer_);
+    try {
+      return chat_->prompt(messages, tokenizer_);
+    } catch (const Rejected& reason) {
+      fail("{}; ask otherwise, or give --raw", reason.what());
+    }
   }
 
   nn::GenerateOptions options;
