@@ -7,6 +7,7 @@
 #include "data/store.hpp"
 #include "prepare/augment.hpp"
 #include "prepare/truncate.hpp"
+#include "weights/chat_template_files.hpp"
 #include "weights/tokenizer_files.hpp"
 
 namespace attune {
@@ -25,34 +26,31 @@ json no_tokenizer() {
                      {"vocab", {{"[UNK]", 0}}}}}};
 }
 
-/// A tokenizer.json and the chat template beside it; null: the recipe names none.
-std::pair<json, std::string> tokenizer_files(const Recipe& recipe) {
-  if (recipe.tokenizer.empty()) return {nullptr, ""};
-  auto files = open_tokenizer(recipe.resolve(recipe.tokenizer));
-  return {std::move(files.tokenizer), std::move(files.chat_template)};
+/// A tokenizer.json, itself or from a model's files; null: the recipe names none.
+json tokenizer_of(const Recipe& recipe) {
+  return recipe.tokenizer.empty() ? json() : open_tokenizer(recipe.resolve(recipe.tokenizer)).tokenizer;
 }
 
-/// Unless the recipe names one, a template we do not know is none: not every kind of data needs one.
-std::optional<ChatTemplate> chat_template_of(const Recipe& recipe, const std::string& jinja) {
-  if (!recipe.chat_template.empty()) return ChatTemplate::by_name(recipe.chat_template);
-  if (jinja.empty()) return std::nullopt;
-  try {
-    return ChatTemplate::recognise(jinja);
-  } catch (const Error&) {
-    return std::nullopt;
-  }
+/// The one that the recipe names, by a form's name or as a file; else the one that the tokenizer comes with.
+std::optional<ChatTemplate> chat_of(const Recipe& recipe) {
+  const auto& named = recipe.chat_template;
+  if (!named.empty() && !named.ends_with(".jinja")) return ChatTemplate::by_name(named);
+  const auto place = recipe.tokenizer.empty() ? fs::path() : recipe.resolve(recipe.tokenizer);
+  if (!named.empty()) return ChatTemplate::from_jinja(chat_template_in(recipe.resolve(named), place));
+  const auto source = chat_template_of(place);
+  return source.jinja.empty() ? std::nullopt : std::optional(ChatTemplate::from_jinja(source));
 }
 
 }  // namespace
 
-Encoder::Encoder(const Recipe& recipe, const Registry& registry) : Encoder(recipe, registry, tokenizer_files(recipe)) {}
+Encoder::Encoder(const Recipe& recipe, const Registry& registry) : Encoder(recipe, registry, tokenizer_of(recipe)) {}
 
-Encoder::Encoder(const Recipe& recipe, const Registry& registry, std::pair<json, std::string> tokenizer_and_chat)
+Encoder::Encoder(const Recipe& recipe, const Registry& registry, const json& tokenizer)
     : recipe_(recipe),
       dataset_(dataset_of(recipe, registry)),
-      digest_(tokenizer_and_chat.first.is_null() ? "" : tokenizer_sha256(tokenizer_and_chat.first)),
-      tokenizer_(tokenizer_and_chat.first.is_null() ? no_tokenizer() : tokenizer_and_chat.first),
-      chat_(chat_template_of(recipe, tokenizer_and_chat.second)) {
+      digest_(tokenizer.is_null() ? "" : tokenizer_sha256(tokenizer)),
+      tokenizer_(tokenizer.is_null() ? no_tokenizer() : tokenizer),
+      chat_(chat_of(recipe)) {
   if (digest_.empty() && dataset_->reads_text())
     fail("{}: needs tokenizer = \"...\": a model folder, a tokenizer.json or a .gguf", recipe.path.string());
   if (!digest_.empty()) frame_ = tokenizer_.encode("");

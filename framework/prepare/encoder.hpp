@@ -27,7 +27,7 @@ class Encoder {
   std::vector<Sample> encode(const std::vector<Draw>& draws, const Records& records, const std::vector<std::string>& labels, Ledger& ledger) const;
 
  private:
-  Encoder(const Recipe& recipe, const Registry& registry, std::pair<nlohmann::json, std::string> tokenizer_and_chat);
+  Encoder(const Recipe& recipe, const Registry& registry, const nlohmann::json& tokenizer);
   void encode(const Record& record, const EncodeContext& context, std::vector<Sample>& samples, Ledger& ledger) const;
 
   const Recipe& recipe_;

@@ -163,7 +163,7 @@ void Recipe::describe(Schema<Recipe>& s) {
   s.key("licence", &Recipe::licence, "of the data, as an SPDX name where there is one").required();
   s.key("output", &Recipe::output, "the HDF5 file to write").required();
   s.key("tokenizer", &Recipe::tokenizer, "a model folder, a tokenizer.json or a .gguf; kinds that read no text need none");
-  s.key("template", &Recipe::chat_template, "the chat template; without it the one the tokenizer comes with");
+  s.key("template", &Recipe::chat_template, "the chat template: a form by its name, or a file ending in .jinja; without it the one the tokenizer comes with");
   s.key("on_error", &Recipe::on_error, "at a row that cannot be read: stop, or skip it and count it").choices({"stop", "skip"});
   s.key("list_rejected", &Recipe::list_rejected, "write every dropped record and its reason to <output>.rejected.jsonl");
 }

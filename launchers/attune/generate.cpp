@@ -16,6 +16,7 @@
 #include "registry/loader.hpp"
 #include "text/unicode.hpp"
 #include "tuned_run.hpp"
+#include "weights/chat_template_files.hpp"
 #include "weights/describe.hpp"
 
 namespace attune::program {
@@ -53,8 +54,10 @@ class Asking {
  public:
   Asking(const ModelFiles& files, const Tokenizer& tokenizer, const options::variables_map& values) : tokenizer_(tokenizer) {
     options = options_for(files, tokenizer, values);
-    if (values["raw"].as<bool>() || files.chat_template.empty()) return;
-    chat_ = ChatTemplate::recognise(files.chat_template);
+    if (values["raw"].as<bool>()) return;
+    const auto source = chat_template_of(files.path);
+    if (source.jinja.empty()) return;
+    chat_ = ChatTemplate::from_jinja(source);
     if (values.count("system")) before_.push_back({"system", values["system"].as<std::string>()});
     if (const auto end = tokenizer.id(chat_->end_of_turn())) options.stop.push_back(*end);
   }
@@ -63,7 +66,11 @@ class Asking {
     if (!chat_) return tokenizer_.encode(prompt);
     auto messages = before_;
     messages.push_back({"user", prompt});
-    return chat_->prompt(messages, tokenizer_);
+    try {
+      return chat_->prompt(messages, tokenizer_);
+    } catch (const Rejected& reason) {
+      fail("{}; ask otherwise, or give --raw", reason.what());
+    }
   }
 
   nn::GenerateOptions options;

@@ -2,10 +2,10 @@
 // splitting, HDF5, sampling and prefetching are the framework's, the same for every kind.
 #pragma once
 #include <attune/batch.hpp>
+#include <attune/error.hpp>
 #include <attune/tokenizer.hpp>
 
 #include <map>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -28,12 +28,6 @@ struct Record {
 /// dtype uint8, int32 (token ids alone), int64 or float32. Every sample of a kind has the same columns.
 using Sample = std::map<std::string, at::Tensor>;
 
-/// Thrown by encode: the sample is dropped and counted under this reason.
-class Rejected : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
 struct EncodeContext {
   const Tokenizer& tokenizer;             // knows no token when the recipe names none, which reads_text() allows
   const ChatTemplate* chat = nullptr;     // null when neither model nor recipe names one
@@ -44,6 +38,7 @@ struct EncodeContext {
 class Dataset {
  public:
   virtual ~Dataset() = default;
+  /// Throws Rejected (attune/error.hpp) for a record that gives no sample.
   virtual Sample encode(const Record& record, const EncodeContext& context) const = 0;
   virtual Batch collate(const std::vector<Sample>& samples) const = 0;
 

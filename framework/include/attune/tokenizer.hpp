@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -69,30 +70,41 @@ struct Conversation {
   std::vector<std::uint8_t> answer;  // 1: written by the assistant, the closing mark included
 };
 
+namespace text {
+class ChatWriter;
+}
+
 /// How a model family writes a conversation as text.
 class ChatTemplate {
  public:
+  /// A model's own template (Jinja).
+  struct Source {
+    std::string jinja;                          // "": there is none
+    std::string tool_use = {};                  // of models that have another where there are tools
+    std::map<std::string, std::string> tokens;  // what it may name: {"bos_token", "<s>"}
+  };
+
   /// One of names(). Unknown: Error that lists them.
   static ChatTemplate by_name(std::string_view name);
-  /// Recognises the model's own template text (Jinja). Unknown: Error that names the option to set.
-  static ChatTemplate recognise(std::string_view jinja);
+  /// Rendered as transformers' apply_chat_template does. What is no Jinja, or uses what is not supported, is an Error once it is used.
+  static ChatTemplate from_jinja(const Source& source);
   static std::vector<std::string> names();
 
-  /// An answer begins where the prompt for it ends; a token across the border belongs to it. Error when the family has no place for a
-  /// message's role, or the tokenizer lacks a mark that the family needs. `tools`: a JSON list of the functions that the model may call; "": none.
+  /// An answer begins where the prompt for it ends; a token across the border belongs to it. Messages that are not trained on are none.
+  /// Rejected (attune/error.hpp) when the template refuses the conversation, or has no place for a part of it; Error when the tokenizer lacks
+  /// a mark that a form needs. `tools`: a JSON list of the functions that the model may call; "": none.
   Conversation encode(const std::vector<Message>& messages, const Tokenizer& tokenizer, std::string_view tools = {}) const;
   /// The conversation and the opening of the assistant's next answer.
   std::vector<std::int32_t> prompt(const std::vector<Message>& messages, const Tokenizer& tokenizer, std::string_view tools = {}) const;
+  /// "jinja" for a model's own.
   const std::string& name() const { return name_; }
-  /// The text that ends an answer ("<|im_end|>"); generation stops there.
+  /// The text that ends an answer ("<|im_end|>"); generation stops there. "": the template has none.
   const std::string& end_of_turn() const;
 
-  struct Form;  // see text/chat_template.cpp
-
  private:
-  ChatTemplate(std::string name, Form form);
+  ChatTemplate(std::string name, std::shared_ptr<const text::ChatWriter> writer);
   std::string name_;
-  std::shared_ptr<const Form> form_;
+  std::shared_ptr<const text::ChatWriter> writer_;
 };
 
 }  // namespace attune

@@ -25,8 +25,8 @@ class Instruction final : public Dataset {
 
   Sample encode(const Record& record, const EncodeContext& context) const override {
     if (!context.chat)
-      fail("the tokenizer comes with no chat template that is known; set template in the recipe to one of: {}", fmt::join(ChatTemplate::names(), ", "));
-    auto [tokens, answer] = context.chat->encode(messages(record), context.tokenizer);
+      fail("the tokenizer comes with no chat template; set template in the recipe to one of: {}, or to a .jinja file", fmt::join(ChatTemplate::names(), ", "));
+    auto [tokens, answer] = context.chat->encode(messages(record), context.tokenizer, record.tools);
     if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length) {
       if (options_.too_long == "drop") throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
       tokens.resize(static_cast<std::size_t>(options_.max_length));
@@ -50,6 +50,11 @@ class Instruction final : public Dataset {
   }
 
  private:
+  /// An answer may be a tool call alone, which stands in `extra`.
+  static bool says_nothing(const Message& message) {
+    return message.role == "assistant" && message.train && message.extra.empty() && message.content.find_first_not_of(" \t\r\n") == std::string::npos;
+  }
+
   static std::vector<Message> messages(const Record& record) {
     std::vector<Message> messages = record.messages;
     if (messages.empty()) {
@@ -59,7 +64,7 @@ class Instruction final : public Dataset {
     }
     // The mark that ends a turn would still be a target.
     for (const auto& message : messages)
-      if (message.role == "assistant" && message.content.find_first_not_of(" \t\r\n") == std::string::npos) throw Rejected("empty answer");
+      if (says_nothing(message)) throw Rejected("empty answer");
     return messages;
   }
 

@@ -25,7 +25,7 @@ class Preference final : public Dataset {
 
   Sample encode(const Record& record, const EncodeContext& context) const override {
     if (!context.chat)
-      fail("the tokenizer comes with no chat template that is known; set template in the recipe to one of: {}", fmt::join(ChatTemplate::names(), ", "));
+      fail("the tokenizer comes with no chat template; set template in the recipe to one of: {}, or to a .jinja file", fmt::join(ChatTemplate::names(), ", "));
     const auto chosen = answered(record, "chosen", context), rejected = answered(record, "rejected", context);
     const auto prompt = std::min(chosen.begin, rejected.begin);
     if (!std::equal(chosen.tokens.begin(), chosen.tokens.begin() + prompt, rejected.tokens.begin())) throw Rejected("the answers change how the prompt is tokenized");
@@ -70,7 +70,7 @@ class Preference final : public Dataset {
     }
     messages.push_back({"assistant", record.field(field)});
     if (messages.back().content.find_first_not_of(" \t\r\n") == std::string::npos) throw Rejected(fmt::format("empty {} answer", field));
-    auto [tokens, answer] = context.chat->encode(messages, context.tokenizer);
+    auto [tokens, answer] = context.chat->encode(messages, context.tokenizer, record.tools);
     const auto last = std::find(answer.rbegin(), answer.rend(), 1);
     const auto before = std::find(last, answer.rend(), 0);
     tokens.resize(static_cast<std::size_t>(answer.rend() - last));  // what follows the end of the turn is no part of the answer

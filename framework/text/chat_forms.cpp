@@ -1,0 +1,283 @@
+// Forms of conversations that have a name, for models without a template of their own. Sources:
+//   chatml      OpenAI's Chat Markup Language, as SmolLM2, Qwen2 and others use it
+//   llama2      Touvron et al. 2023 (arXiv:2307.09288), tokenizer_config.json of Llama-2-7b-chat-hf
+//   llama3      tokenizer_config.json of Meta-Llama-3-8B-Instruct
+//   mistral-v1  tokenizer_config.json of Mistral-7B-Instruct-v0.1 and v0.2, which differ in spaces alone
+//   mistral-v3  tokenizer_config.json of Mistral-7B-Instruct-v0.3
+//   gemma       tokenizer_config.json of gemma-3-1b-it
+//   alpaca      Taori et al. 2023 (github.com/tatsu-lab/stanford_alpaca), for several turns as LLaMA-Factory and others do it
+//   plain       ours, for models without marks of their own
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "attune/error.hpp"
+#include "core/names.hpp"
+#include "text/chat_writer.hpp"
+#include "text/python_text.hpp"
+
+namespace attune::text {
+namespace {
+
+/// Around the messages of one role. "{role}" in `open` is the role's name; "{bos}" and "{eos}" are the tokenizer's own.
+struct Turn {
+  std::string open;   // an answer's is the end of the prompt for it
+  std::string lead;   // belongs to the answer, as do content and close
+  std::string close;
+  std::string after;
+};
+
+/// Where the system message goes.
+enum class System {
+  turn,        // into a turn of its own
+  first_user,  // into the first user turn
+};
+
+struct Form {
+  std::string bos;
+  Turn system, user, assistant;
+  bool trim_user = false, trim_answer = false;  // their content loses white space at its ends
+  System place = System::turn;
+  Turn in_user;                 // around a system message in a user turn
+  std::string default_system;   // where the conversation has none; "": nothing
+  bool any_role = false;        // other roles are written as the user's
+  bool alternates = false;      // user and assistant take turns, as the models have seen it
+  std::string assistant_role = "assistant";
+  std::string end_of_turn;
+  std::vector<std::string> marks;  // tokens it cannot do without
+};
+
+/// Roles stand in the text: system, user and all others alike.
+Form with_roles(const std::string& before, const std::string& after_role, const std::string& close, const std::string& after) {
+  Form form;
+  form.system = form.user = form.assistant = {before + "{role}" + after_role, "", close, after};
+  form.any_role = true;
+  form.end_of_turn = close;
+  return form;
+}
+
+Form chatml() { return with_roles("<|im_start|>", "\n", "<|im_end|>", "\n"); }
+
+Form plain() { return with_roles("### ", "\n", "\n### end", "\n"); }
+
+Form llama3() {
+  auto form = with_roles("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", "");
+  form.bos = "<|begin_of_text|>";
+  form.trim_user = form.trim_answer = true;
+  form.marks = {"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"};
+  return form;
+}
+
+Form gemma() {
+  auto form = with_roles("<start_of_turn>", "\n", "<end_of_turn>", "\n");
+  form.bos = "<bos>";
+  form.assistant_role = "model";
+  form.trim_user = form.trim_answer = true;
+  form.place = System::first_user;
+  form.in_user = {"", "", "\n\n", ""};
+  form.any_role = false;
+  form.alternates = true;
+  form.marks = {"<bos>", "<start_of_turn>", "<end_of_turn>"};
+  return form;
+}
+
+Form instructions(Turn user, Turn assistant) {
+  Form form;
+  form.user = std::move(user);
+  form.assistant = std::move(assistant);
+  form.place = System::first_user;
+  form.alternates = true;
+  form.end_of_turn = "</s>";
+  form.marks = {"<s>", "</s>"};
+  return form;
+}
+
+Form llama2() {
+  auto form = instructions({"<s>[INST] ", "", " [/INST]", ""}, {"", " ", " </s>", ""});
+  form.trim_user = form.trim_answer = true;
+  form.in_user = {"<<SYS>>\n", "", "\n<</SYS>>\n\n", ""};
+  return form;
+}
+
+Form mistral(const std::string& open, const std::string& close, Turn assistant) {
+  auto form = instructions({open, "", close, ""}, std::move(assistant));
+  form.bos = "<s>";
+  form.in_user = {"", "", "\n\n", ""};
+  return form;
+}
+
+Form mistral_v1() { return mistral("[INST] ", " [/INST]", {"", "", "</s>", ""}); }
+
+Form mistral_v3() {
+  auto form = mistral("[INST] ", "[/INST]", {"", " ", "</s>", ""});
+  form.trim_answer = true;
+  return form;
+}
+
+Form alpaca() {
+  Form form;
+  form.bos = "{bos}";
+  form.system = {"", "", "\n\n", ""};
+  form.user = {"### Instruction:\n", "", "\n\n", ""};
+  form.assistant = {"### Response:\n", "", "{eos}", "\n\n"};
+  form.trim_user = form.trim_answer = true;
+  form.default_system = "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
+  return form;
+}
+
+const std::map<std::string, Form (*)(), std::less<>>& families() {
+  static const std::map<std::string, Form (*)(), std::less<>> families = {
+      {"alpaca", alpaca}, {"chatml", chatml},         {"gemma", gemma},           {"llama2", llama2},
+      {"llama3", llama3}, {"mistral-v1", mistral_v1}, {"mistral-v3", mistral_v3}, {"plain", plain}};
+  return families;
+}
+
+// Writing
+
+std::string replaced(std::string text, std::string_view from, std::string_view to) {
+  if (const auto at = text.find(from); at != std::string::npos) text.replace(at, from.size(), to);
+  return text;
+}
+
+/// The tokenizer's own first token of a text; "" when it adds none.
+std::string bos_of(const Tokenizer& tokenizer) {
+  const auto bare = tokenizer.encode("a", false), whole = tokenizer.encode("a");
+  return whole.size() > bare.size() && whole.front() != bare.front() ? tokenizer.token(whole.front()) : "";
+}
+
+/// tokenizer.json does not say which token ends a text; models use few names.
+std::string eos_of(const Tokenizer& tokenizer) {
+  static const std::vector<std::string> usual = {"</s>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "<|im_end|>"};
+  const auto found = std::find_if(usual.begin(), usual.end(), [&](const auto& name) { return tokenizer.id(name).has_value(); });
+  if (found == usual.end()) fail("the chat template 'alpaca' ends an answer with the tokenizer's end mark, and it has none of {}; choose another", joined(usual));
+  return *found;
+}
+
+class Writer {
+ public:
+  Writer(const std::string& name, const Form& form, const Tokenizer& tokenizer) : name_(name), form_(form), tokenizer_(tokenizer) {
+    for (const auto& mark : form.marks)
+      if (!tokenizer.id(mark)) fail("the chat template '{}' needs the token '{}', which the tokenizer does not have; choose another", name, mark);
+  }
+
+  Script write(const std::vector<Message>& messages) {
+    if (messages.empty()) return {};
+    auto first = messages.begin();
+    std::string system = form_.default_system;
+    const bool given = first->role == "system";
+    if (given) system = (first++)->content;
+    check(first, messages.end(), given);
+    script_.text = resolved(form_.bos);
+    if (form_.place == System::turn && (given || !system.empty())) put(form_.system, "system", system, form_.trim_user);
+    for (auto message = first; message != messages.end(); ++message) {
+      const bool holds_system = given && form_.place == System::first_user && message == first;
+      put(*message, holds_system ? form_.in_user.open + system + form_.in_user.close : "");
+    }
+    return std::move(script_);
+  }
+
+  Script write_prompt(const std::vector<Message>& messages) {
+    auto script = write(messages);
+    script.text += opening(form_.assistant, form_.assistant_role);
+    return script;
+  }
+
+ private:
+  using Place = std::vector<Message>::const_iterator;
+
+  template <class... Args>
+  [[noreturn]] void reject(fmt::format_string<Args...> text, Args&&... args) const {
+    throw Rejected(fmt::format("the chat template '{}' {}", name_, fmt::format(text, std::forward<Args>(args)...)));
+  }
+
+  /// What stands after the system message has a place in this form.
+  void check(Place first, Place end, bool system) const {
+    if (form_.place == System::first_user && system && (first == end || first->role != "user"))
+      reject("puts the system message into the user's first, and none follows it");
+    for (auto message = first; message != end; ++message) {
+      const bool known = message->role == "user" || message->role == "assistant" || form_.any_role;
+      if (!known) reject("has no place for a message of the role '{}' here; it takes one system message, then user and assistant in turn", message->role);
+      const bool users = (message - first) % 2 == 0;
+      if (form_.alternates && (message->role == "user") != users) reject("takes user and assistant in turn, the user first");
+    }
+  }
+
+  void check_extra(const Message& message) const {
+    if (message.extra.empty()) return;
+    const auto extra = nlohmann::json::parse(message.extra, nullptr, false);
+    for (const auto& [key, value] : extra.items())
+      if (!value.is_null()) reject("has no place for what a message holds under '{}'", key);
+  }
+
+  void put(const Message& message, const std::string& system) {
+    check_extra(message);
+    if (message.role == "assistant") {
+      const std::size_t begin = script_.text.size() + opening(form_.assistant, form_.assistant_role).size();
+      put(form_.assistant, form_.assistant_role, message.content, form_.trim_answer);
+      if (message.train) script_.answers.push_back({begin, script_.text.size() - form_.assistant.after.size()});
+      return;
+    }
+    if (form_.in_user.open.empty())
+      put(form_.user, message.role, message.content, form_.trim_user, system);
+    else  // Llama 2 trims both together
+      put(form_.user, message.role, system + message.content, form_.trim_user);
+  }
+
+  void put(const Turn& turn, const std::string& role, std::string_view content, bool trim, const std::string& system = "") {
+    script_.text += opening(turn, role) + turn.lead + system;
+    script_.text += trim ? python::stripped(content) : content;
+    script_.text += resolved(turn.close) + turn.after;
+  }
+
+  std::string opening(const Turn& turn, const std::string& role) const { return replaced(turn.open, "{role}", role); }
+
+  std::string resolved(const std::string& text) const {
+    if (text == "{bos}") return bos_of(tokenizer_);
+    return text == "{eos}" ? eos_of(tokenizer_) : text;
+  }
+
+  const std::string& name_;
+  const Form& form_;
+  const Tokenizer& tokenizer_;
+  Script script_;
+};
+
+class FormWriter final : public ChatWriter {
+ public:
+  FormWriter(std::string name, Form form) : name_(std::move(name)), form_(std::move(form)) {}
+
+  Script write(const std::vector<Message>& messages, const Tokenizer& tokenizer, std::string_view tools) const override {
+    check(tools);
+    return Writer(name_, form_, tokenizer).write(messages);
+  }
+  std::string prompt(const std::vector<Message>& messages, const Tokenizer& tokenizer, std::string_view tools) const override {
+    check(tools);
+    return Writer(name_, form_, tokenizer).write_prompt(messages).text;
+  }
+  const std::string& end_of_turn() const override { return form_.end_of_turn; }
+
+ private:
+  void check(std::string_view tools) const {
+    if (!tools.empty() && tools != "[]" && tools != "null") throw Rejected(fmt::format("the chat template '{}' has no place for tools", name_));
+  }
+
+  std::string name_;
+  Form form_;
+};
+
+}  // namespace
+
+std::vector<std::string> writer_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, form] : families()) names.push_back(name);
+  return names;
+}
+
+std::shared_ptr<const ChatWriter> named_writer(std::string_view name) {
+  const auto found = families().find(name);
+  return found == families().end() ? nullptr : std::make_shared<FormWriter>(found->first, found->second());
+}
+
+}  // namespace attune::text

@@ -1,0 +1,20 @@
+// A Jinja template cut into tokens, as transformers sets Jinja up: trim_blocks, lstrip_blocks.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace attune::jinja {
+
+struct Token {
+  enum class Type { text, open_expression, close_expression, open_tag, close_tag, name, string, whole, number, sign, end };
+  Type type = Type::end;
+  std::string text;  // what stands there; of a string, what it means
+  std::int64_t line = 0;
+};
+
+/// Error that names the line: this is no template.
+std::vector<Token> tokens_of(std::string_view source);
+
+}  // namespace attune::jinja

@@ -1,0 +1,125 @@
+#include "weights/chat_template_files.hpp"
+
+#include <attune/error.hpp>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "core/files.hpp"
+#include "weights/gguf.hpp"
+#include "weights/json_file.hpp"
+
+namespace attune {
+namespace fs = std::filesystem;
+using nlohmann::json;
+namespace {
+
+using Templates = std::map<std::string, std::string>;  // "default", "tool_use", "rag", ...
+
+std::string text_under(const json& object, const std::string& key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+json read_if_present(const fs::path& path) { return fs::exists(path) ? weights::read_json(path) : json::object(); }
+
+/// A text, a list of {"name", "template"}, or an object of texts.
+Templates templates_in(const json& value) {
+  Templates templates;
+  if (value.is_string()) templates["default"] = value.get<std::string>();
+  if (value.is_array())
+    for (const auto& named : value) templates[text_under(named, "name")] = text_under(named, "template");
+  if (value.is_object())
+    for (const auto& [name, text] : value.items()) templates[name] = text.is_string() ? text.get<std::string>() : "";
+  return templates;
+}
+
+/// Files go before what tokenizer_config.json says; chat_template.json, of models that also see, comes last.
+Templates templates_of_folder(const fs::path& folder, const json& tokenizer_config) {
+  Templates templates;
+  if (const auto path = folder / "chat_template.jinja"; fs::exists(path)) templates["default"] = read_text(path);
+  if (const auto more = folder / "additional_chat_templates"; fs::is_directory(more))
+    for (const auto& entry : fs::directory_iterator(more))
+      if (entry.path().extension() == ".jinja") templates[entry.path().stem().string()] = read_text(entry.path());
+  if (templates.empty() && tokenizer_config.contains("chat_template")) templates = templates_in(tokenizer_config["chat_template"]);
+  if (templates.empty())
+    if (const auto alone = read_if_present(folder / "chat_template.json"); alone.contains("chat_template")) templates = templates_in(alone["chat_template"]);
+  return templates;
+}
+
+/// A token is a text, or an object with its text.
+std::map<std::string, std::string> tokens_in(const json& tokenizer_config, const json& special_tokens_map) {
+  std::map<std::string, std::string> tokens;
+  for (const char* key : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
+    for (const auto* from : {&tokenizer_config, &special_tokens_map}) {
+      const auto found = from->find(key);
+      if (found == from->end()) continue;
+      auto text = found->is_object() ? text_under(*found, "content") : text_under(*from, key);
+      if (!text.empty()) tokens.emplace(key, std::move(text));
+    }
+  return tokens;
+}
+
+std::map<std::string, std::string> tokens_of_folder(const fs::path& folder, const json& tokenizer_config) {
+  return tokens_in(tokenizer_config, read_if_present(folder / "special_tokens_map.json"));
+}
+
+/// The .gguf file that a place is, or that lies in it where nothing else does.
+fs::path gguf_in(const fs::path& place) {
+  if (!fs::is_directory(place)) return place.extension() == ".gguf" ? place : fs::path();
+  if (fs::exists(place / "config.json") || fs::exists(place / "tokenizer_config.json")) return {};
+  for (const auto& entry : fs::directory_iterator(place))
+    if (entry.path().extension() == ".gguf") return entry.path();
+  return {};
+}
+
+ChatTemplate::Source source_of(const fs::path& place, Templates templates, std::map<std::string, std::string> tokens) {
+  std::string names;
+  for (const auto& [name, text] : templates) names += (names.empty() ? "" : ", ") + name;
+  if (!templates.empty() && !templates.contains("default"))
+    fail("{}: has several chat templates ({}) and none is called \"default\"; name one by template = \"FILE.jinja\"", place.string(), names);
+  return {templates["default"], templates["tool_use"], std::move(tokens)};
+}
+
+std::map<std::string, std::string> tokens_of_gguf(const json& metadata) {
+  std::map<std::string, std::string> tokens;
+  static const std::map<std::string, std::string> names = {{"bos_token", "bos"},        {"eos_token", "eos"}, {"unk_token", "unknown"},
+                                                           {"sep_token", "seperator"},  // spelt so in the format
+                                                           {"pad_token", "padding"},    {"cls_token", "cls"}, {"mask_token", "mask"}};
+  const auto all = metadata.find("tokenizer.ggml.tokens");
+  for (const auto& [ours, theirs] : names) {
+    const auto id = metadata.find(fmt::format("tokenizer.ggml.{}_token_id", theirs));
+    if (all != metadata.end() && id != metadata.end() && id->is_number_unsigned() && id->get<std::size_t>() < all->size())
+      tokens[ours] = (*all)[id->get<std::size_t>()].get<std::string>();
+  }
+  return tokens;
+}
+
+ChatTemplate::Source of_gguf(const fs::path& path) {
+  const GgufFile file(path);
+  const auto& metadata = file.metadata();
+  Templates templates;
+  if (const auto text = text_under(metadata, "tokenizer.chat_template"); !text.empty()) templates["default"] = text;
+  if (const auto text = text_under(metadata, "tokenizer.chat_template.tool_use"); !text.empty()) templates["tool_use"] = text;
+  return source_of(path, std::move(templates), tokens_of_gguf(metadata));
+}
+
+}  // namespace
+
+ChatTemplate::Source chat_template_of(const fs::path& place) {
+  if (const auto gguf = gguf_in(place); !gguf.empty()) return of_gguf(gguf);
+  if (!fs::is_directory(place)) return {};
+  const auto tokenizer_config = read_if_present(place / "tokenizer_config.json");
+  return source_of(place, templates_of_folder(place, tokenizer_config), tokens_of_folder(place, tokenizer_config));
+}
+
+ChatTemplate::Source chat_template_in(const fs::path& file, const fs::path& place) {
+  if (!fs::exists(file)) fail("{}: there is no such file; template names a file with a chat template in Jinja, or a form", file.string());
+  ChatTemplate::Source source{read_text(file), "", {}};
+  if (const auto gguf = gguf_in(place); !gguf.empty()) source.tokens = tokens_of_gguf(GgufFile(gguf).metadata());
+  else if (fs::is_directory(place)) source.tokens = tokens_of_folder(place, read_if_present(place / "tokenizer_config.json"));
+  return source;
+}
+
+}  // namespace attune
