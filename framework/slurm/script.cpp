@@ -156,8 +156,9 @@ class Script {
 
   void each_node() {
     line("");
-    line("# each_node SECONDS COMMAND...: once on every node; false when a node does not answer in that time.");
-    line("each_node() {{ timeout \"$1\" srun --overlap --nodes=\"$SLURM_JOB_NUM_NODES\" --ntasks=\"$SLURM_JOB_NUM_NODES\" --ntasks-per-node=1 \"${{@:2}}\"; }}");
+    line("# each_node SECONDS COMMAND...: once on every node; false when a node does not answer in that time. It asks for no memory of its own, which");
+    line("# a step that has just ended may still hold.");
+    line("each_node() {{ timeout \"$1\" srun --overlap --mem=0 --nodes=\"$SLURM_JOB_NUM_NODES\" --ntasks=\"$SLURM_JOB_NUM_NODES\" --ntasks-per-node=1 \"${{@:2}}\"; }}");
   }
 
   void attempts() {

@@ -269,7 +269,7 @@ TEST_F(RunFile, OfALineThatIsNotTomlItIsSaidWhatToWrite) {
       {"rank = 16", "rank: 16", {":14:5: ", "this looks like YAML: write key = value"}},
       {"rank = 16", "rank", {":14:5: ", "write key = value, or [section]"}},
       {"rank = 16", "rank = 16\nrank = 8", {":15:", "'rank' stands in line 14 already: keep one of them"}},
-      {"[slurm]", "[train]", {":25:1: ", "a section stands once in a file: put all of its keys below one header"}},
+      {"[slurm]", "[train]", {":24:1: ", "a section stands once in a file: put all of its keys below one header"}},
       {"name = \"run\"", "name = \"run", {":1:", "the quote at the end of the text is missing"}},
       {"path = \"data.h5\"", "path = \"C:\\data\\new.h5\"", {":10:", "write the text in single quotes, path = 'C:\\data\\new.h5'"}},
       {"path = \"data.h5\"", "path = 'Anna's.h5'", {":10:", "a text with an apostrophe stands in double quotes: path = \"Anna's.h5\""}},
