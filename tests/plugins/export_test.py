@@ -137,7 +137,7 @@ for recipe in ("instruction", "labels", "value", "label", "images"):
 
 # A decoder's folder with all that a folder may hold, and a config.json that is not as we would write it.
 TOKENIZER = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "LICENSE"]
-change("model/config.json", attention_dropout=0.25, of_its_author={"kept": [1, 2]}, torch_dtype="bfloat16", dtype=None)
+change("model/config.json", attention_dropout=0.25, of_its_author={"kept": [1, 2]}, torch_dtype="float32", dtype=None)
 change("model/tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", padding_side="left", model_max_length=99, pad_token="!", truncation_side="left")
 change("model/special_tokens_map.json", eos_token={"content": "<|end|>", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False})
 change("model/added_tokens.json", **{"<|end|>": 256})
@@ -151,6 +151,8 @@ change("model/generation_config.json", eos_token_id=[256, 10], do_sample=True, t
 export("model", "copy")
 check_kept("model", "copy", [*TOKENIZER, "config.json", "generation_config.json"])
 check(load_file(place / "copy/model.safetensors").keys() == load_file(place / "model/model.safetensors").keys(), "the same tensors")
+change("model/config.json", torch_dtype="bfloat16")
+check(json.loads((export("model", "mended") / "config.json").read_text()) == read("model/config.json") | {"torch_dtype": "float32"}, "a type that the weights do not have is put right")
 
 # ---------------------------------------------------------------- trained in full, in another type than the base's config.json names
 
