@@ -12,8 +12,8 @@ import torch
 from peft import AutoPeftModel, AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForSequenceClassification,
-                          AutoTokenizer, BertForSequenceClassification, ViTConfig, ViTModel, pipeline)
+from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForSequenceClassification,
+                          AutoModelForTokenClassification, AutoTokenizer, BertForSequenceClassification, ViTConfig, ViTModel, pipeline)
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 from tiny import Workplace, check, make_classifier, make_gpt2, make_model, make_picture_model, write_labelled, write_pictures
@@ -82,7 +82,7 @@ def causal_loss(net, data="instruction"):
     total = count = 0
     for sample in samples(data):
         tokens, wanted = sample["tokens"].long(), sample["loss_mask"][1:].bool()
-        logits = net(input_ids=tokens[None]).logits[0, :-1].float()
+        logits = net(input_ids=tokens[None]).logits[0, -len(tokens):][:-1].float()  # virtual tokens come first
         total += F.cross_entropy(logits[wanted], tokens[1:][wanted], reduction="sum").item()
         count += wanted.sum().item()
     return total / count
@@ -137,7 +137,7 @@ for recipe in ("instruction", "labels", "value", "label", "images"):
 
 # A decoder's folder with all that a folder may hold, and a config.json that is not as we would write it.
 TOKENIZER = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "LICENSE"]
-change("model/config.json", attention_dropout=0.25, of_its_author={"kept": [1, 2]}, torch_dtype="bfloat16", dtype=None)
+change("model/config.json", attention_dropout=0.25, of_its_author={"kept": [1, 2]}, torch_dtype="float32", dtype=None)
 change("model/tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", padding_side="left", model_max_length=99, pad_token="!", truncation_side="left")
 change("model/special_tokens_map.json", eos_token={"content": "<|end|>", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False})
 change("model/added_tokens.json", **{"<|end|>": 256})
@@ -151,6 +151,8 @@ change("model/generation_config.json", eos_token_id=[256, 10], do_sample=True, t
 export("model", "copy")
 check_kept("model", "copy", [*TOKENIZER, "config.json", "generation_config.json"])
 check(load_file(place / "copy/model.safetensors").keys() == load_file(place / "model/model.safetensors").keys(), "the same tensors")
+change("model/config.json", torch_dtype="bfloat16")
+check(json.loads((export("model", "mended") / "config.json").read_text()) == read("model/config.json") | {"torch_dtype": "float32"}, "a type that the weights do not have is put right")
 
 # ---------------------------------------------------------------- trained in full, in another type than the base's config.json names
 
@@ -221,6 +223,23 @@ train("cached", "cache/models--someone--tiny/snapshots/0123abc", "llama", "instr
 config = read("runs/cached/adapter/adapter_config.json")
 check((config["base_model_name_or_path"], config["revision"]) == ("someone/tiny", "0123abc"), f"{config}")
 
+# The other adapters that PEFT has.
+for strategy, options in {"ia3": "", "vera": "rank = 8", "prefix": "tokens = 4", "prompt": "tokens = 4"}.items():
+    told = train(strategy, "model", "llama", "instruction", strategies=f'[strategy]\nplugin = "{strategy}"\n{options}')
+    check_loss(causal_loss(AutoPeftModelForCausalLM.from_pretrained(place / f"runs/{strategy}/adapter").eval()), told, f"{strategy} in PEFT")
+
+# Members of Llama's family.
+for family in ("mistral", "qwen2", "qwen3", "gemma2"):
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=257, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+                 max_position_embeddings=128, bos_token_id=256, eos_token_id=256, pad_token_id=None)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).save_pretrained(place / family)
+    (place / family / "tokenizer.json").write_bytes((place / "model/tokenizer.json").read_bytes())
+    told = train(f"full-{family}", family, family, "instruction")
+    check_kept(family, f"runs/full-{family}/model", ["config.json", "generation_config.json", "tokenizer.json"])
+    check_loss(causal_loss(AutoModelForCausalLM.from_pretrained(place / f"runs/full-{family}/model")), told, family)
+    check(AutoTokenizer.from_pretrained(place / f"runs/full-{family}/model").eos_token == "<|end|>", f"{family}: a tokenizer_config.json is made where there was none")
+
 # ---------------------------------------------------------------- tied by config.json, and not by the weights
 
 tensors = load_file(place / "model/model.safetensors")
@@ -258,6 +277,28 @@ for base in ("classifier", "stale"):
         logits = net(**tokenizer("glad and sad", return_tensors="pt")).logits[0]
         said = {one["label"]: one["score"] for one in pipeline("text-classification", model=str(folder), top_k=None)(["glad and sad", "calm"])[0]}
         check(all(abs(said[name] - right) < 1e-4 for name, right in zip(names, function(logits).tolist())), f"{data}, {base}: the pipeline says {said}")
+
+# Other encoders, and classes of tokens.
+for family, names in {"roberta": {}, "distilbert": dict(dim=32, hidden_dim=64, n_layers=2, n_heads=4)}.items():
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=62, max_position_embeddings=96, pad_token_id=0)
+    names = names or dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    AutoModel.from_config(AutoConfig.for_model(family, **sizes, **names)).save_pretrained(place / family)
+    (place / family / "tokenizer.json").write_bytes((place / "classifier/tokenizer.json").read_bytes())
+    told = train(f"full-{family}", family, family, "classification", "label", more='pooling = "cls"')
+    folder = place / f"runs/full-{family}/model"
+    check_loss(class_loss(AutoModelForSequenceClassification.from_pretrained(folder).eval(), "label"), told, family)
+    check(AutoTokenizer.from_pretrained(folder).model_max_length == (95 if family == "roberta" else 96), f"{family}: the longest text")
+
+(place / "tags.jsonl").write_text("".join(json.dumps({"words": row["text"].split(), "tags": ["O" if word == "and" else word for word in row["text"].split()]}) + "\n" for row in rows))
+(place / "tags.toml").write_text('name = "tags"\nkind = "token_classification"\nlicence = "CC0-1.0"\noutput = "tags.h5"\ntokenizer = "classifier"\n[[source]]\npath = "tags.jsonl"\n'
+                                 '[clean]\ndeduplicate = "none"\n[split]\nvalidation = 0.2\n')
+place.run(program, "prepare", "tags.toml")
+told = train("tags-run", "stale", "bert", "token_classification", "tags", more='head = "token_classification"')
+net = AutoModelForTokenClassification.from_pretrained(place / "runs/tags-run/model").eval()
+check(sorted(net.config.id2label.values()) == ["O", "calm", "glad", "sad"] and net.config.problem_type is None, f"tags: {net.config}")
+kept = [(logits_of(net, sample), sample["tags"].long()) for sample in samples("tags")]
+check_loss(F.cross_entropy(torch.cat([logits for logits, _ in kept]), torch.cat([tags for _, tags in kept])).item(), told, "tags")
 
 # An adapter of a base whose head has as many outputs, loaded by PEFT alone.
 told = train("lora-value", "stale", "bert", "classification", "labels", '[strategy]\nplugin = "lora"\nrank = 2', 'pooling = "cls"')

@@ -22,16 +22,27 @@ WORDS = [f"w{i}" for i in range(60)]
 PROMPT = "w3 w1 w4"
 
 
+def network(seed):
+    torch.manual_seed(seed)
+    sizes = dict(vocab_size=len(WORDS), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                 max_position_embeddings=64, bos_token_id=None, eos_token_id=None)
+    net = LlamaForCausalLM(LlamaConfig(**sizes)).eval()
+    for parameter in net.parameters():
+        parameter.mul_(8 if parameter.dim() > 1 else 1)
+    return net
+
+
+def is_varied(net):
+    """Whether the likeliest tokens do not soon repeat."""
+    asked = torch.tensor([[WORDS.index(word) for word in PROMPT.split()]])
+    made = net.generate(asked, max_new_tokens=8, do_sample=False, pad_token_id=0)[0].tolist()
+    return len(set(made)) == len(made)
+
+
 def make(name, config=None, generation=None, tokenizer_config=None, special_tokens_map=None):
     """A Llama with random weights, the same each time, and a tokenizer of whole words."""
     folder = place / name
-    torch.manual_seed(1)
-    sizes = dict(vocab_size=len(WORDS), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                 max_position_embeddings=64, bos_token_id=None, eos_token_id=None)
-    net = LlamaForCausalLM(LlamaConfig(**sizes))
-    for parameter in net.parameters():
-        parameter.mul_(8) if parameter.dim() > 1 else None
-    net.save_pretrained(folder)
+    NET.save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -65,9 +76,11 @@ def theirs(name, **more):
     return [WORDS[i] for i in made if i not in ends]
 
 
+NET = next(net for net in map(network, range(1000)) if is_varied(net))
+
 # Where it ends.
 plain = theirs(make("plain"), max_new_tokens=12)
-check(len(plain) == 12 and len(set(plain[:6])) == 6, f"the model gives different words: {plain}")
+check(len(plain) == 12 and len(set(plain[:8])) == 8, f"the model gives different words: {plain}")
 check(answer("plain", "--max-tokens", 12) == plain, "the same tokens as in transformers")
 first, second = WORDS.index(plain[5]), WORDS.index(plain[3])
 unused = next(i for i in range(len(WORDS)) if WORDS[i] not in plain)
