@@ -3,6 +3,7 @@
 Usage: gguf_parity.py ATTUNE MODEL_PARITY PLUGINS_FOLDER
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -121,36 +122,41 @@ def check_encoder(run, what, family, sizes):
     close(results["logits"], pooled, LOGITS, f"{what}: embeddings")
 
 
-def quantize_randomly(model, kind, random, scales):
-    """Random blocks for all matrices of the model, which takes their values."""
-    blocks = {}
+def quantize_randomly(model, random, scales):
+    """Random blocks for all matrices of the model, which takes their values; the types take turns."""
+    blocks, kinds = {}, itertools.cycle(SCALES)
     for name, parameter in model.named_parameters():
         if parameter.dim() != 2:
             continue
+        kind = next(kinds)
         raw = random_blocks(kind, *parameter.shape, random, scales)
         values = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[kind])
         heads = heads_of(name, model.config)
         parameter.copy_(torch.from_numpy(unpermuted(values, heads) if heads else values))
         blocks[name] = kind, raw
+    assert {kind for kind, _ in blocks.values()} == set(SCALES), "every type has a tensor"
     return blocks
 
 
-def check_quantized(run, kind):
-    """Bit for bit: the values of random blocks, some with scales that are zero, subnormal or very large. Then the logits of a whole model."""
-    sizes = SIZES | {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
-    random = numpy.random.default_rng(3)
-    for scales in ([0, -0.0, 6e-8, -6e-8, 5.9e-5, 6.1e-5, 65504, -65504, 1, -0.3], [1e-4, 2e-4, -1e-4]):
-        model = random_model(AutoModelForCausalLM, "llama", sizes)
-        blocks = quantize_randomly(model, kind, random, scales)
-        file = run.scratch / f"{kind}.gguf"
-        write_gguf(file, model, blocks)
-        ours = load_file(run.exported(file) / "model.safetensors")
-        for name in blocks:
-            theirs = model.state_dict()[name].view(torch.int32)
-            assert torch.equal(ours[name].view(torch.int32), theirs), f"{kind}: {name} is not what gguf.quants makes of it"
-    print(f"{kind}: {len(blocks)} tensors equal bit for bit")
-    assert kind in run.attune("inspect", file), f"inspect does not name {kind}"
-    check_logits(run, file, "llama", model, kind)
+def check_quantized(run, what, scales):
+    """Bit for bit: the values of random blocks of every type."""
+    model = random_model(AutoModelForCausalLM, "llama", SIZES | {"hidden_size": 256, "intermediate_size": 256})
+    blocks = quantize_randomly(model, numpy.random.default_rng(3), scales)
+    file = run.scratch / f"{what}.gguf"
+    write_gguf(file, model, blocks)
+    ours, theirs = load_file(run.exported(file) / "model.safetensors"), model.state_dict()
+    for name, (kind, _) in blocks.items():
+        assert torch.equal(ours[name].view(torch.int32), theirs[name].view(torch.int32)), f"{kind}: {name} is not what gguf.quants makes of it"
+    print(f"{what}: {len(blocks)} tensors of {len(SCALES)} types equal bit for bit")
+    return file, model
+
+
+def check_types(run):
+    check_quantized(run, "extreme scales", [0, -0.0, 6e-8, -6e-8, 5.9e-5, 6.1e-5, 65504, -65504, 1, -0.3])
+    file, model = check_quantized(run, "ordinary scales", [1e-4, 2e-4, -1e-4])
+    check_logits(run, file, "llama", model, "quantized")
+    said = run.attune("inspect", file)
+    assert all(f"  {kind} " in said for kind in SCALES), f"inspect names every type: {said}"
 
 
 def check_parts(run):
@@ -173,8 +179,7 @@ def main(program, parity, plugins):
             check_decoder(run, *case)
         for case in encoders():
             check_encoder(run, *case)
-        for kind in SCALES:
-            check_quantized(run, kind)
+        check_types(run)
         check_parts(run)
 
 

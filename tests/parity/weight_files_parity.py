@@ -6,6 +6,7 @@ Usage: weight_files_parity.py ATTUNE
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-from tiny import Workplace, check, make_model  # noqa: E402
+from tiny import Workplace, check, environment, make_model  # noqa: E402
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -56,6 +57,14 @@ class Folders(Workplace):
         self.run(self.program, "export", folder, "--to", out)
         AutoModelForCausalLM.from_pretrained(out)
         return load_file(out / WHOLE)
+
+    def generated(self, folder, expect=0):
+        """What the model says, or why it cannot be built from the weights."""
+        command = [self.program, "generate", folder, "--prompt", "What is 2 and 2?", "--raw", "--max-tokens", "8"]
+        done = subprocess.run(command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said = done.stdout.decode(errors="backslashreplace")  # random weights say random bytes
+        check(done.returncode == expect, f"{folder.name}: ends with {expect}, not {done.returncode}: {said}")
+        return said
 
     def same(self, folder):
         """Attune reads what transformers reads."""
@@ -194,8 +203,19 @@ def check_contents(at):
         at.save(folder / WHOLE, change(dict(at.weights)))
         return folder
 
+    def unfit(name, change, *says):
+        said = at.generated(changed(name, change), expect=2)
+        for words in says:
+            check(words in said, f"{name}: {words!r} in {said}")
+
+    query = "model.layers.0.self_attn.q_proj.weight"
     at.same(changed("extra", lambda w: w | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4), "position_ids": torch.arange(4)}))
     at.same(changed("bare", lambda w: {name.removeprefix("model."): value for name, value in w.items()}))
+    check(at.generated(at / "bare") == at.generated(at / "alone"), "a bare decoder is the same model")
+    at.generated(changed("doubles", lambda w: w | {query: w[query].double()}))
+    unfit("integers", lambda w: w | {query: (w[query] * 50).to(torch.int8)}, query, "I8", "quantization")
+    unfit("missing", lambda w: {name: value for name, value in w.items() if name != query}, query, "missing")
+    unfit("shape", lambda w: w | {query: w[query][:8].contiguous()}, query, "[8, 32]")
     folder = at.copy("with-adapter")
     get_peft_model(AutoModelForCausalLM.from_pretrained(at / "alone"), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)).save_pretrained(folder)
     at.refused(folder, "adapter_config.json", "folder of their own", loads=True)
