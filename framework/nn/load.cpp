@@ -116,8 +116,10 @@ void load_parameters(torch::nn::Module& module, WeightSource& source, const Rena
   for (auto& [tensor, name, is_transposed] : wanted) {
     const at::Tensor stored_as = source.read(name);
     if (at::isFloatingType(tensor.scalar_type()) && !at::isFloatingType(stored_as.scalar_type()))
-      fail("the weights hold '{}' as {}, which are no weights but codes of a quantization that is not supported; use the model's weights before that, or a GGUF file of it",
-           name, stored.at(name)->stored);
+      fail(
+          "the weights hold '{}' as {}, which are no weights but codes of a quantization that is not "
+          "supported; use the model's weights before that, or a GGUF file of it",
+          name, stored.at(name)->stored);
     const at::Tensor read = stored_as.to(tensor.scalar_type());
     tensor.set_data(is_transposed ? read.t().contiguous() : read);
   }

@@ -130,8 +130,10 @@ struct MXFP4 {
   void decode(float* values) const;
 };
 static_assert(sizeof(Q4_0) == 18 && sizeof(Q4_1) == 20 && sizeof(Q5_0) == 22 && sizeof(Q5_1) == 24 && sizeof(Q8_0) == 34);
-static_assert(sizeof(Q2_K) == 84 && sizeof(Q3_K) == 110 && sizeof(Q4_K) == 144 && sizeof(Q5_K) == 176 && sizeof(Q6_K) == 210 && sizeof(Q8_K) == 292);
-static_assert(sizeof(IQ4_NL) == 18 && sizeof(IQ4_XS) == 136 && sizeof(TQ1_0) == 54 && sizeof(TQ2_0) == 66 && sizeof(MXFP4) == 17);
+static_assert(sizeof(Q2_K) == 84 && sizeof(Q3_K) == 110 && sizeof(Q4_K) == 144 && sizeof(Q5_K) == 176 &&
+              sizeof(Q6_K) == 210 && sizeof(Q8_K) == 292);
+static_assert(sizeof(IQ4_NL) == 18 && sizeof(IQ4_XS) == 136 && sizeof(TQ1_0) == 54 && sizeof(TQ2_0) == 66 &&
+              sizeof(MXFP4) == 17);
 
 float from_half(std::uint16_t bits) { return c10::detail::fp16_ieee_to_fp32_value(bits); }
 
@@ -167,7 +169,9 @@ void decode_by_table(const std::uint8_t* nibbles, float scale, const float (&tab
 
 void Q4_0::decode(float* values) const { decode_nibbles(nibbles, from_half(scale), 8, no_minimum, values); }
 void Q4_1::decode(float* values) const { decode_nibbles(nibbles, from_half(scale), 0, from_half(minimum), values); }
-void Q5_0::decode(float* values) const { decode_nibbles_and_fifth_bit(nibbles, fifth_bits, from_half(scale), 16, no_minimum, values); }
+void Q5_0::decode(float* values) const {
+  decode_nibbles_and_fifth_bit(nibbles, fifth_bits, from_half(scale), 16, no_minimum, values);
+}
 void Q5_1::decode(float* values) const { decode_nibbles_and_fifth_bit(nibbles, fifth_bits, from_half(scale), 0, from_half(minimum), values); }
 void Q8_0::decode(float* values) const {
   const float factor = from_half(scale);
@@ -188,20 +192,22 @@ void Q2_K::decode(float* values) const {
 void Q3_K::decode(float* values) const {
   const float factor = from_half(scale);
   for (int group = 0; group < 16; ++group, values += 16) {
-    const int low_bits = scales[group % 8] >> group / 8 * 4 & 0xF, high_bits = scales[8 + group % 4] >> group / 4 * 2 & 3;
+    const int low_bits = scales[group % 8] >> group / 8 * 4 & 0xF,
+              high_bits = scales[8 + group % 4] >> group / 4 * 2 & 3;
     const float step = factor * static_cast<float>((low_bits | high_bits << 4) - 32);
     const auto* bytes = pairs + group / 8 * 32 + group % 2 * 16;
     const auto* thirds = third_bits + group % 2 * 16;
     const int shift = group % 8 / 2 * 2, third = group / 2;
     for (int i = 0; i < 16; ++i) {
-      const int q = (bytes[i] >> shift & 3) + (thirds[i] >> third & 1) * 4 - 4;  // a third bit that is 0 means minus 4
+      const int q =
+          (bytes[i] >> shift & 3) + (thirds[i] >> third & 1) * 4 - 4;  // a third bit that is 0 means minus 4
       values[i] = step * static_cast<float>(q);
     }
   }
 }
 
-/// Q4_K and Q5_K: 6 bits of scale and 6 of minimum for each of 8 groups. The first 4 groups have bytes of their own, whose upper 2 bits
-/// are those of the last 4 groups.
+/// Q4_K and Q5_K: 6 bits of scale and 6 of minimum for each of 8 groups. The first 4 groups have bytes of
+/// their own, whose upper 2 bits are those of the last 4 groups.
 struct GroupScale {
   GroupScale(const std::uint8_t (&packed)[12], int group) {
     const auto *scales = packed, *minima = packed + 4, *nibbles = packed + 8;
@@ -263,11 +269,13 @@ void IQ4_XS::decode(float* values) const {
   const float factor = from_half(scale);
   for (int group = 0; group < 8; ++group) {
     const int low_bits = low_scales[group / 2] >> group % 2 * 4 & 0xF, high_bits = high_scales >> group * 2 & 3;
-    decode_by_table(nibbles + group * 16, factor * static_cast<float>((low_bits | high_bits << 4) - 32), uneven_steps, values + group * 32);
+    decode_by_table(nibbles + group * 16, factor * static_cast<float>((low_bits | high_bits << 4) - 32),
+                    uneven_steps, values + group * 32);
   }
 }
 
-/// Digit number `digit` of the base-3 numbers in bytes[0..count), each times scale: a byte holds ceil(256 / 243 * number).
+/// Digit number `digit` of the base-3 numbers in bytes[0..count), each times scale: a byte holds ceil(256 /
+/// 243 * number).
 void decode_ternary(const std::uint8_t* bytes, int count, int digit, float scale, float* values) {
   constexpr int powers[] = {1, 3, 9, 27, 81};
   for (int i = 0; i < count; ++i) {
@@ -292,8 +300,8 @@ void TQ2_0::decode(float* values) const {
   }
 }
 
-/// OCP Microscaling Formats 1.0: nibbles are floats of 2 bits of exponent and 1 of mantissa; the table holds twice their values, and the
-/// scale is half of 2^(exponent - 127).
+/// OCP Microscaling Formats 1.0: nibbles are floats of 2 bits of exponent and 1 of mantissa; the table holds
+/// twice their values, and the scale is half of 2^(exponent - 127).
 void MXFP4::decode(float* values) const {
   constexpr float table[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
   decode_by_table(nibbles, std::ldexp(1.0f, exponent - 128), table, values);
@@ -341,10 +349,12 @@ constexpr Encoding encodings[] = {
 
 /// By ggml_type.
 constexpr const char* ggml_names[] = {
-    "F32",   "F16",     "Q4_0",     "Q4_1",     "Q4_2",     "Q4_3",     "Q5_0",   "Q5_1",  "Q8_0",  "Q8_1",  "Q2_K",
-    "Q3_K",  "Q4_K",    "Q5_K",     "Q6_K",     "Q8_K",     "IQ2_XXS",  "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S",
-    "IQ2_S", "IQ4_XS",  "I8",       "I16",      "I32",      "I64",      "F64",    "IQ1_M", "BF16",  "Q4_0_4_4", "Q4_0_4_8",
-    "Q4_0_8_8", "TQ1_0", "TQ2_0",   "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4", "NVFP4", "Q1_0"};
+    "F32",   "F16",        "Q4_0",       "Q4_1",       "Q4_2",     "Q4_3",     "Q5_0",
+    "Q5_1",  "Q8_0",       "Q8_1",       "Q2_K",       "Q3_K",     "Q4_K",     "Q5_K",
+    "Q6_K",  "Q8_K",       "IQ2_XXS",    "IQ2_XS",     "IQ3_XXS",  "IQ1_S",    "IQ4_NL",
+    "IQ3_S", "IQ2_S",      "IQ4_XS",     "I8",         "I16",      "I32",      "I64",
+    "F64",   "IQ1_M",      "BF16",       "Q4_0_4_4",   "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",
+    "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4",    "NVFP4",    "Q1_0"};
 
 }  // namespace
 

@@ -204,7 +204,8 @@ GgufPart read_part(const fs::path& path) {
   for (std::uint64_t i = 0; i < tensor_count; ++i) part.entries.push_back(read_entry(cursor));
 
   const auto aligned = alignment(part.metadata, path.string());
-  part.data_begin = std::min<std::uint64_t>((cursor.position() + aligned - 1) / aligned * aligned, part.file->size());
+  part.data_begin =
+      std::min<std::uint64_t>((cursor.position() + aligned - 1) / aligned * aligned, part.file->size());
   check_layout(path.string(), part.entries, part.file->size() - part.data_begin, aligned);
   return part;
 }
@@ -220,7 +221,8 @@ std::optional<std::uint64_t> split_number(const GgufPart& part, const char* key)
 void check_split(const GgufPart& part, std::uint64_t number, std::uint64_t count) {
   const auto own = split_number(part, "split.no"), of = split_number(part, "split.count");
   if (own != number || of != count)
-    fail("{}: is not part {} of {} of a model, as its name says; fetch it again", part.file->path().string(), number + 1, count);
+    fail("{}: is not part {} of {} of a model, as its name says; fetch it again", part.file->path().string(),
+         number + 1, count);
 }
 
 /// The parts of a model, the first of which is `first`: "NAME-00001-of-00003.gguf" and those beside it.
@@ -232,12 +234,19 @@ std::vector<GgufPart> read_parts(GgufPart first) {
   if (count <= 1) return parts;
   const auto name = GgufPartName::parse(path.filename().string());
   if (!name || name->count != count)
-    fail("{}: is one part of {}, but not named as one (NAME-00001-of-{:05}.gguf); give the parts back their names", path.string(), count, count);
-  if (name->number != 1) fail("{}: is part {} of {}; name the first part, {}", path.string(), name->number, count, name->file_of(1));
+    fail(
+        "{}: is one part of {}, but not named as one (NAME-00001-of-{:05}.gguf); give the parts back their "
+        "names",
+        path.string(), count, count);
+  if (name->number != 1)
+    fail("{}: is part {} of {}; name the first part, {}", path.string(), name->number, count,
+         name->file_of(1));
   check_split(parts.front(), 0, count);
   for (std::uint64_t number = 2; number <= count; ++number) {
     const auto next = path.parent_path() / name->file_of(number);
-    if (!fs::exists(next)) fail("{}: is part 1 of {}, but {} is not beside it; fetch that part too", path.string(), count, next.filename().string());
+    if (!fs::exists(next))
+      fail("{}: is part 1 of {}, but {} is not beside it; fetch that part too", path.string(), count,
+           next.filename().string());
     parts.push_back(read_part(next));
     check_split(parts.back(), number - 1, count);
   }
@@ -253,7 +262,9 @@ std::optional<GgufPartName> GgufPartName::parse(const std::string& file_name) {
   return GgufPartName{match[1], std::stoull(match[2]), std::stoull(match[3])};
 }
 
-std::string GgufPartName::file_of(std::uint64_t part) const { return fmt::format("{}-{:05}-of-{:05}.gguf", stem, part, count); }
+std::string GgufPartName::file_of(std::uint64_t part) const {
+  return fmt::format("{}-{:05}-of-{:05}.gguf", stem, part, count);
+}
 
 GgufFile::GgufFile(const fs::path& path) : path_(path), table_(path) {
   auto parts = read_parts(read_part(path));
@@ -273,7 +284,8 @@ at::Tensor GgufFile::values(const std::string& name) const {
   const auto& [file, encoding, begin] = places_[position];
   if (!encoding->dequantize) return tensor_over(file, begin, info.shape, encoding->type);
   auto values = at::empty(info.shape, at::kFloat);
-  encoding->dequantize(file->data() + begin, static_cast<std::int64_t>(info.bytes / encoding->block_bytes), values.mutable_data_ptr<float>());
+  encoding->dequantize(file->data() + begin, static_cast<std::int64_t>(info.bytes / encoding->block_bytes),
+                       values.mutable_data_ptr<float>());
   return values;
 }
 

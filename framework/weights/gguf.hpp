@@ -25,11 +25,12 @@ struct GgufPartName {
 };
 
 /// Names and shapes are as in the file, but with the sizes in PyTorch's order (slowest first).
-/// F32, F64, F16 and BF16 tensors lie over the mapped file; quantized ones are dequantized to float32 at each read.
+/// F32, F64, F16 and BF16 tensors lie over the mapped file; quantized ones are dequantized to float32 at each
+/// read.
 class GgufFile final : public WeightSource {
  public:
-  /// The first file of a model that is split brings the others. Error when it is not GGUF, holds a tensor type that is not supported, or
-  /// its counts, lengths and offsets are not true to the file.
+  /// The first file of a model that is split brings the others. Error when it is not GGUF, holds a tensor
+  /// type that is not supported, or its counts, lengths and offsets are not true to the file.
   explicit GgufFile(const std::filesystem::path& path);
 
   /// Every key with its value; arrays as arrays.

@@ -12,7 +12,8 @@
 namespace attune::weights {
 using nlohmann::json;
 
-ArchitectureKeys::ArchitectureKeys(const GgufFile& file) : file_(file), prefix_(file.metadata().at("general.architecture").get<std::string>() + ".") {}
+ArchitectureKeys::ArchitectureKeys(const GgufFile& file)
+    : file_(file), prefix_(file.metadata().at("general.architecture").get<std::string>() + ".") {}
 
 const json* ArchitectureKeys::find(const std::string& key) const {
   const auto found = file_.metadata().find(full(key));
@@ -23,12 +24,14 @@ std::int64_t ArchitectureKeys::size(const std::string& key, std::int64_t fallbac
   const auto* found = find(key);
   if (found && found->is_array() && !found->empty()) {
     if (std::ranges::any_of(*found, [&](const json& value) { return value != found->front(); }))
-      fail("{}: has another '{}' in each block, which is not supported; use another model", file_.path().string(), full(key));
+      fail("{}: has another '{}' in each block, which is not supported; use another model",
+           file_.path().string(), full(key));
     found = &found->front();
   }
   const auto value = !found ? fallback : found->is_number_integer() ? found->get<std::int64_t>() : 0;
   if (value <= 0 || value > INT32_MAX)
-    fail("{}: its metadata has no number from 1 to 2147483647 as '{}'; the file is damaged, fetch it again", file_.path().string(), full(key));
+    fail("{}: its metadata has no number from 1 to 2147483647 as '{}'; the file is damaged, fetch it again",
+         file_.path().string(), full(key));
   return value;
 }
 
@@ -37,7 +40,8 @@ double ArchitectureKeys::real(const std::string& key, std::optional<double> fall
   if (!found && fallback) return *fallback;
   const auto value = found && found->is_number() ? found->get<float>() : 0.0f;
   if (!(value > 0) || !std::isfinite(value))
-    fail("{}: its metadata has no positive number as '{}'; the file is damaged, fetch it again", file_.path().string(), full(key));
+    fail("{}: its metadata has no positive number as '{}'; the file is damaged, fetch it again",
+         file_.path().string(), full(key));
   return shortest_decimal(value);
 }
 
@@ -55,10 +59,11 @@ void ArchitectureKeys::require(const std::string& key, double value) const {
   const auto* found = find(key);
   if (!found) return;
   const bool is_boolean = found->is_boolean() && found->get<bool>() == (value != 0);
-  const bool is_number = found->is_number() && std::abs(found->get<double>() - value) <= 1e-6 * std::abs(value);
+  const bool is_number =
+      found->is_number() && std::abs(found->get<double>() - value) <= 1e-6 * std::abs(value);
   if (is_boolean || is_number) return;
-  fail("{}: has {} = {}, which is not supported (only {} is); use another model", file_.path().string(), full(key),
-       found->dump(-1, ' ', false, json::error_handler_t::replace), value);
+  fail("{}: has {} = {}, which is not supported (only {} is); use another model", file_.path().string(),
+       full(key), found->dump(-1, ' ', false, json::error_handler_t::replace), value);
 }
 
 namespace {
@@ -73,16 +78,19 @@ std::int64_t rows_of(const GgufFile& file, const std::string& name) {
 void add_token_ids(const GgufFile& file, json& config) {
   for (const auto* token : {"bos", "eos"}) {
     const auto id = file.metadata().find(fmt::format("tokenizer.ggml.{}_token_id", token));
-    if (id != file.metadata().end() && id->is_number_unsigned()) config[fmt::format("{}_token_id", token)] = *id;
+    if (id != file.metadata().end() && id->is_number_unsigned())
+      config[fmt::format("{}_token_id", token)] = *id;
   }
 }
 
 /// What llama.cpp would compute in another way than the models here.
 void refuse_other_decoders(const ArchitectureKeys& keys, std::int64_t head_dim) {
-  for (const auto& [key, value] : {std::pair("expert_count", 0.0), std::pair("attention.clamp_kqv", 0.0), std::pair("attention.max_alibi_bias", 0.0),
-                                   std::pair("attention.causal", 1.0), std::pair("use_parallel_residual", 0.0), std::pair("residual_scale", 1.0),
-                                   std::pair("embedding_scale", 1.0), std::pair("logit_scale", 1.0), std::pair("attention.output_scale", 1.0),
-                                   std::pair("attention.temperature_scale", 0.0)})
+  for (const auto& [key, value] :
+       {std::pair("expert_count", 0.0), std::pair("attention.clamp_kqv", 0.0),
+        std::pair("attention.max_alibi_bias", 0.0), std::pair("attention.causal", 1.0),
+        std::pair("use_parallel_residual", 0.0), std::pair("residual_scale", 1.0),
+        std::pair("embedding_scale", 1.0), std::pair("logit_scale", 1.0),
+        std::pair("attention.output_scale", 1.0), std::pair("attention.temperature_scale", 0.0)})
     keys.require(key, value);
   keys.require("attention.scale", 1 / std::sqrt(static_cast<double>(head_dim)));
   keys.require("attention.value_length", static_cast<double>(head_dim));
@@ -93,7 +101,8 @@ void refuse_other_decoders(const ArchitectureKeys& keys, std::int64_t head_dim) 
 json decoder_config(const ArchitectureKeys& keys, const char* type, const char* class_name) {
   const auto& file = keys.file();
   const auto hidden = keys.size("embedding_length"), heads = keys.size("attention.head_count");
-  const auto head_dim = keys.size("attention.key_length", keys.size("rope.dimension_count", std::max<std::int64_t>(hidden / heads, 1)));
+  const auto head_dim = keys.size(
+      "attention.key_length", keys.size("rope.dimension_count", std::max<std::int64_t>(hidden / heads, 1)));
   refuse_other_decoders(keys, head_dim);
   json config = {
       {"model_type", type},
@@ -120,7 +129,8 @@ json decoder_config(const ArchitectureKeys& keys, const char* type, const char* 
 /// Mistral's files are of this architecture, too; a sliding window, where the file has one, tells them apart.
 json llama_config(const ArchitectureKeys& keys) {
   const bool slides = keys.has("attention.sliding_window");
-  auto config = decoder_config(keys, slides ? "mistral" : "llama", slides ? "MistralForCausalLM" : "LlamaForCausalLM");
+  auto config =
+      decoder_config(keys, slides ? "mistral" : "llama", slides ? "MistralForCausalLM" : "LlamaForCausalLM");
   config["attention_bias"] = keys.file().contains("blk.0.attn_q.bias");
   config["mlp_bias"] = keys.file().contains("blk.0.ffn_up.bias");
   if (slides) config["sliding_window"] = keys.size("attention.sliding_window");
@@ -146,10 +156,12 @@ json gemma2_config(const ArchitectureKeys& keys) {
   config["sliding_window"] = keys.size("attention.sliding_window", 4096);
   config["attn_logit_softcapping"] = keys.real("attn_logit_softcapping", 50.0);
   config["final_logit_softcapping"] = keys.real("final_logit_softcapping", 30.0);
-  // Not in the file: 144 in the model of 27 billion parameters (4608 / 32), which llama.cpp, too, knows by its 46 blocks; else a head's width.
+  // Not in the file: 144 in the model of 27 billion parameters (4608 / 32), which llama.cpp, too, knows by
+  // its 46 blocks; else a head's width.
   constexpr std::int64_t blocks_of_27b = 46;
   const bool is_27b = config["num_hidden_layers"] == blocks_of_27b;
-  config["query_pre_attn_scalar"] = is_27b ? keys.size("embedding_length") / keys.size("attention.head_count") : config["head_dim"].get<std::int64_t>();
+  config["query_pre_attn_scalar"] = is_27b ? keys.size("embedding_length") / keys.size("attention.head_count")
+                                           : config["head_dim"].get<std::int64_t>();
   return config;
 }
 
@@ -216,26 +228,33 @@ struct Architecture {
   const char* model_type;
   json (*config)(const ArchitectureKeys& keys);
 };
-constexpr Architecture architectures[] = {{"llama", llama_config},   {"qwen2", qwen2_config}, {"qwen3", qwen3_config},
-                                          {"gemma2", gemma2_config}, {"gpt2", gpt2_config},   {"bert", bert_config},
-                                          {"distilbert", distilbert_config}};
+constexpr Architecture architectures[] = {
+    {"llama", llama_config},          {"qwen2", qwen2_config}, {"qwen3", qwen3_config},
+    {"gemma2", gemma2_config},        {"gpt2", gpt2_config},   {"bert", bert_config},
+    {"distilbert", distilbert_config}};
 
 }  // namespace
 
 std::string model_type_of(const GgufFile& file) {
   const auto found = file.metadata().find("general.architecture");
-  if (found == file.metadata().end() || !found->is_string()) fail("{}: does not say its architecture (general.architecture)", file.path().string());
+  if (found == file.metadata().end() || !found->is_string())
+    fail("{}: does not say its architecture (general.architecture)", file.path().string());
   auto name = found->get<std::string>();
   // DistilBERT's files are called bert's; it has no segments.
-  if (name == "bert" && !file.tensors().empty() && !file.contains("token_types.weight")) name = "distilbert";
-  else if (name == "distilbert") name = "";
+  if (name == "bert" && !file.tensors().empty() && !file.contains("token_types.weight"))
+    name = "distilbert";
+  else if (name == "distilbert")
+    name = "";
   std::vector<std::string> names;
   for (const auto& architecture : architectures) {
     if (name == architecture.model_type) return name;
-    if (std::string_view("distilbert") != architecture.model_type) names.emplace_back(architecture.model_type);
+    if (std::string_view("distilbert") != architecture.model_type)
+      names.emplace_back(architecture.model_type);
   }
-  fail("{}: is of the architecture '{}'; GGUF files are supported for: {} (other models: use a Hugging Face folder)", file.path().string(),
-       found->get_ref<const std::string&>(), joined(names));
+  fail(
+      "{}: is of the architecture '{}'; GGUF files are supported for: {} (other models: use a Hugging Face "
+      "folder)",
+      file.path().string(), found->get_ref<const std::string&>(), joined(names));
 }
 
 }  // namespace attune::weights
@@ -245,7 +264,9 @@ namespace attune {
 nlohmann::json huggingface_config(const GgufFile& file) {
   using namespace weights;
   const auto type = model_type_of(file);
-  const auto* found = std::ranges::find(architectures, type, [](const Architecture& architecture) { return std::string(architecture.model_type); });
+  const auto* found = std::ranges::find(architectures, type, [](const Architecture& architecture) {
+    return std::string(architecture.model_type);
+  });
   return found->config(ArchitectureKeys(file));
 }
 

@@ -36,7 +36,8 @@ ModelFiles open_gguf(const fs::path& path) {
   model.path = path;
   model.config = huggingface_config(*file);
   const auto vocabulary = text_or_empty(file->metadata(), "tokenizer.ggml.model");
-  if (!vocabulary.empty() && vocabulary != "no_vocab") model.tokenizer = text::tokenizer_json_from_gguf(file->metadata());
+  if (!vocabulary.empty() && vocabulary != "no_vocab")
+    model.tokenizer = text::tokenizer_json_from_gguf(file->metadata());
   model.chat_template = text_or_empty(file->metadata(), "tokenizer.chat_template");
   model.licence = text_or_empty(file->metadata(), "general.license");
   model.generation = generation_config_from_gguf(file->metadata());

@@ -146,11 +146,14 @@ class Safetensors final : public WeightSource {
     const auto position = table_.find(entry.info.name);
     const auto& info = table_.all()[position];
     const auto& place = places_[position];
-    const bool is_same = info.shape == entry.info.shape && place.type == entry.type &&
-                         std::memcmp(place.file->data() + place.begin, file->data() + entry.begin, info.bytes) == 0;
+    const bool is_same =
+        info.shape == entry.info.shape && place.type == entry.type &&
+        std::memcmp(place.file->data() + place.begin, file->data() + entry.begin, info.bytes) == 0;
     if (is_same) return;
-    fail("{}: holds the tensor '{}' with other values than {}; keep the files of one model alone, or fetch them again", file->path().string(), info.name,
-         place.file->path().filename().string());
+    fail(
+        "{}: holds the tensor '{}' with other values than {}; keep the files of one model alone, or fetch "
+        "them again",
+        file->path().string(), info.name, place.file->path().filename().string());
   }
   bool has(const std::string& name) const { return table_.has(name); }
   const std::vector<TensorInfo>& tensors() const override { return table_.all(); }
@@ -218,14 +221,19 @@ std::unique_ptr<WeightSource> open_safetensors_index(const fs::path& index, std:
   for (const auto& [tensor, shard] : weight_map) shards.insert(shard);
   for (const auto& shard : shards) {
     const auto path = index.parent_path() / shard;
-    if (!fs::exists(path)) fail("{}: names the weight file '{}', which is not beside it; fetch that file too", index.string(), shard);
+    if (!fs::exists(path))
+      fail("{}: names the weight file '{}', which is not beside it; fetch that file too", index.string(),
+           shard);
     const auto file = MappedFile::open(path);
     for (auto& entry : read_entries(*file)) source->add_from_shard(file, std::move(entry));
     if (files) files->push_back(path);
   }
   for (const auto& [tensor, shard] : weight_map)
     if (!source->has(tensor))
-      fail("{}: says that '{}' holds the tensor '{}', but it does not; index and weights do not belong together", index.string(), shard, tensor);
+      fail(
+          "{}: says that '{}' holds the tensor '{}', but it does not; index and weights do not belong "
+          "together",
+          index.string(), shard, tensor);
   return source;
 }
 

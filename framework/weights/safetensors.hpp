@@ -18,9 +18,9 @@ std::unique_ptr<WeightSource> open_safetensors(const std::filesystem::path& path
 /// The texts that such a file holds beside its tensors.
 std::map<std::string, std::string> safetensors_metadata(const std::filesystem::path& path);
 
-/// Many files through model.safetensors.index.json: every tensor of every file that its "weight_map" lists, as transformers reads them.
-/// Error when a listed file or tensor is missing, or two files hold different tensors of one name.
-/// files: where given, the weight files are appended to it.
+/// Many files through model.safetensors.index.json: every tensor of every file that its "weight_map" lists,
+/// as transformers reads them. Error when a listed file or tensor is missing, or two files hold different
+/// tensors of one name. files: where given, the weight files are appended to it.
 std::unique_ptr<WeightSource> open_safetensors_index(const std::filesystem::path& index, std::vector<std::filesystem::path>* files = nullptr);
 
 /// Writes the file whole or not at all. Tensors may be on any device and need not be contiguous; tied ones are stored as often as given.

@@ -38,7 +38,8 @@ std::string shape_text(const std::vector<std::int64_t>& shape) { return fmt::for
 void refuse_stand_in(const MappedFile& file) {
   constexpr std::string_view start = "version https://git-lfs.github.com/spec/";
   if (file.size() < start.size() || std::memcmp(file.data(), start.data(), start.size()) != 0) return;
-  fail("{}: is a Git LFS pointer in the place of the file; fetch the file itself with 'git lfs pull'", file.path().string());
+  fail("{}: is a Git LFS pointer in the place of the file; fetch the file itself with 'git lfs pull'",
+       file.path().string());
 }
 
 at::Tensor tensor_over(const std::shared_ptr<MappedFile>& file, std::uint64_t offset, const std::vector<std::int64_t>& shape, at::ScalarType type) {

@@ -22,7 +22,8 @@ constexpr const char* index_file = "model.safetensors.index.json";
 std::vector<fs::path> files_ending(const fs::path& folder, const std::string& extension) {
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.path().extension() == extension && !entry.path().filename().string().starts_with('.')) files.push_back(entry.path());
+    if (entry.path().extension() == extension && !entry.path().filename().string().starts_with('.'))
+      files.push_back(entry.path());
   std::sort(files.begin(), files.end());
   return files;
 }
@@ -51,17 +52,22 @@ void refuse_quantized(const fs::path& folder, const json& config) {
   const auto found = config.find("quantization_config");
   if (found == config.end() || !found->is_object()) return;
   const auto method = found->find("quant_method");
-  const auto name = method != found->end() && method->is_string() ? method->get<std::string>() : "a method it does not name";
-  fail("{}: its weights are quantized (quantization_config: {}), which is not supported; use the model's weights before that, or a GGUF file of it",
-       (folder / "config.json").string(), name);
+  const auto name = method != found->end() && method->is_string() ? method->get<std::string>()
+                                                                  : "a method it does not name";
+  fail(
+      "{}: its weights are quantized (quantization_config: {}), which is not supported; use the model's "
+      "weights before that, or a GGUF file of it",
+      (folder / "config.json").string(), name);
 }
 
 /// transformers reads the weights and then applies the adapter; the weights alone would be another model.
 void refuse_adapter(const fs::path& folder) {
   if (!fs::exists(folder / "adapter_config.json")) return;
-  fail("{}: holds a model and an adapter for it (adapter_config.json), which transformers applies when it loads the model; "
-       "move the adapter's files to a folder of their own",
-       folder.string());
+  fail(
+      "{}: holds a model and an adapter for it (adapter_config.json), which transformers applies when it "
+      "loads the model; "
+      "move the adapter's files to a folder of their own",
+      folder.string());
 }
 
 /// The file that config.json names for transformers; "" when it names none.
@@ -71,8 +77,12 @@ std::string named_file(const fs::path& folder, const json& config) {
   const auto name = found->is_string() ? found->get<std::string>() : "";
   const bool is_readable = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
   if (!is_readable || fs::path(name).filename() != name)
-    fail("{}: has transformers_weights = {}, which must be the name of a .safetensors file or index beside it", (folder / "config.json").string(), found->dump());
-  if (!fs::exists(folder / name)) fail("{}: names the weights '{}', which are not beside it; fetch that file too", (folder / "config.json").string(), name);
+    fail(
+        "{}: has transformers_weights = {}, which must be the name of a .safetensors file or index beside it",
+        (folder / "config.json").string(), found->dump());
+  if (!fs::exists(folder / name))
+    fail("{}: names the weights '{}', which are not beside it; fetch that file too",
+         (folder / "config.json").string(), name);
   return name;
 }
 
@@ -80,23 +90,38 @@ std::string named_file(const fs::path& folder, const json& config) {
 std::string why_no_weights(const fs::path& folder) {
   for (const char* name : {whole_file, index_file})
     if (is_broken_link(folder / name))
-      return fmt::format("{} is a link to {}, which is not there: fetch the model again", name, fs::read_symlink(folder / name).string());
-  if (const auto ggufs = files_ending(folder, ".gguf"); !ggufs.empty()) return fmt::format("of its GGUF files ({}) name the one you mean", names_of(ggufs));
+      return fmt::format("{} is a link to {}, which is not there: fetch the model again", name,
+                         fs::read_symlink(folder / name).string());
+  if (const auto ggufs = files_ending(folder, ".gguf"); !ggufs.empty())
+    return fmt::format("of its GGUF files ({}) name the one you mean", names_of(ggufs));
   for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"})
-    if (fs::exists(folder / name)) return fmt::format("{} is not read (it is a program as much as data): load the model in transformers and save_pretrained it", name);
+    if (fs::exists(folder / name))
+      return fmt::format(
+          "{} is not read (it is a program as much as data): load the model in transformers and "
+          "save_pretrained it",
+          name);
   for (const char* name : {"tf_model.h5", "flax_model.msgpack", "model.onnx"})
-    if (fs::exists(folder / name)) return fmt::format("{} is not read: use the model's safetensors files", name);
-  if (fs::exists(folder / "adapter_model.safetensors")) return "adapter_model.safetensors is an adapter: name the model it was made for";
+    if (fs::exists(folder / name))
+      return fmt::format("{} is not read: use the model's safetensors files", name);
+  if (fs::exists(folder / "adapter_model.safetensors"))
+    return "adapter_model.safetensors is an adapter: name the model it was made for";
   const auto others = files_ending(folder, ".safetensors");
   const auto shards = static_cast<std::size_t>(std::count_if(others.begin(), others.end(), is_shard));
-  if (shards > 0 && shards == others.size()) return fmt::format("{} need the {} that lists them: fetch it too", names_of(others), index_file);
-  if (others.size() == 1) return fmt::format("transformers does not read {}: rename it to {} if it holds the whole model", names_of(others), whole_file);
-  if (!others.empty()) return fmt::format("transformers reads none of {}: rename the one that holds the whole model to {}", names_of(others), whole_file);
-  if (const auto below = folders_with(folder, whole_file); !below.empty()) return fmt::format("there are some in {}: name that folder", below.front().string());
+  if (shards > 0 && shards == others.size())
+    return fmt::format("{} need the {} that lists them: fetch it too", names_of(others), index_file);
+  if (others.size() == 1)
+    return fmt::format("transformers does not read {}: rename it to {} if it holds the whole model",
+                       names_of(others), whole_file);
+  if (!others.empty())
+    return fmt::format("transformers reads none of {}: rename the one that holds the whole model to {}",
+                       names_of(others), whole_file);
+  if (const auto below = folders_with(folder, whole_file); !below.empty())
+    return fmt::format("there are some in {}: name that folder", below.front().string());
   return "fetch them too";
 }
 
-/// The snapshot of the Hugging Face cache that refs/main points to, or else the only one; "" when `folder` is not of that cache.
+/// The snapshot of the Hugging Face cache that refs/main points to, or else the only one; "" when `folder` is
+/// not of that cache.
 std::string snapshot_of(const fs::path& folder) {
   const auto snapshots = folder / "snapshots";
   if (!fs::is_directory(snapshots)) return "";
@@ -112,12 +137,16 @@ std::string snapshot_of(const fs::path& folder) {
 /// What to name instead of a folder without config.json that holds no GGUF model either.
 std::string where_the_model_is(const fs::path& folder) {
   if (is_broken_link(folder / "config.json"))
-    return fmt::format("; config.json is a link to {}, which is not there: fetch the model again", fs::read_symlink(folder / "config.json").string());
-  if (fs::exists(folder / "adapter_config.json")) return ", but this is an adapter: name the model it was made for";
-  if (const auto snapshot = snapshot_of(folder); !snapshot.empty()) return fmt::format("; this is a folder of the Hugging Face cache: name {}", snapshot);
+    return fmt::format("; config.json is a link to {}, which is not there: fetch the model again",
+                       fs::read_symlink(folder / "config.json").string());
+  if (fs::exists(folder / "adapter_config.json"))
+    return ", but this is an adapter: name the model it was made for";
+  if (const auto snapshot = snapshot_of(folder); !snapshot.empty())
+    return fmt::format("; this is a folder of the Hugging Face cache: name {}", snapshot);
   const auto below = folders_with(folder, "config.json");
   if (below.size() == 1) return fmt::format("; name {}, which has one", below.front().string());
-  if (below.size() > 1) return fmt::format("; name one of the folders in it that have one: {}", names_of(below));
+  if (below.size() > 1)
+    return fmt::format("; name one of the folders in it that have one: {}", names_of(below));
   return "";
 }
 
@@ -125,19 +154,22 @@ std::string where_the_model_is(const fs::path& folder) {
 bool are_one_split_model(const std::vector<fs::path>& files) {
   const auto first = GgufPartName::parse(files.front().filename().string());
   return first && std::all_of(files.begin(), files.end(), [&](const fs::path& file) {
-    const auto name = GgufPartName::parse(file.filename().string());
-    return name && name->stem == first->stem && name->count == first->count;
-  });
+           const auto name = GgufPartName::parse(file.filename().string());
+           return name && name->stem == first->stem && name->count == first->count;
+         });
 }
 
 }  // namespace
 
-std::unique_ptr<WeightSource> open_folder_weights(const fs::path& folder, const json& config, std::vector<fs::path>& files) {
+std::unique_ptr<WeightSource> open_folder_weights(const fs::path& folder, const json& config,
+                                                  std::vector<fs::path>& files) {
   refuse_quantized(folder, config);
   auto name = named_file(folder, config);
-  if (name.empty()) name = fs::exists(folder / whole_file) ? whole_file : fs::exists(folder / index_file) ? index_file : "";
   if (name.empty())
-    fail("{}: holds no weights; expected {}, or {} and its files ({})", folder.string(), whole_file, index_file, why_no_weights(folder));
+    name = fs::exists(folder / whole_file) ? whole_file : fs::exists(folder / index_file) ? index_file : "";
+  if (name.empty())
+    fail("{}: holds no weights; expected {}, or {} and its files ({})", folder.string(), whole_file,
+         index_file, why_no_weights(folder));
   refuse_adapter(folder);
   if (name.ends_with(".json")) return open_safetensors_index(folder / name, &files);
   files = {folder / name};
@@ -147,9 +179,12 @@ std::unique_ptr<WeightSource> open_folder_weights(const fs::path& folder, const 
 fs::path only_gguf(const fs::path& folder) {
   const auto files = files_ending(folder, ".gguf");
   if (files.empty())
-    fail("{}: holds no config.json and no .gguf file; expected a Hugging Face model folder (config.json, *.safetensors, tokenizer.json){}", folder.string(),
-         where_the_model_is(folder));
-  if (files.size() > 1 && !are_one_split_model(files)) fail("{}: holds several GGUF files ({}); name the one you mean", folder.string(), names_of(files));
+    fail(
+        "{}: holds no config.json and no .gguf file; expected a Hugging Face model folder (config.json, "
+        "*.safetensors, tokenizer.json){}",
+        folder.string(), where_the_model_is(folder));
+  if (files.size() > 1 && !are_one_split_model(files))
+    fail("{}: holds several GGUF files ({}); name the one you mean", folder.string(), names_of(files));
   return files.front();
 }
 

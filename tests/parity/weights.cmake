@@ -7,5 +7,6 @@ add_test(NAME parity.gguf
   COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_SOURCE_DIR}/parity/gguf_parity.py
           $<TARGET_FILE:attune-program> $<TARGET_FILE:model_parity> ${CMAKE_BINARY_DIR}/plugins)
 set_tests_properties(parity.gguf PROPERTIES LABELS parity TIMEOUT 300 PROCESSORS 2 ENVIRONMENT "HF_HUB_OFFLINE=1;TQDM_DISABLE=1")
-add_test(NAME parity.weight_files COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_SOURCE_DIR}/parity/weight_files_parity.py $<TARGET_FILE:attune-program>)
+add_test(NAME parity.weight_files
+  COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_SOURCE_DIR}/parity/weight_files_parity.py $<TARGET_FILE:attune-program>)
 set_tests_properties(parity.weight_files PROPERTIES LABELS parity TIMEOUT 300 PROCESSORS 2 ENVIRONMENT "HF_HUB_OFFLINE=1;TQDM_DISABLE=1")

@@ -124,7 +124,8 @@ TEST(Safetensors, AnIndexThatIsNotTrueToItsFilesIsRefused) {
 TEST(Safetensors, EveryTensorOfAListedFileIsReadWhereverTheIndexPutsIt) {
   TemporaryFolder folder;
   write_safetensors(folder / "1.safetensors", {{"a", at::ones({2})}, {"both", at::ones({2})}});
-  write_safetensors(folder / "2.safetensors", {{"b", at::zeros({3})}, {"both", at::ones({2})}, {"unlisted", at::ones({1})}});
+  write_safetensors(folder / "2.safetensors",
+                    {{"b", at::zeros({3})}, {"both", at::ones({2})}, {"unlisted", at::ones({1})}});
   const auto index = folder / "model.safetensors.index.json";
   write_bytes(index, R"({"weight_map":{"a":"2.safetensors","b":"1.safetensors"}})");
 
@@ -143,7 +144,8 @@ TEST(Safetensors, TwoTensorsOfOneNameThatDifferAreRefused) {
   write_bytes(index, R"({"weight_map":{"a":"1.safetensors","b":"2.safetensors"}})");
   for (const auto& other : {at::zeros({2}), at::ones({1, 2}), at::ones({2}, at::kInt)}) {
     write_safetensors(folder / "2.safetensors", {{"b", at::ones({1})}, {"a", other}});
-    EXPECT_THAT(error_of([&] { open_safetensors_index(index); }), HasSubstr("2.safetensors: holds the tensor 'a' with other values than 1.safetensors"));
+    EXPECT_THAT(error_of([&] { open_safetensors_index(index); }),
+                HasSubstr("2.safetensors: holds the tensor 'a' with other values than 1.safetensors"));
   }
 }
 
@@ -152,8 +154,10 @@ TEST(Safetensors, APointerOfGitLfsIsNamed) {
   const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n";
   write_bytes(folder / "x.safetensors", pointer);
   write_bytes(folder / "x.gguf", pointer);
-  EXPECT_THAT(error_of([&] { open_safetensors(folder / "x.safetensors"); }), HasSubstr("x.safetensors: is a Git LFS pointer in the place of the file"));
-  EXPECT_THAT(error_of([&] { GgufFile file(folder / "x.gguf"); }), HasSubstr("x.gguf: is a Git LFS pointer in the place of the file"));
+  EXPECT_THAT(error_of([&] { open_safetensors(folder / "x.safetensors"); }),
+              HasSubstr("x.safetensors: is a Git LFS pointer in the place of the file"));
+  EXPECT_THAT(error_of([&] { GgufFile file(folder / "x.gguf"); }),
+              HasSubstr("x.gguf: is a Git LFS pointer in the place of the file"));
 }
 
 TEST(Safetensors, AHeaderLengthThatLiesIsRefused) {
@@ -266,8 +270,8 @@ TEST(Gguf, BlocksAreDequantizedAsGgmlDefinesThem) {
   EXPECT_TRUE(at::equal(dequantized(2, raw<std::uint16_t>(1) + nibbles()), (nibble_values() - 8) * std::ldexp(1.0, -24)));
 }
 
-/// 64 blocks of pseudo-random bytes whose scales are zero, subnormal, the largest and ordinary ones, and the sha256 of the values that
-/// gguf 0.19's gguf.quants.dequantize makes of them.
+/// 64 blocks of pseudo-random bytes whose scales are zero, subnormal, the largest and ordinary ones, and the
+/// sha256 of the values that gguf 0.19's gguf.quants.dequantize makes of them.
 struct KnownValues {
   std::uint32_t type;
   std::size_t values, bytes;         // of a block
@@ -276,12 +280,16 @@ struct KnownValues {
 };
 
 std::string blocks_of(const KnownValues& known) {
-  constexpr std::uint16_t scales[] = {0x0000, 0x8000, 0x0001, 0x8001, 0x03FF, 0x0400, 0x7BFF, 0xFBFF, 0x3C00, 0x211F};
+  constexpr std::uint16_t scales[] = {0x0000, 0x8000, 0x0001, 0x8001, 0x03FF,
+                                      0x0400, 0x7BFF, 0xFBFF, 0x3C00, 0x211F};
   std::string blocks;
   std::uint32_t state = 1;
-  for (std::size_t i = 0; i < 64 * known.bytes; ++i) blocks += static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
+  for (std::size_t i = 0; i < 64 * known.bytes; ++i)
+    blocks += static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
   for (std::size_t block = 0; block < 64; ++block)
-    for (std::size_t k = 0; k < known.scales.size(); ++k) blocks.replace(block * known.bytes + known.scales[k], 2, raw(scales[(block + 3 * k) % std::size(scales)]));
+    for (std::size_t k = 0; k < known.scales.size(); ++k)
+      blocks.replace(block * known.bytes + known.scales[k], 2,
+                     raw(scales[(block + 3 * k) % std::size(scales)]));
   return blocks;
 }
 
@@ -306,7 +314,8 @@ TEST(Gguf, ValuesOfEveryTypeAreThoseOfTheReferenceBitForBit) {
 
   for (const auto& known : all) {
     const auto values = dequantized(known.type, blocks_of(known), 64 * known.values);
-    EXPECT_EQ(sha256({static_cast<const char*>(values.const_data_ptr()), values.nbytes()}), known.sha256) << known.type;
+    EXPECT_EQ(sha256({static_cast<const char*>(values.const_data_ptr()), values.nbytes()}), known.sha256)
+        << known.type;
   }
 }
 
@@ -397,7 +406,8 @@ TEST(Gguf, TensorsThatAreNotTrueToTheFileAreRefused) {
   EXPECT_THAT(shaped({33}, 2), HasSubstr("cannot have the shape [33] as Q4_0"));
   EXPECT_THAT(shaped({9}), HasSubstr("reaches beyond the 32 bytes of tensor data; the file is truncated"));
   EXPECT_THAT(shaped({2}, 12), HasSubstr("cannot have the shape [2] as Q4_K"));
-  EXPECT_THAT(shaped({256}, 16), HasSubstr("is stored as IQ2_XXS, which is not supported; supported are F32, F64, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K"));
+  EXPECT_THAT(shaped({256}, 16), HasSubstr("is stored as IQ2_XXS, which is not supported; supported are F32, "
+                                           "F64, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K"));
   EXPECT_THAT(shaped({256}, 40), HasSubstr("is stored as NVFP4, which is not supported"));
   EXPECT_THAT(shaped({2}, 99), HasSubstr("is stored as number 99"));
   EXPECT_THAT(error_of_gguf(overlapping), HasSubstr("overlaps the one before it"));
@@ -473,14 +483,17 @@ TEST(LlamaNames, WhatIsNotALlamaIsRefused) {
   EXPECT_THAT(error({gguf_pair("general.architecture", "mamba")}, {}), HasSubstr("architecture 'mamba'; GGUF files are supported for: llama"));
   EXPECT_THAT(error(llama_pairs("block_count"), llama_tensors()), HasSubstr("as 'llama.block_count'"));
   EXPECT_THAT(error(llama_pairs(), {}), HasSubstr("has no tensor 'token_embd.weight'"));
-  EXPECT_THAT(error(scaled, llama_tensors()), HasSubstr("stretches rotary positions in a way that is not supported (longrope; none, linear, yarn"));
+  EXPECT_THAT(
+      error(scaled, llama_tensors()),
+      HasSubstr("stretches rotary positions in a way that is not supported (longrope; none, linear, yarn"));
   EXPECT_THAT(error(llama_pairs(), experts), HasSubstr("tensor 'blk.0.ffn_gate_exps.weight' has no place"));
   write_bytes(folder / "x.gguf", gguf(llama_pairs(), uneven));
   EXPECT_THAT(error_of([&] { huggingface_weights(std::make_unique<GgufFile>(folder / "x.gguf"))->read("model.layers.0.self_attn.q_proj.weight"); }),
               HasSubstr("of shape [7, 8] cannot be divided among 2 heads"));
 }
 
-std::string part(const std::string& name, std::uint32_t number, std::uint32_t count, std::vector<std::string> pairs = {}) {
+std::string part(const std::string& name, std::uint32_t number, std::uint32_t count,
+                 std::vector<std::string> pairs = {}) {
   pairs.push_back(gguf_pair("split.no", number));
   pairs.push_back(gguf_pair("split.count", count));
   return gguf(pairs, {{name, {2}, 0, floats({static_cast<float>(number), 1})}});
@@ -503,11 +516,14 @@ TEST(GgufParts, PartsThatDoNotBelongTogetherAreRefused) {
   TemporaryFolder folder;
   const auto error = [&](const char* name) { return error_of([&] { GgufFile file(folder / name); }); };
   write_bytes(folder / "m-00001-of-00002.gguf", part("a", 0, 2));
-  EXPECT_THAT(error("m-00001-of-00002.gguf"), HasSubstr("is part 1 of 2, but m-00002-of-00002.gguf is not beside it; fetch that part too"));
+  EXPECT_THAT(error("m-00001-of-00002.gguf"),
+              HasSubstr("is part 1 of 2, but m-00002-of-00002.gguf is not beside it; fetch that part too"));
   write_bytes(folder / "m-00002-of-00002.gguf", part("b", 1, 3));
-  EXPECT_THAT(error("m-00001-of-00002.gguf"), HasSubstr("m-00002-of-00002.gguf: is not part 2 of 2 of a model, as its name says"));
+  EXPECT_THAT(error("m-00001-of-00002.gguf"),
+              HasSubstr("m-00002-of-00002.gguf: is not part 2 of 2 of a model, as its name says"));
   write_bytes(folder / "m-00002-of-00002.gguf", part("b", 1, 2));
-  EXPECT_THAT(error("m-00002-of-00002.gguf"), HasSubstr("is part 2 of 2; name the first part, m-00001-of-00002.gguf"));
+  EXPECT_THAT(error("m-00002-of-00002.gguf"),
+              HasSubstr("is part 2 of 2; name the first part, m-00001-of-00002.gguf"));
   write_bytes(folder / "m-00002-of-00002.gguf", part("a", 1, 2));
   EXPECT_THAT(error("m-00001-of-00002.gguf"), HasSubstr("two tensors named 'a'"));
   write_bytes(folder / "renamed.gguf", part("a", 0, 2));
@@ -533,10 +549,19 @@ TEST(RopeScaling, IsThatOfTheMetadata) {
   EXPECT_EQ(rope_scaling_of({type("none")}), nullptr);
   EXPECT_EQ(rope_scaling_of({type("linear"), gguf_pair("llama.rope.scaling.factor", 1.0f)}), nullptr);
   EXPECT_EQ(rope_scaling_of({type("linear"), factor}), nlohmann::json({{"rope_type", "linear"}, {"factor", 4.0}}));
-  EXPECT_EQ(rope_scaling_of({gguf_pair("llama.rope.scale_linear", 2.0f)}), nlohmann::json({{"rope_type", "linear"}, {"factor", 2.0}}));
-  EXPECT_EQ(rope_scaling_of({type("yarn"), factor, gguf_pair("llama.rope.scaling.original_context_length", 8u), gguf_pair("llama.rope.scaling.yarn_beta_fast", 24.0f)}),
-            nlohmann::json({{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 8}, {"beta_fast", 24.0}}));
-  EXPECT_NEAR(rope_scaling_of({type("yarn"), factor, gguf_pair("llama.rope.scaling.attn_factor", 0.5f)})["attention_factor"].get<double>(), 0.5 * (1 + 0.1 * std::log(4.0)), 1e-12);
+  EXPECT_EQ(rope_scaling_of({gguf_pair("llama.rope.scale_linear", 2.0f)}),
+            nlohmann::json({{"rope_type", "linear"}, {"factor", 2.0}}));
+  EXPECT_EQ(
+      rope_scaling_of({type("yarn"), factor, gguf_pair("llama.rope.scaling.original_context_length", 8u),
+                       gguf_pair("llama.rope.scaling.yarn_beta_fast", 24.0f)}),
+      nlohmann::json({{"rope_type", "yarn"},
+                      {"factor", 4.0},
+                      {"original_max_position_embeddings", 8},
+                      {"beta_fast", 24.0}}));
+  EXPECT_NEAR(rope_scaling_of({type("yarn"), factor,
+                               gguf_pair("llama.rope.scaling.attn_factor", 0.5f)})["attention_factor"]
+                  .get<double>(),
+              0.5 * (1 + 0.1 * std::log(4.0)), 1e-12);
 }
 
 TEST(RopeScaling, FactorsAreThoseOfLlama3OrOfOneFactor) {
@@ -549,17 +574,23 @@ TEST(RopeScaling, FactorsAreThoseOfLlama3OrOfOneFactor) {
 }
 
 TEST(RopeScaling, FactorsOfAnotherKindAreRefused) {
-  EXPECT_THAT(error_of([] { rope_scaling_of({}, {8, 1}); }), HasSubstr("by factors ('rope_freqs.weight') that are not those of Llama 3"));
-  EXPECT_THAT(error_of([] { rope_scaling_of({}, {1, 0.5f}); }), HasSubstr("holds the factor 0.5, where 1 or more is needed"));
+  EXPECT_THAT(error_of([] { rope_scaling_of({}, {8, 1}); }),
+              HasSubstr("by factors ('rope_freqs.weight') that are not those of Llama 3"));
+  EXPECT_THAT(error_of([] { rope_scaling_of({}, {1, 0.5f}); }),
+              HasSubstr("holds the factor 0.5, where 1 or more is needed"));
   EXPECT_THAT(error_of([] { rope_scaling_of({}, {1, 1, 1}); }), HasSubstr("has 3 factors for heads of width 4"));
-  EXPECT_THAT(error_of([] { rope_scaling_of({gguf_pair("llama.rope.scaling.type", "yarn")}, {1, 8}); }), HasSubstr("yarn with factors"));
+  EXPECT_THAT(error_of([] { rope_scaling_of({gguf_pair("llama.rope.scaling.type", "yarn")}, {1, 8}); }),
+              HasSubstr("yarn with factors"));
 }
 
 TEST(GgufConfig, WhatWouldComputeSomethingElseIsRefused) {
   const auto error = [](const std::string& pair) { return error_of([&] { rope_scaling_of({pair}); }); };
-  EXPECT_THAT(error(gguf_pair("llama.expert_count", 8u)), HasSubstr("has llama.expert_count = 8, which is not supported (only 0 is)"));
-  EXPECT_THAT(error(gguf_pair("llama.attention.causal", 7, std::string(1, '\0'))), HasSubstr("has llama.attention.causal = false"));
-  EXPECT_THAT(error(gguf_pair("llama.attention.value_length", 8u)), HasSubstr("has llama.attention.value_length = 8, which is not supported (only 4 is)"));
+  EXPECT_THAT(error(gguf_pair("llama.expert_count", 8u)),
+              HasSubstr("has llama.expert_count = 8, which is not supported (only 0 is)"));
+  EXPECT_THAT(error(gguf_pair("llama.attention.causal", 7, std::string(1, '\0'))),
+              HasSubstr("has llama.attention.causal = false"));
+  EXPECT_THAT(error(gguf_pair("llama.attention.value_length", 8u)),
+              HasSubstr("has llama.attention.value_length = 8, which is not supported (only 4 is)"));
   EXPECT_THAT(error(gguf_pair("llama.logit_scale", 0.25f)), HasSubstr("has llama.logit_scale = 0.25"));
   EXPECT_EQ(error(gguf_pair("llama.attention.value_length", 4u)), "");
 }
@@ -578,8 +609,12 @@ TEST(GgufConfig, ASlidingWindowMakesALlamaAMistral) {
 
 TEST(Gguf, RandomDamageIsReadOrRefusedNeverACrash) {
   auto tensors = llama_tensors();
-  for (const auto& [type, bytes] : {std::pair(10u, 84), std::pair(11u, 110), std::pair(12u, 144), std::pair(13u, 176), std::pair(14u, 210), std::pair(23u, 136)})
-    tensors.push_back({fmt::format("blk.{}.attn_v.weight", type), {256}, type, std::string(static_cast<std::size_t>(bytes), '\x5a')});
+  for (const auto& [type, bytes] : {std::pair(10u, 84), std::pair(11u, 110), std::pair(12u, 144),
+                                    std::pair(13u, 176), std::pair(14u, 210), std::pair(23u, 136)})
+    tensors.push_back({fmt::format("blk.{}.attn_v.weight", type),
+                       {256},
+                       type,
+                       std::string(static_cast<std::size_t>(bytes), '\x5a')});
   tensors.push_back({"rope_freqs.weight", {2}, 0, floats({1, 8})});
   tensors.push_back({"blk.0.attn_v.weight", {32}, 3, half(1) + half(0) + nibbles()});
 

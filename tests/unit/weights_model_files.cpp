@@ -98,11 +98,14 @@ TEST(ModelFolder, WhatIsMissingIsSaid) {
   EXPECT_THAT(error_of_open(folder.path()), HasSubstr("pytorch_model.bin is not read"));
   std::filesystem::remove(folder / "pytorch_model.bin");
   write_bytes(folder / "a.safetensors", "");
-  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("does not read a.safetensors: rename it to model.safetensors if it holds the whole model"));
+  EXPECT_THAT(
+      error_of_open(folder.path()),
+      HasSubstr("does not read a.safetensors: rename it to model.safetensors if it holds the whole model"));
   write_bytes(folder / "b.safetensors", "");
   EXPECT_THAT(error_of_open(folder.path()), HasSubstr("transformers reads none of a.safetensors, b.safetensors"));
   write_bytes(folder / "model.safetensors", "");
-  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("holds a model and an adapter for it (adapter_config.json)"));
+  EXPECT_THAT(error_of_open(folder.path()),
+              HasSubstr("holds a model and an adapter for it (adapter_config.json)"));
 }
 
 TEST(ModelFolder, JsonThatNoProgramCouldHoldIsRefused) {
@@ -149,7 +152,8 @@ TEST(ModelFolder, TheFileThatTheConfigNamesGoesFirst) {
   EXPECT_TRUE(at::equal(files.weights->read("a"), at::zeros({2, 3})));
   EXPECT_FALSE(files.config.contains("transformers_weights"));
   write_bytes(folder / "config.json", R"({"transformers_weights":"none.safetensors"})");
-  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("names the weights 'none.safetensors', which are not beside it"));
+  EXPECT_THAT(error_of_open(folder.path()),
+              HasSubstr("names the weights 'none.safetensors', which are not beside it"));
 }
 
 TEST(ModelFolder, TheWholeFileGoesBeforeAStaleIndex) {
