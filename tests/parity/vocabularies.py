@@ -38,11 +38,10 @@ def gpt_neox(path, backend):
     """NFC, and runs of spaces as added tokens."""
     metadata, _ = read_gguf_metadata(str(path), ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type"))
     data = json.loads(backend.to_str())
-    spelled = {id: token for token, id in data["model"]["vocab"].items()}
-    for id, (token, kind) in enumerate(zip(metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"])):
+    tokens, kinds = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+    data["model"]["vocab"] = {token: id for id, token in enumerate(tokens)}  # transformers spells a run of spaces as another token
+    for id, (token, kind) in enumerate(zip(tokens, kinds)):
         if kind == 4:  # user-defined
-            del data["model"]["vocab"][spelled[id]]
-            data["model"]["vocab"][token] = id
             data["added_tokens"].append({"id": id, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False})
     data["normalizer"] = {"type": "NFC"}
     return Tokenizer.from_str(json.dumps(data))
