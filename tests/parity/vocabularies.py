@@ -1,18 +1,21 @@
 """Writes the ids that llama.cpp's and transformers' readings of the packaged GGUF vocabularies give, for vocabularies.cpp to compare with.
 
-usage: vocabularies.py VOCABULARIES FOLDER
+usage: vocabularies.py VOCABULARIES FOLDER [SECONDS SEED]
 For ggml-vocab-NAME.gguf FOLDER/NAME.jsonl: text, ids without the special tokens. llama.cpp's own expected ids (made with each model's
 Hugging Face tokenizer) stand in the files .inp and .out beside a vocabulary. For the vocabularies that have none, texts are read by
 transformers' reading of the GGUF file, or by the model's published tokenizer put together from the vocabulary.
+With SECONDS: random texts through every vocabulary that transformers reads, and through the folder minilm beside VOCABULARIES.
 """
 
 import json
 import pathlib
 import random
 import sys
+import time
 
 import text_parity
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import AutoTokenizer
 from transformers.integrations.gguf import read_gguf_metadata
 from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer, get_gguf_tokenizer
 
@@ -57,9 +60,29 @@ def read_by_transformers(path):
     return backend
 
 
+# Of the others transformers does not know how they cut text.
+READ_BY_TRANSFORMERS = ("aquila", "baichuan", "gpt-2", "gpt-neox", "llama-bpe", "llama-spm", "nomic-bert-moe", "phi-3")
+
+
+def write_random(vocabularies, folder, seconds, rng):
+    minilm = AutoTokenizer.from_pretrained(vocabularies.parent / "minilm").backend_tokenizer
+    minilm.no_truncation()
+    minilm.no_padding()
+    backends = {name: read_by_transformers(vocabularies / f"ggml-vocab-{name}.gguf") for name in READ_BY_TRANSFORMERS} | {"minilm": minilm}
+    for name, backend in backends.items():
+        end, rows = time.time() + seconds / len(backends), []
+        while time.time() < end:
+            texts = [text_parity.random_text(rng) for _ in range(50)]
+            encodings = backend.encode_batch(texts, add_special_tokens=False)
+            rows += [{"text": text, "ids": encoding.ids} for text, encoding in zip(texts, encodings)]
+        text_parity.write_lines(folder / f"{name}.jsonl", rows)
+
+
 def main():
-    vocabularies, folder = map(pathlib.Path, sys.argv[1:])
+    vocabularies, folder = map(pathlib.Path, sys.argv[1:3])
     folder.mkdir(parents=True, exist_ok=True)
+    if len(sys.argv) > 3:
+        return write_random(vocabularies, folder, float(sys.argv[3]), random.Random(int(sys.argv[4])))
     rng = random.Random(23)
     texts = text_parity.SAMPLES + [text_parity.random_text(rng) for _ in range(100)]
     for path in sorted(vocabularies.glob("ggml-vocab-*.gguf")):
