@@ -102,7 +102,7 @@ void add_tiktoken(Families& families) {
   add(families, llama3, {"chatglm-bpe", "dbrx", "glm4", "smaug-bpe"});
   add(families, normalised(qwen2), {"deepseek-r1-qwen", "qwen2"});
   add(families, qwen2, {"f2llmv2", "grok-2", "hunyuan", "kormo", "megrez", "solar-open", "stablelm2"});
-  add(families, normalised(qwen35), {"qwen35"});
+  add(families, qwen35, {"qwen35"});
   add(families, tekken, {"tekken"});
   add(families, gpt4o, {"gpt-4o", "kanana2", "llama4", "minimax-m2", "talkie"});
   add(families, seed_coder, {"seed-coder"});

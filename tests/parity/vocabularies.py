@@ -21,7 +21,7 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_t
 
 def published(path):
     texts = path.with_suffix(".gguf.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
-    lines = path.with_suffix(".gguf.out").read_text().split("\n")
+    lines = path.with_suffix(".gguf.out").read_text().split("\n")[: len(texts)]
     return [(text, [int(i) for i in line.split()]) for text, line in zip(texts, lines, strict=True)]
 
 
