@@ -65,9 +65,10 @@ void add(Families& families, const Family& family, std::initializer_list<const c
 
 void add_gpt2(Families& families) {
   const Family gpt2 = {nullptr, byte_level(true)}, digit_wise = {nullptr, sequence({digits(true), byte_level(true)})};
-  add(families, gpt2, {"gpt-2", "phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "a.x-4.0", "mellum", "exaone4", "jais", "trillion"});
+  add(families, gpt2, {"gpt-2", "phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "a.x-4.0", "mellum", "exaone4", "granite-docling", "jais", "modern-bert",
+                       "trillion"});
   add(families, normalised(gpt2), {"mpt", "olmo"});
-  add(families, digit_wise, {"smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b"});
+  add(families, digit_wise, {"smollm", "starcoder", "refact", "codeshell", "exaone", "mellum2", "minerva-7b"});
   add(families, normalised(digit_wise), {"command-r"});
   const Json punctuation = {{"type", "Punctuation"}, {"behavior", "Contiguous"}};
   add(families, {nullptr, sequence({punctuation, byte_level(true), digits(false), split("[0-9][0-9][0-9]")})}, {"falcon"});
@@ -91,18 +92,21 @@ void add_tiktoken(Families& families) {
       cut_by({R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+)"});
   const auto bailing =
       cut_by({R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)"});
-  add(families, llama_family(llama3), {"falcon-h1", "lfm2", "llama-bpe", "llama-v3", "llama3", "midm-2.0", "pixtral"});
+  add(families, llama_family(llama3), {"falcon-h1", "jina-v5-nano", "lfm2", "llama-bpe", "llama-v3", "llama3", "midm-2.0", "pixtral"});
   auto falcon3 = llama_family(llama3);
   falcon3.add_bos = false;
   add(families, falcon3, {"falcon3"});
+  auto glm5 = llama3;
+  glm5.ignore_merges = true;
+  add(families, glm5, {"glm5"});
   add(families, llama3, {"chatglm-bpe", "dbrx", "glm4", "smaug-bpe"});
   add(families, normalised(qwen2), {"deepseek-r1-qwen", "qwen2"});
-  add(families, qwen2, {"hunyuan", "megrez", "stablelm2"});
-  add(families, normalised(qwen35), {"qwen35"});
+  add(families, qwen2, {"f2llmv2", "grok-2", "hunyuan", "kormo", "megrez", "solar-open", "stablelm2"});
+  add(families, qwen35, {"qwen35"});
   add(families, tekken, {"tekken"});
   add(families, gpt4o, {"gpt-4o", "kanana2", "llama4", "minimax-m2", "talkie"});
   add(families, seed_coder, {"seed-coder"});
-  add(families, bailing, {"bailingmoe"});
+  add(families, bailing, {"bailingmoe", "bailingmoe2", "llada-moe"});
 }
 
 void add_deepseek(Families& families) {
@@ -271,10 +275,11 @@ void respell_gemma(Contents& contents, std::vector<double>& scores) {
 Json sentencepiece_bpe(const Json& metadata) {
   Contents contents(metadata);
   const auto architecture = metadata.value("general.architecture", "llama");
-  const bool gemma = architecture.starts_with("gemma"), phi3 = architecture == "phi3";
+  const bool gemma4 = metadata.at("tokenizer.ggml.model") == "gemma4";  // with merges, and runs of spaces spelled as in the vocabulary
+  const bool gemma = gemma4 || architecture.starts_with("gemma"), phi3 = architecture == "phi3";
   const bool prefix = !gemma && metadata.value("tokenizer.ggml.add_space_prefix", true);
   auto scores = contents.scores();
-  if (gemma) respell_gemma(contents, scores);
+  if (gemma && !gemma4) respell_gemma(contents, scores);
   Json normalizer, pre_tokenizer;
   Json decoders = {replaced(word_mark, " "), {{"type", "ByteFallback"}}, {{"type", "Fuse"}}};
   if (prefix) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
@@ -285,7 +290,7 @@ Json sentencepiece_bpe(const Json& metadata) {
   else
     pre_tokenizer = {{"type", "Metaspace"}, {"replacement", word_mark}, {"prepend_scheme", prefix ? "first" : "never"}, {"split", false}};
   const auto merges = metadata.find("tokenizer.ggml.merges");
-  return tokenizer_json(contents.added(), normalizer, pre_tokenizer, contents.post_processor(true, false, nullptr),
+  return tokenizer_json(contents.added(), normalizer, pre_tokenizer, gemma4 ? Json() : contents.post_processor(true, false, nullptr),  // its chat template writes <bos>
                         {{"type", "Sequence"}, {"decoders", decoders}},
                         bpe(contents.vocab(), merges == metadata.end() ? merges_by_score(contents.tokens, scores, "the GGUF file") : *merges, false, true));
 }
@@ -325,9 +330,9 @@ Json word_piece(const Json& metadata) {
 
 Json from_gguf(const Json& metadata) {
   const auto model = required(metadata, "tokenizer.ggml.model").get<std::string>();
-  static const std::map<std::string, Json (*)(const Json&)> readers = {{"bert", word_piece}, {"gpt2", byte_level_bpe}, {"llama", sentencepiece_bpe}, {"t5", unigram}};
+  static const std::map<std::string, Json (*)(const Json&)> readers = {{"bert", word_piece}, {"gemma4", sentencepiece_bpe}, {"gpt2", byte_level_bpe}, {"llama", sentencepiece_bpe}, {"t5", unigram}};
   if (const auto reader = readers.find(model); reader != readers.end()) return reader->second(metadata);
-  fail("the GGUF vocabulary is of the model '{}'; supported are bert, gpt2, llama and t5; use the model's tokenizer.json instead", model);
+  fail("the GGUF vocabulary is of the model '{}'; supported are bert, gemma4, gpt2, llama and t5; use the model's tokenizer.json instead", model);
 }
 
 }  // namespace

@@ -23,6 +23,11 @@ struct Draft {
   Json rest = Json::object();  // what else tokenizer.json holds
 };
 
+template <class AnyJson>
+bool has_key(const AnyJson& json, const char* key) {
+  return json.is_object() && json.contains(key);
+}
+
 TokenizerParts parts_of(const Json& json) {
   const auto part = [&](const char* name) { return json.contains(name) ? json.at(name) : Json(); };
   return {part("normalizer"), part("pre_tokenizer"), part("post_processor"), part("decoder"), json.at("model")};
@@ -44,12 +49,19 @@ Json charsmap_of(const Json& normalizer) {
 /// What a class takes from a tokenizer.json: the vocabulary and, where it has one, the post-processor.
 Draft rebuilt(Json json, const TokenizerClass& type, TokenizerSettings& settings) {
   auto old = parts_of(json);
-  if (const auto found = model_type(old.model); !found.empty() && found != type.model)
-    fail("tokenizer.json: holds a {} model, but a {} takes {}; correct tokenizer_class in tokenizer_config.json", found, type.name, type.model);
   const TokenizerVocabulary vocabulary{old.model.at("vocab"), value_or(old.model, "merges", Json::array()), charsmap_of(old.normalizer)};
   Draft draft{type.build(vocabulary, settings), Json::array(), std::move(json)};
   if (!old.post_processor.is_null()) draft.parts.post_processor = std::move(old.post_processor);
   return draft;
+}
+
+/// named: a file names the class; otherwise it is the usual one of the model_type, and a tokenizer.json of another kind stands for itself.
+const TokenizerClass& fitting(const Json& json, const TokenizerClass& type, bool named) {
+  const auto found = model_type(json.at("model"));
+  if (type.model.empty() || found.empty() || found == type.model) return type;
+  if (named)
+    fail("tokenizer.json: holds a {} model, but a {} takes {}; correct tokenizer_class in tokenizer_config.json", found, type.name, type.model);
+  return *find_tokenizer_class("TokenizersBackend");
 }
 
 Draft from_tokenizer_json(Json json, const TokenizerClass& type, TokenizerSettings& settings) {
@@ -216,7 +228,7 @@ std::optional<Draft> from_vocabulary_files(const TokenizerFolder& folder, const 
     return whole(tokenizer_json_from_tiktoken(ranks, tokens_behind(static_cast<std::int64_t>(ranks.size()), settings), file));
   }
   if (folder.read("vocab.json"))
-    fail("tokenizer_config.json: no tokenizer_class says how the vocab.json is to be read; set it, or add the model's tokenizer.json");
+    fail("tokenizer_config.json: its tokenizer_class says nothing of how the vocab.json is to be read; set it, or add the model's tokenizer.json");
   return std::nullopt;
 }
 
@@ -239,6 +251,34 @@ void drop_unused(Json& added, const std::vector<std::string>& unnamed, const Jso
   std::erase_if(added.get_ref<Json::array_t&>(), [&](const Json& token) { return token["id"] >= rows && names.contains(token["content"].get<std::string>()); });
 }
 
+/// The file's own list where it says the same, so that a tokenizer without changes stays as it is.
+Json kept_or(const Json& old, Json tokens) {
+  Json read = Json::array();
+  for (const auto& token : old) {
+    read.push_back(added_token_from(token, false, "tokenizer.json"));
+    read.back()["id"] = token.at("id");
+  }
+  std::sort(read.begin(), read.end(), [](const Json& a, const Json& b) { return a["id"] < b["id"]; });
+  return read == tokens ? old : std::move(tokens);
+}
+
+/// tokenizer.json with these parts; what is there and stays the same is left as it is.
+Json written(Json json, TokenizerParts parts, Json added) {
+  if (json.empty())
+    return tokenizer_json(std::move(added), std::move(parts.normalizer), std::move(parts.pre_tokenizer), std::move(parts.post_processor),
+                          std::move(parts.decoder), std::move(parts.model));
+  const auto set = [&](const char* name, Json part) {
+    if (json.contains(name) || !part.empty()) json[name] = std::move(part);
+  };
+  set("added_tokens", std::move(added));
+  set("normalizer", std::move(parts.normalizer));
+  set("pre_tokenizer", std::move(parts.pre_tokenizer));
+  set("post_processor", std::move(parts.post_processor));
+  set("decoder", std::move(parts.decoder));
+  set("model", std::move(parts.model));
+  return json;
+}
+
 Json assembled(Draft draft, const TokenizerClass& type, const TokenizerSettings& settings, const std::vector<std::string>& unnamed, const Json& config) {
   AddedTokenList added(draft.parts.model);
   for (const auto& token : draft.added) added.add(added_token_from(token, false, "tokenizer.json"));
@@ -248,10 +288,8 @@ Json assembled(Draft draft, const TokenizerClass& type, const TokenizerSettings&
   if (type.finish) type.finish(draft.parts, added, settings);
   auto tokens = added.json();
   drop_unused(tokens, unnamed, config);
-  auto result = std::move(draft.rest);
-  result.update(tokenizer_json(std::move(tokens), std::move(draft.parts.normalizer), std::move(draft.parts.pre_tokenizer),
-                               std::move(draft.parts.post_processor), std::move(draft.parts.decoder), std::move(draft.parts.model)));
-  return result;
+  tokens = kept_or(value_or(draft.rest, "added_tokens", Json::array()), std::move(tokens));
+  return written(std::move(draft.rest), std::move(draft.parts), std::move(tokens));
 }
 
 }  // namespace
@@ -261,7 +299,8 @@ Json tokenizer_json_from_folder(TokenizerFolder folder) {
   const auto text = has_json ? folder.read("tokenizer.json") : std::nullopt;
   const bool byte_level = text && text->find("\"ByteLevel\"") != std::string::npos;
   const auto& chosen = tokenizer_class(folder.config, folder.settings.tokenizer_config, byte_level);
-  const auto& type = has_json ? chosen : class_of_bare_vocabulary(folder, chosen);
+  const bool named = has_key(folder.settings.tokenizer_config, "tokenizer_class") || has_key(folder.config, "tokenizer_class");
+  const auto& type = has_json ? fitting(folder.tokenizer_json, chosen, named) : class_of_bare_vocabulary(folder, chosen);
   folder.settings.tokenizer_json = has_json ? &folder.tokenizer_json : nullptr;
   TokenizerSettings settings(folder.settings);
   std::vector<std::string> unnamed;

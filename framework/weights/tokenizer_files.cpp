@@ -28,6 +28,13 @@ text::OrderedJson read_ordered(const fs::path& path) {
   return text::OrderedJson::parse(read_text(path));
 }
 
+/// Nothing when there is no such file.
+std::optional<std::string> text_of_file(const fs::path& path) {
+  if (!fs::is_regular_file(path)) return std::nullopt;
+  if (path.extension() == ".json") read_json(path);  // whose errors say where
+  return read_text(path);
+}
+
 std::string text_under(const json& object, const std::string& key) {
   const auto found = object.is_object() ? object.find(key) : object.end();
   return object.is_object() && found != object.end() && found->is_string() ? found->get<std::string>() : "";
@@ -50,7 +57,7 @@ json read_tokenizer(const fs::path& folder) {
   files.tokenizer_json = json_or_null(folder / "tokenizer.json");
   files.settings = {read_ordered(folder / "tokenizer_config.json"), read_ordered(folder / "special_tokens_map.json"),
                     read_ordered(folder / "added_tokens.json")};
-  files.read = [&](const std::string& name) { return fs::is_regular_file(folder / name) ? std::optional(read_text(folder / name)) : std::nullopt; };
+  files.read = [&](const std::string& name) { return text_of_file(folder / name); };
   try {
     return text::tokenizer_json_from_folder(std::move(files));
   } catch (const Error& error) {

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -16,6 +17,7 @@
 #include "weights/json_file.hpp"
 #include "weights/model_files.hpp"
 #include "weights/safetensors.hpp"
+#include "weights/tokenizer_files.hpp"
 
 namespace attune::fuzz {
 namespace {
@@ -33,6 +35,24 @@ class InputFile {
  private:
   static fs::path folder() { return fs::exists("/dev/shm") ? "/dev/shm" : fs::temp_directory_path(); }
   fs::path path_;
+};
+
+/// A folder of a tokenizer, one of whose files has these bytes.
+class InputFolder {
+ public:
+  InputFolder(std::string_view bytes, const char* name, const std::map<std::string, std::string>& others) {
+    fs::create_directory(path_);
+    write(name, bytes);
+    for (const auto& [other, content] : others) write(other, content);
+  }
+  ~InputFolder() { fs::remove_all(path_); }
+  const fs::path& path() const { return path_; }
+
+ private:
+  void write(const std::string& name, std::string_view bytes) const {
+    std::ofstream(path_ / name, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  }
+  fs::path path_ = (fs::exists("/dev/shm") ? fs::path("/dev/shm") : fs::temp_directory_path()) / ("attune-fuzz-folder-" + std::to_string(::getpid()));
 };
 
 /// Whether it was read to its end.
@@ -73,6 +93,34 @@ void read_tokenizer(std::string_view bytes) {
   is_read([&] { tokenize(weights::read_json(file.path())); });
 }
 
+void read_folder(std::string_view bytes, const char* name, const std::map<std::string, std::string>& others) {
+  const InputFolder folder(bytes, name, others);
+  is_read([&] { tokenize(open_tokenizer(folder.path()).tokenizer); });
+}
+
+void read_sentencepiece(std::string_view bytes) {
+  for (const char* type : {"{}", R"({"tokenizer_class": "LlamaTokenizer"})", R"({"tokenizer_class": "XLMRobertaTokenizer", "add_bos_token": true})"})
+    read_folder(bytes, "tokenizer.model", {{"tokenizer_config.json", type}});
+}
+
+void read_tekken(std::string_view bytes) { read_folder(bytes, "tekken.json", {}); }
+
+void read_tiktoken(std::string_view bytes) {
+  read_folder(bytes, "tiktoken.model", {{"tokenizer_config.json", R"({"added_tokens_decoder": {"9": {"content": "<s>"}}})"}});
+}
+
+void read_merges(std::string_view bytes) {
+  read_folder(bytes, "merges.txt", {{"tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer"})"}, {"vocab.json", R"({"a": 0, "b": 1, "ab": 2, "aab": 3})"}});
+}
+
+void read_vocab_txt(std::string_view bytes) { read_folder(bytes, "vocab.txt", {}); }
+
+/// Each of the files that hold settings, beside a vocabulary.
+void read_tokenizer_config(std::string_view bytes) {
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"})
+    read_folder(bytes, name, {{"vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##b\n"}});
+}
+
 void read_all(WeightSource& weights) {
   for (const auto& info : weights.tensors()) is_read([&] { weights.read(info.name); });
 }
@@ -84,6 +132,7 @@ void read_safetensors(std::string_view bytes) {
 
 void read_gguf(std::string_view bytes) {
   const InputFile file(bytes, ".gguf");
+  is_read([&] { tokenize(open_tokenizer(file.path()).tokenizer); });
   if (!is_read([&] { GgufFile gguf(file.path()); read_all(gguf); })) return;
   is_read([&] {
     const auto model = ModelFiles::open(file.path());
@@ -113,7 +162,17 @@ void read_hdf5(std::string_view bytes) {
 
 const std::map<std::string, Reader>& readers() {
   static const std::map<std::string, Reader> all{
-      {"json", read_json}, {"gguf", read_gguf}, {"safetensors", read_safetensors}, {"tokenizer", read_tokenizer}, {"hdf5", read_hdf5}};
+      {"json", read_json},
+      {"gguf", read_gguf},
+      {"safetensors", read_safetensors},
+      {"tokenizer", read_tokenizer},
+      {"hdf5", read_hdf5},
+      {"sentencepiece", read_sentencepiece},
+      {"tekken", read_tekken},
+      {"tiktoken", read_tiktoken},
+      {"merges", read_merges},
+      {"vocab_txt", read_vocab_txt},
+      {"tokenizer_config", read_tokenizer_config}};
   return all;
 }
 

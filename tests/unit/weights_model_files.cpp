@@ -20,7 +20,8 @@ std::string error_of_open(const std::filesystem::path& path) {
   return error_of([&] { ModelFiles::open(path); });
 }
 
-const json small_tokenizer = json::parse(R"({"model":{"type":"BPE","unk_token":"<unk>","vocab":{"a":0,"b":1,"<s>":2}},"added_tokens":[{"id":2,"content":"<s>"},{"id":5,"content":"<e>"}]})");
+const json small_tokenizer = json::parse(R"({"model":{"type":"BPE","unk_token":"<unk>","vocab":{"a":0,"b":1,"<s>":2,"c":3,"<unk>":4}},
+  "added_tokens":[{"id":0,"content":"a","special":true},{"id":2,"content":"<s>"},{"id":4,"content":"<unk>","special":true},{"id":5,"content":"<e>"}]})");
 
 void write_model(const TemporaryFolder& folder) {
   write_bytes(folder / "config.json", R"({"model_type":"bert","hidden_size":2})");
