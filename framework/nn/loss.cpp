@@ -217,6 +217,7 @@ Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at:
 
 RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
   check_targets(features, targets);
+  if (targets.is_floating_point()) fail("the loss is one of single classes or tokens, and the data's targets are {}: take its strategy out", targets.dim() == 2 ? "several labels a sample" : "values");
   RowLosses losses;
   losses.rows = at::nonzero(targets != ignored_target).squeeze(1);
   losses.targets = targets.index_select(0, losses.rows);

@@ -149,7 +149,10 @@ class Distill final : public attune::Strategy {
   }
 
  private:
-  static at::Tensor trained_rows(const attune::Batch& batch) { return at::nonzero(batch.targets != attune::ignored_target).squeeze(1); }
+  static at::Tensor trained_rows(const attune::Batch& batch) {
+    if (batch.targets.is_floating_point()) attune::fail("strategy 'distill' compares distributions over classes or tokens, and the data's targets are values or several labels a sample: take it out");
+    return at::nonzero(batch.targets != attune::ignored_target).squeeze(1);
+  }
 
   void open_teacher(attune::Model& model, attune::Surroundings& run) {
     teacher_ = run.open_model(options_.teacher);

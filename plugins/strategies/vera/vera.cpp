@@ -86,13 +86,13 @@ class Vera final : public attune::Strategy {
   }
 
  private:
-  /// Uniform as Kaiming's for each: A in +-1/sqrt(in), B in +-1/sqrt(rank), as in PEFT.
+  /// Uniform as Kaiming's for each, A in +-sqrt(6 / in) and B in +-sqrt(6 / rank), and drawn one after the other from one generator, as in PEFT.
   void make_projections() {
     std::int64_t in = 0, out = 0;
     for (const auto& [name, linear] : layers_) in = std::max(in, linear->in()), out = std::max(out, linear->out());
     auto random = at::make_generator<at::CPUGeneratorImpl>(static_cast<std::uint64_t>(options_.projection_seed));
     const auto drawn = [&](std::int64_t rows, std::int64_t columns) {
-      const double bound = 1 / std::sqrt(static_cast<double>(columns));
+      const double bound = std::sqrt(6 / static_cast<double>(columns));
       return at::empty({rows, columns}, at::kFloat).uniform_(-bound, bound, random).to(layers_.front().second->options().device());
     };
     a_ = drawn(options_.rank, in);
