@@ -72,7 +72,7 @@ int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   try {
     if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "help") return program::print_help(), 0;
-    if (arguments[0] == "--version") return print_version(), 0;
+    if (arguments[0] == "--version") return program::print_version(), 0;
     return program::find(arguments[0]).run({arguments.begin() + 1, arguments.end()});
   } catch (const Error& error) {
     std::cerr << "attune: " << error.what() << "\n";
