@@ -425,7 +425,7 @@ TEST_F(Sources, IdxPicturesComeWithTheirLabels) {
 }
 
 TEST(Record, AnAbsentFieldIsRefusedWithThoseThere) {
-  Record record{{{"prompt", "p"}}, {}, {}, "a.csv", 7};
+  Record record{{{"prompt", "p"}}, {}, {}, {}, "a.csv", 7};
   try {
     record.field("text");
     FAIL() << "accepted";
