@@ -12,9 +12,10 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 
-#include "attune/error.hpp"
+#include "attune/dataset.hpp"
 #include "attune/tokenizer.hpp"
 #include "core/names.hpp"
 #include "text/unicode.hpp"
@@ -331,7 +332,8 @@ class Writer {
     const bool given = first->role == "system";
     if (given) system = (first++)->content;
     if (given && form_.place == System::nowhere)
-      fail("the chat template '{}' of this model has no place for a system message; leave it out, or put it into the user's first", name_);
+      throw Rejected(fmt::format("the chat template '{}' of this model has no place for a system message; leave it out, or put it into "
+                                 "the user's first", name_));
     script_.text = resolved(form_.bos);
     if (form_.place == System::turn && (given || form_.always_system || !system.empty())) put(form_.system, "system", system, form_.trim_user);
     for (auto message = first; message != messages.end(); ++message) {
@@ -349,16 +351,25 @@ class Writer {
   }
 
  private:
+  /// A form writes role and content alone.
+  void check(const Message& message) const {
+    if (message.extra.empty()) return;
+    const auto extra = nlohmann::json::parse(message.extra);
+    for (const auto* key : {"tool_calls", "reasoning_content", "reasoning", "thinking", "tool_plan", "tools", "functions"})
+      if (extra.contains(key)) throw Rejected(fmt::format("the chat template '{}' has no place for {}", name_, key));
+  }
+
   void put(const Message& message, const std::string& system) {
+    check(message);
     if (message.role == "assistant") {
       const std::size_t begin = script_.text.size() + opening(form_.assistant, form_.assistant_role).size();
       put(form_.assistant, form_.assistant_role, message.content, form_.trim_answer);
-      script_.answers.push_back({begin, script_.text.size() - form_.assistant.after.size()});
+      if (message.train) script_.answers.push_back({begin, script_.text.size() - form_.assistant.after.size()});
       return;
     }
     if (message.role != "user" && !form_.any_role)
-      fail("the chat template '{}' has no place for a message of the role '{}' here; it takes one system message, then user and assistant in turn", name_,
-           message.role);
+      throw Rejected(fmt::format("the chat template '{}' has no place for a message of the role '{}' here; it takes one system message, "
+                                 "then user and assistant in turn", name_, message.role));
     if (form_.in_user.open.empty())
       put(form_.user, message.role, message.content, form_.trim_user, system);
     else  // Llama 2 trims both together
@@ -416,7 +427,8 @@ ChatTemplate ChatTemplate::recognise(std::string_view text) {
 
 const std::string& ChatTemplate::end_of_turn() const { return form_->end_of_turn; }
 
-Conversation ChatTemplate::encode(const std::vector<Message>& messages, const Tokenizer& tokenizer, std::string_view) const {
+Conversation ChatTemplate::encode(const std::vector<Message>& messages, const Tokenizer& tokenizer, std::string_view tools) const {
+  if (!tools.empty()) throw Rejected(fmt::format("the chat template '{}' has no place for tools", name_));
   const auto script = Writer(name_, *form_, tokenizer).write(messages);
   auto encoding = tokenizer.encode_with_spans(script.text, false);
   Conversation conversation{std::move(encoding.ids), std::vector<std::uint8_t>(encoding.spans.size(), 0)};

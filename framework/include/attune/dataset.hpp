@@ -2,10 +2,10 @@
 // splitting, HDF5, sampling and prefetching are the framework's, the same for every kind.
 #pragma once
 #include <attune/batch.hpp>
+#include <attune/error.hpp>
 #include <attune/tokenizer.hpp>
 
 #include <map>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -19,6 +19,7 @@ struct Record {
   at::Tensor image;                           // uint8 [height, width, channels]; undefined for records that are no picture
   std::string source;                         // file
   std::int64_t row = 0;                       // in it, from 1
+  std::map<std::string, std::vector<Message>> answers = {};  // "chosen" and "rejected", where one of them is more than a text
 
   /// Error naming file, row and the fields there are, when it is absent.
   const std::string& field(const std::string& name) const;
@@ -29,10 +30,24 @@ struct Record {
 using Sample = std::map<std::string, at::Tensor>;
 
 /// Thrown by encode: the sample is dropped and counted under this reason.
-class Rejected : public std::runtime_error {
+class Rejected : public Error {
  public:
-  using std::runtime_error::runtime_error;
+  using Error::Error;
 };
+
+/// Thrown by labels and encode: a row that is wrong. It ends the work, or is dropped and counted under `reason` where the recipe skips bad
+/// rows. The text is a whole Error, with file and row.
+class BadRow : public Error {
+ public:
+  BadRow(std::string reason, const std::string& text) : Error(text), reason_(std::move(reason)) {}
+  const std::string& reason() const { return reason_; }
+
+ private:
+  std::string reason_;
+};
+
+/// Whether a message holds no text, no tool call and no reasoning.
+bool says_nothing(const Message& message);
 
 struct EncodeContext {
   const Tokenizer& tokenizer;             // knows no token when the recipe names none, which reads_text() allows

@@ -26,7 +26,7 @@ class Instruction final : public Dataset {
   Sample encode(const Record& record, const EncodeContext& context) const override {
     if (!context.chat)
       fail("the tokenizer comes with no chat template that is known; set template in the recipe to one of: {}", fmt::join(ChatTemplate::names(), ", "));
-    auto [tokens, answer] = context.chat->encode(messages(record), context.tokenizer);
+    auto [tokens, answer] = context.chat->encode(messages(record), context.tokenizer, record.tools);
     if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length) {
       if (options_.too_long == "drop") throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
       tokens.resize(static_cast<std::size_t>(options_.max_length));
@@ -59,7 +59,7 @@ class Instruction final : public Dataset {
     }
     // The mark that ends a turn would still be a target.
     for (const auto& message : messages)
-      if (message.role == "assistant" && message.content.find_first_not_of(" \t\r\n") == std::string::npos) throw Rejected("empty answer");
+      if (message.role == "assistant" && message.train && says_nothing(message)) throw Rejected("empty answer");
     return messages;
   }
 
