@@ -104,7 +104,8 @@ bool ConversationReader::is_trained(const RowJson& entry, const std::string& rol
               "the key '{}' of a message is {} and should be 0, 1, false or true: an answer is learnt or it is not", key, value.dump());
     const bool wanted = yes == (use->second == Use::trains);
     if (trained.value_or(wanted) != wanted)
-      bad_row(row_, "keys that contradict each other", "the key '{}' of a message contradicts another about whether it is trained on", key);
+      bad_row(row_, "keys that contradict each other",
+              "the key '{}' of a message contradicts another about whether it is trained on", key);
     if (wanted && role != "assistant" && use->second == Use::trains)
       bad_row(row_, "a key of a message that cannot be honoured",
               "the key '{}' asks to train on a message of the role '{}', and answers alone are trained on; remove it", key, role);
@@ -117,16 +118,19 @@ bool ConversationReader::is_trained(const RowJson& entry, const std::string& rol
 std::string ConversationReader::content(const RowJson& value) const {
   if (is_plain(value)) return value.is_string() ? value.get<std::string>() : value.dump();
   if (!is_object_list(value))
-    bad_row(row_, "content that is no text", "the content of a message is {} and should be a text, or a list of parts with type and text",
+    bad_row(row_, "content that is no text",
+            "the content of a message is {} and should be a text, or a list of parts with type and text",
             kind_of(value));
   std::string text;
   for (const auto& part : value) {
     const auto type = optional_text(row_, part, "type");
     if (type != "text" && type != "input_text" && type != "output_text")
-      bad_row(row_, "content that is no text", "the content of a message has a part of type '{}', and parts of type 'text' alone can be read", type);
+      bad_row(row_, "content that is no text",
+              "the content of a message has a part of type '{}', and parts of type 'text' alone can be read", type);
     for (const auto& [key, more] : part.items())
       if (key != "type" && key != "text" && !says_no(more))
-        bad_row(row_, "content that is no text", "a part of a message's content has the key '{}', which cannot be honoured; remove it", key);
+        bad_row(row_, "content that is no text",
+                "a part of a message's content has the key '{}', which cannot be honoured; remove it", key);
     text += text_of(row_, part, "text");
   }
   return text;
@@ -140,7 +144,8 @@ RowJson ConversationReader::checked_calls(RowJson calls) const {
     return name && name->is_string() && !name->get_ref<const std::string&>().empty();
   };
   if (!is_object_list(calls) || calls.empty() || !std::ranges::all_of(calls, is_call))
-    bad_row(row_, "a damaged tool call", "a message's tool calls should be a list of {{\"function\": {{\"name\": ..., \"arguments\": ...}}}}");
+    bad_row(row_, "a damaged tool call",
+            "a message's tool calls should be a list of {{\"function\": {{\"name\": ..., \"arguments\": ...}}}}");
   return calls;
 }
 
@@ -150,7 +155,9 @@ RowJson ConversationReader::tool_calls(const RowJson& entry) const {
   const auto* calls = given(entry, "tool_calls");
   const auto* older = given(entry, "function_call");
   const bool has_calls = calls && !says_no(*calls), has_older = older && !says_no(*older);
-  if (has_calls && has_older) bad_row(row_, "a damaged tool call", "a message has both tool_calls and function_call; keep one of them");
+  if (has_calls && has_older)
+    bad_row(row_, "a damaged tool call",
+            "a message has both tool_calls and function_call; keep one of them");
   if (has_calls) return checked_calls(parsed(*calls));
   if (has_older) return checked_calls(RowJson::array({as_call(parsed(*older))}));
   const auto* from = given(entry, "from");
@@ -178,22 +185,30 @@ RowJson ConversationReader::extra(const RowJson& entry) const {
 
 /// {role, content} or {from, value}
 Message ConversationReader::message(const RowJson& entry) const {
-  if (!entry.is_object()) bad_row(row_, "a message is no table", "an entry of its messages is not a table with role and content");
+  if (!entry.is_object())
+    bad_row(row_, "a message is no table",
+            "an entry of its messages is not a table with role and content");
   const bool share_gpt = given(entry, "from");
-  if (share_gpt && given(entry, "role")) bad_row(row_, "keys that contradict each other", "a message has both 'role' and 'from'; keep one of them");
+  if (share_gpt && given(entry, "role"))
+    bad_row(row_, "keys that contradict each other",
+            "a message has both 'role' and 'from'; keep one of them");
   for (const auto& [key, value] : entry.items()) check_key(key, value);
   const auto* other = given(entry, share_gpt ? "content" : "value");
-  if (other) bad_row(row_, "keys that contradict each other", "a message has {}", share_gpt ? "'from' and 'content'; use 'value'" : "'role' and 'value'; use 'content'");
+  if (other)
+    bad_row(row_, "keys that contradict each other",
+            "a message has {}", share_gpt ? "'from' and 'content'; use 'value'" : "'role' and 'value'; use 'content'");
 
   const auto name = text_of(row_, entry, share_gpt ? "from" : "role");
   const auto role = roles().find(name);
   if (role == roles().end())
-    bad_row(row_, "an unknown role", "the role '{}' is none of {}{}", name, joined(names_of(roles())), did_you_mean(name, names_of(roles())));
+    bad_row(row_, "an unknown role",
+            "the role '{}' is none of {}{}", name, joined(names_of(roles())), did_you_mean(name, names_of(roles())));
   Message message{role->second, ""};
   message.train = is_trained(entry, message.role);
   auto extra = this->extra(entry);
   if (extra.contains("tool_calls") && message.role != "assistant")
-    bad_row(row_, "a damaged tool call", "a message of the role '{}' calls a tool, which only the assistant does", name);
+    bad_row(row_, "a damaged tool call",
+            "a message of the role '{}' calls a tool, which only the assistant does", name);
   const auto* text = given(entry, share_gpt ? "value" : "content");
   if (text && name != "function_call") {
     message.content = content(*text);
@@ -212,7 +227,9 @@ std::vector<Message> ConversationReader::messages(const std::string& key, const 
   const auto& value = member(row_, object_, key);
   if (value.is_object()) return {message(value)};
   if (!value.is_array()) return {{role, text_of(row_, object_, key)}};
-  if (value.empty()) bad_row(row_, "no list of messages", "'{}' should be a list of {{role, content}} with at least one entry", key);
+  if (value.empty())
+    bad_row(row_, "no list of messages",
+            "'{}' should be a list of {{role, content}} with at least one entry", key);
   std::vector<Message> messages;
   for (const auto& entry : value) messages.push_back(message(entry));
   return messages;
@@ -223,7 +240,8 @@ std::vector<Message> ConversationReader::conversation() const {
   for (const auto* key : {"messages", "conversations", "conversation"})
     if (given(object_, key)) keys.emplace_back(key);
   if (keys.size() > 1 && object_.at(keys[0]) != object_.at(keys[1]))
-    bad_row(row_, "keys that contradict each other", "'{}' and '{}' hold two conversations; keep one of them", keys[0], keys[1]);
+    bad_row(row_, "keys that contradict each other",
+            "'{}' and '{}' hold two conversations; keep one of them", keys[0], keys[1]);
   const auto key = keys.empty() ? "messages" : keys.front();
   if (const auto& value = member(row_, object_, key); !value.is_array())
     bad_row(row_, "no list of messages", "'{}' should be a list of {{role, content}} with at least one entry", key);
@@ -237,23 +255,31 @@ void ConversationReader::add_system(std::vector<Message>& messages) const {
   if (system.empty()) return;
   if (messages.front().role != "system") return void(messages.insert(messages.begin(), {"system", std::move(system)}));
   if (messages.front().content != system)
-    bad_row(row_, "keys that contradict each other", "the field 'system' is another system message than that of the conversation; keep one of them");
+    bad_row(row_, "keys that contradict each other",
+            "the field 'system' is another system message than that of the conversation; keep one of them");
 }
 
 // --- The row's own keys
 
 void ConversationReader::check_keys() const {
   const auto refuse = [&](const std::string& key, const char* why) {
-    bad_row(row_, "a key that cannot be honoured", "the key '{}' {}; remove it, or leave it out with ignore = [\"{}\"] in the source", key, why, key);
+    bad_row(row_, "a key that cannot be honoured",
+            "the key '{}' {}; remove it, or leave it out with ignore = [\"{}\"] in the source", key, why, key);
+  };
+  const auto says_something = [&](const char* key) {
+    const auto* value = given(object_, key);
+    return value && !says_no(*value);
   };
   for (const auto* key : {"image", "images", "video", "videos", "audio", "audios"})
-    if (const auto* value = given(object_, key); value && !says_no(*value)) refuse(key, "holds what is no text, and conversations are texts alone");
+    if (says_something(key)) refuse(key, "holds what is no text, and conversations are texts alone");
   for (const auto* key : {"documents", "chat_template_kwargs"})
-    if (const auto* value = given(object_, key); value && !says_no(*value)) refuse(key, "changes what the chat template writes, and cannot be honoured");
+    if (says_something(key)) refuse(key, "changes what the chat template writes, and cannot be honoured");
   for (const auto* key : {"mask", "train", "loss", "masked"})
     if (given(object_, key)) refuse(key, "says for the whole row what is trained on; give the messages their own train = true or false");
-  if (const auto* weight = given(object_, "weight"); weight && *weight != 1) refuse("weight", "weighs a single row, and whole sources alone have a weight");
-  if (const auto* label = given(object_, "label"); label && label->is_boolean()) refuse("label", "judges the answer, which is not learnt from here");
+  if (const auto* weight = given(object_, "weight"); weight && *weight != 1)
+    refuse("weight", "weighs a single row, and whole sources alone have a weight");
+  if (const auto* label = given(object_, "label"); label && label->is_boolean())
+    refuse("label", "judges the answer, which is not learnt from here");
   if (given(object_, "kto_tag")) refuse("kto_tag", "judges the answer, which is not learnt from here");
 }
 
@@ -261,14 +287,18 @@ RowJson ConversationReader::functions_of(const char* key) const {
   const auto* value = given(object_, key);
   if (!value || says_no(*value)) return RowJson::array();
   auto functions = parsed(*value);
-  if (!is_object_list(functions)) bad_row(row_, "damaged tools", "'{}' should be a list of functions, or its JSON text", key);
+  if (!is_object_list(functions))
+    bad_row(row_, "damaged tools",
+            "'{}' should be a list of functions, or its JSON text", key);
   return functions;
 }
 
 std::string ConversationReader::tools() const {
   auto tools = functions_of("tools");
   const auto functions = functions_of("functions");
-  if (!tools.empty() && !functions.empty()) bad_row(row_, "keys that contradict each other", "the row has both tools and functions; keep one of them");
+  if (!tools.empty() && !functions.empty())
+    bad_row(row_, "keys that contradict each other",
+            "the row has both tools and functions; keep one of them");
   for (const auto& function : functions) tools.push_back({{"type", "function"}, {"function", function}});
   return tools.empty() ? "" : tools.dump(-1, ' ', false, RowJson::error_handler_t::replace);
 }

@@ -57,18 +57,24 @@ ConversationReader::Answers ConversationReader::answers() const {
   auto& [chosen, rejected, shared, whole] = pair;
   whole = chosen.front().role != "assistant";
   if (whole != (rejected.front().role != "assistant"))
-    bad_row(row_, different_contexts, "one of chosen and rejected begins with the conversation and the other with an answer; give both alike");
+    bad_row(row_, different_contexts,
+            "one of chosen and rejected begins with the conversation and the other with an answer; give both alike");
   const auto parting = std::mismatch(chosen.begin(), chosen.end(), rejected.begin(), rejected.end(), equal);
   shared = static_cast<std::size_t>(parting.first - chosen.begin());
   if (whole && shared == 0)
-    bad_row(row_, different_contexts, "chosen and rejected begin with different messages, so they do not answer one prompt; correct or remove the pair");
+    bad_row(row_, different_contexts,
+            "chosen and rejected begin with different messages, so they do not answer one prompt; correct or remove "
+            "the pair");
   const auto shorter = std::min(chosen.size(), rejected.size());
   if (chosen.size() == rejected.size() && shared == shorter) --shared;  // the same: the plugin rejects it
   if (shared == shorter)
-    bad_row(row_, "an answer is missing", "one of chosen and rejected is only the beginning of the other, so that one answer is missing");
+    bad_row(row_, "an answer is missing",
+            "one of chosen and rejected is only the beginning of the other, so that one answer is missing");
   for (const auto* answer : {&chosen, &rejected})
     if (const auto& role = (*answer)[shared].role; role != "assistant")
-      bad_row(row_, different_contexts, "chosen and rejected part at a message of the role '{}', so their answers have different contexts; correct or remove the pair",
+      bad_row(row_, different_contexts,
+              "chosen and rejected part at a message of the role '{}', so their answers have different contexts; "
+              "correct or remove the pair",
               role);
   return pair;
 }
@@ -84,7 +90,8 @@ void ConversationReader::check_prompt(const Messages& context) const {
   const auto text = text_of(row_, object_, "prompt");
   const auto is_prompt = [&](const Message& message) { return message.role == "user" && trimmed(message.content) == trimmed(text); };
   if (std::ranges::none_of(context, is_prompt))
-    bad_row(row_, different_contexts, "the prompt is none of the user's messages in the conversation; correct or remove one of them");
+    bad_row(row_, different_contexts,
+            "the prompt is none of the user's messages in the conversation; correct or remove one of them");
 }
 
 /// What `prompt` and `messages` say, for answers that do not hold it.
@@ -97,10 +104,12 @@ Messages ConversationReader::given_context(const Answers& pair) const {
       break;
     }
   if (context.empty() || context.back().role == "assistant")
-    bad_row(row_, different_contexts, "the conversation ends with an answer that is neither chosen nor rejected; correct or remove the pair");
+    bad_row(row_, different_contexts,
+            "the conversation ends with an answer that is neither chosen nor rejected; correct or remove the pair");
   if (!has_conversation()) return add_system(context), context;
   if (prompt && !is_plain(*prompt) && !repeats_beginning(context, messages("prompt", "user")))
-    bad_row(row_, different_contexts, "the prompt is not the beginning of the conversation; correct or remove one of them");
+    bad_row(row_, different_contexts,
+            "the prompt is not the beginning of the conversation; correct or remove one of them");
   return check_prompt(context), context;
 }
 
@@ -119,12 +128,14 @@ Messages ConversationReader::context(const Answers& pair) const {
     const bool other_turns = turns.empty() || own.empty() || !equal(turns.front(), own.front());
     const bool comes_before = other_turns && (before.back().role == "assistant" || before.back().role == "system");
     if (!pair.repeat(before) && !comes_before)
-      bad_row(row_, different_contexts, "the prompt is not the beginning of chosen and rejected; correct or remove one of them");
+      bad_row(row_, different_contexts,
+              "the prompt is not the beginning of chosen and rejected; correct or remove one of them");
     if (!pair.repeat(before)) context.insert(context.begin(), before.begin(), before.end());
   }
   if (has_conversation())
     if (const auto told = conversation(); !pair.repeat(told))
-      bad_row(row_, different_contexts, "the conversation is neither the beginning of chosen nor of rejected; correct or remove one of them");
+      bad_row(row_, different_contexts,
+              "the conversation is neither the beginning of chosen nor of rejected; correct or remove one of them");
   add_system(context);
   check_prompt(context);
   return context;

@@ -45,7 +45,9 @@ std::string alpaca_prompt(const Row& row, const RowJson& object) {
 /// LLaMA-Factory's `history`: earlier questions and answers, which are learnt, too.
 std::vector<Message> alpaca_history(const Row& row, const RowJson& history) {
   std::vector<Message> messages;
-  const auto is_turn = [](const RowJson& turn) { return turn.is_array() && turn.size() == 2 && turn[0].is_string() && turn[1].is_string(); };
+  const auto is_turn = [](const RowJson& turn) {
+    return turn.is_array() && turn.size() == 2 && turn[0].is_string() && turn[1].is_string();
+  };
   if (!history.is_array() || !std::ranges::all_of(history, is_turn))
     bad_row(row, "a damaged history", "'history' should be a list of [question, answer]");
   for (const auto& turn : history) {
@@ -88,8 +90,10 @@ void set_completion(const Row& row, const RowJson& object, Record& record) {
 /// OpenAI's names of what a pair consists of, under ours.
 RowJson with_usual_names(const Row& row, const RowJson& object) {
   if (!given(object, "preferred_output")) return object;
-  auto pair = member(row, object, "input");
-  if (!pair.is_object()) bad_row(row, "no list of messages", "'input' should be a table with messages, beside preferred_output");
+  const auto& input = member(row, object, "input");
+  if (!input.is_object()) bad_row(row, "no list of messages", "'input' should be a table with messages, beside preferred_output");
+  auto pair = object;
+  pair.update(input);
   pair["chosen"] = member(row, object, "preferred_output");
   pair["rejected"] = member(row, object, "non_preferred_output");
   return pair;

@@ -1,6 +1,7 @@
 // CSV and TSV.
 #include <attune/error.hpp>
 
+#include <algorithm>
 #include <set>
 
 #include "core/names.hpp"
@@ -124,7 +125,8 @@ void read_header(Source& source) {
   if (!table.find_row()) fail("{}: is empty; its first line should name the columns", name);
   Ledger ledger;
   for (auto& column : table.fields()) source.header.push_back(sound_text(std::move(column), table.row(), ledger));
-  if (const auto& last = source.header.back(); last.find('\r') != std::string::npos)
+  const auto has = [](const std::string& column, char c) { return column.find(c) != std::string::npos; };
+  if (std::ranges::any_of(source.header, [&](const auto& column) { return has(column, '\r') && !has(column, '\n'); }))
     fail("{}: its lines end with carriage returns alone; convert it (tr '\\r' '\\n')", name);
   if (std::set<std::string>(source.header.begin(), source.header.end()).size() != source.header.size())
     fail("{}: two columns have the same name ({})", table.row().where(), joined(source.header));

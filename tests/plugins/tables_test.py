@@ -163,3 +163,11 @@ reader.prepare("instruction", [f'path = "{name}"\nlayout = "messages"\n' for nam
 kept = [one["tokens"] for one in reader.samples()[0]]
 check(len(kept) == 15 and kept[:5] == kept[5:10] == kept[10:], f"structures, maps and lists of a fixed size are messages: {reader.told()}")
 print("ok structures", flush=True)
+
+# A recipe from Windows is the same recipe.
+before = [one["tokens"] for one in reader.samples()[0]]
+text = (place / "data.toml").read_text()
+(place / "data.toml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+place.run(build / "attune", "prepare", "data.toml")
+check([one["tokens"] for one in reader.samples()[0]] == before, "a recipe may have a byte order mark and CRLF")
+print("ok recipe", flush=True)
