@@ -53,6 +53,25 @@ std::string read_text(const fs::path& path) {
   return std::move(text).str();
 }
 
+std::string with_line_feeds(std::string text) {
+  if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);
+  auto end = text.begin();
+  for (auto at = text.begin(); at != text.end(); ++at) {
+    const bool ends_line = *at == '\r';
+    *end++ = ends_line ? '\n' : *at;
+    if (ends_line && at + 1 != text.end() && at[1] == '\n') ++at;
+  }
+  text.erase(end, text.end());
+  return text;
+}
+
+std::string read_lines(const fs::path& path) {
+  auto text = read_text(path);
+  if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff"))
+    fail("{}: is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)", path.string());
+  return with_line_feeds(std::move(text));
+}
+
 void sync_to_disk(const fs::path& path) {
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.fd < 0 || ::fsync(file.fd) != 0) throw Fault(fmt::format("{}: fsync failed ({})", path.string(), std::strerror(errno)));

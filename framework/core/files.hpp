@@ -34,6 +34,10 @@ class MappedFile {
 
 /// Error when it cannot be read.
 std::string read_text(const std::filesystem::path& path);
+/// The same of a text that people write, on any system: without a byte order mark, and its lines end with \n alone. Error for UTF-16.
+std::string read_lines(const std::filesystem::path& path);
+/// A text without a byte order mark; CR LF and CR become LF.
+std::string with_line_feeds(std::string text);
 
 /// write(temporary path), then fsync and rename: the file or folder is there whole, or as it was before (empty, for a folder). Folders above it are made.
 void write_atomically(const std::filesystem::path& path, const std::function<void(const std::filesystem::path&)>& write);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/names.hpp"
+#include "prepare/plan.hpp"
 #include "prepare/texts.hpp"
 #include "text/unicode.hpp"
 
@@ -60,7 +61,7 @@ bool clean(const CleanOptions& options, Record& record, Ledger& ledger) {
 void check_labels(const CleanOptions& options, const Record& record, const std::vector<std::string>& names) {
   if (options.labels.empty()) return;
   for (const auto& name : names)
-    if (std::find(options.labels.begin(), options.labels.end(), name) == options.labels.end())
+    if (const auto named = named_in(options.labels, name); std::ranges::find(options.labels, named) == options.labels.end())
       throw BadRow("a label that [clean] does not name",
                    fmt::format("{}: the label '{}' is none of those that [clean] names ({}){}; correct it, or add it there", place_of(record), name,
                                joined(options.labels), did_you_mean(name, options.labels)));

@@ -63,6 +63,7 @@ std::vector<Sample> Encoder::encode(const std::vector<Draw>& draws, const Record
     auto record = records.read(static_cast<int>(draw.rank), draw.offset, draw.bytes);
     if (draw.variant > 0)
       augment(recipe_.augment, fingerprint_of(record)[0] ^ (static_cast<std::uint64_t>(recipe_.split.seed) << 32) ^ draw.variant, record);
+    if (const auto label = record.fields.find("label"); label != record.fields.end()) label->second = named_in(labels, label->second);
     ledger.guard(recipe_.sources[draw.source].on_error == "skip", record.source, record.row, [&] { encode(record, context, samples, ledger); });
   }
   return samples;
@@ -77,7 +78,10 @@ void Encoder::encode(const Record& record, const EncodeContext& context, std::ve
     }
   };
   std::vector<Sample> encoded;
-  unless_rejected([&] { encoded = dataset_->encode_all(record, context); });
+  unless_rejected([&] {
+    encoded = dataset_->encode_all(record, context);
+    if (encoded.empty()) throw Rejected("no sample");
+  });
   for (auto& sample : encoded)
     unless_rejected([&] {
       for (auto& part : truncated(recipe_.truncate, std::move(sample), frame_)) samples.push_back(std::move(part));

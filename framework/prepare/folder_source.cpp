@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/files.hpp"
 #include "prepare/formats.hpp"
 #include "prepare/picture.hpp"
 #include "prepare/row.hpp"
@@ -61,8 +62,7 @@ void read_texts(const Source& source, const Block& block, Ledger& ledger, const 
     auto text = read_unpacked(path);
     if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff"))
       bad_row(row, "not UTF-8", "is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)");
-    if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);
-    record.fields["text"] = sound_text(std::move(text), row, ledger);
+    record.fields["text"] = sound_text(with_line_feeds(std::move(text)), row, ledger);
   });
 }
 

@@ -1,33 +1,41 @@
 // JSON Lines, and one JSON list of objects.
 #include <attune/error.hpp>
 
-#include <nlohmann/json.hpp>
-
+#include "core/json_text.hpp"
 #include "prepare/formats.hpp"
-#include "prepare/row.hpp"
+#include "prepare/values.hpp"
 
 namespace attune {
-using nlohmann::json;
 namespace {
 
 constexpr std::string_view blanks = " \t\r\n";
 
 bool is_blank(std::string_view text) { return text.find_first_not_of(blanks) == std::string_view::npos; }
 
-json parse_row(const Row& row, const std::string& text) {
+RowJson parse_row(const Row& row, const std::string& text) {
   try {
-    return json::parse(text);
-  } catch (const json::parse_error& error) {
+    return RowJson::parse(text);
+  } catch (const RowJson::parse_error& error) {
+    if (const auto word = non_number_at(text, error.byte); !word.empty())
+      bad_row(row, "not valid JSON", "holds {} (at byte {} of it), which JSON does not have; write a number or null", word, error.byte);
     if (error.byte > text.size()) bad_row(row, "not valid JSON", "is not valid JSON: it ends in the middle; correct or remove it, or fetch the file again");
     bad_row(row, "not valid JSON", "is not valid JSON (at byte {} of it); correct or remove it", error.byte);
-  } catch (const json::out_of_range&) {
+  } catch (const RowJson::out_of_range&) {
     bad_row(row, "not valid JSON", "holds a number that is larger than any; correct or remove it");
   }
 }
 
+/// JSON's grammar allows an escaped half of a surrogate pair, and UTF-8 has no form for it (RFC 8259, section 8.2).
+std::string with_whole_surrogates(const Row& row, std::string text, Ledger& ledger) {
+  const auto halves = replace_lone_surrogates(text);
+  if (halves > 0) ledger.change("unpaired surrogates (\\ud800 to \\udfff) replaced by U+FFFD", row.where(), halves);
+  return text;
+}
+
 void use_row(const Source& source, const Row& row, std::string_view text, Ledger& ledger, const UseRecord& use) {
   ledger.guard(source.skips_bad_rows(), row.source, row.number, [&] {
-    auto record = record_of(source.options, row, parse_row(row, sound_text(std::string(text), row, ledger)));
+    auto sound = with_whole_surrogates(row, sound_text(std::string(text), row, ledger), ledger);
+    auto record = record_of(source.options, row, parse_row(row, sound));
     use(record);
   });
 }
@@ -118,13 +126,13 @@ void read_list(const Source& source, const Block& block, Ledger& ledger, const U
   auto number = block.first_row;
   std::size_t begin = 0;
   const auto take = [&](std::size_t end) {
-    const auto element = std::string_view(text).substr(begin, end - begin);
-    if (!is_blank(element)) use_row(source, {source.options.path, number}, element, ledger, use);
+    use_row(source, {source.options.path, number}, std::string_view(text).substr(begin, end - begin), ledger, use);
     ++number, begin = end + 1;
   };
   for (std::size_t at = 0; at < text.size(); ++at)
     if (cursor.step(text[at]) == ListCursor::At::comma) take(at);
-  take(text.size());
+  // A list may have no element, or a comma after its last.
+  if (!is_blank(std::string_view(text).substr(begin))) take(text.size());
 }
 
 }  // namespace

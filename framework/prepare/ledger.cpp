@@ -1,6 +1,7 @@
 #include "prepare/ledger.hpp"
 
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "core/names.hpp"
 
@@ -29,7 +30,12 @@ void add_tallies(Tallies& tallies, const json& more) {
 std::string excerpt(const Record& record) {
   std::string text;
   for (const auto& [name, value] : record.fields) text += (text.empty() ? "" : "\n") + name + ": " + value;
-  for (const auto& message : record.messages) text += (text.empty() ? "" : "\n") + message.role + ": " + message.content;
+  const auto add = [&](const std::string& name, const Message& message) {
+    text += (text.empty() ? "" : "\n") + name + ": " + message.content + (message.extra.empty() ? "" : " " + message.extra);
+  };
+  for (const auto& message : record.messages) add(message.role, message);
+  for (const auto& [name, messages] : record.answers)
+    for (const auto& message : messages) add(name + ", " + message.role, message);
   return text.substr(0, listed_bytes);
 }
 
@@ -50,6 +56,10 @@ void Ledger::drop(const std::string& reason, const std::string& source, std::int
 bool Ledger::tells(const std::string& reason) const {
   const auto found = dropped_.find(reason);
   return listing_ || found == dropped_.end() || found->second.examples.size() < kept_examples;
+}
+
+std::int64_t Ledger::dropped_count() const {
+  return std::accumulate(dropped_.begin(), dropped_.end(), std::int64_t{0}, [](auto sum, const auto& entry) { return sum + entry.second.count; });
 }
 
 void Ledger::list(const std::string& reason, const std::string& source, std::int64_t row, const std::string& text) {

@@ -16,16 +16,6 @@ struct Tally {
 };
 using Tallies = std::map<std::string, Tally>;  // by reason
 
-/// A row that cannot become a record. The text is a whole Error; the reason is what such rows are counted under where they are skipped.
-class BadRow : public Error {
- public:
-  BadRow(std::string reason, const std::string& text) : Error(text), reason_(std::move(reason)) {}
-  const std::string& reason() const { return reason_; }
-
- private:
-  std::string reason_;
-};
-
 /// "train.csv, row 7"
 std::string place_of(const Record& record);
 
@@ -54,6 +44,8 @@ class Ledger {
   }
 
   const Tallies& dropped() const { return dropped_; }
+  /// Records dropped, for any reason.
+  std::int64_t dropped_count() const;
   const Tallies& changed() const { return changed_; }
   /// The lines listed since this was last called.
   std::string take_list() { return std::exchange(list_, {}); }

@@ -5,14 +5,12 @@
 #include <dlfcn.h>
 
 #include <exception>
-#include <nlohmann/json.hpp>
 
 #include "prepare/formats.hpp"
-#include "prepare/row.hpp"
+#include "prepare/values.hpp"
 
 namespace attune {
 namespace fs = std::filesystem;
-using nlohmann::json;
 namespace {
 
 constexpr const char* parquet_library = "libattune_parquet.so";
@@ -79,7 +77,7 @@ struct ParquetRows {
   void take(std::string_view text) {
     const Row row{source.options.path, number++};
     ledger.guard(source.skips_bad_rows(), row.source, row.number, [&] {
-      auto record = record_of(source.options, row, json::parse(text));
+      auto record = record_of(source.options, row, RowJson::parse(sound_text(std::string(text), row, ledger)));
       use(record);
     });
   }

@@ -27,17 +27,34 @@ Side side_of(const std::string& split) {
 }
 bool held_out(Side side) { return side == Side::validation || side == Side::test; }
 
+/// Words such as "nan" and "inf", which some parsers take for numbers, are none.
 std::optional<double> number(const std::string& text) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
+  const bool all = error == std::errc() && end == text.data() + text.size();
+  return all && std::isfinite(value) ? std::optional(value) : std::nullopt;
 }
 
-/// Sorted as numbers when all are.
+bool all_numbers(const std::set<std::string>& names) {
+  return std::all_of(names.begin(), names.end(), [](const auto& name) { return number(name).has_value(); });
+}
+
+/// Sorted as numbers when all are; the shortest text of a number first.
 std::vector<std::string> sorted_labels(const std::set<std::string>& names) {
   std::vector<std::string> labels(names.begin(), names.end());
-  if (std::all_of(labels.begin(), labels.end(), [](const auto& label) { return number(label).has_value(); }))
-    std::stable_sort(labels.begin(), labels.end(), [](const auto& a, const auto& b) { return *number(a) < *number(b); });
+  if (!all_numbers(names)) return labels;
+  const auto order = [](const std::string& label) { return std::pair(*number(label), label.size()); };
+  std::stable_sort(labels.begin(), labels.end(), [&](const auto& a, const auto& b) { return order(a) < order(b); });
+  return labels;
+}
+
+/// Where all are numbers, texts of the same number ("1" and "1.0") are one label: a column of integers in one file may be one of floats in
+/// another.
+std::vector<std::string> merged_labels(const std::set<std::string>& names) {
+  auto labels = sorted_labels(names);
+  if (!all_numbers(names)) return labels;
+  const auto same = std::unique(labels.begin(), labels.end(), [](const auto& a, const auto& b) { return *number(a) == *number(b); });
+  labels.erase(same, labels.end());
   return labels;
 }
 
@@ -79,17 +96,20 @@ struct Decisions {
   }
 };
 
-Decisions begin_decisions(const Recipe& recipe, const Reading& reading) {
+Decisions begin_decisions(const Recipe& recipe, const Reading& reading, const std::vector<std::string>& all_labels) {
   Decisions d{recipe, reading, Records(reading.folder, reading.counts), {}, {}, {}, {}, {}, {}, {}};
   std::map<std::string, std::vector<std::string>> strata;
   for (const auto& rank : reading.strata)
-    for (const auto& [label, entry] : rank.at("labels").items()) strata[label] = entry.at("names").get<std::vector<std::string>>();
+    for (const auto& [label, entry] : rank.at("labels").items()) {
+      auto& names = strata[named_in(all_labels, label)] = entry.at("names").get<std::vector<std::string>>();
+      for (auto& name : names) name = named_in(all_labels, name);
+    }
   std::map<std::string, std::uint32_t> numbers;
   for (auto& [label, names] : strata) numbers[label] = static_cast<std::uint32_t>(d.strata.size()), d.strata.push_back({label, std::move(names)});
   std::vector<std::vector<std::uint32_t>> renumbered;  // by rank: its number -> ours
   for (const auto& rank : reading.strata) {
     auto& to = renumbered.emplace_back(rank.at("labels").size());
-    for (const auto& [label, entry] : rank.at("labels").items()) to[entry.at("number").get<std::size_t>()] = numbers.at(label);
+    for (const auto& [label, entry] : rank.at("labels").items()) to[entry.at("number").get<std::size_t>()] = numbers.at(named_in(all_labels, label));
   }
   const auto size = d.records.size();
   d.sources.reserve(size), d.labels.reserve(size), d.sides.reserve(size);
@@ -342,15 +362,28 @@ std::set<std::string> wanted_splits(const Recipe& recipe) {
 std::vector<std::string> labels_of(const Recipe& recipe, const Reading& reading) {
   if (!recipe.clean.labels.empty()) return recipe.clean.labels;
   std::set<std::string> names;
+  bool one_each = true;  // every record asks for its label
   for (const auto& rank : reading.strata) {
-    for (const auto& [label, entry] : rank.at("labels").items())
-      for (const auto& name : entry.at("names")) names.insert(name.get<std::string>());
+    for (const auto& [label, entry] : rank.at("labels").items()) {
+      const auto of_label = entry.at("names").get<std::vector<std::string>>();
+      one_each = one_each && of_label == std::vector{label};
+      names.insert(of_label.begin(), of_label.end());
+    }
     for (const auto& name : rank.at("others")) names.insert(name.get<std::string>());
+    one_each = one_each && rank.at("others").empty();
   }
-  return sorted_labels(names);
+  return one_each ? merged_labels(names) : sorted_labels(names);
 }
 
 }  // namespace
+
+std::string named_in(const std::vector<std::string>& labels, const std::string& name) {
+  if (std::find(labels.begin(), labels.end(), name) != labels.end()) return name;
+  const auto value = number(name);
+  const auto same = [&](const std::string& label) { return value && number(label) == value; };
+  const auto found = std::find_if(labels.begin(), labels.end(), same);
+  return found == labels.end() ? name : *found;
+}
 
 fs::path draws_file(const fs::path& folder, const std::string& split) { return folder / ("draws-" + split); }
 
@@ -373,6 +406,7 @@ std::uint32_t Strata::number(const Record& record, const std::vector<std::string
   if (label == record.fields.end()) return other_names_.insert(names.begin(), names.end()), no_stratum;
   const auto [entry, added] = numbers_.emplace(label->second, static_cast<std::uint32_t>(names_.size()));
   if (added) names_.push_back(names);
+  else if (names_[entry->second] != names) other_names_.insert(names.begin(), names.end());
   return entry->second;
 }
 
@@ -384,7 +418,8 @@ json Strata::to_json() const {
 
 Plan make_plan(const Recipe& recipe, const Reading& reading, Ledger& ledger) {
   const auto& [clean, split] = std::tie(recipe.clean, recipe.split);
-  auto d = begin_decisions(recipe, reading);
+  const auto labels = labels_of(recipe, reading);
+  auto d = begin_decisions(recipe, reading, labels);
   if (clean.deduplicate != "none") drop_duplicates(d, false);
   if (clean.deduplicate == "near") drop_duplicates(d, true);
   assign_splits(d);
@@ -396,7 +431,7 @@ Plan make_plan(const Recipe& recipe, const Reading& reading, Ledger& ledger) {
   tell(d, ledger);
 
   Plan plan;
-  plan.labels = labels_of(recipe, reading);
+  plan.labels = labels;
   plan.class_weights = class_weights(d, plan.labels);
   for (const auto& name : wanted_splits(recipe)) plan.splits[name] = write_draws(d, side_of(name));
   return plan;

@@ -34,6 +34,9 @@ struct Plan {
   std::vector<double> class_weights;  // by label; empty unless [balance] asks for them
 };
 
+/// The one of these labels that a record's stands for: the same text or, where there is none, the same number ("1.0" for "1").
+std::string named_in(const std::vector<std::string>& labels, const std::string& name);
+
 std::filesystem::path draws_file(const std::filesystem::path& folder, const std::string& split);
 nlohmann::json to_json(const Plan& plan);
 Plan plan_from(const nlohmann::json& json);
@@ -48,7 +51,7 @@ class Strata {
  private:
   std::map<std::string, std::uint32_t> numbers_;
   std::vector<std::vector<std::string>> names_;
-  std::set<std::string> other_names_;  // of records without a label
+  std::set<std::string> other_names_;  // of records without a label, or that ask for others than the first with theirs
 };
 
 /// What the ranks together have read.

@@ -141,7 +141,7 @@ std::vector<Piece> share_of(const std::vector<Source>& sources, const Comm& comm
 class RecordReader {
  public:
   RecordReader(Run& run, const Dataset& dataset)
-      : run_(run), dataset_(dataset), records_(run.work.path(), run.comm.rank()), list_(run.list_file(run.comm.rank())), counts_(run.recipe.sources.size()) {
+      : run_(run), dataset_(dataset), records_(run.work.path(), run.comm.rank()), list_(run.list_file(run.comm.rank())), counts_(run.recipe.sources.size()), told_(counts_) {
     if (run.recipe.clean.deduplicate == "near" || run.recipe.split.leakage == "near")
       bands_.emplace(run.work.path(), run.comm.rank(), Banding::for_similarity(run.recipe.clean.similarity));
   }
@@ -151,7 +151,9 @@ class RecordReader {
     std::uint64_t done = 0;
     for (const auto& [source, block] : share) {
       if (run_.work.given_up()) return;
+      const auto dropped = run_.ledger.dropped_count();
       read_block(sources[source], block, run_.ledger, [&, number = source](Record& record) { take(record, number); });
+      told_[source] += run_.ledger.dropped_count() - dropped;
       list_.write(run_.ledger.take_list());
       run_.tell("reading", done += block.bytes, all, records_.count());
     }
@@ -160,7 +162,7 @@ class RecordReader {
     if (bands_) bands_->close();
   }
 
-  json result() const { return {{"records", records_.count()}, {"counts", counts_}, {"strata", strata_.to_json()}, {"ledger", run_.ledger.to_json()}}; }
+  json result() const { return {{"records", records_.count()}, {"counts", counts_}, {"told", told_}, {"strata", strata_.to_json()}, {"ledger", run_.ledger.to_json()}}; }
 
  private:
   void take(Record& record, std::uint32_t source) {
@@ -180,6 +182,7 @@ class RecordReader {
   OutFile list_;
   Strata strata_;
   std::vector<std::int64_t> counts_;  // records read, by source
+  std::vector<std::int64_t> told_;    // and those dropped with a reason
 };
 
 /// Runs work, which reads nothing of the other ranks; they are told at once when it fails.
@@ -194,6 +197,12 @@ void agree_soon(const Run& run, const std::function<void()>& work) {
   });
 }
 
+std::string reasons(const Tallies& dropped) {
+  std::vector<std::string> parts;
+  for (const auto& [reason, tally] : dropped) parts.push_back(fmt::format("{}: {}", reason, tally.count));
+  return joined(parts);
+}
+
 Reading read_sources(Run& run, const std::vector<Source>& sources, const Dataset& dataset, PrepareReport& report) {
   std::string own;
   agree_soon(run, [&] {
@@ -202,18 +211,23 @@ Reading read_sources(Run& run, const std::vector<Source>& sources, const Dataset
     own = dumped(reader.result());
   });
   Reading reading{run.work.path(), {}, {}};
-  std::vector<std::int64_t> counts(sources.size());
+  std::vector<std::int64_t> counts(sources.size()), told(sources.size());
   run.ledger = Ledger(run.recipe.list_rejected);
   for (const auto& text : run.comm.gather(own)) {
     const auto rank = json::parse(text);
     reading.counts.push_back(rank.at("records"));
     reading.strata.push_back(rank.at("strata"));
     run.ledger.add(rank.at("ledger"));
-    for (std::size_t i = 0; i < counts.size(); ++i) counts[i] += rank.at("counts")[i].get<std::int64_t>();
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+      counts[i] += rank.at("counts")[i].get<std::int64_t>();
+      told[i] += rank.at("told")[i].get<std::int64_t>();
+    }
   }
   run.comm.agree([&] {
     for (std::size_t i = 0; i < counts.size(); ++i)
-      if (counts[i] == 0) fail("{}: holds no records that can be read", sources[i].path.string());
+      if (counts[i] + told[i] == 0) fail("{}: holds no records", sources[i].path.string());
+    if (std::ranges::all_of(counts, [](auto count) { return count == 0; }))
+      fail("{}: no source holds a record that can be read ({})", run.recipe.path.string(), reasons(run.ledger.dropped()));
   });
   report.records = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
   return reading;
@@ -228,12 +242,6 @@ Plan plan_splits(Run& run, const Reading& reading) {
 }
 
 // --- Encoding and writing: by all ranks, in rounds
-
-std::string reasons(const Tallies& dropped) {
-  std::vector<std::string> parts;
-  for (const auto& [reason, tally] : dropped) parts.push_back(fmt::format("{}: {}", reason, tally.count));
-  return parts.empty() ? "no record was assigned to it" : "all its records were rejected (" + joined(parts) + ")";
-}
 
 std::uint64_t bytes_of_samples(const std::vector<Sample>& samples) {
   std::uint64_t bytes = 0;
@@ -274,8 +282,9 @@ std::int64_t write_split(Run& run, const hdf5::Group& root, const std::string& n
     run.tell("encoding", cuts[std::min(piece - rank + ranks, cuts.size() - 1)], cuts.back(), writer->samples());
   }
   run.comm.agree([&] {
-    if (writer->samples() == 0)
-      fail("{}: the split '{}' is empty: {}; change [split], the sources or the plugin's options", run.recipe.path.string(), name, reasons(ledger.dropped()));
+    if (writer->samples() > 0) return;
+    const auto why = ledger.dropped().empty() ? "no record was assigned to it" : fmt::format("all its records were rejected ({})", reasons(ledger.dropped()));
+    fail("{}: the split '{}' is empty: {}; change [split], the sources or the plugin's options", run.recipe.path.string(), name, why);
   });
   run.ledger.add(ledger.to_json());
   return writer->samples();

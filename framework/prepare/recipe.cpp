@@ -59,6 +59,8 @@ std::vector<SourceOptions> bind_sources(const toml::table& root, const std::stri
     if (source.on_error.empty()) source.on_error = on_error;
     if (!source.layout.empty() && !source.fields.empty())
       problems.add(node.as_table()->get("fields")->source(), "'layout' and 'fields' both say where a record's fields come from: keep one of them");
+    if (!source.ignore.empty() && source.layout.empty())
+      problems.add(node.as_table()->get("ignore")->source(), "'ignore' leaves out keys of a layout, and this source has none: remove it");
     if (!source.labels.empty() && !source.format.empty() && source.format != "idx")
       problems.add(node.as_table()->get("labels")->source(), "'labels' names the label file of an idx source: other sources name the field of the label in 'fields'");
     if (source.delimiter.size() > 1) problems.add(node.as_table()->get("delimiter")->source(), fmt::format("'delimiter' is '{}', it must be one character, such as \";\" or \"\\t\"", source.delimiter));

@@ -1,128 +1,141 @@
 #include "prepare/row.hpp"
 
 #include <algorithm>
-#include <map>
-#include <nlohmann/json.hpp>
+#include <cmath>
 
-#include "core/names.hpp"
+#include "prepare/conversation.hpp"
+#include "prepare/values.hpp"
 #include "text/unicode.hpp"
 
 namespace attune {
-using nlohmann::json;
 namespace {
-
-/// The value of a key, or a BadRow that lists the keys there are.
-const json& member(const Row& row, const json& object, const std::string& key) {
-  const auto found = object.find(key);
-  if (found != object.end() && !found->is_null()) return *found;
-  std::vector<std::string> names;
-  for (const auto& [name, value] : object.items()) names.push_back(name);
-  bad_row(row, "a field is missing", "there is no field '{}' (those there: {}){}; correct fields or layout in the recipe", key,
-          names.empty() ? "none" : joined(names), did_you_mean(key, names));
-}
-
-bool is_plain(const json& value) { return value.is_string() || value.is_number() || value.is_boolean(); }
-
-/// Texts as they are; numbers and booleans as JSON writes them.
-std::string text_of(const Row& row, const json& object, const std::string& key) {
-  const json& value = member(row, object, key);
-  if (value.is_string()) return value.get<std::string>();
-  if (is_plain(value)) return value.dump();
-  bad_row(row, "a field is no text", "the field '{}' is {} and should be a text, a number or a boolean; correct fields or layout in the recipe", key,
-          value.is_array() ? "a list" : "a table");
-}
 
 /// Fields that may be lists, of which a record then holds the JSON: several labels, and words with their tags.
 bool may_be_list(const std::string& field) { return field == "labels" || field == "words" || field == "tags"; }
 
-bool is_plain_list(const json& value) { return value.is_array() && std::ranges::all_of(value, is_plain); }
+bool is_plain_list(const RowJson& value) { return value.is_array() && std::ranges::all_of(value, is_plain); }
 
-std::string field_of(const Row& row, const json& object, const std::string& field, const std::string& key) {
-  const json& value = member(row, object, key);
-  return may_be_list(field) && is_plain_list(value) ? value.dump() : text_of(row, object, key);
+/// A label that is a number has one name in every file: a column of integers becomes one of floats as soon as a value is missing.
+RowJson with_whole_labels(const RowJson& value) {
+  if (value.is_array()) {
+    auto labels = RowJson::array();
+    for (const auto& one : value) labels.push_back(with_whole_labels(one));
+    return labels;
+  }
+  constexpr double exact = 1LL << 53;
+  if (!value.is_number_float()) return value;
+  const auto number = value.get<double>();
+  const bool whole = number == std::floor(number) && std::abs(number) < exact;
+  return whole ? RowJson(static_cast<std::int64_t>(number)) : value;
 }
 
-std::string optional_text(const Row& row, const json& object, const std::string& key) {
-  const auto found = object.find(key);
-  return found == object.end() || found->is_null() ? "" : text_of(row, object, key);
-}
-
-std::string role_of(const Row& row, const std::string& name) {
-  static const std::map<std::string, std::string> roles{{"system", "system"},   {"user", "user"}, {"assistant", "assistant"},
-                                                        {"human", "user"}, {"gpt", "assistant"}};  // ShareGPT's
-  const auto found = roles.find(name);
-  if (found == roles.end()) bad_row(row, "an unknown role", "the role '{}' is none of system, user (or human), assistant (or gpt)", name);
-  return found->second;
-}
-
-/// {role, content} or {from, value}
-Message message_of(const Row& row, const json& entry) {
-  if (!entry.is_object()) bad_row(row, "a message is no table", "an entry of its messages is not a table with role and content");
-  const bool share_gpt = entry.contains("from");
-  return {role_of(row, text_of(row, entry, share_gpt ? "from" : "role")), text_of(row, entry, share_gpt ? "value" : "content")};
-}
-
-std::vector<Message> messages_of(const Row& row, const json& list, const std::string& key) {
-  if (!list.is_array() || list.empty())
-    bad_row(row, "no list of messages", "'{}' should be a list of {{role, content}} with at least one entry", key);
-  std::vector<Message> messages;
-  for (const auto& entry : list) messages.push_back(message_of(row, entry));
-  return messages;
-}
-
-std::vector<Message> conversation_of(const Row& row, const json& object) {
-  const std::string key = object.contains("conversations") ? "conversations" : "messages";
-  auto messages = messages_of(row, member(row, object, key), key);
-  if (auto system = optional_text(row, object, "system"); !system.empty() && messages.front().role != "system")
-    messages.insert(messages.begin(), {"system", std::move(system)});
-  return messages;
+std::string field_of(const Row& row, const RowJson& object, const std::string& field, const std::string& key) {
+  const auto& value = member(row, object, key);
+  if (may_be_list(field) && is_plain_list(value)) return (field == "words" ? value : with_whole_labels(value)).dump();
+  if (field == "label" && value.is_number_float()) return with_whole_labels(value).dump();
+  return text_of(row, object, key);
 }
 
 /// instruction and, where there is one, its input, as one prompt.
-std::string alpaca_prompt(const Row& row, const json& object) {
+std::string alpaca_prompt(const Row& row, const RowJson& object) {
   const auto input = optional_text(row, object, "input");
   return text_of(row, object, "instruction") + (input.empty() ? "" : "\n\n" + input);
 }
 
-/// An answer: a text, a message, or a conversation that ends in it.
-std::string answer_of(const Row& row, const json& object, const std::string& key) {
-  const json& value = member(row, object, key);
-  if (value.is_object()) return message_of(row, value).content;
-  if (value.is_array()) return messages_of(row, value, key).back().content;
-  return text_of(row, object, key);
+/// LLaMA-Factory's `history`: earlier questions and answers, which are learnt, too.
+std::vector<Message> alpaca_history(const Row& row, const RowJson& history) {
+  std::vector<Message> messages;
+  const auto is_turn = [](const RowJson& turn) {
+    return turn.is_array() && turn.size() == 2 && turn[0].is_string() && turn[1].is_string();
+  };
+  if (!history.is_array() || !std::ranges::all_of(history, is_turn))
+    bad_row(row, "a damaged history", "'history' should be a list of [question, answer]");
+  for (const auto& turn : history) {
+    messages.push_back({"user", turn[0].get<std::string>()});
+    messages.push_back({"assistant", turn[1].get<std::string>()});
+  }
+  return messages;
 }
 
-void set_preference(const Row& row, const json& object, Record& record) {
-  record.fields["chosen"] = answer_of(row, object, "chosen");
-  record.fields["rejected"] = answer_of(row, object, "rejected");
-  if (object.contains("conversations") || object.contains("messages")) {
-    record.messages = conversation_of(row, object);
-  } else if (object.contains("prompt") || !object.at("chosen").is_array()) {
-    record.fields["prompt"] = text_of(row, object, "prompt");
+void set_alpaca(const Row& row, const RowJson& object, Record& record) {
+  auto prompt = alpaca_prompt(row, object), response = text_of(row, object, "output");
+  const auto* history = given(object, "history");
+  if (!history || says_no(*history)) {
+    record.fields["prompt"] = std::move(prompt);
+    record.fields["response"] = std::move(response);
     if (auto system = optional_text(row, object, "system"); !system.empty()) record.fields["system"] = std::move(system);
-  } else {
-    record.messages = messages_of(row, object.at("chosen"), "chosen");
-    record.messages.pop_back();
+    return;
   }
+  record.messages = alpaca_history(row, *history);
+  record.messages.push_back({"user", std::move(prompt)});
+  record.messages.push_back({"assistant", std::move(response)});
+  ConversationReader(row, object).add_system(record.messages);
+}
+
+/// Texts, or messages on either side. The completion alone is learnt.
+void set_completion(const Row& row, const RowJson& object, Record& record) {
+  if (is_plain(member(row, object, "prompt")) && is_plain(member(row, object, "completion"))) {
+    record.fields["prompt"] = text_of(row, object, "prompt");
+    record.fields["response"] = text_of(row, object, "completion");
+    if (auto system = optional_text(row, object, "system"); !system.empty()) record.fields["system"] = std::move(system);
+    return;
+  }
+  const ConversationReader reader(row, object);
+  record.messages = reader.messages("prompt", "user");
+  reader.add_system(record.messages);
+  for (auto& message : record.messages) message.train = false;
+  for (auto& message : reader.messages("completion", "assistant")) record.messages.push_back(std::move(message));
+}
+
+/// OpenAI's names of what a pair consists of, under ours.
+RowJson with_usual_names(const Row& row, const RowJson& object) {
+  if (!given(object, "preferred_output")) return object;
+  const auto& input = member(row, object, "input");
+  if (!input.is_object()) bad_row(row, "no list of messages", "'input' should be a table with messages, beside preferred_output");
+  auto pair = object;
+  pair.update(input);
+  pair["chosen"] = member(row, object, "preferred_output");
+  pair["rejected"] = member(row, object, "non_preferred_output");
+  return pair;
+}
+
+void set_conversation(const std::string& layout, const Row& row, const RowJson& object, Record& record) {
+  const ConversationReader reader(row, object);
+  reader.check_keys();
+  if (layout == "messages") record.messages = reader.conversation();
+  if (layout == "preference") reader.set_preference(record);
+  if (layout == "alpaca") set_alpaca(row, object, record);
+  if (layout == "prompt_completion") set_completion(row, object, record);
+  record.tools = reader.tools();
+}
+
+void erase_keys(RowJson& object, const std::vector<std::string>& keys) {
+  for (const auto& key : keys) object.erase(key);
+}
+
+/// The row as if the keys were not there, neither its own nor those of its messages.
+RowJson without(RowJson object, const std::vector<std::string>& keys) {
+  erase_keys(object, keys);
+  for (auto& value : object) {
+    if (value.is_object()) erase_keys(value, keys);
+    if (value.is_array())
+      for (auto& entry : value)
+        if (entry.is_object()) erase_keys(entry, keys);
+  }
+  return object;
 }
 
 }  // namespace
 
-Record record_of(const SourceOptions& options, const Row& row, const json& object) {
+Record record_of(const SourceOptions& options, const Row& row, const RowJson& object) {
   if (!object.is_object()) bad_row(row, "not a JSON object", "is not a JSON object ({{...}}), but a record must be one");
   Record record;
   record.source = row.source;
   record.row = row.number;
   auto& fields = record.fields;
-  if (options.layout == "messages") {
-    record.messages = conversation_of(row, object);
-  } else if (options.layout == "preference") {
-    set_preference(row, object, record);
-  } else if (!options.layout.empty()) {
-    const bool alpaca = options.layout == "alpaca";
-    fields["prompt"] = alpaca ? alpaca_prompt(row, object) : text_of(row, object, "prompt");
-    fields["response"] = text_of(row, object, alpaca ? "output" : "completion");
-    if (auto system = optional_text(row, object, "system"); !system.empty()) fields["system"] = std::move(system);
+  if (!options.layout.empty()) {
+    const auto named = options.layout == "preference" ? with_usual_names(row, object) : object;
+    set_conversation(options.layout, row, without(named, options.ignore), record);
   } else if (!options.fields.empty()) {
     for (const auto& [name, key] : options.fields) fields[name] = field_of(row, object, name, key);
   } else {

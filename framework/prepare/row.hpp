@@ -25,9 +25,9 @@ template <class... Args>
 ///
 /// fields = { text = "review" } gives the record's field `text` the value of the source's `review`, and leaves all others out. Without
 /// fields or layout every text, number and boolean keeps its name. Layouts: "prompt_completion" (prompt, completion, system), "alpaca"
-/// (instruction, input, output, system), "messages" (messages: a list of {role, content}; or ShareGPT's conversations: a list of
-/// {from, value}), "preference" (prompt or conversation, chosen, rejected: texts, or messages the last of which is the answer).
-Record record_of(const SourceOptions& options, const Row& row, const nlohmann::json& object);
+/// (instruction, input, output, system, history), "messages" (messages: a list of {role, content}; or ShareGPT's conversations: a list of
+/// {from, value}), "preference" (prompt or conversation, chosen, rejected: texts, messages, or whole conversations).
+Record record_of(const SourceOptions& options, const Row& row, const nlohmann::ordered_json& object);
 
 /// The text with ill-formed UTF-8 replaced, which is counted as a change.
 std::string sound_text(std::string text, const Row& row, Ledger& ledger);

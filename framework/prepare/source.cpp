@@ -55,6 +55,7 @@ void SourceOptions::describe(Schema<SourceOptions>& s) {
   s.key("layout", &SourceOptions::layout, "a known form of conversations, in place of fields")
       .choices({"", "prompt_completion", "alpaca", "messages", "preference"});
   s.key("fields", &SourceOptions::fields, "the record's fields and the source's that fill them: { text = \"review\" }");
+  s.key("ignore", &SourceOptions::ignore, "keys of a layout's rows and messages that are left out, as if they were absent");
   s.key("files", &SourceOptions::files, "which files of a folder: a pattern for their paths in it, where * stands for anything, / too");
   s.key("labels", &SourceOptions::labels, "the file with the labels of an idx source, relative to its folder");
   s.key("sha256", &SourceOptions::sha256, "of the file as it is (of several: of what sha256sum prints for them); checked when given");

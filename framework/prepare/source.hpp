@@ -25,6 +25,7 @@ struct SourceOptions {
   std::string delimiter;
   std::string layout;
   OptionMap fields;
+  std::vector<std::string> ignore;
   std::string files = "*";
   std::string labels;
   std::string sha256;

@@ -50,20 +50,39 @@ class Unpacker {
 
 std::string_view bytes_of(const at::Tensor& image) { return {static_cast<const char*>(image.data_ptr()), image.nbytes()}; }
 
+void pack_messages(const std::vector<Message>& messages, Packer& packer) {
+  packer.number(std::ssize(messages));
+  for (const auto& message : messages) {
+    packer.text(message.role);
+    packer.text(message.content);
+    packer.text(message.extra);
+    packer.number(message.train);
+  }
+}
+
+std::vector<Message> unpack_messages(Unpacker& unpacker) {
+  std::vector<Message> messages;
+  for (auto left = unpacker.number(); left > 0; --left) {
+    Message message;
+    message.role = unpacker.text();
+    message.content = unpacker.text();
+    message.extra = unpacker.text();
+    message.train = unpacker.number() != 0;
+    messages.push_back(std::move(message));
+  }
+  return messages;
+}
+
 void pack_record(const Record& record, std::string& to) {
   Packer packer(to);
   packer.text(record.source);
   packer.number(record.row);
   packer.number(std::ssize(record.fields));
   for (const auto& [name, value] : record.fields) packer.text(name), packer.text(value);
-  packer.number(std::ssize(record.messages));
-  for (const auto& message : record.messages) {
-    packer.text(message.role);
-    packer.text(message.content);
-    packer.text(message.extra);
-    packer.number(message.train);
-  }
+  pack_messages(record.messages, packer);
   packer.text(record.tools);
+  packer.number(std::ssize(record.answers));
+  for (const auto& [name, messages] : record.answers) packer.text(name), pack_messages(messages, packer);
   packer.number(record.image.defined());
   if (!record.image.defined()) return;
   for (int i = 0; i < 3; ++i) packer.number(record.image.size(i));
@@ -79,15 +98,12 @@ Record unpack_record(std::string_view from) {
     const auto name = unpacker.text();
     record.fields.emplace(name, unpacker.text());
   }
-  for (auto left = unpacker.number(); left > 0; --left) {
-    Message message;
-    message.role = unpacker.text();
-    message.content = unpacker.text();
-    message.extra = unpacker.text();
-    message.train = unpacker.number() != 0;
-    record.messages.push_back(std::move(message));
-  }
+  record.messages = unpack_messages(unpacker);
   record.tools = unpacker.text();
+  for (auto left = unpacker.number(); left > 0; --left) {
+    const std::string name(unpacker.text());
+    record.answers[name] = unpack_messages(unpacker);
+  }
   if (unpacker.number() == 0) return record;
   const auto height = unpacker.number(), width = unpacker.number(), channels = unpacker.number();
   record.image = at::empty({height, width, channels}, at::kByte);
@@ -125,13 +141,17 @@ Fingerprint fingerprint_of(const Record& record) {
   Sha256 sum;
   const auto add = [&sum](std::string_view text) { sum.add(std::to_string(text.size())).add(":").add(text); };
   for (const auto& [name, value] : record.fields) add(name), add(value);
-  for (const auto& message : record.messages) {
-    add(message.role);
-    add(message.content);
-    add(message.extra);
-    add(message.train ? "" : "context");
-  }
+  const auto add_messages = [&](const std::vector<Message>& messages) {
+    for (const auto& message : messages) {
+      add(message.role);
+      add(message.content);
+      add(message.extra);
+      add(message.train ? "" : "context");
+    }
+  };
+  add_messages(record.messages);
   add(record.tools);
+  for (const auto& [name, messages] : record.answers) add(name), add_messages(messages);
   if (record.image.defined()) {
     for (const auto size : record.image.sizes()) add(std::to_string(size));
     add(bytes_of(record.image));

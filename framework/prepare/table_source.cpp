@@ -1,15 +1,14 @@
 // CSV and TSV.
 #include <attune/error.hpp>
 
-#include <nlohmann/json.hpp>
+#include <algorithm>
 #include <set>
 
 #include "core/names.hpp"
 #include "prepare/formats.hpp"
-#include "prepare/row.hpp"
+#include "prepare/values.hpp"
 
 namespace attune {
-using nlohmann::json;
 namespace {
 
 /// Cuts a table into rows of fields.
@@ -65,7 +64,8 @@ class TableReader {
     const auto opened = line_;
     for (++at_;; ++at_) {
       if (at_ >= text_.size())
-        bad_row(row(), "a quote that is never closed", "a quoted field that begins on line {} is never closed; close the quote", opened);
+        bad_row(row(), "a quote that is never closed", "a quoted field that begins on line {} is never closed, so that it reaches to line {}; close the quote",
+                opened, line_);
       if (text_[at_] == '\n') ++line_;
       if (text_[at_] != '"') {
         value += text_[at_];
@@ -125,6 +125,9 @@ void read_header(Source& source) {
   if (!table.find_row()) fail("{}: is empty; its first line should name the columns", name);
   Ledger ledger;
   for (auto& column : table.fields()) source.header.push_back(sound_text(std::move(column), table.row(), ledger));
+  const auto has = [](const std::string& column, char c) { return column.find(c) != std::string::npos; };
+  if (std::ranges::any_of(source.header, [&](const auto& column) { return has(column, '\r') && !has(column, '\n'); }))
+    fail("{}: its lines end with carriage returns alone; convert it (tr '\\r' '\\n')", name);
   if (std::set<std::string>(source.header.begin(), source.header.end()).size() != source.header.size())
     fail("{}: two columns have the same name ({})", table.row().where(), joined(source.header));
   block.begin += table.position();
@@ -159,12 +162,12 @@ void scan_csv(Source& source) {
   read_header(source);
 }
 
-json object_of(const Source& source, const Row& row, std::vector<std::string> values, Ledger& ledger) {
+RowJson object_of(const Source& source, const Row& row, std::vector<std::string> values, Ledger& ledger) {
   const auto& header = source.header;
   if (values.size() != header.size())
     bad_row(row, "fields unlike the header", "has {} field{} where the header has {} ({}); quote fields that hold the delimiter or a line break", values.size(),
             values.size() == 1 ? "" : "s", header.size(), joined(header));
-  json object = json::object();
+  auto object = RowJson::object();
   for (std::size_t i = 0; i < header.size(); ++i) object[header[i]] = sound_text(std::move(values[i]), row, ledger);
   return object;
 }

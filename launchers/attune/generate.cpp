@@ -10,6 +10,7 @@
 
 #include "command.hpp"
 #include "core/files.hpp"
+#include "core/json_text.hpp"
 #include "core/names.hpp"
 #include "core/stopwatch.hpp"
 #include "ranks.hpp"
@@ -109,20 +110,23 @@ void answer(const std::string& title, Model& model, const Tokenizer& tokenizer, 
   std::cout << "\n";
 }
 
+/// The text "prompt" of a line of JSON Lines.
+std::string prompt_of(const std::string& file, std::int64_t number, std::string line) {
+  replace_lone_surrogates(line);
+  const auto row = nlohmann::json::parse(line, nullptr, false);
+  if (!row.is_object() || !row.contains("prompt") || !row["prompt"].is_string())
+    fail("{}:{}: is no JSON object with a text \"prompt\"; write {{\"prompt\": \"...\"}} in each line", file, number);
+  return row["prompt"];
+}
+
 /// Of JSON Lines with "prompt", or of a text with one prompt a line.
 std::vector<std::string> read_prompts(const std::string& file) {
   std::vector<std::string> prompts;
-  std::istringstream lines(read_text(file));
+  std::istringstream lines(text::valid_utf8(read_lines(file)));
   std::int64_t number = 0;
   for (std::string line; ++number, std::getline(lines, line);) {
-    if (line.empty()) continue;
-    if (!file.ends_with(".jsonl")) {
-      prompts.push_back(line);
-      continue;
-    }
-    const auto row = nlohmann::json::parse(line, nullptr, false);
-    if (!row.is_object() || !row.contains("prompt") || !row["prompt"].is_string()) fail("{}:{}: is no JSON object with a text \"prompt\"; write {{\"prompt\": \"...\"}} in each line", file, number);
-    prompts.push_back(row["prompt"]);
+    if (line.find_first_not_of(" \t") == std::string::npos) continue;
+    prompts.push_back(file.ends_with(".jsonl") ? prompt_of(file, number, line) : line);
   }
   if (prompts.empty()) fail("{}: holds no prompt; write one a line, or JSON Lines with \"prompt\"", file);
   return prompts;

@@ -56,6 +56,12 @@ def the_run_directory_holds_what_is_promised():
     place.run(program, "generate", run, "--prompts", "prompts.txt", "--output", "answers.jsonl", "--max-tokens", "8")
     answers = [json.loads(line) for line in (place / "answers.jsonl").read_text().splitlines()]
     check([row["prompt"] for row in answers] == ["What is 1 and 1?", "What is 3 and 3?"] and answers[1]["tuned"] == tuned, f"a file of prompts is answered as each alone: {answers} {said}")
+    (place / "windows.txt").write_bytes("\ufeffWhat is 1 and 1?\r\n \r\nWhat is 3 and 3?\r\nOne\u2028line".encode())
+    (place / "windows.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "What is 1 and 1?"}\r\n{"prompt": "half \\ud83d"}\r\n')
+    for file, prompts in [("windows.txt", ["What is 1 and 1?", "What is 3 and 3?", "One\u2028line"]), ("windows.jsonl", ["What is 1 and 1?", "half \ufffd"])]:
+        place.run(program, "generate", run, "--prompts", file, "--output", "windows-answers.jsonl", "--max-tokens", "8")
+        said = [json.loads(line) for line in (place / "windows-answers.jsonl").read_text().split("\n") if line]
+        check([row["prompt"] for row in said] == prompts and said[0] == answers[0], f"{file} holds the same prompts as one with line feeds: {said}")
     (place / "prompts.jsonl").write_text('{"prompt": "a"}\n{"question": "b"}\n')
     said = place.run(program, "generate", run, "--prompts", "prompts.jsonl", expect=2)
     check("prompts.jsonl:2: is no JSON object" in said, f"a line that is none is named: {said}")

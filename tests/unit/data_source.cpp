@@ -317,6 +317,84 @@ TEST_F(Sources, PreferencesAreTextsOrConversations) {
   EXPECT_EQ(whole.field("rejected"), "r");
 }
 
+TEST_F(Sources, ToolCallsAndAbsentContentAreKeptInTheOrderOfTheirKeys) {
+  const std::string call = R"({"type":"function","function":{"name":"weather","arguments":{"town":"Ulm","at":1}}})";
+  const auto chat = read("a.jsonl", R"({"messages": [{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": null, "tool_calls": [)" + call +
+                                        R"(]}, {"role": "tool", "tool_call_id": "c1", "content": "dry"}, {"role": "assistant", "content": "No."}], "tools": [{"type": "function", "function": {"name": "weather"}}]})",
+                         laid_out("messages")).at(0);
+  ASSERT_EQ(chat.messages.size(), 4u);
+  EXPECT_EQ(chat.messages[1].content, "");
+  EXPECT_EQ(chat.messages[1].extra, R"({"tool_calls":[)" + call + R"(],"content":null})");
+  EXPECT_FALSE(says_nothing(chat.messages[1]));
+  EXPECT_EQ(chat.messages[2].extra, R"({"tool_call_id":"c1"})");
+  EXPECT_EQ(chat.messages[3].extra, "");
+  EXPECT_EQ(chat.tools, R"([{"type":"function","function":{"name":"weather"}}])");
+}
+
+TEST_F(Sources, OlderFormsOfToolCallsBecomeOpenAis) {
+  const auto extra = [&](const std::string& message) {
+    return read("a.jsonl", R"({"conversations": [)" + message + "], \"functions\": [{\"name\": \"f\"}]}", laid_out("messages")).at(0).messages.at(0).extra;
+  };
+  const std::string one = R"({"type":"function","function":{"name":"f","arguments":{"b":1,"a":2}}})";
+  EXPECT_EQ(extra(R"({"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {\"b\": 1, \"a\": 2}}"})"), R"({"tool_calls":[)" + one + R"(],"content":null})");
+  EXPECT_EQ(extra(R"({"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": {"b": 1, "a": 2}}})"), R"({"tool_calls":[)" + one + "]}");
+  EXPECT_EQ(extra(R"({"role": "assistant", "content": "", "tool_calls": "[{\"name\": \"f\"}]"})"), R"({"tool_calls":[{"name":"f"}]})") << "as JSON text";
+  const auto arguments = extra(R"({"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{\"b\": 1}"}}]})");
+  EXPECT_EQ(arguments, R"({"tool_calls":[{"function":{"name":"f","arguments":"{\"b\": 1}"}}]})") << "arguments stay as they are";
+  EXPECT_EQ(read("a.jsonl", R"({"messages": [{"role": "user", "content": "u"}], "functions": [{"name": "f"}]})", laid_out("messages")).at(0).tools,
+            R"([{"type":"function","function":{"name":"f"}}])");
+  EXPECT_THAT(refusal("a.jsonl", R"({"messages": [{"role": "assistant", "content": "", "tool_calls": [{"function": {}}]}]})", laid_out("messages")),
+              HasSubstr("a.jsonl, row 1: a message's tool calls should be a list of"));
+}
+
+TEST_F(Sources, KeysOfMessagesAreHonouredOrRefusedByName) {
+  const auto say = [&](const std::string& more) {
+    return R"({"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", )" + more + "}]}";
+  };
+  EXPECT_FALSE(read("a.jsonl", say("\"weight\": 0"), laid_out("messages")).at(0).messages[1].train);
+  EXPECT_TRUE(read("a.jsonl", say("\"weight\": 1"), laid_out("messages")).at(0).messages[1].train);
+  EXPECT_THAT(refusal("a.jsonl", say("\"wieght\": 0"), laid_out("messages")), HasSubstr("a.jsonl, row 1: the key 'wieght' of a message is unknown; did you mean 'weight'?"));
+  EXPECT_THAT(refusal("a.jsonl", say("\"mask\": true"), laid_out("messages")), HasSubstr("write train = true or false"));
+}
+
+TEST_F(Sources, APairOfSeveralTurnsKeepsItsMessages) {
+  const auto pair = read("a.jsonl", R"({"prompt": "u", "chosen": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "v"}, {"role": "assistant", "content": "b"}], "rejected": "r"})",
+                         laid_out("preference")).at(0);
+  ASSERT_EQ(pair.answers.at("chosen").size(), 3u);
+  EXPECT_EQ(pair.answers.at("rejected").at(0).content, "r");
+  ASSERT_EQ(pair.messages.size(), 1u);
+  EXPECT_EQ(pair.messages[0].content, "u");
+}
+
+TEST_F(Sources, HalvesOfSurrogatePairsAreReplacedAndCounted) {
+  const auto records = read("a.jsonl", R"({"text": "pair \ud83d\ude00"})" "\n" R"({"text": "\ud83d half \\ud83d \udcb2\ud83d"})" "\n");
+  EXPECT_EQ(records.at(0).field("text"), "pair \xf0\x9f\x98\x80");
+  EXPECT_EQ(records.at(1).field("text"), "\uFFFD half \\ud83d \uFFFD\uFFFD") << "an escaped backslash is no escape";
+  const auto& tally = ledger_.changed().at("unpaired surrogates (\\ud800 to \\udfff) replaced by U+FFFD");
+  EXPECT_EQ(tally.count, 3);
+  EXPECT_EQ(tally.examples, std::vector<std::string>{"a.jsonl, row 2"});
+}
+
+TEST_F(Sources, WhatIsNoNumberInJsonIsRefusedByName) {
+  EXPECT_THAT(refusal("a.jsonl", "{\"text\": NaN}\n"), HasSubstr("a.jsonl, row 1: holds NaN (at byte 10 of it), which JSON does not have"));
+  EXPECT_THAT(refusal("a.jsonl", "{\"text\": -Infinity}\n"), HasSubstr("holds -Infinity"));
+  EXPECT_THAT(refusal("a.jsonl", "{\"text\": null}\n", mapped({{"text", "text"}})), HasSubstr("the field 'text' has no value (null) here"));
+}
+
+TEST_F(Sources, NumbersThatAreLabelsHaveOneName) {
+  const auto record = read("a.jsonl", R"({"text": 1.0, "label": 1.0, "labels": [3, 17.0, 0.5], "tags": [2.0]})").at(0);
+  EXPECT_EQ(record.fields, (std::map<std::string, std::string>{{"text", "1.0"}, {"label", "1"}, {"labels", "[3,17,0.5]"}, {"tags", "[2]"}}));
+}
+
+TEST_F(Sources, LinesThatEndWithCarriageReturnsAloneAreRefused) {
+  EXPECT_THAT(refusal("a.csv", "text,label\ra,1\r"), HasSubstr("a.csv: its lines end with carriage returns alone"));
+}
+
+TEST_F(Sources, AnElementThatIsMissingInAListIsTold) {
+  EXPECT_EQ(read("a.json", R"([{"text": "a"}, , {"text": "b"}])", skipping()).size(), 2u);
+  EXPECT_EQ(ledger_.dropped().at("not valid JSON").count, 1);
+}
+
 // --- Folders and pictures
 
 TEST_F(Sources, AFolderOfTextsIsARecordForEachFileThatMatches) {
@@ -336,6 +414,14 @@ TEST_F(Sources, AFolderOfTextsIsARecordForEachFileThatMatches) {
       << "as sha256sum prints it";
   options.files = "*.rst";
   EXPECT_THAT(refusal_of(options, "tree"), HasSubstr("no file in it matches"));
+}
+
+TEST_F(Sources, TextsOfAFolderEndTheirLinesWithLineFeeds) {
+  fs::create_directories(folder_ / "tree");
+  write_text(folder_ / "tree/a.txt", "one\r\ntwo\u2028three\n\r\n");
+  SourceOptions options;
+  options.format = "text";
+  EXPECT_EQ(read_source(options, "tree").at(0).field("text"), "one\ntwo\u2028three\n\n");
 }
 
 /// Red on the left, black on the right.

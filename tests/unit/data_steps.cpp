@@ -98,6 +98,22 @@ TEST(Privacy, MasksAreCountedByKindAndOnlyThoseAskedForAreMade) {
   EXPECT_EQ(ledger.changed().size(), 1u);
 }
 
+TEST(Privacy, TextsInToolCallsAreMaskedAndKeysAreNot) {
+  Record record;
+  record.messages = {{"user", "I am a@b.org"}, {"assistant", ""}};
+  record.messages[1].extra =
+      R"({"tool_calls":[{"function":{"name":"send","arguments":"{\"x@y.org\": [\"a@b.org\", 1.50]}"}},{"function":{"name":"note","arguments":{"to":"a@b.org"}}}],"content":null})";
+  Ledger ledger;
+  mask_personal_data({"email"}, record, ledger);
+  EXPECT_EQ(record.messages[0].content, "I am [EMAIL]");
+  EXPECT_EQ(record.messages[1].extra,
+            R"({"tool_calls":[{"function":{"name":"send","arguments":"{\"x@y.org\":[\"[EMAIL]\",1.5]}"}},{"function":{"name":"note","arguments":{"to":"[EMAIL]"}}}],"content":null})");
+  EXPECT_EQ(ledger.changed().at("[EMAIL] put in its place").count, 3);
+  const auto before = record.messages[1].extra;
+  mask_personal_data({"email"}, record, ledger);
+  EXPECT_EQ(record.messages[1].extra, before) << "what has nothing to mask stays as it is";
+}
+
 // --- Twins
 
 /// Words 0 .. count - 1, but for those at every `step`-th place.

@@ -19,6 +19,7 @@ struct Record {
   at::Tensor image;                           // uint8 [height, width, channels]; undefined for records that are no picture
   std::string source;                         // file
   std::int64_t row = 0;                       // in it, from 1
+  std::map<std::string, std::vector<Message>> answers = {};  // "chosen" and "rejected", where one of them is more than a text
 
   /// Error naming file, row and the fields there are, when it is absent.
   const std::string& field(const std::string& name) const;
@@ -27,6 +28,20 @@ struct Record {
 /// Columns of one sample. 0-D: a scalar; 1-D: ragged (its length differs from sample to sample); n-D: the same shape in every sample.
 /// dtype uint8, int32 (token ids alone), int64 or float32. Every sample of a kind has the same columns.
 using Sample = std::map<std::string, at::Tensor>;
+
+/// Thrown by labels and encode: a row that is wrong. It ends the work, or is dropped and counted under `reason` where the recipe skips bad
+/// rows. The text is a whole Error, with file and row.
+class BadRow : public Error {
+ public:
+  BadRow(std::string reason, const std::string& text) : Error(text), reason_(std::move(reason)) {}
+  const std::string& reason() const { return reason_; }
+
+ private:
+  std::string reason_;
+};
+
+/// Whether a message holds no text, no tool call and no reasoning.
+bool says_nothing(const Message& message);
 
 struct EncodeContext {
   const Tokenizer& tokenizer;             // knows no token when the recipe names none, which reads_text() allows

@@ -32,7 +32,7 @@ class Classification final : public Dataset {
 
   std::vector<std::string> labels(const Record& record) const override {
     if (options_.target == "value") return {"value"};
-    return options_.target == "labels" ? names_of(record) : std::vector{record.field("label")};
+    return options_.target == "labels" ? names_of(record) : std::vector{label_of(record)};
   }
 
   Sample encode(const Record& record, const EncodeContext& context) const override {
@@ -82,13 +82,20 @@ class Classification final : public Dataset {
     return found - labels.begin();
   }
 
+  static const std::string& label_of(const Record& record) {
+    const auto& label = record.field("label");
+    if (label.empty()) throw BadRow("a label that is empty", fmt::format("{}, row {}: the label is empty; correct or remove the row", record.source, record.row));
+    return label;
+  }
+
   static float value_of(const Record& record) {
     const auto& text = record.field("value");
     float value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value))
-      fail("{}, row {}: value is \"{}\", which is not a number; correct it, or map another field with fields = {{ value = \"...\" }}", record.source,
-           record.row, text);
+      throw BadRow("a value that is not a number",
+                   fmt::format("{}, row {}: value is \"{}\", which is not a number; correct it, or map another field with fields = {{ value = \"...\" }}",
+                               record.source, record.row, text));
     return value;
   }
 
@@ -97,9 +104,13 @@ class Classification final : public Dataset {
     const auto& text = record.field("labels");
     if (text.starts_with('[')) {
       const auto list = nlohmann::json::parse(text, nullptr, false);
-      if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) { return one.is_string(); }))
-        fail("{}, row {}: labels begins like a JSON list and is not one of texts: {}", record.source, record.row, text);
-      return list.get<std::vector<std::string>>();
+      if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) { return one.is_string() || one.is_number() || one.is_boolean(); }))
+        throw BadRow("labels that are no list",
+                     fmt::format("{}, row {}: labels begins like a JSON list and is not one of texts, numbers or booleans: {}", record.source,
+                                 record.row, text));
+      std::vector<std::string> names;
+      for (const auto& one : list) names.push_back(one.is_string() ? one.template get<std::string>() : one.dump());
+      return names;
     }
     std::vector<std::string> names;
     for (std::size_t begin = 0; begin <= text.size();) {

@@ -67,7 +67,8 @@ class Images final : public Dataset {
   explicit Images(Options options) : options_(options) {}
 
   Sample encode(const Record& record, const EncodeContext& context) const override {
-    if (!record.image.defined()) fail("{}, row {}: holds no picture; use a source of format \"idx\", \"png\" or \"jpeg\"", record.source, record.row);
+    if (!record.image.defined())
+      throw BadRow("no picture", fmt::format("{}, row {}: holds no picture; use a source of format \"idx\", \"png\" or \"jpeg\"", record.source, record.row));
     const auto label = std::find(context.labels.begin(), context.labels.end(), record.field("label"));
     ATTUNE_ASSERT(label != context.labels.end(), "label {}", record.field("label"));
     return {{"pixels", options_.size == 0 ? record.image : resized(record.image, options_.size)},

@@ -50,11 +50,6 @@ class Instruction final : public Dataset {
   }
 
  private:
-  /// An answer may be a tool call alone, which stands in `extra`.
-  static bool says_nothing(const Message& message) {
-    return message.role == "assistant" && message.train && message.extra.empty() && message.content.find_first_not_of(" \t\r\n") == std::string::npos;
-  }
-
   static std::vector<Message> messages(const Record& record) {
     std::vector<Message> messages = record.messages;
     if (messages.empty()) {
@@ -64,7 +59,7 @@ class Instruction final : public Dataset {
     }
     // The mark that ends a turn would still be a target.
     for (const auto& message : messages)
-      if (says_nothing(message)) throw Rejected("empty answer");
+      if (message.role == "assistant" && message.train && says_nothing(message)) throw Rejected("empty answer");
     return messages;
   }
 

@@ -9,7 +9,7 @@ namespace {
 using namespace attune;
 
 /// A batch of B pairs holds 2 B samples: prompt and chosen of pair 0, prompt and rejected of pair 0, the same of pair 1, ... Targets are the
-/// tokens of the answers, the mark that ends a turn included. columns["chosen"]: bool [2 B], true for the first of each pair;
+/// assistant's tokens of the answers, the mark that ends a turn included. columns["chosen"]: bool [2 B], true for the first of each pair;
 /// columns["pair"]: int64 [2 B], the position in Batch::ids.
 class Preference final : public Dataset {
  public:
@@ -33,19 +33,19 @@ class Preference final : public Dataset {
     const auto longer = std::max(std::ssize(chosen.tokens), std::ssize(rejected.tokens));
     if (options_.max_length > 0 && longer > options_.max_length) throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
     return {{"prompt", part(chosen.tokens, 0, prompt)},
-            {"chosen", part(chosen.tokens, prompt, std::ssize(chosen.tokens))},
-            {"rejected", part(rejected.tokens, prompt, std::ssize(rejected.tokens))}};
+            {"chosen", part(chosen.tokens, prompt)},
+            {"chosen_mask", part(chosen.mask, prompt)},
+            {"rejected", part(rejected.tokens, prompt)},
+            {"rejected_mask", part(rejected.mask, prompt)}};
   }
 
   Batch collate(const std::vector<Sample>& samples) const override {
     std::vector<torch::Tensor> tokens, targets;
     for (const auto& sample : samples)
       for (const char* answer : {"chosen", "rejected"}) {
-        const auto prompt = sample.at("prompt").size(0);
         tokens.push_back(shortened(torch::cat({sample.at("prompt"), sample.at(answer)})));
-        auto mask = torch::ones(tokens.back().sizes(), torch::kUInt8);
-        mask.narrow(0, 0, std::min(prompt, mask.size(0))).zero_();
-        targets.push_back(next_token_targets(tokens.back(), mask));
+        const auto mask = torch::cat({torch::zeros(sample.at("prompt").sizes(), torch::kUInt8), mask_of(sample, answer)});
+        targets.push_back(next_token_targets(tokens.back(), shortened(mask)));
       }
     Batch batch = pack(tokens);
     batch.targets = torch::cat(targets);
@@ -56,29 +56,65 @@ class Preference final : public Dataset {
   }
 
  private:
-  /// A conversation with its last answer, which runs from `begin` to the end of the tokens.
+  /// A conversation up to the end of its answer. The answer runs from `begin` to the end of the tokens.
   struct Answered {
     std::vector<std::int32_t> tokens;
+    std::vector<std::uint8_t> mask;  // 1: to be learnt
     std::ptrdiff_t begin;
   };
 
-  static Answered answered(const Record& record, const char* field, const EncodeContext& context) {
+  static std::vector<Message> context_of(const Record& record) {
     auto messages = record.messages;
     if (messages.empty()) {
       if (record.fields.contains("system")) messages.push_back({"system", record.field("system")});
       messages.push_back({"user", record.field("prompt")});
     }
-    messages.push_back({"assistant", record.field(field)});
-    if (messages.back().content.find_first_not_of(" \t\r\n") == std::string::npos) throw Rejected(fmt::format("empty {} answer", field));
-    auto [tokens, answer] = context.chat->encode(messages, context.tokenizer, record.tools);
-    const auto last = std::find(answer.rbegin(), answer.rend(), 1);
-    const auto before = std::find(last, answer.rend(), 0);
-    tokens.resize(static_cast<std::size_t>(answer.rend() - last));  // what follows the end of the turn is no part of the answer
-    return {std::move(tokens), answer.rend() - before};
+    for (auto& message : messages) message.train = false;
+    return messages;
   }
+
+  static std::vector<Message> answer_of(const Record& record, const char* name) {
+    const auto found = record.answers.find(name);
+    auto answer = found == record.answers.end() ? std::vector<Message>{{"assistant", record.field(name)}} : found->second;
+    for (const auto& message : answer)
+      if (message.role == "assistant" && message.train && says_nothing(message)) throw Rejected(fmt::format("empty {} answer", name));
+    return answer;
+  }
+
+  static Answered answered(const Record& record, const char* name, const EncodeContext& context) {
+    auto messages = context_of(record);
+    const auto first = messages.size();
+    for (auto& message : answer_of(record, name)) messages.push_back(std::move(message));
+    auto [tokens, mask] = context.chat->encode(messages, context.tokenizer, record.tools);
+    const auto last = std::find(mask.rbegin(), mask.rend(), 1);
+    if (last == mask.rend()) throw Rejected(fmt::format("no {} answer to train on", name));
+    const auto length = static_cast<std::size_t>(mask.rend() - last);  // what follows the end of the last turn is no part of the answer
+    const auto begin = messages[first].train ? first_answer(mask) : first_answer(all_trained(messages, first, record, context));
+    tokens.resize(length);
+    mask.resize(length);
+    return {std::move(tokens), std::move(mask), begin};
+  }
+
+  /// The answer's tokens, whether they are to be learnt or not.
+  static std::vector<std::uint8_t> all_trained(std::vector<Message> messages, std::size_t first, const Record& record, const EncodeContext& context) {
+    for (auto i = first; i < messages.size(); ++i) messages[i].train = true;
+    return context.chat->encode(messages, context.tokenizer, record.tools).answer;
+  }
+
+  static std::ptrdiff_t first_answer(const std::vector<std::uint8_t>& mask) { return std::find(mask.begin(), mask.end(), 1) - mask.begin(); }
 
   static torch::Tensor part(const std::vector<std::int32_t>& tokens, std::ptrdiff_t from, std::ptrdiff_t to) {
     return torch::tensor(std::vector(tokens.begin() + from, tokens.begin() + to), torch::kInt32);
+  }
+  static torch::Tensor part(const std::vector<std::int32_t>& tokens, std::ptrdiff_t from) { return part(tokens, from, std::ssize(tokens)); }
+  static torch::Tensor part(const std::vector<std::uint8_t>& mask, std::ptrdiff_t from) {
+    return torch::tensor(std::vector(mask.begin() + from, mask.end()), torch::kUInt8);
+  }
+
+  /// Data prepared before answers could have several turns has no masks: all of an answer is learnt.
+  static torch::Tensor mask_of(const Sample& sample, const std::string& answer) {
+    const auto mask = sample.find(answer + "_mask");
+    return mask == sample.end() ? torch::ones(sample.at(answer).sizes(), torch::kUInt8) : mask->second;
   }
 
   torch::Tensor shortened(const torch::Tensor& tokens) const {

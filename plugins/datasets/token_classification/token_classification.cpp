@@ -20,8 +20,9 @@ std::vector<std::string> list_of(const Record& record, const char* field) {
     return parts;
   }
   const auto list = nlohmann::json::parse(text, nullptr, false);
-  if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) { return one.is_string() || one.is_number_integer(); }))
-    fail("{}, row {}: {} begins like a JSON list and is not one of texts: {}", record.source, record.row, field, text);
+  if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) { return one.is_string() || one.is_number() || one.is_boolean(); }))
+    throw BadRow("words or tags that are no list", fmt::format("{}, row {}: {} begins like a JSON list and is not one of texts, numbers or booleans: {}",
+                                                               record.source, record.row, field, text));
   for (const auto& one : list) parts.push_back(one.is_string() ? one.template get<std::string>() : one.dump());
   return parts;
 }
@@ -48,7 +49,9 @@ class TokenClassification final : public Dataset {
   Sample encode(const Record& record, const EncodeContext& context) const override {
     const auto words = list_of(record, "words"), tags = list_of(record, "tags");
     if (words.empty()) throw Rejected("no words");
-    if (words.size() != tags.size()) fail("{}, row {}: has {} words and {} tags; there must be one for each", record.source, record.row, words.size(), tags.size());
+    if (words.size() != tags.size())
+      throw BadRow("words and tags of different numbers", fmt::format("{}, row {}: has {} words and {} tags; there must be one for each", record.source,
+                                                                     record.row, words.size(), tags.size()));
     const auto [tokens, targets] = tagged(words, tags, context);
     if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length && options_.too_long == "drop") throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
     return shortened({{"tokens", torch::tensor(tokens, torch::kInt32)}, {"tags", torch::tensor(targets, torch::kInt64)}});
