@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "attune/error.hpp"
+#include "attune/rejected.hpp"
 #include "text/chat_writer.hpp"
 #include "text/jinja.hpp"
 #include "text/python_text.hpp"
@@ -172,7 +173,7 @@ Ending ending_of(const jinja::Template& jinja, const std::map<std::string, std::
 
 class JinjaWriter final : public ChatWriter {
  public:
-  explicit JinjaWriter(const ChatTemplate::Source& source) : tokens_(source.tokens), plain_(source.jinja) {
+  explicit JinjaWriter(const ChatSource& source) : tokens_(source.tokens), plain_(source.jinja) {
     if (!source.tool_use.empty()) tool_use_.emplace(source.tool_use);
     ending_ = ending_of(plain_, tokens_);
   }
@@ -316,7 +317,7 @@ class UnreadableWriter final : public ChatWriter {
 
 }  // namespace
 
-std::shared_ptr<const ChatWriter> jinja_writer(const ChatTemplate::Source& source) {
+std::shared_ptr<const ChatWriter> jinja_writer(const ChatSource& source) {
   try {
     return std::make_shared<JinjaWriter>(source);
   } catch (const Error& problem) {
