@@ -44,7 +44,8 @@ Templates templates_of_folder(const fs::path& folder, const json& tokenizer_conf
       if (entry.path().extension() == ".jinja") templates[entry.path().stem().string()] = read_text(entry.path());
   if (templates.empty() && tokenizer_config.contains("chat_template")) templates = templates_in(tokenizer_config["chat_template"]);
   if (templates.empty())
-    if (const auto alone = read_if_present(folder / "chat_template.json"); alone.contains("chat_template")) templates = templates_in(alone["chat_template"]);
+    if (const auto alone = read_if_present(folder / "chat_template.json"); alone.contains("chat_template"))
+      templates = templates_in(alone["chat_template"]);
   return templates;
 }
 

@@ -68,7 +68,8 @@ std::string difference(const Json& row, const Tokenizer& tokenizer, Count& count
     else conversation = chat.encode(messages_of(row), tokenizer, tools);
   } catch (const Rejected& reason) {
     // Where the reference's answers cannot be told by comparing beginnings, ours may not be told either.
-    const bool untold = !row.contains("refused") && row["answers"].is_null() && std::string(reason.what()).ends_with("cannot be told from what is around it");
+    const bool ours = std::string(reason.what()).ends_with("cannot be told from what is around it");
+    const bool untold = ours && !row.contains("refused") && row["answers"].is_null();
     count.untold += untold;
     if (untold) return "";
     if (!row.contains("refused")) return fmt::format("refused: {}", reason.what());
@@ -81,7 +82,8 @@ std::string difference(const Json& row, const Tokenizer& tokenizer, Count& count
   }
   if (row.contains("refused")) return "accepted what is refused: " + row["refused"].get<std::string>();
   ++count.texts;
-  if (text_of(conversation.tokens) != row.at("text").get<std::string>()) return "writes " + Json(text_of(conversation.tokens)).dump() + "\ninstead of " + row["text"].dump();
+  const auto text = text_of(conversation.tokens);
+  if (text != row.at("text").get<std::string>()) return "writes " + Json(text).dump() + "\ninstead of " + row["text"].dump();
   if (!row.contains("answers") || row["answers"].is_null()) return "";
   count.answers += !row["answers"].empty();
   std::vector<std::string> wanted;

@@ -341,6 +341,16 @@ TEST(Chat, UnknownTemplatesAreRefused) {
   unreadable("{# x", "a comment is not closed");
   unreadable("{{", "it ends inside a tag");
   unreadable("{{ 9999999999999999999 }}", "too large");
+  const auto many = [](std::string_view part) {
+    std::string text;
+    for (int i = 0; i < 20'000; ++i) text += part;
+    return text;
+  };
+  unreadable(("{{ " + many("(")).c_str(), "nested too deeply");
+  unreadable(("{{ a" + many("+ a") + " }}").c_str(), "nested too deeply");
+  unreadable(("{{ a" + many("|trim") + " }}").c_str(), "nested too deeply");
+  unreadable(("{{ " + many("not ") + "a }}").c_str(), "nested too deeply");
+  unreadable(many("{% if x %}").c_str(), "nested too deeply");
 }
 
 }  // namespace
