@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "attune/error.hpp"
+#include "attune/rejected.hpp"
 #include "core/names.hpp"
 #include "text/chat_writer.hpp"
 #include "text/python_text.hpp"

@@ -18,7 +18,7 @@ ChatTemplate ChatTemplate::by_name(std::string_view name) {
   return {std::string(name), std::move(writer)};
 }
 
-ChatTemplate ChatTemplate::from_jinja(const Source& source) { return {"jinja", text::jinja_writer(source)}; }
+ChatTemplate ChatTemplate::from_jinja(const ChatSource& source) { return {"jinja", text::jinja_writer(source)}; }
 
 const std::string& ChatTemplate::end_of_turn() const { return writer_->end_of_turn(); }
 

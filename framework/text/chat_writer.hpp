@@ -29,6 +29,6 @@ class ChatWriter {
 std::shared_ptr<const ChatWriter> named_writer(std::string_view name);
 std::vector<std::string> writer_names();
 
-std::shared_ptr<const ChatWriter> jinja_writer(const ChatTemplate::Source& source);
+std::shared_ptr<const ChatWriter> jinja_writer(const ChatSource& source);
 
 }  // namespace attune::text

@@ -225,13 +225,14 @@ Value slice_of(const Value& value, const std::array<Expression, 3>& parts, const
     if (!place.is_none()) places[i] = place.whole();
   }
   if (value.is_undefined()) raise("{}", value.as<Undefined>().message);
-  const bool sliceable = value.is_text() || value.is_sequence(Kind::list) || value.is_sequence(Kind::tuple) || value.is_sequence(Kind::range);
-  if (!sliceable) return Undefined{fmt::format("'{}' object cannot be sliced", value.type())};
+  const bool sequence = value.is_sequence(Kind::list) || value.is_sequence(Kind::tuple) || value.is_sequence(Kind::range);
+  if (!sequence && !value.is_text()) return Undefined{fmt::format("'{}' object cannot be sliced", value.type())};
   if (value.is_safe()) raise("a text marked by |safe cannot be sliced");
   if (places[2] == 0) raise("slice step cannot be zero");
   const auto items = value.items();
   Values taken;
-  for (const auto i : python::slice(std::ssize(items), places[0], places[1], places[2].value_or(1))) taken.push_back(items[static_cast<std::size_t>(i)]);
+  for (const auto i : python::slice(std::ssize(items), places[0], places[1], places[2].value_or(1)))
+    taken.push_back(items[static_cast<std::size_t>(i)]);
   if (!value.is_text()) return Value::sequence(value.sequence()->kind, std::move(taken));
   std::string text;
   for (const auto& c : taken) text += c.text();
@@ -283,6 +284,26 @@ class Parser {
   }
   void need_end_of_tag() { take(Type::close_tag, "the end of the tag"); }
 
+  /// Keeps the functions that an expression becomes from nesting without end, whatever the template.
+  class Level {
+   public:
+    explicit Level(Parser& parser) : parser_(parser) { parser_.deepen(); }
+    ~Level() { parser_.depth_ -= steps_; }
+    Level(const Level&) = delete;
+    void step() {
+      ++steps_;
+      parser_.deepen();
+    }
+
+   private:
+    Parser& parser_;
+    int steps_ = 1;
+  };
+
+  void deepen() {
+    if (++depth_ > 500) wrong("it is nested too deeply, or an expression is too long");
+  }
+
   // Statements
 
   /// Up to a tag of one of these names, whose name is then the current token; to the end where there are none.
@@ -318,6 +339,7 @@ class Parser {
   }
 
   Statement parse_statement() {
+    const Level level(*this);
     const auto token = tokens_[at_++];
     if (token.type == Type::text)
       return [text = token.text](const ScopePtr&, Output& output) {
@@ -406,7 +428,7 @@ class Parser {
     if (!several) return std::move(targets.front());
     return [targets = std::move(targets)](const ScopePtr& scope, Value value) {
       auto items = value.items();
-      if (items.size() != targets.size()) raise("{} values to unpack (expected {}, got {})", items.size() < targets.size() ? "not enough" : "too many", targets.size(), items.size());
+      if (items.size() != targets.size()) raise("cannot unpack {} values into {} names", items.size(), targets.size());
       for (std::size_t i = 0; i < items.size(); ++i) targets[i](scope, std::move(items[i]));
     };
   }
@@ -564,21 +586,24 @@ class Parser {
   }
 
   Expression parse_expression() {
+    Level level(*this);
     auto value = parse_or();
-    while (take_name("if")) {
+    for (; take_name("if"); level.step()) {
       auto condition = parse_or();
       auto otherwise = take_name("else") ? parse_expression() : Expression();
       value = [value = std::move(value), condition = std::move(condition), otherwise = std::move(otherwise)](const ScopePtr& scope) {
         if (condition(scope).truth()) return value(scope);
-        return otherwise ? otherwise(scope) : Value(Undefined{"the inline if-expression evaluated to false and no else section was defined."});
+        if (otherwise) return otherwise(scope);
+        return Value(Undefined{"the inline if-expression evaluated to false and no else section was defined."});
       };
     }
     return value;
   }
 
   Expression parse_or() {
+    Level level(*this);
     auto left = parse_and();
-    while (take_name("or"))
+    for (; take_name("or"); level.step())
       left = [left = std::move(left), right = parse_and()](const ScopePtr& scope) {
         auto value = left(scope);
         return value.truth() ? value : right(scope);
@@ -587,8 +612,9 @@ class Parser {
   }
 
   Expression parse_and() {
+    Level level(*this);
     auto left = parse_not();
-    while (take_name("and"))
+    for (; take_name("and"); level.step())
       left = [left = std::move(left), right = parse_not()](const ScopePtr& scope) {
         auto value = left(scope);
         return value.truth() ? right(scope) : value;
@@ -598,6 +624,7 @@ class Parser {
 
   Expression parse_not() {
     if (!take_name("not")) return parse_comparison();
+    const Level level(*this);
     return [value = parse_not()](const ScopePtr& scope) { return Value(!value(scope).truth()); };
   }
 
@@ -634,8 +661,9 @@ class Parser {
 
   template <class Next>
   Expression parse_arithmetic(std::initializer_list<const char*> signs, Next next) {
+    Level level(*this);
     auto left = next();
-    for (;;) {
+    for (;; level.step()) {
       const auto sign = std::find_if(signs.begin(), signs.end(), [&](const char* one) { return is_sign(one); });
       if (sign == signs.end()) return left;
       ++at_;
@@ -666,6 +694,7 @@ class Parser {
   }
 
   Expression parse_unary(bool with_filters = true) {
+    const Level level(*this);
     const bool minus = is_sign("-");
     if (!minus && !is_sign("+")) {
       auto value = parse_postfix(parse_primary());
@@ -758,7 +787,8 @@ class Parser {
   }
 
   Expression parse_postfix(Expression value) {
-    for (;;) {
+    Level level(*this);
+    for (;; level.step()) {
       if (take_sign(".")) value = parse_attribute(std::move(value));
       else if (take_sign("[")) value = parse_item(std::move(value));
       else if (is_sign("(")) value = parse_call(std::move(value));
@@ -767,8 +797,11 @@ class Parser {
   }
 
   Expression parse_attribute(Expression value) {
+    if (now().type == Type::whole && now().text.size() > 18) wrong("the number {} is too large", now().text);
     if (now().type == Type::whole)
-      return [value = std::move(value), place = std::stoll(tokens_[at_++].text)](const ScopePtr& scope) { return item(value(scope), static_cast<std::int64_t>(place)); };
+      return [value = std::move(value), place = static_cast<std::int64_t>(std::stoll(tokens_[at_++].text))](const ScopePtr& scope) {
+        return item(value(scope), place);
+      };
     return [value = std::move(value), name = take_any_name()](const ScopePtr& scope) { return attribute(value(scope), name); };
   }
 
@@ -781,7 +814,8 @@ class Parser {
       sliced = true;
     }
     need_sign("]");
-    if (sliced) return [value = std::move(value), parts = std::move(parts)](const ScopePtr& scope) { return slice_of(value(scope), parts, scope); };
+    if (sliced)
+      return [value = std::move(value), parts = std::move(parts)](const ScopePtr& scope) { return slice_of(value(scope), parts, scope); };
     if (!parts[0]) wrong("there is nothing between \"[\" and \"]\"");
     return [value = std::move(value), key = std::move(parts[0])](const ScopePtr& scope) {
       const auto of = value(scope);
@@ -822,7 +856,8 @@ class Parser {
 
   /// Filters, tests and calls behind a value.
   Expression parse_filters(Expression value) {
-    for (;;) {
+    Level level(*this);
+    for (;; level.step()) {
       if (take_sign("|")) value = parse_filter(std::move(value));
       else if (take_name("is")) value = parse_test(std::move(value));
       else if (is_sign("(")) value = parse_call(std::move(value));
@@ -872,6 +907,7 @@ class Parser {
 
   std::vector<Token> tokens_;
   std::size_t at_ = 0;
+  int depth_ = 0;
   int loops_ = 0;  // how many surround the current place
   bool marks_answers_ = false;
   std::set<std::string> reads_;                              // names that the current macro reads

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "attune/error.hpp"
+#include "attune/rejected.hpp"
 #include "text/chat_writer.hpp"
 #include "text/jinja.hpp"
 #include "text/python_text.hpp"
@@ -172,7 +173,7 @@ Ending ending_of(const jinja::Template& jinja, const std::map<std::string, std::
 
 class JinjaWriter final : public ChatWriter {
  public:
-  explicit JinjaWriter(const ChatTemplate::Source& source) : tokens_(source.tokens), plain_(source.jinja) {
+  explicit JinjaWriter(const ChatSource& source) : tokens_(source.tokens), plain_(source.jinja) {
     if (!source.tool_use.empty()) tool_use_.emplace(source.tool_use);
     ending_ = ending_of(plain_, tokens_);
   }
@@ -215,8 +216,10 @@ class JinjaWriter final : public ChatWriter {
     std::vector<bool> trained;
     for (const auto& message : messages)
       if (message.role == "assistant") trained.push_back(message.train);
-    if (std::all_of(trained.begin(), trained.end(), [](bool train) { return train; })) return {std::move(whole.text), std::move(whole.generated)};
-    if (trained.size() != whole.generated.size()) reject("the chat template does not mark each answer, so none can be left out of training");
+    const bool all = std::find(trained.begin(), trained.end(), false) == trained.end();
+    if (all) return {std::move(whole.text), std::move(whole.generated)};
+    if (trained.size() != whole.generated.size())
+      reject("the chat template does not mark each answer, so none can be left out of training");
     Script script{std::move(whole.text), {}};
     for (std::size_t i = 0; i < trained.size(); ++i)
       if (trained[i]) script.answers.push_back(whole.generated[i]);
@@ -229,9 +232,8 @@ class JinjaWriter final : public ChatWriter {
     const auto before = index > 0 ? conversation.try_render(index, true) : std::nullopt;
     const bool begins = before && whole.starts_with(*before);
     if (begins && last) return closed(whole, before->size(), whole.size(), true);
-    if (begins)
-      if (const auto after = conversation.try_render(index + 1, false); after && ending_.surplus.empty() && whole.starts_with(*after) && after->size() > before->size())
-        return closed(whole, before->size(), after->size(), false);
+    const auto after = begins && ending_.surplus.empty() ? conversation.try_render(index + 1, false) : std::nullopt;
+    if (after && whole.starts_with(*after) && after->size() > before->size()) return closed(whole, before->size(), after->size(), false);
     return rewritten(conversation, index, whole, before);
   }
 
@@ -244,7 +246,8 @@ class JinjaWriter final : public ChatWriter {
   }
 
   /// Templates that say a message otherwise once others follow: the answer is found by putting something else in its place.
-  Span rewritten(const Conversation& conversation, std::size_t index, std::string_view whole, const std::optional<std::string>& before) const {
+  Span rewritten(const Conversation& conversation, std::size_t index, std::string_view whole,
+                 const std::optional<std::string>& before) const {
     const auto other = conversation.try_render_with(conversation.size(), index, sentinel);
     const auto place = other ? other->find(sentinel) : std::string::npos;
     if (place == std::string::npos || whole.substr(0, place) != other->substr(0, place)) return to_mark(conversation, index, whole, before);
@@ -257,7 +260,8 @@ class JinjaWriter final : public ChatWriter {
 
   /// Where even that changes what is around it, as with a tool call that has no text: up to the first mark that ends a turn, if the message
   /// itself does not hold it.
-  Span to_mark(const Conversation& conversation, std::size_t index, std::string_view whole, const std::optional<std::string>& before) const {
+  Span to_mark(const Conversation& conversation, std::size_t index, std::string_view whole,
+               const std::optional<std::string>& before) const {
     if (!before || !whole.starts_with(*before) || ending_.mark.empty() || conversation.says(index, ending_.mark)) lost();
     const auto mark = whole.find(ending_.mark, before->size());
     if (mark == std::string_view::npos) lost();
@@ -316,7 +320,7 @@ class UnreadableWriter final : public ChatWriter {
 
 }  // namespace
 
-std::shared_ptr<const ChatWriter> jinja_writer(const ChatTemplate::Source& source) {
+std::shared_ptr<const ChatWriter> jinja_writer(const ChatSource& source) {
   try {
     return std::make_shared<JinjaWriter>(source);
   } catch (const Error& problem) {

@@ -53,7 +53,10 @@ class Lexer {
     fail("the chat template, line {}: {}", line(at_), fmt::format(text, std::forward<Args>(args)...));
   }
 
-  std::int64_t line(std::size_t at) const { return 1 + std::count(source_.begin(), source_.begin() + static_cast<std::ptrdiff_t>(std::min(at, source_.size())), '\n'); }
+  std::int64_t line(std::size_t at) const {
+    const auto end = source_.begin() + static_cast<std::ptrdiff_t>(std::min(at, source_.size()));
+    return 1 + std::count(source_.begin(), end, '\n');
+  }
   bool is(std::string_view text) const { return std::string_view(source_).substr(at_).starts_with(text); }
   char sign_at(std::size_t at) const { return at < source_.size() ? source_[at] : '\0'; }
   void put(Type type, std::string text) { tokens_.push_back({type, std::move(text), line(at_)}); }

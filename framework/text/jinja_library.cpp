@@ -62,7 +62,8 @@ class Taker {
     return &value->text();
   }
   void finish() const {
-    if (arguments_.positional.size() > taken_ || arguments_.named.size() > named_) raise("{}() got arguments that it does not take", callee_);
+    const bool more = arguments_.positional.size() > taken_ || arguments_.named.size() > named_;
+    if (more) raise("{}() got arguments that it does not take", callee_);
   }
 
  private:
@@ -422,11 +423,16 @@ Value default_filter(const Value& value, const Arguments& arguments) {
   return value.is_undefined() || (boolean && !value.truth()) ? (otherwise ? *otherwise : Value("")) : value;
 }
 
+/// A text, or so many spaces.
+std::string indentation(const Value& width) {
+  return width.is_text() ? width.text() : std::string(static_cast<std::size_t>(std::max<std::int64_t>(0, width.whole())), ' ');
+}
+
 JsonStyle json_style(Taker take) {
   JsonStyle style;
   style.ascii = take.flag("ensure_ascii");
   if (const auto* indent = take.optional("indent"); indent && !indent->is_none()) {
-    style.indent = indent->is_text() ? indent->text() : std::string(static_cast<std::size_t>(std::max<std::int64_t>(0, indent->whole())), ' ');
+    style.indent = indentation(*indent);
     style.between = ",";
   }
   if (const auto* separators = take.optional("separators"); separators && !separators->is_none()) {
@@ -473,7 +479,7 @@ Value indent(const Value& value, const Arguments& arguments) {
   const bool first = take.flag("first"), blank = take.flag("blank");
   take.finish();
   if (!value.is_text()) raise("indent: expected str, not {}", value.type());
-  const auto by = !width ? "    " : width->is_text() ? width->text() : std::string(static_cast<std::size_t>(std::max<std::int64_t>(0, width->whole())), ' ');
+  const auto by = width ? indentation(*width) : "    ";
   const auto lines = python::lines(plain(value) + "\n");
   std::string text = first ? by : "";
   for (std::size_t i = 0; i < lines.size(); ++i) {
@@ -562,7 +568,8 @@ Value sort(const Value& value, const Arguments& arguments) {
   Taker take("sort", arguments);
   const bool reverse = take.flag("reverse"), case_sensitive = take.flag("case_sensitive");
   const auto* attribute = take.optional("attribute");
-  if (attribute && attribute->is_text() && attribute->text().find(',') != std::string::npos) raise("sort by several attributes is not supported");
+  const bool several = attribute && attribute->is_text() && attribute->text().find(',') != std::string::npos;
+  if (several) raise("sort by several attributes is not supported");
   auto items = value.items();
   const auto key = [&](const Value& item) { return sort_key(item, attribute, case_sensitive); };
   std::stable_sort(items.begin(), items.end(), [&](const Value& a, const Value& b) { return reverse ? key(b) < key(a) : key(a) < key(b); });
@@ -698,6 +705,10 @@ Value string_filter(const Value& value, const Arguments&) { return value.is_safe
 Value safe(const Value& value, const Arguments&) { return Value::safe(value.str()); }
 Value escape(const Value& value, const Arguments&) { return Value::safe(html(value)); }
 
+Value format_filter(const Value& value, const Arguments& given) {
+  return percent(plain_str(value), Value::sequence(Kind::tuple, given.positional));
+}
+
 const std::map<std::string, Filter>& filters() {
   static const std::map<std::string, Filter> filters = {
       {"abs", abs_filter},
@@ -711,7 +722,7 @@ const std::map<std::string, Filter>& filters() {
       {"escape", escape},
       {"first", first},
       {"float", float_filter},
-      {"format", [](const Value& value, const Arguments& given) { return percent(plain_str(value), Value::sequence(Kind::tuple, given.positional)); }},
+      {"format", format_filter},
       {"indent", indent},
       {"int", int_filter},
       {"items", items_filter},

@@ -61,7 +61,8 @@ class Dumper {
     else if (value.is<double>()) text_ += number(value.as<double>());
     else if (value.is_number()) text_ += value.str();
     else if (value.is_text()) text_ += python::json(value.text(), style_.ascii);
-    else if (value.is_sequence(Sequence::Kind::list) || value.is_sequence(Sequence::Kind::tuple)) write_list(value.sequence()->items, level);
+    else if (value.is_sequence(Sequence::Kind::list)) write_list(value.sequence()->items, level);
+    else if (value.is_sequence(Sequence::Kind::tuple)) write_list(value.sequence()->items, level);
     else if (const auto* dict = value.dict()) write_dict(*dict, level);
     else raise("Object of type {} is not JSON serializable", value.type());
   }
@@ -137,7 +138,8 @@ void Namespace::set(const std::string& name, Value value) {
 Value Value::from_json(const nlohmann::ordered_json& json) {
   if (json.is_null()) return None{};
   if (json.is_boolean()) return json.get<bool>();
-  if (json.is_number_unsigned() && json.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max()) raise("a whole number is too large");
+  constexpr auto largest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  if (json.is_number_unsigned() && json.get<std::uint64_t>() > largest) raise("a whole number is too large");
   if (json.is_number_integer()) return json.get<std::int64_t>();
   if (json.is_number()) return json.get<double>();
   if (json.is_string()) return json.get<std::string>();
@@ -159,6 +161,11 @@ Value Value::safe(std::string text) {
   Value value(std::move(text));
   value.safe_ = true;
   return value;
+}
+
+std::int64_t Value::whole() const {
+  if (!is_whole()) raise("'{}' object cannot be interpreted as an integer", type());
+  return is<bool>() ? as<bool>() : as<std::int64_t>();
 }
 
 std::string Value::type() const {

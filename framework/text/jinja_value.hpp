@@ -87,7 +87,7 @@ class Value {
   bool is_whole() const { return is<std::int64_t>() || is<bool>(); }
   bool is_number() const { return is_whole() || is<double>(); }
   const std::string& text() const { return as<std::string>(); }
-  std::int64_t whole() const { return is<bool>() ? as<bool>() : as<std::int64_t>(); }
+  std::int64_t whole() const;  // Failure: this is no whole number
   double number() const { return is<double>() ? as<double>() : static_cast<double>(whole()); }
   const Sequence* sequence() const { return is<std::shared_ptr<Sequence>>() ? as<std::shared_ptr<Sequence>>().get() : nullptr; }
   bool is_sequence(Sequence::Kind kind) const { return sequence() && sequence()->kind == kind; }

@@ -44,7 +44,8 @@ Templates templates_of_folder(const fs::path& folder, const json& tokenizer_conf
       if (entry.path().extension() == ".jinja") templates[entry.path().stem().string()] = read_text(entry.path());
   if (templates.empty() && tokenizer_config.contains("chat_template")) templates = templates_in(tokenizer_config["chat_template"]);
   if (templates.empty())
-    if (const auto alone = read_if_present(folder / "chat_template.json"); alone.contains("chat_template")) templates = templates_in(alone["chat_template"]);
+    if (const auto alone = read_if_present(folder / "chat_template.json"); alone.contains("chat_template"))
+      templates = templates_in(alone["chat_template"]);
   return templates;
 }
 
@@ -74,7 +75,7 @@ fs::path gguf_in(const fs::path& place) {
   return {};
 }
 
-ChatTemplate::Source source_of(const fs::path& place, Templates templates, std::map<std::string, std::string> tokens) {
+ChatSource source_of(const fs::path& place, Templates templates, std::map<std::string, std::string> tokens) {
   std::string names;
   for (const auto& [name, text] : templates) names += (names.empty() ? "" : ", ") + name;
   if (!templates.empty() && !templates.contains("default"))
@@ -96,7 +97,7 @@ std::map<std::string, std::string> tokens_of_gguf(const json& metadata) {
   return tokens;
 }
 
-ChatTemplate::Source of_gguf(const fs::path& path) {
+ChatSource of_gguf(const fs::path& path) {
   const GgufFile file(path);
   const auto& metadata = file.metadata();
   Templates templates;
@@ -107,16 +108,16 @@ ChatTemplate::Source of_gguf(const fs::path& path) {
 
 }  // namespace
 
-ChatTemplate::Source chat_template_of(const fs::path& place) {
+ChatSource chat_template_of(const fs::path& place) {
   if (const auto gguf = gguf_in(place); !gguf.empty()) return of_gguf(gguf);
   if (!fs::is_directory(place)) return {};
   const auto tokenizer_config = read_if_present(place / "tokenizer_config.json");
   return source_of(place, templates_of_folder(place, tokenizer_config), tokens_of_folder(place, tokenizer_config));
 }
 
-ChatTemplate::Source chat_template_in(const fs::path& file, const fs::path& place) {
+ChatSource chat_template_in(const fs::path& file, const fs::path& place) {
   if (!fs::exists(file)) fail("{}: there is no such file; template names a file with a chat template in Jinja, or a form", file.string());
-  ChatTemplate::Source source{read_text(file), "", {}};
+  ChatSource source{read_text(file), "", {}};
   if (const auto gguf = gguf_in(place); !gguf.empty()) source.tokens = tokens_of_gguf(GgufFile(gguf).metadata());
   else if (fs::is_directory(place)) source.tokens = tokens_of_folder(place, read_if_present(place / "tokenizer_config.json"));
   return source;

@@ -1,15 +1,15 @@
 // The chat template a model comes with, and the tokens that it may name, from wherever transformers reads them.
 #pragma once
-#include <attune/tokenizer.hpp>
+#include <attune/chat_source.hpp>
 
 #include <filesystem>
 
 namespace attune {
 
 /// Of a model folder, a tokenizer folder, a .gguf file or a folder that holds one. An empty text: it has no template.
-ChatTemplate::Source chat_template_of(const std::filesystem::path& place);
+ChatSource chat_template_of(const std::filesystem::path& place);
 
 /// The template in a file, beside the tokens of such a place.
-ChatTemplate::Source chat_template_in(const std::filesystem::path& file, const std::filesystem::path& place);
+ChatSource chat_template_in(const std::filesystem::path& file, const std::filesystem::path& place);
 
 }  // namespace attune

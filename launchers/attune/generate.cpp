@@ -1,6 +1,7 @@
 // attune generate: answers of a model, or of base and tuned side by side.
 #include "nn/generation_defaults.hpp"
 
+#include <attune/rejected.hpp>
 #include <torch/torch.h>
 
 #include <iostream>

@@ -136,7 +136,7 @@ class Oracle:
 def rows(templates, count, seed):
     rng = random.Random(seed)
     fetched = {path.stem: (path.read_text(encoding="utf-8"), chat_templates.S, closing_of(path.stem)) for path in sorted(templates.glob("*.jinja"))}
-    kept = {name: (jinja, tokens, closing) for name, (_, jinja, tokens, _, closing, _) in chat_templates.TEMPLATES.items()}
+    kept = {name: (jinja, tokens, closing) for name, (jinja, tokens, _, closing, _) in chat_templates.TEMPLATES.items()}
     for name, (jinja, tokens, closing) in (fetched | kept | chat_templates.FAMILIES).items():
         oracle = Oracle(name, jinja, tokens, closing)
         for i in range(count):

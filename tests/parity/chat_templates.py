@@ -1,7 +1,7 @@
 """The chat templates that model families come with, as their tokenizer_config.json has them (shortened where tools are concerned), and short ones in
 the style of more families, written for the tests: FAMILIES.
 
-Each: (name we give it, Jinja text, tokens, tokenizer kinds to try it on, what closes an answer, roles). roles: "system" when it takes a system message.
+TEMPLATES, each: (Jinja text, tokens, tokenizer kinds to try it on, what closes an answer, roles). roles: "system" when it takes a system message.
 """
 
 ALTERNATE = "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}"
@@ -161,17 +161,17 @@ L3 = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
 G = {"bos_token": "<bos>", "eos_token": "<eos>"}
 SENTENCEPIECE = ("llama2-first", "llama2-legacy")
 TEMPLATES = {
-    "qwen2.5": ("chatml", QWEN25, {}, ("qwen2",), "<|im_end|>", True),
-    "llama-2": ("llama2", LLAMA2, S, SENTENCEPIECE, "</s>", True),
-    "llama-3": ("llama3", LLAMA3, L3, ("llama3",), "<|eot_id|>", True),
-    "llama-3.1": ("llama3", LLAMA31, L3, ("llama3",), "<|eot_id|>", True),
-    "mistral-v0.1": ("mistral-v1", mistral_v1("message['content'] + eos_token + ' '"), S, SENTENCEPIECE, "</s>", False),
-    "mistral-v0.2": ("mistral-v1", mistral_v1("message['content'] + eos_token"), S, SENTENCEPIECE, "</s>", False),
-    "mistral-v0.2-second": ("mistral-v1", MISTRAL_V2, S, SENTENCEPIECE, "</s>", True),
-    "mistral-v0.3": ("mistral-v3", MISTRAL_V3, S, SENTENCEPIECE, "</s>", True),
-    "gemma": ("gemma", GEMMA, G, ("gemma",), "<end_of_turn>", False),
-    "gemma-3": ("gemma", GEMMA3, G, ("gemma",), "<end_of_turn>", True),
-    "alpaca": ("alpaca", ALPACA, S, SENTENCEPIECE, "</s>", True),
+    "qwen2.5": (QWEN25, {}, ("qwen2",), "<|im_end|>", True),
+    "llama-2": (LLAMA2, S, SENTENCEPIECE, "</s>", True),
+    "llama-3": (LLAMA3, L3, ("llama3",), "<|eot_id|>", True),
+    "llama-3.1": (LLAMA31, L3, ("llama3",), "<|eot_id|>", True),
+    "mistral-v0.1": (mistral_v1("message['content'] + eos_token + ' '"), S, SENTENCEPIECE, "</s>", False),
+    "mistral-v0.2": (mistral_v1("message['content'] + eos_token"), S, SENTENCEPIECE, "</s>", False),
+    "mistral-v0.2-second": (MISTRAL_V2, S, SENTENCEPIECE, "</s>", True),
+    "mistral-v0.3": (MISTRAL_V3, S, SENTENCEPIECE, "</s>", True),
+    "gemma": (GEMMA, G, ("gemma",), "<end_of_turn>", False),
+    "gemma-3": (GEMMA3, G, ("gemma",), "<end_of_turn>", True),
+    "alpaca": (ALPACA, S, SENTENCEPIECE, "</s>", True),
 }
 
 

@@ -190,7 +190,7 @@ def answer_mask(render, messages, whole, offsets, closing):
 def chat_rows(folder):
     rng = random.Random(5)
     said = ["Hi", "  What is HDF5?\n", "", " ", "Ünïcode 🙂 中文", "two\n\nparagraphs", "\n\nlines first", "x = [1, 2]  # code", "[INST] no [/INST]"]
-    for model, (name, jinja, tokens, kinds, closing, system) in chat_templates.TEMPLATES.items():
+    for model, (jinja, tokens, kinds, closing, system) in chat_templates.TEMPLATES.items():
         for kind in kinds:
             tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / f"{kind}.json"), **tokens)
             render = lambda messages, prompt: tokenizer.apply_chat_template(messages, chat_template=jinja, tokenize=False, add_generation_prompt=prompt)
@@ -202,7 +202,7 @@ def chat_rows(folder):
                 messages = first + turns
                 whole = render(messages, False)
                 encoding = backend.encode(whole, add_special_tokens=False)
-                row = {"name": name, "model": model, "kind": kind, "jinja": jinja, "messages": messages, "ids": encoding.ids, "mask": answer_mask(render, messages, whole, encoding.offsets, closing)}
+                row = {"model": model, "kind": kind, "jinja": jinja, "tokens": tokens, "messages": messages, "ids": encoding.ids, "mask": answer_mask(render, messages, whole, encoding.offsets, closing)}
                 if turns[-1]["role"] == "user":
                     row["prompt"] = backend.encode(render(messages, True), add_special_tokens=False).ids
                 yield row

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "attune/error.hpp"
+#include "attune/rejected.hpp"
 #include "attune/tokenizer.hpp"
 #include "text/byte_level.hpp"
 #include "tokenizer_folders.hpp"
@@ -197,16 +198,91 @@ TEST(Chat, PromptEndsWithTheOpeningOfAnAnswer) {
   EXPECT_EQ(tokenizer.decode(ChatTemplate::by_name("plain").prompt({{"user", "hi"}}, tokenizer), false), "### user\nhi\n### end\n### assistant\n");
 }
 
-TEST(Chat, DefaultSystemMessageIsTheModelsOwn) {
+const char* chatml_jinja =
+    "{% if messages[0].role != 'system' %}{{ \"<|im_start|>system\\nDon't guess, use \\\\boxed{}.<|im_end|>\\n\" }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+std::string written(const ChatTemplate& chat, const std::vector<Message>& messages, std::string_view tools = {}) {
   const auto tokenizer = small();
-  for (const char* line_end : {"\n", "\\n"}) {
-    const auto chat = ChatTemplate::recognise(std::string("{% if x %}{{ '<|im_start|>system") + line_end + "Be kind<|im_end|>" + line_end + "' }}");
-    EXPECT_EQ(chat.name(), "chatml");
-    EXPECT_EQ(chat.end_of_turn(), "<|im_end|>");
-    EXPECT_EQ(tokenizer.decode(chat.encode({{"user", "hi"}}, tokenizer).tokens, false), "<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n");
-    EXPECT_EQ(tokenizer.decode(chat.encode({{"system", "hi"}}, tokenizer).tokens, false), "<|im_start|>system\nhi<|im_end|>\n");
-    EXPECT_TRUE(chat.encode({}, tokenizer).tokens.empty());
+  return tokenizer.decode(chat.encode(messages, tokenizer, tools).tokens, false);
+}
+
+/// The answers, each with a bar behind it.
+std::string answered(const ChatTemplate& chat, const std::vector<Message>& messages) {
+  const auto tokenizer = small();
+  const auto conversation = chat.encode(messages, tokenizer);
+  std::string text;
+  for (std::size_t i = 0; i < conversation.tokens.size(); ++i) {
+    if (conversation.answer[i]) text += tokenizer.decode({conversation.tokens[i]}, false);
+    if (conversation.answer[i] && (i + 1 == conversation.tokens.size() || !conversation.answer[i + 1])) text += "|";
   }
+  return text;
+}
+
+TEST(Chat, DefaultSystemMessageIsTheModelsOwn) {
+  const auto chat = ChatTemplate::from_jinja({chatml_jinja, "", {}});
+  EXPECT_EQ(chat.name(), "jinja");
+  EXPECT_EQ(chat.end_of_turn(), "<|im_end|>");
+  EXPECT_EQ(written(chat, {{"user", "hi"}}), "<|im_start|>system\nDon't guess, use \\boxed{}.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n");
+  EXPECT_EQ(written(chat, {{"system", "hi"}}), "<|im_start|>system\nhi<|im_end|>\n");
+  EXPECT_TRUE(chat.encode({}, small()).tokens.empty());
+}
+
+TEST(Chat, OwnTemplatesAnswersEndWithTheirMarkAndAreThoseTrainedOn) {
+  const auto chat = ChatTemplate::from_jinja({chatml_jinja, "", {}});
+  std::vector<Message> messages = {{"user", "hi"}, {"assistant", "one"}, {"user", "hi"}, {"assistant", "two"}};
+  EXPECT_EQ(answered(chat, messages), "one<|im_end|>|two<|im_end|>|");
+  messages[1].train = false;
+  EXPECT_EQ(answered(chat, messages), "two<|im_end|>|");
+  EXPECT_EQ(answered(ChatTemplate::by_name("chatml"), messages), "two<|im_end|>|");
+}
+
+TEST(Chat, GenerationBlocksSayWhatAnAnswerIs) {
+  const auto chat = ChatTemplate::from_jinja(
+      {"{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}{% generation %}{{ m.content }};{% endgeneration %}{% else %}{{ m.content }};"
+       "{% endif %}{% endfor %}", "", {}});
+  std::vector<Message> messages = {{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}};
+  EXPECT_EQ(answered(chat, messages), "b;|d;|");
+  messages[3].train = false;
+  EXPECT_EQ(answered(chat, messages), "b;|");
+}
+
+TEST(Chat, AnswersAreFoundWhereALaterTurnChangesWhatWasSaid) {
+  // Thoughts stay in the last answer alone, and the last answer has an end of its own.
+  const auto chat = ChatTemplate::from_jinja(
+      {"{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('</think>')[-1] }}<end>{% elif m.role == 'assistant' %}"
+       "{{ m.content }}<return>{% else %}{{ m.content }}<end>{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant><think>{% endif %}",
+       "", {}});
+  EXPECT_EQ(answered(chat, {{"user", "a"}, {"assistant", "<think>x</think>one"}, {"user", "b"}, {"assistant", "<think>y</think>two"}}),
+            "one<end>|y</think>two<return>|");
+}
+
+TEST(Chat, MessagesArriveAsTransformersHandsThemOver) {
+  const auto chat = ChatTemplate::from_jinja({"{{ messages | tojson }}{{ tools | tojson }}", "", {}});
+  Message call{"assistant", ""};
+  call.train = false;
+  call.extra = R"({"content": null, "tool_calls": [{"b": 1, "a": 2.0}], "reasoning": "hm"})";
+  EXPECT_EQ(written(chat, {call}, R"([{"name": "f"}])"),
+            R"([{"thinking": "hm", "role": "assistant", "tool_calls": [{"b": 1, "a": 2.0}], "reasoning": "hm", "reasoning_content": "hm"}][{"name": "f"}])");
+  EXPECT_EQ(written(chat, {{"user", "\u00e9\xff"}}), "[{\"role\": \"user\", \"content\": \"\u00e9\uFFFD\"}]null");
+}
+
+TEST(Chat, ToolsChooseTheTemplateForTools) {
+  const auto chat = ChatTemplate::from_jinja({"plain {{ bos_token }}", "tools {{ bos_token }}", {{"bos_token", "B"}}});
+  EXPECT_EQ(written(chat, {{"user", "hi"}}), "plain B");
+  EXPECT_EQ(written(chat, {{"user", "hi"}}, "[]"), "tools B");
+}
+
+TEST(Chat, WhatATemplateRefusesIsRejectedInItsWords) {
+  const auto chat = ChatTemplate::from_jinja({"{% if messages[0].role != 'user' %}{{ raise_exception('Begin with a user') }}{% endif %}{{ messages[0].content + 1 }}", "", {}});
+  EXPECT_THAT([&] { chat.encode({{"assistant", "hi"}}, small()); }, ThrowsMessage<Rejected>("the chat template refuses the conversation: Begin with a user"));
+  EXPECT_THAT([&] { chat.encode({{"user", "hi"}}, small()); }, ThrowsMessage<Rejected>(HasSubstr("can only concatenate str (not \"int\") to str")));
+}
+
+TEST(Chat, TemplatesSeeAFixedDate) {
+  const auto chat = ChatTemplate::from_jinja({"{{ strftime_now('%d %b %Y') }}", "", {}});
+  EXPECT_EQ(written(chat, {{"user", "hi"}}), "26 Jul 2024");
 }
 
 Tokenizer with_marks(const std::vector<std::string>& marks) {
@@ -238,13 +314,44 @@ TEST(Chat, WhatAFamilyCannotWriteIsRefused) {
   EXPECT_THAT([] { ChatTemplate::by_name("alpaca").encode({{"assistant", "hi"}}, Tokenizer(Json::parse(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}})"))); },
               ThrowsMessage<Error>(HasSubstr("it has none of </s>")));
   const auto tokenizer = with_marks({"<s>", "</s>"});
-  EXPECT_THAT([&] { ChatTemplate::by_name("llama2").encode({{"user", "hi"}, {"tool", "x"}}, tokenizer); }, ThrowsMessage<Error>(HasSubstr("role 'tool'")));
+  const auto rejected = [&](const char* name, const std::vector<Message>& messages, const char* tools, const char* text) {
+    EXPECT_THAT([&] { ChatTemplate::by_name(name).encode(messages, tokenizer, tools); }, ThrowsMessage<Rejected>(HasSubstr(text))) << name;
+  };
+  Message call{"assistant", ""};
+  call.extra = R"({"tool_calls": [{"function": {"name": "f"}}]})";
+  rejected("llama2", {{"user", "hi"}, {"tool", "x"}}, "", "role 'tool'");
+  rejected("llama2", {{"user", "hi"}, {"user", "x"}}, "", "user and assistant in turn");
+  rejected("mistral-v1", {{"assistant", "hi"}}, "", "user and assistant in turn");
+  rejected("mistral-v1", {{"system", "S"}, {"assistant", "hi"}}, "", "system message");
+  rejected("chatml", {{"user", "hi"}, call}, "", "'tool_calls'");
+  rejected("chatml", {{"user", "hi"}}, R"([{"name": "f"}])", "no place for tools");
 }
 
 TEST(Chat, UnknownTemplatesAreRefused) {
   EXPECT_THAT([] { ChatTemplate::by_name("chatlm"); }, ThrowsMessage<Error>(HasSubstr("did you mean 'chatml'")));
-  EXPECT_THAT([] { ChatTemplate::recognise("[INST] {{ x }} [/INST]"); }, ThrowsMessage<Error>(HasSubstr("by template = \"...\": alpaca, chatml")));
-  EXPECT_THAT([] { ChatTemplate::recognise("{{ bos_token }}<|im_start|><|im_end|>"); }, ThrowsMessage<Error>(HasSubstr("template =")));
+  const auto unreadable = [](const char* jinja, const char* text) {
+    const auto chat = ChatTemplate::from_jinja({jinja, "", {}});  // only who needs it minds
+    EXPECT_THAT([&] { chat.encode({{"user", "hi"}}, small()); }, ThrowsMessage<Error>(HasSubstr(text))) << jinja;
+  };
+  unreadable("a\n{% if x %}", "line 2: a block is not closed: 'endif' is missing; name another by template = ");
+  unreadable("{{ a b }}", "line 1: \"}}\" is missing before \"b\"");
+  unreadable("{{ 'a }}", "line 1: a string is not closed");
+  unreadable("{% include 'x' %}", "the tag 'include' is not supported in chat templates");
+  unreadable("{% endfor %}", "there is no tag 'endfor' here");
+  unreadable("{{ (1] }}", "unexpected \"]\"");
+  unreadable("{# x", "a comment is not closed");
+  unreadable("{{", "it ends inside a tag");
+  unreadable("{{ 9999999999999999999 }}", "too large");
+  const auto many = [](std::string_view part) {
+    std::string text;
+    for (int i = 0; i < 20'000; ++i) text += part;
+    return text;
+  };
+  unreadable(("{{ " + many("(")).c_str(), "nested too deeply");
+  unreadable(("{{ a" + many("+ a") + " }}").c_str(), "nested too deeply");
+  unreadable(("{{ a" + many("|trim") + " }}").c_str(), "nested too deeply");
+  unreadable(("{{ " + many("not ") + "a }}").c_str(), "nested too deeply");
+  unreadable(many("{% if x %}").c_str(), "nested too deeply");
 }
 
 }  // namespace

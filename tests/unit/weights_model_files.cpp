@@ -4,6 +4,7 @@
 
 #include "core/files.hpp"
 #include "core/hash.hpp"
+#include "weights/chat_template_files.hpp"
 #include "weights/describe.hpp"
 #include "weights/model_files.hpp"
 #include "weights/safetensors.hpp"
@@ -45,6 +46,32 @@ TEST(ModelFolder, EveryPartIsRead) {
   EXPECT_EQ(files.licence, "apache-2.0");
   EXPECT_TRUE(at::equal(files.weights->read("a"), at::ones({2, 3})));
   EXPECT_EQ(weights_sha256(files), sha256_of_file(folder / "model.safetensors"));
+}
+
+TEST(ChatTemplateFiles, AreReadFromWhereTransformersReadsThem) {
+  TemporaryFolder folder;
+  EXPECT_EQ(chat_template_of(folder.path()).jinja, "");
+  write_bytes(folder / "chat_template.json", R"({"chat_template": "last"})");
+  EXPECT_EQ(chat_template_of(folder.path()).jinja, "last");
+  write_bytes(folder / "special_tokens_map.json", R"({"bos_token": "<m>", "unk_token": {"content": "<u>"}})");
+  write_bytes(folder / "tokenizer_config.json", R"({"bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": null,
+    "chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}, {"name": "rag", "template": "r"}]})");
+  const auto listed = chat_template_of(folder.path());
+  EXPECT_EQ(listed.jinja, "d");
+  EXPECT_EQ(listed.tool_use, "t");
+  EXPECT_EQ(listed.tokens, (std::map<std::string, std::string>{{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<u>"}}));
+  write_bytes(folder / "chat_template.jinja", "file");
+  EXPECT_EQ(chat_template_of(folder.path()).jinja, "file");
+  EXPECT_EQ(chat_template_of(folder.path()).tool_use, "");
+  write_bytes(folder / "mine.jinja", "mine");
+  EXPECT_EQ(chat_template_in(folder / "mine.jinja", folder.path()).jinja, "mine");
+  EXPECT_EQ(chat_template_in(folder / "mine.jinja", folder.path()).tokens.at("eos_token"), "</s>");
+}
+
+TEST(ChatTemplateFiles, SeveralWithoutADefaultAreRefused) {
+  TemporaryFolder folder;
+  write_bytes(folder / "tokenizer_config.json", R"({"chat_template": [{"name": "rag", "template": "r"}, {"name": "tool_use", "template": "t"}]})");
+  EXPECT_THAT(error_of([&] { chat_template_of(folder.path()); }), HasSubstr("several chat templates (rag, tool_use) and none is called \"default\""));
 }
 
 TEST(ModelFolder, PartsThatAModelCanDoWithoutMayBeMissing) {

@@ -2,7 +2,7 @@
 // splitting, HDF5, sampling and prefetching are the framework's, the same for every kind.
 #pragma once
 #include <attune/batch.hpp>
-#include <attune/error.hpp>
+#include <attune/rejected.hpp>
 #include <attune/tokenizer.hpp>
 
 #include <map>
@@ -53,7 +53,7 @@ struct EncodeContext {
 class Dataset {
  public:
   virtual ~Dataset() = default;
-  /// Throws Rejected (attune/error.hpp) for a record that gives no sample.
+  /// Throws Rejected for a record that gives no sample.
   virtual Sample encode(const Record& record, const EncodeContext& context) const = 0;
   virtual Batch collate(const std::vector<Sample>& samples) const = 0;
 

@@ -18,12 +18,6 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Thrown while a record becomes a sample: the sample is dropped and counted under this reason.
-class Rejected : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
 /// Our bug, or a fault of the system.
 class Fault : public std::runtime_error {
  public:

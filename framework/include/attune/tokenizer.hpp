@@ -1,10 +1,10 @@
 // Text to token ids and back, and chat templates.
 #pragma once
+#include <attune/chat_source.hpp>
 #include <nlohmann/json_fwd.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -77,21 +77,14 @@ class ChatWriter;
 /// How a model family writes a conversation as text.
 class ChatTemplate {
  public:
-  /// A model's own template (Jinja).
-  struct Source {
-    std::string jinja;                          // "": there is none
-    std::string tool_use = {};                  // of models that have another where there are tools
-    std::map<std::string, std::string> tokens;  // what it may name: {"bos_token", "<s>"}
-  };
-
   /// One of names(). Unknown: Error that lists them.
   static ChatTemplate by_name(std::string_view name);
-  /// Rendered as transformers' apply_chat_template does. What is no Jinja, or uses what is not supported, is an Error once it is used.
-  static ChatTemplate from_jinja(const Source& source);
+  /// A model's own, rendered as transformers' apply_chat_template does. What is no Jinja, or uses what is not supported, is an Error once it is used.
+  static ChatTemplate from_jinja(const ChatSource& source);
   static std::vector<std::string> names();
 
   /// An answer begins where the prompt for it ends; a token across the border belongs to it. Messages that are not trained on are none.
-  /// Rejected (attune/error.hpp) when the template refuses the conversation, or has no place for a part of it; Error when the tokenizer lacks
+  /// Rejected (attune/rejected.hpp) when the template refuses the conversation, or has no place for a part of it; Error when the tokenizer lacks
   /// a mark that a form needs. `tools`: a JSON list of the functions that the model may call; "": none.
   Conversation encode(const std::vector<Message>& messages, const Tokenizer& tokenizer, std::string_view tools = {}) const;
   /// The conversation and the opening of the assistant's next answer.

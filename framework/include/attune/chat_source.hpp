@@ -1,0 +1,14 @@
+// A model's own chat template, as its files hold it.
+#pragma once
+#include <map>
+#include <string>
+
+namespace attune {
+
+struct ChatSource {
+  std::string jinja;                          // "": there is none
+  std::string tool_use = {};                  // of models that have another template for conversations with tools
+  std::map<std::string, std::string> tokens;  // what a template may name: {"bos_token", "<s>"}
+};
+
+}  // namespace attune

@@ -1,0 +1,13 @@
+// A record that gives no sample.
+#pragma once
+#include <attune/error.hpp>
+
+namespace attune {
+
+/// Thrown while a record becomes a sample: the sample is dropped and counted under this reason.
+class Rejected : public Error {
+ public:
+  using Error::Error;
+};
+
+}  // namespace attune
