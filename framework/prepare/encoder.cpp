@@ -28,7 +28,7 @@ json no_tokenizer() {
 
 /// A tokenizer.json, itself or from a model's files; null: the recipe names none.
 json tokenizer_of(const Recipe& recipe) {
-  return recipe.tokenizer.empty() ? json() : open_tokenizer(recipe.resolve(recipe.tokenizer)).tokenizer;
+  return recipe.tokenizer.empty() ? json() : open_tokenizer(recipe.resolve(recipe.tokenizer));
 }
 
 /// The one that the recipe names, by a form's name or as a file; else the one that the tokenizer comes with.

@@ -98,8 +98,7 @@ std::map<std::string, std::string> tokens_of_gguf(const json& metadata) {
 }
 
 ChatSource of_gguf(const fs::path& path) {
-  const GgufFile file(path);
-  const auto& metadata = file.metadata();
+  const auto metadata = gguf_metadata(path);
   Templates templates;
   if (const auto text = text_under(metadata, "tokenizer.chat_template"); !text.empty()) templates["default"] = text;
   if (const auto text = text_under(metadata, "tokenizer.chat_template.tool_use"); !text.empty()) templates["tool_use"] = text;
@@ -118,7 +117,7 @@ ChatSource chat_template_of(const fs::path& place) {
 ChatSource chat_template_in(const fs::path& file, const fs::path& place) {
   if (!fs::exists(file)) fail("{}: there is no such file; template names a file with a chat template in Jinja, or a form", file.string());
   ChatSource source{read_text(file), "", {}};
-  if (const auto gguf = gguf_in(place); !gguf.empty()) source.tokens = tokens_of_gguf(GgufFile(gguf).metadata());
+  if (const auto gguf = gguf_in(place); !gguf.empty()) source.tokens = tokens_of_gguf(gguf_metadata(gguf));
   else if (fs::is_directory(place)) source.tokens = tokens_of_folder(place, read_if_present(place / "tokenizer_config.json"));
   return source;
 }

@@ -8,6 +8,7 @@
 #include "core/files.hpp"
 #include "core/hash.hpp"
 #include "text/convert.hpp"
+#include "weights/chat_template_files.hpp"
 #include "weights/gguf.hpp"
 #include "weights/json_file.hpp"
 #include "weights/name_map.hpp"
@@ -76,7 +77,7 @@ ModelFiles open_folder(const fs::path& folder) {
   model.weights = weights::open_folder_weights(folder, model.config, model.weight_files);
   model.config.erase("transformers_weights");  // an export has model.safetensors
   model.tokenizer = read_tokenizer(folder);
-  model.chat_template = read_chat_template(folder);
+  model.chat_template = chat_template_of(folder).jinja;
   model.generation = read_json_if_present(folder / "generation_config.json");
   model.tokenizer_config = with_special_tokens_map(read_json_if_present(folder / "tokenizer_config.json"), read_json_if_present(folder / "special_tokens_map.json"));
   model.licence = open_licence(folder);

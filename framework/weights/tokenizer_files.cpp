@@ -35,15 +35,7 @@ std::optional<std::string> text_of_file(const fs::path& path) {
   return read_text(path);
 }
 
-std::string text_under(const json& object, const std::string& key) {
-  const auto found = object.is_object() ? object.find(key) : object.end();
-  return object.is_object() && found != object.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
-TokenizerFiles open_gguf_tokenizer(const fs::path& path) {
-  const auto metadata = gguf_metadata(path);
-  return {text::tokenizer_json_from_gguf(metadata), text_under(metadata, "tokenizer.chat_template")};
-}
+json open_gguf_tokenizer(const fs::path& path) { return text::tokenizer_json_from_gguf(gguf_metadata(path)); }
 
 bool holds_gguf(const fs::path& folder) {
   return std::ranges::any_of(fs::directory_iterator(folder), [](const auto& entry) { return entry.path().extension() == ".gguf"; });
@@ -68,21 +60,11 @@ json read_tokenizer(const fs::path& folder) {
   }
 }
 
-std::string read_chat_template(const fs::path& folder) {
-  if (const auto path = folder / "chat_template.jinja"; fs::exists(path)) return read_text(path);
-  const auto config = json_or_null(folder / "tokenizer_config.json");
-  if (config.is_object() && config.contains("chat_template") && config["chat_template"].is_array())
-    for (const auto& named : config["chat_template"])
-      if (text_under(named, "name") == "default") return text_under(named, "template");
-  return text_under(config, "chat_template");
-}
-
-TokenizerFiles open_tokenizer(const fs::path& path) {
+json open_tokenizer(const fs::path& path) {
   if (!fs::exists(path)) fail("{}: there is no such file or folder; expected a model folder, a tokenizer.json or a .gguf file", path.string());
-  if (path.extension() == ".json") return {read_json(path), ""};
+  if (path.extension() == ".json") return read_json(path);
   if (!fs::is_directory(path)) return open_gguf_tokenizer(path);
-  TokenizerFiles files{read_tokenizer(path), read_chat_template(path)};
-  if (!files.tokenizer.is_null()) return files;
+  if (auto tokenizer = read_tokenizer(path); !tokenizer.is_null()) return tokenizer;
   if (holds_gguf(path)) return open_gguf_tokenizer(weights::only_gguf(path));
   fail("{}: there is no tokenizer in it; set tokenizer to a place that has one", path.string());
 }

@@ -95,7 +95,7 @@ void read_tokenizer(std::string_view bytes) {
 
 void read_folder(std::string_view bytes, const char* name, const std::map<std::string, std::string>& others) {
   const InputFolder folder(bytes, name, others);
-  is_read([&] { tokenize(open_tokenizer(folder.path()).tokenizer); });
+  is_read([&] { tokenize(open_tokenizer(folder.path())); });
 }
 
 void read_sentencepiece(std::string_view bytes) {
@@ -132,7 +132,7 @@ void read_safetensors(std::string_view bytes) {
 
 void read_gguf(std::string_view bytes) {
   const InputFile file(bytes, ".gguf");
-  is_read([&] { tokenize(open_tokenizer(file.path()).tokenizer); });
+  is_read([&] { tokenize(open_tokenizer(file.path())); });
   if (!is_read([&] { GgufFile gguf(file.path()); read_all(gguf); })) return;
   is_read([&] {
     const auto model = ModelFiles::open(file.path());

@@ -27,7 +27,7 @@ void compare(const fs::path& folder, Count& count) {
   const auto expected = folder / "expected.jsonl";
   std::optional<Tokenizer> tokenizer;
   try {
-    tokenizer.emplace(open_tokenizer(folder).tokenizer);
+    tokenizer.emplace(open_tokenizer(folder));
   } catch (const Error& error) {
     if (std::getenv("ATTUNE_SHOW_REFUSALS")) fmt::print("{}\n", error.what());
     ++count.refused;

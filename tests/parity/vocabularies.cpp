@@ -26,7 +26,7 @@ fs::path place_of(const std::string& name) {
 }
 
 int compare(const std::string& name, const fs::path& expected) {
-  const Tokenizer tokenizer(open_tokenizer(place_of(name)).tokenizer);
+  const Tokenizer tokenizer(open_tokenizer(place_of(name)));
   std::istringstream rows(read_text(expected));
   int count = 0;
   for (std::string line; std::getline(rows, line); ++count) {
