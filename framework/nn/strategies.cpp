@@ -135,7 +135,8 @@ void Strategies::load_adapter(Model& model, const Adapter& adapter, const std::s
     if (found->second.sizes() != tensor.sizes()) fail("{}: '{}' is {}, and {} in this run: it is for another model, or has other options", from, name, c10::str(found->second.sizes()), c10::str(tensor.sizes()));
     const auto [first, is_new] = copied.emplace(tensor.unsafeGetTensorImpl(), name);
     if (!is_new && !at::equal(theirs.at(first->second), found->second))
-      fail("{}: holds different '{}' and '{}', which are one tensor in this model: untie its head, or take an adapter that was trained with them tied", from, first->second, name);
+      fail("{}: holds different '{}' and '{}', which are one tensor in this model: untie its head, or take an adapter trained with them tied", from,
+           first->second, name);
     at::Tensor(tensor).copy_(found->second);
     left.erase(name);
   }
