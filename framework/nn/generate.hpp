@@ -8,14 +8,16 @@
 
 namespace attune::nn {
 
+/// Holtzman et al. 2020 (arXiv:1904.09751) for top_p, Fan et al. 2018 (arXiv:1805.04833) for top_k, Nguyen et al. 2024 (arXiv:2407.01082) for
+/// min_p, Keskar et al. 2019 (arXiv:1909.05858) for the penalty.
 struct GenerateOptions {
   std::int64_t max_tokens = 128;
-  std::int64_t max_length = 0;    // of prompt and answer together; 0: no limit but the model's context
+  std::int64_t max_length = 0;    // of prompt and answer together; 0: the model's context alone limits it
   double temperature = 0;         // 0: the likeliest token each time
-  std::int64_t top_k = 0;         // sample among so many of the likeliest tokens; 0: among all (Fan et al. 2018, arXiv:1805.04833)
-  double top_p = 1;               // sample among the likeliest tokens that together have this probability (Holtzman et al. 2020, arXiv:1904.09751)
-  double min_p = 0;               // sample among tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024, arXiv:2407.01082)
-  double repetition_penalty = 1;  // logits of tokens seen so far, prompt included, are divided by it, negative ones multiplied (Keskar et al. 2019, arXiv:1909.05858)
+  std::int64_t top_k = 0;         // number of tokens to sample from, the likeliest ones; 0: all
+  double top_p = 1;               // sample among the likeliest tokens that together have this probability
+  double min_p = 0;               // sample among tokens with at least this share of the likeliest one's probability
+  double repetition_penalty = 1;  // divides the logits of tokens in prompt and answer so far; negative logits are multiplied
   std::uint64_t seed = 0;
   std::vector<std::int32_t> stop = {};  // ends after any of these; it is not part of the result
 };

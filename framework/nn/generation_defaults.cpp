@@ -66,7 +66,8 @@ struct Source {
     if (found == values.end() || found->is_null()) return fallback;
     const double value = found->is_number() ? found->get<double>() : std::numeric_limits<double>::quiet_NaN();
     if (value >= least && value <= most) return value;
-    fail("{} has {} = {}, where a number from {} to {} is needed: correct it, or remove it for transformers' default", file, key, found->dump(), least, most);
+    fail("{} has {} = {}, where a number from {} to {} is needed: correct it, or remove it for transformers' default", file, key,
+         found->dump(), least, most);
   }
   bool is_set(const char* key) const {
     const auto found = values.find(key);

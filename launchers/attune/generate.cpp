@@ -39,14 +39,18 @@ std::string sampling_text(const nn::GenerateOptions& o) {
 nn::GenerateOptions options_for(const ModelFiles& files, const Tokenizer& tokenizer, const options::variables_map& values) {
   auto [chosen, ignored, has_length] = nn::generation_defaults(files, tokenizer);
   if (!has_length) chosen.max_tokens = 64;
-  if (values.count("max-tokens")) chosen.max_tokens = values["max-tokens"].as<std::int64_t>(), chosen.max_length = 0;
+  if (values.count("max-tokens")) {
+    chosen.max_tokens = values["max-tokens"].as<std::int64_t>();
+    chosen.max_length = 0;
+  }
   const bool samples_by_default = chosen.temperature > 0 && !values.count("temperature");
   if (values.count("temperature")) chosen.temperature = values["temperature"].as<double>();
   if (values.count("top-p")) chosen.top_p = values["top-p"].as<double>();
   if (values.count("top-k")) chosen.top_k = values["top-k"].as<std::int64_t>();
   if (values.count("repetition-penalty")) chosen.repetition_penalty = values["repetition-penalty"].as<double>();
   chosen.seed = values["seed"].as<std::uint64_t>();
-  if (samples_by_default) fmt::print(stderr, "sampling as the model's defaults say: {} (--temperature 0: the likeliest token each time)\n", sampling_text(chosen));
+  if (samples_by_default)
+    fmt::print(stderr, "sampling as the model's defaults say: {} (--temperature 0: the likeliest token each time)\n", sampling_text(chosen));
   if (!ignored.empty()) fmt::print(stderr, "ignored of the model's generation defaults: {}\n", joined(ignored));
   return chosen;
 }
