@@ -98,7 +98,12 @@ std::vector<std::pair<std::string, Make>> all_models() {
     };
   };
   const std::vector<std::string> three{"no", "perhaps", "yes"};
-  return {{"llama", llama}, {"classifier", headed("classification", three)}, {"value", headed("classification", {"value"})}, {"tags", headed("token_classification", three)}, {"embedding", headed("embedding", {})}};
+  const auto decoder = [] {
+    auto config = llama_config;
+    config["max_position_embeddings"] = 96;
+    return build_model("llama", config, llama_weights());
+  };
+  return {{"decoder", decoder}, {"classifier", headed("classification", three)}, {"value", headed("classification", {"value"})}, {"tags", headed("token_classification", three)}, {"embedding", headed("embedding", {})}};
 }
 
 // ---- What is extreme
@@ -129,7 +134,9 @@ std::vector<std::int64_t> samples_of_targets(const Batch& batch) {
 
 /// Sets the targets to what the model is surest of, or thinks least likely.
 void aim(Batch& batch, Model& model, const std::string& extreme) {
-  if (batch.targets.is_floating_point() || model.spec().task == Task::embedding || extreme == "equal") return;
+  if (batch.targets.is_floating_point() || model.spec().task == Task::embedding) return;
+  if (batch.targets.max().item<std::int64_t>() >= model.spec().outputs) fail("the batch has other classes than the model");
+  if (extreme == "equal") return;
   const torch::NoGradGuard no_grad;
   const at::Tensor logits = model.logits(batch), likeliest = logits.argmax(1), unlikeliest = logits.argmin(1);
   if (logits.size(0) != batch.targets.size(0)) fail("the model has an output for {} rows and the batch {} targets", logits.size(0), batch.targets.size(0));
@@ -167,6 +174,7 @@ std::string not_finite_in(Case c, const std::string& extreme, const std::string&
   torch::manual_seed(3);
   const auto model = c.make();
   model->module().to(c.dtype);
+  const Batch whole = c.batch;
   mask(c.batch, masked);
   if (model->spec().task != Task::embedding) stretch(*model, c.batch, extreme == "equal");
   aim(c.batch, *model, masked == "one class" ? "equal" : extreme);
@@ -178,7 +186,7 @@ std::string not_finite_in(Case c, const std::string& extreme, const std::string&
   for (auto& parameter : run.teacher->module().parameters()) parameter.requires_grad_(false);
   if (run.teacher->spec().task != Task::embedding) stretch(*run.teacher, c.batch, false);
   run.weights = std::vector<double>(static_cast<std::size_t>(model->spec().outputs), 2.0);
-  run.batches = {c.batch};
+  run.batches = {c.batch, whole};
   strategies->begin(*model, run);
   {
     const torch::NoGradGuard no_grad;
