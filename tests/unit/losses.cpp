@@ -63,6 +63,11 @@ std::string text_of(const Values& values) {
   return text;
 }
 
+bool is_alike(const Batch& a, const Batch& b) {
+  const bool same_columns = std::equal(a.columns.begin(), a.columns.end(), b.columns.begin(), b.columns.end(), [](const auto& x, const auto& y) { return x.first == y.first; });
+  return same_columns && a.tokens.equal(b.tokens) && a.targets.scalar_type() == b.targets.scalar_type() && a.targets.equal(b.targets);
+}
+
 /// Batches of each dataset plugin that reads text, by a name for messages; of four records each.
 std::vector<std::pair<std::string, Batch>> all_batches() {
   const auto tokenizer = letters();
@@ -79,8 +84,10 @@ std::vector<std::pair<std::string, Batch>> all_batches() {
         const auto of_record = dataset->encode_all(record, {tokenizer, &chat, {"no", "perhaps", "yes"}});
         samples.insert(samples.end(), of_record.begin(), of_record.end());
       }
-      batches.emplace_back(name + text_of(values), dataset->collate(samples));
-      batches.back().second.ids = {0, 1, 2, 3};
+      auto batch = dataset->collate(samples);
+      batch.ids = {0, 1, 2, 3};
+      const bool is_known = std::any_of(batches.begin(), batches.end(), [&](const auto& other) { return is_alike(other.second, batch); });
+      if (!is_known) batches.emplace_back(name + text_of(values), std::move(batch));
     }
   }
   return batches;
@@ -234,6 +241,7 @@ TEST_P(LossAtItsExtremes, has_a_finite_value_and_finite_gradients) {
           for (const auto dtype : {at::kFloat, at::kBFloat16})
             for (const auto& extreme : extremes)
               for (const auto& masked : masks) {
+                if (extreme != "right" && (masked == "all masked" || masked == "one class")) continue;  // where there is nothing to aim at
                 ++tried;
                 EXPECT_EQ(not_finite_in({list, make, batch, dtype}, extreme, masked), "")
                     << entry.name << text_of(values) << " after " << list.front().first << ", " << model << ", " << dataset << ", " << toString(dtype) << ", " << extreme << ", " << masked;
