@@ -15,6 +15,10 @@ struct Kept {
   double log_probability;
 };
 
+void check_pairs(const Batch& batch) {
+  if (!batch.columns.contains("chosen")) fail("the loss compares two answers to a prompt: set dataset.plugin = \"preference\", and prepare the data as that");
+}
+
 /// Of every sample, by its tokens and which of them are trained on. That two of a million share one has odds of 1 to 30 million.
 std::vector<std::uint64_t> sample_keys(const Batch& batch) {
   const at::Tensor content = at::stack({batch.tokens, batch.targets}, 1).cpu().contiguous();
@@ -40,7 +44,7 @@ at::Tensor answered_pairs(const Batch& batch) {
 }  // namespace
 
 PairLogProbabilities pair_log_probabilities(Model& model, const Batch& batch) {
-  if (!batch.columns.contains("chosen")) fail("the loss compares two answers to a prompt: set dataset.plugin = \"preference\", and prepare the data as that");
+  check_pairs(batch);
   const auto samples = sample_log_probabilities(model, batch);
   const auto answered = answered_pairs(batch);
   const auto every_other = [&](const at::Tensor& tensor, std::int64_t first) { return tensor.slice(0, first, {}, 2).index_select(0, answered); };
@@ -64,6 +68,7 @@ void BaseLogProbabilities::begin(Model& model, Surroundings& run) {
   const bool was_training = model.module().is_training();
   model.module().eval();
   run.for_each_own_batch([&](const Batch& batch) {
+    check_pairs(batch);
     if (index++ % comm.size() != comm.rank()) return;
     const at::Tensor sums = sample_log_probabilities(model, batch).sums.to(at::kCPU, at::kDouble);
     const auto keys = sample_keys(batch);

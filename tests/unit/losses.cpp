@@ -63,6 +63,11 @@ std::string text_of(const Values& values) {
   return text;
 }
 
+bool is_alike(const Batch& a, const Batch& b) {
+  const bool same_columns = std::equal(a.columns.begin(), a.columns.end(), b.columns.begin(), b.columns.end(), [](const auto& x, const auto& y) { return x.first == y.first; });
+  return same_columns && a.tokens.equal(b.tokens) && a.targets.scalar_type() == b.targets.scalar_type() && a.targets.equal(b.targets);
+}
+
 /// Batches of each dataset plugin that reads text, by a name for messages; of four records each.
 std::vector<std::pair<std::string, Batch>> all_batches() {
   const auto tokenizer = letters();
@@ -79,8 +84,10 @@ std::vector<std::pair<std::string, Batch>> all_batches() {
         const auto of_record = dataset->encode_all(record, {tokenizer, &chat, {"no", "perhaps", "yes"}});
         samples.insert(samples.end(), of_record.begin(), of_record.end());
       }
-      batches.emplace_back(name + text_of(values), dataset->collate(samples));
-      batches.back().second.ids = {0, 1, 2, 3};
+      auto batch = dataset->collate(samples);
+      batch.ids = {0, 1, 2, 3};
+      const bool is_known = std::any_of(batches.begin(), batches.end(), [&](const auto& other) { return is_alike(other.second, batch); });
+      if (!is_known) batches.emplace_back(name + text_of(values), std::move(batch));
     }
   }
   return batches;
@@ -98,7 +105,12 @@ std::vector<std::pair<std::string, Make>> all_models() {
     };
   };
   const std::vector<std::string> three{"no", "perhaps", "yes"};
-  return {{"llama", llama}, {"classifier", headed("classification", three)}, {"value", headed("classification", {"value"})}, {"tags", headed("token_classification", three)}, {"embedding", headed("embedding", {})}};
+  const auto decoder = [] {
+    auto config = llama_config;
+    config["max_position_embeddings"] = 96;
+    return build_model("llama", config, llama_weights());
+  };
+  return {{"decoder", decoder}, {"classifier", headed("classification", three)}, {"value", headed("classification", {"value"})}, {"tags", headed("token_classification", three)}, {"embedding", headed("embedding", {})}};
 }
 
 // ---- What is extreme
@@ -129,7 +141,9 @@ std::vector<std::int64_t> samples_of_targets(const Batch& batch) {
 
 /// Sets the targets to what the model is surest of, or thinks least likely.
 void aim(Batch& batch, Model& model, const std::string& extreme) {
-  if (batch.targets.is_floating_point() || model.spec().task == Task::embedding || extreme == "equal") return;
+  if (batch.targets.is_floating_point() || model.spec().task == Task::embedding) return;
+  if (batch.targets.max().item<std::int64_t>() >= model.spec().outputs) fail("the batch has other classes than the model");
+  if (extreme == "equal") return;
   const torch::NoGradGuard no_grad;
   const at::Tensor logits = model.logits(batch), likeliest = logits.argmax(1), unlikeliest = logits.argmin(1);
   if (logits.size(0) != batch.targets.size(0)) fail("the model has an output for {} rows and the batch {} targets", logits.size(0), batch.targets.size(0));
@@ -167,6 +181,7 @@ std::string not_finite_in(Case c, const std::string& extreme, const std::string&
   torch::manual_seed(3);
   const auto model = c.make();
   model->module().to(c.dtype);
+  const Batch whole = c.batch;
   mask(c.batch, masked);
   if (model->spec().task != Task::embedding) stretch(*model, c.batch, extreme == "equal");
   aim(c.batch, *model, masked == "one class" ? "equal" : extreme);
@@ -178,7 +193,7 @@ std::string not_finite_in(Case c, const std::string& extreme, const std::string&
   for (auto& parameter : run.teacher->module().parameters()) parameter.requires_grad_(false);
   if (run.teacher->spec().task != Task::embedding) stretch(*run.teacher, c.batch, false);
   run.weights = std::vector<double>(static_cast<std::size_t>(model->spec().outputs), 2.0);
-  run.batches = {c.batch};
+  run.batches = {c.batch, whole};
   strategies->begin(*model, run);
   {
     const torch::NoGradGuard no_grad;
@@ -226,6 +241,7 @@ TEST_P(LossAtItsExtremes, has_a_finite_value_and_finite_gradients) {
           for (const auto dtype : {at::kFloat, at::kBFloat16})
             for (const auto& extreme : extremes)
               for (const auto& masked : masks) {
+                if (extreme != "right" && (masked == "all masked" || masked == "one class")) continue;  // where there is nothing to aim at
                 ++tried;
                 EXPECT_EQ(not_finite_in({list, make, batch, dtype}, extreme, masked), "")
                     << entry.name << text_of(values) << " after " << list.front().first << ", " << model << ", " << dataset << ", " << toString(dtype) << ", " << extreme << ", " << masked;

@@ -2,7 +2,7 @@ attune_add_test(kernels LABEL unit TORCH LINK attune_nn SOURCES unit/kernels.cpp
 attune_add_test(nn LABEL unit TORCH LINK attune_nn SOURCES unit/nn.cpp)
 attune_add_test(generate LABEL unit TORCH LINK attune_nn nlohmann_json::nlohmann_json SOURCES unit/generate.cpp)
 foreach(name nn_plugins strategies losses)
-  attune_add_test(${name} LABEL unit TORCH LINK attune nlohmann_json::nlohmann_json SOURCES unit/${name}.cpp)
+  attune_add_test(${name} LABEL unit TIMEOUT 600 TORCH LINK attune nlohmann_json::nlohmann_json SOURCES unit/${name}.cpp)
   add_dependencies(test_${name} product)
 endforeach()
 attune_add_test(callbacks LABEL unit LINK attune SOURCES unit/callbacks.cpp)
