@@ -23,11 +23,6 @@ struct Draft {
   Json rest = Json::object();  // what else tokenizer.json holds
 };
 
-template <class AnyJson>
-bool has_key(const AnyJson& json, const char* key) {
-  return json.is_object() && json.contains(key);
-}
-
 TokenizerParts parts_of(const Json& json) {
   const auto part = [&](const char* name) { return json.contains(name) ? json.at(name) : Json(); };
   return {part("normalizer"), part("pre_tokenizer"), part("post_processor"), part("decoder"), json.at("model")};
@@ -49,19 +44,13 @@ Json charsmap_of(const Json& normalizer) {
 /// What a class takes from a tokenizer.json: the vocabulary and, where it has one, the post-processor.
 Draft rebuilt(Json json, const TokenizerClass& type, TokenizerSettings& settings) {
   auto old = parts_of(json);
+  if (const auto found = model_type(old.model); !found.empty() && found != type.model)
+    fail("tokenizer.json: holds a {} model, but a {} takes {}; correct tokenizer_class in tokenizer_config.json "
+         "(PreTrainedTokenizerFast takes any as it is)", found, type.name, type.model);
   const TokenizerVocabulary vocabulary{old.model.at("vocab"), value_or(old.model, "merges", Json::array()), charsmap_of(old.normalizer)};
   Draft draft{type.build(vocabulary, settings), Json::array(), std::move(json)};
   if (!old.post_processor.is_null()) draft.parts.post_processor = std::move(old.post_processor);
   return draft;
-}
-
-/// named: a file names the class; otherwise it is the usual one of the model_type, and a tokenizer.json of another kind stands for itself.
-const TokenizerClass& fitting(const Json& json, const TokenizerClass& type, bool named) {
-  const auto found = model_type(json.at("model"));
-  if (type.model.empty() || found.empty() || found == type.model) return type;
-  if (named)
-    fail("tokenizer.json: holds a {} model, but a {} takes {}; correct tokenizer_class in tokenizer_config.json", found, type.name, type.model);
-  return *find_tokenizer_class("TokenizersBackend");
 }
 
 Draft from_tokenizer_json(Json json, const TokenizerClass& type, TokenizerSettings& settings) {
@@ -299,8 +288,7 @@ Json tokenizer_json_from_folder(TokenizerFolder folder) {
   const auto text = has_json ? folder.read("tokenizer.json") : std::nullopt;
   const bool byte_level = text && text->find("\"ByteLevel\"") != std::string::npos;
   const auto& chosen = tokenizer_class(folder.config, folder.settings.tokenizer_config, byte_level);
-  const bool named = has_key(folder.settings.tokenizer_config, "tokenizer_class") || has_key(folder.config, "tokenizer_class");
-  const auto& type = has_json ? fitting(folder.tokenizer_json, chosen, named) : class_of_bare_vocabulary(folder, chosen);
+  const auto& type = has_json ? chosen : class_of_bare_vocabulary(folder, chosen);
   folder.settings.tokenizer_json = has_json ? &folder.tokenizer_json : nullptr;
   TokenizerSettings settings(folder.settings);
   std::vector<std::string> unnamed;

@@ -33,7 +33,7 @@ TEST(ModelFolder, EveryPartIsRead) {
   TemporaryFolder folder;
   write_model(folder);
   write_bytes(folder / "tokenizer.json", small_tokenizer.dump());
-  write_bytes(folder / "tokenizer_config.json", R"({"chat_template":"{{ messages }}"})");
+  write_bytes(folder / "tokenizer_config.json", R"({"tokenizer_class":"PreTrainedTokenizerFast","chat_template":"{{ messages }}"})");
   write_bytes(folder / "generation_config.json", R"({"eos_token_id":2})");
   write_bytes(folder / "README.md", "---\nlanguage: en\nlicense: apache-2.0\n---\nlicense: none\n");
 
@@ -202,6 +202,7 @@ TEST(Describe, SaysWhatTheFilesHold) {
   TemporaryFolder folder;
   write_model(folder);
   write_bytes(folder / "tokenizer.json", small_tokenizer.dump());
+  write_bytes(folder / "tokenizer_config.json", R"({"tokenizer_class":"PreTrainedTokenizerFast"})");
 
   const auto text = describe_model(ModelFiles::open(folder.path()));
 
