@@ -95,7 +95,7 @@ for library in build.glob("libattune.so*"):
 recipe("data.parquet")
 said = subprocess.run([program, "prepare", "data.toml"], cwd=place.folder, env=environment | {"LD_LIBRARY_PATH": str(elsewhere)}, text=True,
                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-check(said.returncode == 2 and "was built without Parquet; install Arrow (.venv/bin/pip install pyarrow)" in said.stdout, said.stdout)
+check(said.returncode == 2 and "was built without Parquet; run launchers/setup" in said.stdout, said.stdout)
 print("ok Parquet without Arrow", flush=True)
 
 # --- A source that is not what it was
