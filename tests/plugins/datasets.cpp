@@ -49,8 +49,8 @@ class DatasetPlugins : public testing::Test {
     }
     return "accepted";
   }
-  static Record text(const std::string& words) { return {{{"text", words}}, {}, {}, "a.txt", 1}; }
-  const Record pair_{{{"prompt", "a b"}, {"response", "c d"}}, {}, {}, "a.csv", 2};
+  static Record text(const std::string& words) { return {{{"text", words}}, {}, {}, {}, "a.txt", 1}; }
+  const Record pair_{{{"prompt", "a b"}, {"response", "c d"}}, {}, {}, {}, "a.csv", 2};
 };
 
 TEST_F(DatasetPlugins, InstructionMasksAllButTheAnswer) {
@@ -68,14 +68,14 @@ TEST_F(DatasetPlugins, InstructionMasksAllButTheAnswer) {
 }
 
 TEST_F(DatasetPlugins, InstructionReadsConversations) {
-  const Record chat{{}, {{"user", "a b"}, {"assistant", "c d"}}, {}, "a.jsonl", 1};
+  const Record chat{{}, {{"user", "a b"}, {"assistant", "c d"}}, {}, {}, "a.jsonl", 1};
   const auto dataset = make("instruction");
   EXPECT_TRUE(dataset->encode(chat, context()).at("tokens").equal(dataset->encode(pair_, context()).at("tokens")));
 }
 
 TEST_F(DatasetPlugins, InstructionRejectsWhatTrainsOnNothing) {
-  EXPECT_EQ(reason(*make("instruction"), {{{"prompt", "a"}, {"response", " \n"}}, {}, {}, "a", 1}), "empty answer");
-  EXPECT_EQ(reason(*make("instruction"), {{}, {{"user", "a"}}, {}, "a", 1}), "no answer to train on");
+  EXPECT_EQ(reason(*make("instruction"), {{{"prompt", "a"}, {"response", " \n"}}, {}, {}, {}, "a", 1}), "empty answer");
+  EXPECT_EQ(reason(*make("instruction"), {{}, {{"user", "a"}}, {}, {}, "a", 1}), "no answer to train on");
   EXPECT_EQ(reason(*make("instruction", {{"max_length", 3}}), pair_), "longer than 3 tokens");
   EXPECT_EQ(reason(*make("instruction", {{"max_length", 3}, {"too_long", std::string("cut")}}), pair_), "no answer to train on");
 }
@@ -104,7 +104,7 @@ TEST_F(DatasetPlugins, InstructionTargetsAreTheNextTokensOfTheAnswer) {
 }
 
 TEST_F(DatasetPlugins, InstructionTrainsOnEveryAnswerOfAConversation) {
-  const Record chat{{}, {{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}}, {}, "a.jsonl", 1};
+  const Record chat{{}, {{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}}, {}, {}, "a.jsonl", 1};
   const auto sample = make("instruction")->encode(chat, context());
   const auto trained = values(make("instruction")->collate({sample}).targets), all = values(make("instruction", {{"train_on", std::string("everything")}})->collate({sample}).targets);
   EXPECT_THAT(trained, testing::Contains(*tokenizer_.id("b")));
@@ -114,7 +114,7 @@ TEST_F(DatasetPlugins, InstructionTrainsOnEveryAnswerOfAConversation) {
 }
 
 TEST_F(DatasetPlugins, InstructionRejectsAConversationWithAnEmptyAnswer) {
-  EXPECT_EQ(reason(*make("instruction"), {{}, {{"user", "a"}, {"assistant", " "}}, {}, "a", 1}), "empty answer");
+  EXPECT_EQ(reason(*make("instruction"), {{}, {{"user", "a"}, {"assistant", " "}}, {}, {}, "a", 1}), "empty answer");
 }
 
 TEST_F(DatasetPlugins, CorpusKeepsADocumentWhole) {
@@ -155,7 +155,7 @@ TEST_F(DatasetPlugins, CorpusRefusesWindowsThatCannotMoveOn) {
 
 TEST_F(DatasetPlugins, PreferenceKeepsPromptAndBothAnswersApart) {
   const auto dataset = make("preference");
-  const Record record{{{"prompt", "a b"}, {"chosen", "c d"}, {"rejected", "e"}}, {}, {}, "a.jsonl", 1};
+  const Record record{{{"prompt", "a b"}, {"chosen", "c d"}, {"rejected", "e"}}, {}, {}, {}, "a.jsonl", 1};
   const auto sample = dataset->encode(record, context());
   const auto expected = chat_.encode({{"user", "a b"}, {"assistant", "c d"}}, tokenizer_);
   auto joined = values(sample.at("prompt")), chosen = values(sample.at("chosen"));
@@ -164,7 +164,7 @@ TEST_F(DatasetPlugins, PreferenceKeepsPromptAndBothAnswersApart) {
   joined.insert(joined.end(), chosen.begin(), chosen.end());
   ASSERT_LE(joined.size(), expected.tokens.size());
   EXPECT_TRUE(std::equal(joined.begin(), joined.end(), expected.tokens.begin()));
-  const Record conversation{{{"chosen", "c d"}, {"rejected", "e"}}, {{"user", "a b"}}, {}, "a.jsonl", 1};
+  const Record conversation{{{"chosen", "c d"}, {"rejected", "e"}}, {{"user", "a b"}}, {}, {}, "a.jsonl", 1};
   EXPECT_TRUE(dataset->encode(conversation, context()).at("chosen").equal(sample.at("chosen")));
 }
 
@@ -182,26 +182,26 @@ TEST_F(DatasetPlugins, PreferenceBatchesPairsOfSamplesWithAnswersAsTargets) {
 }
 
 TEST_F(DatasetPlugins, PreferenceRejectsPairsThatTeachNothing) {
-  const auto pair = [](const char* chosen, const char* rejected) { return Record{{{"prompt", "a"}, {"chosen", chosen}, {"rejected", rejected}}, {}, {}, "a", 1}; };
+  const auto pair = [](const char* chosen, const char* rejected) { return Record{{{"prompt", "a"}, {"chosen", chosen}, {"rejected", rejected}}, {}, {}, {}, "a", 1}; };
   EXPECT_EQ(reason(*make("preference"), pair("b", "b")), "chosen and rejected are the same");
   EXPECT_EQ(reason(*make("preference"), pair("b", " ")), "empty rejected answer");
   EXPECT_EQ(reason(*make("preference", {{"max_length", 3}}), pair("b c d e", "b")), "longer than 3 tokens");
 }
 
 TEST_F(DatasetPlugins, ClassificationKeepsTheFinalSpecialTokenWhenItCuts) {
-  const Record record{{{"text", "a b c d"}, {"label", "yes"}}, {}, {}, "a.csv", 2};
+  const Record record{{{"text", "a b c d"}, {"label", "yes"}}, {}, {}, {}, "a.csv", 2};
   const auto whole = make("classification")->encode(record, context());
   EXPECT_THAT(values(whole.at("tokens")), ElementsAre(1, 3, 4, 5, 6, 2));
   EXPECT_EQ(whole.at("label").dim(), 0);
   EXPECT_EQ(whole.at("label").item<std::int64_t>(), 1);
   EXPECT_THAT(values(make("classification", {{"max_length", 4}})->encode(record, context()).at("tokens")), ElementsAre(1, 3, 4, 2));
   EXPECT_EQ(reason(*make("classification", {{"max_length", 4}, {"too_long", std::string("drop")}}), record), "longer than 4 tokens");
-  EXPECT_EQ(reason(*make("classification"), {{{"text", " "}, {"label", "no"}}, {}, {}, "a.csv", 3}), "empty text");
+  EXPECT_EQ(reason(*make("classification"), {{{"text", " "}, {"label", "no"}}, {}, {}, {}, "a.csv", 3}), "empty text");
 }
 
 TEST_F(DatasetPlugins, ClassificationTargetsAreOneLabelASample) {
   const auto dataset = make("classification");
-  const auto sample = [&](const char* text, const char* label) { return dataset->encode({{{"text", text}, {"label", label}}, {}, {}, "a", 1}, context()); };
+  const auto sample = [&](const char* text, const char* label) { return dataset->encode({{{"text", text}, {"label", label}}, {}, {}, {}, "a", 1}, context()); };
   const Batch batch = dataset->collate({sample("a b", "yes"), sample("c", "no")});
   EXPECT_THAT(values(batch.targets), ElementsAre(1, 0));
   EXPECT_EQ(batch.starts, (std::vector<std::int64_t>{0, 4, 7}));
@@ -210,7 +210,7 @@ TEST_F(DatasetPlugins, ClassificationTargetsAreOneLabelASample) {
 
 TEST_F(DatasetPlugins, ClassificationTakesAnyOfSeveralLabels) {
   const auto dataset = make("classification", {{"target", std::string("labels")}});
-  const auto record = [](const char* labels) { return Record{{{"text", "a"}, {"labels", labels}}, {}, {}, "a.csv", 2}; };
+  const auto record = [](const char* labels) { return Record{{{"text", "a"}, {"labels", labels}}, {}, {}, {}, "a.csv", 2}; };
   EXPECT_THAT(dataset->labels(record("no, yes ,no")), ElementsAre("no", "yes", "no"));
   EXPECT_THAT(dataset->labels(record("[\"a, b\", \"c\"]")), ElementsAre("a, b", "c"));
   EXPECT_THAT(dataset->labels(record("")), ElementsAre());
@@ -225,7 +225,7 @@ TEST_F(DatasetPlugins, ClassificationTakesAnyOfSeveralLabels) {
 
 TEST_F(DatasetPlugins, ClassificationTakesValues) {
   const auto dataset = make("classification", {{"target", std::string("value")}});
-  const auto record = [](const char* value) { return Record{{{"text", "a"}, {"value", value}}, {}, {}, "a.csv", 2}; };
+  const auto record = [](const char* value) { return Record{{{"text", "a"}, {"value", value}}, {}, {}, {}, "a.csv", 2}; };
   EXPECT_THAT(dataset->labels(record("1")), ElementsAre("value"));
   const Batch batch = make("classification")->collate({dataset->encode(record("-1.5"), context()), dataset->encode(record("2e1"), context())});
   EXPECT_TRUE(batch.targets.equal(at::tensor({-1.5f, 20.f})));
@@ -233,7 +233,7 @@ TEST_F(DatasetPlugins, ClassificationTakesValues) {
 }
 
 TEST_F(DatasetPlugins, TokenClassificationTagsTheFirstTokenOfEachWord) {
-  const auto record = [](const char* words, const char* tags) { return Record{{{"words", words}, {"tags", tags}}, {}, {}, "a.jsonl", 1}; };
+  const auto record = [](const char* words, const char* tags) { return Record{{{"words", words}, {"tags", tags}}, {}, {}, {}, "a.jsonl", 1}; };
   const auto dataset = make("token_classification");
   // The tokenizer knows single letters: "a!" becomes a and [UNK].
   const auto sample = dataset->encode(record(R"(["a!", "b", "c"])", R"(["yes", "no", "yes"])"), context());
@@ -250,14 +250,14 @@ TEST_F(DatasetPlugins, TokenClassificationTagsTheFirstTokenOfEachWord) {
 
 TEST_F(DatasetPlugins, TokenClassificationRefusesWhatHasNoTagForEachWord) {
   const auto dataset = make("token_classification");
-  EXPECT_THAT(reason(*dataset, {{{"words", "a b"}, {"tags", "no"}}, {}, {}, "a.csv", 7}), HasSubstr("a.csv, row 7: has 2 words and 1 tags"));
-  EXPECT_EQ(reason(*dataset, {{{"words", " "}, {"tags", ""}}, {}, {}, "a.csv", 7}), "no words");
-  EXPECT_THAT(reason(*dataset, {{{"words", "[a"}, {"tags", "no"}}, {}, {}, "a.csv", 7}), HasSubstr("begins like a JSON list"));
-  EXPECT_EQ(reason(*make("token_classification", {{"max_length", 3}, {"too_long", std::string("drop")}}), {{{"words", "a b"}, {"tags", "no no"}}, {}, {}, "a", 1}), "longer than 3 tokens");
+  EXPECT_THAT(reason(*dataset, {{{"words", "a b"}, {"tags", "no"}}, {}, {}, {}, "a.csv", 7}), HasSubstr("a.csv, row 7: has 2 words and 1 tags"));
+  EXPECT_EQ(reason(*dataset, {{{"words", " "}, {"tags", ""}}, {}, {}, {}, "a.csv", 7}), "no words");
+  EXPECT_THAT(reason(*dataset, {{{"words", "[a"}, {"tags", "no"}}, {}, {}, {}, "a.csv", 7}), HasSubstr("begins like a JSON list"));
+  EXPECT_EQ(reason(*make("token_classification", {{"max_length", 3}, {"too_long", std::string("drop")}}), {{{"words", "a b"}, {"tags", "no no"}}, {}, {}, {}, "a", 1}), "longer than 3 tokens");
 }
 
 TEST_F(DatasetPlugins, ClassificationOfOneLabelNamesItFromTheRecord) {
-  EXPECT_THAT(make("classification")->labels({{{"text", "a"}, {"label", "x"}}, {}, {}, "a", 1}), ElementsAre("x"));
+  EXPECT_THAT(make("classification")->labels({{{"text", "a"}, {"label", "x"}}, {}, {}, {}, "a", 1}), ElementsAre("x"));
 }
 
 Record picture(const at::Tensor& pixels) { return {{{"label", "yes"}}, {}, pixels, "a.png", 3}; }
@@ -327,7 +327,7 @@ Record record_of(const std::string& kind, int i) {
   const std::string words = std::string(1, static_cast<char>('a' + i)) + " x" + std::string(static_cast<std::size_t>(i), ' ') + " y";
   Record record{{{"text", words}, {"prompt", words}, {"response", "b " + words}, {"chosen", "c " + words}, {"rejected", "d"}, {"label", i % 2 ? "yes" : "no"},
                  {"words", words}, {"tags", "no yes no"}},
-                {}, {}, "a.jsonl", i + 1};
+                {}, {}, {}, "a.jsonl", i + 1};
   if (kind == "images") record.image = pattern(4, 4, 3) + i;
   return record;
 }
