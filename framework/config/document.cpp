@@ -27,7 +27,8 @@ void lay_over(toml::table& into, toml::table&& from);
 void refuse_name_of_plugin(const std::string& section, const toml::table& table, const toml::table& from) {
   const auto plugin = table["plugin"].value<std::string>();
   const auto* inner = plugin ? from.get(*plugin) : nullptr;
-  if (inner && inner->is_table() && !table.contains(*plugin)) fail("'{0}.{1}': the file has one [{0}]: write {0}.{2}=...", section, *plugin, std::string(inner->as_table()->begin()->first.str()));
+  if (inner && inner->is_table() && !table.contains(*plugin))
+    fail("'{0}.{1}': the file has one [{0}]: write {0}.{2}=...", section, *plugin, std::string(inner->as_table()->begin()->first.str()));
 }
 
 /// Of a list such as [[strategy]], the override names the element by its plugin: strategy.lora.rank=8.
@@ -142,22 +143,28 @@ std::string type_advice(const toml::node& node, const Option& option) {
     std::strtod(text->c_str(), &end);
     const bool reads_as_number = !text->empty() && *end == '\0';
     const bool reads_as_boolean = *text == "true" || *text == "false";
-    if ((is_number && reads_as_number) || (std::holds_alternative<bool>(option.fallback) && reads_as_boolean)) return fmt::format(": write {} without quotes", *text);
+    if ((is_number && reads_as_number) || (std::holds_alternative<bool>(option.fallback) && reads_as_boolean))
+      return fmt::format(": write {} without quotes", *text);
     return "";
   }
   if (std::holds_alternative<std::int64_t>(option.fallback))
-    if (const auto number = node.value_exact<double>(); number && std::floor(*number) == *number && std::abs(*number) < 1e15) return fmt::format(": write {:.0f}", *number);
+    if (const auto number = node.value_exact<double>(); number && std::floor(*number) == *number && std::abs(*number) < 1e15)
+      return fmt::format(": write {:.0f}", *number);
   if (std::holds_alternative<bool>(option.fallback))
-    if (const auto number = node.value_exact<std::int64_t>(); number && (*number == 0 || *number == 1)) return *number == 1 ? ": write true" : ": write false";
+    if (const auto number = node.value_exact<std::int64_t>(); number && (*number == 0 || *number == 1))
+      return *number == 1 ? ": write true" : ": write false";
   if (std::holds_alternative<std::string>(option.fallback)) {
     if (const auto number = node.value_exact<std::int64_t>()) return fmt::format(": write \"{}\"", *number);
     if (const auto number = node.value_exact<double>()) return fmt::format(": write \"{}\"", *number);
     if (node.is_date() || node.is_time() || node.is_date_time()) return ": write it in quotes";
     if (const auto* list = node.as_array(); list && list->size() == 1 && list->get(0)->is_string()) return ": write it without [ ]";
   }
-  if (std::holds_alternative<std::vector<std::string>>(option.fallback) && node.is_array()) return ", some of whose elements are no texts: write each in quotes";
-  if (std::holds_alternative<OptionMap>(option.fallback)) return node.is_table() ? ", some of whose values are no texts: write each in quotes" : ": write { name = \"value\" }";
-  if (std::holds_alternative<NumberMap>(option.fallback)) return node.is_table() ? ", some of whose values are no numbers" : ": write { name = 1.0 }";
+  if (std::holds_alternative<std::vector<std::string>>(option.fallback) && node.is_array())
+    return ", some of whose elements are no texts: write each in quotes";
+  if (std::holds_alternative<OptionMap>(option.fallback))
+    return node.is_table() ? ", some of whose values are no texts: write each in quotes" : ": write { name = \"value\" }";
+  if (std::holds_alternative<NumberMap>(option.fallback))
+    return node.is_table() ? ", some of whose values are no numbers" : ": write { name = 1.0 }";
   return "";
 }
 
@@ -254,7 +261,8 @@ const toml::table& section(const toml::table& root, std::string_view name, Probl
   if (const auto* table = node->as_table()) return *table;
   const auto* list = node->as_array();
   const bool has_two_brackets = list && !list->empty() && list->is_array_of_tables();
-  problems.add(node->source(), fmt::format("'{}' must be a table, [{}], but is {}{}", name, name, kind_of(*node), has_two_brackets ? ": write it with one pair of brackets" : ""));
+  const auto* cure = has_two_brackets ? ": write it with one pair of brackets" : "";
+  problems.add(node->source(), fmt::format("'{}' must be a table, [{}], but is {}{}", name, name, kind_of(*node), cure));
   return empty;
 }
 
@@ -272,7 +280,8 @@ void bind_options(const toml::table& table, const OptionSet& schema, void* objec
     const auto value = convert(node, *option);
     const bool word = node.is_string() && !option->words.empty();
     if (!value) {
-      problems.add(node.source(), fmt::format("'{}' must be {}, but is {}{}", key.str(), expected(*option), kind_of(node), type_advice(node, *option)));
+      problems.add(node.source(),
+          fmt::format("'{}' must be {}, but is {}{}", key.str(), expected(*option), kind_of(node), type_advice(node, *option)));
     } else if (auto text = word ? "" : objection(*option, *value); !text.empty()) {
       problems.add(node.source(), std::move(text));
     } else {

@@ -112,7 +112,8 @@ class Reader {
   }
 
   static const std::vector<std::string>& sections() {
-    static const std::vector<std::string> names{"model", "dataset", "strategy", "train", "evaluate", "checkpoint", "callback", "parallel", "slurm"};
+    static const std::vector<std::string> names{"model", "dataset", "strategy", "train", "evaluate", "checkpoint", "callback",
+        "parallel", "slurm"};
     return names;
   }
 
@@ -121,18 +122,22 @@ class Reader {
     if (root_.contains("model") || root_.contains("dataset") || root_.contains("strategy")) return;
     const auto file = config_.file.string();
     if (root_.contains("kind") && root_.contains("source")) fail("{}: is a recipe and no run file: give it to `attune prepare`", file);
-    if (root_.contains("run") && (root_.contains("values") || root_.contains("trial"))) fail("{}: is a sweep file and no run file: give it to `attune sweep`", file);
+    if (root_.contains("run") && (root_.contains("values") || root_.contains("trial")))
+      fail("{}: is a sweep file and no run file: give it to `attune sweep`", file);
   }
 
   /// Where a key belongs that is unknown where it stands.
   std::string where_is(const std::string& key) const {
     for (const auto& [section, schema] : framework_sections())
       if (const auto names = names_of(schema); std::ranges::find(names, key) != names.end())
-        return section.empty() ? fmt::format("'{}' belongs to the top of the file, before the first [section]", key) : fmt::format("'{}' belongs to [{}]", key, section);
-    if (std::ranges::find(sections(), key) != sections().end()) return fmt::format("[{}] is a section of its own, and no part of another", key);
+        return section.empty() ? fmt::format("'{}' belongs to the top of the file, before the first [section]", key)
+                               : fmt::format("'{}' belongs to [{}]", key, section);
+    if (std::ranges::find(sections(), key) != sections().end())
+      return fmt::format("[{}] is a section of its own, and no part of another", key);
     std::vector<std::string> owners;
     for (const auto& entry : registry_.entries())
-      if (const auto names = names_of(entry.schema); std::ranges::find(names, key) != names.end()) owners.push_back(fmt::format("the {} '{}'", name(entry.kind), entry.name));
+      if (const auto names = names_of(entry.schema); std::ranges::find(names, key) != names.end())
+        owners.push_back(fmt::format("the {} '{}'", name(entry.kind), entry.name));
     return owners.empty() ? "" : fmt::format("'{}' is an option of {}", key, joined(owners, " and of "));
   }
 
@@ -193,16 +198,19 @@ class Reader {
     known.emplace_back("plugin");
     if (const auto* key = misspelled(table, "plugin", known)) return key;
     for (const auto& [key, node] : table)
-      if (const auto text = node.value<std::string>(); text && std::ranges::find(own_keys, key.str()) == own_keys.end() && registry_.has(kind, *text)) return &key;
+      if (const auto text = node.value<std::string>(); text && std::ranges::find(own_keys, key.str()) == own_keys.end())
+        if (registry_.has(kind, *text)) return &key;
     return nullptr;
   }
 
   /// A table without 'plugin'. When another key names one, its options are checked all the same.
-  void add_without_plugin(const std::string& section_name, const toml::table& table, Kind kind, const std::vector<std::string>& own_keys) {
+  void add_without_plugin(const std::string& section_name, const toml::table& table, Kind kind,
+      const std::vector<std::string>& own_keys) {
     const auto* instead = instead_of_plugin(table, kind, own_keys);
     if (!instead) return problems_.add(table.source(), fmt::format("[{}] needs 'plugin', a name: {}", section_name, known(kind)));
     const std::string key(instead->str());
-    problems_.add(instead->source(), fmt::format("unknown key '{}'; did you mean 'plugin'? [{}] needs it, a name: {}", key, section_name, known(kind)));
+    problems_.add(instead->source(),
+        fmt::format("unknown key '{}'; did you mean 'plugin'? [{}] needs it, a name: {}", key, section_name, known(kind)));
     auto beside = own_keys;
     beside.push_back(key);
     if (const auto& node = *table.get(key); node.is_string()) choose(table, kind, *node.value<std::string>(), node.source(), beside);
@@ -218,7 +226,8 @@ class Reader {
 
     const auto* plugin = table.get("plugin");
     if (!plugin) return add_without_plugin(section_name, table, kind, own_keys), Chosen{};
-    if (!plugin->is_string()) return problems_.add(plugin->source(), fmt::format("[{}] needs 'plugin', a name in quotes: {}", section_name, known(kind))), Chosen{};
+    if (!plugin->is_string())
+      return problems_.add(plugin->source(), fmt::format("[{}] needs 'plugin', a name in quotes: {}", section_name, known(kind))), Chosen{};
     auto chosen = choose(table, kind, *plugin->value<std::string>(), plugin->source(), own_keys);
     if (!chosen.entry) return chosen;
     auto all = settings(table, plugin_key(), &chosen.entry->name);
@@ -296,7 +305,9 @@ class Reader {
     if (train.steps > 0 && train.epochs > 0)
       problems_.add(table.get("epochs")->source(), "'steps' and 'epochs' contradict each other: give one of them");
     const auto keys = names_of(attune::describe<TrainOptions>());
-    const auto is_wrong = [&](const char* key) { return misspelled(table, key, keys) || (table.contains(key) && !table.get(key)->is_number()); };
+    const auto is_wrong = [&](const char* key) {
+      return misspelled(table, key, keys) || (table.contains(key) && !table.get(key)->is_number());
+    };
     const bool is_told = misspelled_section("train") || is_wrong("steps") || is_wrong("epochs");
     if (train.steps == 0 && train.epochs == 0 && !is_told)
       problems_.add((root_.contains("train") ? table : root_).source(), "[train] needs 'steps' or 'epochs'");

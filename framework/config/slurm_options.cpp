@@ -38,7 +38,8 @@ void SlurmOptions::describe(Schema<SlurmOptions>& s) {
   s.key("array", &SlurmOptions::array, "a job array, as sbatch has it: \"0-9%3\", \"1,3,5-20:5\"; every element is a run of its own, with its number behind the name; empty: one run");
   s.key("each", &SlurmOptions::each, "what every element of the array sets, with its number: { \"dataset.path\" = \"data/part-$SLURM_ARRAY_TASK_ID.h5\" }");
   s.key("options", &SlurmOptions::options, "any other option of sbatch, as it is: { exclusive = \"\", switches = \"1\" }");
-  s.key("srun_options", &SlurmOptions::srun_options, "further options of the srun that starts the ranks; $NAMES are replaced in the job: { \"cpu-bind\" = \"cores\", \"container-image\" = \"attune.sqsh\" }");
+  s.key("srun_options", &SlurmOptions::srun_options,
+      "further options of the srun that starts the ranks; $NAMES are replaced in the job: { \"cpu-bind\" = \"cores\", \"container-image\" = \"attune.sqsh\" }");
   s.key("launcher", &SlurmOptions::launcher, "starts the ranks; srun survives preemption, mpirun needs no PMIx in Slurm").choices({"srun", "mpirun"});
   s.key("mpi", &SlurmOptions::mpi, "of srun --mpi; `srun --mpi=list` names what there is");
   s.key("modules", &SlurmOptions::modules, "to load, in this order");
@@ -92,7 +93,8 @@ double memory_bytes(const std::string& text) {
 std::string objection_to_time(const SlurmOptions& options) {
   constexpr double early = 30;  // seconds that Slurm's signal may come before its time
   const auto seconds = seconds_of(options.time);
-  if (options.time.empty() || !seconds || *seconds == 0 || *seconds > static_cast<double>(options.signal) + early) return "";  // 0: no limit
+  if (options.time.empty() || !seconds || *seconds == 0 || *seconds > static_cast<double>(options.signal) + early)
+    return "";  // 0: no limit
   return fmt::format("'time' is '{}', and {} s before its end ('signal'), or half a minute earlier, the run is told to save: it would never train; raise 'time', or lower 'signal'",
                      options.time, options.signal);
 }
@@ -125,7 +127,9 @@ void check_array(const toml::table& table, const SlurmOptions& options, Problems
 bool has_control(const std::string& text) {
   return std::any_of(text.begin(), text.end(), [](unsigned char c) { return (c < 0x20 && c != '\t') || c == 0x7F; });
 }
-bool has_control(const std::vector<std::string>& texts) { return std::any_of(texts.begin(), texts.end(), [](const auto& text) { return has_control(text); }); }
+bool has_control(const std::vector<std::string>& texts) {
+  return std::any_of(texts.begin(), texts.end(), [](const auto& text) { return has_control(text); });
+}
 bool has_control(const OptionMap& map) {
   return std::any_of(map.begin(), map.end(), [](const auto& one) { return has_control(one.first) || has_control(one.second); });
 }
@@ -150,10 +154,15 @@ void check_forms(const toml::table& table, const SlurmOptions& options, Problems
   for (const auto& [name, value] : options.environment)
     if (!std::regex_match(name, variable)) problems.add(place_of(table, "environment"), fmt::format("'{}' cannot be the name of a variable", name));
   for (const auto& [name, value] : options.options)
-    if (!std::regex_match(name, option)) problems.add(place_of(table, "options"), fmt::format("'{}' is no long option of sbatch: write its long name, without dashes before it", name));
+    if (!std::regex_match(name, option))
+      problems.add(place_of(table, "options"),
+          fmt::format("'{}' is no long option of sbatch: write its long name, without dashes before it", name));
   for (const auto& [name, value] : options.srun_options)
-    if (!std::regex_match(name, option)) problems.add(place_of(table, "srun_options"), fmt::format("'{}' is no long option of srun: write its long name, without dashes before it", name));
-  if (const auto objection = objection_to_time(options); !objection.empty()) problems.add(place_of(table, table.contains("time") ? "time" : "signal"), objection);
+    if (!std::regex_match(name, option))
+      problems.add(place_of(table, "srun_options"),
+          fmt::format("'{}' is no long option of srun: write its long name, without dashes before it", name));
+  if (const auto objection = objection_to_time(options); !objection.empty())
+    problems.add(place_of(table, table.contains("time") ? "time" : "signal"), objection);
   check_array(table, options, problems);
   check_lines(table, options, problems);
 }
@@ -162,11 +171,14 @@ void check_forms(const toml::table& table, const SlurmOptions& options, Problems
 using Taken = std::pair<std::string_view, std::string_view>;
 constexpr Taken taken_of_sbatch[] = {
     {"nodes", "nodes"}, {"ntasks", "nodes and tasks_per_node"}, {"ntasks-per-node", "tasks_per_node"}, {"cpus-per-task", "cpus_per_task"},
-    {"gpus-per-node", "gpus_per_node"}, {"gpus", "gpus_per_node"}, {"gpus-per-task", "gpus_per_node"}, {"mem", "memory"}, {"time", "time"},
+    {"gpus-per-node", "gpus_per_node"}, {"gpus", "gpus_per_node"}, {"gpus-per-task", "gpus_per_node"}, {"mem", "memory"},
+    {"time", "time"},
     {"signal", "signal"}, {"partition", "partition"}, {"account", "account"}, {"qos", "qos"}, {"constraint", "constraint"},
-    {"reservation", "reservation"}, {"dependency", "dependency"}, {"mail-type", "mail_type"}, {"mail-user", "mail_user"}, {"array", "array"}};
+    {"reservation", "reservation"}, {"dependency", "dependency"}, {"mail-type", "mail_type"}, {"mail-user", "mail_user"},
+    {"array", "array"}};
 constexpr Taken taken_of_srun[] = {
-    {"mpi", "mpi"}, {"nodes", "nodes"}, {"ntasks", "nodes and tasks_per_node"}, {"ntasks-per-node", "tasks_per_node"}, {"cpus-per-task", "cpus_per_task"}};
+    {"mpi", "mpi"}, {"nodes", "nodes"}, {"ntasks", "nodes and tasks_per_node"}, {"ntasks-per-node", "tasks_per_node"},
+    {"cpus-per-task", "cpus_per_task"}};
 
 /// Those that take the script, its folder or its log from where Attune has them, and why that contradicts.
 constexpr Taken refused_of_sbatch[] = {
@@ -178,12 +190,17 @@ constexpr Taken refused_of_sbatch[] = {
     {"wrap", "the job runs Attune's script: add to it with 'lines'"},
     {"wait", "`attune submit --wait` waits for the job"},
     {"test-only", "`attune submit --print` submits nothing"}};
-constexpr Taken refused_of_srun[] = {{"output", "what the ranks say stands in the job's log"}, {"error", "what the ranks say stands in the job's log"}, {"chdir", "relative paths of the run file are meant from the folder of `attune submit`"}};
+constexpr Taken refused_of_srun[] = {{"output", "what the ranks say stands in the job's log"},
+    {"error", "what the ranks say stands in the job's log"},
+    {"chdir", "relative paths of the run file are meant from the folder of `attune submit`"}};
 
-void check_taken(const toml::table& table, const char* key, const OptionMap& options, std::span<const Taken> taken, std::span<const Taken> refused, Problems& problems) {
+void check_taken(const toml::table& table, const char* key, const OptionMap& options, std::span<const Taken> taken,
+    std::span<const Taken> refused, Problems& problems) {
   for (const auto& [name, value] : options) {
     for (const auto& [theirs, ours] : taken)
-      if (name == theirs) problems.add(place_of(table, key), fmt::format("'{}' stands in '{}', where Attune does not see it: use {} of [slurm]", name, key, ours));
+      if (name == theirs)
+        problems.add(place_of(table, key),
+            fmt::format("'{}' stands in '{}', where Attune does not see it: use {} of [slurm]", name, key, ours));
     for (const auto& [theirs, why] : refused)
       if (name == theirs) problems.add(place_of(table, key), fmt::format("'{}' in '{}' contradicts the job script: {}", name, key, why));
   }
@@ -197,12 +214,15 @@ void check_contradictions(const toml::table& table, const SlurmOptions& options,
   check_taken(table, "srun_options", options.srun_options, taken_of_srun, refused_of_srun, problems);
   const auto gres = options.options.find("gres");
   if (gres != options.options.end() && gres->second.find("gpu") != std::string::npos)
-    problems.add(place_of(table, "options"), "GPUs stand in 'gres' of 'options', where Attune does not see them: use gpus_per_node of [slurm]");
+    problems.add(place_of(table, "options"),
+        "GPUs stand in 'gres' of 'options', where Attune does not see them: use gpus_per_node of [slurm]");
   for (const char* other : {"mem-per-cpu", "mem-per-gpu"})
     if (!options.memory.empty() && options.options.contains(other))
-      problems.add(place_of(table, "options"), fmt::format("'{}' in 'options' and 'memory' contradict each other: keep one of them", other));
+      problems.add(place_of(table, "options"),
+          fmt::format("'{}' in 'options' and 'memory' contradict each other: keep one of them", other));
   if (options.launcher == "mpirun" && !options.srun_options.empty())
-    problems.add(place_of(table, "srun_options"), "'srun_options' are for launcher = \"srun\", and the launcher is mpirun: take one of them out");
+    problems.add(place_of(table, "srun_options"),
+        "'srun_options' are for launcher = \"srun\", and the launcher is mpirun: take one of them out");
 }
 
 }  // namespace

@@ -56,7 +56,8 @@ std::string about_numbers(const Pair& pair) {
   std::smatch part;
   if (std::regex_match(pair.value, part, no_zero_before)) return fmt::format("write {} = {}0{}", pair.key, part[1].str(), part[2].str());
   if (std::regex_match(pair.value, no_digit_behind)) return fmt::format("write {} = {}0", pair.key, pair.value);
-  if (std::regex_match(pair.value, part, zeros)) return fmt::format("numbers have no zeros before them: write {} = {}{}", pair.key, part[1].str(), part[2].str());
+  if (std::regex_match(pair.value, part, zeros))
+    return fmt::format("numbers have no zeros before them: write {} = {}{}", pair.key, part[1].str(), part[2].str());
   return fmt::format("this is no number; a text stands in quotes: {} = {}", pair.key, to_toml(OptionValue(pair.value)));
 }
 
@@ -65,9 +66,11 @@ std::string about_quotes(const Pair& pair) {
   const auto inside = std::string_view(pair.value).substr(1);
   const bool is_closed = inside.ends_with(quote);
   if (quote == '"' && holds(inside, "\\"))
-    return fmt::format("a backslash in double quotes begins an escape: write the text in single quotes, {} = '{}'", pair.key, inside.substr(0, inside.size() - is_closed));
+    return fmt::format("a backslash in double quotes begins an escape: write the text in single quotes, {} = '{}'", pair.key,
+        inside.substr(0, inside.size() - is_closed));
   if (quote == '\'' && std::count(pair.value.begin(), pair.value.end(), '\'') > 2)
-    return fmt::format("a text with an apostrophe stands in double quotes: {} = \"{}\"", pair.key, inside.substr(0, inside.size() - is_closed));
+    return fmt::format("a text with an apostrophe stands in double quotes: {} = \"{}\"", pair.key,
+        inside.substr(0, inside.size() - is_closed));
   if (!is_closed && inside.find(quote) == std::string_view::npos) return "the quote at the end of the text is missing";
   return "nothing but a comment (#) may stand behind a value";
 }
@@ -77,7 +80,9 @@ std::string about_value(const Pair& pair) {
   const auto word = lowered(value);
   if (value.empty()) return "the value is missing: write it behind the =, or take the line out";
   if (word == "true" || word == "false") return fmt::format("write {} = {}", pair.key, word);
-  if (word == "yes" || word == "no" || word == "on" || word == "off") return fmt::format("write {} = {}, or {} = \"{}\" when it is a text", pair.key, word == "yes" || word == "on" ? "true" : "false", pair.key, value);
+  if (word == "yes" || word == "no" || word == "on" || word == "off")
+    return fmt::format("write {} = {}, or {} = \"{}\" when it is a text", pair.key, word == "yes" || word == "on" ? "true" : "false",
+        pair.key, value);
   if (word == "none" || word == "null" || word == "nil") return "there is no null in TOML: take the line out, and the default holds";
   for (const char* quote : {"“", "”", "„", "‘", "’", "«"})
     if (holds(value, quote)) return "these are a word processor's quotes: use plain ones, \" or '";
@@ -85,7 +90,8 @@ std::string about_value(const Pair& pair) {
   if (value.back() == ',' || value.back() == ';') return fmt::format("a value ends with its line: take the '{}' away", value.back());
   if (value[0] == '"' || value[0] == '\'') return about_quotes(pair);
   if (value[0] == '[' || value[0] == '{') return "";
-  if (std::isdigit(static_cast<unsigned char>(value[0])) || std::string_view("+-.").find(value[0]) != std::string_view::npos) return about_numbers(pair);
+  if (std::isdigit(static_cast<unsigned char>(value[0])) || std::string_view("+-.").find(value[0]) != std::string_view::npos)
+    return about_numbers(pair);
   return fmt::format("a text stands in quotes: {} = {}", pair.key, to_toml(OptionValue(value)));
 }
 
@@ -99,12 +105,14 @@ std::size_t earlier(const std::vector<std::string>& lines, std::size_t line, con
 }
 
 std::string about_twice(const std::vector<std::string>& lines, std::uint32_t line, std::string_view says) {
-  if (holds(says, "array") && !holds(says, "key-value")) return "of a list of tables each has two pairs of brackets, [[name]], and the same name has them every time";
+  if (holds(says, "array") && !holds(says, "key-value"))
+    return "of a list of tables each has two pairs of brackets, [[name]], and the same name has them every time";
   if (holds(says, "table header")) return "a section stands once in a file: put all of its keys below one header";
   Pair pair;
   if (!read_pair(lines[line - 1], pair)) return "a key stands once: keep one of the two";
   const auto first = earlier(lines, line, pair.key);
-  return first > 0 ? fmt::format("'{}' stands in line {} already: keep one of them", pair.key, first) : fmt::format("'{}' stands twice: keep one of them", pair.key);
+  return first > 0 ? fmt::format("'{}' stands in line {} already: keep one of them", pair.key, first)
+                   : fmt::format("'{}' stands twice: keep one of them", pair.key);
 }
 
 /// The line with the list that is still open in this one; 0 when there is none.
@@ -123,7 +131,8 @@ std::size_t open_list(const std::vector<std::string>& lines, std::uint32_t line)
 std::string about_line(const std::vector<std::string>& lines, std::uint32_t line, std::string_view says) {
   const auto text = trimmed(lines[line - 1]);
   static const std::regex yaml(R"([A-Za-z0-9_-]+\s*:.*)");
-  if (const auto first = open_list(lines, line); first > 0 && !holds(says, "parsing array")) return fmt::format("the list that begins in line {} is not closed with ]", first);
+  if (const auto first = open_list(lines, line); first > 0 && !holds(says, "parsing array"))
+    return fmt::format("the list that begins in line {} is not closed with ]", first);
   if (holds(says, "redefine")) return about_twice(lines, line, says);
   if (text.starts_with("//") || text.starts_with(";") || text.starts_with("--")) return "comments begin with #";
   if (text.starts_with("{")) return "this looks like JSON: write TOML, key = value in lines below [section]";

@@ -92,9 +92,11 @@ std::string objection_to_folder(const std::string& output) {
 std::string objection_to_name(const std::string& name) {
   constexpr std::size_t longest = 200;  // bytes; file systems take 255, and some files have more behind the name
   if (name.empty()) return "'name' is empty, and it becomes a directory's name: give one (was a variable of the shell not set?)";
-  if (name.find('/') != std::string::npos || name.starts_with('.')) return "'name' becomes a directory's name: it may hold no '/' and not start with '.'";
+  if (name.find('/') != std::string::npos || name.starts_with('.'))
+    return "'name' becomes a directory's name: it may hold no '/' and not start with '.'";
   if (has_control(name)) return "'name' becomes a directory's name: it must stand on one line, without control characters";
-  if (name.size() > longest) return fmt::format("'name' has {} bytes and becomes a directory's name: {} are the most", name.size(), longest);
+  if (name.size() > longest)
+    return fmt::format("'name' has {} bytes and becomes a directory's name: {} are the most", name.size(), longest);
   return "";
 }
 
