@@ -260,7 +260,7 @@ TEST_F(DatasetPlugins, ClassificationOfOneLabelNamesItFromTheRecord) {
   EXPECT_THAT(make("classification")->labels({{{"text", "a"}, {"label", "x"}}, {}, {}, {}, "a", 1}), ElementsAre("x"));
 }
 
-Record picture(const at::Tensor& pixels) { return {{{"label", "yes"}}, {}, pixels, "a.png", 3}; }
+Record picture(const at::Tensor& pixels) { return {{{"label", "yes"}}, {}, {}, pixels, "a.png", 3}; }
 at::Tensor pattern(std::int64_t height, std::int64_t width, std::int64_t channels) {
   return at::arange(height * width * channels, at::kInt).remainder(251).to(at::kByte).reshape({height, width, channels});
 }
