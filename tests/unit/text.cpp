@@ -344,10 +344,10 @@ TEST(Chat, UnknownTemplatesAreRefused) {
   unreadable("{{ 9999999999999999999 }}", "too large");
   const auto many = [](std::string_view part) {
     std::string text;
-    for (int i = 0; i < 20'000; ++i) text += part;
+    for (int i = 0; i < 2'000; ++i) text += part;
     return text;
   };
-  unreadable(("{{ " + many("(")).c_str(), "nested too deeply");
+  unreadable(("{{ " + many("(") + "a" + many(")") + " }}").c_str(), "nested too deeply");
   unreadable(("{{ a" + many("+ a") + " }}").c_str(), "nested too deeply");
   unreadable(("{{ a" + many("|trim") + " }}").c_str(), "nested too deeply");
   unreadable(("{{ " + many("not ") + "a }}").c_str(), "nested too deeply");
