@@ -38,7 +38,7 @@ TEST(checkpoint, keeps_the_best_by_every_metric) {
   for (const auto& metric : metric_names()) {
     const auto kept = callback("checkpoint", "keep_best", metric);
     const auto is_best = [&](double value) {
-      Run run;
+      attune::Run run;
       run.metrics[metric] = larger_is_better(metric) ? value : -value;
       kept->on(Event::evaluated, run);
       return run.best_so_far;
@@ -56,7 +56,7 @@ TEST(early_stopping, ends_when_any_metric_gets_worse) {
   for (const auto& metric : metric_names()) {
     const auto stopping = callback("early_stopping", "metric", metric);
     const auto stops = [&](double value) {
-      Run run;
+      attune::Run run;
       run.metrics[metric] = larger_is_better(metric) ? value : -value;
       stopping->on(Event::evaluated, run);
       return !run.stop_reason.empty();
@@ -69,7 +69,7 @@ TEST(early_stopping, ends_when_any_metric_gets_worse) {
 
 TEST(callbacks, refuse_a_metric_that_the_run_does_not_have_before_its_first_step) {
   for (const auto& [plugin, option] : {std::pair("checkpoint", "keep_best"), std::pair("early_stopping", "metric")}) {
-    Run run;
+    attune::Run run;
     run.metrics["loss"] = 1;
     const auto watching = callback(plugin, option, "f1");
     EXPECT_THAT(error_of([&] { watching->on(Event::run_begin, run); }), HasSubstr("this run has no metric 'f1'")) << plugin;
