@@ -159,6 +159,8 @@ at::Tensor Linear::operand() const {
 bool Linear::is_frozen() const { return (packed_ || !weight.requires_grad()) && !(bias.defined() && bias.requires_grad()); }
 
 void Linear::add_delta(std::string name, std::shared_ptr<Delta> delta) {
+  if (named_children().contains(name))
+    fail("two strategies change the same layers under the name '{}': list each of these strategies once, or give them other targets", name);
   deltas_.push_back(register_module(std::move(name), std::move(delta)));
 }
 

@@ -60,11 +60,11 @@ const std::map<std::string, Uses>& known_keys() {
 /// Why a key that has a value is refused, and what to do.
 std::string cure_for(const std::string& key) {
   static const std::map<std::string, std::string> cures{
-      {"layer_replication", "the adapter is for a model of repeated layers: build that model, save it, and train on it"},
+      {"layer_replication", "its layers are repeated: merge it in PEFT, and start from the merged model"},
       {"trainable_token_indices", "single rows of an embedding are trained in it: merge it in PEFT, and start from the merged model"},
       {"target_parameters", "it adapts parameters outside of linear layers: merge it in PEFT, and start from the merged model"},
       {"lora_bias", "its B has a bias, which 'lora' does not train: merge it in PEFT, and start from the merged model"},
-      {"alora_invocation_tokens", "it takes effect after certain tokens alone, which 'lora' does not do"},
+      {"alora_invocation_tokens", "it takes effect after certain tokens alone, which no merged model can: train an adapter without it"},
   };
   const auto found = cures.find(key);
   return found != cures.end() ? found->second : "Attune does not know what it changes: merge the adapter in PEFT, and start from the merged model";

@@ -34,6 +34,8 @@ c10::Device choose_device(const std::string& wanted, const Comm& comm) {
 }
 
 void check_tokenizer(const Session& s) {
+  if (!s.files->tokenizer_problem.empty() && s.comm.root())
+    fmt::print(stderr, "warning: {}; so nothing says whether the data were made with this model's tokenizer\n", s.files->tokenizer_problem);
   if (s.files->tokenizer.is_null()) return;
   attune::check_tokenizer(s.config.model.path, tokenizer_size(s.files->tokenizer), s.model->spec().vocabulary);
   const auto made_with = s.data->tokenizer_sha256();

@@ -38,9 +38,8 @@ std::vector<Rows> rows_of_run(const Session& session) {
 }  // namespace
 
 Tokenizer RunSurroundings::tokenizer() {
-  const auto json = nlohmann::json::parse(s_.comm.broadcast(s_.files->tokenizer.dump()));
-  if (json.is_null()) fail("{}: has no tokenizer, which the strategy needs: put tokenizer.json beside the weights", s_.config.model.path);
-  return Tokenizer(json);
+  on_root(s_.comm, [&] { tokenizer_of(*s_.files); });
+  return Tokenizer(nlohmann::json::parse(s_.comm.broadcast(s_.files->tokenizer.dump())));
 }
 
 std::shared_ptr<Model> RunSurroundings::open_model(const std::string& path) {

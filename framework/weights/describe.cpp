@@ -74,7 +74,7 @@ std::string describe_model(const ModelFiles& files) {
   from_config("context", {"max_position_embeddings", "n_positions"});
   from_config("picture size", {"image_size"});
   from_config("vocabulary", {"vocab_size"});
-  line("tokenizer", files.tokenizer.is_null() ? "none" : grouped(static_cast<std::uint64_t>(tokenizer_size(files.tokenizer))) + " tokens");
+  line("tokenizer", !files.tokenizer_problem.empty() ? "cannot be used: " + files.tokenizer_problem : files.tokenizer.is_null() ? "none" : grouped(static_cast<std::uint64_t>(tokenizer_size(files.tokenizer))) + " tokens");
   line("chat template", files.chat_template.empty() ? "no" : "yes");
   line("licence", files.licence.empty() ? "not stated: ask whoever gave you the files before you use or pass on what you make of them" : files.licence);
   if (const auto terms = usage_terms(files.licence); !terms.empty()) line("terms", terms);

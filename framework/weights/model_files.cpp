@@ -31,6 +31,16 @@ std::string text_or_empty(const json& object, const std::string& key) {
   return found != object.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
+/// The tokenizer that `read` gives, or why there is none.
+template <class Read>
+void set_tokenizer(ModelFiles& model, Read read) {
+  try {
+    model.tokenizer = read();
+  } catch (const Error& problem) {
+    model.tokenizer_problem = problem.what();
+  }
+}
+
 ModelFiles open_gguf(const fs::path& path) {
   auto file = std::make_unique<GgufFile>(path);
   ModelFiles model;
@@ -38,7 +48,7 @@ ModelFiles open_gguf(const fs::path& path) {
   model.config = huggingface_config(*file);
   const auto vocabulary = text_or_empty(file->metadata(), "tokenizer.ggml.model");
   if (!vocabulary.empty() && vocabulary != "no_vocab")
-    model.tokenizer = text::tokenizer_json_from_gguf(file->metadata());
+    set_tokenizer(model, [&] { return text::tokenizer_json_from_gguf(file->metadata()); });
   model.chat_template = text_or_empty(file->metadata(), "tokenizer.chat_template");
   model.licence = text_or_empty(file->metadata(), "general.license");
   model.generation = generation_config_from_gguf(file->metadata());
@@ -76,7 +86,7 @@ ModelFiles open_folder(const fs::path& folder) {
     if (preprocessor.contains(key) && !model.config.contains(key)) model.config[key] = preprocessor[key];
   model.weights = weights::open_folder_weights(folder, model.config, model.weight_files);
   model.config.erase("transformers_weights");  // an export has model.safetensors
-  model.tokenizer = read_tokenizer(folder);
+  set_tokenizer(model, [&] { return read_tokenizer(folder); });
   model.chat_template = chat_template_of(folder).jinja;
   model.generation = read_json_if_present(folder / "generation_config.json");
   model.tokenizer_config = with_special_tokens_map(read_json_if_present(folder / "tokenizer_config.json"), read_json_if_present(folder / "special_tokens_map.json"));
@@ -91,6 +101,12 @@ ModelFiles ModelFiles::open(const fs::path& path) {
   if (fs::is_directory(path)) return open_folder(path);
   if (path.extension() == ".gguf") return open_gguf(path);
   fail("{}: is not a model; expected a Hugging Face model folder (for a .safetensors file: the folder it is in) or a .gguf file", path.string());
+}
+
+const json& tokenizer_of(const ModelFiles& files) {
+  if (!files.tokenizer_problem.empty()) fail("{}", files.tokenizer_problem);
+  if (files.tokenizer.is_null()) fail("{}: has no tokenizer; put the tokenizer.json of this model beside its weights", files.path.string());
+  return files.tokenizer;
 }
 
 void check_tokenizer(const fs::path& model, std::int64_t tokenizer_size, std::int64_t vocabulary) {

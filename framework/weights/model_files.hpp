@@ -14,7 +14,8 @@ namespace attune {
 struct ModelFiles {
   std::filesystem::path path;
   nlohmann::json config;         // config.json, or made from the GGUF metadata
-  nlohmann::json tokenizer;      // as tokenizer.json; null when there is none
+  nlohmann::json tokenizer;      // as tokenizer.json; null when there is none, or none that can be used
+  std::string tokenizer_problem;  // why it cannot be used: an error for whoever needs it, which not every model's use does
   nlohmann::json tokenizer_config;  // tokenizer_config.json with special_tokens_map.json, or made from the GGUF metadata
   std::string chat_template;     // Jinja; "" when there is none
   nlohmann::json generation;     // generation_config.json; an empty object when there is none
@@ -25,6 +26,9 @@ struct ModelFiles {
   /// A folder with config.json and *.safetensors, a .gguf file, or a folder whose only model is one .gguf file.
   static ModelFiles open(const std::filesystem::path& path);
 };
+
+/// The model's tokenizer. Error when it has none, or none that can be used.
+const nlohmann::json& tokenizer_of(const ModelFiles& files);
 
 /// Ids of a tokenizer.json run from 0 to this, added tokens included.
 std::int64_t tokenizer_size(const nlohmann::json& tokenizer);

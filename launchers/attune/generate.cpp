@@ -200,7 +200,7 @@ class Questions {
 
 void from_run(const std::string& path, const options::variables_map& values, const Comm& comm) {
   auto run = open_tuned_run(path, values["checkpoint"].as<std::string>(), comm);
-  const Tokenizer tokenizer(run.session.files->tokenizer);
+  const Tokenizer tokenizer(tokenizer_of(*run.session.files));
   Questions questions(*run.session.files, tokenizer, values);
   {
     const BaseAlone base(*run.session.model);
@@ -215,13 +215,12 @@ void from_model(const std::string& path, const options::variables_map& values) {
   Registry registry;
   load_plugins(registry, default_plugin_places());
   auto files = ModelFiles::open(path);
-  if (files.tokenizer.is_null()) fail("{}: has no tokenizer, so it cannot read a prompt; put tokenizer.json beside it", path);
   check_architecture(files, registry);
   const auto& entry = registry.find(Kind::model, files.config["model_type"]);
   ModelContext context{files.config, *files.weights, {}};
   const auto model = std::static_pointer_cast<Model>(entry.build(entry.defaults().get(), &context));
   if (model->spec().task != Task::next_token) fail("{}: a model of type '{}' does not generate text", path, model->spec().family);
-  const Tokenizer tokenizer(files.tokenizer);
+  const Tokenizer tokenizer(tokenizer_of(files));
   Questions questions(files, tokenizer, values);
   questions.put_to(*model, "answer");
   questions.finish();

@@ -17,7 +17,8 @@
 #include "ranks.hpp"
 #include "registry/loader.hpp"
 #include "weights/describe.hpp"
-#include "weights/json_file.hpp"
+#include "weights/model_files.hpp"
+#include "weights/tokenizer_files.hpp"
 
 namespace attune::program {
 namespace {
@@ -110,9 +111,13 @@ void inspect_model(const fs::path& path, std::int64_t samples, std::int64_t want
             << memory_table(files, registry, samples, length);
 }
 
-/// A tokenizer.json, or that of a model; null when there is none.
+/// A place that may hold a tokenizer; null when there is none that can be used.
 nlohmann::json tokenizer_at(const fs::path& path) {
-  return path.extension() == ".json" ? weights::read_json(path) : ModelFiles::open(path).tokenizer;
+  try {
+    return open_tokenizer(path);
+  } catch (const Error&) {
+    return nullptr;
+  }
 }
 
 /// Where the recipe's tokenizer may lie: the recipe's paths are relative to itself, and where it lay is not noted; the data file's own
@@ -141,8 +146,7 @@ Decode decoder(const nlohmann::json& tokenizer) {
 Decode find_decoder(const DataFile& file, const std::string& given) {
   if (file.tokenizer_sha256().empty()) return {};
   if (!given.empty()) {
-    const auto tokenizer = tokenizer_at(given);
-    if (tokenizer.is_null()) fail("{}: there is no tokenizer in it", given);
+    const auto tokenizer = open_tokenizer(given);
     if (tokenizer_sha256(tokenizer) != file.tokenizer_sha256()) fail("{}: is not the tokenizer that {} was made with (its sha256 differs)", given, file.path().string());
     return decoder(tokenizer);
   }

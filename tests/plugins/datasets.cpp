@@ -215,7 +215,7 @@ TEST_F(DatasetPlugins, ClassificationTakesAnyOfSeveralLabels) {
   EXPECT_THAT(dataset->labels(record("[\"a, b\", \"c\"]")), ElementsAre("a, b", "c"));
   EXPECT_THAT(dataset->labels(record("")), ElementsAre());
   EXPECT_THAT(make("classification", {{"target", std::string("labels")}, {"separator", std::string("; ")}})->labels(record("a, b; c")), ElementsAre("a, b", "c"));
-  EXPECT_THAT(reason(*dataset, record("[1]")), HasSubstr("a.csv, row 2: labels begins like a JSON list"));
+  EXPECT_THAT(reason(*dataset, record("[null]")), HasSubstr("a.csv, row 2: labels begins like a JSON list"));
 
   const auto samples = std::vector{dataset->encode(record("yes"), context()), dataset->encode(record(""), context()), dataset->encode(record("yes,no"), context())};
   EXPECT_EQ(samples[0].at("labels").sizes(), (std::vector<std::int64_t>{1, 2}));

@@ -138,7 +138,7 @@ for recipe in ("instruction", "labels", "value", "label", "images"):
 # A decoder's folder with all that a folder may hold, and a config.json that is not as we would write it.
 TOKENIZER = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "LICENSE"]
 change("model/config.json", attention_dropout=0.25, of_its_author={"kept": [1, 2]}, torch_dtype="float32", dtype=None)
-change("model/tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", padding_side="left", model_max_length=99, pad_token="!", truncation_side="left")
+change("model/tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", padding_side="left", model_max_length=99, pad_token="<|end|>", truncation_side="left")
 change("model/special_tokens_map.json", eos_token={"content": "<|end|>", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False})
 change("model/added_tokens.json", **{"<|end|>": 256})
 change("model/generation_config.json", eos_token_id=[256, 10], do_sample=True, temperature=0.6, top_p=0.9, repetition_penalty=1.1)
@@ -167,7 +167,7 @@ for dtype in ("float32", "bfloat16"):
     check(str(net.dtype) == f"torch.{dtype}" and net.config.tie_word_embeddings, f"loaded as {net.dtype}")
     if dtype == "float32":
         check_loss(causal_loss(net), told, "full")
-    check((tokenizer.padding_side, tokenizer.model_max_length, tokenizer.pad_token, tokenizer.eos_token) == ("left", 99, "!", "<|end|>"), "the tokenizer's settings")
+    check((tokenizer.padding_side, tokenizer.model_max_length, tokenizer.pad_token, tokenizer.eos_token) == ("left", 99, "<|end|>", "<|end|>"), "the tokenizer's settings")
     check(tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False).startswith("user: a"), "the chat template")
     check((net.generation_config.eos_token_id, net.generation_config.temperature) == ([256, 10], 0.6), "the generation defaults")
 

@@ -81,7 +81,7 @@ def make_model(folder, **more):
                  num_key_value_heads=2, max_position_embeddings=128, bos_token_id=256, eos_token_id=256)
     LlamaForCausalLM(LlamaConfig(**(sizes | more))).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "bos_token": "<|end|>"}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "bos_token": "<|end|>"}))
 
 
 def make_classifier(folder):

@@ -17,7 +17,10 @@ using nlohmann::json;
 using testing::HasSubstr;
 namespace fs = std::filesystem;
 
-const json small_tokenizer = json::parse(R"({"model":{"type":"BPE","unk_token":"<unk>","vocab":{"a":0,"b":1,"<s>":2}},"added_tokens":[{"id":2,"content":"<s>"},{"id":5,"content":"<e>"}]})");
+/// As AutoTokenizer reads it, so that it is what it was after reading it again.
+const json small_tokenizer = json::parse(R"({"model":{"type":"BPE","unk_token":"<unk>","vocab":{"a":0,"b":1,"<s>":2,"c":3,"<unk>":4}},
+  "added_tokens":[{"id":0,"content":"a","special":true},{"id":2,"content":"<s>","special":true},{"id":4,"content":"<unk>","special":true},
+                  {"id":5,"content":"<e>","special":true}]})");
 
 /// A model that no folder holds, as one that was read from GGUF.
 ModelFiles made_files() {
@@ -70,6 +73,8 @@ TEST(Export, WhatIsStillTrueIsCopiedByteForByte) {
   const char* kept[] = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
                         "generation_config.json", "additional_chat_templates/tools.jinja", "LICENSE"};
   for (const auto* name : kept) write_bytes(folder / "in" / name, "{ \"of\":\r\n" + ("\"" + std::string(name)) + "\" }");
+  write_bytes(folder / "in/tokenizer_config.json", "{ \"tokenizer_class\":\r\n\"PreTrainedTokenizerFast\" }");
+  write_bytes(folder / "in/added_tokens.json", "{ \"<e>\":\r\n5 }");
   write_bytes(folder / "in/chat_template.jinja", "{{ of }}\r\n");
   write_bytes(folder / "in/tokenizer.json", small_tokenizer.dump(1));
   write_bytes(folder / "in/config.json", "{ \"model_type\": \"x\",\"attention_dropout\":0.10, \"torch_dtype\":\"float16\"}");
