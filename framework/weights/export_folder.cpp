@@ -149,7 +149,9 @@ void add_card(const fs::path& to, const std::string& licence) {
 /// A folder with tokenizer_config.json is complete as it is, also without a tokenizer.json.
 void add_tokenizer(const fs::path& to, const json& config, const ModelFiles& source) {
   if (source.tokenizer.is_null() || fs::exists(to / "tokenizer_config.json")) return;
-  if (!fs::exists(to / "tokenizer.json")) write_json(to / "tokenizer.json", source.tokenizer);
+  // The class named below takes tokenizer.json as it is; the source's model type may have had AutoTokenizer, and so the training, read it otherwise.
+  const auto file = to / "tokenizer.json";
+  if (!fs::exists(file) || read_json(file) != source.tokenizer) write_json(file, source.tokenizer);
   auto made = make_tokenizer_config(config, source);
   if (fs::exists(to / "chat_template.jinja")) made.erase("chat_template");
   write_json(to / "tokenizer_config.json", made);
