@@ -46,15 +46,12 @@ void check_tied(const std::vector<NamedTensor>& ours, const std::map<std::string
 }
 
 /// PEFT copies an embedding that modules_to_save names, and a head that is tied to it keeps the old values: here both are one tensor.
-void check_tied_head(Model& model, const std::vector<NamedTensor>& ours, const std::string& from) {
-  const auto* head = model.projection().weight.unsafeGetTensorImpl();
-  const auto is_head = [&](const NamedTensor& tensor) { return tensor.second.unsafeGetTensorImpl() == head; };
-  const auto embedding = std::ranges::find_if(ours, is_head);
-  if (embedding == ours.end() || std::ranges::count_if(ours, is_head) > 1) return;
-  for (const auto& [name, linear] : nn::linears(model.module()))
-    if (linear.get() == &model.projection()) return;  // a head of its own
-  fail("{}: modules_to_save holds '{}' without the head, which is tied to it in this model and stays as it was in PEFT: save both in PEFT, or merge the adapter and start from the merged model",
-       from, embedding->first);
+[[noreturn]] void refuse_without(const NamedTensor& missing, const std::vector<NamedTensor>& ours, const std::map<std::string, at::Tensor>& theirs, const std::string& from) {
+  for (const auto& [name, tensor] : ours)
+    if (theirs.contains(name) && tensor.is_same(missing.second))
+      fail("{}: modules_to_save holds '{}' without '{}', which is tied to it in this model and stays as it was in PEFT: save both in PEFT, or merge the adapter and start from the merged model",
+           from, name, missing.first);
+  fail("{}: holds no '{}', which this run's adapter has: it is for another model, or for other targets", from, missing.first);
 }
 
 /// A tensor that the run's adapter does not have.
@@ -166,13 +163,12 @@ void Strategies::load_adapter(Model& model, const Adapter& adapter, const std::s
   std::erase_if(wanted, [&](const NamedTensor& tensor) { return is_drawn_again(tensor.first) && !theirs.contains(tensor.first); });
   for (const auto& [name, tensor] : wanted) {
     const auto found = theirs.find(name);
-    if (found == theirs.end()) fail("{}: holds no '{}', which this run's adapter has: it is for another model, or for other targets", from, name);
+    if (found == theirs.end()) refuse_without({name, tensor}, wanted, theirs, from);
     if (found->second.sizes() != tensor.sizes()) fail("{}: '{}' is {}, and {} in this run: it is for another model, or has other options", from, name, c10::str(found->second.sizes()), c10::str(tensor.sizes()));
     left.erase(name);
   }
   if (!left.empty()) refuse_tensor(*left.begin(), from);
   check_tied(wanted, theirs, from);
-  check_tied_head(model, wanted, from);
   const torch::NoGradGuard no_grad;
   for (const auto& [name, tensor] : wanted) at::Tensor(tensor).copy_(theirs.at(name));
 }
