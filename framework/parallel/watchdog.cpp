@@ -17,20 +17,6 @@
 #include "parallel/mpi.hpp"
 
 namespace attune::parallel {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-constexpr auto tick = std::chrono::milliseconds(100);
-constexpr auto heartbeat = std::chrono::seconds(1);
-constexpr auto patience_for_stack = std::chrono::seconds(5);
-constexpr auto grace_of_root = std::chrono::seconds(30);  // rank 0 names the late one first, if it can
-
-std::atomic<const char*> current_phase{"start"};
-std::atomic<std::int64_t> current_step{0};
-std::atomic<std::uint64_t> beats{0};
-
-enum Tag : int { status_tag = 1, order_tag, stack_tag };
 
 /// A rank to rank 0.
 struct Status {
@@ -45,6 +31,21 @@ struct Status {
 struct Order {
   std::int32_t signal = 0, show_stack = 0;
 };
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr auto tick = std::chrono::milliseconds(100);
+constexpr auto heartbeat = std::chrono::seconds(1);
+constexpr auto patience_for_stack = std::chrono::seconds(5);
+constexpr auto grace_of_root = std::chrono::seconds(30);  // rank 0 names the late one first, if it can
+
+std::atomic<const char*> current_phase{"start"};
+std::atomic<std::int64_t> current_step{0};
+std::atomic<std::uint64_t> beats{0};
+
+enum Tag : int { status_tag = 1, order_tag, stack_tag };
 
 // ---- The stack of a thread, taken by that thread in a signal handler
 

@@ -290,7 +290,9 @@ TEST_F(Checkpoints, ForgedContentIsRefused) {
       }
       forge_marker(path);
     });
-    if (i + 1 < forgeries.size()) EXPECT_THAT(refusal(path), HasSubstr("state-0000-00.h5")) << i;
+    if (i + 1 < forgeries.size()) {
+      EXPECT_THAT(refusal(path), HasSubstr("state-0000-00.h5")) << i;
+    }
   }
 }
 

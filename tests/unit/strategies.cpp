@@ -245,14 +245,18 @@ TEST_P(Adapters, start_as_the_base_change_it_and_give_it_back_when_off) {
   const auto list = listed(GetParam().list);
   list->prepare(*model);
   model->module().eval();
-  if (GetParam().starts_as_base) EXPECT_LT(difference(model->logits(batch), base), 2e-5);
+  if (GetParam().starts_as_base) {
+    EXPECT_LT(difference(model->logits(batch), base), 2e-5);
+  }
   randomise(*list, *model);
   const auto adapted = model->logits(batch);
   EXPECT_EQ(adapted.sizes(), base.sizes());
   EXPECT_GT(difference(adapted, base), 0.01);
   {
     const BaseAlone alone(*model);
-    if (GetParam().name != "pissa") EXPECT_LT(difference(model->logits(batch), base), 2e-5);
+    if (GetParam().name != "pissa") {
+      EXPECT_LT(difference(model->logits(batch), base), 2e-5);
+    }
   }
   EXPECT_EQ(difference(model->logits(batch), adapted), 0);
   if (GetParam().merges) {
