@@ -84,6 +84,8 @@ struct EvaluateOptions {
 struct ParallelOptions {
   std::string mode = "data";
   std::string device = "auto";
+  std::int64_t threads = 0;
+  std::string binding = "auto";
   bool reproducible = false;
   double watchdog = 1800;
   static void describe(Schema<ParallelOptions>& s);

@@ -7,6 +7,11 @@
 
 namespace attune {
 
+std::string environment_variable(const std::string& name) {
+  const char* value = std::getenv(name.c_str());
+  return value ? value : "";
+}
+
 std::string host_name() {
   char name[256] = {};
   ::gethostname(name, sizeof name - 1);
@@ -14,18 +19,14 @@ std::string host_name() {
 }
 
 std::string slurm_job() {
-  const auto variable = [](const char* name) {
-    const char* value = std::getenv(name);
-    return std::string(value ? value : "");
-  };
-  const auto array = variable("SLURM_ARRAY_JOB_ID");
-  return array.empty() ? variable("SLURM_JOB_ID") : array + "_" + variable("SLURM_ARRAY_TASK_ID");
+  const auto array = environment_variable("SLURM_ARRAY_JOB_ID");
+  return array.empty() ? environment_variable("SLURM_JOB_ID") : array + "_" + environment_variable("SLURM_ARRAY_TASK_ID");
 }
 
-std::vector<int> allowed_processors() {
+std::vector<int> allowed_processors(pid_t process) {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
-  ::sched_getaffinity(0, sizeof allowed, &allowed);
+  ::sched_getaffinity(process, sizeof allowed, &allowed);
   std::vector<int> numbers;
   for (int i = 0; i < CPU_SETSIZE; ++i)
     if (CPU_ISSET(i, &allowed)) numbers.push_back(i);

@@ -2,15 +2,11 @@
 
 #include <attune/error.hpp>
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <numeric>
-#include <set>
 
 #include "core/host.hpp"
 #include "slurm/command.hpp"
@@ -18,7 +14,7 @@
 namespace attune::slurm {
 namespace {
 
-namespace fs = std::filesystem;
+using placement::RankPlace;
 
 int number(const std::string& text) { return text.empty() ? 0 : std::atoi(text.c_str()); }
 
@@ -28,21 +24,7 @@ bool by_mpirun(const Variables& variable) { return !variable("OMPI_COMM_WORLD_SI
 /// A task of srun, and neither the batch script nor a shell in an allocation.
 bool by_srun(const Variables& variable) { return !variable("SLURM_STEP_ID").empty() && !variable("SLURM_STEP_NUM_TASKS").empty() && !by_mpirun(variable); }
 
-int visible_gpus() {
-  const auto named = environment_variable("CUDA_VISIBLE_DEVICES");
-  if (!named.empty()) return static_cast<int>(pieces_of(named, ',').size());
-  int count = 0;
-  std::error_code none;
-  for ([[maybe_unused]] const auto& gpu : fs::directory_iterator("/proc/driver/nvidia/gpus", none)) ++count;
-  return count;
-}
-
 }  // namespace
-
-std::string environment_variable(const std::string& name) {
-  const char* value = std::getenv(name.c_str());
-  return value ? value : "";
-}
 
 std::string wrong_start(const Variables& variable) {
   if (!by_srun(variable)) return "";
@@ -57,43 +39,6 @@ std::string wrong_size(const Variables& variable, int ranks) {
   if (!by_srun(variable) || tasks <= 1 || tasks == ranks) return "";
   return fmt::format("srun started {} tasks, but MPI sees {} rank{}: the MPI that Attune was built with does not speak srun's --mpi type; try --mpi=pmix, or start the ranks with mpirun", tasks, ranks,
                      ranks == 1 ? "" : "s");
-}
-
-RankPlace RankPlace::here() {
-  RankPlace place;
-  place.host = host_name();
-  place.processors = allowed_processors();
-  place.online = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
-  place.gpus = visible_gpus();
-  place.threads = number(environment_variable("OMP_NUM_THREADS"));
-  place.node = environment_variable("SLURMD_NODENAME");
-  if (place.node.empty()) place.node = place.host;
-  return place;
-}
-
-std::string RankPlace::text() const { return nlohmann::json{host, processors, online, gpus, threads, node}.dump(); }
-
-RankPlace RankPlace::parse(const std::string& text) {
-  const auto json = nlohmann::json::parse(text);
-  return {json[0], json[1].get<std::vector<int>>(), json[2], json[3], json[4], json[5]};
-}
-
-std::vector<std::string> crowded(const std::vector<RankPlace>& ranks) {
-  std::map<std::string, std::vector<const RankPlace*>> hosts;
-  for (const auto& rank : ranks) hosts[rank.host].push_back(&rank);
-  std::vector<std::string> sentences;
-  for (const auto& [host, here] : hosts) {
-    std::set<int> together;
-    for (const auto* rank : here) together.insert(rank->processors.begin(), rank->processors.end());
-    const auto& first = *here.front();
-    const int count = static_cast<int>(here.size()), processors = static_cast<int>(together.size());
-    if (count > processors && processors < first.online)
-      sentences.push_back(fmt::format("{}: {} ranks may use {} of {} processors: give srun --cpus-per-task, or mpirun --bind-to none", host, count, processors, first.online));
-    else if (first.threads > static_cast<int>(first.processors.size()))
-      sentences.push_back(fmt::format("{}: a rank computes with {} threads on {} processor(s): set OMP_NUM_THREADS, or give srun --cpus-per-task", host, first.threads, first.processors.size()));
-    if (first.gpus > 0 && count > first.gpus) sentences.push_back(fmt::format("{}: {} ranks share {} GPU(s): start as many ranks on a node as it has GPUs", host, count, first.gpus));
-  }
-  return sentences;
 }
 
 Asked Asked::by(const config::RunConfig& run) {
@@ -133,30 +78,15 @@ std::vector<std::string> differences(const Asked& asked, const std::vector<RankP
   return sentences;
 }
 
-namespace {
-
-std::vector<RankPlace> places_of(const Comm& comm) {
-  std::vector<RankPlace> ranks;
-  for (const auto& text : comm.gather(RankPlace::here().text())) ranks.push_back(RankPlace::parse(text));
-  return ranks;
-}
-
-void tell_notes(const std::vector<std::string>& sentences, const Comm& comm) {
-  if (!comm.root()) return;
-  for (const auto& sentence : sentences) fmt::print(stderr, "note: {}\n", sentence);
-}
-
-}  // namespace
-
-void check_asked(const config::RunConfig& run, const Comm& comm) {
-  if (!slurm_job().empty()) tell_notes(differences(Asked::by(run), places_of(comm)), comm);
+void check_asked(const config::RunConfig& run, const std::vector<RankPlace>& ranks, const Comm& comm) {
+  if (slurm_job().empty() || !comm.root()) return;
+  for (const auto& sentence : differences(Asked::by(run), ranks)) fmt::print(stderr, "note: {}\n", sentence);
 }
 
 void check_launch(const Comm& comm) {
   comm.agree([&] {
     if (const auto wrong = wrong_size(environment_variable, comm.size()); !wrong.empty()) fail("{}", wrong);
   });
-  tell_notes(crowded(places_of(comm)), comm);
 }
 
 }  // namespace attune::slurm

@@ -1,6 +1,5 @@
 // Whether the ranks were started as their scheduler meant it. Every mismatch is explained: MPI itself would die, or run N times the same.
 #pragma once
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -8,34 +7,17 @@
 #include <attune/comm.hpp>
 
 #include "config/run_config.hpp"
+#include "core/host.hpp"
+#include "placement/place.hpp"
 
 namespace attune::slurm {
 
-/// The value of an environment variable; empty when it is not set.
-using Variables = std::function<std::string(const std::string&)>;
-std::string environment_variable(const std::string& name);
+using attune::environment_variable;
 
 /// What is wrong with the way this process was started, to be asked before MPI is: srun without a PMI leaves every task alone. "" when nothing is.
 std::string wrong_start(const Variables& variable);
 /// The same once MPI is up and has so many ranks.
 std::string wrong_size(const Variables& variable, int ranks);
-
-/// Where one rank runs.
-struct RankPlace {
-  std::string host;
-  std::vector<int> processors;  // it may run on
-  int online = 0;               // of the host
-  int gpus = 0;                 // it sees
-  int threads = 0;              // it asks for; 0: not said
-  std::string node{};           // as Slurm calls the host; its name elsewhere
-
-  static RankPlace here();
-  std::string text() const;
-  static RankPlace parse(const std::string& text);
-};
-
-/// What makes ranks slow though nothing is wrong: several on one processor, more threads than processors, GPUs shared. One sentence each.
-std::vector<std::string> crowded(const std::vector<RankPlace>& ranks);
 
 /// What [slurm] of a run file says of the ranks; no value: nothing.
 struct Asked {
@@ -44,12 +26,12 @@ struct Asked {
 };
 
 /// Where the ranks that really started are not those that were asked for: one sentence each.
-std::vector<std::string> differences(const Asked& asked, const std::vector<RankPlace>& ranks);
+std::vector<std::string> differences(const Asked& asked, const std::vector<placement::RankPlace>& ranks);
 
-/// In a job of Slurm, the differences to stderr of rank 0. Collective.
-void check_asked(const config::RunConfig& run, const Comm& comm);
+/// In a job of Slurm, the differences to stderr of rank 0.
+void check_asked(const config::RunConfig& run, const std::vector<placement::RankPlace>& ranks, const Comm& comm);
 
-/// Error when ranks do not find each other; sentences about crowded ranks go to stderr of rank 0. Collective.
+/// Error when ranks do not find each other. Collective.
 void check_launch(const Comm& comm);
 
 }  // namespace attune::slurm

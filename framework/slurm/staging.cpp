@@ -51,14 +51,14 @@ fs::path make_folder(const fs::path& scratch) {
   std::error_code refused;
   fs::create_directories(scratch, refused);
   auto name = (scratch / "attune-XXXXXX").string();
-  if (!::mkdtemp(name.data())) fail("{} on {}: nothing can be written there ({}); correct 'scratch' in the site file", scratch.string(), RankPlace::here().host, std::strerror(errno));
+  if (!::mkdtemp(name.data())) fail("{} on {}: nothing can be written there ({}); correct 'scratch' in the site file", scratch.string(), host_name(), std::strerror(errno));
   return name;
 }
 
 /// The folder that the node's first rank made. Collective.
 fs::path folder_of_node(const fs::path& made, const Comm& comm) {
   const bool is_first = comm.local_rank() == 0;
-  const auto host = RankPlace::here().host;
+  const auto host = host_name();
   for (const auto& text : comm.gather(is_first ? nlohmann::json{host, made.string()}.dump() : ""))
     if (!is_first && !text.empty() && nlohmann::json::parse(text)[0] == host) return nlohmann::json::parse(text)[1].get<std::string>();
   return made;
@@ -69,7 +69,7 @@ void check_space(const fs::path& folder, const std::vector<File>& files) {
   for (const auto& file : files) needed += file.size;
   const auto free = fs::space(folder).available;
   if (needed + (needed >> 5) > free)
-    fail("{} on {}: {} are needed and {} free; make room, or take 'stage' out of the site file", folder.parent_path().string(), RankPlace::here().host, human_bytes(static_cast<double>(needed)), human_bytes(static_cast<double>(free)));
+    fail("{} on {}: {} are needed and {} free; make room, or take 'stage' out of the site file", folder.parent_path().string(), host_name(), human_bytes(static_cast<double>(needed)), human_bytes(static_cast<double>(free)));
 }
 
 }  // namespace
@@ -118,7 +118,7 @@ std::string Staging::copy(const fs::path& from, const std::string& name, const C
     comm.agree([&] {
       out.flush();
       if (comm.root() && file.size > 0 && !in) fail("{}: cannot be read to its end: copy it again, or look at its disk", source.string());
-      if (mine_ && !out) fail("{} on {}: cannot be written; is the disk full?", target.string(), RankPlace::here().host);
+      if (mine_ && !out) fail("{} on {}: cannot be written; is the disk full?", target.string(), host_name());
     });
   }
   return to.string();

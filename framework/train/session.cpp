@@ -5,8 +5,6 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <thread>
 
 #include "config/document.hpp"
 #include "core/host.hpp"
@@ -160,13 +158,6 @@ void identify_base(Session& session) {
   std::string sha256;
   on_root(session.comm, [&] { sha256 = weights_sha256(*session.files); });
   session.base_sha256 = session.comm.broadcast(sha256);
-}
-
-void set_threads(const Comm& comm) {
-  if (std::getenv("OMP_NUM_THREADS")) return;
-  const int mine = static_cast<int>(allowed_processors().size()), all = static_cast<int>(std::thread::hardware_concurrency());
-  // A rank bound to some processors has them for itself; one that is not shares them with the node's other ranks.
-  at::set_num_threads(std::max(1, mine < all || comm.local_size() == 1 ? mine : all / comm.local_size()));
 }
 
 }  // namespace attune::train

@@ -51,8 +51,5 @@ std::shared_ptr<Model> build_model(const Session& session, const config::Chosen&
 /// Sets base_sha256, unless it is: reads all weights on rank 0. Collective.
 void identify_base(Session& session);
 
-/// As many threads as this rank has processors for itself, unless OMP_NUM_THREADS says otherwise.
-void set_threads(const Comm& comm);
-
 }  // namespace train
 }  // namespace attune

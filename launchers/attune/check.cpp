@@ -105,8 +105,8 @@ int check(const std::vector<std::string>& arguments) {
   const auto values = parse(check_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
   return on_ranks([&](const Comm& comm) {
-    train::set_threads(comm);
     const auto run = train::open_run((*values)["run"].as<std::string>(), (*values)["override"].as<std::vector<std::string>>(), comm);
+    place_ranks(run.config.parallel, comm);
     auto session = train::Session::open(run.config, comm);
     if (comm.root()) print_settings(run.config);
     print_estimate(session);

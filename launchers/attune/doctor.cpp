@@ -61,7 +61,7 @@ double free_bytes(const fs::path& folder) {
 /// "ok", or what HDF5 cannot do in that folder: make a file, lock it, read it back.
 std::string hdf5_in(const fs::path& folder) {
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // its own report is a page
-  const auto file = folder / fmt::format(".attune-doctor-{}-{}.h5", slurm::RankPlace::here().host, ::getpid());
+  const auto file = folder / fmt::format(".attune-doctor-{}-{}.h5", host_name(), ::getpid());
   const auto made = H5Fcreate(file.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
   if (made < 0) return ::access(folder.c_str(), W_OK) == 0 ? "no locks" : "no write";
   H5Fclose(made);
@@ -118,8 +118,7 @@ std::string versions() {
                      reads_parquet() ? "with" : "without");
 }
 
-Node describe_node(const fs::path& output, const fs::path& scratch) {
-  const auto place = slurm::RankPlace::here();
+Node describe_node(const placement::RankPlace& place, const fs::path& output, const fs::path& scratch) {
   Node node;
   node.host = place.host;
   node.online = place.online;
@@ -287,8 +286,8 @@ std::string fence_advice() {
   return "Slurm 22.05 may crash ranks in MPI_Init under srun on few nodes: export SLURM_PMIX_FENCE=ring in the job script (environment of the site file), or PMIxCollFence=ring in mpi.conf";
 }
 
-std::vector<std::string> advice(const std::vector<Node>& nodes, const std::vector<slurm::RankPlace>& places) {
-  auto sentences = slurm::crowded(places);
+std::vector<std::string> advice(const std::vector<Node>& nodes, const std::vector<placement::RankPlace>& places) {
+  auto sentences = placement::remarks(places, {});
   const auto any = [&](auto&& holds) { return std::any_of(nodes.begin(), nodes.end(), holds); };
   if (any([](const Node& n) { return n.hdf5 == "no locks"; })) sentences.push_back("HDF5 cannot lock files in the output folder: export HDF5_USE_FILE_LOCKING=FALSE (environment of the site file), or write elsewhere");
   if (any([](const Node& n) { return n.hdf5 == "no write"; })) sentences.push_back("the output folder cannot be written on every node: name another with --output");
@@ -317,19 +316,18 @@ int doctor(const std::vector<std::string>& arguments) {
     comm.agree([&] {
       if (!fs::is_directory(output)) fail("{}: there is no such folder", output.string());
     });
-    auto mine = describe_node(output, scratch);
+    const auto places = placement::place_ranks({}, comm);
+    auto mine = describe_node(places[static_cast<std::size_t>(comm.rank())], output, scratch);
     mine.seen_after = seconds_until_seen(comm, output);
     std::vector<Node> ranks;
     for (const auto& text : comm.gather(to_json(mine).dump())) ranks.push_back(from_json(nlohmann::json::parse(text)));
-    std::vector<slurm::RankPlace> places;
-    for (const auto& text : comm.gather(slurm::RankPlace::here().text())) places.push_back(slurm::RankPlace::parse(text));
     measure_links(comm, ranks);
     if (comm.root()) {
       const auto nodes = nodes_of(ranks);
       std::vector<Row> rows{{"NODE", "RANKS", "PROCESSORS", "MEMORY", "FREE", "GPUS", "SCRATCH", "OUTPUT", "HDF5", "SEEN", "CLOCK", "TRANSPORT", "LATENCY", "BANDWIDTH"}};
       for (const auto& node : nodes) rows.push_back(row_of(node));
       const auto marks = mark(rows, nodes);
-      std::cout << fmt::format("{}\nstarted: {} rank{}, {}\n\n", versions(), ranks.size(), ranks.size() == 1 ? "" : "s", started) << text_table(rows);
+      std::cout << fmt::format("{}\nstarted: {} rank{}, {}\na run here uses: {}\n\n", versions(), ranks.size(), ranks.size() == 1 ? "" : "s", started, placement::summary(places)) << text_table(rows);
       if (nodes.size() > 1) std::cout << "\nLatency and bandwidth are to the first node.\n";
       if (marks > 0) std::cout << fmt::format("\n* {} odd\n", marks == 1 ? "one value is" : std::to_string(marks) + " values are");
       const auto sentences = advice(nodes, places);

@@ -16,7 +16,6 @@ namespace {
 namespace options = boost::program_options;
 
 int evaluate_run(const Comm& comm, const options::variables_map& values) {
-  train::set_threads(comm);
   auto run = open_tuned_run(values["run"].as<std::string>(), values["checkpoint"].as<std::string>(), comm, values["override"].as<std::vector<std::string>>());
   const auto split_name = values["split"].as<std::string>();
   std::optional<std::int64_t> wanted;

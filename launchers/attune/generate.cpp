@@ -211,7 +211,8 @@ void from_run(const std::string& path, const options::variables_map& values, con
   questions.finish();
 }
 
-void from_model(const std::string& path, const options::variables_map& values) {
+void from_model(const std::string& path, const options::variables_map& values, const Comm& comm) {
+  place_ranks({}, comm);
   Registry registry;
   load_plugins(registry, default_plugin_places());
   auto files = ModelFiles::open(path);
@@ -241,10 +242,9 @@ int run(const std::vector<std::string>& arguments) {
   if (!values) return static_cast<int>(ExitCode::done);
   return on_ranks([&](const Comm& comm) {
     if (comm.size() > 1) fail("generate runs on one rank; start it without mpirun");
-    train::set_threads(comm);
     const auto source = (*values)["source"].as<std::string>();
     if (is_run_directory(source)) from_run(source, *values, comm);
-    else from_model(source, *values);
+    else from_model(source, *values, comm);
     return static_cast<int>(ExitCode::done);
   });
 }

@@ -73,6 +73,7 @@ int run(const std::vector<std::string>& arguments) {
       load_plugins(registry, default_plugin_places());
       recipe = Recipe::parse(config::Document::parse((*values)["recipe"].as<std::string>(), (*values)["override"].as<std::vector<std::string>>()), registry);
     });
+    place_ranks({.threads = 1}, comm);
     ProgressLine line;
     Watch watch;
     if (comm.root() && isatty(STDERR_FILENO)) watch = [&](const PrepareProgress& progress) { line.show(progress); };

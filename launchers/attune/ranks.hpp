@@ -3,11 +3,18 @@
 #include <attune/comm.hpp>
 
 #include <functional>
+#include <vector>
+
+#include "config/run_config.hpp"
+#include "placement/place.hpp"
 
 namespace attune::program {
 
 /// Starts MPI, runs work on every rank and returns the exit code. What all ranks throw together is printed once; a rank that throws
 /// alone ends the others with its message.
 int on_ranks(const std::function<int(const Comm&)>& work);
+
+/// As [parallel] of the run file says; to be called before anything computes. Collective.
+std::vector<placement::RankPlace> place_ranks(const config::ParallelOptions& options, const Comm& comm);
 
 }  // namespace attune::program

@@ -90,13 +90,14 @@ bool join_sweep(config::RunConfig& config, const fs::path& directory, const Comm
 }
 
 int run_training(const Comm& comm, const Arguments& given) {
-  train::set_threads(comm);
   auto run = train::open_run(given.file, given.overrides, comm);
   if (!given.sweep.empty() && !join_sweep(run.config, given.sweep, comm)) {
     if (comm.root()) std::cout << run.config.run.name << ": the sweep has used up its hours\n";
     return static_cast<int>(ExitCode::done);
   }
-  slurm::check_asked(run.config, comm);
+  const auto places = place_ranks(run.config.parallel, comm);
+  slurm::check_asked(run.config, places, comm);
+  if (comm.root()) fmt::print(stderr, "{}\n", placement::summary(places));
   const slurm::Staging staging(run.config, comm);
   auto session = train::Session::open(staging.config(), comm);
   session.config = run.config;  // what is published names the originals

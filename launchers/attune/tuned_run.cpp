@@ -3,6 +3,7 @@
 #include <attune/error.hpp>
 
 #include "checkpoint/checkpoint.hpp"
+#include "ranks.hpp"
 #include "train/state.hpp"
 
 namespace attune::program {
@@ -15,6 +16,7 @@ TunedRun open_tuned_run(const fs::path& path, const std::string& checkpoint_name
   auto opened = train::open_run(is_directory ? path / "run.toml" : path, overrides, comm);
   const auto directory = is_directory ? path : opened.config.directory();
   const auto checkpoint = named_checkpoint(directory / "checkpoints", checkpoint_name, comm);
+  place_ranks(opened.config.parallel, comm);
   auto session = train::Session::open(opened.config, comm);
   return {std::move(opened), std::move(session), directory, checkpoint};
 }

@@ -174,7 +174,7 @@ TEST(Results, TheBestComesFirstAndThoseWithoutAValueLast) {
 
 // ---- How ranks were started
 
-slurm::Variables variables(std::map<std::string, std::string> all) {
+Variables variables(std::map<std::string, std::string> all) {
   return [all = std::move(all)](const std::string& name) { return all.contains(name) ? all.at(name) : ""; };
 }
 
@@ -195,16 +195,8 @@ TEST(Launch, TasksThatMpiDoesNotSeeAreRefused) {
   EXPECT_EQ(slurm::wrong_size(step, 4), "");
 }
 
-TEST(Launch, CrowdedRanksAreExplained) {
-  EXPECT_THAT(slurm::crowded({{"a", {0}, 8, 0, 1}, {"a", {0}, 8, 0, 1}}), ElementsAre(HasSubstr("a: 2 ranks may use 1 of 8 processors")));
-  EXPECT_THAT(slurm::crowded({{"a", {0}, 8, 0, 4}}), ElementsAre(HasSubstr("computes with 4 threads on 1 processor")));
-  EXPECT_THAT(slurm::crowded({{"a", {0}, 8, 1, 1}, {"a", {1}, 8, 1, 1}}), ElementsAre(HasSubstr("2 ranks share 1 GPU")));
-  EXPECT_THAT(slurm::crowded({{"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}}), IsEmpty()) << "a laptop that is asked for more than it has";
-  EXPECT_THAT(slurm::crowded({{"a", {0, 1}, 4, 2, 2}, {"a", {2, 3}, 4, 2, 2}}), IsEmpty());
-}
-
 TEST(Launch, RanksThatAreNotThoseOfTheRunFileAreExplained) {
-  using slurm::RankPlace;
+  using placement::RankPlace;
   const auto rank = [](const std::string& node, int gpus = 0) { return RankPlace{"host", {0, 1}, 8, gpus, 1, node}; };
   EXPECT_THAT(slurm::differences({2, 2, {}, 2}, {rank("n1"), rank("n1"), rank("n2"), rank("n2")}), IsEmpty());
   EXPECT_THAT(slurm::differences({}, {rank("n1")}), IsEmpty()) << "nothing was asked";

@@ -1,0 +1,189 @@
+#include "placement/place.hpp"
+
+#include <ATen/Parallel.h>
+#include <attune/error.hpp>
+#include <fmt/core.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/host.hpp"
+
+namespace attune::placement {
+namespace {
+
+namespace fs = std::filesystem;
+
+int number(const std::string& text) { return text.empty() ? 0 : std::atoi(text.c_str()); }
+int asked_threads() { return number(environment_variable("OMP_NUM_THREADS")); }
+
+int visible_gpus() {
+  const auto named = environment_variable("CUDA_VISIBLE_DEVICES");
+  if (!named.empty()) return static_cast<int>(std::count(named.begin(), named.end(), ',')) + 1;
+  int count = 0;
+  std::error_code none;
+  for ([[maybe_unused]] const auto& gpu : fs::directory_iterator("/proc/driver/nvidia/gpus", none)) ++count;
+  return count;
+}
+
+bool is_mpirun() { return !environment_variable("OMPI_COMM_WORLD_SIZE").empty(); }
+bool is_srun() { return !environment_variable("SLURM_STEP_NUM_TASKS").empty() && !is_mpirun(); }
+
+/// Cores of this host that belong to the run: srun's step, mpirun's allocation, or what this process may use.
+int owned_cores(const Topology& topology, const Processors& mine) {
+  const int own = static_cast<int>(topology.cores(mine).size());
+  if (is_mpirun()) return std::max(own, static_cast<int>(topology.cores(processors_of_launcher()).size()));
+  if (!is_srun()) return own;
+  // Slurm counts processors, or cores where a site has configured it so.
+  return std::clamp(number(environment_variable("SLURM_CPUS_ON_NODE")), own, topology.all_cores());
+}
+
+void bind_to(const Processors& processors) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int processor : processors) CPU_SET(processor, &set);
+  ::sched_setaffinity(0, sizeof set, &set);  // refused: the rank stays where it is, and `idle` says so
+}
+
+/// Where mpirun bound this rank unasked, its share of what belongs to the run here.
+void spread(const Topology& topology, const Comm& comm) {
+  if (!bound_unasked(environment_variable)) return;
+  const auto launcher = processors_of_launcher();
+  if (!is_default_binding(topology, allowed_processors(), launcher, number(environment_variable("OMPI_COMM_WORLD_SIZE")))) return;
+  bind_to(topology.shares(launcher, comm.local_size())[static_cast<std::size_t>(comm.local_rank())]);
+}
+
+std::map<std::string, std::vector<const RankPlace*>> by_host(const std::vector<RankPlace>& ranks) {
+  std::map<std::string, std::vector<const RankPlace*>> hosts;
+  for (const auto& rank : ranks) hosts[rank.host].push_back(&rank);
+  return hosts;
+}
+
+std::set<int> cores_of(const std::vector<const RankPlace*>& here) {
+  std::set<int> together;
+  for (const auto* rank : here) together.insert(rank->cores.begin(), rank->cores.end());
+  return together;
+}
+
+int busy_cores(const std::vector<const RankPlace*>& here) {
+  int threads = 0;
+  for (const auto* rank : here) threads += rank->threads;
+  return std::min(threads, static_cast<int>(cores_of(here).size()));
+}
+
+int owned_cores(const std::vector<const RankPlace*>& here) {
+  return (*std::max_element(here.begin(), here.end(), [](const auto* a, const auto* b) { return a->owned < b->owned; }))->owned;
+}
+
+std::string counted(std::size_t count, const char* what) { return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"); }
+
+}  // namespace
+
+RankPlace RankPlace::here(const Topology& topology) {
+  RankPlace place;
+  place.host = host_name();
+  place.processors = allowed_processors();
+  place.online = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
+  place.gpus = visible_gpus();
+  place.threads = asked_threads();
+  place.node = environment_variable("SLURMD_NODENAME");
+  if (place.node.empty()) place.node = place.host;
+  place.cores = topology.cores(place.processors);
+  place.owned = owned_cores(topology, place.processors);
+  return place;
+}
+
+std::string RankPlace::text() const {
+  return nlohmann::json{host, processors, online, gpus, threads, node, cores, owned}.dump();
+}
+
+RankPlace RankPlace::parse(const std::string& text) {
+  const auto json = nlohmann::json::parse(text);
+  return {json[0], json[1].get<Processors>(), json[2], json[3], json[4], json[5], json[6].get<std::vector<int>>(), json[7]};
+}
+
+std::vector<int> fair_threads(const std::vector<RankPlace>& ranks) {
+  std::map<std::pair<std::string, std::vector<int>>, int> sharers;
+  for (const auto& rank : ranks) ++sharers[{rank.host, rank.cores}];
+  std::vector<int> threads;
+  for (const auto& rank : ranks) threads.push_back(std::max(1, static_cast<int>(rank.cores.size()) / sharers[{rank.host, rank.cores}]));
+  return threads;
+}
+
+std::vector<RankPlace> place_ranks(const Wishes& wishes, const Comm& comm) {
+  const auto topology = Topology::here();
+  if (!wishes.keep_binding) spread(topology, comm);
+  std::vector<RankPlace> ranks;
+  for (const auto& text : comm.gather(RankPlace::here(topology).text())) ranks.push_back(RankPlace::parse(text));
+  auto fair = fair_threads(ranks);
+  if (wishes.equal_threads) std::fill(fair.begin(), fair.end(), *std::min_element(fair.begin(), fair.end()));
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    if (wishes.threads > 0) ranks[i].threads = wishes.threads;
+    else if (ranks[i].threads == 0) ranks[i].threads = fair[i];
+  }
+  at::set_num_threads(ranks[static_cast<std::size_t>(comm.rank())].threads);
+  return ranks;
+}
+
+std::vector<std::string> remarks(const std::vector<RankPlace>& ranks, const Wishes& wishes) {
+  auto sentences = crowded(ranks);
+  // In a job the script has set the variable, and the job may own more.
+  const bool is_wish = wishes.threads > 0 || (asked_threads() > 0 && slurm_job().empty());
+  if (!is_wish)
+    for (auto& sentence : idle(ranks)) sentences.push_back(std::move(sentence));
+  return sentences;
+}
+
+std::string summary(const std::vector<RankPlace>& ranks) {
+  const auto hosts = by_host(ranks);
+  int busy = 0, owned = 0;
+  for (const auto& [host, here] : hosts) busy += busy_cores(here), owned += owned_cores(here);
+  const auto by_threads = [](const auto& a, const auto& b) { return a.threads < b.threads; };
+  const auto [least, most] = std::minmax_element(ranks.begin(), ranks.end(), by_threads);
+  const auto threads = least->threads == most->threads ? counted(static_cast<std::size_t>(most->threads), "thread")
+                                                       : fmt::format("{} to {} threads", least->threads, most->threads);
+  return fmt::format("{} x {} on {}, {} of {}", counted(ranks.size(), "rank"), threads, counted(hosts.size(), "node"), busy,
+                     counted(static_cast<std::size_t>(owned), "core"));
+}
+
+std::vector<std::string> crowded(const std::vector<RankPlace>& ranks) {
+  std::vector<std::string> sentences;
+  for (const auto& [host, here] : by_host(ranks)) {
+    std::set<int> together;
+    for (const auto* rank : here) together.insert(rank->processors.begin(), rank->processors.end());
+    const auto& first = *here.front();
+    const int count = static_cast<int>(here.size()), processors = static_cast<int>(together.size());
+    if (count > processors && processors < first.online)
+      sentences.push_back(fmt::format("{}: {} ranks may use {} of {} processors: give srun --cpus-per-task, or mpirun --bind-to none",
+                                      host, count, processors, first.online));
+    else if (first.threads > static_cast<int>(first.processors.size()))
+      sentences.push_back(fmt::format("{}: a rank computes with {} threads on {} processor(s): lower parallel.threads or OMP_NUM_THREADS,"
+                                      " or give srun --cpus-per-task",
+                                      host, first.threads, first.processors.size()));
+    if (first.gpus > 0 && count > first.gpus)
+      sentences.push_back(
+          fmt::format("{}: {} ranks share {} GPU(s): start as many ranks on a node as it has GPUs", host, count, first.gpus));
+  }
+  return sentences;
+}
+
+std::vector<std::string> idle(const std::vector<RankPlace>& ranks) {
+  std::vector<std::string> sentences;
+  for (const auto& [host, here] : by_host(ranks)) {
+    const int busy = busy_cores(here), owned = owned_cores(here), each = owned / static_cast<int>(here.size());
+    if (owned - busy < static_cast<int>(here.size())) continue;  // less than one more for each rank
+    const bool are_bound = std::ssize(cores_of(here)) < owned;
+    const auto mend = are_bound ? fmt::format("give srun --cpus-per-task={}, or take mpirun's options of binding away", each)
+                                : fmt::format("set parallel.threads = {}, or OMP_NUM_THREADS", each);
+    sentences.push_back(fmt::format("{}: {} of the run's {} cores are idle: {}", host, owned - busy, owned, mend));
+  }
+  return sentences;
+}
+
+}  // namespace attune::placement

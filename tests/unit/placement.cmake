@@ -1,0 +1,1 @@
+attune_add_test(placement LABEL unit LINK attune_placement SOURCES unit/placement.cpp)

@@ -1,0 +1,139 @@
+// Where ranks compute, on machines that hwloc makes up and under launchers as their variables describe them.
+#include "placement/place.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "core/host.hpp"
+
+namespace attune::placement {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+Processors from_to(int first, int last) {
+  Processors numbers;
+  for (int i = first; i <= last; ++i) numbers.push_back(i);
+  return numbers;
+}
+
+Variables variables(std::map<std::string, std::string> set) {
+  return [set = std::move(set)](const std::string& name) { return set.contains(name) ? set.at(name) : ""; };
+}
+
+// ---- Shares
+
+TEST(Topology, ThisMachineHasTheCoresThisProcessMayUse) {
+  const auto here = Topology::here();
+  EXPECT_GE(here.all_cores(), 1);
+  EXPECT_THAT(here.cores(allowed_processors()), Not(IsEmpty()));
+}
+
+TEST(Topology, HardwareThreadsBelongToOneCore) {
+  const auto two_threads = Topology::of("pack:1 core:4 pu:2");
+  EXPECT_EQ(two_threads.all_cores(), 4);
+  EXPECT_THAT(two_threads.cores({0, 1}), ElementsAre(0));
+  EXPECT_THAT(two_threads.cores({1, 2, 7}), ElementsAre(0, 1, 3));
+}
+
+TEST(Topology, SharesAreWholeCoresOfOneSocket) {
+  const auto two_sockets = Topology::of("pack:2 core:4 pu:2");
+  EXPECT_THAT(two_sockets.shares(from_to(0, 15), 1), ElementsAre(from_to(0, 15)));
+  EXPECT_THAT(two_sockets.shares(from_to(0, 15), 2), ElementsAre(from_to(0, 7), from_to(8, 15)));
+  EXPECT_THAT(two_sockets.shares(from_to(0, 15), 3), ElementsAre(from_to(0, 3), from_to(4, 7), from_to(8, 15)));
+  EXPECT_THAT(two_sockets.shares(from_to(0, 15), 8), SizeIs(8));
+  EXPECT_THAT(two_sockets.shares(from_to(0, 15), 8)[7], ElementsAre(14, 15));
+}
+
+TEST(Topology, SharesAreOfWhatBelongsToTheRunAlone) {
+  const auto two_sockets = Topology::of("pack:2 core:4 pu:1");
+  EXPECT_THAT(two_sockets.shares({2, 3, 4, 5}, 2), ElementsAre(ElementsAre(2, 3), ElementsAre(4, 5)));
+  EXPECT_THAT(two_sockets.shares({6}, 1), ElementsAre(ElementsAre(6)));
+}
+
+TEST(Topology, MoreRanksThanCoresShareThemAll) {
+  const auto two_threads = Topology::of("pack:1 core:2 pu:2");
+  EXPECT_THAT(two_threads.shares(from_to(0, 3), 3), ElementsAre(from_to(0, 3), from_to(0, 3), from_to(0, 3)));
+}
+
+// ---- Who bound the rank
+
+TEST(Launcher, MpirunBindsUnaskedUnlessAnOptionSaysSo) {
+  const std::pair<std::string, std::string> bound{"OMPI_MCA_orte_bound_at_launch", "1"};
+  EXPECT_TRUE(bound_unasked(variables({bound})));
+  EXPECT_TRUE(bound_unasked(variables({bound, {"OMPI_MCA_rmaps_base_mapping_policy", "ppr:1:node"}})));
+  EXPECT_FALSE(bound_unasked(variables({}))) << "--bind-to none, --oversubscribe, srun, or no launcher";
+  for (const auto& asked : std::vector<std::pair<std::string, std::string>>{{"hwloc_base_binding_policy", "core"},
+                                                              {"rmaps_base_mapping_policy", "slot:PE=4"},
+                                                              {"rmaps_base_mapping_policy", "ppr:2:socket"},
+                                                              {"rmaps_base_cpus_per_rank", "2"},
+                                                              {"orte_rankfile", "ranks"},
+                                                              {"hwloc_base_cpu_set", "0-3"},
+                                                              {"hwloc_base_cpu_list", "0,1"}})
+    EXPECT_FALSE(bound_unasked(variables({bound, {"OMPI_MCA_" + asked.first, asked.second}}))) << asked.first;
+}
+
+TEST(Launcher, WhatAWrapperNarrowedIsNotMpirunsDefault) {
+  const auto two_sockets = Topology::of("pack:2 core:4 pu:2");
+  const auto all = from_to(0, 15);
+  EXPECT_TRUE(is_default_binding(two_sockets, {0, 1}, all, 2)) << "a core";
+  EXPECT_FALSE(is_default_binding(two_sockets, from_to(0, 7), all, 2)) << "numactl --cpunodebind=0";
+  EXPECT_TRUE(is_default_binding(two_sockets, from_to(8, 15), all, 4)) << "a socket";
+  EXPECT_FALSE(is_default_binding(two_sockets, {8, 9}, all, 4)) << "taskset";
+  EXPECT_TRUE(is_default_binding(two_sockets, from_to(4, 7), from_to(4, 11), 3)) << "what the job has of a socket";
+  EXPECT_FALSE(is_default_binding(two_sockets, {0, 1}, {}, 2)) << "no mpirun above";
+}
+
+// ---- Threads and words
+
+RankPlace rank(const std::string& host, std::vector<int> cores, int owned, int threads = 0) {
+  return {host, cores, 8, 0, threads, host, cores, owned};
+}
+
+TEST(Threads, ARankHasItsCoresAndSharesThoseOfOthers) {
+  EXPECT_THAT(fair_threads({rank("a", from_to(0, 7), 8)}), ElementsAre(8));
+  EXPECT_THAT(fair_threads({rank("a", from_to(0, 3), 8), rank("a", from_to(4, 7), 8)}), ElementsAre(4, 4));
+  EXPECT_THAT(fair_threads({rank("a", from_to(0, 7), 8), rank("a", from_to(0, 7), 8), rank("b", from_to(0, 7), 8)}), ElementsAre(4, 4, 8)) << "--bind-to none";
+  EXPECT_THAT(fair_threads({rank("a", {0}, 1), rank("a", {0}, 1)}), ElementsAre(1, 1));
+}
+
+TEST(Threads, TheFirstLineSaysWhatARunUses) {
+  EXPECT_EQ(summary({rank("a", from_to(0, 31), 64, 32), rank("a", from_to(32, 63), 64, 32)}), "2 ranks x 32 threads on 1 node, 64 of 64 cores");
+  EXPECT_EQ(summary({rank("a", {0}, 1, 1)}), "1 rank x 1 thread on 1 node, 1 of 1 core");
+  EXPECT_EQ(summary({rank("a", {0, 1, 2}, 3, 3), rank("b", {0}, 3, 1)}), "2 ranks x 1 to 3 threads on 2 nodes, 4 of 6 cores");
+}
+
+TEST(Threads, IdleCoresAreTold) {
+  EXPECT_THAT(idle({rank("a", from_to(0, 3), 8, 4), rank("a", from_to(4, 7), 8, 4)}), IsEmpty());
+  EXPECT_THAT(idle({rank("a", {0}, 8, 1), rank("a", {1}, 8, 1)}), ElementsAre(HasSubstr("a: 6 of the run's 8 cores are idle: give srun --cpus-per-task=4")));
+  EXPECT_THAT(idle({rank("a", from_to(0, 7), 8, 2)}), ElementsAre(HasSubstr("set parallel.threads = 8")));
+  EXPECT_THAT(idle({rank("a", from_to(0, 2), 3, 1), rank("a", from_to(0, 2), 3, 1)}), IsEmpty()) << "a third that two cannot share";
+}
+
+TEST(Threads, WhoChoosesThemIsNotTold) {
+  const std::vector<RankPlace> one{rank("a", from_to(0, 7), 8, 2)};
+  EXPECT_THAT(remarks(one, {.threads = 2}), IsEmpty());
+}
+
+TEST(Threads, CrowdedRanksAreExplained) {
+  EXPECT_THAT(crowded({{"a", {0}, 8, 0, 1}, {"a", {0}, 8, 0, 1}}), ElementsAre(HasSubstr("a: 2 ranks may use 1 of 8 processors")));
+  EXPECT_THAT(crowded({{"a", {0}, 8, 0, 4}}), ElementsAre(HasSubstr("computes with 4 threads on 1 processor")));
+  EXPECT_THAT(crowded({{"a", {0}, 8, 1, 1}, {"a", {1}, 8, 1, 1}}), ElementsAre(HasSubstr("2 ranks share 1 GPU")));
+  EXPECT_THAT(crowded({{"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}}), IsEmpty()) << "a laptop that is asked for more than it has";
+  EXPECT_THAT(crowded({{"a", {0, 1}, 4, 2, 2}, {"a", {2, 3}, 4, 2, 2}}), IsEmpty());
+}
+
+TEST(Places, TravelAsText) {
+  const RankPlace place{"a", {0, 2}, 8, 1, 2, "n1", {0, 1}, 4};
+  const auto back = RankPlace::parse(place.text());
+  EXPECT_EQ(back.text(), place.text());
+  EXPECT_EQ(back.owned, 4);
+}
+
+}  // namespace
+}  // namespace attune::placement
