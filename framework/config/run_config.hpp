@@ -78,6 +78,7 @@ struct EvaluateOptions {
   std::int64_t every = 0;
   std::int64_t samples = 0;
   std::int64_t micro_batch = 8;
+  std::vector<std::int64_t> also_at;  // further steps, of the sweep that the run is a trial of; no option
   static void describe(Schema<EvaluateOptions>& s);
 };
 

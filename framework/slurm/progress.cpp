@@ -21,12 +21,16 @@ nlohmann::json read_json(const std::string& text) { return nlohmann::json::parse
 
 nlohmann::json json_file(const fs::path& path) { return fs::exists(path) ? read_json(read_text(path)) : nlohmann::json(); }
 
-/// JSON has no NaN and no infinity: the log holds null for them, which says nothing here.
-std::map<std::string, double> numbers_of(const nlohmann::json& metrics) {
-  std::map<std::string, double> numbers;
+/// The `evaluation` of run_begin is the base's, or repeats an earlier one. JSON has no NaN and no infinity: the log holds null for them.
+void read_evaluation(Progress& p, const nlohmann::json& event) {
+  if (!event.is_object() || event.value("event", "") != "evaluated") return;
+  p.evaluation.clear();
+  p.not_finite.clear();
+  p.evaluated_step = event.value("step", std::int64_t{0});
+  const auto metrics = event.value("evaluation", nlohmann::json::object());
   for (const auto& [name, value] : metrics.items())
-    if (value.is_number()) numbers[name] = value.get<double>();
-  return numbers;
+    if (value.is_number()) p.evaluation[name] = value.get<double>();
+    else p.not_finite.push_back(name);
 }
 
 /// The events at the end of a log, the first of which may be cut off: it is left out.
@@ -48,7 +52,7 @@ void read_events(Progress& p, const std::vector<nlohmann::json>& events) {
     p.step = std::max(p.step, event.value("step", std::int64_t{0}));
     p.seconds = std::max(p.seconds, event.value("seconds", 0.0));
     p.steps = std::max(p.steps, event.value("steps", std::int64_t{0}));
-    if (event.contains("evaluation")) p.evaluation = numbers_of(event["evaluation"]);
+    read_evaluation(p, event);
     if (event.value("event", "") != "step_end") continue;
     if (!first || event["step"] < (*first)["step"]) first = &event;
     last = &event;
@@ -61,13 +65,30 @@ void read_events(Progress& p, const std::vector<nlohmann::json>& events) {
   if (between > 0) p.seconds_per_step = (last->value("seconds", 0.0) - first->value("seconds", 0.0)) / static_cast<double>(between);
 }
 
-/// The steps of a run whose log is too long to show its beginning in its end.
-std::int64_t planned_steps(const fs::path& log) {
+/// What the first line says; a long log does not show its beginning in its end.
+void read_beginning(Progress& p, const fs::path& log) {
   std::ifstream file(log);
   std::string line;
   std::getline(file, line);
   const auto event = read_json(line);
-  return event.is_object() ? event.value("steps", std::int64_t{0}) : 0;
+  if (!event.is_object()) return;
+  if (p.steps == 0) p.steps = event.value("steps", std::int64_t{0});
+  p.trainable_parameters = event.value("trainable_parameters", std::int64_t{0});
+}
+
+/// Between two rungs of a sweep there may be many steps.
+void search_evaluation(Progress& p, const fs::path& log) {
+  std::ifstream file(log);
+  std::string newest;
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("{\"event\":\"evaluated\"")) newest = std::move(line);
+  read_evaluation(p, read_json(newest));
+}
+
+/// The step of the last line is the one that the run ended at, or skipped; a skipped one is in the log of steps too.
+bool has_diverged(const fs::path& notes, std::int64_t step) {
+  const auto events = newest_events(notes);
+  return !events.empty() && events.back().value("step", std::int64_t{0}) > step;
 }
 
 void read_history(Progress& p, const nlohmann::json& record) {
@@ -77,6 +98,7 @@ void read_history(Progress& p, const nlohmann::json& record) {
     p.note = entry.value("note", "");
     p.starts += p.last == "started" || p.last == "resumed";
   }
+  p.run_file = record.value("run_file", "");
   const auto job = record.value("slurm_job", "");
   if (!job.empty() && std::find(p.jobs.begin(), p.jobs.end(), job) == p.jobs.end()) p.jobs.push_back(job);
 }
@@ -90,10 +112,17 @@ Progress read_progress(const fs::path& directory) {
     p.jobs = submitted_jobs(directory);
     read_history(p, json_file(directory / "record.json"));
     read_events(p, newest_events(directory / "metrics.jsonl"));
-    if (p.steps == 0) p.steps = planned_steps(directory / "metrics.jsonl");
+    read_beginning(p, directory / "metrics.jsonl");
+    p.diverged = !p.is_finished() && has_diverged(directory / "not_finite.jsonl", p.step);
     p.holder = holder_of(directory);
   } catch (const std::exception&) {  // a file that is just being replaced, or is not what it should be
   }
+  return p;
+}
+
+Progress read_whole_progress(const fs::path& directory) {
+  auto p = read_progress(directory);
+  if (!p.evaluated_step) search_evaluation(p, directory / "metrics.jsonl");
   return p;
 }
 

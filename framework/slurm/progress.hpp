@@ -19,15 +19,22 @@ struct Progress {
   std::int64_t step = 0, steps = 0;         // steps 0: not known yet
   double seconds = 0;                       // of training, over all its attempts
   std::optional<double> loss, tokens_per_second, seconds_per_step;
-  std::map<std::string, double> evaluation;  // the newest
+  std::int64_t trainable_parameters = 0;    // 0: not known yet
+  std::map<std::string, double> evaluation;  // the newest of what was trained, never the base's; without what is NaN or infinite
+  std::vector<std::string> not_finite;       // metrics of that evaluation that are NaN or infinite
+  std::optional<std::int64_t> evaluated_step;  // of that evaluation; no value: there was none
+  bool diverged = false;                     // it is at a step whose loss or gradient is NaN or infinite
+  std::string run_file;                      // that the newest attempt ran with
   std::vector<std::string> jobs;            // Slurm's, the newest last
   std::optional<Holder> holder;
 
   bool is_finished() const { return last == "finished"; }
 };
 
-/// Never an error: what cannot be read is not known.
+/// Never an error: what cannot be read is not known. The evaluation is looked for at the end of the log.
 Progress read_progress(const std::filesystem::path& directory);
+/// The same, with the evaluation looked for in the whole log.
+Progress read_whole_progress(const std::filesystem::path& directory);
 
 bool is_finished(const std::filesystem::path& directory);
 

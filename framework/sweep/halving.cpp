@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 
 #include "core/files.hpp"
 
@@ -20,19 +21,26 @@ class Halving final : public Callback {
     fs::path sweep;
     static void describe(Schema<Options>&) {}
   };
-  explicit Halving(Options options) : sweep_(read_sweep(config::Document::parse(options.sweep / "sweep.toml"))), journal_(options.sweep / "journal") {}
+  explicit Halving(Options options)
+      : sweep_(read_sweep(config::Document::parse(options.sweep / "sweep.toml"))), rungs_(rungs(sweep_.halving)), journal_(options.sweep / "journal") {}
 
   void on(Event event, Run& run) override {
-    if (event != Event::evaluated || run.step >= run.steps || !is_rung(sweep_.halving, run.step)) return;
+    if (event != Event::evaluated || run.step >= run.steps || std::ranges::count(rungs_, run.step) == 0) return;
     const auto found = run.metrics.find(sweep_.options.metric);
     if (found == run.metrics.end()) fail("{}: this run has no metric '{}'; set 'metric' to one of those in its evaluations, such as 'loss'", sweep_.file.string(), sweep_.options.metric);
     std::string verdict;
-    if (run.comm.root()) verdict = compare(run, found->second);
+    if (run.comm.root()) verdict = compare(run, has_finite_loss(run) ? found->second : std::numeric_limits<double>::quiet_NaN());
     verdict = run.comm.broadcast(verdict);
     if (!verdict.empty()) run.request_stop(verdict);
   }
 
  private:
+  /// Without one, whatever other metrics say is chance.
+  static bool has_finite_loss(const Run& run) {
+    const auto loss = run.metrics.find("loss");
+    return loss == run.metrics.end() || std::isfinite(loss->second);
+  }
+
   /// Why it ends; empty: it goes on.
   std::string compare(const Run& run, double value) const {
     journal_.note(run.name, run.step, value);
@@ -42,6 +50,7 @@ class Halving final : public Callback {
   }
 
   Sweep sweep_;
+  std::vector<std::int64_t> rungs_;
   Journal journal_;
 };
 
@@ -57,10 +66,11 @@ std::map<std::string, double> Journal::at(std::int64_t step) const {
   return values;
 }
 
-bool is_rung(const HalvingOptions& options, std::int64_t step) {
-  for (std::int64_t rung = options.first; rung > 0 && rung <= step; rung *= options.factor)
-    if (rung == step) return true;
-  return false;
+std::vector<std::int64_t> rungs(const HalvingOptions& options) {
+  std::vector<std::int64_t> steps;
+  constexpr auto most = std::numeric_limits<std::int64_t>::max();
+  for (auto rung = options.first; rung > 0; rung = rung > most / options.factor ? 0 : rung * options.factor) steps.push_back(rung);
+  return steps;
 }
 
 bool goes_on(const std::map<std::string, double>& values, const std::string& trial, std::int64_t factor, bool rises) {
@@ -70,12 +80,13 @@ bool goes_on(const std::map<std::string, double>& values, const std::string& tri
   return better < std::max<std::int64_t>(1, static_cast<std::int64_t>(values.size()) / factor);
 }
 
-config::Chosen halving_callback(const fs::path& sweep) {
+void add_halving(config::RunConfig& run, const fs::path& sweep) {
   static Registry registry;  // its entry must outlive the run
   if (registry.entries().empty()) registry.callback<Halving>("halving", "ends trials of a sweep that lose");
   auto options = std::make_shared<Halving::Options>();
   options->sweep = sweep;
-  return {&registry.find(Kind::callback, "halving"), options};
+  run.callbacks.push_back({&registry.find(Kind::callback, "halving"), options});
+  run.evaluate.also_at = rungs(read_sweep(config::Document::parse(sweep / "sweep.toml")).halving);
 }
 
 }  // namespace attune::sweep

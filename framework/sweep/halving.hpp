@@ -25,12 +25,12 @@ class Journal {
   std::filesystem::path folder_;
 };
 
-/// Whether step is one where trials are compared.
-bool is_rung(const HalvingOptions& options, std::int64_t step);
+/// The steps where trials are compared: first, first * factor, first * factor^2, ...
+std::vector<std::int64_t> rungs(const HalvingOptions& options);
 /// Whether the trial is among the best 1/factor of those noted, or the best of fewer.
 bool goes_on(const std::map<std::string, double>& values, const std::string& trial, std::int64_t factor, bool rises);
 
-/// The callback that ends losing trials, to be added to those of a trial's run. sweep: its directory.
-config::Chosen halving_callback(const std::filesystem::path& sweep);
+/// Makes the run one that is evaluated at the rungs, and ends there when it loses. sweep: its directory.
+void add_halving(config::RunConfig& run, const std::filesystem::path& sweep);
 
 }  // namespace attune::sweep

@@ -31,7 +31,7 @@ void SweepOptions::describe(Schema<SweepOptions>& s) {
 }
 
 void HalvingOptions::describe(Schema<HalvingOptions>& s) {
-  s.key("first", &HalvingOptions::first, "step of the first comparison; trials evaluate every so many steps").required().at_least(1);
+  s.key("first", &HalvingOptions::first, "step of the first comparison; trials are evaluated at every comparison").required().at_least(1);
   s.key("factor", &HalvingOptions::factor, "one in so many goes on; the next comparison comes at so many times the steps").at_least(2);
 }
 
@@ -76,7 +76,9 @@ class Reader {
     for (const auto& [key, node] : config::section(root_, "values", problems_)) read_dimension(std::string(key.str()), node);
     check_names();
     problems_.throw_if_any();
-    for (auto& values : settings()) add(values);
+    const auto all = settings();
+    count_last_names(all);
+    for (const auto& values : all) add(values);
     if (sweep_.trials.empty()) fail("{}: holds no trials: give [values], with the values of each key, or method = \"list\" and [[trial]]", sweep_.file.string());
     return std::move(sweep_);
   }
@@ -247,10 +249,18 @@ class Reader {
       for (const auto& assignment : with_seed) trial.overrides.push_back(assignment.text());
       trial.overrides.push_back("name=" + to_toml(OptionValue(trial.name)));
       trial.overrides.push_back("output=" + to_toml(OptionValue(sweep_.options.directory().string())));
-      if (sweep_.halving.first > 0) trial.overrides.push_back(fmt::format("evaluate.every={}", sweep_.halving.first));
       names_.emplace(trial.name, summed(with_seed));
       sweep_.trials.push_back(std::move(trial));
     }
+  }
+
+  /// How many keys of the sweep, whichever trials have them, end in the same name.
+  void count_last_names(const std::vector<Values>& all) {
+    std::set<std::string> keys;
+    if (sweep_.options.seeds > 1) keys.insert("seed");
+    for (const auto& values : all)
+      for (const auto& [key, value] : values) keys.insert(key);
+    for (const auto& key : keys) ++last_names_[last_of(key)];
   }
 
   /// A name that no trial of other values has: the short one, else with whole keys, else a sum. Error when these very values are there already.
@@ -277,21 +287,20 @@ class Reader {
 
   static std::string last_of(const std::string& key) { return key.substr(key.rfind('.') + 1); }
 
-  /// "rank=8,learning_rate=0.001"; with short keys, those that end alike are whole all the same.
-  static std::string written(const Values& values, bool short_keys) {
+  /// "rank=8,learning_rate=0.001"; with short keys, those that end as another of the sweep does are whole all the same.
+  std::string written(const Values& values, bool short_keys) const {
     std::string name;
     for (const auto& [key, value] : values) {
       const auto last = last_of(key);
-      const auto alike = std::count_if(values.begin(), values.end(), [&](const Assignment& other) { return last_of(other.key) == last; });
       auto plain = value;
       std::erase(plain, '"');
-      name += (name.empty() ? "" : ",") + (short_keys && alike == 1 ? last : key) + "=" + plain;
+      name += (name.empty() ? "" : ",") + (short_keys && last_names_.at(last) == 1 ? last : key) + "=" + plain;
     }
     return name;
   }
 
   /// Readable, or a short sum where that would be no good name of a directory.
-  static std::string name_of(const Values& values) {
+  std::string name_of(const Values& values) const {
     const auto name = written(values, true);
     return is_good_name(name) ? name : summed(values);
   }
@@ -299,6 +308,7 @@ class Reader {
   const toml::table& root_;
   Sweep sweep_;
   std::vector<Dimension> dimensions_;
+  std::map<std::string, int> last_names_;
   std::map<std::string, std::string> names_;  // of the trials, with the sum of their values
   config::Problems problems_;
 };

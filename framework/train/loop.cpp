@@ -237,8 +237,9 @@ class Loop {
   // ---- Evaluation
 
   bool evaluation_due() const {
-    const auto every = s_.config.evaluate.every;
-    return evaluated_step_ != run_.step && (run_.step == run_.steps || (every > 0 && run_.step % every == 0));
+    if (evaluated_step_ == run_.step) return false;
+    const auto& [every, also_at] = std::tie(s_.config.evaluate.every, s_.config.evaluate.also_at);
+    return run_.step == run_.steps || (every > 0 && run_.step % every == 0) || std::ranges::count(also_at, run_.step) > 0;
   }
 
   std::int64_t validation_samples() const { return samples_to_evaluate(validation_, s_.config.evaluate.samples); }

@@ -28,12 +28,14 @@ RunChecker::RunChecker(const config::Document& run_file) {
 }
 
 config::RunConfig RunChecker::check(const config::Document& run_file, std::int64_t ranks) {
-  auto run = config::read_run(run_file, registry_);
+  auto run = read(run_file);
   const auto key = model_and_data(run);
   if (!samples_.contains(key)) samples_[key] = open(run);
   Sampler(samples_[key], run.train.global_batch, run.run.seed, static_cast<int>(ranks));
   return run;
 }
+
+config::RunConfig RunChecker::read(const config::Document& run_file) const { return config::read_run(run_file, registry_); }
 
 std::size_t RunChecker::open(const config::RunConfig& run) {
   const auto session = train::Session::open(run, Comm());

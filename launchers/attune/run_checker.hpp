@@ -20,6 +20,9 @@ class RunChecker {
   /// have them in common.
   config::RunConfig check(const config::Document& run_file, std::int64_t ranks);
 
+  /// The run as it takes effect. Error when the file is wrong; model and data are not opened.
+  config::RunConfig read(const config::Document& run_file) const;
+
   /// Memory that a rank holds besides activations: the most of what was opened.
   double rank_bytes() const { return rank_bytes_; }
 

@@ -199,19 +199,34 @@ int run_here(const Sweep& sweep, const config::SlurmOptions& at_site, const std:
 
 // ---- What came out
 
-void print_report(const Sweep& sweep, bool keep) {
+/// Whether trials ran with another run file than that of now, which may be gone.
+void look_for_changes(std::vector<Result>& results, const Sweep& sweep) {
+  if (std::ranges::all_of(results, [](const Result& result) { return result.progress.run_file.empty(); })) return;
+  try {
+    const RunChecker checker(config::Document::parse(sweep.options.run));
+    std::vector<std::string> files;
+    for (const auto& trial : sweep.trials) files.push_back(checker.read(config::Document::parse(sweep.options.run, trial.overrides)).to_toml());
+    note_changes(results, sweep, files);
+    tell(told_changes(results, sweep));
+  } catch (const Error& error) {
+    tell({fmt::format("whether trials were run with another run file cannot be told: {}", error.what())});
+  }
+}
+
+void print_report(const Sweep& sweep) {
   auto results = sweep::read_results(sweep);
+  look_for_changes(results, sweep);
   sort_by_metric(results, sweep.options.rises());
-  const auto table = result_table(sweep, results);
   const auto file = sweep.options.directory() / "results.csv";
-  if (keep) write_text(file, sweep::csv(table));
-  std::cout << text_table(table);
+  write_text(file, sweep::csv(full_table(sweep, results)));
+  std::cout << text_table(result_table(sweep, results));
   if (sweep.options.seeds > 1) std::cout << "\n" << text_table(setting_table(sweep, results));
-  std::cout << "\n" << summary(results) << (keep ? "; the table is in " + file.string() : "") << "\n";
+  std::cout << "\n" << summary(results) << "; the table is in " << file.string() << "\n";
 }
 
 void print_status(const Sweep& sweep) {
-  const auto results = sweep::read_results(sweep);
+  auto results = sweep::read_results(sweep);
+  look_for_changes(results, sweep);
   std::vector<Row> rows{{"TRIAL", "STATE", "JOB", "STEP", "RESTARTS", "LOSS"}};
   for (const auto& result : results) {
     const auto& p = result.progress;
@@ -242,6 +257,8 @@ int start(const Arguments& given) {
   const auto lock = slurm::RunLock::take(sweep.options.directory());
   auto to_start = sweep::read_results(sweep);
   const auto all = to_start.size();
+  note_changes(to_start, sweep, run_files);
+  tell(told_changes(to_start, sweep));
   std::erase_if(to_start, [](const Result& result) { return result.is_over() || result.is_under_way(); });
   if (to_start.size() < all) std::cout << fmt::format("{} of {} trials are done or under way already\n", all - to_start.size(), all);
   if (to_start.empty()) return static_cast<int>(ExitCode::done);
@@ -254,7 +271,7 @@ int start(const Arguments& given) {
   }
   const int code = run_here(sweep, at_site, to_start);
   std::cout << "\n";
-  print_report(sweep, true);
+  print_report(sweep);
   return code;
 }
 
@@ -272,7 +289,7 @@ int sweep_main(const std::vector<std::string>& arguments) {
     if (words.empty()) fail("attune sweep {}: name a sweep file, or the directory of a sweep", action);
   }
   const std::vector<std::string> overrides(words.begin() + 1, words.end());
-  if (action == "report") return print_report(open_sweep(words[0], overrides), true), static_cast<int>(ExitCode::done);
+  if (action == "report") return print_report(open_sweep(words[0], overrides)), static_cast<int>(ExitCode::done);
   if (action == "status") return print_status(open_sweep(words[0], overrides)), static_cast<int>(ExitCode::done);
   return start({words[0], overrides, arguments, chosen_site(*values), (*values)["here"].as<bool>(), (*values)["print"].as<bool>()});
 }

@@ -85,7 +85,7 @@ bool join_sweep(config::RunConfig& config, const fs::path& directory, const Comm
   bool spent = false;
   on_root(comm, [&] { spent = sweep::hours_are_spent(sweep::read_sweep(config::Document::parse(directory / "sweep.toml"))); });
   if (comm.max(spent) != 0) return false;
-  comm.agree([&] { config.callbacks.push_back(sweep::halving_callback(directory)); });
+  comm.agree([&] { sweep::add_halving(config, directory); });
   return true;
 }
 

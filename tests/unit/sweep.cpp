@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/files.hpp"
@@ -53,7 +54,11 @@ TEST(Plan, TrialsOfOptionsWithTheSameLastNameAreDifferent) {
   EXPECT_THAT(names(both), ElementsAre("evaluate.micro_batch=2,train.micro_batch=2", "evaluate.micro_batch=2,train.micro_batch=4", "evaluate.micro_batch=4,train.micro_batch=2",
                                        "evaluate.micro_batch=4,train.micro_batch=4"));
   const auto listed = sweep("method = \"list\"\n[[trial]]\n\"train.micro_batch\" = 2\n[[trial]]\n\"evaluate.micro_batch\" = 2\n");
-  EXPECT_THAT(names(listed), ElementsAre("micro_batch=2", "evaluate.micro_batch=2"));
+  EXPECT_THAT(names(listed), ElementsAre("train.micro_batch=2", "evaluate.micro_batch=2"));
+  const auto turned = sweep("method = \"list\"\n[[trial]]\n\"evaluate.micro_batch\" = 2\n[[trial]]\n\"train.micro_batch\" = 2\n");
+  EXPECT_THAT(names(turned), ElementsAre("evaluate.micro_batch=2", "train.micro_batch=2")) << "whatever their order";
+  const auto seeds = sweep("seeds = 2\n[values]\n\"train.clip\" = [1.0]\n\"dataset.seed\" = [1]\n");
+  EXPECT_THAT(names(seeds), ElementsAre("dataset.seed=1,clip=1.0,seed=0", "dataset.seed=1,clip=1.0,seed=1"));
 }
 
 TEST(Plan, ATextAndANumberThatAreWrittenAlikeAreDifferent) {
@@ -123,9 +128,11 @@ TEST(Plan, MistakesAreToldWithTheirPlaces) {
 
 TEST(Halving, RungsArePowersOfTheFactor) {
   const HalvingOptions options{5, 3};
-  for (const std::int64_t step : {5, 15, 45}) EXPECT_TRUE(is_rung(options, step)) << step;
-  for (const std::int64_t step : {0, 1, 10, 30, 44}) EXPECT_FALSE(is_rung(options, step)) << step;
-  EXPECT_FALSE(is_rung({}, 5)) << "no halving";
+  const auto steps = rungs(options);
+  ASSERT_GT(steps.size(), 3);
+  EXPECT_THAT(std::vector(steps.begin(), steps.begin() + 3), ElementsAre(5, 15, 45));
+  EXPECT_TRUE(std::ranges::is_sorted(steps)) << "up to the largest number, and not over it";
+  EXPECT_THAT(rungs({}), IsEmpty()) << "no halving";
 }
 
 TEST(Halving, TheBestThirdGoesOn) {
@@ -170,6 +177,108 @@ TEST(Results, TheBestComesFirstAndThoseWithoutAValueLast) {
   EXPECT_FALSE(results[2].metric);
   sort_by_metric(results, true);
   EXPECT_EQ(results[0].metric, 2.0);
+}
+
+/// A sweep of ranks 2 and 4 whose trials' files the test writes.
+class SweepFiles : public testing::Test {
+ protected:
+  SweepFiles() : folder_(fs::temp_directory_path() / fmt::format("attune-unit-results-{}", ::getpid())) {
+    sweep_ = sweep("metric = \"accuracy\"\n[values]\n\"strategy.rank\" = [2, 4]\n");
+    sweep_.options.output = folder_.string();
+  }
+  ~SweepFiles() override { fs::remove_all(folder_); }
+
+  void write(const std::string& name, const std::string& text) { write_text(sweep_.options.directory() / name, text); }
+
+  void write_trial(const std::string& name, const std::string& log, const std::string& what, const std::string& run_file) {
+    write(name + "/metrics.jsonl", log);
+    const nlohmann::json record{{"run_file", run_file}, {"history", {{{"what", "started"}}, {{"what", what}}}}};
+    write(name + "/record.json", record.dump());
+  }
+
+  std::vector<Result> sorted() {
+    auto results = read_results(sweep_);
+    sort_by_metric(results, sweep_.options.rises());
+    return results;
+  }
+
+  fs::path folder_;
+  Sweep sweep_;
+};
+
+constexpr const char* begun = R"({"event":"run_begin","step":0,"steps":9,"trainable_parameters":77,"evaluation":{"loss":0.1,"accuracy":0.9}})"
+                              "\n";
+
+std::string evaluated(int step, const std::string& loss, const std::string& accuracy) {
+  return fmt::format(R"({{"event":"evaluated","step":{},"seconds":1.5,"evaluation":{{"loss":{},"accuracy":{}}}}})", step, loss, accuracy) + "\n";
+}
+
+TEST_F(SweepFiles, ATrialThatDivergedHasNoMetric) {
+  write_trial("rank=2", begun + evaluated(3, "0.2", "0.8"), "started", "seed = 7\n");
+  write("rank=2/not_finite.jsonl", "{\"step\":4}\n");
+  write_trial("rank=4", begun + evaluated(9, "2.5", "0.30000000000000004"), "finished", "seed = 7\n");
+  const auto results = sorted();
+  EXPECT_EQ(results[0].trial->name, "rank=4");
+  EXPECT_FALSE(results[1].metric);
+  EXPECT_EQ(csv(full_table(sweep_, results)),
+            "strategy.rank,seed,state,steps,seconds,trainable_parameters,evaluated_step,accuracy,loss,run_file_changes,trial\n"
+            "4,7,done,9,1.5,77,9,0.30000000000000004,2.5,,rank=4\n"
+            "2,7,failed,3,1.5,77,3,nan,nan,,rank=2\n");
+}
+
+TEST_F(SweepFiles, AnAccuracyBesideALossThatIsNoNumberRanksNothing) {
+  write_trial("rank=2", begun + evaluated(9, "null", "0.99"), "finished", "");
+  write_trial("rank=4", begun + evaluated(9, "1.0", "0.1"), "finished", "");
+  const auto results = sorted();
+  EXPECT_EQ(results[0].trial->name, "rank=4");
+  EXPECT_FALSE(results[1].metric);
+  EXPECT_EQ(full_table(sweep_, results)[2][8], "nan");
+}
+
+TEST_F(SweepFiles, ATrialThatWasNotEvaluatedHasEmptyCells) {
+  write_trial("rank=2", begun, "started", "");
+  const auto results = sorted();
+  EXPECT_EQ(csv(full_table(sweep_, results)),
+            "strategy.rank,seed,state,steps,seconds,trainable_parameters,evaluated_step,accuracy,run_file_changes,trial\n"
+            "2,,failed,0,0,77,,,,rank=2\n"
+            "4,,new,0,0,,,,,rank=4\n");
+}
+
+TEST_F(SweepFiles, AnEvaluationIsFoundAtTheBeginningOfALongLog) {
+  auto log = begun + evaluated(1, "0.5", "0.6");
+  while (log.size() < 200000) log += R"({"event":"step_end","step":2,"loss":1.0,"tokens_per_second":10.0})" "\n";
+  write_trial("rank=2", log, "interrupted", "");
+  EXPECT_EQ(sorted()[0].metric, 0.6);
+}
+
+TEST_F(SweepFiles, WhatFailedAfterAnEvaluationComesAfterWhatDidNot) {
+  write_trial("rank=2", begun + evaluated(3, "0.2", "0.8"), "started", "");
+  write_trial("rank=4", begun + evaluated(9, "0.4", "0.6"), "finished", "");
+  EXPECT_EQ(sorted()[0].trial->name, "rank=4");
+}
+
+TEST_F(SweepFiles, TrialsOfAnotherRunFileAreCounted) {
+  const std::string before = "seed = 1\n[train]\nsteps = 5\n[[callback]]\nplugin = \"a\"\n[slurm]\ntime = \"5\"\n";
+  write_trial("rank=2", begun, "finished", before);
+  auto results = read_results(sweep_);
+  const auto now = [&](const std::string& run_file) {
+    note_changes(results, sweep_, {run_file, run_file});
+    return told_changes(results, sweep_);
+  };
+  EXPECT_THAT(now("seed = 1\n[train]\nsteps = 5\n[[callback]]\nplugin = \"a\"\n[slurm]\ntime = \"9\"\n"), IsEmpty()) << "where it ran is not what ran";
+  EXPECT_THAT(now("seed = 2\n[train]\nclip = 1.0\nsteps = 6\n[[callback]]\nplugin = \"b\"\n"),
+              ElementsAre(HasSubstr("1 of 2 trials were run with another run file than run.toml is now; other values: callback, seed, train.clip, train.steps;")));
+}
+
+TEST(Results, ASettingWithASeedThatFailedComesLast) {
+  const auto plan = sweep("seeds = 2\n[values]\n\"strategy.rank\" = [2, 4]\n");
+  std::vector<Result> results;
+  for (const auto& trial : plan.trials) results.push_back({&trial, {}, "done", results.empty() ? std::optional(0.1) : 1.0});
+  results[1].metric.reset();
+  const auto table = setting_table(plan, results);
+  ASSERT_EQ(table.size(), 3);
+  EXPECT_THAT(table[1], ElementsAre("4", "2", "1.0000", "1.0000", "1.0000"));
+  EXPECT_THAT(table[2], ElementsAre("2", "1", "0.1000", "0.1000", "0.1000"));
 }
 
 // ---- How ranks were started
