@@ -3,6 +3,8 @@
 #include <attune/error.hpp>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -19,7 +21,13 @@ constexpr std::streamoff tail_bytes = 64 << 10;  // some hundred steps
 
 nlohmann::json read_json(const std::string& text) { return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false); }
 
-nlohmann::json json_file(const fs::path& path) { return fs::exists(path) ? read_json(read_text(path)) : nlohmann::json(); }
+/// Error when it is there and cannot be read.
+nlohmann::json json_file(const fs::path& path) {
+  if (!fs::exists(path)) return {};
+  auto json = read_json(read_text(path));
+  if (!json.is_object()) fail("{} is damaged", path.filename().string());
+  return json;
+}
 
 /// The `evaluation` of run_begin is the base's, or repeats an earlier one. JSON has no NaN and no infinity: the log holds null for them.
 void read_evaluation(Progress& p, const nlohmann::json& event) {
@@ -35,8 +43,9 @@ void read_evaluation(Progress& p, const nlohmann::json& event) {
 
 /// The events at the end of a log, the first of which may be cut off: it is left out.
 std::vector<nlohmann::json> newest_events(const fs::path& log) {
+  if (!fs::exists(log)) return {};
   std::ifstream file(log, std::ios::binary | std::ios::ate);
-  if (!file) return {};
+  if (!file) fail("{} cannot be read ({})", log.filename().string(), std::strerror(errno));
   const auto from = std::max<std::streamoff>(0, static_cast<std::streamoff>(file.tellg()) - tail_bytes);
   file.seekg(from);
   const std::string text{std::istreambuf_iterator<char>(file), {}};
@@ -105,18 +114,39 @@ void read_history(Progress& p, const nlohmann::json& record) {
 
 }  // namespace
 
+namespace {
+
+/// Does what may fail of one file, so that the others are read all the same. The first problem is kept.
+template <class Read>
+void read_part(Progress& p, const Read& read) {
+  std::string problem;
+  try {
+    read();
+  } catch (const fs::filesystem_error& error) {
+    problem = fmt::format("{} cannot be read ({})", error.path1().filename().string(), error.code().message());
+  } catch (const nlohmann::json::exception& error) {
+    problem = fmt::format("a file of the run is damaged ({})", error.what());
+  } catch (const std::exception& error) {
+    problem = error.what();
+  }
+  if (p.problem.empty()) p.problem = problem;
+}
+
+}  // namespace
+
 Progress read_progress(const fs::path& directory) {
   Progress p;
   p.directory = directory;
-  try {
-    p.jobs = submitted_jobs(directory);
-    read_history(p, json_file(directory / "record.json"));
-    read_events(p, newest_events(directory / "metrics.jsonl"));
-    read_beginning(p, directory / "metrics.jsonl");
-    p.diverged = !p.is_finished() && has_diverged(directory / "not_finite.jsonl", p.step);
-    p.holder = holder_of(directory);
-  } catch (const std::exception&) {  // a file that is just being replaced, or is not what it should be
-  }
+  const auto metrics = directory / "metrics.jsonl";
+  read_part(p, [&] {
+    if (fs::exists(directory)) static_cast<void>(fs::directory_iterator(directory));
+  });
+  read_part(p, [&] { p.jobs = submitted_jobs(directory); });
+  read_part(p, [&] { read_history(p, json_file(directory / "record.json")); });
+  read_part(p, [&] { read_events(p, newest_events(metrics)); });
+  read_part(p, [&] { read_beginning(p, metrics); });
+  read_part(p, [&] { p.diverged = !p.is_finished() && has_diverged(directory / "not_finite.jsonl", p.step); });
+  read_part(p, [&] { p.holder = holder_of(directory); });
   return p;
 }
 
@@ -143,8 +173,14 @@ std::string state_of(const Progress& progress, const std::vector<QueuedJob>& que
   const auto same = [&](const std::vector<std::string>&) { return std::optional(queue); };
   if (progress.holder && life_of(*progress.holder, Holder::this_process(), same) == Life::alive) return "training";
   if (is_live) return "starting";
+  const bool nothing_known = progress.last.empty() && progress.jobs.empty() && progress.step == 0;
+  if (nothing_known && !progress.problem.empty()) return "unreadable";
   if (progress.last.empty()) return progress.jobs.empty() ? "new" : "unstarted";
   return progress.last == "interrupted" ? "interrupted" : "failed";
+}
+
+bool is_under_way(const std::string& state) {
+  return state == "queued" || state == "requeued" || state == "starting" || state == "training";
 }
 
 }  // namespace attune::slurm

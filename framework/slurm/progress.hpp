@@ -27,22 +27,28 @@ struct Progress {
   std::string run_file;                      // that the newest attempt ran with
   std::vector<std::string> jobs;            // Slurm's, the newest last
   std::optional<Holder> holder;
+  std::string problem;                      // why a file of the run cannot be read; empty: all can
 
   bool is_finished() const { return last == "finished"; }
 };
 
-/// Never an error: what cannot be read is not known. The evaluation is looked for at the end of the log.
+/// Never an error, and nothing is written: what cannot be read is not known, and is told in `problem`. The evaluation is looked for at
+/// the end of the log.
 Progress read_progress(const std::filesystem::path& directory);
 /// The same, with the evaluation looked for in the whole log.
 Progress read_whole_progress(const std::filesystem::path& directory);
 
 bool is_finished(const std::filesystem::path& directory);
 
-/// "new", "queued", "starting", "training", "requeued", "interrupted", "failed", "done", and "unstarted" when its jobs are gone and it never began.
+/// "new", "queued", "starting", "training", "requeued", "interrupted", "failed", "done", "unstarted" when its jobs are gone and it never began,
+/// and "unreadable" when nothing is known of it.
 /// queue: the jobs that Slurm still knows.
 std::string state_of(const Progress& progress, const std::vector<QueuedJob>& queue);
 
 /// The newest job of the run in the queue; nullptr when it is not there.
 const QueuedJob* job_of(const Progress& progress, const std::vector<QueuedJob>& queue);
+
+/// Of a state_of: it waits or runs.
+bool is_under_way(const std::string& state);
 
 }  // namespace attune::slurm

@@ -8,6 +8,9 @@
 
 namespace attune::slurm {
 
+/// Of a state of Slurm's.
+bool has_ended(const std::string& state);
+
 /// A job, or one element of an array, in the queue.
 struct QueuedJob {
   std::string id;         // of its own, also for an element
@@ -19,18 +22,38 @@ struct QueuedJob {
   std::string nodes;
   /// Neither done nor failed nor cancelled.
   bool is_live() const;
+  /// As users name it: "12", or "12_3" for an element.
+  std::string name() const { return element.empty() ? id : array_id + "_" + element; }
 };
 
-/// Of squeue's answer to queue_command.
+/// Of squeue's answer to the call of ask_queue.
 std::vector<QueuedJob> read_queue(const std::string& text);
 
 /// Those of the jobs that Slurm still knows, in one call; no value when squeue is missing or its controller does not answer.
 std::optional<std::vector<QueuedJob>> ask_queue(const std::vector<std::string>& ids);
 
+/// How a job ended.
+struct Ending {
+  std::string state;         // Slurm's: COMPLETED, FAILED, OUT_OF_MEMORY, ...
+  std::string cancelled_by;  // a user's name; empty: not known, or not cancelled
+  std::string nodes;
+  int code = 0, signal = 0;  // of the job script
+};
+
 /// What a job took, over all of its attempts: elapsed_seconds, cpu_seconds and gpu_seconds (of what was allocated), memory_bytes (largest of
 /// a task), energy_joules; what is not known is left out. No value for an answer without a job that is over.
 std::optional<nlohmann::ordered_json> read_accounting(const std::string& text);
-/// The same of sacct itself; no value when there is no accounting, or it does not know the job.
-std::optional<nlohmann::ordered_json> ask_accounting(const std::string& id);
+
+/// How the newest attempt in such an answer ended; no value when it is not over.
+std::optional<Ending> read_ending(const std::string& text);
+
+/// sacct's answer by job, "12" or "12_3": for each job the lines of all its attempts and steps.
+std::map<std::string, std::string> split_accounts(const std::string& text);
+
+/// The same of sacct itself, for all jobs in one call; empty when there is no accounting, or it does not know the jobs.
+std::map<std::string, std::string> ask_accounts(const std::vector<std::string>& ids);
+
+/// Lists with commas between, each short enough for a command line.
+std::vector<std::string> comma_lists(const std::vector<std::string>& ids);
 
 }  // namespace attune::slurm

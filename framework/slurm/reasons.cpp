@@ -227,4 +227,38 @@ std::string explain_waiting(const std::string& reason) {
   return reason;
 }
 
+namespace {
+
+std::string exit_of(const Ending& ending) {
+  if (ending.signal > 0) return fmt::format("FAILED: its job script was ended by signal {}", ending.signal);
+  if (ending.code > 128) return fmt::format("FAILED with exit code {} (signal {})", ending.code, ending.code - 128);
+  if (ending.code > 0) return fmt::format("FAILED with exit code {}", ending.code);
+  return "FAILED";
+}
+
+}  // namespace
+
+std::string explain_ending(const Ending& ending) {
+  const auto& state = ending.state;
+  if (state == "FAILED") return exit_of(ending);
+  if (state == "CANCELLED" && !ending.cancelled_by.empty())
+    return fmt::format("CANCELLED by {}; the same command submits it again", ending.cancelled_by);
+  if (state == "NODE_FAIL" && !ending.nodes.empty())
+    return fmt::format("NODE_FAIL: a node failed ({}); the same command submits it again", ending.nodes);
+  static const std::pair<const char*, const char*> meanings[] = {
+      {"CANCELLED", "the same command submits it again"},
+      {"OUT_OF_MEMORY", "the job took more memory than it had; raise slurm.memory, or lower train.micro_batch"},
+      {"TIMEOUT", "the time limit came before the state was saved; raise slurm.signal or slurm.time"},
+      {"NODE_FAIL", "a node failed; the same command submits it again"},
+      {"BOOT_FAIL", "a node did not boot; the same command submits it again"},
+      {"DEADLINE", "the deadline in slurm.options came before the run was done"},
+      {"PREEMPTED", "a job of higher priority took the nodes; the same command submits it again"},
+      {"REVOKED", "another cluster of the federation took the job"},
+      {"COMPLETED", "the job script ended before the run was done"},
+  };
+  for (const auto& [name, meaning] : meanings)
+    if (state == name) return fmt::format("{}: {}", state, meaning);
+  return state;
+}
+
 }  // namespace attune::slurm

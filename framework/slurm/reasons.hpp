@@ -3,6 +3,7 @@
 #include <string>
 
 #include "config/slurm_options.hpp"
+#include "slurm/queue.hpp"
 
 namespace attune::slurm {
 
@@ -11,5 +12,8 @@ std::string explain_refusal(const std::string& said, const config::SlurmOptions&
 
 /// A reason of squeue's for a job that waits, with what it means and what to do; alone where it passes by itself (Priority, Resources, ...).
 std::string explain_waiting(const std::string& reason);
+
+/// Why a job ended before its run was done: Slurm's state, what it means, and what to do.
+std::string explain_ending(const Ending& ending);
 
 }  // namespace attune::slurm

@@ -16,7 +16,7 @@ struct Result {
 
   bool is_over() const { return state == "done" || state == "pruned"; }
   /// Waits or runs: not to be started now.
-  bool is_under_way() const { return state == "queued" || state == "requeued" || state == "starting" || state == "training"; }
+  bool is_under_way() const { return slurm::is_under_way(state); }
 };
 
 /// Of all trials, in the plan's order; one call of squeue for all of them.

@@ -1,11 +1,11 @@
 // attune submit: a run file becomes a job script and a job, after the checks that a job should not wait in the queue for.
-#include <fstream>
 #include <iostream>
 #include <thread>
 
 #include "command.hpp"
 #include "config/document.hpp"
 #include "core/files.hpp"
+#include "log_tail.hpp"
 #include "run_checker.hpp"
 #include "site.hpp"
 #include "slurm/progress.hpp"
@@ -127,7 +127,7 @@ std::string counted(std::int64_t count, const char* what) { return fmt::format("
 
 /// Prints what the log gains until the job is over.
 void follow(const std::string& id, const fs::path& log) {
-  std::streamoff printed = 0;
+  LogTail tail(log);
   std::string state;
   for (bool over = false; !over;) {
     const auto jobs = slurm::ask_queue({id});
@@ -136,11 +136,7 @@ void follow(const std::string& id, const fs::path& log) {
       state = jobs->front().state;
       std::cout << fmt::format("== job {}: {}{}", id, state, state == "PENDING" ? " (" + slurm::explain_waiting(jobs->front().reason) + ")" : state == "RUNNING" ? " on " + jobs->front().nodes : "") << std::endl;
     }
-    std::ifstream file(log, std::ios::binary);
-    file.seekg(printed);
-    const std::string more{std::istreambuf_iterator<char>(file), {}};
-    std::cout << more << std::flush;
-    printed += static_cast<std::streamoff>(more.size());
+    tail.print();
     if (!over) std::this_thread::sleep_for(std::chrono::seconds(2));
   }
 }

@@ -2,12 +2,15 @@
 
     limits_test.py BUILD_FOLDER
 """
+import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from tiny import RUN, Workplace, check, make_model, make_recipe
-from cluster import Cluster, run_tests
+from cluster import Cluster, ranks_of_job, run_tests
 
 build = Path(sys.argv[1]).resolve()
 place = Workplace(build / "tests" / "limits")
@@ -60,9 +63,34 @@ def limits_of_a_qos_refuse_or_hold_back():
     cluster.run("scancel", number)
 
 
+def who_cancelled_a_job_and_how_it_ended_is_told():
+    """Of a job that trained, of one that waited, and of one whose ranks were killed."""
+    trains = submit("trains").split()[1]
+    waits = submit("waits", "slurm.options={ begin = \"now+1hour\" }").split()[1]
+    cluster.wait_for_steps(trains, "trains")
+    said = cluster.run("attune", "cancel", "runs/trains", "runs/waits")
+    check(f"job {trains} is cancelled" in said and f"job {waits} is cancelled" in said, said)
+    cluster.wait_for_end(trains, "CANCELLED")
+    user = cluster.run("id", "-un").strip()
+
+    def runs():
+        return json.loads(cluster.run("attune", "status", "runs/trains", "runs/waits", "--json"))["runs"]
+    cluster.wait_for(lambda: all(run.get("cancelled_by") == user for run in runs()), lambda: f"both say who cancelled them: {runs()}")
+    check([run["state"] for run in runs()] == ["interrupted", "unstarted"], f"{runs()}")
+    check(f"CANCELLED by {user}" in runs()[0]["remark"] and f"CANCELLED by {user}" in runs()[1]["remark"], f"{runs()}")
+
+    number = submit("killed").split()[1]
+    cluster.wait_for_steps(number, "killed")
+    for process in ranks_of_job(number):
+        os.kill(process, signal.SIGKILL)
+    cluster.wait_for_end(number, "FAILED")
+    cluster.wait_for(lambda: "FAILED with exit code 137 (signal 9); see runs/killed/slurm-" in cluster.run("attune", "status", "runs/killed"), lambda: cluster.run("attune", "status", "runs/killed"))
+
+
 make_model(place / "model")
 make_recipe(place)
 (place / "run.toml").write_text(RUN + "[slurm]\ntime = \"10\"\n")
 place.run(build / "attune", "prepare", "sums.toml")
 with cluster:
-    run_tests(an_account_and_a_qos_that_are_not_ones_own_are_named, the_number_of_jobs_in_the_queue_is_told_as_the_limit, limits_of_a_qos_refuse_or_hold_back)
+    run_tests(an_account_and_a_qos_that_are_not_ones_own_are_named, the_number_of_jobs_in_the_queue_is_told_as_the_limit, limits_of_a_qos_refuse_or_hold_back,
+              who_cancelled_a_job_and_how_it_ended_is_told)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from tiny import RUN, Workplace, check, make_model, make_recipe, over_ranks
-from cluster import Cluster, adapter, history, run_tests
+from cluster import Cluster, adapter, history, ranks_of_job, run_tests
 
 build = Path(sys.argv[1]).resolve()
 place = Workplace(build / "tests" / "submit")
@@ -75,18 +75,6 @@ def status_tells_of_a_job_that_waits_and_one_that_trains():
     check(status("runs/waiting")[0][1] == "unstarted", f"a job that was cancelled before it began: {status('runs/waiting')}")
 
 
-def ranks_of_job(number):
-    """Process ids; on this host are all nodes of the plain cluster."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "comm").read_text().strip() == "attune" and f"\0SLURM_JOB_ID={number}\0".encode() in (process / "environ").read_bytes():
-                found.append(int(process.name))
-        except OSError:
-            pass  # it ended just now
-    return found
-
-
 def after_a_kill_the_lock_is_known_to_be_stale():
     number = submit("killed")
     cluster.wait_for_steps(number, "killed", 60)
@@ -107,6 +95,28 @@ def a_cancelled_job_saves_and_stays_away():
     cluster.wait_for_end(number, "CANCELLED")
     cluster.wait_for(lambda: history(place, "cancelled")[-1] == "interrupted", "it saves its state", 30)
     check(cluster.job(number)["Restarts"] == "0" and status("runs/cancelled")[0][1] == "interrupted", f"it is not queued again: {cluster.job(number)}")
+
+
+def a_run_is_followed_across_a_requeue_and_cancelled():
+    number = submit("followed")
+    follower = cluster.start("attune", "logs", "-f", "runs/followed")
+    cluster.wait_for_steps(number, "followed")
+    cluster.run("scancel", "--signal=TERM", number)
+    cluster.wait_for_end(number)
+    said, _ = follower.communicate(timeout=60)
+    check(follower.returncode == 0 and said.endswith(cluster.log(number)[-200:]), f"to its end: {said}")
+    check("the state is saved" in said and said.count("the result is in runs/followed/adapter") == 1, f"across the requeue: {said}")
+    check(cluster.run("attune", "logs", "runs/followed") == cluster.log(number), "logs prints the same")
+    said = cluster.run("attune", "cancel", "runs/followed", expect=2)
+    check(f"job {number} is not in the queue any more; the run is done" in said, f"it is over: {said}")
+
+    array = cluster.run("attune", "submit", "run.toml", "name=several", "train.steps=100000", "slurm.nodes=1", "slurm.array=0-3%1").split()[1]
+    cluster.wait_for(lambda: place.steps_done("several-0") >= 5, "the first element trains")
+    said = cluster.run("attune", "cancel", "runs/several-2")
+    check(f"job {array}_2 is cancelled" in said, f"one element: {said}")
+    said = cluster.run("attune", "cancel", "runs/several")
+    check("3 of 4 runs are cancelled" in said, f"the others: {said}")
+    cluster.wait_for(lambda: [row[1] for row in status("runs/several")] == ["interrupted", "unstarted", "unstarted", "unstarted"], lambda: f"they are gone: {status('runs/several')}")
 
 
 def a_signal_makes_it_save_requeue_and_resume():
@@ -367,7 +377,7 @@ make_recipe(place)
 place.run(build / "attune", "prepare", "sums.toml")
 place.run(*over_ranks(2, build / "attune", "train", "run.toml", "name=reference", *STEADY))
 with cluster:
-    run_tests(a_submitted_run_trains_what_mpirun_trains, status_tells_of_a_job_that_waits_and_one_that_trains, after_a_kill_the_lock_is_known_to_be_stale, a_cancelled_job_saves_and_stays_away,
+    run_tests(a_submitted_run_trains_what_mpirun_trains, status_tells_of_a_job_that_waits_and_one_that_trains, after_a_kill_the_lock_is_known_to_be_stale, a_cancelled_job_saves_and_stays_away, a_run_is_followed_across_a_requeue_and_cancelled,
               a_signal_makes_it_save_requeue_and_resume, requeued_by_its_user_it_resumes, preempted_with_or_without_grace_it_resumes,
               where_requeueing_is_not_allowed_a_new_job_goes_on, a_dead_node_costs_the_steps_since_the_last_checkpoint, ranks_that_do_not_find_each_other_are_refused,
               ranks_that_are_not_those_of_the_run_file_are_explained,

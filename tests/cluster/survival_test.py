@@ -65,12 +65,14 @@ def a_chain_of_time_limits_leads_to_the_end():
     check_result("limited")
 
 
-def what_a_job_took_goes_into_its_record():
-    def record():
-        cluster.run("attune", "status", "runs/limited")
-        return json.loads((place / "runs/limited/record.json").read_text()).get("accounting")
-    accounts = cluster.wait_for(record, "the accounts are closed")
+def what_a_job_took_is_told_and_nothing_is_written():
+    before = (place / "runs/limited/record.json").read_bytes()
+
+    def accounting():
+        return json.loads(cluster.run("attune", "status", "runs/limited", "--json"))["runs"][0].get("accounting")
+    accounts = cluster.wait_for(accounting, "the accounts are closed")
     check(accounts["state"] == "COMPLETED" and accounts["elapsed_seconds"] > 60 and accounts["cpu_seconds"] >= 2 * accounts["elapsed_seconds"] and accounts["memory_bytes"] > 1e7, f"over all its attempts: {accounts}")
+    check((place / "runs/limited/record.json").read_bytes() == before, "the record stays as it is")
 
 
 def an_account_that_is_missing_is_refused():
@@ -85,4 +87,4 @@ place.run(build / "attune", "prepare", "sums.toml")
 steps = steps_in(80)
 train("reference", steps)
 with cluster:
-    run_tests(an_account_that_is_missing_is_refused, a_chain_of_time_limits_leads_to_the_end, what_a_job_took_goes_into_its_record, twenty_preemptions_at_random_moments_lose_nothing)
+    run_tests(an_account_that_is_missing_is_refused, a_chain_of_time_limits_leads_to_the_end, what_a_job_took_is_told_and_nothing_is_written, twenty_preemptions_at_random_moments_lose_nothing)

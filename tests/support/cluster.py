@@ -120,3 +120,15 @@ def history(place, run):
 
 def adapter(place, run):
     return (place / f"runs/{run}/adapter/adapter_model.safetensors").read_bytes()
+
+
+def ranks_of_job(number):
+    """Process ids; on this host are all nodes of the plain cluster."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "comm").read_text().strip() == "attune" and f"\0SLURM_JOB_ID={number}\0".encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            pass  # it ended just now
+    return found

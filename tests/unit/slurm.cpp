@@ -561,6 +561,41 @@ TEST_F(Slurm, AccountsAreSummedOverAttempts) {
   EXPECT_FALSE(read_accounting("7|RUNNING|10|40|||cpu=4\n").has_value()) << "it is not over";
 }
 
+TEST_F(Slurm, TheEndingOfAJobIsThatOfItsNewestAttempt) {
+  const auto ending = read_ending("7|REQUEUED|1|1|||cpu=1|0:0|n1\n7.0|OUT_OF_MEMORY|1|1|||cpu=1|0:9|n1\n7|FAILED|1|1|||cpu=1|3:0|n[2-3]\n7.0|FAILED|1|1|||cpu=1|3:0|n2\n");
+  ASSERT_TRUE(ending.has_value());
+  EXPECT_EQ(ending->state, "FAILED") << "the earlier attempt ran out of memory, this one did not";
+  EXPECT_EQ(ending->code, 3);
+  EXPECT_EQ(ending->nodes, "n[2-3]");
+  EXPECT_EQ(read_ending("7|FAILED|1|1|||cpu=1|137:0|n1\n7.0|OUT_OF_MEMORY|1|1|||cpu=1|0:125|n1\n")->state, "OUT_OF_MEMORY");
+  EXPECT_EQ(read_ending("7|CANCELLED by 0|1|1|||cpu=1|0:15|n1\n")->cancelled_by, "root");
+  EXPECT_EQ(read_ending("7|FAILED|1|1|||cpu=1|0:9|n1\n")->signal, 9);
+  EXPECT_FALSE(read_ending("7|NODE_FAIL|1|1|||cpu=1|0:0|n1\n7|PENDING|0|0|||cpu=1|0:0|None assigned\n")) << "requeued";
+  EXPECT_FALSE(read_ending(""));
+}
+
+TEST_F(Slurm, AccountsOfManyJobsAreToldApart) {
+  const auto accounts = split_accounts(
+      "7|COMPLETED|1|1|||cpu=1|0:0|n1\n7.batch|COMPLETED|1|1|||cpu=1|0:0|n1\n"
+      "8_2|COMPLETED|1|1|||cpu=1|0:0|n1\n8_[1-2,5%1]|CANCELLED by 0|0|0|||cpu=1|0:0|None assigned\n"
+      "8_10|FAILED|1|1|||cpu=1|1:0|n1\nno line of sacct\n");
+  std::map<std::string, std::string> states;
+  for (const auto& [job, lines] : accounts) states[job] = read_ending(lines)->state;
+  EXPECT_EQ(states, (std::map<std::string, std::string>{{"7", "COMPLETED"}, {"8_1", "CANCELLED"}, {"8_2", "COMPLETED"}, {"8_5", "CANCELLED"}, {"8_10", "FAILED"}}));
+  EXPECT_EQ(lines_of(accounts.at("7")).size(), 2);
+}
+
+TEST_F(Slurm, ListsOfJobsFitACommandLine) {
+  std::vector<std::string> ids(50'000, "1234567_12");
+  std::size_t all = 0;
+  for (const auto& list : comma_lists(ids)) {
+    EXPECT_LT(list.size(), 131'072);
+    all += pieces_of(list, ',').size();
+  }
+  EXPECT_EQ(all, ids.size());
+  EXPECT_TRUE(comma_lists({}).empty());
+}
+
 TEST_F(Slurm, ACommandThatIsMissingIsToldApartFromOneThatFails) {
   EXPECT_EQ(run_command({"no-such-program-here"}).code, 127);
   const auto said = run_command({"bash", "-c", "echo out; echo err >&2; exit 3"});

@@ -1,0 +1,106 @@
+// attune logs: what the newest job of a run wrote, and what it goes on to write.
+#include <iostream>
+#include <thread>
+
+#include "command.hpp"
+#include "log_tail.hpp"
+#include "run_places.hpp"
+#include "slurm/logs.hpp"
+#include "slurm/progress.hpp"
+#include "slurm/reasons.hpp"
+
+namespace attune::program {
+namespace {
+
+namespace options = boost::program_options;
+namespace fs = std::filesystem;
+using slurm::QueuedJob;
+
+/// Now, and what the queue says of its jobs.
+struct Moment {
+  slurm::Progress progress;
+  std::string state;
+  std::optional<fs::path> log;
+  std::string waits;  // why its job waits, if it does
+
+  bool goes_on() const { return slurm::is_under_way(state); }
+};
+
+Moment look_at(const fs::path& run) {
+  Moment now{slurm::read_progress(run), "", std::nullopt, ""};
+  const auto queue = slurm::ask_queue(now.progress.is_finished() ? std::vector<std::string>{} : now.progress.jobs);
+  // Without an answer the job may well go on: who follows it asks again.
+  now.state = queue ? slurm::state_of(now.progress, *queue) : "starting";
+  const auto* job = queue ? slurm::job_of(now.progress, *queue) : nullptr;
+  if (job && job->state == "PENDING") now.waits = fmt::format("job {} waits: {}", job->name(), slurm::explain_waiting(job->reason));
+  now.log = slurm::newest_log(run, now.progress.jobs);
+  return now;
+}
+
+std::string why_no_log(const fs::path& run, const Moment& now) {
+  if (!now.progress.problem.empty()) return fmt::format("{}: {}", run.string(), now.progress.problem);
+  if (!now.waits.empty()) return fmt::format("{}: has no log yet: {}", run.string(), now.waits);
+  if (!now.progress.jobs.empty()) return fmt::format("{}: job {} has written no log", run.string(), now.progress.jobs.back());
+  return fmt::format("{}: was not submitted, and what it says went to its terminal; its steps are in {}", run.string(), (run / "metrics.jsonl").string());
+}
+
+void print_all(const RunPlace& place) {
+  std::size_t printed = 0;
+  for (const auto& run : place.runs) {
+    const auto progress = slurm::read_progress(run);
+    const auto log = progress.problem.empty() ? slurm::newest_log(run, progress.jobs) : std::nullopt;
+    if (!log) {
+      std::cerr << "attune: " << why_no_log(run, {progress, "", log, ""}) << "\n";
+      continue;
+    }
+    std::cout << (printed++ > 0 ? "\n" : "") << "==> " << log->string() << " <==\n";
+    LogTail(*log).print();
+  }
+  if (printed == 0) fail("{}: none of its {} runs has a log", place.path.string(), place.runs.size());
+}
+
+void print_one(const fs::path& run) {
+  const auto now = look_at(run);
+  if (!now.log) fail("{}", why_no_log(run, now));
+  LogTail(*now.log).print();
+}
+
+/// Until the run is over: its job may be requeued meanwhile, or another go on for it.
+void follow(const fs::path& run) {
+  std::optional<LogTail> tail;
+  std::string told;
+  for (bool goes_on = true; goes_on;) {
+    const auto now = look_at(run);  // before the log is read: what was written until the end is printed
+    goes_on = now.goes_on();
+    if (!now.log && !goes_on) fail("{}", why_no_log(run, now));
+    if (now.waits != told && !now.waits.empty()) std::cerr << "== " << now.waits << std::endl;
+    told = now.waits;
+    const bool is_other = now.log && (!tail || tail->log() != *now.log);
+    if (tail) tail->print();
+    if (is_other) tail.emplace(*now.log).print();
+    if (goes_on) std::this_thread::sleep_for(std::chrono::seconds(2));
+  }
+}
+
+int logs(const std::vector<std::string>& arguments) {
+  options::options_description description;
+  description.add_options()("run", options::value<std::string>()->required(), "run directory, array or sweep")(
+      "follow,f", options::bool_switch(), "print what the log gains until the run is over, also after its job is requeued");
+  const auto values = parse(logs_command, arguments, description, {{"run", 1}});
+  if (!values) return static_cast<int>(ExitCode::done);
+  const auto given = (*values)["run"].as<std::string>();
+  const bool follows = (*values)["follow"].as<bool>();
+
+  const auto place = find_runs(given);
+  if (!place.is_one() && follows) fail("{}: has {} runs, and -f follows one: name that, such as {}", given, place.runs.size(), place.runs.front().string());
+  if (!place.is_one()) print_all(place);
+  else if (follows) follow(place.path);
+  else print_one(place.path);
+  return static_cast<int>(ExitCode::done);
+}
+
+}  // namespace
+
+const Command logs_command{"logs", "[-f] RUN|ARRAY|SWEEP", "prints the log of a run's newest job, and follows it with -f", logs};
+
+}  // namespace attune::program
