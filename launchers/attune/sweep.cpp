@@ -12,6 +12,7 @@
 #include "core/host.hpp"
 #include "core/signals.hpp"
 #include "option_table.hpp"
+#include "placement/topology.hpp"
 #include "run_checker.hpp"
 #include "site.hpp"
 #include "slurm/command.hpp"
@@ -126,16 +127,15 @@ std::int64_t number_of(const std::string& variable) { return std::atoll(slurm::e
 /// What one trial takes, and how it is started.
 class Place {
  public:
-  explicit Place(const config::SlurmOptions& o) : o_(o), in_allocation_(!slurm::environment_variable("SLURM_JOB_ID").empty()) {}
-
-  std::size_t slots(std::int64_t wanted) const {
-    if (wanted > 0 && !in_allocation_) return static_cast<std::size_t>(wanted);
-    const auto nodes = in_allocation_ ? std::max<std::int64_t>(1, number_of("SLURM_JOB_NUM_NODES")) : 1;
-    const auto processors = in_allocation_ ? number_of("SLURM_CPUS_ON_NODE") : std::ssize(allowed_processors());
-    const auto per_node = std::max<std::int64_t>(1, processors / (o_.tasks_per_node * o_.cpus_per_task));
-    const auto fit = in_allocation_ && o_.nodes > 1 ? std::max<std::int64_t>(1, nodes / o_.nodes) : nodes * per_node;
-    return static_cast<std::size_t>(wanted > 0 ? std::min(wanted, fit) : fit);
+  /// wanted: trials at a time; 0: as many as fit. Unless their processors are given, they share all there are.
+  Place(const config::SlurmOptions& o, std::int64_t wanted, bool processors_are_given) : o_(o) {
+    slots_ = fitting(wanted);
+    if (processors_are_given) return;
+    const auto per_node = o_.nodes > 1 ? 1 : (slots_ + nodes_ - 1) / nodes_;
+    o_.cpus_per_task = std::max<std::int64_t>(1, processors_ / (per_node * o_.tasks_per_node));
   }
+
+  std::size_t slots() const { return static_cast<std::size_t>(slots_); }
 
   std::vector<std::string> command(const std::vector<std::string>& train) const {
     std::vector<std::string> start;
@@ -156,14 +156,32 @@ class Place {
   }
 
  private:
-  const config::SlurmOptions& o_;
-  bool in_allocation_;
+  std::int64_t fitting(std::int64_t wanted) const {
+    if (wanted > 0 && !in_allocation_) return wanted;
+    const auto per_node = std::max<std::int64_t>(1, processors_ / (o_.tasks_per_node * o_.cpus_per_task));
+    const auto fit = in_allocation_ && o_.nodes > 1 ? std::max<std::int64_t>(1, nodes_ / o_.nodes) : nodes_ * per_node;
+    return wanted > 0 ? std::min(wanted, fit) : fit;
+  }
+
+  static std::int64_t cores() { return std::ssize(placement::Topology::here().cores(allowed_processors())); }
+
+  config::SlurmOptions o_;
+  bool in_allocation_ = !slurm::environment_variable("SLURM_JOB_ID").empty();
+  std::int64_t nodes_ = in_allocation_ ? std::max<std::int64_t>(1, number_of("SLURM_JOB_NUM_NODES")) : 1;
+  std::int64_t processors_ = in_allocation_ ? number_of("SLURM_CPUS_ON_NODE") : cores();  // of a node
+  std::int64_t slots_ = 1;
 };
 
+/// Whether the run file or the site says what a rank takes.
+bool gives_processors(const Sweep& sweep, const config::SlurmOptions& at_site) {
+  const auto run = config::Document::parse(sweep.options.run);
+  return at_site.cpus_per_task > 1 || run.root.at_path("slurm.cpus_per_task");
+}
+
 int run_here(const Sweep& sweep, const config::SlurmOptions& at_site, const std::vector<Result>& to_start) {
-  const Place place(at_site);
+  const Place place(at_site, sweep.options.side_by_side, gives_processors(sweep, at_site));
   const auto directory = sweep.options.directory();
-  const auto slots = place.slots(sweep.options.side_by_side);
+  const auto slots = place.slots();
   std::cout << fmt::format("{} trials, {} at a time; each writes its trial.log\n", to_start.size(), std::min(slots, to_start.size())) << std::flush;
   slurm::forget_step();
   watch_signals();

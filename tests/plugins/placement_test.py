@@ -95,4 +95,12 @@ said = run("mpirun", "-n", 1, attune, "generate", "model", "--prompt", "What", "
 check("99 threads on" in said, f"generate too: {said}")
 said = run("mpirun", "-n", 1, attune, "check", "run.toml", "parallel.threads=99")
 check("99 threads on" in said, f"and check: {said}")
+
+# ---- Trials side by side share the cores
+for name, at_once, more, threads in (("one", 1, "", cores), ("each", cores, "", 1), ("given", 1, "[slurm]\ncpus_per_task = 1\n", 1)):
+    (place / "run.toml").write_text(RUN.replace("steps = 6", "steps = 1") + more)
+    (place / f"{name}.toml").write_text(f'name = "{name}"\nrun = "run.toml"\nside_by_side = {at_once}\n[values]\n"strategy.rank" = [2, 4]\n')
+    run(attune, "sweep", f"{name}.toml", "--here")
+    records = [json.loads(file.read_text()) for file in (place / "sweeps" / name).glob("*/record.json")]
+    check([record["placement"][0]["threads"] for record in records] == [threads, threads], f"{at_once} at a time: {records}")
 print("ok")
