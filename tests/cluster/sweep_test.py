@@ -142,7 +142,7 @@ def in_an_allocation_trials_run_side_by_side():
 
 
 def a_signal_in_an_allocation_saves_what_trials_have_done():
-    """Once to the sweep, once by Slurm to the steps alone, as at a preemption; each trial has two ranks."""
+    """Once to the sweep, once by Slurm to the steps alone, as before a time limit, and once by a cancellation; each trial has two ranks."""
     (place / "pairs.toml").write_text((place / "run.toml").read_text().replace("steps = 20", "steps = 300") + "[slurm]\ntasks_per_node = 2\n")
     sweep = write_sweep("signalled", 'side_by_side = 2\n[values]\n"strategy.rank" = [2, 4, 8]\n')
     (place / sweep).write_text((place / sweep).read_text().replace("run.toml", "pairs.toml"))
@@ -155,15 +155,15 @@ def a_signal_in_an_allocation_saves_what_trials_have_done():
     def submit(attempt):
         return cluster.run("sbatch", "--parsable", "--nodes=1", "--ntasks=4", f"--output={attempt}.log", "--wrap=exec attune sweep signalled.toml").split()[-1]
 
-    for attempt, to in (("to-the-sweep", ["--batch"]), ("to-the-steps", [])):
+    for attempt, how in (("to-the-sweep", ["--batch", "--signal=TERM"]), ("to-the-steps", ["--signal=TERM"]), ("cancelled", [])):
         before = {trial: len(steps(trial)) for trial in ("rank=2", "rank=4")}
         number = submit(attempt)
         cluster.wait_for(lambda: all(len(steps(trial)) >= count + 5 for trial, count in before.items()), lambda: f"two trials run: {(place / f'{attempt}.log').read_text()}")
-        cluster.run("scancel", *to, "--signal=TERM", number)
-        cluster.wait_for_end(number, "FAILED")
+        cluster.run("scancel", *how, number)
+        job = cluster.wait_for_end(number, "FAILED" if how else "CANCELLED")
         said = (place / f"{attempt}.log").read_text()
         check(said.count("interrupted, its state is saved") == 2 and "interrupted; the same command goes on" in said, f"two trials are saved: {said}")
-        check(cluster.job(number)["ExitCode"] == "75:0", f"the sweep exits with 75: {cluster.job(number)['ExitCode']}")
+        check(job["ExitCode"] == "75:0" or not how, f"the sweep exits with 75: {job['ExitCode']}")
         check(not (folder / "rank=8/record.json").exists(), f"the third did not begin: {said}")
         for trial in before:
             last = json.loads((folder / trial / "record.json").read_text())["history"][-1]
