@@ -134,7 +134,7 @@ RunLock RunLock::take(const fs::path& directory) {
       if (errno == EEXIST) continue;  // somebody was faster: look who
       fail("{}: cannot be locked ({}): its file system must have hard links", directory.string(), std::strerror(errno));
     }
-    RunLock lock(file);
+    RunLock lock(file, me.text());
     // One that began between our look and our link.
     for (const auto& [number, other] : locks_of(directory))
       if (number != next) refuse_unless_gone(directory, other, me);
@@ -145,7 +145,14 @@ RunLock RunLock::take(const fs::path& directory) {
 
 RunLock::~RunLock() {
   std::error_code ignored;
-  if (!file_.empty()) fs::remove(file_, ignored);
+  if (!file_.empty() && is_held()) fs::remove(file_, ignored);
+}
+
+bool RunLock::is_held() const {
+  std::error_code unreadable;
+  if (fs::status(file_, unreadable).type() == fs::file_type::not_found) return false;
+  const auto line = first_line(file_);
+  return line.empty() || line + "\n" == text_;
 }
 
 void refuse_live_holder(const fs::path& directory) {

@@ -38,12 +38,17 @@ class RunLock {
   /// Error naming the holder when one lives, or when it cannot be told whether it does. Makes the directory.
   static RunLock take(const std::filesystem::path& directory);
   ~RunLock();
-  RunLock(RunLock&& other) noexcept : file_(std::exchange(other.file_, {})) {}
+  RunLock(RunLock&& other) noexcept : file_(std::exchange(other.file_, {})), text_(std::move(other.text_)) {}
   RunLock& operator=(RunLock&&) = delete;
 
+  /// Whether its file is still there and the holder's own: false when the directory was removed, or removed and taken by another. A file
+  /// that cannot be read for another reason is taken to be there.
+  bool is_held() const;
+
  private:
-  explicit RunLock(std::filesystem::path file) : file_(std::move(file)) {}
+  RunLock(std::filesystem::path file, std::string text) : file_(std::move(file)), text_(std::move(text)) {}
   std::filesystem::path file_;
+  std::string text_;
 };
 
 /// Who holds the directory now, dead or alive; nobody: no value.

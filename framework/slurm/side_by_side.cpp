@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <thread>
 
 #include "core/signals.hpp"
@@ -19,6 +20,11 @@ extern char** environ;
 
 namespace attune::slurm {
 namespace {
+
+/// srun and mpirun hand SIGUSR1 on to their ranks; at SIGTERM or SIGINT they would kill them.
+constexpr int to_save = SIGUSR1;
+/// One that comes while a launcher is starting its ranks is lost, so that it is sent again.
+constexpr std::chrono::seconds between_signals{2};
 
 /// This process's variables, with those of the task in their places.
 std::vector<std::string> with_variables(const std::vector<std::string>& more) {
@@ -56,7 +62,7 @@ pid_t start(const Task& task) {
 void run_side_by_side(std::size_t slots, const std::function<bool(Task&)>& next, const std::function<void(std::size_t, int)>& ended) {
   std::map<pid_t, std::size_t> running;
   std::size_t begun = 0;
-  int passed_on = 0;
+  std::optional<std::chrono::steady_clock::time_point> passed_on;
   for (;;) {
     Task task;
     while (running.size() < slots && signal_received() == 0 && next(task)) {
@@ -64,9 +70,10 @@ void run_side_by_side(std::size_t slots, const std::function<bool(Task&)>& next,
       task = {};
     }
     if (running.empty()) return;
-    if (signal_received() != passed_on) {
-      passed_on = signal_received();
-      for (const auto& [pid, number] : running) ::kill(pid, SIGTERM);
+    const auto now = std::chrono::steady_clock::now();
+    if (signal_received() != 0 && (!passed_on || now - *passed_on >= between_signals)) {
+      passed_on = now;
+      for (const auto& [pid, number] : running) ::kill(pid, to_save);
     }
     int status = 0;
     const auto pid = ::waitpid(-1, &status, WNOHANG);

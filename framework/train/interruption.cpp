@@ -12,7 +12,7 @@ namespace {
 /// Until the first checkpoint has told: bytes per second that a slow shared file system takes.
 constexpr double cautious_speed = 100e6;
 constexpr double margin = 3;  // seconds: to agree, to publish, to end
-constexpr std::int64_t time_limit = 1000;  // no signal has this number
+constexpr std::int64_t time_limit = 1000, end_of_job = 1001, lost_directory = 1002;  // no signal has these numbers
 
 std::optional<double> seconds_of_job() {
   const char* end = std::getenv("SLURM_JOB_END_TIME");  // seconds since 1970
@@ -25,7 +25,7 @@ std::optional<double> seconds_of_job() {
 Interruption::Interruption(const config::TrainOptions& options, std::size_t state_bytes, Comm comm)
     : comm_(std::move(comm)), save_(1 + static_cast<double>(state_bytes) / cautious_speed) {
   auto seconds = config::seconds_of(options.time_limit);
-  if (const auto job = seconds_of_job()) seconds = std::min(*job, seconds.value_or(*job));
+  if (const auto job = seconds_of_job(); job && (!seconds || *job < *seconds)) seconds = job, ends_with_job_ = true;
   if (seconds) end_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(*seconds));
 }
 
@@ -37,12 +37,17 @@ bool Interruption::time_is_up() const {
 bool Interruption::wanted() const { return signal_received() != 0 || time_is_up(); }
 
 bool Interruption::agree() {
-  reason_ = comm_.max(signal_received() != 0 ? signal_received() : time_is_up() ? time_limit : 0);
+  const std::int64_t no_time = !time_is_up() ? 0 : ends_with_job_ ? end_of_job : time_limit;
+  reason_ = comm_.max(signal_received() != 0 ? signal_received() : no_time);
   return happened();
 }
 
+void Interruption::directory_is_lost() { reason_ = lost_directory; }
+
 std::string Interruption::reason() const {
   if (!happened()) return "";
+  if (reason_ == lost_directory) return "the removal of its directory";
+  if (reason_ == end_of_job) return "the end of the job";
   return reason_ == time_limit ? "the time limit" : fmt::format("signal {}", reason_);
 }
 

@@ -1,4 +1,4 @@
-// What makes a run save and end before its time: a signal, its own time limit, or the end of its Slurm job.
+// What makes a run save and end before its time: a signal, its own time limit, the end of its Slurm job, or the loss of its directory.
 #pragma once
 #include <attune/comm.hpp>
 
@@ -23,8 +23,10 @@ class Interruption {
   bool wanted() const;
   /// When one rank wants it, it happens on all. Collective.
   bool agree();
+  /// To be called on every rank.
+  void directory_is_lost();
   bool happened() const { return reason_ != 0; }
-  /// "signal 15", "the time limit"; "" when nothing happened.
+  /// "signal 15", "the time limit", "the end of the job", "the removal of its directory"; "" when nothing happened.
   std::string reason() const;
 
  private:
@@ -34,7 +36,7 @@ class Interruption {
   Comm comm_;
   std::optional<Clock::time_point> end_;
   double longest_work_ = 0, save_;
-  bool save_is_known_ = false;
+  bool save_is_known_ = false, ends_with_job_ = false;
   std::int64_t reason_ = 0;
 };
 

@@ -81,7 +81,7 @@ class Loop {
       follow_up();
     }
     if (interruption_.happened() || (evaluated_step_ != run_.step && !evaluate_now())) return interrupt();
-    saving_.save_last([this] { return snapshot(); });
+    save_last();
     fire(Event::run_end);
     tell_without_target();
     return outcome();
@@ -231,7 +231,7 @@ class Loop {
     if (interruption_.happened() || (evaluation_due() && !evaluate_now())) return;
     if (run_.step == run_.steps || sampler_.epoch_of(run_.step) != sampler_.epoch_of(run_.step - 1)) fire(Event::epoch_end);
     step_is_open_ = false;
-    if (run_.checkpoint_wanted) saving_.begin(snapshot());
+    if (run_.checkpoint_wanted) save();
   }
 
   // ---- Evaluation
@@ -269,8 +269,25 @@ class Loop {
     return take_snapshot(s_, optimizer_, {run_.step, run_.seconds, base_, run_.metrics, micro_batch_, run_.skipped_steps, run_.samples_without_target, step_is_open_});
   }
 
-  Outcome interrupt() {
+  bool directory_is_lost() const {
+    bool is_lost = false;
+    on_root(s_.comm, [&] { is_lost = s_.restore_directory && s_.restore_directory(); });
+    return s_.comm.max(is_lost) != 0;
+  }
+
+  /// A run that lost its directory saves in the new one and ends: what it had open there is opened again when it is resumed.
+  void save() {
+    if (directory_is_lost()) interruption_.directory_is_lost();
+    else saving_.begin(snapshot());
+  }
+
+  void save_last() {
+    if (directory_is_lost()) run_.saved_step = -1;
     saving_.save_last([this] { return snapshot(); });
+  }
+
+  Outcome interrupt() {
+    save_last();
     fire(Event::interrupted);
     return outcome();
   }

@@ -9,7 +9,7 @@ struct Outcome {
   Metrics base, tuned;
   std::int64_t evaluated_samples = 0;
   std::int64_t step = 0, skipped_steps = 0;
-  std::string interrupted_by;  // "signal 15" or "the time limit": the state is saved; empty: the run came to its end
+  std::string interrupted_by;  // Interruption::reason(): the state is saved; empty: the run came to its end
   std::string stop_reason;     // a callback's, when it ended the run early
 };
 

@@ -6,6 +6,7 @@
 #include <c10/core/Device.h>
 #include <nlohmann/json.hpp>
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -30,6 +31,8 @@ struct Session {
   std::shared_ptr<Model> model;
   std::shared_ptr<Strategies> strategies;  // have prepared the model
   std::vector<std::shared_ptr<Callback>> callbacks;
+  /// Called on rank 0 before a checkpoint: whether the run's directory was lost, and has been made again. Error when another run has it.
+  std::function<bool()> restore_directory;
 
   /// Collective. Errors: whatever the parts refuse; a tokenizer that does not fit model or data; data of another kind; samples longer
   /// than the model's context; a strategy that leaves nothing trainable.

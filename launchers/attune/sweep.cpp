@@ -2,6 +2,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <csignal>
 #include <fstream>
 #include <iostream>
 #include <regex>
@@ -135,6 +136,7 @@ class Place {
     o_.cpus_per_task = std::max<std::int64_t>(1, processors_ / (per_node * o_.tasks_per_node));
   }
 
+  bool in_allocation() const { return in_allocation_; }
   std::size_t slots() const { return static_cast<std::size_t>(slots_); }
 
   std::vector<std::string> command(const std::vector<std::string>& train) const {
@@ -178,41 +180,73 @@ bool gives_processors(const Sweep& sweep, const config::SlurmOptions& at_site) {
   return at_site.cpus_per_task > 1 || run.root.at_path("slurm.cpus_per_task");
 }
 
+/// The trials that are started here, each again after a failure while it has retries left.
+class TrialsHere {
+ public:
+  TrialsHere(const Sweep& sweep, const Place& place, const std::vector<Result>& to_start)
+      : directory_(sweep.options.directory()), place_(place), all_(to_start.size()) {
+    for (auto result = to_start.rbegin(); result != to_start.rend(); ++result)
+      waiting_.push_back({result->trial->name, sweep.options.retries});
+  }
+
+  int run(std::size_t slots) {
+    const auto next = [&](slurm::Task& task) { return begin_next(task); };
+    slurm::run_side_by_side(slots, next, [&](std::size_t number, int code) { note_end(begun_[number], code); });
+    const bool is_interrupted = signal_received() != 0 || interrupted_;
+    if (is_interrupted) std::cout << "interrupted; the same command goes on\n";
+    return static_cast<int>(is_interrupted ? ExitCode::interrupted : ExitCode::done);
+  }
+
+ private:
+  struct Trial {
+    std::string name;
+    std::int64_t retries;
+  };
+
+  bool begin_next(slurm::Task& task) {
+    if (waiting_.empty() || job_ends_) return false;
+    begun_.push_back(waiting_.back());
+    waiting_.pop_back();
+    task = place_.task(directory_ / begun_.back().name, directory_);
+    return true;
+  }
+
+  void note_end(const Trial& trial, int code) {
+    const auto progress = slurm::read_progress(directory_ / trial.name);
+    const bool may_begin = signal_received() == 0 && !job_ends_;
+    const bool again = code != 0 && code != 2 && code != 75 && trial.retries > 0 && may_begin;
+    if (again) waiting_.push_back({trial.name, trial.retries - 1});
+    else ++over_;
+    interrupted_ = interrupted_ || code == 75;
+    // Slurm signals the steps of a job that is about to end, and a trial saves before that by itself: the next would not get far.
+    const bool by_job = progress.note.starts_with("by signal") || progress.note == "by the end of the job";
+    job_ends_ = job_ends_ || (code == 75 && by_job && place_.in_allocation());
+    const auto how = again ? fmt::format("failed with {}, starts again", code) : what_came_of(trial, code, progress);
+    std::cout << fmt::format("[{}/{}] {}: {}\n", over_, all_, trial.name, how) << std::flush;
+  }
+
+  std::string what_came_of(const Trial& trial, int code, const slurm::Progress& progress) const {
+    if (code == 0 && !progress.is_finished()) return "did not begin: the hours are used up";
+    if (code == 0) return progress.note.empty() ? "done" : progress.note;
+    if (code == 75) return "interrupted, its state is saved";
+    if (signal_received() != 0 && code == 128 + SIGUSR1) return "interrupted before there was anything to save";
+    return fmt::format("failed with {}, see {}", code, (directory_ / trial.name / "trial.log").string());
+  }
+
+  fs::path directory_;
+  const Place& place_;
+  std::size_t all_, over_ = 0;
+  std::vector<Trial> waiting_, begun_;  // the next one last; in the order of their numbers
+  bool interrupted_ = false, job_ends_ = false;
+};
+
 int run_here(const Sweep& sweep, const config::SlurmOptions& at_site, const std::vector<Result>& to_start) {
   const Place place(at_site, sweep.options.side_by_side, gives_processors(sweep, at_site));
-  const auto directory = sweep.options.directory();
   const auto slots = place.slots();
   std::cout << fmt::format("{} trials, {} at a time; each writes its trial.log\n", to_start.size(), std::min(slots, to_start.size())) << std::flush;
   slurm::forget_step();
   watch_signals();
-  std::vector<std::pair<std::size_t, std::int64_t>> waiting;  // trial, how often it may fail still
-  for (std::size_t i = to_start.size(); i-- > 0;) waiting.emplace_back(i, sweep.options.retries);
-  std::vector<std::pair<std::size_t, std::int64_t>> begun;
-  std::size_t over = 0;
-  const auto next = [&](slurm::Task& task) {
-    if (waiting.empty()) return false;
-    begun.push_back(waiting.back());
-    waiting.pop_back();
-    task = place.task(directory / to_start[begun.back().first].trial->name, directory);
-    return true;
-  };
-  const auto ended = [&](std::size_t number, int code) {
-    const auto [trial, tries] = begun[number];
-    const auto& name = to_start[trial].trial->name;
-    const bool again = code != 0 && code != 2 && code != 75 && tries > 0;
-    if (again) waiting.emplace_back(trial, tries - 1);
-    else ++over;
-    const auto progress = slurm::read_progress(directory / name);
-    std::cout << fmt::format("[{}/{}] {}: {}\n", over, to_start.size(), name,
-                             again ? fmt::format("failed with {}, starts again", code)
-                             : code == 0 && !progress.is_finished() ? "did not begin: the hours are used up"
-                             : code == 0 ? (progress.note.empty() ? "done" : progress.note)
-                             : code == 75 ? "interrupted, its state is saved"
-                                          : fmt::format("failed with {}, see {}", code, (directory / name / "trial.log").string()))
-              << std::flush;
-  };
-  slurm::run_side_by_side(slots, next, ended);
-  return static_cast<int>(signal_received() != 0 ? ExitCode::interrupted : ExitCode::done);
+  return TrialsHere(sweep, place, to_start).run(slots);
 }
 
 // ---- What came out

@@ -1,5 +1,6 @@
 // attune train: read config, load plugins, open data, build the model, let the strategy prepare it, run the loop, publish.
 #include <iostream>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "command.hpp"
@@ -42,6 +43,32 @@ void make_directory(const config::RunConfig& config, bool resume, bool overwrite
     if (!others.empty()) std::cerr << fmt::format("attune: note: {}: --overwrite keeps what is not of the run: {}\n", folder.string(), joined(others));
   }
   write_text(folder / "run.toml", config.to_toml());
+}
+
+/// Whether two records are of one run, whatever was added to them beside its history.
+bool have_one_history(const std::string& one, const std::string& other) {
+  const auto history = [](const std::string& record) {
+    const auto json = nlohmann::json::parse(record, nullptr, /*allow_exceptions=*/false);
+    return json.is_object() ? json.value("history", nlohmann::json()) : nlohmann::json();
+  };
+  return history(one) == history(other);
+}
+
+/// A directory that was removed under the run is made again, with its lock, run file and record; returns whether it was. Error when another
+/// run is in it.
+bool restore_directory(std::optional<slurm::RunLock>& lock, const config::RunConfig& config, const std::string& record) {
+  if (lock->is_held()) return false;
+  const auto folder = config.directory();
+  const auto file = folder / "record.json";
+  const bool is_there = fs::exists(file);
+  if (slurm::holder_of(folder) || (is_there && !have_one_history(read_text(file), record)))
+    fail("{}: was removed while this run trained there, and another run is in it now: this one ends without a checkpoint; start it again under another name", folder.string());
+  lock.emplace(slurm::RunLock::take(folder));
+  if (is_there) return false;  // the lock alone was removed
+  write_text(folder / "run.toml", config.to_toml());
+  write_text(file, record);
+  std::cerr << fmt::format("attune: {}: was removed while the run trained there, with its log and older checkpoints; it is made again, and the state is saved there\n", folder.string());
+  return true;
 }
 
 std::string record_of(const train::OpenedRun& run, const train::Session& session, const std::vector<std::string>& arguments) {
@@ -114,6 +141,7 @@ int run_training(const Comm& comm, const Arguments& given) {
     on_root(comm, [&] { write_text(run.config.directory() / "record.json", record = with_event(record, what, step, text)); });
   };
   note(went_before ? "resumed" : "started", 0, "");
+  session.restore_directory = [&] { return restore_directory(lock, run.config, record); };
 
   const auto outcome = train::run_loop(session, given.resume);
   if (!outcome.interrupted_by.empty()) {

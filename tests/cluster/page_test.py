@@ -95,6 +95,7 @@ def a_site_file():
 def sweeps():
     (place / "rates.toml").write_text(page.take('name = "rates"'))
     commands = page.take("attune sweep rates.toml")
+    in_allocation = page.take("#!/bin/bash")
     halving = page.take("[halving]")
     begin, status, report = commands.splitlines()
     said = shell(begin)
@@ -106,6 +107,20 @@ def sweeps():
     with open(place / "rates.toml", "a") as file:
         file.write(halving)
     check("18 of 18 trials are done" in shell(begin), "with halving in the file, and nothing left to do")
+    sweep_in_an_allocation(in_allocation)
+
+
+def sweep_in_an_allocation(script):
+    (place / "inside.sbatch").write_text(script.replace("rates.toml", "inside.toml"))
+    (place / "inside.toml").write_text('name = "inside"\nrun = "run.toml"\n[values]\n"train.steps" = [200]\n"strategy.rank" = [2, 4]\n')
+    number = shell("sbatch inside.sbatch").split()[-1]
+    logs = [place / f"sweeps/inside/rank={rank},steps=200/metrics.jsonl" for rank in (2, 4)]
+    cluster.wait_for(lambda: all(log.exists() and log.read_text().count('"step_end"') >= 5 for log in logs), "both trials run")
+    cluster.run("scancel", "--signal=TERM", number)
+    cluster.wait_for_end(number, seconds=300)
+    for log in logs:
+        what = [entry["what"] for entry in json.loads((log.parent / "record.json").read_text())["history"]]
+        check(what == ["started", "interrupted", "resumed", "finished"], f"it goes on by itself: {what}")
 
 
 def your_own_job_script():

@@ -141,6 +141,39 @@ def in_an_allocation_trials_run_side_by_side():
     check("3 trials, 2 at a time" in said and "[3/3]" in said and "3 done" in said, f"three trials, two at a time: {said}")
 
 
+def a_signal_in_an_allocation_saves_what_trials_have_done():
+    """Once to the sweep, once by Slurm to the steps alone, as before a time limit, and once by a cancellation; each trial has two ranks."""
+    (place / "pairs.toml").write_text((place / "run.toml").read_text().replace("steps = 20", "steps = 300") + "[slurm]\ntasks_per_node = 2\n")
+    sweep = write_sweep("signalled", 'side_by_side = 2\n[values]\n"strategy.rank" = [2, 4, 8]\n')
+    (place / sweep).write_text((place / sweep).read_text().replace("run.toml", "pairs.toml"))
+    folder = place / "sweeps/signalled"
+
+    def steps(trial):
+        log = folder / trial / "metrics.jsonl"
+        return [event["step"] for event in map(json.loads, log.read_text().splitlines()) if event["event"] == "step_end"] if log.exists() else []
+
+    def submit(attempt):
+        return cluster.run("sbatch", "--parsable", "--nodes=1", "--ntasks=4", f"--output={attempt}.log", "--wrap=exec attune sweep signalled.toml").split()[-1]
+
+    for attempt, how in (("to-the-sweep", ["--batch", "--signal=TERM"]), ("to-the-steps", ["--signal=TERM"]), ("cancelled", [])):
+        before = {trial: len(steps(trial)) for trial in ("rank=2", "rank=4")}
+        number = submit(attempt)
+        cluster.wait_for(lambda: all(len(steps(trial)) >= count + 5 for trial, count in before.items()), lambda: f"two trials run: {(place / f'{attempt}.log').read_text()}")
+        cluster.run("scancel", *how, number)
+        job = cluster.wait_for_end(number, "FAILED" if how else "CANCELLED")
+        said = (place / f"{attempt}.log").read_text()
+        check(said.count("interrupted, its state is saved") == 2 and "interrupted; the same command goes on" in said, f"two trials are saved: {said}")
+        check(job["ExitCode"] == "75:0" or not how, f"the sweep exits with 75: {job['ExitCode']}")
+        check(not (folder / "rank=8/record.json").exists(), f"the third did not begin: {said}")
+        for trial in before:
+            last = json.loads((folder / trial / "record.json").read_text())["history"][-1]
+            check((last["what"], last["step"]) == ("interrupted", steps(trial)[-1]), f"{trial} has lost no step: {last} {steps(trial)[-1]}")
+    cluster.wait_for_end(submit("to-the-end"), seconds=300)
+    check("3 done" in (place / "to-the-end.log").read_text(), "started again, it goes on to its end")
+    for trial in ("rank=2", "rank=4", "rank=8"):
+        check(steps(trial) == list(range(1, 301)), f"{trial} took every step once: {steps(trial)}")
+
+
 def a_broken_trial_is_named_and_nothing_is_queued():
     for name, values, words in (("broken", '"train.micro_batch" = [2, 9]', "trial micro_batch=9: "), ("unknown", '"train.learning_rat" = [1]', "did you mean 'learning_rate'?"), ("empty", '"train.steps" = []', "has no values")):
         said = cluster.run("attune", "sweep", write_sweep(name, f"[values]\n{values}\n"), expect=2)
@@ -169,4 +202,4 @@ make_recipe(place)
 place.run(build / "attune", "prepare", "sums.toml")
 with cluster:
     run_tests(an_array_that_is_cancelled_half_way_and_started_again_does_every_trial_once, a_trial_that_fails_is_started_again, a_large_sweep_becomes_several_arrays,
-              every_setting_is_tried_with_several_seeds, when_the_hours_are_used_up_no_trial_begins, in_an_allocation_trials_run_side_by_side, a_broken_trial_is_named_and_nothing_is_queued, halving_finds_the_planted_best_with_little_of_the_budget)
+              every_setting_is_tried_with_several_seeds, when_the_hours_are_used_up_no_trial_begins, in_an_allocation_trials_run_side_by_side, a_signal_in_an_allocation_saves_what_trials_have_done, a_broken_trial_is_named_and_nothing_is_queued, halving_finds_the_planted_best_with_little_of_the_budget)

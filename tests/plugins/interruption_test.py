@@ -57,6 +57,53 @@ def one_rank_s_signal_reaches_all_and_a_second_one_does_no_harm():
     check(history("signalled") == ["started", "interrupted", "resumed", "finished"], f"the record goes on: {history('signalled')}")
 
 
+def rename_away(run, process, ranks, steps=3):
+    """As rm -r would, but at once."""
+    wait_until(lambda: place.steps_done(run) >= steps, process, f"{steps} steps")
+    (place / f"runs/{run}").rename(place / f"{run}-{ranks}")
+
+
+def a_removed_directory_is_made_again():
+    for ranks in (1, 2):
+        options = ("name=removed", "checkpoint.every=10", *STEADY)
+        process = place.start(*map(str, over_ranks(ranks, program, "train", "run.toml", "train.steps=100000", *options)))
+        rename_away("removed", process, ranks)
+        said, _ = process.communicate(timeout=60)
+        check(process.returncode == 75, f"it ends with 75, not {process.returncode}: {said}")
+        check(said.count("attune: runs/removed: was removed while the run trained there") == 1, f"one sentence says so: {said}")
+        last = json.loads((place / "runs/removed/record.json").read_text())["history"][-1]
+        check(last["note"] == "by the removal of its directory" and last["step"] % 10 == 0, f"at its next checkpoint: {last}")
+        check(not list((place / "runs/removed").glob("*lock*")), "nobody holds it")
+        steps = f"train.steps={last['step'] + 2}"
+        place.run(*over_ranks(ranks, program, "train", "run.toml", steps, *options, "--resume-anyway"))
+        check(history("removed") == ["started", "interrupted", "resumed", "finished"], f"it goes on: {history('removed')}")
+        place.run(*over_ranks(ranks, program, "train", "run.toml", steps, *STEADY, f"name=untouched-{ranks}"))
+        check(weights("removed") == weights(f"untouched-{ranks}"), "the same adapter to the last bit")
+        shutil.rmtree(place / "runs/removed")
+
+
+def a_directory_that_is_removed_before_the_last_save_is_made_again():
+    process = place.start(program, "train", "run.toml", "name=late", "train.steps=60", *STEADY)
+    rename_away("late", process, 1)
+    said, _ = process.communicate(timeout=60)
+    check(process.returncode == 0 and "was removed while the run trained there" in said, f"it ends as usual: {said}")
+    check(history("late") == ["started", "finished"] and weights("late") and (place / "runs/late/checkpoints/latest").exists(), "with its result and its last checkpoint")
+
+
+def a_directory_that_another_run_has_taken_is_left_to_it():
+    name = "taken"
+    for ranks in (1, 2):
+        process = place.start(*map(str, over_ranks(ranks, program, "train", "run.toml", f"name={name}", "train.steps=100000", "checkpoint.every=50", *STEADY)))
+        rename_away(name, process, ranks)
+        (place / f"runs/{name}").mkdir()
+        (place / f"runs/{name}/record.json").write_text('{"history": [{"what": "started"}, {"what": "finished"}]}')
+        said, _ = process.communicate(timeout=90)
+        check(process.returncode == 2, f"a mistake, not {process.returncode}: {said}")
+        check(said.count("was removed while this run trained there, and another run is in it now") == 1, f"one sentence: {said}")
+        check(os.listdir(place / f"runs/{name}") == ["record.json"], f"nothing is written to it: {os.listdir(place / f'runs/{name}')}")
+        shutil.rmtree(place / f"runs/{name}")
+
+
 def an_interrupted_evaluation_is_made_up_for():
     """With an evaluation of many small batches the signal comes within it; the resumed run does it first, and ends as the other does."""
     options = ("train.steps=4", "evaluate.every=2", "evaluate.micro_batch=1")
@@ -217,7 +264,8 @@ tests = [one_rank_s_signal_reaches_all_and_a_second_one_does_no_harm, an_interru
          a_stuck_rank_ends_all_with_its_phase_and_stack, a_rank_that_throws_ends_all, numbers_that_are_not_finite_stop_the_run_or_are_skipped,
          running_out_of_memory_says_what_to_lower, the_micro_batch_that_fits_is_found_and_kept, reproducible_runs_have_the_same_bits_on_any_number_of_ranks,
          a_run_is_repeated_from_its_record, the_best_checkpoint_stays, a_full_disk_costs_a_checkpoint_and_not_the_run,
-         data_that_go_while_the_run_reads_them_end_it_with_their_name]
+         data_that_go_while_the_run_reads_them_end_it_with_their_name, a_removed_directory_is_made_again,
+         a_directory_that_is_removed_before_the_last_save_is_made_again, a_directory_that_another_run_has_taken_is_left_to_it]
 for test in tests:
     if len(sys.argv) > 2 and sys.argv[2] not in test.__name__:
         continue

@@ -1,10 +1,13 @@
-"""`attune sweep --here`: what results.csv holds, which evaluations halving takes, and a run file that is another than it was.
+"""`attune sweep --here`: what results.csv holds, which evaluations halving takes, a run file that is another than it was, and Ctrl-C.
 
     sweep_test.py BUILD_FOLDER
 """
 import csv
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
@@ -76,6 +79,38 @@ def another_run_file_is_noticed():
     (place / "run.toml").write_text(text)
 
 
+def begin_and_interrupt(name, is_time):
+    """Ctrl-C, which every process in the foreground gets, as soon as is_time()."""
+    process = place.start(program, "sweep", f"{name}.toml", "--here", start_new_session=True)
+    end = time.monotonic() + 60
+    while not is_time():
+        check(process.poll() is None and time.monotonic() < end, f"the sweep {name} gets on: {process.stdout.read() if process.poll() is not None else ''}")
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    check(process.returncode == 75 and "interrupted; the same command goes on" in said, f"it ends with 75, not {process.returncode}: {said}")
+    return said
+
+
+def ctrl_c_saves_what_trials_have_done(ranks):
+    name, trials = f"stopped-{ranks}", ("rank=2", "rank=4")
+    folder = place / "sweeps" / name
+    (place / f"{name}-run.toml").write_text((place / "run.toml").read_text().replace("steps = 20", "steps = 300") + f"[slurm]\ntasks_per_node = {ranks}\n")
+    (place / f"{name}.toml").write_text(f'name = "{name}"\nrun = "{name}-run.toml"\nside_by_side = 2\n[values]\n"strategy.rank" = [2, 4, 8]\n')
+    steps = lambda trial: [event["step"] for event in events(name, trial, "step_end")] if (folder / trial / "metrics.jsonl").exists() else []
+    said = begin_and_interrupt(name, lambda: (folder / "rank=2/trial.log").exists())
+    check("interrupted" in said and "failed" not in said, f"a launcher that has just begun is no failure: {said}")
+    said = begin_and_interrupt(name, lambda: all(len(steps(trial)) >= 3 for trial in trials))
+    check(said.count("interrupted, its state is saved") == 2, f"two trials are saved, and the third does not begin: {said}")
+    for trial in trials:
+        last = json.loads((folder / trial / "record.json").read_text())["history"][-1]
+        check((last["what"], last["step"]) == ("interrupted", steps(trial)[-1]), f"{trial} has lost no step: {last}")
+    said = place.run(program, "sweep", f"{name}.toml", "--here", timeout=300)
+    check("3 done" in said, f"the same command goes on: {said}")
+    for trial in (*trials, "rank=8"):
+        check(steps(trial) == list(range(1, 301)), f"{trial} took every step once: {steps(trial)}")
+
+
 make_model(place / "model")
 make_recipe(place)
 (place / "run.toml").write_text(RUN.replace("steps = 6", f"steps = 20\n{STEADY}"))
@@ -83,3 +118,6 @@ place.run(program, "prepare", "sums.toml")
 for test in (results_hold_every_number_of_the_trials_and_none_of_the_base, halving_evaluates_at_its_rungs_and_as_the_run_file_says, another_run_file_is_noticed):
     test()
     print(f"ok {test.__name__}", flush=True)
+for ranks in (1, 2):
+    ctrl_c_saves_what_trials_have_done(ranks)
+    print(f"ok ctrl_c_saves_what_trials_have_done on {ranks} ranks", flush=True)

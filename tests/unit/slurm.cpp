@@ -816,6 +816,18 @@ TEST_F(Slurm, AMetricThatIsNoNumberIsNotTheOneOfBefore) {
   EXPECT_EQ(p.step, 10) << "the log is read to its end";
 }
 
+TEST_F(Slurm, ALockKnowsWhetherItsDirectoryWasRemovedOrTakenByAnother) {
+  {
+    const auto lock = RunLock::take(folder_ / "run");
+    EXPECT_TRUE(lock.is_held());
+    fs::rename(folder_ / "run", folder_ / "away");
+    EXPECT_FALSE(lock.is_held());
+    write("run/lock.1", "{}\n");
+    EXPECT_FALSE(lock.is_held());
+  }
+  EXPECT_TRUE(fs::exists(folder_ / "run/lock.1")) << "the lock of another is not removed";
+}
+
 TEST_F(Slurm, ADirectoryWithoutFilesIsNew) { EXPECT_EQ(state_of(read_progress(folder_), {}), "new"); }
 
 }  // namespace
