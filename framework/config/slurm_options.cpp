@@ -47,7 +47,9 @@ void SlurmOptions::describe(Schema<SlurmOptions>& s) {
   s.key("lines", &SlurmOptions::lines, "further lines of the job script, before the ranks start");
   s.key("signal", &SlurmOptions::signal, "seconds before the time limit at which the run is told to save; one step and a checkpoint must fit in half a minute less").at_least(1);
   s.key("restarts", &SlurmOptions::restarts, "how often the job may go back into the queue").at_least(0);
-  s.key("stalled", &SlurmOptions::stalled, "attempts in a row without a newer checkpoint after which it no longer does").at_least(1);
+  s.key("stalled", &SlurmOptions::stalled, 
+      "stop requeueing after this many consecutive attempts without a new checkpoint, or when a launch has failed once more than this")
+      .at_least(1);
   s.key("retries", &SlurmOptions::retries, "how often a run that failed, for another reason than a mistake in its run file, starts again").at_least(0);
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -146,6 +147,12 @@ void tell_notes(const std::vector<std::string>& sentences, const Comm& comm) {
   for (const auto& sentence : sentences) fmt::print(stderr, "note: {}\n", sentence);
 }
 
+/// To the job script, which takes a launch without this file for a failed one.
+void tell_launched(const Comm& comm) {
+  const auto file = environment_variable("ATTUNE_LAUNCHED");
+  if (comm.root() && !file.empty()) std::ofstream(file).put('\n');
+}
+
 }  // namespace
 
 void check_asked(const config::RunConfig& run, const Comm& comm) {
@@ -157,6 +164,7 @@ void check_launch(const Comm& comm) {
     if (const auto wrong = wrong_size(environment_variable, comm.size()); !wrong.empty()) fail("{}", wrong);
   });
   tell_notes(crowded(places_of(comm)), comm);
+  tell_launched(comm);
 }
 
 }  // namespace attune::slurm
