@@ -67,7 +67,7 @@ void EvaluateOptions::describe(Schema<EvaluateOptions>& s) {
 
 void ParallelOptions::describe(Schema<ParallelOptions>& s) {
   s.key("mode", &ParallelOptions::mode, "data: every rank holds the model and computes its share of the batch").choices({"data"});
-  s.key("device", &ParallelOptions::device, "auto: a GPU where LibTorch finds one").choices({"auto", "cpu", "cuda"});
+  s.key("device", &ParallelOptions::device, "auto: a GPU where LibTorch finds one; in a Slurm job with GPUs, an error where it finds none").choices({"auto", "cpu", "cuda"});
   s.key("reproducible", &ParallelOptions::reproducible, "the same weights bit for bit on any number of ranks, for more time per step");
   s.key("watchdog", &ParallelOptions::watchdog, "seconds without progress after which all ranks end, naming the one that is late; 0: never").at_least(0);
 }

@@ -155,6 +155,29 @@ void tell_launched(const Comm& comm) {
 
 }  // namespace
 
+std::string gpus_of_job(const Variables& variable) {
+  if (variable("SLURM_JOB_ID").empty()) return "";
+  if (variable("SLURM_GPUS_ON_NODE") == "0") return "";
+  // Lists of indices, in which 0 is the first GPU.
+  for (const char* list : {"SLURM_STEP_GPUS", "SLURM_JOB_GPUS"})
+    if (const auto value = variable(list); !value.empty()) return fmt::format("{}={}", list, value);
+  for (const char* count : {"SLURM_GPUS_ON_NODE", "SLURM_GPUS", "SLURM_GPUS_PER_NODE", "SLURM_GPUS_PER_TASK", "SLURM_GPUS_PER_SOCKET"})
+    if (const auto value = variable(count); !value.empty() && value != "0") return fmt::format("{}={}", count, value);
+  return "";
+}
+
+void check_gpus(const config::RunConfig& run, bool uses_gpu, const Comm& comm) {
+  const auto gpus = gpus_of_job(environment_variable);
+  const bool leaves_idle = !gpus.empty() && !uses_gpu;
+  const bool is_meant = run.parallel.device == "cpu";
+  comm.agree([&] {
+    if (leaves_idle && !is_meant)
+      fail("the job has GPUs ({}), and this LibTorch finds none, so that all would be computed on the CPU: use a CUDA build of LibTorch, "
+           "submit without GPUs, or set parallel.device = \"cpu\"", gpus);
+  });
+  if (leaves_idle && is_meant) tell_notes({fmt::format("the job has GPUs ({}), and parallel.device = \"cpu\" leaves them idle", gpus)}, comm);
+}
+
 void check_asked(const config::RunConfig& run, const Comm& comm) {
   if (!slurm_job().empty()) tell_notes(differences(Asked::by(run), places_of(comm)), comm);
 }

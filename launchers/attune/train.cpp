@@ -6,6 +6,7 @@
 #include "core/files.hpp"
 #include "core/names.hpp"
 #include "core/signals.hpp"
+#include "device.hpp"
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
 #include "report/record.hpp"
@@ -97,6 +98,7 @@ int run_training(const Comm& comm, const Arguments& given) {
     return static_cast<int>(ExitCode::done);
   }
   slurm::check_asked(run.config, comm);
+  refuse_idle_gpus(run.config, comm);
   const slurm::Staging staging(run.config, comm);
   auto session = train::Session::open(staging.config(), comm);
   session.config = run.config;  // what is published names the originals

@@ -16,6 +16,7 @@
 #include "core/files.hpp"
 #include "slurm/command.hpp"
 #include "slurm/environment.hpp"
+#include "slurm/launch.hpp"
 #include "slurm/progress.hpp"
 #include "slurm/queue.hpp"
 #include "slurm/reasons.hpp"
@@ -474,6 +475,8 @@ TEST_F(Slurm, OptionsThatContradictTheScriptAreRefused) {
       {"options = { wait = \"\" }", "`attune submit --wait`"},
       {"options = { constraint = \"a100\" }", "use constraint of [slurm]"},
       {"options = { gres = \"gpu:a100:4\" }", "use gpus_per_node of [slurm]"},
+      {"options = { \"tres-per-task\" = \"gres/gpu:1\" }", "GPUs stand in 'tres-per-task'"},
+      {"options = { \"gpus-per-socket\" = \"1\" }", "use gpus_per_node of [slurm]"},
       {"options = { gpus = \"4\" }", "use gpus_per_node of [slurm]"},
       {"options = { n = \"4\" }", "'n' is no long option of sbatch: write its long name"},
       {"memory = \"4G\"\noptions = { \"mem-per-cpu\" = \"1G\" }", "'mem-per-cpu' in 'options' and 'memory' contradict each other"},
@@ -667,6 +670,21 @@ TEST_F(Slurm, SlurmsCommandsAreRunWithoutWhatChangesThem) {
 TEST_F(Slurm, VariablesInATextAreReplacedAsTheShellDoes) {
   ::setenv("ATTUNE_TEST_A", "x y", 1);
   EXPECT_EQ(with_variables_replaced("1 $ATTUNE_TEST_A ${ATTUNE_TEST_A}z \\$ATTUNE_TEST_A $ATTUNE_TEST_NONE."), "1 x y x yz $ATTUNE_TEST_A .");
+}
+
+TEST_F(Slurm, TheGpusOfAJobAreKnownFromItsVariables) {
+  using Values = std::map<std::string, std::string>;
+  const auto gpus = [](Values values) {
+    return gpus_of_job([values](const std::string& name) { return values.contains(name) ? values.at(name) : ""; });
+  };
+  EXPECT_EQ(gpus({}), "");
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}}), "");
+  EXPECT_EQ(gpus({{"SLURM_JOB_GPUS", "0"}}), "") << "no job";
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_JOB_GPUS", "0"}}), "SLURM_JOB_GPUS=0") << "the first GPU, and not none";
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_ON_NODE", "2"}}), "SLURM_GPUS_ON_NODE=2");
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_ON_NODE", "0"}, {"SLURM_JOB_GPUS", "0,1"}}), "") << "the step has none";
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_PER_TASK", "1"}}), "SLURM_GPUS_PER_TASK=1");
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_PER_NODE", "a100:4"}}), "SLURM_GPUS_PER_NODE=a100:4");
 }
 
 TEST_F(Slurm, TheQueueIsReadWithArraysAndStates) {
