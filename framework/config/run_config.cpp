@@ -67,7 +67,7 @@ void EvaluateOptions::describe(Schema<EvaluateOptions>& s) {
 
 void ParallelOptions::describe(Schema<ParallelOptions>& s) {
   s.key("mode", &ParallelOptions::mode, "data: every rank holds the model and computes its share of the batch").choices({"data"});
-  s.key("device", &ParallelOptions::device, "auto: a GPU where LibTorch finds one").choices({"auto", "cpu", "cuda"});
+  s.key("device", &ParallelOptions::device, "auto: a GPU where LibTorch finds one; in a Slurm job with GPUs, an error where it finds none").choices({"auto", "cpu", "cuda"});
   s.key("threads", &ParallelOptions::threads, "a rank computes with; 0: OMP_NUM_THREADS, else as many as cores are its own").at_least(0);
   s.key("binding", &ParallelOptions::binding, "auto: where mpirun binds unasked, ranks are spread over all cores of the run; keep: they stay where mpirun put them").choices({"auto", "keep"});
   s.key("reproducible", &ParallelOptions::reproducible, "the same weights bit for bit on any number of ranks, for more time per step");

@@ -47,7 +47,9 @@ void SlurmOptions::describe(Schema<SlurmOptions>& s) {
   s.key("lines", &SlurmOptions::lines, "further lines of the job script, before the ranks start");
   s.key("signal", &SlurmOptions::signal, "seconds before the time limit at which the run is told to save; one step and a checkpoint must fit in half a minute less").at_least(1);
   s.key("restarts", &SlurmOptions::restarts, "how often the job may go back into the queue").at_least(0);
-  s.key("stalled", &SlurmOptions::stalled, "attempts in a row without a newer checkpoint after which it no longer does").at_least(1);
+  s.key("stalled", &SlurmOptions::stalled, 
+      "stop requeueing after this many consecutive attempts without a new checkpoint, or when a launch has failed once more than this")
+      .at_least(1);
   s.key("retries", &SlurmOptions::retries, "how often a run that failed, for another reason than a mistake in its run file, starts again").at_least(0);
 }
 
@@ -171,7 +173,8 @@ void check_forms(const toml::table& table, const SlurmOptions& options, Problems
 using Taken = std::pair<std::string_view, std::string_view>;
 constexpr Taken taken_of_sbatch[] = {
     {"nodes", "nodes"}, {"ntasks", "nodes and tasks_per_node"}, {"ntasks-per-node", "tasks_per_node"}, {"cpus-per-task", "cpus_per_task"},
-    {"gpus-per-node", "gpus_per_node"}, {"gpus", "gpus_per_node"}, {"gpus-per-task", "gpus_per_node"}, {"mem", "memory"},
+    {"gpus-per-node", "gpus_per_node"}, {"gpus", "gpus_per_node"}, {"gpus-per-task", "gpus_per_node"}, {"gpus-per-socket", "gpus_per_node"},
+    {"mem", "memory"},
     {"time", "time"},
     {"signal", "signal"}, {"partition", "partition"}, {"account", "account"}, {"qos", "qos"}, {"constraint", "constraint"},
     {"reservation", "reservation"}, {"dependency", "dependency"}, {"mail-type", "mail_type"}, {"mail-user", "mail_user"},
@@ -212,10 +215,12 @@ void check_contradictions(const toml::table& table, const SlurmOptions& options,
                  fmt::format("{} ranks and {} GPUs on a node: every rank computes on one GPU, so set tasks_per_node = {}", options.tasks_per_node, options.gpus_per_node, options.gpus_per_node));
   check_taken(table, "options", options.options, taken_of_sbatch, refused_of_sbatch, problems);
   check_taken(table, "srun_options", options.srun_options, taken_of_srun, refused_of_srun, problems);
-  const auto gres = options.options.find("gres");
-  if (gres != options.options.end() && gres->second.find("gpu") != std::string::npos)
-    problems.add(place_of(table, "options"),
-        "GPUs stand in 'gres' of 'options', where Attune does not see them: use gpus_per_node of [slurm]");
+  for (const char* resources : {"gres", "tres-per-node", "tres-per-socket", "tres-per-task"}) {
+    const auto found = options.options.find(resources);
+    if (found != options.options.end() && found->second.find("gpu") != std::string::npos)
+      problems.add(place_of(table, "options"),
+          fmt::format("GPUs stand in '{}' of 'options', where Attune does not see them: use gpus_per_node of [slurm]", resources));
+  }
   for (const char* other : {"mem-per-cpu", "mem-per-gpu"})
     if (!options.memory.empty() && options.options.contains(other))
       problems.add(place_of(table, "options"),

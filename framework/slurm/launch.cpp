@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
 #include <map>
 #include <numeric>
 
@@ -78,6 +79,40 @@ std::vector<std::string> differences(const Asked& asked, const std::vector<RankP
   return sentences;
 }
 
+namespace {
+
+/// To the job script, which takes a launch without this file for a failed one.
+void tell_launched(const Comm& comm) {
+  const auto file = environment_variable("ATTUNE_LAUNCHED");
+  if (comm.root() && !file.empty()) std::ofstream(file).put('\n');
+}
+
+}  // namespace
+
+std::string gpus_of_job(const Variables& variable) {
+  if (variable("SLURM_JOB_ID").empty()) return "";
+  if (variable("SLURM_GPUS_ON_NODE") == "0") return "";
+  // Lists of indices, in which 0 is the first GPU.
+  for (const char* list : {"SLURM_STEP_GPUS", "SLURM_JOB_GPUS"})
+    if (const auto value = variable(list); !value.empty()) return fmt::format("{}={}", list, value);
+  for (const char* count : {"SLURM_GPUS_ON_NODE", "SLURM_GPUS", "SLURM_GPUS_PER_NODE", "SLURM_GPUS_PER_TASK", "SLURM_GPUS_PER_SOCKET"})
+    if (const auto value = variable(count); !value.empty() && value != "0") return fmt::format("{}={}", count, value);
+  return "";
+}
+
+void check_gpus(const config::RunConfig& run, bool uses_gpu, const Comm& comm) {
+  const auto gpus = gpus_of_job(environment_variable);
+  const bool leaves_idle = !gpus.empty() && !uses_gpu;
+  const bool is_meant = run.parallel.device == "cpu";
+  comm.agree([&] {
+    if (leaves_idle && !is_meant)
+      fail("the job has GPUs ({}), and this LibTorch finds none, so that all would be computed on the CPU: use a CUDA build of LibTorch, "
+           "submit without GPUs, or set parallel.device = \"cpu\"", gpus);
+  });
+  if (leaves_idle && is_meant && comm.root())
+    fmt::print(stderr, "note: the job has GPUs ({}), and parallel.device = \"cpu\" leaves them idle\n", gpus);
+}
+
 void check_asked(const config::RunConfig& run, const std::vector<RankPlace>& ranks, const Comm& comm) {
   if (slurm_job().empty() || !comm.root()) return;
   for (const auto& sentence : differences(Asked::by(run), ranks)) fmt::print(stderr, "note: {}\n", sentence);
@@ -87,6 +122,7 @@ void check_launch(const Comm& comm) {
   comm.agree([&] {
     if (const auto wrong = wrong_size(environment_variable, comm.size()); !wrong.empty()) fail("{}", wrong);
   });
+  tell_launched(comm);
 }
 
 }  // namespace attune::slurm

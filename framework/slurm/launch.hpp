@@ -28,6 +28,13 @@ struct Asked {
 /// Where the ranks that really started are not those that were asked for: one sentence each.
 std::vector<std::string> differences(const Asked& asked, const std::vector<placement::RankPlace>& ranks);
 
+/// The variable that says that the job has GPUs, as "SLURM_GPUS_ON_NODE=2"; "" when it has none, and outside of jobs.
+std::string gpus_of_job(const Variables& variable);
+
+/// Error when the job has GPUs and the run, whose device is "auto", finds none to use; a note when it is to leave them idle.
+/// uses_gpu: of the ranks here. Collective.
+void check_gpus(const config::RunConfig& run, bool uses_gpu, const Comm& comm);
+
 /// In a job of Slurm, the differences to stderr of rank 0.
 void check_asked(const config::RunConfig& run, const std::vector<placement::RankPlace>& ranks, const Comm& comm);
 

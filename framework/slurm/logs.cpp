@@ -74,4 +74,15 @@ std::optional<Ending> ending_in_log(const fs::path& log) {
   return ending;
 }
 
+std::string failed_launches(const fs::path& run) {
+  std::ifstream file(run / "launches");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  const auto launches = lines_of(text);
+  if (launches.empty()) return "";
+  const auto nodes = pieces_of(launches.back(), ' ').back();
+  const auto where = nodes == "unknown" ? "" : " on " + nodes;
+  if (launches.size() == 1) return "the launch failed" + where;
+  return fmt::format("the launch failed {} times in a row{}", launches.size(), where);
+}
+
 }  // namespace attune::slurm

@@ -176,7 +176,8 @@ bool holds_a_run(const fs::path& folder) {
 /// What a run, a submission or a trial leaves in its directory.
 bool is_of_a_run(const std::string& name) {
   static const std::set<std::string> names{"run.toml",  "record.json", "metrics.jsonl", "evaluation.json", "not_finite.jsonl", "adapter",
-                                           "model",     "checkpoints", "job.sbatch",    "jobs",            "attempts",         "failures"};
+                                           "model",     "checkpoints", "job.sbatch",    "jobs",            "attempts",         "failures",
+                                           "launches",  ".launched"};
   return names.contains(name) || (name.starts_with(".") && name.ends_with(".tmp"));
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <regex>
+#include <set>
 
 #include "core/names.hpp"
 #include "slurm/command.hpp"
@@ -173,6 +174,11 @@ class Script {
     line("  echo \"{} attempts made no progress, from ${{newest:-the beginning}}: see above for why; the job ends here\"", o_.stalled);
     line("  exit 1");
     line("fi");
+    line("# The ranks make this file when all of them have found each other: without it, the launch has failed.");
+    line("export ATTUNE_LAUNCHED=\"$run/.launched\"");
+    line("rm -f \"$ATTUNE_LAUNCHED\"");
+    line("log=/proc/$$/fd/2  # what Slurm says of a launch goes there");
+    line("said_before=$(stat --dereference --format=%s \"$log\")");
   }
 
   /// Read once, and sent to a task on every node as its input. It is not for MPI to do: its ranks would be that program.
@@ -238,19 +244,31 @@ class Script {
 
   void again() {
     line("");
+    line("launched= without=");
+    line("if [ -e \"$ATTUNE_LAUNCHED\" ]; then");
+    line("  launched=yes");
+    line("  rm -f \"$ATTUNE_LAUNCHED\" \"$run/launches\"");
+    line("fi");
+    line("");
     line("# 75: interrupted, the state is saved. Any other failure is tried again only when it is not the run's own.");
     line("told() {{ scontrol -o show job \"$job\" | sed 's/ JobName=.* UserId=/ UserId=/' | tr ' ' '\\n' | sed -n \"s/^$1=//p\" | head -n 1; }}");
     line("preempted() {{ [[ $(told PreemptTime) = [0-9]* ]]; }}");
     line("node_lost() {{ ! each_node 60 true; }}");
+    failed_launches();
     if (o_.retries > 0) line("failures() {{ cat \"$run/failures\" 2>/dev/null || echo 0; }}");
     line("queue_again() {{");
     line("  if [ \"$count\" -gt {} ]; then echo \"this was attempt $count: the job ends here, see slurm.restarts\"; exit \"$code\"; fi", o_.restarts);
     line("  # What you cancelled, or Slurm takes back by itself, is ending already.");
     line("  if [ \"$(told JobState)\" != RUNNING ] && [ \"$(told Reason)\" != TimeLimit ]; then exit \"$code\"; fi");
-    line("  if [ \"$(told Requeue)\" = 1 ] && scontrol requeue \"$job\"; then exit \"$code\"; fi");
+    line("  if [ \"$(told Requeue)\" = 1 ] && scontrol requeue \"$job\"; then");
+    line("    if [ -n \"$without\" ]; then scontrol update JobId=\"$job\" ExcNodeList=\"$without\"; fi");
+    line("    exit \"$code\"");
+    line("  fi");
     line("  # Where requeueing is not allowed, the same again as a new job, which is what this script says.");
     line("  unset \"${{!SBATCH_@}}\"");
-    line("  sbatch --dependency=\"afterany:$job\"{} {}", job_.array ? " --array=\"$SLURM_ARRAY_TASK_ID\"" : "", shell_word(job_.script.string()));
+    line("  next=$(sbatch --parsable --dependency=\"afterany:$job\" ${{without:+--exclude=\"$without\"}}{} {}) &&", job_.array ? " --array=\"$SLURM_ARRAY_TASK_ID\"" : "",
+         shell_word(job_.script.string()));
+    line("    echo \"${{next%%;*}}{}\" >>\"$run/jobs\"", job_.array ? "_$SLURM_ARRAY_TASK_ID" : "");
     line("}}");
     line("case $code in");
     line("  0 | 2) ;;  # done, or a mistake in the run file");
@@ -258,6 +276,7 @@ class Script {
     line("  143) queue_again ;;  # ended by SIGTERM before it watched for signals: there was nothing to save");
     line("  *)");
     line("    if preempted || node_lost; then queue_again; fi");
+    line("    if [ -z \"$launched\" ]; then launch_again; fi");
     if (o_.retries > 0) {
       line("    if [ \"$(failures)\" -lt {} ]; then", o_.retries);
       line("      echo $(($(failures) + 1)) >\"$run/failures\"");
@@ -267,6 +286,60 @@ class Script {
     line("    ;;");
     line("esac");
     line("exit \"$code\"");
+  }
+
+  /// A launch that fails says nothing of the run: it is no attempt, and counts for itself.
+  void failed_launches() {
+    line("# failed_nodes: those on which no task could be launched, as far as srun tells.");
+    line("failed_nodes() {{");
+    line("  if [ ! -f \"$log\" ]; then return; fi");
+    line("  local said nodes task");
+    line("  said=$(tail --bytes=\"+$((said_before + 1))\" \"$log\")");
+    line("  sed -n 's/^srun: error: Task launch for .* failed on node \\([^:]*\\):.*/\\1/p' <<<\"$said\"");
+    if (places_tasks_in_order()) {
+      line("  readarray -t nodes < <(scontrol show hostnames \"$SLURM_JOB_NODELIST\")");
+      line("  for task in $(sed -n 's/^srun: error: task \\([0-9]*\\) launch failed.*/\\1/p' <<<\"$said\"); do echo \"${{nodes[task / {}]}}\"; done", o_.tasks_per_node);
+    }
+    line("}}");
+    line("# A node that failed twice is left out, unless the job cannot do without it.");
+    line("leave_out() {{");
+    line("  without=$(awk '{{ print $NF }}' \"$run/launches\" | tr , '\\n' | grep -vx unknown | sort | uniq -d | paste --serial --delimiters=,)");
+    line("  if [ -z \"$without\" ]; then return; fi");
+    line("  local before");
+    line("  before=$(told ExcNodeList)");
+    line("  if [[ $before = [a-zA-Z0-9]* ]]; then without=$before,$without; fi");
+    line("  if ! (unset \"${{!SBATCH_@}}\" && sbatch --test-only --exclude=\"$without\" {}) 2>/dev/null; then", shell_word(job_.script.string()));
+    line("    echo \"attune: the job cannot do without $without\"");
+    line("    without=");
+    line("  fi");
+    line("}}");
+    line("# No rank came up: a node or Slurm failed. That is no attempt of the run, and is tried again {} in a row.", o_.stalled == 1 ? "once" : fmt::format("{} times", o_.stalled));
+    line("launch_again() {{");
+    line("  if [ \"$(told JobState)\" != RUNNING ]; then exit \"$code\"; fi");
+    line("  trap '' TERM  # of the requeue, before the node is left out");
+    line("  local failed launches");
+    line("  failed=$(failed_nodes | sort -u | paste --serial --delimiters=,)");
+    line("  sed -i '$d' \"$run/attempts\"");
+    line("  echo \"$(date +%FT%T) job=$job restart=${{SLURM_RESTART_COUNT:-0}} ${{failed:-unknown}}\" >>\"$run/launches\"");
+    line("  launches=$(wc -l <\"$run/launches\")");
+    line("  if [ \"$launches\" -gt {} ]; then", o_.stalled);
+    line("    echo \"attune: the launch failed $launches times in a row${{failed:+, now on $failed}}: see above for why, and slurm.stalled; the job ends here\"");
+    line("    exit \"$code\"");
+    line("  fi");
+    line("  leave_out");
+    line("  echo \"attune: no rank was launched${{failed:+ on $failed}} (exit code $code): tried again${{without:+ without $without}}\"");
+    line("  queue_again");
+    line("}}");
+  }
+
+  /// srun names tasks and not nodes where a launch fails; unless told otherwise, it fills one node after another.
+  bool places_tasks_in_order() const {
+    if (!srun_ || o_.options.contains("distribution")) return false;
+    const auto moves_tasks = [](const auto& option) {
+      static const std::set<std::string> names{"distribution", "nodelist", "exclude", "relative", "nodefile"};
+      return names.contains(option.first);
+    };
+    return std::none_of(o_.srun_options.begin(), o_.srun_options.end(), moves_tasks);
   }
 
   const Job& job_;

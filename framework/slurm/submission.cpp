@@ -74,6 +74,7 @@ void prepare_directory(const fs::path& directory, const std::string& run_file) {
   fs::create_directories(directory);
   fs::remove(directory / "attempts");
   fs::remove(directory / "failures");
+  fs::remove(directory / "launches");
   write_text(directory / "run.toml", run_file);
 }
 

@@ -5,6 +5,7 @@
 
 #include "command.hpp"
 #include "core/files.hpp"
+#include "device.hpp"
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
 #include "train/surroundings.hpp"
@@ -17,6 +18,7 @@ namespace options = boost::program_options;
 
 int evaluate_run(const Comm& comm, const options::variables_map& values) {
   auto run = open_tuned_run(values["run"].as<std::string>(), values["checkpoint"].as<std::string>(), comm, values["override"].as<std::vector<std::string>>());
+  refuse_idle_gpus(run.opened.config, comm);
   const auto split_name = values["split"].as<std::string>();
   std::optional<std::int64_t> wanted;
   if (values.count("samples")) wanted = values["samples"].as<std::int64_t>();

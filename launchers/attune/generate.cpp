@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "command.hpp"
+#include "device.hpp"
 #include "core/files.hpp"
 #include "core/json_text.hpp"
 #include "core/names.hpp"
@@ -200,6 +201,7 @@ class Questions {
 
 void from_run(const std::string& path, const options::variables_map& values, const Comm& comm) {
   auto run = open_tuned_run(path, values["checkpoint"].as<std::string>(), comm);
+  refuse_idle_gpus(run.opened.config, comm);
   const Tokenizer tokenizer(tokenizer_of(*run.session.files));
   Questions questions(*run.session.files, tokenizer, values);
   {

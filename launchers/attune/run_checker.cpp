@@ -37,7 +37,9 @@ config::RunConfig RunChecker::check(const config::Document& run_file, std::int64
 
 config::RunConfig RunChecker::read(const config::Document& run_file) const { return config::read_run(run_file, registry_); }
 
-std::size_t RunChecker::open(const config::RunConfig& run) {
+std::size_t RunChecker::open(config::RunConfig run) {
+  if (run.parallel.device == "cuda") run.train.precision = "float32";  // no word on how fast this processor is
+  run.parallel.device = "cpu";  // the GPUs are those of the compute node: this machine need not have one
   const auto session = train::Session::open(run, Comm());
   const auto plan = train::plan_memory(session);
   rank_bytes_ = std::max(rank_bytes_, static_cast<double>(plan.weights + plan.gradients + plan.optimizer + plan.staging));

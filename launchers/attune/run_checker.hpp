@@ -28,7 +28,7 @@ class RunChecker {
 
  private:
   /// Opens model and data. Returns the samples of the training split.
-  std::size_t open(const config::RunConfig& run);
+  std::size_t open(config::RunConfig run);
 
   Registry registry_;
   double rank_bytes_ = 0;

@@ -20,6 +20,12 @@ std::vector<std::string> options_of_environment(config::SlurmOptions& options);
 /// What to tell when slurm.memory is less than the ranks of a node hold, rank_bytes each and more.
 std::vector<std::string> small_memory(const config::SlurmOptions& options, double rank_bytes);
 
+/// Error when the run would refuse the ranks and GPUs that are asked for, or leave the GPUs idle.
+void check_gpus(const config::SlurmOptions& options, const std::string& device);
+
+/// What to tell when a run on a GPU asks for none.
+std::vector<std::string> missing_gpus(const config::SlurmOptions& options, const std::string& device);
+
 /// Notes to stderr.
 void tell(const std::vector<std::string>& notes);
 

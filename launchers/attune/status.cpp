@@ -77,6 +77,8 @@ std::string remark_on(const Seen& run) {
   if (run.job && (run.state == "training" || run.state == "starting"))
     remark = fmt::format("on {}, {} of its time left", run.job->nodes, run.job->time_left);
   if (run.is_over()) remark = why_over(run);
+  const auto launches = run.state == "done" || run.state == "training" ? "" : slurm::failed_launches(run.progress.directory);
+  if (!launches.empty()) remark += (remark.empty() ? "" : "; ") + launches;
   if (!run.progress.problem.empty()) remark += (remark.empty() ? "" : "; ") + run.progress.problem;
   return remark;
 }

@@ -41,10 +41,14 @@ Plan checked_plan(const fs::path& file, const std::vector<std::string>& override
   const auto document = config::Document::parse(file, overrides);
   RunChecker checker(document);
   Plan plan{config::array_elements(options.array), {}, 0};
-  if (plan.elements.empty()) plan.runs.push_back(checker.check(document, options.ranks()));
+  const auto add = [&](const config::Document& run_file) {
+    plan.runs.push_back(checker.check(run_file, options.ranks()));
+    check_gpus(options, plan.runs.back().parallel.device);
+  };
+  if (plan.elements.empty()) add(document);
   for (const auto element : plan.elements) {
     try {
-      plan.runs.push_back(checker.check(element_file(document, overrides, options, element), options.ranks()));
+      add(element_file(document, overrides, options, element));
     } catch (const Error& error) {
       fail("element {} of the array: {}", element, error.what());
     }
@@ -178,6 +182,7 @@ int submit(const std::vector<std::string>& arguments) {
   const auto script = slurm::job_script(job);
   tell(notes);
   tell(small_memory(at_site, plan.rank_bytes));
+  tell(missing_gpus(at_site, plan.runs.front().parallel.device));
   if (print) {
     tell(make_submittable(plan));
     std::cout << script;

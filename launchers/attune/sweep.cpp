@@ -55,12 +55,15 @@ struct CheckedTrials {
   double rank_bytes = 0;
 };
 
-CheckedTrials checked_trials(const Sweep& sweep, std::int64_t ranks) {
+/// in_jobs: as job arrays, and not on this machine.
+CheckedTrials checked_trials(const Sweep& sweep, const config::SlurmOptions& at_site, bool in_jobs) {
   RunChecker checker(config::Document::parse(sweep.options.run));
   std::vector<std::string> files;
   for (const auto& trial : sweep.trials) {
     try {
-      files.push_back(checker.check(config::Document::parse(sweep.options.run, trial.overrides), ranks).to_toml());
+      const auto run = checker.check(config::Document::parse(sweep.options.run, trial.overrides), at_site.ranks());
+      if (in_jobs) check_gpus(at_site, run.parallel.device);
+      files.push_back(run.to_toml());
     } catch (const Error& error) {
       // What the trial sets comes as on the command line, and stands in the sweep file.
       const auto said = std::regex_replace(std::string(error.what()), std::regex("(^|\n)command line: "), "$1");
@@ -302,7 +305,7 @@ int start(const Arguments& given) {
   const auto sweep = sweep::read_sweep(document);
   auto at_site = slurm_options(sweep, given.site);
   const auto notes = here && !given.print ? std::vector<std::string>{} : options_of_environment(at_site);
-  const auto [run_files, rank_bytes] = checked_trials(sweep, at_site.ranks());
+  const auto [run_files, rank_bytes] = checked_trials(sweep, at_site, !here || given.print);
   tell(notes);
   if (!here) tell(small_memory(at_site, rank_bytes));
   if (given.print) return std::cout << slurm::job_script(array_job(sweep, given, at_site, sweep.trials.size(), "")), static_cast<int>(ExitCode::done);

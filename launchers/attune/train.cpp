@@ -7,6 +7,7 @@
 #include "core/files.hpp"
 #include "core/names.hpp"
 #include "core/signals.hpp"
+#include "device.hpp"
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
 #include "report/record.hpp"
@@ -124,6 +125,7 @@ int run_training(const Comm& comm, const Arguments& given) {
   }
   const auto places = place_ranks(run.config.parallel, comm);
   slurm::check_asked(run.config, places, comm);
+  refuse_idle_gpus(run.config, comm);
   if (comm.root()) fmt::print(stderr, "{}\n", placement::summary(places));
   const slurm::Staging staging(run.config, comm);
   auto session = train::Session::open(staging.config(), comm);

@@ -4,6 +4,7 @@
 """
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -84,7 +85,8 @@ def who_cancelled_a_job_and_how_it_ended_is_told():
     for process in ranks_of_job(number):
         os.kill(process, signal.SIGKILL)
     cluster.wait_for_end(number, "FAILED")
-    cluster.wait_for(lambda: "FAILED with exit code 137 (signal 9); see runs/killed/slurm-" in cluster.run("attune", "status", "runs/killed"), lambda: cluster.run("attune", "status", "runs/killed"))
+    said = cluster.wait_for(lambda: next((line for line in cluster.run("attune", "status", "runs/killed").splitlines() if "FAILED" in line), None), "its end is in the accounts")
+    check(re.search(rf"failed .*FAILED with exit code \d+.*; see runs/killed/slurm-{number}.log", said), f"with its exit code and log: {said}")
 
 
 make_model(place / "model")

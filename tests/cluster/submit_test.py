@@ -156,6 +156,7 @@ def where_requeueing_is_not_allowed_a_new_job_goes_on():
     cluster.wait_for(lambda: history(place, "successor")[-1] == "finished", lambda: f"another job finishes it:\n{cluster.log(number)}")
     jobs = {entry["job"] for entry in json.loads((place / "runs/successor/record.json").read_text())["history"]}
     check(len(jobs) == 2 and number in jobs, f"two jobs: {jobs}")
+    check(set((place / "runs/successor/jobs").read_text().split()) == jobs, "status and cancel know the second as well")
     check_result("successor")
 
 
@@ -169,6 +170,34 @@ def a_dead_node_costs_the_steps_since_the_last_checkpoint():
     check(node not in cluster.job(number)["NodeList"].replace("[", "").replace("]", "").replace("n", " n").split(), "it went on elsewhere")
     cluster.node("start", node)
     check_result("node-lost")
+
+
+def stale_pmix(node, number):
+    """What a node has left of a step that was on it when it lost its power, if its /tmp survives the boot: PMIx refuses the first step of the job there."""
+    cluster.run("mkdir", f"{cluster.folder}/tmp/{node}/spmix_appdir_{cluster.run('id', '-u').strip()}_{number}.0")
+
+
+def a_launch_that_fails_is_tried_again_without_the_node_that_failed_twice():
+    number = submit("relaunched", 'slurm.options={ begin = "now+1hour" }')
+    stale_pmix("n2", number)
+    cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+    now = cluster.wait_for_end(number, seconds=240)
+    log = cluster.log(number)
+    check("launch failed" in log and "no rank was launched on n2" in log, f"the launch failed on n2: {log}")
+    check(now["Restarts"] == "2" and now["ExcNodeList"] == "n2" and now["NodeList"] == "n[1,3]", f"the third launch was elsewhere: {now}\n{log}")
+    check_result("relaunched")
+    check(not (place / "runs/relaunched/launches").exists(), "launches count no more")
+
+
+def launches_that_fail_for_ever_end_the_job():
+    number = submit("unlaunched", "slurm.nodes=3", 'slurm.options={ begin = "now+1hour" }')
+    stale_pmix("n3", number)
+    cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+    cluster.wait_for_end(number, "FAILED", seconds=240)
+    log = cluster.log(number)
+    check("the job cannot do without n3" in log and "the launch failed 3 times in a row" in log, f"all three nodes are needed: {log}")
+    said = cluster.run("attune", "status", "runs/unlaunched")
+    check("unstarted" in said and "the launch failed 3 times in a row on n3" in said, f"status says why: {said}")
 
 
 def ranks_that_do_not_find_each_other_are_refused():
@@ -379,7 +408,8 @@ place.run(*over_ranks(2, build / "attune", "train", "run.toml", "name=reference"
 with cluster:
     run_tests(a_submitted_run_trains_what_mpirun_trains, status_tells_of_a_job_that_waits_and_one_that_trains, after_a_kill_the_lock_is_known_to_be_stale, a_cancelled_job_saves_and_stays_away, a_run_is_followed_across_a_requeue_and_cancelled,
               a_signal_makes_it_save_requeue_and_resume, requeued_by_its_user_it_resumes, preempted_with_or_without_grace_it_resumes,
-              where_requeueing_is_not_allowed_a_new_job_goes_on, a_dead_node_costs_the_steps_since_the_last_checkpoint, ranks_that_do_not_find_each_other_are_refused,
+              where_requeueing_is_not_allowed_a_new_job_goes_on, a_dead_node_costs_the_steps_since_the_last_checkpoint,
+              a_launch_that_fails_is_tried_again_without_the_node_that_failed_twice, launches_that_fail_for_ever_end_the_job, ranks_that_do_not_find_each_other_are_refused,
               ranks_that_are_not_those_of_the_run_file_are_explained,
               what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued, a_site_changes_the_script_and_not_the_run_file,
               an_array_is_a_run_for_every_element, what_the_environment_holds_does_not_overrule_the_run_file, from_a_shell_in_a_job_it_is_submitted_as_from_any,

@@ -11,10 +11,12 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <regex>
 
 #include "core/files.hpp"
 #include "slurm/command.hpp"
 #include "slurm/environment.hpp"
+#include "slurm/launch.hpp"
 #include "slurm/progress.hpp"
 #include "slurm/queue.hpp"
 #include "slurm/reasons.hpp"
@@ -292,6 +294,139 @@ TEST_F(StagedProgram, AFullScratchIsToldBeforeItIsCopied) {
   EXPECT_TRUE(fs::is_empty(folder_ / "scratch/5"));
 }
 
+// ---- Launches that fail
+
+/// A job of two nodes with two tasks each, with stand-ins for Slurm's commands. Each call of `attempt` is one start of the job.
+class Launches : public Slurm {
+ protected:
+  Launches() {
+    write_program("srun", R"sh(for word in "$@"; do if [ "$word" = --overlap ]; then exit 0; fi; done
+case $(cat HERE/launch) in
+  fails) echo "srun: error: task $(cat HERE/task) launch failed: Unspecified error" >&2; exit 1 ;;
+  silent) exit 1 ;;
+  runs) touch "$ATTUNE_LAUNCHED"; exit "$(cat HERE/code)" ;;
+esac)sh");
+    write_program("scontrol", R"sh(case "$*" in
+  "show hostnames"*) printf 'n1\nn2\n' ;;
+  *"show job"*) echo "JobId=5 JobName=x UserId=me JobState=RUNNING Reason=None Requeue=$(cat HERE/requeue) ExcNodeList=$(cat HERE/excluded) PreemptTime=None" ;;
+  *) echo "scontrol $*" >>HERE/calls ;;
+esac)sh");
+    write_program("sbatch", R"sh(echo "sbatch $*" >>HERE/calls
+case "$*" in *--test-only*) exit "$(cat HERE/refused)" ;; esac
+echo 6)sh");
+    set({{"launch", "fails"}, {"task", "3"}, {"code", "0"}, {"requeue", "1"}, {"excluded", "(null)"}, {"refused", "0"}});
+  }
+
+  void set(const std::map<std::string, std::string>& values) {
+    for (const auto& [name, value] : values) write(name, value);
+  }
+
+  /// Returns the exit code of the script; what it calls and says is in calls_ and said_.
+  int attempt(const std::string& more = "") {
+    auto one = job(options("nodes = 2\ntasks_per_node = 2\n" + more));
+    one.directory = folder_ / "run";
+    one.from = folder_;
+    one.script = folder_ / "job.sbatch";
+    write("job.sbatch", job_script(one));
+    const auto path = "PATH=" + (folder_ / "bin").string() + ":" + std::getenv("PATH");
+    fs::remove(folder_ / "calls");
+    fs::remove(folder_ / "log");
+    const auto command = fmt::format("bash {0}/job.sbatch >>{0}/log 2>&1", folder_.string());
+    const auto said = run_command({"env", path, "SLURM_JOB_ID=5", "SLURM_JOB_NUM_NODES=2", "SLURM_JOB_NODELIST=n[1-2]", "bash", "-c", command});
+    calls_ = text_of("calls");
+    said_ = text_of("log");
+    return said.code;
+  }
+
+  std::string text_of(const std::string& name) const { return fs::exists(folder_ / name) ? read_text(folder_ / name) : ""; }
+  std::size_t lines_in(const std::string& name) const { return lines_of(text_of(name)).size(); }
+
+  std::string calls_, said_;
+
+ private:
+  void write_program(const std::string& name, const std::string& text) const {
+    const auto whole = std::regex_replace("#!/bin/bash\n" + text + "\n", std::regex("HERE"), folder_.string());
+    fs::permissions(write("bin/" + name, whole), fs::perms::owner_all);
+  }
+};
+
+TEST_F(Launches, OneThatFailsIsTriedAgainAndANodeThatFailsTwiceIsLeftOut) {
+  EXPECT_EQ(attempt(), 1);
+  EXPECT_EQ(calls_, "scontrol requeue 5\n");
+  EXPECT_THAT(said_, HasSubstr("no rank was launched on n2 (exit code 1): tried again\n"));
+  EXPECT_EQ(lines_in("run/attempts"), 0) << "it is no attempt of the run";
+  EXPECT_EQ(attempt(), 1);
+  EXPECT_EQ(calls_, fmt::format("sbatch --test-only --exclude=n2 {}/job.sbatch\nscontrol requeue 5\nscontrol update JobId=5 ExcNodeList=n2\n", folder_.string()));
+  EXPECT_THAT(said_, HasSubstr("tried again without n2"));
+  set({{"launch", "runs"}});
+  EXPECT_EQ(attempt(), 0);
+  EXPECT_EQ(lines_in("run/attempts"), 1);
+  EXPECT_FALSE(fs::exists(folder_ / "run/launches")) << "the next failure is the first in a row";
+  EXPECT_FALSE(fs::exists(folder_ / "run/.launched"));
+}
+
+TEST_F(Launches, SoManyInARowAsStalledAllowsAndThenTheJobEnds) {
+  set({{"launch", "silent"}});  // whatever Slurm says of it
+  EXPECT_EQ(attempt(), 1);
+  EXPECT_EQ(attempt(), 1);
+  EXPECT_EQ(calls_, "scontrol requeue 5\n") << "no node is known to have failed";
+  EXPECT_EQ(attempt(), 1);
+  EXPECT_EQ(calls_, "");
+  EXPECT_THAT(said_, HasSubstr("the launch failed 3 times in a row"));
+  EXPECT_EQ(lines_in("run/launches"), 3);
+}
+
+TEST_F(Launches, DifferentNodesAreNotLeftOut) {
+  attempt();
+  set({{"task", "1"}});
+  attempt();
+  EXPECT_THAT(calls_, Not(HasSubstr("ExcNodeList")));
+  EXPECT_THAT(said_, HasSubstr("no rank was launched on n1 "));
+}
+
+TEST_F(Launches, ANodeThatTheJobCannotDoWithoutStays) {
+  set({{"refused", "1"}});
+  attempt();
+  attempt();
+  EXPECT_THAT(calls_, AllOf(HasSubstr("scontrol requeue 5"), Not(HasSubstr("update"))));
+  EXPECT_THAT(said_, HasSubstr("the job cannot do without n2"));
+}
+
+TEST_F(Launches, WhatTheUserExcludedStaysExcluded) {
+  set({{"excluded", "n[7-8]"}});
+  attempt();
+  attempt();
+  EXPECT_THAT(calls_, HasSubstr("ExcNodeList=n[7-8],n2"));
+}
+
+TEST_F(Launches, WhereRequeueingIsNotAllowedTheNextJobDoesWithoutTheNode) {
+  set({{"requeue", "0"}});
+  attempt();
+  EXPECT_EQ(text_of("run/jobs"), "6\n") << "status and cancel know the next job";
+  attempt();
+  EXPECT_THAT(calls_, HasSubstr("sbatch --parsable --dependency=afterany:5 --exclude=n2 "));
+}
+
+TEST_F(Launches, AFailureOfTheRunsOwnIsNone) {
+  set({{"launch", "runs"}, {"code", "1"}});
+  EXPECT_EQ(attempt(), 1);
+  EXPECT_EQ(calls_, "");
+  EXPECT_EQ(lines_in("run/attempts"), 1);
+  EXPECT_FALSE(fs::exists(folder_ / "run/launches"));
+}
+
+TEST_F(Launches, TasksInAnotherOrderNameNoNode) {
+  attempt("srun_options = { distribution = \"cyclic\" }");
+  EXPECT_THAT(text_of("run/launches"), HasSubstr(" unknown\n"));
+}
+
+TEST_F(Launches, UnderMpirunTheyAreTriedAgainToo) {
+  write("bin/mpirun", "#!/bin/bash\nexit 1\n");
+  fs::permissions(folder_ / "bin/mpirun", fs::perms::owner_all);
+  EXPECT_EQ(attempt("launcher = \"mpirun\""), 1);
+  EXPECT_EQ(calls_, "scontrol requeue 5\n");
+}
+
 // ---- [slurm] and sites
 
 TEST_F(Slurm, MistakesAreToldTogetherWithTheirPlaces) {
@@ -340,6 +475,8 @@ TEST_F(Slurm, OptionsThatContradictTheScriptAreRefused) {
       {"options = { wait = \"\" }", "`attune submit --wait`"},
       {"options = { constraint = \"a100\" }", "use constraint of [slurm]"},
       {"options = { gres = \"gpu:a100:4\" }", "use gpus_per_node of [slurm]"},
+      {"options = { \"tres-per-task\" = \"gres/gpu:1\" }", "GPUs stand in 'tres-per-task'"},
+      {"options = { \"gpus-per-socket\" = \"1\" }", "use gpus_per_node of [slurm]"},
       {"options = { gpus = \"4\" }", "use gpus_per_node of [slurm]"},
       {"options = { n = \"4\" }", "'n' is no long option of sbatch: write its long name"},
       {"memory = \"4G\"\noptions = { \"mem-per-cpu\" = \"1G\" }", "'mem-per-cpu' in 'options' and 'memory' contradict each other"},
@@ -533,6 +670,21 @@ TEST_F(Slurm, SlurmsCommandsAreRunWithoutWhatChangesThem) {
 TEST_F(Slurm, VariablesInATextAreReplacedAsTheShellDoes) {
   ::setenv("ATTUNE_TEST_A", "x y", 1);
   EXPECT_EQ(with_variables_replaced("1 $ATTUNE_TEST_A ${ATTUNE_TEST_A}z \\$ATTUNE_TEST_A $ATTUNE_TEST_NONE."), "1 x y x yz $ATTUNE_TEST_A .");
+}
+
+TEST_F(Slurm, TheGpusOfAJobAreKnownFromItsVariables) {
+  using Values = std::map<std::string, std::string>;
+  const auto gpus = [](Values values) {
+    return gpus_of_job([values](const std::string& name) { return values.contains(name) ? values.at(name) : ""; });
+  };
+  EXPECT_EQ(gpus({}), "");
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}}), "");
+  EXPECT_EQ(gpus({{"SLURM_JOB_GPUS", "0"}}), "") << "no job";
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_JOB_GPUS", "0"}}), "SLURM_JOB_GPUS=0") << "the first GPU, and not none";
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_ON_NODE", "2"}}), "SLURM_GPUS_ON_NODE=2");
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_ON_NODE", "0"}, {"SLURM_JOB_GPUS", "0,1"}}), "") << "the step has none";
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_PER_TASK", "1"}}), "SLURM_GPUS_PER_TASK=1");
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_PER_NODE", "a100:4"}}), "SLURM_GPUS_PER_NODE=a100:4");
 }
 
 TEST_F(Slurm, TheQueueIsReadWithArraysAndStates) {
