@@ -47,7 +47,8 @@ MappedFile::~MappedFile() {
 
 std::string read_text(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file || fs::is_directory(path)) fail("{}: cannot be read ({})", path.string(), fs::exists(path) ? "is it a file you may read?" : "there is no such file");
+  if (fs::is_directory(path)) fail("{}: is a folder, where a file is needed", path.string());
+  if (!file) fail("{}: cannot be read ({})", path.string(), fs::exists(path) ? "is it a file you may read?" : "there is no such file");
   std::ostringstream text;
   text << file.rdbuf();
   return std::move(text).str();

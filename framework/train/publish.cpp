@@ -72,9 +72,18 @@ void name_base(Adapter& adapter, const Session& session) {
   adapter.config = config.dump(2) + "\n";
 }
 
+void warn_of_pooling(const Session& session) {
+  const auto config = session.model->config();
+  if (!config.contains("classifier_pooling") || config["classifier_pooling"] != "mean") return;
+  fmt::print(stderr,
+             "warning: this classifier pools the mean of the tokens, and transformers' class the first token: transformers "
+             "computes other results from it; train with model.pooling = \"cls\" for use there\n");
+}
+
 }  // namespace
 
 void publish(Session& session, const fs::path& folder, bool merge) {
+  warn_of_pooling(session);
   if (auto adapter = merge ? std::nullopt : session.strategies->export_adapter(*session.model)) {
     name_base(*adapter, session);
     return write_adapter(*adapter, session.base_sha256, folder);

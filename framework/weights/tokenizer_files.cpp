@@ -66,7 +66,8 @@ json open_tokenizer(const fs::path& path) {
   if (!fs::is_directory(path)) return open_gguf_tokenizer(path);
   if (auto tokenizer = read_tokenizer(path); !tokenizer.is_null()) return tokenizer;
   if (holds_gguf(path)) return open_gguf_tokenizer(weights::only_gguf(path));
-  fail("{}: there is no tokenizer in it; set tokenizer to a place that has one", path.string());
+  const auto snapshot = weights::cached_snapshot(path);
+  fail("{}: there is no tokenizer in it{}", path.string(), snapshot.empty() ? "; set tokenizer to a place that has one" : snapshot);
 }
 
 }  // namespace attune

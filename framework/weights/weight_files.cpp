@@ -141,12 +141,13 @@ std::string where_the_model_is(const fs::path& folder) {
                        fs::read_symlink(folder / "config.json").string());
   if (fs::exists(folder / "adapter_config.json"))
     return ", but this is an adapter: name the model it was made for";
-  if (const auto snapshot = snapshot_of(folder); !snapshot.empty())
-    return fmt::format("; this is a folder of the Hugging Face cache: name {}", snapshot);
+  if (const auto hint = cached_snapshot(folder); !hint.empty()) return hint;
   const auto below = folders_with(folder, "config.json");
   if (below.size() == 1) return fmt::format("; name {}, which has one", below.front().string());
   if (below.size() > 1)
     return fmt::format("; name one of the folders in it that have one: {}", names_of(below));
+  if (fs::exists(folder / "run.toml"))
+    return ", but this is a run directory: `attune evaluate`, `generate` and `export` take it";
   return "";
 }
 
@@ -174,6 +175,15 @@ std::unique_ptr<WeightSource> open_folder_weights(const fs::path& folder, const 
   if (name.ends_with(".json")) return open_safetensors_index(folder / name, &files);
   files = {folder / name};
   return open_safetensors(folder / name);
+}
+
+std::string cached_snapshot(const fs::path& folder) {
+  if (const auto snapshot = snapshot_of(folder); !snapshot.empty())
+    return fmt::format("; this is a folder of the Hugging Face cache: name {}", snapshot);
+  for (const auto& model : folders_with(folder, "snapshots"))
+    if (const auto snapshot = snapshot_of(model); !snapshot.empty())
+      return fmt::format("; this is the Hugging Face cache: name the snapshot of a model, such as {}", snapshot);
+  return "";
 }
 
 fs::path only_gguf(const fs::path& folder) {

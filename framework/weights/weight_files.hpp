@@ -23,4 +23,7 @@ std::unique_ptr<WeightSource> open_folder_weights(const std::filesystem::path& f
 /// more than one.
 std::filesystem::path only_gguf(const std::filesystem::path& folder);
 
+/// "; this is a folder of the Hugging Face cache: name PATH", where it is one, or the cache itself; "" otherwise.
+std::string cached_snapshot(const std::filesystem::path& folder);
+
 }  // namespace attune::weights

@@ -202,6 +202,8 @@ class Questions {
 void from_run(const std::string& path, const options::variables_map& values, const Comm& comm) {
   auto run = open_tuned_run(path, values["checkpoint"].as<std::string>(), comm);
   refuse_idle_gpus(run.opened.config, comm);
+  if (run.session.model->spec().task != Task::next_token)
+    fail("{}: its model does not generate text; `attune evaluate` measures it, and `attune export` writes it for transformers", path);
   const Tokenizer tokenizer(tokenizer_of(*run.session.files));
   Questions questions(*run.session.files, tokenizer, values);
   {

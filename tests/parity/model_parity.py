@@ -196,9 +196,19 @@ def decoder(family, variants, sizes={}, adapters=({},)):
             torch.manual_seed(0)
             config = AutoConfig.for_model(family, **{**TINY, **NO_SPECIAL, **sizes, **options})
             model = perturb(AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
-            check_decoder(run, model, save(model, family + "-" + name), tiny_samples(), adapters)
+            folder = save(model, family + "-" + name)
+            if name in IN_FILE:
+                model = read_again(folder, IN_FILE[name])
+            check_decoder(run, model, folder, tiny_samples(), adapters)
 
     return case
+
+
+def read_again(folder, keys):
+    """The model as transformers reads it when config.json has these keys."""
+    file = Path(folder) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
 
 
 def rope(**scaling):
@@ -207,12 +217,19 @@ def rope(**scaling):
 
 LLAMA = {
     "grouped": {"num_key_value_heads": 2, "tie_word_embeddings": True, "rope_theta": 5000.0},
+    "of both keys rope_scaling": {"num_key_value_heads": 2},
+    "of both keys rope_parameters": {"num_key_value_heads": 2},
     "untied": {"num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True, "head_dim": 24},
     "linear": rope(rope_type="linear", factor=2.5),
     "dynamic": rope(rope_type="dynamic", factor=2.0),
     "llama3": rope(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32),
     "yarn": rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=32),
     "yarn with all its settings": rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=16.0, beta_slow=2.0, mscale=0.7, mscale_all_dim=1.3, truncate=False),
+}
+PLAIN = {"rope_type": "default", "rope_theta": 5000.0}
+IN_FILE = {  # what save_pretrained never writes, and people do
+    "of both keys rope_scaling": {"rope_parameters": PLAIN, "rope_scaling": {"type": "linear", "factor": 4.0}},
+    "of both keys rope_parameters": {"rope_parameters": {**PLAIN, "rope_type": "linear", "factor": 4.0}, "rope_scaling": {}},
 }
 MISTRAL = {"window": {"num_key_value_heads": 2, "sliding_window": 5}, "whole": {"num_key_value_heads": 2, "sliding_window": None, "head_dim": 24}}
 QWEN2 = {

@@ -292,6 +292,16 @@ for base in ("classifier", "stale"):
         said = {one["label"]: one["score"] for one in pipeline("text-classification", model=str(folder), top_k=None)(["glad and sad", "calm"])[0]}
         check(all(abs(said[name] - right) < 1e-4 for name, right in zip(names, function(logits).tolist())), f"{data}, {base}: the pipeline says {said}")
 
+said = place.run(program, "generate", "runs/label-classifier", "--prompt", "glad", expect=2)
+check("runs/label-classifier: its model does not generate text" in said and said.count("\n") == 1, f"a classifier is no model to ask: {said}")
+
+# A classifier that transformers' class does not compute.
+train("of-means", "classifier", "bert", "classification", "label", more='pooling = "mean"')
+said = place.run(program, "export", "runs/of-means", "--to", "exported-means")
+check("warning: this classifier pools the mean of the tokens" in said and 'model.pooling = "cls"' in said, f"the export warns: {said}")
+check(read("exported-means/config.json")["classifier_pooling"] == "mean", "the config.json says what is pooled")
+check(not any("classifier_pooling" in read(f"runs/label-{base}/model/config.json") for base in ("classifier", "stale")), "the first token is the default")
+
 # Other encoders, and classes of tokens.
 for family, names in {"roberta": {}, "distilbert": dict(dim=32, hidden_dim=64, n_layers=2, n_heads=4)}.items():
     torch.manual_seed(0)

@@ -48,6 +48,26 @@ check("licence CC0-1.0" in said and "sums.jsonl  sha256" in said and "every spli
 check(said.count("\n  row ") == 10 and "«One less than" in said and "What is " in said, f"ten samples, answers marked: {said}")
 check("€€" in said, "characters of several tokens are whole")
 
+# Where there is no model: the path to name instead.
+snapshot = place / "hub/models--someone--tiny/snapshots/0123abc"
+shutil.copytree(place / "model", snapshot)
+(place / "hub/models--someone--tiny/refs").mkdir()
+(place / "hub/models--someone--tiny/refs/main").write_text("0123abc")
+(place / "runs/one").mkdir(parents=True)
+(place / "runs/one/run.toml").write_text("")
+for named, hint in {"hub": f"the snapshot of a model, such as {snapshot.relative_to(place.folder)}", "hub/models--someone--tiny": f"name {snapshot.relative_to(place.folder)}",
+                    "runs/one": "this is a run directory"}.items():
+    said = place.run(program, "inspect", named, expect=2)
+    check(hint in said, f"{named} is no model: {said}")
+    (place / "cached.toml").write_text((place / "sums.toml").read_text().replace('tokenizer = "model"', f'tokenizer = "{named}"'))
+    said = place.run(program, "prepare", "cached.toml", expect=2)
+    check(hint in said or (named == "runs/one" and "there is no tokenizer in it" in said), f"{named} has no tokenizer: {said}")
+check("model: is a folder, where a file is needed" in place.run(program, "check", "model", expect=2), "a folder is no run file")
+
+# Processes side by side share no folder of Open MPI's, which the first to end would remove: there is none.
+(place / "no-folder").write_text("")
+place.run("env", f"TMPDIR={place / 'no-folder'}", program, "inspect", "model")
+
 (place / "elsewhere").mkdir()
 shutil.move(place / "sums.h5", place / "elsewhere/moved.h5")
 shutil.move(place / "model", place / "elsewhere/the-model")

@@ -520,6 +520,20 @@ TEST(Record, AnAbsentFieldIsRefusedWithThoseThere) {
   }
 }
 
+TEST(Record, AnAbsentFieldOfAConversationIsToldWithTheLayout) {
+  const Record record{{{"id", "1"}}, {}, {}, {}, "a.jsonl", 7};
+  const auto missing = [&](const std::string& field) -> std::string {
+    try {
+      return record.field(field);
+    } catch (const Error& error) {
+      return error.what();
+    }
+  };
+  EXPECT_THAT(missing("prompt"), HasSubstr("layout = \"messages\" (or \"alpaca\", \"prompt_completion\")"));
+  EXPECT_THAT(missing("chosen"), HasSubstr("layout = \"preference\""));
+  EXPECT_THAT(missing("text"), Not(HasSubstr("layout")));
+}
+
 TEST(Sampler, EveryEpochIsAPermutationAndNoTwoAreAlike) {
   constexpr std::int64_t size = 10, batch = 4;
   Sampler sampler(size, batch, 7);

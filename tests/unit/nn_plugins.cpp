@@ -28,6 +28,9 @@ TEST(llama, refuses_what_it_would_compute_wrongly) {
   EXPECT_THAT(error_with({{"num_key_value_heads", 3}}), HasSubstr("4 attention heads for 3"));
   EXPECT_THAT(error_with({{"vocab_size", 32}}), HasSubstr("model.embed_tokens.weight is [31, 16], not [32, 16]"));
   EXPECT_THAT(error_with({{"tie_word_embeddings", false}}), HasSubstr("lm_head.weight"));
+  const json plain{{"rope_type", "default"}, {"rope_theta", 1e4}};
+  EXPECT_THAT(error_with({{"rope_scaling", {{"rope_type", "longrope"}}}, {"rope_parameters", plain}}), HasSubstr("rope_scaling of type \"longrope\""));
+  EXPECT_EQ(error_with({{"rope_scaling", json::object()}, {"rope_parameters", plain}}), "no error");
   EXPECT_EQ(error_with({{"rope_scaling", nullptr}, {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 1e4}}}}), "no error");
 }
 

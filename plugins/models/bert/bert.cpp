@@ -64,7 +64,7 @@ struct Options {
   static void describe(attune::Schema<Options>& s) {
     s.key("head", &Options::head, "what the model is for: a class or value of each sample, a class of each token, or a vector of length 1 for each sample")
         .choices({"classification", "token_classification", "embedding"});
-    s.key("pooling", &Options::pooling, "what stands for a sample: the mean of its tokens, or the first (for bert's classification through its pooler)").choices({"mean", "cls"});
+    s.key("pooling", &Options::pooling, "the vector of a sample: the mean of its tokens, or the first token (in a BERT classifier through its pooler), as transformers' classifiers have it").choices({"mean", "cls"});
     s.key("dropout", &Options::dropout, "dropout of hidden states while training").range(0, 0.9);
   }
 };
@@ -208,6 +208,8 @@ class Encoder : public attune::Model {
     const char* ending = spec().task == Task::embedding ? "Model" : spec().task == Task::classification ? "ForSequenceClassification" : "ForTokenClassification";
     config["architectures"] = {family_.class_name + std::string(ending)};
     attune::nn::set_labels(config, labels_);
+    config.erase("classifier_pooling");
+    if (spec().task == Task::classification && !pools_first_) config["classifier_pooling"] = "mean";  // ModernBERT's key
     return config;
   }
 

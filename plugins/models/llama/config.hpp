@@ -53,10 +53,14 @@ struct Config {
 /// Rotary embeddings as they are, or stretched to contexts longer than the one they were trained on.
 class Rotary {
  public:
-  /// Newer files hold the settings in rope_parameters, older ones in rope_theta and rope_scaling.
+  /// Newer files hold the settings in rope_parameters, older ones in rope_theta and rope_scaling. Of both transformers takes rope_scaling, unless empty.
   explicit Rotary(const json& config) : context_(config_size(config, "max_position_embeddings")) {
-    for (const char* key : {"rope_scaling", "rope_parameters"})
-      if (const auto found = config.find(key); found != config.end() && found->is_object()) settings_ = *found, key_ = key;
+    for (const char* key : {"rope_parameters", "rope_scaling"}) {
+      const auto found = config.find(key);
+      if (found == config.end() || !found->is_object() || found->empty()) continue;
+      settings_ = *found;
+      key_ = key;
+    }
     type_ = config_value<std::string>(settings_, settings_.contains("rope_type") ? "rope_type" : "type", "default");
     base_ = config_value<double>(settings_, "rope_theta", config_value<double>(config, "rope_theta", 10000.0));
     if (base_ <= 1) fail("config.json has rope_theta = {}, which no model has: take the config.json that came with the weights", base_);
