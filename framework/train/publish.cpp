@@ -77,7 +77,7 @@ void name_base(Adapter& adapter, const Session& session) {
 void publish(Session& session, const fs::path& folder, bool merge) {
   if (auto adapter = merge ? std::nullopt : session.strategies->export_adapter(*session.model)) {
     name_base(*adapter, session);
-    return write_adapter(*adapter, session.base_sha256, folder);
+    return write_adapter(*adapter, session.base_sha256, session.data->chat_template(), folder);
   }
   session.strategies->merge(*session.model);
   publish_model(session, folder);
