@@ -18,6 +18,7 @@ std::optional<unsigned> code_unit(std::string_view text) {
 }
 
 bool is_high(unsigned unit) { return unit >= 0xd800 && unit < 0xdc00; }
+bool is_part_of_number(char c) { return (c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.' || c == 'e' || c == 'E'; }
 bool is_low(unsigned unit) { return unit >= 0xdc00 && unit < 0xe000; }
 
 }  // namespace
@@ -37,6 +38,25 @@ std::int64_t replace_lone_surrogates(std::string& json) {
     at += pair ? 2 * escape_bytes : escape_bytes;
   }
   return count;
+}
+
+std::string_view number_beyond_64_bits(std::string_view json) {
+  constexpr std::size_t most_digits = 18;  // of which 64 bits hold every number
+  const auto fits = [](std::string_view digits, auto value) {
+    return std::from_chars(digits.data(), digits.data() + digits.size(), value).ec == std::errc();
+  };
+  bool in_string = false;
+  for (std::size_t at = 0; at < json.size(); ++at) {
+    if (json[at] == '"') in_string = !in_string;
+    if (in_string && json[at] == '\\') ++at;
+    if (in_string || !is_part_of_number(json[at])) continue;
+    const auto begin = at;
+    while (at < json.size() && is_part_of_number(json[at])) ++at;
+    const auto number = json.substr(begin, at-- - begin);
+    const bool whole = number.find_first_of(".eE+") == std::string_view::npos;
+    if (whole && number.size() > most_digits && !fits(number, std::int64_t()) && !fits(number, std::uint64_t())) return number;
+  }
+  return {};
 }
 
 std::string_view non_number_at(std::string_view json, std::size_t bytes) {

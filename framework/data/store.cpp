@@ -217,6 +217,11 @@ DataFile DataFile::open(const std::filesystem::path& path, const Comm& comm) {
   return std::move(*file);
 }
 
+std::string DataFile::chat_template() const {
+  const auto attributes = root_.attributes();
+  return attributes.has("chat_template") ? attributes.text("chat_template") : "";
+}
+
 std::vector<std::string> DataFile::labels() const {
   return root_.attributes().has("labels") ? root_.attributes().texts("labels") : std::vector<std::string>{};
 }

@@ -72,6 +72,8 @@ class DataFile {
   std::string licence() const { return text("licence"); }
   std::string recipe() const { return text("recipe"); }
   std::string tokenizer_sha256() const { return text("tokenizer_sha256"); }
+  /// The Jinja template that its conversations were written with; "": none, or the one that the tokenizer came with.
+  std::string chat_template() const;
   std::string text(const std::string& attribute) const { return root_.attributes().text(attribute); }
   /// Label names by id; empty when the kind has none.
   std::vector<std::string> labels() const;

@@ -58,6 +58,9 @@ bool is_utf8(std::string_view bytes) {
   }
 }
 
+/// What has no text here: other_key of prepare/values.hpp.
+void write_unread(const std::string& type, std::string& to) { to += "{\"\\u0001type\":" + json(type).dump() + "}"; }
+
 /// Bytes are a text where they can be: many writers leave out that a column is one.
 void write_bytes(std::string_view bytes, std::string& to) {
   if (is_utf8(bytes)) return write_text(bytes, to);
@@ -184,7 +187,13 @@ void write_cell(const arrow::Array& array, std::int64_t i, std::string& to) {
     case arrow::Type::TIMESTAMP:
     case arrow::Type::TIME32:
     case arrow::Type::TIME64: return write_text(python_time(check(array.GetScalar(i))->ToString()), to);
-    default: return write_text(check(array.GetScalar(i))->ToString(), to);  // dates, decimals
+    case arrow::Type::DATE32:
+    case arrow::Type::DATE64:
+    case arrow::Type::DECIMAL32:
+    case arrow::Type::DECIMAL64:
+    case arrow::Type::DECIMAL128:
+    case arrow::Type::DECIMAL256: return write_text(check(array.GetScalar(i))->ToString(), to);
+    default: return write_unread(array.type()->ToString(), to);  // durations
   }
 }
 

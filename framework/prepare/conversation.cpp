@@ -4,6 +4,7 @@
 #include <array>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "core/names.hpp"
 
@@ -51,6 +52,12 @@ std::vector<std::string> names_of(const auto& map) {
   std::vector<std::string> names;
   for (const auto& [name, what] : map) names.push_back(name);
   return names;
+}
+
+/// Good or bad, in any spelling: of TRL's unpaired preferences, which tables may hold as numbers or texts.
+bool is_verdict(const RowJson& label) {
+  static const std::set<std::string> spellings{"true", "false", "True", "False", "TRUE", "FALSE", "0", "1", "0.0", "1.0"};
+  return label.is_boolean() || label == 0 || label == 1 || (label.is_string() && spellings.contains(label.get<std::string>()));
 }
 
 bool is_object_list(const RowJson& value) {
@@ -278,7 +285,7 @@ void ConversationReader::check_keys() const {
     if (given(object_, key)) refuse(key, "says for the whole row what is trained on; give the messages their own train = true or false");
   if (const auto* weight = given(object_, "weight"); weight && *weight != 1)
     refuse("weight", "weighs a single row, and whole sources alone have a weight");
-  if (const auto* label = given(object_, "label"); label && label->is_boolean())
+  if (const auto* label = given(object_, "label"); label && is_verdict(*label))
     refuse("label", "judges the answer, which is not learnt from here");
   if (given(object_, "kto_tag")) refuse("kto_tag", "judges the answer, which is not learnt from here");
 }

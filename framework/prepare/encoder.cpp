@@ -4,9 +4,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/files.hpp"
 #include "data/store.hpp"
 #include "prepare/augment.hpp"
 #include "prepare/truncate.hpp"
+#include "text/chat_writer.hpp"
 #include "weights/chat_template_files.hpp"
 #include "weights/tokenizer_files.hpp"
 
@@ -54,6 +56,12 @@ Encoder::Encoder(const Recipe& recipe, const Registry& registry, const json& tok
   if (digest_.empty() && dataset_->reads_text())
     fail("{}: needs tokenizer = \"...\": a model folder, a tokenizer.json or a .gguf", recipe.path.string());
   if (!digest_.empty()) frame_ = tokenizer_.encode("");
+}
+
+std::string Encoder::chosen_template() const {
+  const auto& named = recipe_.chat_template;
+  if (named.empty() || digest_.empty()) return "";
+  return named.ends_with(".jinja") ? read_lines(recipe_.resolve(named)) : text::form_in_jinja(named, tokenizer_);
 }
 
 std::vector<Sample> Encoder::encode(const std::vector<Draw>& draws, const Records& records, const std::vector<std::string>& labels, Ledger& ledger) const {

@@ -22,6 +22,8 @@ class Encoder {
 
   /// SHA-256 of the tokenizer; "" when there is none.
   const std::string& digest() const { return digest_; }
+  /// The chat template that the recipe chose, in Jinja; "": it left that to the tokenizer's folder.
+  std::string chosen_template() const;
   const Dataset& dataset() const { return *dataset_; }
   /// The samples of these draws, in order. What the plugin rejects is noted.
   std::vector<Sample> encode(const std::vector<Draw>& draws, const Records& records, const std::vector<std::string>& labels, Ledger& ledger) const;

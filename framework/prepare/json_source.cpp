@@ -13,6 +13,8 @@ constexpr std::string_view blanks = " \t\r\n";
 bool is_blank(std::string_view text) { return text.find_first_not_of(blanks) == std::string_view::npos; }
 
 RowJson parse_row(const Row& row, const std::string& text) {
+  if (const auto number = number_beyond_64_bits(text); !number.empty())
+    bad_row(row, "a number of more than 64 bits", "holds the whole number {}, which 64 bits cannot hold; write it in quotes, as a text", number);
   try {
     return RowJson::parse(text);
   } catch (const RowJson::parse_error& error) {

@@ -35,26 +35,40 @@ std::optional<double> number(const std::string& text) {
   return all && std::isfinite(value) ? std::optional(value) : std::nullopt;
 }
 
-bool all_numbers(const std::set<std::string>& names) {
-  return std::all_of(names.begin(), names.end(), [](const auto& name) { return number(name).has_value(); });
+/// As JSON writes it, as Python does (pandas in a CSV), or as spreadsheets do.
+std::optional<bool> boolean(const std::string& text) {
+  if (text == "true" || text == "True" || text == "TRUE") return true;
+  if (text == "false" || text == "False" || text == "FALSE") return false;
+  return std::nullopt;
 }
 
-/// Sorted as numbers when all are; the shortest text of a number first.
+bool all_are(const std::set<std::string>& names, auto kind) {
+  return std::all_of(names.begin(), names.end(), [&](const auto& name) { return kind(name).has_value(); });
+}
+
+/// Sorted as numbers or booleans when all are; the shortest text of a number first, and of a boolean JSON's.
 std::vector<std::string> sorted_labels(const std::set<std::string>& names) {
   std::vector<std::string> labels(names.begin(), names.end());
-  if (!all_numbers(names)) return labels;
-  const auto order = [](const std::string& label) { return std::pair(*number(label), label.size()); };
-  std::stable_sort(labels.begin(), labels.end(), [&](const auto& a, const auto& b) { return order(a) < order(b); });
+  const auto sort_by = [&](auto order) { std::stable_sort(labels.begin(), labels.end(), [&](const auto& a, const auto& b) { return order(a) < order(b); }); };
+  if (all_are(names, number)) sort_by([](const auto& label) { return std::pair(*number(label), label.size()); });
+  if (all_are(names, boolean)) sort_by([](const auto& label) { return std::pair(*boolean(label), label < "a"); });
   return labels;
 }
 
-/// Where all are numbers, texts of the same number ("1" and "1.0") are one label: a column of integers in one file may be one of floats in
-/// another.
+/// Texts of the same number ("1" and "1.0") or boolean ("true" and "True"): a column of integers or booleans in one file may be one of floats
+/// or texts in another. Doubles tell whole numbers apart up to 2^53 alone.
+bool same_label(const std::string& a, const std::string& b) {
+  constexpr double exact = 1LL << 53;
+  if (const auto value = boolean(a)) return value == boolean(b);
+  const auto value = number(a);
+  return value && value == number(b) && (std::abs(*value) < exact || a == b);
+}
+
+/// One label for each number or boolean, where all labels are such.
 std::vector<std::string> merged_labels(const std::set<std::string>& names) {
   auto labels = sorted_labels(names);
-  if (!all_numbers(names)) return labels;
-  const auto same = std::unique(labels.begin(), labels.end(), [](const auto& a, const auto& b) { return *number(a) == *number(b); });
-  labels.erase(same, labels.end());
+  if (!all_are(names, number) && !all_are(names, boolean)) return labels;
+  labels.erase(std::unique(labels.begin(), labels.end(), same_label), labels.end());
   return labels;
 }
 
@@ -379,9 +393,7 @@ std::vector<std::string> labels_of(const Recipe& recipe, const Reading& reading)
 
 std::string named_in(const std::vector<std::string>& labels, const std::string& name) {
   if (std::find(labels.begin(), labels.end(), name) != labels.end()) return name;
-  const auto value = number(name);
-  const auto same = [&](const std::string& label) { return value && number(label) == value; };
-  const auto found = std::find_if(labels.begin(), labels.end(), same);
+  const auto found = std::find_if(labels.begin(), labels.end(), [&](const auto& label) { return same_label(name, label); });
   return found == labels.end() ? name : *found;
 }
 

@@ -312,6 +312,7 @@ void describe_file(const fs::path& path, const Run& run, const std::vector<Sourc
   attributes.set("licence", run.recipe.licence);
   attributes.set("recipe", run.recipe.text);
   attributes.set("tokenizer_sha256", encoder.digest());
+  if (const auto chat = encoder.chosen_template(); !chat.empty()) attributes.set("chat_template", chat);
   attributes.set("rejected", dumped(to_json(report.rejected)));
   attributes.set("changed", dumped(to_json(report.changed)));
   attributes.set("created", now());

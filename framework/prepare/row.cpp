@@ -13,6 +13,9 @@ namespace {
 /// Fields that may be lists, of which a record then holds the JSON: several labels, and words with their tags.
 bool may_be_list(const std::string& field) { return field == "labels" || field == "words" || field == "tags"; }
 
+/// The row labels that pandas writes: into Parquet under a name of its own, into CSV without one.
+bool is_index(const std::string& key) { return key.empty() || key.starts_with("__index_level_"); }
+
 bool is_plain_list(const RowJson& value) { return value.is_array() && std::ranges::all_of(value, is_plain); }
 
 /// A label that is a number has one name in every file: a column of integers becomes one of floats as soon as a value is missing.
@@ -29,17 +32,24 @@ RowJson with_whole_labels(const RowJson& value) {
   return whole ? RowJson(static_cast<std::int64_t>(number)) : value;
 }
 
+/// A list, or the text of one: CSV has no lists.
+RowJson list_in(const RowJson& value) {
+  const bool is_text = value.is_string() && value.get_ref<const std::string&>().starts_with('[');
+  return is_text ? RowJson::parse(value.get_ref<const std::string&>(), nullptr, false) : value;
+}
+
 std::string field_of(const Row& row, const RowJson& object, const std::string& field, const std::string& key) {
   const auto& value = member(row, object, key);
-  if (may_be_list(field) && is_plain_list(value)) return (field == "words" ? value : with_whole_labels(value)).dump();
+  if (const auto list = list_in(value); may_be_list(field) && is_plain_list(list))
+    return (field == "words" ? list : with_whole_labels(list)).dump();
   if (field == "label" && value.is_number_float()) return with_whole_labels(value).dump();
   return text_of(row, object, key);
 }
 
 /// instruction and, where there is one, its input, as one prompt.
 std::string alpaca_prompt(const Row& row, const RowJson& object) {
-  const auto input = optional_text(row, object, "input");
-  return text_of(row, object, "instruction") + (input.empty() ? "" : "\n\n" + input);
+  const auto instruction = text_of(row, object, "instruction"), input = optional_text(row, object, "input");
+  return instruction + (instruction.empty() || input.empty() ? "" : "\n\n") + input;
 }
 
 /// LLaMA-Factory's `history`: earlier questions and answers, which are learnt, too.
@@ -140,7 +150,8 @@ Record record_of(const SourceOptions& options, const Row& row, const RowJson& ob
     for (const auto& [name, key] : options.fields) fields[name] = field_of(row, object, name, key);
   } else {
     for (const auto& [key, value] : object.items())
-      if (is_plain(value) || (may_be_list(key) && is_plain_list(value))) fields[key] = field_of(row, object, key, key);
+      if (is_index(key)) continue;
+      else if (is_plain(value) || (may_be_list(key) && is_plain_list(value))) fields[key] = field_of(row, object, key, key);
   }
   return record;
 }

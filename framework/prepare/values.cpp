@@ -39,6 +39,7 @@ bool is_plain(const RowJson& value) { return value.is_string() || value.is_numbe
 
 std::string kind_of(const RowJson& value) {
   if (value.is_object() && value.contains(bytes_key)) return fmt::format("{} bytes that are not UTF-8", value.at(bytes_key).dump());
+  if (value.is_object() && value.contains(other_key)) return fmt::format("of the type {}", value.at(other_key).get<std::string>());
   return value.is_array() ? "a list" : value.is_object() ? "a table" : value.dump();
 }
 

@@ -29,5 +29,7 @@ std::string kind_of(const RowJson& value);
 
 /// What a source gives for bytes that are no UTF-8: a table with this one key, and their number.
 inline constexpr const char* bytes_key = "\x01" "bytes";
+/// What it gives for a value of a type that has no text: a table with this one key, and the type's name.
+inline constexpr const char* other_key = "\x01" "type";
 
 }  // namespace attune

@@ -156,6 +156,11 @@ std::string eos_of(const Tokenizer& tokenizer) {
   return *found;
 }
 
+std::string with_own_marks(const std::string& text, const Tokenizer& tokenizer) {
+  if (text == "{bos}") return bos_of(tokenizer);
+  return text == "{eos}" ? eos_of(tokenizer) : text;
+}
+
 class Writer {
  public:
   Writer(const std::string& name, const Form& form, const Tokenizer& tokenizer) : name_(name), form_(form), tokenizer_(tokenizer) {
@@ -235,15 +240,75 @@ class Writer {
 
   std::string opening(const Turn& turn, const std::string& role) const { return replaced(turn.open, "{role}", role); }
 
-  std::string resolved(const std::string& text) const {
-    if (text == "{bos}") return bos_of(tokenizer_);
-    return text == "{eos}" ? eos_of(tokenizer_) : text;
-  }
+  std::string resolved(const std::string& text) const { return with_own_marks(text, tokenizer_); }
 
   const std::string& name_;
   const Form& form_;
   const Tokenizer& tokenizer_;
   Script script_;
+};
+
+/// A form as a Jinja template. All of it is expressions, so that no white space is added.
+class FormInJinja {
+ public:
+  FormInJinja(const Form& form, const Tokenizer& tokenizer) : form_(form), tokenizer_(tokenizer) {}
+
+  std::string text() const {
+    std::string text =
+        "{% set given = messages and messages[0]['role'] == 'system' %}"
+        "{% set system = messages[0]['content'] if given else " + quoted(form_.default_system) + " %}"
+        "{% set rest = messages[1:] if given else messages %}";
+    text += write(quoted(resolved(form_.bos))) + system_turn() + "{% for message in rest %}";
+    if (form_.alternates) text += when("(message['role'] == 'user') != (loop.index0 % 2 == 0)", refusal("user and assistant must take turns"));
+    const auto answer = turn(form_.assistant, quoted(form_.assistant_role), "message['content']", form_.trim_answer);
+    text += "{% if message['role'] == 'assistant' %}" + answer;
+    if (form_.any_role) text += "{% else %}" + user_turn();
+    else text += "{% elif message['role'] == 'user' %}" + user_turn() + "{% else %}" + refusal("only user and assistant may speak here");
+    text += "{% endif %}{% endfor %}";
+    return text + when("add_generation_prompt", write(opened(form_.assistant, quoted(form_.assistant_role))));
+  }
+
+ private:
+  static std::string when(const std::string& condition, const std::string& text) { return "{% if " + condition + " %}" + text + "{% endif %}"; }
+
+  std::string system_turn() const {
+    if (form_.place == System::turn) return when("given or system", turn(form_.system, "'system'", "system", form_.trim_user));
+    return when("given and (not rest or rest[0]['role'] != 'user')", refusal("the system message needs a message of the user behind it"));
+  }
+
+  static std::string quoted(const std::string& text) {
+    std::string result = "'";
+    for (const char c : text) result += c == '\n' ? "\\n" : c == '\'' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+    return result + "'";
+  }
+
+  static std::string write(const std::string& expression) { return expression == "''" ? "" : "{{ " + expression + " }}"; }
+  static std::string refusal(const std::string& why) { return "{{ raise_exception(" + quoted(why) + ") }}"; }
+  static std::string opened(const Turn& turn, const std::string& role) {
+    const auto at = turn.open.find("{role}");
+    if (at == std::string::npos) return quoted(turn.open);
+    return quoted(turn.open.substr(0, at)) + " + " + role + " + " + quoted(turn.open.substr(at + 6));
+  }
+
+  std::string turn(const Turn& turn, const std::string& role, const std::string& content, bool trim) const {
+    return write(opened(turn, role) + " + " + quoted(turn.lead) + " + " + (trim ? "(" + content + ").strip()" : content) + " + " +
+                 quoted(resolved(turn.close) + turn.after));
+  }
+
+  std::string user_turn() const {
+    const auto plain = turn(form_.user, "message['role']", "message['content']", form_.trim_user);
+    if (form_.place == System::turn) return plain;
+    const auto system = quoted(form_.in_user.open) + " + system + " + quoted(form_.in_user.close);
+    const bool alone = form_.in_user.open.empty() && form_.trim_user;  // Llama 2 trims both together
+    const std::string content = alone ? "message['content'].strip()" : "message['content']";
+    const auto first = turn(form_.user, "message['role']", system + " + " + content, form_.trim_user && !alone);
+    return "{% if given and loop.first %}" + first + "{% else %}" + plain + "{% endif %}";
+  }
+
+  std::string resolved(const std::string& text) const { return with_own_marks(text, tokenizer_); }
+
+  const Form& form_;
+  const Tokenizer& tokenizer_;
 };
 
 class FormWriter final : public ChatWriter {
@@ -280,6 +345,12 @@ std::vector<std::string> writer_names() {
 std::shared_ptr<const ChatWriter> named_writer(std::string_view name) {
   const auto found = families().find(name);
   return found == families().end() ? nullptr : std::make_shared<FormWriter>(found->first, found->second());
+}
+
+std::string form_in_jinja(std::string_view name, const Tokenizer& tokenizer) {
+  const auto found = families().find(name);
+  ATTUNE_ASSERT(found != families().end(), "form {}", name);
+  return FormInJinja(found->second(), tokenizer).text();
 }
 
 }  // namespace attune::text

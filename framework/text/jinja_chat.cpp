@@ -73,32 +73,37 @@ class Conversation {
   }
 
   /// The first `count` messages. Failure as the template has it.
-  jinja::Rendering render(std::size_t count, bool asks) const {
-    return render(Values(messages_.begin(), messages_.begin() + static_cast<std::ptrdiff_t>(count)), asks);
-  }
+  jinja::Rendering render(std::size_t count, bool asks) const { return render(first(count), tools_, asks); }
 
   /// Nothing: the template refuses them.
-  std::optional<std::string> try_render(std::size_t count, bool asks) const {
-    try {
-      return render(count, asks).text;
-    } catch (const jinja::Failure&) {
-      return std::nullopt;
-    }
-  }
+  std::optional<std::string> try_render(std::size_t count, bool asks) const { return try_render(first(count), tools_, asks); }
 
   /// The first `count` messages, one of which says something else.
-  std::optional<std::string> try_render_with(std::size_t count, std::size_t index, std::string_view content) const {
-    Values messages(messages_.begin(), messages_.begin() + static_cast<std::ptrdiff_t>(count));
+  std::optional<std::string> try_render_with(std::size_t count, std::size_t index, std::string_view content, bool asks = false) const {
+    auto messages = first(count);
     auto changed = *messages[index].dict();
     const auto found = std::find_if(changed.begin(), changed.end(), [](const auto& item) { return item.first == Value("content"); });
     if (found == changed.end()) changed.emplace_back("content", content);
     else found->second = Value(content);
     messages[index] = Value::dict(std::move(changed));
-    try {
-      return render(std::move(messages), false).text;
-    } catch (const jinja::Failure&) {
-      return std::nullopt;
-    }
+    return try_render(std::move(messages), tools_, asks);
+  }
+
+  /// The first `count` messages, one of which lacks these keys.
+  std::optional<std::string> try_render_without(std::size_t count, std::size_t index, std::initializer_list<const char*> keys, bool asks) const {
+    auto messages = first(count);
+    auto changed = *messages[index].dict();
+    std::erase_if(changed, [&](const auto& item) { return std::ranges::any_of(keys, [&](const char* key) { return item.first == Value(key); }); });
+    messages[index] = Value::dict(std::move(changed));
+    return try_render(std::move(messages), tools_, asks);
+  }
+
+  std::optional<std::string> try_render_without_tools(bool asks) const { return try_render(messages_, jinja::None{}, asks); }
+
+  /// Whether a message has something under this key; an empty text is nothing.
+  bool has(std::size_t index, const char* key) const {
+    const auto* value = messages_[index].find(Value(key));
+    return value && !(value->is_text() && python::stripped(value->text()).empty());
   }
 
   /// Whether a message holds this text anywhere.
@@ -109,9 +114,19 @@ class Conversation {
   std::size_t size() const { return messages_.size(); }
 
  private:
-  jinja::Rendering render(Values messages, bool asks) const {
+  Values first(std::size_t count) const { return {messages_.begin(), messages_.begin() + static_cast<std::ptrdiff_t>(count)}; }
+
+  std::optional<std::string> try_render(Values messages, const Value& tools, bool asks) const {
+    try {
+      return render(std::move(messages), tools, asks).text;
+    } catch (const jinja::Failure&) {
+      return std::nullopt;
+    }
+  }
+
+  jinja::Rendering render(Values messages, const Value& tools, bool asks) const {
     jinja::Variables variables{{"messages", Value::list(std::move(messages))},
-                               {"tools", tools_},
+                               {"tools", tools},
                                {"documents", jinja::None{}},
                                {"add_generation_prompt", asks}};
     for (const auto& [name, token] : tokens_) variables.emplace_back(name, token);
@@ -122,6 +137,51 @@ class Conversation {
   const std::map<std::string, std::string>& tokens_;
   Value tools_;
   Values messages_;
+};
+
+/// Rejects a conversation of which the template silently leaves out a part: the text would be the same without it. What it writes of earlier
+/// answers is its own affair: many leave out their reasoning.
+class WholeConversation {
+ public:
+  WholeConversation(const Conversation& conversation, const std::string& whole, bool asks) : conversation_(conversation), whole_(whole), asks_(asks) {}
+
+  void check(const std::vector<Message>& messages, bool has_tools) const {
+    if (has_tools && conversation_.try_render_without_tools(asks_) == whole_)
+      reject("the chat template leaves out the tools; leave them out with ignore = [\"tools\"] in the source, or take another template");
+    std::size_t at = 0;
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+      if (messages[i].role == "assistant") check_answer(i);
+      else check_text(i, messages[i], at);
+    }
+  }
+
+ private:
+  /// A text that stands where it should, behind those before it, needs no other look.
+  void check_text(std::size_t index, const Message& message, std::size_t& at) const {
+    const auto said = python::stripped(message.content);
+    if (said.empty()) return;
+    if (const auto found = whole_.find(said, at); found != std::string::npos) return void(at = found + said.size());
+    if (conversation_.try_render_with(conversation_.size(), index, message.content + std::string(sentinel), asks_) == whole_)
+      reject("the chat template leaves out the message of the role '{}'", message.role);
+  }
+
+  void check_answer(std::size_t index) const {
+    const auto count = conversation_.size();
+    if (conversation_.has(index, "tool_calls") && conversation_.try_render_without(count, index, {"tool_calls"}, asks_) == whole_)
+      reject("the chat template leaves out the tool calls");
+    if (!conversation_.has(index, "reasoning_content") || without_reasoning(count, index, asks_) != whole_) return;
+    // As the last message it has its reasoning, if any message has.
+    const auto last = conversation_.try_render(index + 1, false);
+    if (last && without_reasoning(index + 1, index, false) == last) reject("the chat template leaves out the reasoning of an answer");
+  }
+
+  std::optional<std::string> without_reasoning(std::size_t count, std::size_t index, bool asks) const {
+    return conversation_.try_render_without(count, index, {"reasoning_content", "thinking", "reasoning"}, asks);
+  }
+
+  const Conversation& conversation_;
+  const std::string& whole_;
+  bool asks_;
 };
 
 /// How a template ends an answer, found by one that holds the sentinel alone.
@@ -184,6 +244,7 @@ class JinjaWriter final : public ChatWriter {
       const auto& jinja = chosen(tools);
       const Conversation conversation(jinja, tokens_, messages, tools);
       auto whole = conversation.render(messages.size(), false);
+      WholeConversation(conversation, whole.text, false).check(messages, !tools.empty());
       if (jinja.marks_answers()) return marked(messages, std::move(whole));
       Script script{std::move(whole.text), {}};
       for (std::size_t i = 0; i < messages.size(); ++i)
@@ -193,7 +254,12 @@ class JinjaWriter final : public ChatWriter {
   }
 
   std::string prompt(const std::vector<Message>& messages, const Tokenizer&, std::string_view tools) const override {
-    return allowed([&] { return Conversation(chosen(tools), tokens_, messages, tools).render(messages.size(), true).text; });
+    return allowed([&] {
+      const Conversation conversation(chosen(tools), tokens_, messages, tools);
+      auto whole = conversation.render(messages.size(), true).text;
+      WholeConversation(conversation, whole, true).check(messages, !tools.empty());
+      return whole;
+    });
   }
 
   const std::string& end_of_turn() const override { return ending_.mark; }

@@ -283,7 +283,7 @@ Json assembled(Draft draft, const TokenizerClass& type, const TokenizerSettings&
 
 }  // namespace
 
-Json tokenizer_json_from_folder(TokenizerFolder folder) {
+FolderTokenizer read_tokenizer_folder(TokenizerFolder folder) {
   const bool has_json = !folder.tokenizer_json.is_null();
   const auto text = has_json ? folder.read("tokenizer.json") : std::nullopt;
   const bool byte_level = text && text->find("\"ByteLevel\"") != std::string::npos;
@@ -298,7 +298,8 @@ Json tokenizer_json_from_folder(TokenizerFolder folder) {
     unnamed.push_back(token);
   }
   auto draft = has_json ? from_tokenizer_json(folder.tokenizer_json, type, settings) : from_vocabulary_files(folder, type, settings, unnamed);
-  return draft ? assembled(std::move(*draft), type, settings, unnamed, folder.config) : Json();
+  auto json = draft ? assembled(std::move(*draft), type, settings, unnamed, folder.config) : Json();
+  return {std::move(json), settings.token_texts()};
 }
 
 }  // namespace attune::text

@@ -86,9 +86,11 @@ void TokenizerSettings::collect_model_tokens() {
     model_tokens_.emplace_back(key, values_[key]);
     values_.erase(key);
   }
-  if (const auto extra = values_.find("extra_special_tokens"); extra != values_.end() && extra->is_object()) {
+  for (const char* name : {"extra_special_tokens", "model_specific_special_tokens"}) {
+    const auto extra = values_.find(name);
+    if (extra == values_.end() || !extra->is_object()) continue;
     for (const auto& [key, value] : extra->items()) model_tokens_.emplace_back(key, value);
-    values_.erase("extra_special_tokens");
+    values_.erase(name);
   }
 }
 
@@ -196,6 +198,12 @@ std::vector<std::pair<std::string, Json>> TokenizerSettings::named_tokens() cons
     if (key.ends_with("_token") && !is_usual_name(key) && (value.is_string() || value.is_object())) set(key, value);
   for (const auto& [key, value] : model_tokens_) set(key, value);
   return result;
+}
+
+std::map<std::string, std::string> TokenizerSettings::token_texts() const {
+  std::map<std::string, std::string> texts;
+  for (const auto& [name, token] : named_tokens()) texts.emplace(name, token_text(token));
+  return texts;
 }
 
 std::vector<Json> TokenizerSettings::extra_tokens() const {

@@ -40,6 +40,8 @@ class TokenizerSettings {
 
   /// The text of a special token ("bos_token"); "" when there is none.
   std::string token(const std::string& name) const;
+  /// Every special token that has a name, the model's own among them: {"image_token", "<image>"}.
+  std::map<std::string, std::string> token_texts() const;
   /// bos, eos, unk, sep, pad, cls, mask and the model's own, then the extra ones: texts, or objects as in "added_tokens".
   std::vector<nlohmann::json> special_tokens() const;
   std::vector<nlohmann::json> extra_tokens() const;

@@ -6,8 +6,8 @@
 
 namespace attune::train {
 
-/// The folder appears whole or not at all. Error when it is there and not empty.
-void write_adapter(const Adapter& adapter, const std::string& base_sha256, const std::filesystem::path& folder);
+/// The folder appears whole or not at all. Error when it is there and not empty. A chat template that the recipe chose stands beside the adapter.
+void write_adapter(const Adapter& adapter, const std::string& base_sha256, const std::string& chat_template, const std::filesystem::path& folder);
 
 /// Error when a file is missing or not what it should be.
 Adapter read_adapter(const std::filesystem::path& folder);

@@ -86,7 +86,7 @@ void publish(Session& session, const fs::path& folder, bool merge) {
   warn_of_pooling(session);
   if (auto adapter = merge ? std::nullopt : session.strategies->export_adapter(*session.model)) {
     name_base(*adapter, session);
-    return write_adapter(*adapter, session.base_sha256, folder);
+    return write_adapter(*adapter, session.base_sha256, session.data->chat_template(), folder);
   }
   session.strategies->merge(*session.model);
   publish_model(session, folder);

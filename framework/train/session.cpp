@@ -42,6 +42,11 @@ void check_tokenizer(const Session& s) {
          s.config.model.path);
 }
 
+/// The result of the training speaks as its data do.
+void take_chat_template(const Session& s) {
+  if (auto chosen = s.data->chat_template(); !chosen.empty()) s.files->chat_template = std::move(chosen);
+}
+
 void check_data(const Session& s) {
   const auto& entry = *s.config.dataset_plugin.entry;
   if (s.data->kind() != entry.name)
@@ -126,7 +131,10 @@ Session Session::open(const config::RunConfig& config, const Comm& comm) {
     check_data(s);
     for (const auto& chosen : config.callbacks) s.callbacks.push_back(chosen.build<Callback>());
   });
-  on_root(comm, [&] { check_tokenizer(s); });
+  on_root(comm, [&] {
+    check_tokenizer(s);
+    take_chat_template(s);
+  });
   if (!config.adapter.empty()) start_from_adapter(s);
   parallel::broadcast_parameters(s.strategies->state(*s.model), comm);
   return s;

@@ -9,6 +9,7 @@
 #include "core/files.hpp"
 #include "weights/gguf.hpp"
 #include "weights/json_file.hpp"
+#include "weights/tokenizer_files.hpp"
 
 namespace attune {
 namespace fs = std::filesystem;
@@ -38,32 +39,15 @@ Templates templates_in(const json& value) {
 /// Files go before what tokenizer_config.json says; chat_template.json, of models that also see, comes last.
 Templates templates_of_folder(const fs::path& folder, const json& tokenizer_config) {
   Templates templates;
-  if (const auto path = folder / "chat_template.jinja"; fs::exists(path)) templates["default"] = read_text(path);
+  if (const auto path = folder / "chat_template.jinja"; fs::exists(path)) templates["default"] = read_lines(path);
   if (const auto more = folder / "additional_chat_templates"; fs::is_directory(more))
     for (const auto& entry : fs::directory_iterator(more))
-      if (entry.path().extension() == ".jinja") templates[entry.path().stem().string()] = read_text(entry.path());
+      if (entry.path().extension() == ".jinja") templates[entry.path().stem().string()] = read_lines(entry.path());
   if (templates.empty() && tokenizer_config.contains("chat_template")) templates = templates_in(tokenizer_config["chat_template"]);
   if (templates.empty())
     if (const auto alone = read_if_present(folder / "chat_template.json"); alone.contains("chat_template"))
       templates = templates_in(alone["chat_template"]);
   return templates;
-}
-
-/// A token is a text, or an object with its text.
-std::map<std::string, std::string> tokens_in(const json& tokenizer_config, const json& special_tokens_map) {
-  std::map<std::string, std::string> tokens;
-  for (const char* key : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
-    for (const auto* from : {&tokenizer_config, &special_tokens_map}) {
-      const auto found = from->find(key);
-      if (found == from->end()) continue;
-      auto text = found->is_object() ? text_under(*found, "content") : text_under(*from, key);
-      if (!text.empty()) tokens.emplace(key, std::move(text));
-    }
-  return tokens;
-}
-
-std::map<std::string, std::string> tokens_of_folder(const fs::path& folder, const json& tokenizer_config) {
-  return tokens_in(tokenizer_config, read_if_present(folder / "special_tokens_map.json"));
 }
 
 /// The .gguf file that a place is, or that lies in it where nothing else does.
@@ -75,26 +59,12 @@ fs::path gguf_in(const fs::path& place) {
   return {};
 }
 
-ChatSource source_of(const fs::path& place, Templates templates, std::map<std::string, std::string> tokens) {
+ChatSource source_of(const fs::path& place, Templates templates) {
   std::string names;
   for (const auto& [name, text] : templates) names += (names.empty() ? "" : ", ") + name;
   if (!templates.empty() && !templates.contains("default"))
     fail("{}: has several chat templates ({}) and none is called \"default\"; name one by template = \"FILE.jinja\"", place.string(), names);
-  return {templates["default"], templates["tool_use"], std::move(tokens)};
-}
-
-std::map<std::string, std::string> tokens_of_gguf(const json& metadata) {
-  std::map<std::string, std::string> tokens;
-  static const std::map<std::string, std::string> names = {{"bos_token", "bos"},        {"eos_token", "eos"}, {"unk_token", "unknown"},
-                                                           {"sep_token", "seperator"},  // spelt so in the format
-                                                           {"pad_token", "padding"},    {"cls_token", "cls"}, {"mask_token", "mask"}};
-  const auto all = metadata.find("tokenizer.ggml.tokens");
-  for (const auto& [ours, theirs] : names) {
-    const auto id = metadata.find(fmt::format("tokenizer.ggml.{}_token_id", theirs));
-    if (all != metadata.end() && id != metadata.end() && id->is_number_unsigned() && id->get<std::size_t>() < all->size())
-      tokens[ours] = (*all)[id->get<std::size_t>()].get<std::string>();
-  }
-  return tokens;
+  return {templates["default"], templates["tool_use"], {}};
 }
 
 ChatSource of_gguf(const fs::path& path) {
@@ -102,24 +72,26 @@ ChatSource of_gguf(const fs::path& path) {
   Templates templates;
   if (const auto text = text_under(metadata, "tokenizer.chat_template"); !text.empty()) templates["default"] = text;
   if (const auto text = text_under(metadata, "tokenizer.chat_template.tool_use"); !text.empty()) templates["tool_use"] = text;
-  return source_of(path, std::move(templates), tokens_of_gguf(metadata));
+  return source_of(path, std::move(templates));
 }
 
 }  // namespace
 
-ChatSource chat_template_of(const fs::path& place) {
+ChatSource chat_templates_in(const fs::path& place) {
   if (const auto gguf = gguf_in(place); !gguf.empty()) return of_gguf(gguf);
   if (!fs::is_directory(place)) return {};
-  const auto tokenizer_config = read_if_present(place / "tokenizer_config.json");
-  return source_of(place, templates_of_folder(place, tokenizer_config), tokens_of_folder(place, tokenizer_config));
+  return source_of(place, templates_of_folder(place, read_if_present(place / "tokenizer_config.json")));
+}
+
+ChatSource chat_template_of(const fs::path& place) {
+  auto source = chat_templates_in(place);
+  if (!source.jinja.empty()) source.tokens = special_tokens_of(place);
+  return source;
 }
 
 ChatSource chat_template_in(const fs::path& file, const fs::path& place) {
   if (!fs::exists(file)) fail("{}: there is no such file; template names a file with a chat template in Jinja, or a form", file.string());
-  ChatSource source{read_text(file), "", {}};
-  if (const auto gguf = gguf_in(place); !gguf.empty()) source.tokens = tokens_of_gguf(gguf_metadata(gguf));
-  else if (fs::is_directory(place)) source.tokens = tokens_of_folder(place, read_if_present(place / "tokenizer_config.json"));
-  return source;
+  return {read_lines(file), "", place.empty() ? std::map<std::string, std::string>() : special_tokens_of(place)};
 }
 
 }  // namespace attune

@@ -9,6 +9,9 @@ namespace attune {
 /// Of a model folder, a tokenizer folder, a .gguf file or a folder that holds one. An empty text: it has no template.
 ChatSource chat_template_of(const std::filesystem::path& place);
 
+/// The same without the tokens.
+ChatSource chat_templates_in(const std::filesystem::path& place);
+
 /// The template in a file, beside the tokens of such a place.
 ChatSource chat_template_in(const std::filesystem::path& file, const std::filesystem::path& place);
 

@@ -1,5 +1,6 @@
 #include "weights/export_folder.hpp"
 
+#include <attune/tokenizer.hpp>
 #include <fnmatch.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <span>
 
 #include "core/files.hpp"
+#include "weights/chat_template_files.hpp"
 #include "weights/json_file.hpp"
 #include "weights/model_files.hpp"
 #include "weights/safetensors.hpp"
@@ -157,6 +159,44 @@ void add_tokenizer(const fs::path& to, const json& config, const ModelFiles& sou
   write_json(to / "tokenizer_config.json", made);
 }
 
+/// The file without its chat template. The order of keys stays, since tokens get their ids in it.
+void erase_chat_template(const fs::path& tokenizer_config) {
+  auto config = nlohmann::ordered_json::parse(read_text(tokenizer_config));
+  if (config.erase("chat_template") == 0) return;
+  write_text(tokenizer_config, config.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+}
+
+/// Generation in transformers stops at the ids of generation_config.json alone: where the answers of a template end must be among them.
+void stop_at_end_of_turn(const fs::path& to, const json& config, const ModelFiles& source) {
+  const auto end = token_id(source.tokenizer, ChatTemplate::from_jinja({source.chat_template, "", {}}).end_of_turn());
+  if (!end) return;
+  const auto file = to / "generation_config.json";
+  auto generation = fs::exists(file) ? read_json(file) : json::object();
+  for (const char* key : {"bos_token_id", "pad_token_id", "eos_token_id"})
+    if (!generation.contains(key) && config.contains(key)) generation[key] = config[key];
+  auto ends = token_ids(generation, "eos_token_id");
+  if (std::ranges::find(ends, *end) != ends.end()) return;
+  ends.push_back(*end);
+  generation["eos_token_id"] = ends.size() == 1 ? json(*end) : json(ends);
+  write_json(file, generation);
+}
+
+/// A template that the recipe chose takes the place of all that the source had. A byte order mark is none of it.
+void set_chat_template(const fs::path& to, const json& config, const ModelFiles& source) {
+  const auto& chosen = source.chat_template;
+  const auto file = to / "chat_template.jinja";
+  const bool is_marked = fs::exists(file) && read_text(file).starts_with("\xef\xbb\xbf");
+  const bool is_other = chat_templates_in(to).jinja != chosen;
+  if (chosen.empty() || (!is_other && !is_marked)) return;
+  if (is_other) {
+    fs::remove(to / "chat_template.json");
+    fs::remove_all(to / "additional_chat_templates");
+    if (fs::exists(to / "tokenizer_config.json")) erase_chat_template(to / "tokenizer_config.json");
+    stop_at_end_of_turn(to, config, source);
+  }
+  write_text(file, chosen);
+}
+
 /// What transformers' image processor does to a picture before the model sees it, where that is what Attune does: scaled (bilinear) to the model's
 /// size, then (pixel / 255 - mean) / deviation.
 json make_image_processor(const json& config) {
@@ -201,6 +241,7 @@ void export_model_folder(const fs::path& to, const ModelFiles& source, const fs:
     const bool has_generation = source.generation.is_object() && !source.generation.empty();
     if (has_generation && !fs::exists(temporary / "generation_config.json")) write_json(temporary / "generation_config.json", source.generation);
     add_tokenizer(temporary, config, source);
+    set_chat_template(temporary, config, source);
     add_image_processor(temporary, config, source.config);
     add_card(temporary, source.licence);
   });

@@ -52,7 +52,7 @@ ModelFiles open_gguf(const fs::path& path) {
   model.chat_template = text_or_empty(file->metadata(), "tokenizer.chat_template");
   model.licence = text_or_empty(file->metadata(), "general.license");
   model.generation = generation_config_from_gguf(file->metadata());
-  model.tokenizer_config = tokenizer_config_from_gguf(file->metadata());
+  model.tokenizer_config = special_tokens_of_gguf(file->metadata());
   model.weight_files = file->files();
   model.weights = huggingface_weights(std::move(file));
   return model;
@@ -62,7 +62,7 @@ ModelFiles open_gguf(const fs::path& path) {
 std::string open_licence(const fs::path& folder) {
   const auto path = folder / "README.md";
   if (!fs::exists(path)) return "";
-  std::istringstream card(read_text(path));
+  std::istringstream card(read_lines(path));
   std::string line, licence, name;
   constexpr std::string_view blank = " \t\r\"'";
   if (!std::getline(card, line) || !line.starts_with("---")) return "";
@@ -86,10 +86,15 @@ ModelFiles open_folder(const fs::path& folder) {
     if (preprocessor.contains(key) && !model.config.contains(key)) model.config[key] = preprocessor[key];
   model.weights = weights::open_folder_weights(folder, model.config, model.weight_files);
   model.config.erase("transformers_weights");  // an export has model.safetensors
-  set_tokenizer(model, [&] { return read_tokenizer(folder); });
-  model.chat_template = chat_template_of(folder).jinja;
+  std::map<std::string, std::string> special_tokens;
+  set_tokenizer(model, [&] {
+    auto tokenizer = read_tokenizer(folder);
+    special_tokens = std::move(tokenizer.special_tokens);
+    return std::move(tokenizer.json);
+  });
+  model.chat_template = chat_templates_in(folder).jinja;
   model.generation = read_json_if_present(folder / "generation_config.json");
-  model.tokenizer_config = with_special_tokens_map(read_json_if_present(folder / "tokenizer_config.json"), read_json_if_present(folder / "special_tokens_map.json"));
+  model.tokenizer_config = with_special_tokens(read_json_if_present(folder / "tokenizer_config.json"), special_tokens, model.tokenizer);
   model.licence = open_licence(folder);
   return model;
 }

@@ -66,11 +66,15 @@ std::optional<std::string> token_text(const json& tokenizer, std::int64_t id) {
   return found;
 }
 
-bool has_token(const json& tokenizer, const std::string& text) {
-  bool found = false;
-  each_token(tokenizer, [&](const std::string& candidate, std::int64_t) { found |= candidate == text; });
+std::optional<std::int64_t> token_id(const json& tokenizer, const std::string& text) {
+  std::optional<std::int64_t> found;
+  each_token(tokenizer, [&](const std::string& candidate, std::int64_t id) {
+    if (candidate == text) found = id;
+  });
   return found;
 }
+
+bool has_token(const json& tokenizer, const std::string& text) { return token_id(tokenizer, text).has_value(); }
 
 std::int64_t tokenizer_size(const json& tokenizer) {
   std::int64_t size = 0;
@@ -78,22 +82,23 @@ std::int64_t tokenizer_size(const json& tokenizer) {
   return size;
 }
 
-json with_special_tokens_map(json tokenizer_config, const json& special_tokens_map) {
-  for (const auto& [key, token] : special_tokens_map.items())
-    if (special_token(tokenizer_config, key).empty()) tokenizer_config[key] = token;
+json with_special_tokens(json tokenizer_config, const std::map<std::string, std::string>& tokens, const json& tokenizer) {
+  for (const auto& [name, text] : tokens)
+    if (special_token(tokenizer_config, name) != text && has_token(tokenizer, text)) tokenizer_config[name] = text;
   return tokenizer_config;
 }
 
-json tokenizer_config_from_gguf(const json& metadata) {
+std::map<std::string, std::string> special_tokens_of_gguf(const json& metadata) {
   constexpr std::pair<const char*, const char*> names[] = {
       {"bos_token", "bos"}, {"eos_token", "eos"},       {"pad_token", "padding"},   {"unk_token", "unknown"},
       {"cls_token", "cls"}, {"sep_token", "seperator"}, {"sep_token", "separator"}, {"mask_token", "mask"}};  // gguf spells it "seperator"
-  auto config = json::object();
+  std::map<std::string, std::string> special;
   const auto tokens = metadata.find("tokenizer.ggml.tokens");
-  if (tokens == metadata.end() || !tokens->is_array()) return config;
+  if (tokens == metadata.end() || !tokens->is_array()) return special;
   for (const auto& [ours, theirs] : names)
-    if (const auto id = gguf_token(metadata, theirs); id && *id < std::ssize(*tokens)) config[ours] = (*tokens)[static_cast<std::size_t>(*id)];
-  return config;
+    if (const auto id = gguf_token(metadata, theirs); id && *id < std::ssize(*tokens))
+      special[ours] = (*tokens)[static_cast<std::size_t>(*id)].get<std::string>();
+  return special;
 }
 
 json generation_config_from_gguf(const json& metadata) {

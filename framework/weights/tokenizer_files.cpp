@@ -8,9 +8,9 @@
 
 #include "core/files.hpp"
 #include "text/convert.hpp"
-#include "text/tokenizer_folder.hpp"
 #include "weights/gguf.hpp"
 #include "weights/json_file.hpp"
+#include "weights/special_tokens.hpp"
 #include "weights/weight_files.hpp"
 
 namespace attune {
@@ -32,7 +32,7 @@ text::OrderedJson read_ordered(const fs::path& path) {
 std::optional<std::string> text_of_file(const fs::path& path) {
   if (!fs::is_regular_file(path)) return std::nullopt;
   if (path.extension() == ".json") read_json(path);  // whose errors say where
-  return read_text(path);
+  return path.extension() == ".txt" ? read_lines(path) : read_text(path);
 }
 
 json open_gguf_tokenizer(const fs::path& path) { return text::tokenizer_json_from_gguf(gguf_metadata(path)); }
@@ -43,7 +43,7 @@ bool holds_gguf(const fs::path& folder) {
 
 }  // namespace
 
-json read_tokenizer(const fs::path& folder) {
+text::FolderTokenizer read_tokenizer(const fs::path& folder) {
   text::TokenizerFolder files;
   files.config = json_or_null(folder / "config.json");
   files.tokenizer_json = json_or_null(folder / "tokenizer.json");
@@ -51,7 +51,7 @@ json read_tokenizer(const fs::path& folder) {
                     read_ordered(folder / "added_tokens.json")};
   files.read = [&](const std::string& name) { return text_of_file(folder / name); };
   try {
-    return text::tokenizer_json_from_folder(std::move(files));
+    return text::read_tokenizer_folder(std::move(files));
   } catch (const Error& error) {
     fail("{}: {}", folder.string(), error.what());
   } catch (const json::exception& error) {
@@ -64,10 +64,18 @@ json open_tokenizer(const fs::path& path) {
   if (!fs::exists(path)) fail("{}: there is no such file or folder; expected a model folder, a tokenizer.json or a .gguf file", path.string());
   if (path.extension() == ".json") return read_json(path);
   if (!fs::is_directory(path)) return open_gguf_tokenizer(path);
-  if (auto tokenizer = read_tokenizer(path); !tokenizer.is_null()) return tokenizer;
+  if (auto tokenizer = read_tokenizer(path).json; !tokenizer.is_null()) return tokenizer;
   if (holds_gguf(path)) return open_gguf_tokenizer(weights::only_gguf(path));
   const auto snapshot = weights::cached_snapshot(path);
   fail("{}: there is no tokenizer in it{}", path.string(), snapshot.empty() ? "; set tokenizer to a place that has one" : snapshot);
+}
+
+std::map<std::string, std::string> special_tokens_of(const fs::path& place) {
+  if (place.extension() == ".json") return {};
+  if (!fs::is_directory(place)) return special_tokens_of_gguf(gguf_metadata(place));
+  auto tokenizer = read_tokenizer(place);
+  if (tokenizer.json.is_null() && holds_gguf(place)) return special_tokens_of_gguf(gguf_metadata(weights::only_gguf(place)));
+  return std::move(tokenizer.special_tokens);
 }
 
 }  // namespace attune

@@ -20,6 +20,7 @@
 #include "text/unicode.hpp"
 #include "tuned_run.hpp"
 #include "weights/chat_template_files.hpp"
+#include "weights/tokenizer_files.hpp"
 #include "weights/describe.hpp"
 
 namespace attune::program {
@@ -62,8 +63,10 @@ class Asking {
   Asking(const ModelFiles& files, const Tokenizer& tokenizer, const options::variables_map& values) : tokenizer_(tokenizer) {
     options = options_for(files, tokenizer, values);
     if (values["raw"].as<bool>()) return;
-    const auto source = chat_template_of(files.path);
+    auto source = chat_templates_in(files.path);
+    if (files.chat_template != source.jinja) source = {files.chat_template, "", {}};  // a run's, which its data were written with
     if (source.jinja.empty()) return;
+    source.tokens = special_tokens_of(files.path);
     chat_ = ChatTemplate::from_jinja(source);
     if (values.count("system")) before_.push_back({"system", values["system"].as<std::string>()});
     if (const auto end = tokenizer.id(chat_->end_of_turn())) options.stop.push_back(*end);

@@ -54,6 +54,7 @@ std::vector<std::string> answers_of(const Conversation& conversation) {
 
 struct Count {
   int texts = 0, answers = 0, refused = 0, untold = 0;
+  int lost = 0;  // refused because the template leaves out a part
 };
 
 /// "": they agree.
@@ -72,6 +73,8 @@ std::string difference(const Json& row, const Tokenizer& tokenizer, Count& count
     const bool untold = ours && !row.contains("refused") && row["answers"].is_null();
     count.untold += untold;
     if (untold) return "";
+    const bool left_out = std::string(reason.what()).starts_with("the chat template leaves out");
+    if (left_out && row.value("loses", false)) return ++count.lost, "";
     if (!row.contains("refused")) return fmt::format("refused: {}", reason.what());
     ++count.refused;
     const auto wanted = row["refused"].get<std::string>();
@@ -81,6 +84,7 @@ std::string difference(const Json& row, const Tokenizer& tokenizer, Count& count
     return row.contains("refused") && ++count.refused ? "" : fmt::format("error: {}", error.what());
   }
   if (row.contains("refused")) return "accepted what is refused: " + row["refused"].get<std::string>();
+  if (row.at("loses")) return "accepted although the template leaves out a part";
   ++count.texts;
   const auto text = text_of(conversation.tokens);
   if (text != row.at("text").get<std::string>()) return "writes " + Json(text).dump() + "\ninstead of " + row["text"].dump();
@@ -109,14 +113,15 @@ int compare(const std::string& file, int conversations) {
   }
   const auto with = [&](auto holds) { return std::count_if(counts.begin(), counts.end(), [&](const auto& one) { return holds(one.second); }); };
   const auto written = with([](const Count& count) { return count.texts > 0; }), answered = with([](const Count& count) { return count.answers > 0; });
-  int texts = 0, refused = 0, untold = 0;
+  int texts = 0, refused = 0, untold = 0, lost = 0;
   for (const auto& [name, count] : counts) {
     texts += count.texts;
     refused += count.refused;
     untold += count.untold;
+    lost += count.lost;
   }
-  fmt::print("{} templates, of {} the answers, {} expressions: {} texts compared, {} refusals, {} answers not told, {} wrong\n", written, answered, expressions,
-             texts, refused, untold, wrong);
+  fmt::print("{} templates, of {} the answers, {} expressions: {} texts compared, {} refusals, {} with a part left out, {} answers not told, {} wrong\n", written, answered, expressions,
+             texts, refused, lost, untold, wrong);
   return wrong == 0 && untold * 50 <= texts && written >= 95 && answered >= 60 && expressions >= 85 && texts >= 60 * conversations ? 0 : 1;
 }
 

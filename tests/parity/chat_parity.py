@@ -122,6 +122,32 @@ class Oracle:
             found.append(whole[len(before) : end + len(self.closing)])
         return found
 
+    def loses(self, messages, tools, asks, whole):
+        """Whether the template silently leaves out a part: the text is the same without it. Of reasoning the last answer of a conversation counts."""
+        def same(changed, tools=tools, count=len(messages), asks=asks, wanted=whole):
+            return self.try_render(changed[:count], tools, asks) == wanted
+
+        def changed(i, **keys):
+            return [*messages[:i], {k: v for k, v in (messages[i] | keys).items() if v is not None}, *messages[i + 1 :]]
+
+        if tools and same(messages, tools=None):
+            return True
+        for i, message in enumerate(messages):
+            said = message.get("content")
+            if message["role"] != "assistant":
+                if isinstance(said, str) and said.strip() and same(changed(i, content=said + "MORE")):
+                    return True
+                continue
+            if message.get("tool_calls") and same(changed(i, tool_calls=None)):
+                return True
+            name = next((name for name in ("reasoning_content", "thinking", "reasoning") if (message.get(name) or "").strip()), None)
+            if not name or not same(changed(i, **{name: None})):
+                continue
+            last = self.try_render(messages[: i + 1], tools, False)
+            if last is not None and same(changed(i, **{name: None}), count=i + 1, asks=False, wanted=last):
+                return True
+        return False
+
     def row(self, messages, tools, asks):
         row = {"name": self.name, "jinja": self.jinja, "tokens": self.tokenizer.special_tokens_map, "messages": messages, "tools": tools, "asks": asks}
         try:
@@ -129,6 +155,7 @@ class Oracle:
         except Exception as error:
             row["refused"] = str(error) if type(error).__name__ == "TemplateError" else ""
             return row
+        row["loses"] = self.loses(messages, tools, asks, row["text"])
         row["answers"] = None if asks else self.answers(messages, tools, row["text"])
         return row
 

@@ -22,7 +22,7 @@ struct Count {
   int same = 0, refused = 0;
 };
 
-/// Fails where ids differ from those in expected.jsonl. A folder that AutoTokenizer refuses may be read or refused.
+/// Fails where ids or special tokens differ from the expected ones. A folder that AutoTokenizer refuses may be read or refused.
 void compare(const fs::path& folder, Count& count) {
   const auto expected = folder / "expected.jsonl";
   std::optional<Tokenizer> tokenizer;
@@ -34,6 +34,7 @@ void compare(const fs::path& folder, Count& count) {
     return;
   }
   if (!fs::exists(expected)) return;
+  EXPECT_EQ(Json(special_tokens_of(folder)), Json::parse(read_text(folder / "special.json"))) << folder.filename();
   std::istringstream rows(read_text(expected));
   for (std::string line; std::getline(rows, line);) {
     const auto row = Json::parse(line);

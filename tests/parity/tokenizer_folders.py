@@ -1,8 +1,8 @@
 """Writes model folders of every kind and the ids that AutoTokenizer gives for texts, for tokenizer_folders.cpp to compare with.
 
 usage: tokenizer_folders.py FOLDER [SECONDS [SEED]]
-Each folder NAME gets the files of a tokenizer and NAME/expected.jsonl: text, ids with the special tokens, ids without. Without SECONDS the
-folders are fixed; with it, settings are drawn at random until the time is over.
+Each folder NAME gets the files of a tokenizer, NAME/expected.jsonl: text, ids with the special tokens, ids without, and NAME/special.json:
+the special tokens by the names that chat templates know. Without SECONDS the folders are fixed; with it, settings are drawn at random until the time is over.
 The packages sentencepiece and tiktoken only read their files' fields here, so small readers take their place: transformers decides what is
 made of the fields. ATTUNE_REAL_READERS=1 uses the packages themselves.
 """
@@ -158,6 +158,8 @@ class Writer:
         except Exception as error:  # AutoTokenizer's refusals are of many types
             (folder / "refused.txt").write_text(f"{type(error).__name__}: {error}")
             return
+        special = {name: str(text) for name, text in tokenizer.special_tokens_map.items() if not isinstance(text, list)}
+        (folder / "special.json").write_text(json.dumps(special))
         (folder / "expected.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -91,7 +91,8 @@ for key, value in [("weight", None), ("train_detail", []), ("prefix", False), ("
     accepted.append({"messages": [user("q"), assistant("a", **{key: value})]})
 check(not prepare("messages", accepted)[1], "keys that say nothing change nothing")
 ignored = []
-for key, value in [("images", ["x"]), ("documents", [{"text": "x"}]), ("chat_template_kwargs", {"enable_thinking": False}), ("mask", "User"), ("weight", 2), ("kto_tag", True), ("label", False)]:
+for key, value in [("images", ["x"]), ("documents", [{"text": "x"}]), ("chat_template_kwargs", {"enable_thinking": False}), ("mask", "User"), ("weight", 2), ("kto_tag", True),
+                   *(("label", verdict) for verdict in (False, 0, 1.0, "False", "true"))]:
     refused("messages", {"messages": [user("q"), assistant("a")], key: value}, "cannot be honoured")
     ignored.append({"messages": [user("q"), assistant("a")], key: value})
 ignored.append({"messages": [user("q"), assistant("a", wieght=0, mask=True)]})
@@ -124,6 +125,12 @@ kept, _ = prepare("prompt_completion", [{"prompt": [user("q"), assistant("earlie
 check(learnt(kept[0]) == "a\n### end", "the completion alone is learnt")
 kept, _ = prepare("alpaca", [{"instruction": "r", "input": "", "output": "a", "history": [["q", "earlier"]], "system": "s"}])
 check(decoded(kept[0]["tokens"]) == written([{"role": "system", "content": "s"}, user("q"), assistant("earlier"), user("r"), assistant("a")]), "history is a conversation")
+kept, _ = prepare("alpaca", [{"instruction": "", "input": "text", "output": "a"}])
+check(decoded(kept[0]["tokens"]) == written([user("text"), assistant("a")]), "an input without an instruction is the prompt")
+for verdict in (True, 0, "False"):
+    refused("prompt_completion", {"prompt": "q", "completion": "a", "label": verdict}, "cannot be honoured")
+check(not prepare("prompt_completion", [{"prompt": "q", "completion": "a", "label": "maths"}])[1], "another label is harmless")
+check_refusals()
 
 # --- Pairs
 

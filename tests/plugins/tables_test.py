@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy
+import pandas
 import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
@@ -142,6 +143,51 @@ for seed in range(tables):
     check(labels == [str(one) for one in sorted({one for some in lists for one in some})], f"labels of lists: {labels}")
     check(got == [[str(one) for one in sorted(some)] for some in lists] * len(sources), f"every row has its labels: {got}")
 print("ok labels", flush=True)
+
+# What pandas and pyarrow write of booleans, big numbers, row labels and durations
+
+table = pandas.DataFrame({"text": ["yes it is", "no it is not", "again"], "label": [True, False, True]})
+table.to_csv(place / "flags.csv", index=False)
+table.to_parquet(place / "flags.parquet")
+table.to_json(place / "flags.jsonl", orient="records", lines=True)
+got, labels = reader.labels(["flags.csv", "flags.parquet", "flags.jsonl"])
+check(labels == ["false", "true"] and got == ["true", "false", "true"] * 3, f"a boolean is one label in every file: {labels}, {got}")
+got, labels = reader.labels(["flags.csv"])
+check(labels == ["False", "True"] and got == ["True", "False", "True"], f"labels of one table alone stay the texts that they are: {labels}")
+
+big = [2**53 + 1, 2**53, 2**63 + 7, 2**64 - 1, 5]
+pyarrow.parquet.write_table(pyarrow.table({"text": ["big"] * len(big), "label": pyarrow.array(big, pyarrow.uint64())}), place / "big.parquet")
+(place / "big.csv").write_text("text,label\n" + "".join(f"big,{one}\n" for one in big))
+(place / "big.jsonl").write_text("".join(json.dumps({"text": "big", "label": one}) + "\n" for one in big))
+got, labels = reader.labels(["big.parquet", "big.csv", "big.jsonl"])
+check(labels == [str(one) for one in sorted(big)] and got == [str(one) for one in big] * 3, f"big numbers stay apart: {labels}")
+(place / "long.jsonl").write_text('{"text": 12345678901234567890123}\n{"text": -12345678901234567890}\n{"text": "a 12345678901234567890123"}\n{"text": 18446744073709551615}\n{"text": 1e30}\n')
+reader.prepare("corpus", ['path = "long.jsonl"\n'])
+check([row for _, row, reason in reader.told() if reason == "a number of more than 64 bits"] == [1, 2], f"numbers that would be rounded are told: {reader.told()}")
+check(len(reader.samples()[0]) == 3, "the other rows are kept")
+
+for file, write in {"index.parquet": lambda rows: rows.to_parquet(place / "index.parquet"), "index.csv": lambda rows: rows.to_csv(place / "index.csv")}.items():
+    write(pandas.DataFrame({"text": ["twice", "twice", "once"]}, index=[7, 8, 9]))
+    reader.prepare("corpus", [f'path = "{file}"\n'])
+    text = (place / "data.toml").read_text().replace('deduplicate = "none"', 'deduplicate = "exact"')
+    (place / "data.toml").write_text(text)
+    place.run(build / "attune", "prepare", "data.toml")
+    check([reader.text(one["tokens"]) for one in reader.samples()[0]] == ["twice", "once"], f"{file}: row labels of pandas are no field")
+pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array([datetime.timedelta(1)], pyarrow.duration("s")), "other": ["a"]}), place / "duration.parquet")
+reader.prepare("corpus", ['path = "duration.parquet"\nfields = { text = "text" }\n', 'path = "plain.tsv"\nfields = { text = "text" }\n'])
+check(("duration.parquet", 1, "a field is no text") in reader.told(), f"a duration is no text: {reader.told()[:3]}")
+
+(place / "vectors.jsonl").write_text('{"text": "a", "labels": [0, 1, 1]}\n{"text": "b", "labels": [0, 1]}\n{"text": "c", "labels": ["x", ""]}\n{"text": "d", "labels": ["x", "x"]}\n')
+reader.labels(["vectors.jsonl"], 'target = "labels"', "labels")
+check([(row, reason) for _, row, reason in reader.told()] == [(1, "a 0 or 1 for each label"), (3, "a label that is empty")], f"vectors are told: {reader.told()}")
+(place / "mixed.csv").write_text('text,labels\na,"[1.0, 2.0]"\nb,"[2]"\n')
+got, labels = reader.labels(["mixed.csv"], 'target = "labels"', "labels")
+check(labels == ["1", "2"], f"whole labels have one name in a list's text, too: {labels}")
+(place / "none.csv").write_text("text,labels\nnobody,[]\n")
+reader.labels(["mixed.csv"], 'target = "labels"', "labels")
+(place / "data.toml").write_text((place / "data.toml").read_text().replace("mixed.csv", "none.csv"))
+check("no record has a label" in place.run(build / "attune", "prepare", "data.toml", expect=2), "labels that are all empty are refused")
+print("ok pandas", flush=True)
 
 words = ["10", "2", "nan", "1", "inf", "-1", "NA", "None", "null"]
 (place / "words.csv").write_text("text,label\n" + "".join(f"t,{word}\n" for word in words))

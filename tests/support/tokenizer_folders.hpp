@@ -21,7 +21,7 @@ inline nlohmann::json tokenizer_of(const std::map<std::string, std::string>& fil
   folder.tokenizer_json = json("tokenizer.json");
   folder.settings = {ordered("tokenizer_config.json"), ordered("special_tokens_map.json"), ordered("added_tokens.json")};
   folder.read = [&](const std::string& name) { return files.contains(name) ? std::optional(files.at(name)) : std::nullopt; };
-  return attune::text::tokenizer_json_from_folder(std::move(folder));
+  return attune::text::read_tokenizer_folder(std::move(folder)).json;
 }
 
 /// A vocab.txt alone.

@@ -154,7 +154,8 @@ TEST(SpecialTokens, OfGgufMetadata) {
   const auto metadata = json::parse(R"({"tokenizer.ggml.tokens":["<unk>","<s>","</s>","<turn>","<message>"],"tokenizer.ggml.unknown_token_id":0,
     "tokenizer.ggml.bos_token_id":1,"tokenizer.ggml.eos_token_id":2,"tokenizer.ggml.eot_token_id":3,"tokenizer.ggml.eom_token_id":4,
     "tokenizer.ggml.padding_token_id":9,"tokenizer.ggml.seperator_token_id":2})");
-  EXPECT_EQ(tokenizer_config_from_gguf(metadata), json::parse(R"({"unk_token":"<unk>","bos_token":"<s>","eos_token":"</s>","sep_token":"</s>"})"));
+  const std::map<std::string, std::string> tokens{{"unk_token", "<unk>"}, {"bos_token", "<s>"}, {"eos_token", "</s>"}, {"sep_token", "</s>"}};
+  EXPECT_EQ(special_tokens_of_gguf(metadata), tokens);
   EXPECT_EQ(generation_config_from_gguf(metadata), json::parse(R"({"bos_token_id":1,"eos_token_id":[2,3,4],"pad_token_id":9})"));
   EXPECT_EQ(generation_config_from_gguf(json::parse(R"({"tokenizer.ggml.eos_token_id":2,"tokenizer.ggml.eot_token_id":2})")), json::parse(R"({"eos_token_id":2})"));
 }
@@ -165,7 +166,9 @@ TEST(SpecialTokens, InTheFormsThatFilesHave) {
   EXPECT_EQ(token_ids(config, "d"), (std::vector<std::int64_t>{1, 2}));
   EXPECT_EQ(token_ids(config, "e"), (std::vector<std::int64_t>{7}));
   EXPECT_TRUE(token_ids(config, "c").empty() && token_ids(config, "a").empty() && token_ids(nullptr, "a").empty());
-  EXPECT_EQ(with_special_tokens_map({{"eos_token", "a"}}, {{"eos_token", "b"}, {"pad_token", "c"}}), json({{"eos_token", "a"}, {"pad_token", "c"}}));
+  const json tokenizer{{"model", {{"vocab", {{"b", 0}, {"c", 1}}}}}};
+  const std::map<std::string, std::string> tokens{{"eos_token", "b"}, {"pad_token", "c"}, {"unk_token", "absent"}};
+  EXPECT_EQ(with_special_tokens({{"eos_token", "a"}, {"x", 1}}, tokens, tokenizer), json({{"eos_token", "b"}, {"pad_token", "c"}, {"x", 1}}));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 
 namespace {
 using namespace attune;
@@ -40,6 +41,7 @@ class Classification final : public Dataset {
     if (options_.target == "value") {
       sample["value"] = torch::tensor(value_of(record));
     } else if (options_.target == "labels") {
+      if (context.labels.empty()) fail("labels: no record has a label, so there is nothing to learn; correct the field or the recipe's separator");
       auto row = torch::zeros({1, std::ssize(context.labels)});
       for (const auto& name : names_of(record)) row[0][label_id(name, context.labels)] = 1;
       sample["labels"] = row;
@@ -99,8 +101,20 @@ class Classification final : public Dataset {
     return value;
   }
 
-  /// None is allowed: a text that no label fits.
+  /// None is allowed: a text that no label fits. [0, 1, 1] is a vector of 0 and 1, and would be read as the labels 0 and 1.
   std::vector<std::string> names_of(const Record& record) const {
+    const auto names = listed_names(record);
+    const std::set<std::string> different(names.begin(), names.end());
+    const auto is_flag = [](const std::string& name) { return name == "0" || name == "1" || name == "false" || name == "true"; };
+    if (different.size() < names.size() && std::ranges::all_of(names, is_flag))
+      throw BadRow("a 0 or 1 for each label", fmt::format("{}, row {}: labels is a vector of 0 and 1; list the names or numbers of the labels that hold",
+                                                          record.source, record.row));
+    if (different.contains(""))
+      throw BadRow("a label that is empty", fmt::format("{}, row {}: labels holds an empty name; remove it", record.source, record.row));
+    return names;
+  }
+
+  std::vector<std::string> listed_names(const Record& record) const {
     const auto& text = record.field("labels");
     if (text.starts_with('[')) {
       const auto list = nlohmann::json::parse(text, nullptr, false);
