@@ -320,11 +320,11 @@ void dequantize(const std::byte* data, std::int64_t blocks, float* values) {
 }
 
 template <class Block>
-constexpr Encoding quantized(const char* name) {
+constexpr GgmlEncoding quantized(const char* name) {
   return {Block::id, name, c10::ScalarType::Float, Block::count, sizeof(Block), &dequantize<Block>};
 }
 
-constexpr Encoding encodings[] = {
+constexpr GgmlEncoding encodings[] = {
     {0, "F32", c10::ScalarType::Float, 1, 4, nullptr},
     {28, "F64", c10::ScalarType::Double, 1, 8, nullptr},
     {1, "F16", c10::ScalarType::Half, 1, 2, nullptr},
@@ -358,8 +358,8 @@ constexpr const char* ggml_names[] = {
 
 }  // namespace
 
-const Encoding* find_encoding(std::uint32_t id) {
-  const auto found = std::find_if(std::begin(encodings), std::end(encodings), [&](const Encoding& encoding) { return encoding.id == id; });
+const GgmlEncoding* find_encoding(std::uint32_t id) {
+  const auto found = std::find_if(std::begin(encodings), std::end(encodings), [&](const GgmlEncoding& encoding) { return encoding.id == id; });
   return found == std::end(encodings) ? nullptr : found;
 }
 

@@ -8,7 +8,7 @@
 
 namespace attune::weights {
 
-struct Encoding {
+struct GgmlEncoding {
   std::uint32_t id;            // ggml_type
   const char* name;
   c10::ScalarType type;        // of the tensor that is read
@@ -19,7 +19,7 @@ struct Encoding {
 };
 
 /// Null when it is not supported.
-const Encoding* find_encoding(std::uint32_t id);
+const GgmlEncoding* find_encoding(std::uint32_t id);
 /// "Q4_K", or "number 99" for an unknown one.
 std::string encoding_name(std::uint32_t id);
 /// "F32, F16, ..."

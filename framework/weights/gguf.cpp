@@ -140,7 +140,7 @@ std::uint64_t alignment(const json& metadata, const std::string& path) {
 /// A tensor as the file describes it; its offset counts from the start of the tensor data.
 struct GgufTensor {
   TensorInfo info;
-  const Encoding* encoding;
+  const GgmlEncoding* encoding;
   std::uint64_t offset;
 };
 

@@ -13,7 +13,7 @@
 
 namespace attune {
 namespace weights {
-struct Encoding;
+struct GgmlEncoding;
 }
 
 /// The name of a file that holds a part of a model: "qwen-q4_k_m-00002-of-00003.gguf".
@@ -45,7 +45,7 @@ class GgufFile final : public WeightSource {
  private:
   struct Place {
     std::shared_ptr<MappedFile> file;
-    const weights::Encoding* encoding;
+    const weights::GgmlEncoding* encoding;
     std::uint64_t begin;  // from the start of the file
   };
   std::filesystem::path path_;
