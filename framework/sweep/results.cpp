@@ -8,6 +8,7 @@
 #include <set>
 #include <sstream>
 
+#include "core/host.hpp"
 #include "core/names.hpp"
 
 namespace attune::sweep {
@@ -107,7 +108,9 @@ std::vector<Result> read_results(const Sweep& sweep) {
     if (!progress.is_finished() && !progress.jobs.empty()) jobs.push_back(progress.jobs.back());
     results.back().metric = metric_of(progress, sweep.options.metric);
   }
-  const auto queue = slurm::ask_queue(jobs).value_or(std::vector<slurm::QueuedJob>{});
+  auto queue = slurm::ask_queue(jobs).value_or(std::vector<slurm::QueuedJob>{});
+  // In an allocation that was requeued, an earlier attempt of this job has begun trials that nobody runs now; locks tell which are run.
+  std::erase_if(queue, [own = slurm_job()](const slurm::QueuedJob& job) { return own == job.id || own == job.array_id + "_" + job.element; });
   for (auto& result : results) {
     result.state = slurm::state_of(result.progress, queue);
     if (result.state == "done" && result.progress.note.starts_with("pruned")) result.state = "pruned";

@@ -142,7 +142,7 @@ def in_an_allocation_trials_run_side_by_side():
 
 
 def a_signal_in_an_allocation_saves_what_trials_have_done():
-    """Once to the sweep, once by Slurm to the steps alone, as before a time limit, and once by a cancellation; each trial has two ranks."""
+    """Once to the sweep, once by Slurm to the steps alone, as before a time limit, and once by a cancellation; the last job is requeued. Each trial has two ranks."""
     (place / "pairs.toml").write_text((place / "run.toml").read_text().replace("steps = 20", "steps = 300") + "[slurm]\ntasks_per_node = 2\n")
     sweep = write_sweep("signalled", 'side_by_side = 2\n[values]\n"strategy.rank" = [2, 4, 8]\n')
     (place / sweep).write_text((place / sweep).read_text().replace("run.toml", "pairs.toml"))
@@ -155,7 +155,7 @@ def a_signal_in_an_allocation_saves_what_trials_have_done():
     def submit(attempt):
         return cluster.run("sbatch", "--parsable", "--nodes=1", "--ntasks=4", f"--output={attempt}.log", "--wrap=exec attune sweep signalled.toml").split()[-1]
 
-    for attempt, how in (("to-the-sweep", ["--batch", "--signal=TERM"]), ("to-the-steps", ["--signal=TERM"]), ("cancelled", [])):
+    for attempt, how in (("cancelled", []), ("to-the-sweep", ["--batch", "--signal=TERM"]), ("to-the-steps", ["--signal=TERM"])):
         before = {trial: len(steps(trial)) for trial in ("rank=2", "rank=4")}
         number = submit(attempt)
         cluster.wait_for(lambda: all(len(steps(trial)) >= count + 5 for trial, count in before.items()), lambda: f"two trials run: {(place / f'{attempt}.log').read_text()}")
@@ -168,8 +168,9 @@ def a_signal_in_an_allocation_saves_what_trials_have_done():
         for trial in before:
             last = json.loads((folder / trial / "record.json").read_text())["history"][-1]
             check((last["what"], last["step"]) == ("interrupted", steps(trial)[-1]), f"{trial} has lost no step: {last} {steps(trial)[-1]}")
-    cluster.wait_for_end(submit("to-the-end"), seconds=300)
-    check("3 done" in (place / "to-the-end.log").read_text(), "started again, it goes on to its end")
+    cluster.run("scontrol", "requeue", number)
+    cluster.wait_for_end(number, seconds=300)
+    check("3 done" in (place / "to-the-steps.log").read_text(), "the same job, requeued, goes on to the end")
     for trial in ("rank=2", "rank=4", "rank=8"):
         check(steps(trial) == list(range(1, 301)), f"{trial} took every step once: {steps(trial)}")
 
