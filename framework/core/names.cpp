@@ -43,8 +43,7 @@ bool has_control(const std::string& text) {
 
 std::string nearest(std::string_view name, const std::vector<std::string>& names) {
   std::string best;
-  const std::size_t typing_errors = name.size() <= 3 ? 1 : std::max<std::size_t>(2, name.size() / 3);
-  std::size_t best_distance = typing_errors + 1;
+  std::size_t best_distance = std::max<std::size_t>(2, name.size() / 3) + 1;
   for (const auto& candidate : names)
     if (const auto distance = edit_distance(name, candidate); distance < best_distance) best = candidate, best_distance = distance;
   if (!best.empty()) return best;

@@ -6,7 +6,7 @@
 
 namespace attune {
 
-/// The name nearest to the given one, or "" when none is near: an edit distance of 1 for three letters, of 2 or a third of the length for longer names.
+/// The name nearest to the given one, or "" when none is near (edit distance over a third of the length).
 std::string nearest(std::string_view name, const std::vector<std::string>& names);
 /// "; did you mean 'match'?" or "".
 std::string did_you_mean(std::string_view name, const std::vector<std::string>& names);

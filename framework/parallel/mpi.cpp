@@ -127,7 +127,8 @@ void open_what_is_needed(Preset& preset) {
   if (!has_launcher() || are_on_one_node()) preset.set("OMPI_MCA_pml", "ob1");
   if (has_launcher()) return;
   preset.set("OMPI_MCA_ess_singleton_isolated", "1");
-  preset.set("OMPI_MCA_orte_create_session_dirs", "0");  // all such processes of a user would share one folder, which the first to end removes
+  // All such processes of a user would share one folder, which the first to end removes.
+  preset.set("OMPI_MCA_orte_create_session_dirs", "0");
   preset.set("OMPI_MCA_btl", "self");
   preset.set("OMPI_MCA_coll", "basic,libnbc,self");
   preset.set("HWLOC_COMPONENTS", "no_os,stop");

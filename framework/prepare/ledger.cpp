@@ -99,8 +99,9 @@ const std::string& Record::field(const std::string& name) const {
   if (found != fields.end()) return found->second;
   std::vector<std::string> names;
   for (const auto& [key, value] : fields) names.push_back(key);
-  throw BadRow("a field is missing", fmt::format("{}, row {}: there is no field '{}'; there are: {}; map it with fields = {{ {} = \"...\" }} in the source{}",
-                                                 source, row, name, names.empty() ? "none" : joined(names), name, layout_for(name)));
+  throw BadRow("a field is missing",
+               fmt::format("{}, row {}: there is no field '{}'; there are: {}; map it with fields = {{ {} = \"...\" }} in the source{}",
+                           source, row, name, names.empty() ? "none" : joined(names), name, layout_for(name)));
 }
 
 }  // namespace attune

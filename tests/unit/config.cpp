@@ -335,12 +335,5 @@ TEST(ToToml, QuotesWhatNeedsIt) {
   EXPECT_EQ(to_toml(OptionValue(OptionMap{{"text", "t"}})), R"({ "text" = "t" })");
 }
 
-TEST(Names, AShortWordIsMisspelledByOneLetterAtMost) {
-  const std::vector<std::string> known{"from", "seed", "learning_rate"};
-  EXPECT_EQ(did_you_mean("sed", known), "; did you mean 'seed'?");
-  EXPECT_EQ(did_you_mean("lerning_rat", known), "; did you mean 'learning_rate'?");
-  EXPECT_EQ(did_you_mean("foo", known), "");
-}
-
 }  // namespace
 }  // namespace attune

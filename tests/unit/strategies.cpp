@@ -155,6 +155,14 @@ TEST(adapters_of_peft, have_the_modules_and_scales_of_their_patterns) {
   EXPECT_THAT(error_of([&] { adapted(R"({"target_modules": "q_proj("})"); }), AllOf(HasSubstr("target_modules"), HasSubstr("does not compile")));
 }
 
+TEST(adapters_of_peft, are_told_the_patterns_that_differ_for_a_layer_alone) {
+  const json alike{{".*q_proj", 2}}, other{{"q_proj", 3}};
+  const Values values{{"rank", four}, {"targets", Texts{"q_proj"}}, {"rank_pattern", attune::NumberMap{{"q_proj", 2}}}};
+  EXPECT_EQ(answer_to({{"rank_pattern", alike}}, values), "no error");
+  EXPECT_THAT(answer_to({{"rank_pattern", alike}, {"lora_alpha", 1}}, values), AllOf(HasSubstr("lora_alpha is 1 there"), Not(HasSubstr("rank_pattern"))));
+  EXPECT_THAT(answer_to({{"rank_pattern", other}}, values), HasSubstr("rank_pattern is {\"q_proj\":3} there and {\"q_proj\":2} here"));
+}
+
 TEST(adapters_of_peft, of_other_kinds_and_with_embeddings_are_refused_by_name) {
   EXPECT_THAT(answer_to({{"peft_type", "BONE"}}), AllOf(HasSubstr("peft_type is \"BONE\""), HasSubstr("IA3")));
   EXPECT_THAT(answer_to({{"peft_type", "IA3"}}), HasSubstr("strategy.plugin = \"ia3\""));

@@ -64,7 +64,10 @@ struct Options {
   static void describe(attune::Schema<Options>& s) {
     s.key("head", &Options::head, "what the model is for: a class or value of each sample, a class of each token, or a vector of length 1 for each sample")
         .choices({"classification", "token_classification", "embedding"});
-    s.key("pooling", &Options::pooling, "the vector of a sample: the mean of its tokens, or the first token (in a BERT classifier through its pooler), as transformers' classifiers have it").choices({"mean", "cls"});
+    s.key("pooling", &Options::pooling,
+          "the vector of a sample: the mean of its tokens, or the first token (in a BERT classifier through its pooler), "
+          "as transformers' classifiers have it")
+        .choices({"mean", "cls"});
     s.key("dropout", &Options::dropout, "dropout of hidden states while training").range(0, 0.9);
   }
 };

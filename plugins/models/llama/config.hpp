@@ -53,7 +53,8 @@ struct Config {
 /// Rotary embeddings as they are, or stretched to contexts longer than the one they were trained on.
 class Rotary {
  public:
-  /// Newer files hold the settings in rope_parameters, older ones in rope_theta and rope_scaling. Of both transformers takes rope_scaling, unless empty.
+  /// Newer files hold the settings in rope_parameters, older ones in rope_theta and rope_scaling. Of both
+  /// transformers takes rope_scaling, unless it is empty.
   explicit Rotary(const json& config) : context_(config_size(config, "max_position_embeddings")) {
     for (const char* key : {"rope_parameters", "rope_scaling"}) {
       const auto found = config.find(key);
