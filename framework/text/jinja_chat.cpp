@@ -156,11 +156,13 @@ class WholeConversation {
   }
 
  private:
-  /// A text that stands where it should, behind those before it, needs no other look.
+  /// A text that stands where it should, behind those before it, needs no other look, unless it is so short that it may stand there by chance.
   void check_text(std::size_t index, const Message& message, std::size_t& at) const {
     const auto said = python::stripped(message.content);
     if (said.empty()) return;
-    if (const auto found = whole_.find(said, at); found != std::string::npos) return void(at = found + said.size());
+    constexpr std::size_t telling = 16;
+    const auto found = said.size() < telling ? std::string::npos : whole_.find(said, at);
+    if (found != std::string::npos) return void(at = found + said.size());
     if (conversation_.try_render_with(conversation_.size(), index, message.content + std::string(sentinel), asks_) == whole_)
       reject("the chat template leaves out the message of the role '{}'", message.role);
   }

@@ -169,7 +169,7 @@ def rows(templates, count, seed):
         for i in range(count):
             yield oracle.row(conversation(rng, plain=i % 2 == 0), TOOLS if i % 4 == 3 else None, asks=rng.random() < 0.3)
     for i, expression in enumerate(chat_expressions.EXPRESSIONS):
-        yield Oracle(f"expression {i}", chat_expressions.VARIABLES + expression, chat_templates.S, None).row([{"role": "user", "content": "x"}], None, False)
+        yield Oracle(f"expression {i}", chat_expressions.VARIABLES + expression, chat_templates.S, None).row([{"role": "user", "content": ""}], None, False)
 
 
 def main():

@@ -150,7 +150,7 @@ path = "bare"
 plugin = "instruction"
 path = "form-{0}.h5"
 [[strategy]]
-plugin = "{1}"
+plugin = {1}
 [train]
 steps = 1
 global_batch = 2
@@ -172,7 +172,7 @@ def check_forms(place):
         recipe = place / f"form-{form}.toml"
         recipe.write_text(recipe.read_text().replace("validation = 0\n", "validation = 0.4\n[clean]\ndeduplicate = \"none\"\n"))
         place.run(build / "attune", "prepare", f"form-{form}.toml")
-        (place / f"{form}.toml").write_text(RUN.format(form, "full" if form != "chatml" else "lora"))
+        (place / f"{form}.toml").write_text(RUN.format(form, '"lora"\nrank = 2' if form == "chatml" else '"full"'))
         place.run(build / "attune", "train", f"{form}.toml")
         place.run(build / "attune", "export", f"runs/{form}", "--to", f"out-{form}", "--merge")
         check({text for text, _ in samples} == set(expected(place / f"out-{form}", talks)) and len({text for text, _ in samples}) == 3, f"{form}: {samples}")
