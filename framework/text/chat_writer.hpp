@@ -28,6 +28,8 @@ class ChatWriter {
 /// A form by its name; null: there is none.
 std::shared_ptr<const ChatWriter> named_writer(std::string_view name);
 std::vector<std::string> writer_names();
+/// The form of that name in Jinja, for programs that read templates alone: it renders what the form writes. `name` is one of writer_names().
+std::string form_as_jinja(std::string_view name, const Tokenizer& tokenizer);
 
 std::shared_ptr<const ChatWriter> jinja_writer(const ChatSource& source);
 

@@ -3,11 +3,15 @@
 #include <attune/strategy.hpp>
 
 #include <filesystem>
+#include <map>
+#include <string>
 
 namespace attune::train {
 
+using ExtraFiles = std::map<std::string, std::string>;  // texts by file name
+
 /// The folder appears whole or not at all. Error when it is there and not empty.
-void write_adapter(const Adapter& adapter, const std::string& base_sha256, const std::filesystem::path& folder);
+void write_adapter(const Adapter& adapter, const std::string& base_sha256, const std::filesystem::path& folder, const ExtraFiles& extra = {});
 
 /// Error when a file is missing or not what it should be.
 Adapter read_adapter(const std::filesystem::path& folder);

@@ -9,6 +9,7 @@
 #include "core/files.hpp"
 #include "weights/gguf.hpp"
 #include "weights/json_file.hpp"
+#include "weights/weight_files.hpp"
 
 namespace attune {
 namespace fs = std::filesystem;
@@ -49,10 +50,12 @@ Templates templates_of_folder(const fs::path& folder, const json& tokenizer_conf
   return templates;
 }
 
+constexpr const char* special_tokens[] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+
 /// A token is a text, or an object with its text.
 std::map<std::string, std::string> tokens_in(const json& tokenizer_config, const json& special_tokens_map) {
   std::map<std::string, std::string> tokens;
-  for (const char* key : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
+  for (const char* key : special_tokens)
     for (const auto* from : {&tokenizer_config, &special_tokens_map}) {
       const auto found = from->find(key);
       if (found == from->end()) continue;
@@ -70,9 +73,7 @@ std::map<std::string, std::string> tokens_of_folder(const fs::path& folder, cons
 fs::path gguf_in(const fs::path& place) {
   if (!fs::is_directory(place)) return place.extension() == ".gguf" ? place : fs::path();
   if (fs::exists(place / "config.json") || fs::exists(place / "tokenizer_config.json")) return {};
-  for (const auto& entry : fs::directory_iterator(place))
-    if (entry.path().extension() == ".gguf") return entry.path();
-  return {};
+  return weights::holds_gguf(place) ? weights::only_gguf(place) : fs::path();
 }
 
 ChatSource source_of(const fs::path& place, Templates templates, std::map<std::string, std::string> tokens) {
@@ -112,6 +113,18 @@ ChatSource chat_template_of(const fs::path& place) {
   if (!fs::is_directory(place)) return {};
   const auto tokenizer_config = read_if_present(place / "tokenizer_config.json");
   return source_of(place, templates_of_folder(place, tokenizer_config), tokens_of_folder(place, tokenizer_config));
+}
+
+std::string other_chat_template(const ChatSource& trained, const ChatSource& own) {
+  if (trained.jinja.empty()) return "";
+  std::string settings;
+  for (const char* name : special_tokens) {
+    const auto text_in = [&](const ChatSource& source) { return source.tokens.contains(name) ? source.tokens.at(name) : ""; };
+    const bool is_named = (trained.jinja + trained.tool_use).find(name) != std::string::npos;
+    if (is_named && text_in(trained) != text_in(own)) settings += fmt::format("{{% set {} = {} %}}\n", name, json(text_in(trained)).dump());
+  }
+  const bool is_same = settings.empty() && trained.jinja == own.jinja && trained.tool_use == own.tool_use;
+  return is_same ? "" : settings + trained.jinja;
 }
 
 ChatSource chat_template_in(const fs::path& file, const fs::path& place) {

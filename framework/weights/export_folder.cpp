@@ -189,9 +189,44 @@ void add_image_processor(const fs::path& to, const json& config, const json& sou
   write_json(file, processor);
 }
 
+void add_end_of_turn(const fs::path& to, const TrainedChat& chat, const json& config) {
+  const auto file = to / "generation_config.json";
+  auto generation = fs::exists(file) ? read_json(file) : json::object();
+  auto ends = token_ids(generation, "eos_token_id");
+  if (ends.empty()) ends = token_ids(config, "eos_token_id");
+  if (!chat.end || std::ranges::find(ends, *chat.end) != ends.end()) return;
+  ends.push_back(*chat.end);
+  generation["eos_token_id"] = ends;
+  write_json(file, generation);
+}
+
+/// Where transformers looks first; what the source has elsewhere is taken away.
+void replace_chat_template(const fs::path& to, const TrainedChat& chat, const json& config) {
+  const auto more = to / "additional_chat_templates";
+  fs::remove_all(more);
+  fs::remove(to / "chat_template.json");
+  write_text(to / "chat_template.jinja", chat.jinja);
+  if (!chat.tool_use.empty()) {
+    fs::create_directories(more);
+    write_text(more / "tool_use.jinja", chat.tool_use);
+  }
+  const auto file = to / "tokenizer_config.json";
+  auto settings = fs::exists(file) ? read_json(file) : json::object();
+  if (settings.erase("chat_template") > 0) write_json(file, settings);
+  add_end_of_turn(to, chat, config);
+}
+
+void add_trained_chat(const fs::path& to, const TrainedChat& chat, const json& config) {
+  if (chat.jinja.empty()) return;
+  if (chat.replaces) return replace_chat_template(to, chat, config);
+  write_text(to / trained_chat_template, chat.jinja);
+}
+
 }  // namespace
 
-void export_model_folder(const fs::path& to, const ModelFiles& source, const fs::path& folder, json config, const Tensors& tensors) {
+std::string chat_file(const TrainedChat& chat) { return chat.replaces ? "chat_template.jinja" : trained_chat_template; }
+
+void export_model_folder(const fs::path& to, const ModelFiles& source, const fs::path& folder, json config, const Tensors& tensors, const TrainedChat& chat) {
   name_stored_type(config, tensors);
   write_atomically(place_of_new_folder(to), [&](const fs::path& temporary) {
     fs::create_directory(temporary);
@@ -201,6 +236,7 @@ void export_model_folder(const fs::path& to, const ModelFiles& source, const fs:
     const bool has_generation = source.generation.is_object() && !source.generation.empty();
     if (has_generation && !fs::exists(temporary / "generation_config.json")) write_json(temporary / "generation_config.json", source.generation);
     add_tokenizer(temporary, config, source);
+    add_trained_chat(temporary, chat, config);
     add_image_processor(temporary, config, source.config);
     add_card(temporary, source.licence);
   });

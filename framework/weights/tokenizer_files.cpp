@@ -2,7 +2,6 @@
 
 #include <attune/error.hpp>
 
-#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -37,10 +36,6 @@ std::optional<std::string> text_of_file(const fs::path& path) {
 
 json open_gguf_tokenizer(const fs::path& path) { return text::tokenizer_json_from_gguf(gguf_metadata(path)); }
 
-bool holds_gguf(const fs::path& folder) {
-  return std::ranges::any_of(fs::directory_iterator(folder), [](const auto& entry) { return entry.path().extension() == ".gguf"; });
-}
-
 }  // namespace
 
 json read_tokenizer(const fs::path& folder) {
@@ -65,7 +60,7 @@ json open_tokenizer(const fs::path& path) {
   if (path.extension() == ".json") return read_json(path);
   if (!fs::is_directory(path)) return open_gguf_tokenizer(path);
   if (auto tokenizer = read_tokenizer(path); !tokenizer.is_null()) return tokenizer;
-  if (holds_gguf(path)) return open_gguf_tokenizer(weights::only_gguf(path));
+  if (weights::holds_gguf(path)) return open_gguf_tokenizer(weights::only_gguf(path));
   fail("{}: there is no tokenizer in it; set tokenizer to a place that has one", path.string());
 }
 

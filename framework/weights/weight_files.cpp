@@ -176,6 +176,8 @@ std::unique_ptr<WeightSource> open_folder_weights(const fs::path& folder, const 
   return open_safetensors(folder / name);
 }
 
+bool holds_gguf(const fs::path& folder) { return !files_ending(folder, ".gguf").empty(); }
+
 fs::path only_gguf(const fs::path& folder) {
   const auto files = files_ending(folder, ".gguf");
   if (files.empty())

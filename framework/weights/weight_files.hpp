@@ -23,4 +23,7 @@ std::unique_ptr<WeightSource> open_folder_weights(const std::filesystem::path& f
 /// more than one.
 std::filesystem::path only_gguf(const std::filesystem::path& folder);
 
+/// Whether there is a .gguf file in the folder.
+bool holds_gguf(const std::filesystem::path& folder);
+
 }  // namespace attune::weights
