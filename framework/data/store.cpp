@@ -217,13 +217,22 @@ DataFile DataFile::open(const std::filesystem::path& path, const Comm& comm) {
   return std::move(*file);
 }
 
-std::string DataFile::chat_template() const {
-  const auto attributes = root_.attributes();
-  return attributes.has("chat_template") ? attributes.text("chat_template") : "";
-}
-
 std::vector<std::string> DataFile::labels() const {
   return root_.attributes().has("labels") ? root_.attributes().texts("labels") : std::vector<std::string>{};
+}
+
+/// With what goes on in NAME.1, NAME.2, ...
+std::string DataFile::long_text(const std::string& name) const {
+  auto whole = text(name);
+  for (std::size_t part = 1; root_.attributes().has(fmt::format("{}.{}", name, part)); ++part) whole += text(fmt::format("{}.{}", name, part));
+  return whole;
+}
+
+DataFile::Chat DataFile::chat() const {
+  if (!root_.attributes().has("chat_template")) return {};
+  const auto tokens = nlohmann::json::parse(text("chat_tokens"), nullptr, false);
+  if (!tokens.is_object()) fail("{}: its attribute chat_tokens is no JSON object; prepare the data again", path_.string());
+  return {{long_text("chat_template"), long_text("chat_template_tools"), tokens.get<std::map<std::string, std::string>>()}, text("chat_form")};
 }
 
 std::vector<double> DataFile::class_weights() const {

@@ -7,6 +7,7 @@
 //   /train/tokens.offsets    ... and where each sample begins, int64 [n + 1]
 //   /train/label             a fixed column: [n, ...]
 #pragma once
+#include <attune/chat_source.hpp>
 #include <attune/comm.hpp>
 #include <attune/dataset.hpp>
 #include <nlohmann/json_fwd.hpp>
@@ -72,11 +73,15 @@ class DataFile {
   std::string licence() const { return text("licence"); }
   std::string recipe() const { return text("recipe"); }
   std::string tokenizer_sha256() const { return text("tokenizer_sha256"); }
-  /// The Jinja template that its conversations were written with; "": none, or the one that the tokenizer came with.
-  std::string chat_template() const;
   std::string text(const std::string& attribute) const { return root_.attributes().text(attribute); }
   /// Label names by id; empty when the kind has none.
   std::vector<std::string> labels() const;
+  /// How the conversations of the samples are written.
+  struct Chat {
+    ChatSource source;  // an empty text: the samples hold none, or the file is older than this
+    std::string form;   // the form that the recipe names; "": it names none
+  };
+  Chat chat() const;
   /// By label; empty unless the recipe asked for them.
   std::vector<double> class_weights() const;
   /// Source names with their SHA-256.
@@ -89,6 +94,7 @@ class DataFile {
 
  private:
   DataFile(const std::filesystem::path& path);
+  std::string long_text(const std::string& attribute) const;
   std::filesystem::path path_;
   hdf5::Group root_;
   std::map<std::string, Split> splits_;

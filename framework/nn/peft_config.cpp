@@ -35,7 +35,7 @@ const std::map<std::string, Uses>& known_keys() {
                           {"modules_to_save", Use::shown}};
   static const Uses lora{{"r", Use::weighed}, {"lora_alpha", Use::weighed}, {"rank_pattern", Use::weighed}, {"alpha_pattern", Use::weighed},
                          {"use_rslora", Use::weighed}, {"init_lora_weights", Use::weighed}, {"use_dora", Use::same}, {"bias", Use::same},
-                         {"lora_dropout", Use::unused}, {"fan_in_fan_out", Use::unused}, {"runtime_config", Use::unused},
+                         {"lora_bias", Use::same}, {"lora_dropout", Use::unused}, {"fan_in_fan_out", Use::unused}, {"runtime_config", Use::unused},
                          {"megatron_core", Use::unused}, {"qalora_group_size", Use::unused}, {"ensure_weight_tying", Use::shown},
                          {"loftq_config", Use::unused}, {"eva_config", Use::unused}, {"corda_config", Use::unused}, {"lora_ga_config", Use::unused}};
   static const Uses ia3{{"feedforward_modules", Use::shown}, {"fan_in_fan_out", Use::unused}, {"init_ia3_weights", Use::unused}};
@@ -63,7 +63,6 @@ std::string cure_for(const std::string& key) {
       {"layer_replication", "its layers are repeated: merge it in PEFT, and start from the merged model"},
       {"trainable_token_indices", "single rows of an embedding are trained in it: merge it in PEFT, and start from the merged model"},
       {"target_parameters", "it adapts parameters outside of linear layers: merge it in PEFT, and start from the merged model"},
-      {"lora_bias", "its B has a bias, which 'lora' does not train: merge it in PEFT, and start from the merged model"},
       {"alora_invocation_tokens", "it takes effect after certain tokens alone, which no merged model can: train an adapter without it"},
   };
   const auto found = cures.find(key);
@@ -93,9 +92,10 @@ T value_of(const ordered_json& config, const char* key, T fallback) {
   return value ? as<T>(*value, key) : fallback;
 }
 
-/// A text as a list of one.
+/// A text as a list of one; an empty text as none.
 std::vector<std::string> texts_of(const ordered_json& config, const char* key) {
   const auto* value = given(config, key);
+  if (value && *value == "") return {};
   if (value && value->is_string()) return {value->get<std::string>()};
   return value_of(config, key, std::vector<std::string>{});
 }

@@ -59,6 +59,10 @@ void check_tied(const std::vector<NamedTensor>& ours, const std::map<std::string
   const auto holds = [&](const char* part) { return name.find(part) != std::string::npos; };
   if (holds("lora_embedding_"))
     fail("{}: holds '{}', a low-rank change of an embedding, which 'lora' does not train: merge the adapter in PEFT, and start from the merged model", from, name);
+  if (!holds("lora_") && name.ends_with(".weight") && (holds("embed") || holds("head") || holds(".wte.")))
+    fail("{}: holds '{}' whole (save_embedding_layers, a larger vocabulary, or modules_to_save), which this run's adapter does not have: name its module in strategy.save if "
+         "modules_to_save does, or else merge the adapter in PEFT, and start from the merged model",
+         from, name);
   fail("{}: holds '{}', which this run's adapter does not have: it is for another model, or for other targets", from, name);
 }
 

@@ -33,13 +33,18 @@ json tokenizer_of(const Recipe& recipe) {
   return recipe.tokenizer.empty() ? json() : open_tokenizer(recipe.resolve(recipe.tokenizer));
 }
 
-/// The one that the recipe names, by a form's name or as a file; else the one that the tokenizer comes with.
-std::optional<ChatTemplate> chat_of(const Recipe& recipe) {
-  const auto& named = recipe.chat_template;
-  if (!named.empty() && !named.ends_with(".jinja")) return ChatTemplate::by_name(named);
+/// The recipe names a form instead of a template.
+bool names_form(const Recipe& recipe) { return !recipe.chat_template.empty() && !recipe.chat_template.ends_with(".jinja"); }
+
+/// The template in the file that the recipe names, else the one that the tokenizer comes with; none for a form.
+ChatSource source_of(const Recipe& recipe) {
+  if (names_form(recipe)) return {};
   const auto place = recipe.tokenizer.empty() ? fs::path() : recipe.resolve(recipe.tokenizer);
-  if (!named.empty()) return ChatTemplate::from_jinja(chat_template_in(recipe.resolve(named), place));
-  const auto source = chat_template_of(place);
+  return recipe.chat_template.empty() ? chat_template_of(place) : chat_template_in(recipe.resolve(recipe.chat_template), place);
+}
+
+std::optional<ChatTemplate> chat_of(const Recipe& recipe, const ChatSource& source) {
+  if (names_form(recipe)) return ChatTemplate::by_name(recipe.chat_template);
   return source.jinja.empty() ? std::nullopt : std::optional(ChatTemplate::from_jinja(source));
 }
 
@@ -52,17 +57,18 @@ Encoder::Encoder(const Recipe& recipe, const Registry& registry, const json& tok
       dataset_(dataset_of(recipe, registry)),
       digest_(tokenizer.is_null() ? "" : tokenizer_sha256(tokenizer)),
       tokenizer_(tokenizer.is_null() ? no_tokenizer() : tokenizer),
-      chat_(chat_of(recipe)) {
+      source_(source_of(recipe)),
+      chat_(chat_of(recipe, source_)) {
   if (digest_.empty() && dataset_->reads_text())
     fail("{}: needs tokenizer = \"...\": a model folder, a tokenizer.json or a .gguf", recipe.path.string());
   if (!digest_.empty()) frame_ = tokenizer_.encode("");
 }
 
-std::string Encoder::chosen_template() const {
-  const auto& named = recipe_.chat_template;
-  if (named.empty() || digest_.empty()) return "";
-  return named.ends_with(".jinja") ? read_lines(recipe_.resolve(named)) : text::form_in_jinja(named, tokenizer_);
+ChatSource Encoder::chat_source() const {
+  return names_form(recipe_) ? ChatSource{text::form_as_jinja(recipe_.chat_template, tokenizer_), "", {}} : source_;
 }
+
+std::string Encoder::form() const { return names_form(recipe_) ? recipe_.chat_template : ""; }
 
 std::vector<Sample> Encoder::encode(const std::vector<Draw>& draws, const Records& records, const std::vector<std::string>& labels, Ledger& ledger) const {
   const EncodeContext context{tokenizer_, chat_ ? &*chat_ : nullptr, labels};

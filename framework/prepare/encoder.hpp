@@ -22,9 +22,11 @@ class Encoder {
 
   /// SHA-256 of the tokenizer; "" when there is none.
   const std::string& digest() const { return digest_; }
-  /// The chat template that the recipe chose, in Jinja; "": it left that to the tokenizer's folder.
-  std::string chosen_template() const;
   const Dataset& dataset() const { return *dataset_; }
+  /// How conversations are written, in Jinja; empty where there is no template.
+  ChatSource chat_source() const;
+  /// The form's name where the recipe names a form; else "".
+  std::string form() const;
   /// The samples of these draws, in order. What the plugin rejects is noted.
   std::vector<Sample> encode(const std::vector<Draw>& draws, const Records& records, const std::vector<std::string>& labels, Ledger& ledger) const;
 
@@ -36,6 +38,7 @@ class Encoder {
   std::shared_ptr<Dataset> dataset_;
   std::string digest_;
   Tokenizer tokenizer_;
+  ChatSource source_;  // empty for a form
   std::optional<ChatTemplate> chat_;
   std::vector<std::int32_t> frame_;  // what the tokenizer puts around a text
 };

@@ -301,6 +301,27 @@ std::string now() {
   return text;
 }
 
+/// HDF5's limit for an attribute is 64 KiB: a longer text goes on in NAME.1, NAME.2, ...
+void set_long(const hdf5::Attributes& attributes, const std::string& name, const std::string& text) {
+  constexpr std::size_t most = 60000;
+  attributes.set(name, text.substr(0, most));
+  for (std::size_t part = 1; part * most < text.size(); ++part) attributes.set(fmt::format("{}.{}", name, part), text.substr(part * most, most));
+}
+
+/// How the conversations of the data are written: whoever asks the trained model writes its questions so, too. Samples without a mask or a prompt
+/// hold no conversations.
+void describe_chat(const hdf5::Attributes& attributes, const hdf5::Group& split, const Encoder& encoder) {
+  const auto columns = split.members();
+  const auto holds = [&](const char* column) { return std::ranges::find(columns, column) != columns.end(); };
+  if (!holds("loss_mask") && !holds("prompt")) return;
+  const auto source = encoder.chat_source();
+  if (source.jinja.empty()) return;
+  set_long(attributes, "chat_template", source.jinja);
+  set_long(attributes, "chat_template_tools", source.tool_use);
+  attributes.set("chat_tokens", dumped(nlohmann::json(source.tokens)));
+  attributes.set("chat_form", encoder.form());
+}
+
 /// Everything but the columns, by one process.
 void describe_file(const fs::path& path, const Run& run, const std::vector<Source>& sources, const Encoder& encoder, const Plan& plan, const PrepareReport& report) {
   const hdf5::Group root = hdf5::change_file(path);
@@ -312,7 +333,6 @@ void describe_file(const fs::path& path, const Run& run, const std::vector<Sourc
   attributes.set("licence", run.recipe.licence);
   attributes.set("recipe", run.recipe.text);
   attributes.set("tokenizer_sha256", encoder.digest());
-  if (const auto chat = encoder.chosen_template(); !chat.empty()) attributes.set("chat_template", chat);
   attributes.set("rejected", dumped(to_json(report.rejected)));
   attributes.set("changed", dumped(to_json(report.changed)));
   attributes.set("created", now());
@@ -326,6 +346,7 @@ void describe_file(const fs::path& path, const Run& run, const std::vector<Sourc
     const auto split = root.group(name);
     split.attributes().set("sha256", content_sha256(split));
   }
+  if (!report.samples.empty()) describe_chat(attributes, root.group(report.samples.begin()->first), encoder);
   hdf5::flush(root);
 }
 

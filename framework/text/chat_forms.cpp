@@ -156,7 +156,8 @@ std::string eos_of(const Tokenizer& tokenizer) {
   return *found;
 }
 
-std::string with_own_marks(const std::string& text, const Tokenizer& tokenizer) {
+/// A mark as the tokenizer has it.
+std::string resolved(const std::string& text, const Tokenizer& tokenizer) {
   if (text == "{bos}") return bos_of(tokenizer);
   return text == "{eos}" ? eos_of(tokenizer) : text;
 }
@@ -175,7 +176,7 @@ class Writer {
     const bool given = first->role == "system";
     if (given) system = (first++)->content;
     check(first, messages.end(), given);
-    script_.text = resolved(form_.bos);
+    script_.text = resolved(form_.bos, tokenizer_);
     if (form_.place == System::turn && (given || !system.empty())) put(form_.system, "system", system, form_.trim_user);
     for (auto message = first; message != messages.end(); ++message) {
       const bool holds_system = given && form_.place == System::first_user && message == first;
@@ -235,12 +236,10 @@ class Writer {
   void put(const Turn& turn, const std::string& role, std::string_view content, bool trim, const std::string& system = "") {
     script_.text += opening(turn, role) + turn.lead + system;
     script_.text += trim ? python::stripped(content) : content;
-    script_.text += resolved(turn.close) + turn.after;
+    script_.text += resolved(turn.close, tokenizer_) + turn.after;
   }
 
   std::string opening(const Turn& turn, const std::string& role) const { return replaced(turn.open, "{role}", role); }
-
-  std::string resolved(const std::string& text) const { return with_own_marks(text, tokenizer_); }
 
   const std::string& name_;
   const Form& form_;
@@ -248,64 +247,67 @@ class Writer {
   Script script_;
 };
 
-/// A form as a Jinja template. All of it is expressions, so that no white space is added.
-class FormInJinja {
+/// A literal of Jinja, whose escapes are JSON's.
+std::string literal(const std::string& text) { return nlohmann::json(text).dump(); }
+
+/// Writes a form as a template, with the marks of one tokenizer.
+class JinjaForm {
  public:
-  FormInJinja(const Form& form, const Tokenizer& tokenizer) : form_(form), tokenizer_(tokenizer) {}
+  JinjaForm(const Form& form, const Tokenizer& tokenizer) : form_(form), tokenizer_(tokenizer) {}
 
   std::string text() const {
-    std::string text =
-        "{% set given = messages and messages[0]['role'] == 'system' %}"
-        "{% set system = messages[0]['content'] if given else " + quoted(form_.default_system) + " %}"
-        "{% set rest = messages[1:] if given else messages %}";
-    text += write(quoted(resolved(form_.bos))) + system_turn() + "{% for message in rest %}";
-    if (form_.alternates) text += when("(message['role'] == 'user') != (loop.index0 % 2 == 0)", refusal("user and assistant must take turns"));
-    const auto answer = turn(form_.assistant, quoted(form_.assistant_role), "message['content']", form_.trim_answer);
-    text += "{% if message['role'] == 'assistant' %}" + answer;
-    if (form_.any_role) text += "{% else %}" + user_turn();
-    else text += "{% elif message['role'] == 'user' %}" + user_turn() + "{% else %}" + refusal("only user and assistant may speak here");
-    text += "{% endif %}{% endfor %}";
-    return text + when("add_generation_prompt", write(opened(form_.assistant, quoted(form_.assistant_role))));
+    return "{%- set given = messages and messages[0]['role'] == 'system' -%}\n"
+           "{%- set system = messages[0]['content'] if given else " + literal(form_.default_system) + " -%}\n"
+           "{%- set turns = messages[1:] if given else messages -%}\n" +
+           output(literal(resolved(form_.bos, tokenizer_))) + system_turn() +
+           "{%- for message in turns -%}\n" + check_order() +
+           "{%- if message['role'] == 'assistant' -%}\n" + output(turn(form_.assistant, assistant_role(), answer())) +
+           "{%- elif " + (form_.any_role ? "true" : "message['role'] == 'user'") + " -%}\n" +
+           output(turn(form_.user, "message['role']", question())) +
+           "{%- else -%}\n" + refusal("There is no place for a message of this role") + "{%- endif -%}\n"
+           "{%- endfor -%}\n"
+           "{%- if add_generation_prompt -%}\n" + output(opening(form_.assistant, assistant_role())) + "{%- endif -%}\n";
   }
 
  private:
-  static std::string when(const std::string& condition, const std::string& text) { return "{% if " + condition + " %}" + text + "{% endif %}"; }
+  static std::string output(const std::string& expression) { return "{{- " + expression + " -}}\n"; }
+  static std::string refusal(const std::string& reason) { return output("raise_exception(" + literal(reason) + ")"); }
+  static std::string trimmed(const std::string& expression, bool trims) { return trims ? "(" + expression + ") | trim" : expression; }
+  std::string assistant_role() const { return literal(form_.assistant_role); }
+
+  static std::string opening(const Turn& turn, const std::string& role) {
+    constexpr std::string_view mark = "{role}";
+    const auto at = turn.open.find(mark);
+    if (at == std::string::npos) return literal(turn.open);
+    return literal(turn.open.substr(0, at)) + " ~ " + role + " ~ " + literal(turn.open.substr(at + mark.size()));
+  }
+
+  std::string turn(const Turn& turn, const std::string& role, const std::string& content) const {
+    const auto close = resolved(turn.close, tokenizer_) + turn.after;
+    return fmt::format("{} ~ {} ~ ({}) ~ {}", opening(turn, role), literal(turn.lead), content, literal(close));
+  }
 
   std::string system_turn() const {
-    if (form_.place == System::turn) return when("given or system", turn(form_.system, "'system'", "system", form_.trim_user));
-    return when("given and (not rest or rest[0]['role'] != 'user')", refusal("the system message needs a message of the user behind it"));
+    if (form_.place != System::turn) return "";
+    const auto written = output(turn(form_.system, literal("system"), trimmed("system", form_.trim_user)));
+    return form_.default_system.empty() ? "{%- if given -%}\n" + written + "{%- endif -%}\n" : written;
   }
 
-  static std::string quoted(const std::string& text) {
-    std::string result = "'";
-    for (const char c : text) result += c == '\n' ? "\\n" : c == '\'' || c == '\\' ? std::string("\\") + c : std::string(1, c);
-    return result + "'";
+  std::string check_order() const {
+    if (!form_.alternates) return "";
+    return "{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}\n" +
+           refusal("User and assistant take turns, the user first") + "{%- endif -%}\n";
   }
 
-  static std::string write(const std::string& expression) { return expression == "''" ? "" : "{{ " + expression + " }}"; }
-  static std::string refusal(const std::string& why) { return "{{ raise_exception(" + quoted(why) + ") }}"; }
-  static std::string opened(const Turn& turn, const std::string& role) {
-    const auto at = turn.open.find("{role}");
-    if (at == std::string::npos) return quoted(turn.open);
-    return quoted(turn.open.substr(0, at)) + " + " + role + " + " + quoted(turn.open.substr(at + 6));
-  }
+  std::string answer() const { return trimmed("message['content']", form_.trim_answer); }
 
-  std::string turn(const Turn& turn, const std::string& role, const std::string& content, bool trim) const {
-    return write(opened(turn, role) + " + " + quoted(turn.lead) + " + " + (trim ? "(" + content + ").strip()" : content) + " + " +
-                 quoted(resolved(turn.close) + turn.after));
+  std::string question() const {
+    const std::string content = "message['content']";
+    if (form_.place != System::first_user) return trimmed(content, form_.trim_user);
+    const auto system = fmt::format("({} ~ system ~ {} if given and loop.first else '')", literal(form_.in_user.open), literal(form_.in_user.close));
+    if (!form_.in_user.open.empty()) return trimmed(system + " ~ " + content, form_.trim_user);  // Llama 2 trims both together
+    return system + " ~ (" + trimmed(content, form_.trim_user) + ")";
   }
-
-  std::string user_turn() const {
-    const auto plain = turn(form_.user, "message['role']", "message['content']", form_.trim_user);
-    if (form_.place == System::turn) return plain;
-    const auto system = quoted(form_.in_user.open) + " + system + " + quoted(form_.in_user.close);
-    const bool alone = form_.in_user.open.empty() && form_.trim_user;  // Llama 2 trims both together
-    const std::string content = alone ? "message['content'].strip()" : "message['content']";
-    const auto first = turn(form_.user, "message['role']", system + " + " + content, form_.trim_user && !alone);
-    return "{% if given and loop.first %}" + first + "{% else %}" + plain + "{% endif %}";
-  }
-
-  std::string resolved(const std::string& text) const { return with_own_marks(text, tokenizer_); }
 
   const Form& form_;
   const Tokenizer& tokenizer_;
@@ -342,15 +344,16 @@ std::vector<std::string> writer_names() {
   return names;
 }
 
+std::string form_as_jinja(std::string_view name, const Tokenizer& tokenizer) {
+  const auto found = families().find(name);
+  ATTUNE_ASSERT(found != families().end(), "no form is called '{}'", name);
+  const auto form = found->second();
+  return JinjaForm(form, tokenizer).text();
+}
+
 std::shared_ptr<const ChatWriter> named_writer(std::string_view name) {
   const auto found = families().find(name);
   return found == families().end() ? nullptr : std::make_shared<FormWriter>(found->first, found->second());
-}
-
-std::string form_in_jinja(std::string_view name, const Tokenizer& tokenizer) {
-  const auto found = families().find(name);
-  ATTUNE_ASSERT(found != families().end(), "form {}", name);
-  return FormInJinja(found->second(), tokenizer).text();
 }
 
 }  // namespace attune::text

@@ -28,8 +28,8 @@ class ChatWriter {
 /// A form by its name; null: there is none.
 std::shared_ptr<const ChatWriter> named_writer(std::string_view name);
 std::vector<std::string> writer_names();
-/// That form as a Jinja template, for the folder of a model that was trained with it.
-std::string form_in_jinja(std::string_view name, const Tokenizer& tokenizer);
+/// The form of that name in Jinja, for programs that read templates alone: it renders what the form writes. `name` is one of writer_names().
+std::string form_as_jinja(std::string_view name, const Tokenizer& tokenizer);
 
 std::shared_ptr<const ChatWriter> jinja_writer(const ChatSource& source);
 

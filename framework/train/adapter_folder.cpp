@@ -41,14 +41,14 @@ void check_folder(const fs::path& folder) {
 
 }  // namespace
 
-void write_adapter(const Adapter& adapter, const std::string& base_sha256, const std::string& chat_template, const fs::path& folder) {
+void write_adapter(const Adapter& adapter, const std::string& base_sha256, const fs::path& folder, const ExtraFiles& extra) {
   std::vector<NamedTensor> tensors;
   for (const auto& [name, tensor] : adapter.tensors) tensors.emplace_back(name, tensor.detach().to(torch::kCPU).contiguous());
   write_atomically(place_of_new_folder(folder), [&](const fs::path& temporary) {
     fs::create_directory(temporary);
     write_safetensors(temporary / "adapter_model.safetensors", tensors);
     write_text(temporary / "adapter_config.json", adapter.config);
-    if (!chat_template.empty()) write_text(temporary / "chat_template.jinja", chat_template);
+    for (const auto& [name, text] : extra) write_text(temporary / name, text);
     write_text(temporary / "base.json", nlohmann::ordered_json{{"base_model_sha256", base_sha256}}.dump(2) + "\n");
   });
 }

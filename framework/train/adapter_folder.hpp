@@ -3,11 +3,15 @@
 #include <attune/strategy.hpp>
 
 #include <filesystem>
+#include <map>
+#include <string>
 
 namespace attune::train {
 
-/// The folder appears whole or not at all. Error when it is there and not empty. A chat template that the recipe chose stands beside the adapter.
-void write_adapter(const Adapter& adapter, const std::string& base_sha256, const std::string& chat_template, const std::filesystem::path& folder);
+using ExtraFiles = std::map<std::string, std::string>;  // texts by file name
+
+/// The folder appears whole or not at all. Error when it is there and not empty.
+void write_adapter(const Adapter& adapter, const std::string& base_sha256, const std::filesystem::path& folder, const ExtraFiles& extra = {});
 
 /// Error when a file is missing or not what it should be.
 Adapter read_adapter(const std::filesystem::path& folder);

@@ -2,12 +2,15 @@
 
 #include <attune/error.hpp>
 #include <attune/nn.hpp>
+#include <attune/tokenizer.hpp>
 #include <torch/torch.h>
 
 #include <nlohmann/json.hpp>
 
 #include "data/store.hpp"
 #include "train/adapter_folder.hpp"
+#include "train/label_order.hpp"
+#include "weights/chat_template_files.hpp"
 #include "weights/export_folder.hpp"
 #include "weights/model_files.hpp"
 
@@ -37,10 +40,25 @@ nlohmann::json exported_config(const Session& session) {
   return config;
 }
 
+/// A form that the recipe names is for models without a template: one that the base has stays what transformers uses.
+TrainedChat trained_chat(const Session& session) {
+  const auto [trained, form] = session.data->chat();
+  const auto own = chat_template_of(session.config.model.path);
+  auto jinja = other_chat_template(trained, own);
+  const bool replaces = form.empty() || own.jinja.empty();
+  if (!jinja.empty() && !replaces)
+    fmt::print(stderr,
+               "attune: {} has a chat template of its own, and the data are written in the form '{}': the exported folder has that one as {}\n",
+               session.config.model.path, form, trained_chat_template);
+  if (jinja.empty()) return {};
+  const auto end = Tokenizer(tokenizer_of(*session.files)).id(ChatTemplate::from_jinja(trained).end_of_turn());
+  return {std::move(jinja), trained.tool_use, end, replaces};
+}
+
 void publish_model(Session& session, const fs::path& folder) {
   auto tensors = nn::stored_tensors(session.model->module());
   for (auto& [name, tensor] : tensors) tensor = tensor.to(torch::kCPU).contiguous();
-  export_model_folder(folder, *session.files, session.config.model.path, exported_config(session), tensors);
+  export_model_folder(folder, *session.files, session.config.model.path, exported_config(session), tensors, trained_chat(session));
 }
 
 /// A snapshot in Hugging Face's download cache, models--OWNER--NAME/snapshots/REVISION, has a name that holds on every machine.
@@ -86,7 +104,11 @@ void publish(Session& session, const fs::path& folder, bool merge) {
   warn_of_pooling(session);
   if (auto adapter = merge ? std::nullopt : session.strategies->export_adapter(*session.model)) {
     name_base(*adapter, session);
-    return write_adapter(*adapter, session.base_sha256, session.data->chat_template(), folder);
+    order_head(*adapter, *session.model, inverse(label_order(session.files->config, session.data->labels())));  // PEFT takes the names from the base
+    const auto chat = trained_chat(session);
+    ExtraFiles extra;
+    if (!chat.jinja.empty()) extra[chat_file(chat)] = chat.jinja;
+    return write_adapter(*adapter, session.base_sha256, folder, extra);
   }
   session.strategies->merge(*session.model);
   publish_model(session, folder);

@@ -16,6 +16,7 @@
 #include "registry/loader.hpp"
 #include "report/record.hpp"
 #include "train/adapter_folder.hpp"
+#include "train/label_order.hpp"
 #include "weights/describe.hpp"
 #include "weights/licence.hpp"
 #include "weights/model_files.hpp"
@@ -40,11 +41,6 @@ void check_tokenizer(const Session& s) {
   if (!made_with.empty() && made_with != tokenizer_sha256(s.files->tokenizer))
     fail("{}: was tokenized with another tokenizer than that of {}: prepare it again with tokenizer = \"{}\"", s.config.dataset.path, s.config.model.path,
          s.config.model.path);
-}
-
-/// The result of the training speaks as its data do.
-void take_chat_template(const Session& s) {
-  if (auto chosen = s.data->chat_template(); !chosen.empty()) s.files->chat_template = std::move(chosen);
 }
 
 void check_data(const Session& s) {
@@ -78,6 +74,10 @@ std::vector<Strategies::Named> build_strategies(const config::RunConfig& config)
   return list;
 }
 
+bool is_classifier(const Model& model) {
+  return model.spec().task == Task::classification || model.spec().task == Task::token_classification;
+}
+
 void start_from_adapter(Session& s) {
   identify_base(s);
   const auto& folder = s.config.adapter;
@@ -86,7 +86,9 @@ void start_from_adapter(Session& s) {
     if (!made_for.empty() && made_for != s.base_sha256)
       fail("{}: is an adapter for another base model (its sha256 is {}..., that of {} is {}...): take the base it was trained on", folder, made_for.substr(0, 12), s.config.model.path,
            s.base_sha256.substr(0, 12));
-    s.strategies->load_adapter(*s.model, read_adapter(folder), folder);
+    auto adapter = read_adapter(folder);
+    if (is_classifier(*s.model)) order_head(adapter, *s.model, label_order(s.files->config, s.data->labels()));
+    s.strategies->load_adapter(*s.model, adapter, folder);
   });
 }
 
@@ -96,6 +98,7 @@ std::shared_ptr<Model> build_model(const Session& s, const config::Chosen& plugi
   SharedWeights weights(std::move(files.weights), s.comm);
   ModelContext context{files.config, weights, s.data->labels()};
   auto model = plugin.build<Model>(&context);
+  if (is_classifier(*model)) order_head(*model, label_order(files.config, s.data->labels()));
   model->module().to(s.device, s.config.model.dtype == "bfloat16" ? torch::kBFloat16 : torch::kFloat32);
   return model;
 }
@@ -131,10 +134,7 @@ Session Session::open(const config::RunConfig& config, const Comm& comm) {
     check_data(s);
     for (const auto& chosen : config.callbacks) s.callbacks.push_back(chosen.build<Callback>());
   });
-  on_root(comm, [&] {
-    check_tokenizer(s);
-    take_chat_template(s);
-  });
+  on_root(comm, [&] { check_tokenizer(s); });
   if (!config.adapter.empty()) start_from_adapter(s);
   parallel::broadcast_parameters(s.strategies->state(*s.model), comm);
   return s;

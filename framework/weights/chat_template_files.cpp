@@ -10,6 +10,7 @@
 #include "weights/gguf.hpp"
 #include "weights/json_file.hpp"
 #include "weights/tokenizer_files.hpp"
+#include "weights/weight_files.hpp"
 
 namespace attune {
 namespace fs = std::filesystem;
@@ -50,13 +51,13 @@ Templates templates_of_folder(const fs::path& folder, const json& tokenizer_conf
   return templates;
 }
 
+constexpr const char* special_tokens[] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+
 /// The .gguf file that a place is, or that lies in it where nothing else does.
 fs::path gguf_in(const fs::path& place) {
   if (!fs::is_directory(place)) return place.extension() == ".gguf" ? place : fs::path();
   if (fs::exists(place / "config.json") || fs::exists(place / "tokenizer_config.json")) return {};
-  for (const auto& entry : fs::directory_iterator(place))
-    if (entry.path().extension() == ".gguf") return entry.path();
-  return {};
+  return weights::holds_gguf(place) ? weights::only_gguf(place) : fs::path();
 }
 
 ChatSource source_of(const fs::path& place, Templates templates) {
@@ -87,6 +88,18 @@ ChatSource chat_template_of(const fs::path& place) {
   auto source = chat_templates_in(place);
   if (!source.jinja.empty()) source.tokens = special_tokens_of(place);
   return source;
+}
+
+std::string other_chat_template(const ChatSource& trained, const ChatSource& own) {
+  if (trained.jinja.empty()) return "";
+  std::string settings;
+  for (const char* name : special_tokens) {
+    const auto text_in = [&](const ChatSource& source) { return source.tokens.contains(name) ? source.tokens.at(name) : ""; };
+    const bool is_named = (trained.jinja + trained.tool_use).find(name) != std::string::npos;
+    if (is_named && text_in(trained) != text_in(own)) settings += fmt::format("{{% set {} = {} %}}\n", name, json(text_in(trained)).dump());
+  }
+  const bool is_same = settings.empty() && trained.jinja == own.jinja && trained.tool_use == own.tool_use;
+  return is_same ? "" : settings + trained.jinja;
 }
 
 ChatSource chat_template_in(const fs::path& file, const fs::path& place) {

@@ -1,6 +1,5 @@
 #include "weights/export_folder.hpp"
 
-#include <attune/tokenizer.hpp>
 #include <fnmatch.h>
 
 #include <algorithm>
@@ -9,7 +8,6 @@
 #include <span>
 
 #include "core/files.hpp"
-#include "weights/chat_template_files.hpp"
 #include "weights/json_file.hpp"
 #include "weights/model_files.hpp"
 #include "weights/safetensors.hpp"
@@ -166,35 +164,9 @@ void erase_chat_template(const fs::path& tokenizer_config) {
   write_text(tokenizer_config, config.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
-/// Generation in transformers stops at the ids of generation_config.json alone: where the answers of a template end must be among them.
-void stop_at_end_of_turn(const fs::path& to, const json& config, const ModelFiles& source) {
-  const auto end = token_id(source.tokenizer, ChatTemplate::from_jinja({source.chat_template, "", {}}).end_of_turn());
-  if (!end) return;
-  const auto file = to / "generation_config.json";
-  auto generation = fs::exists(file) ? read_json(file) : json::object();
-  for (const char* key : {"bos_token_id", "pad_token_id", "eos_token_id"})
-    if (!generation.contains(key) && config.contains(key)) generation[key] = config[key];
-  auto ends = token_ids(generation, "eos_token_id");
-  if (std::ranges::find(ends, *end) != ends.end()) return;
-  ends.push_back(*end);
-  generation["eos_token_id"] = ends.size() == 1 ? json(*end) : json(ends);
-  write_json(file, generation);
-}
-
-/// A template that the recipe chose takes the place of all that the source had. A byte order mark is none of it.
-void set_chat_template(const fs::path& to, const json& config, const ModelFiles& source) {
-  const auto& chosen = source.chat_template;
-  const auto file = to / "chat_template.jinja";
-  const bool is_marked = fs::exists(file) && read_text(file).starts_with("\xef\xbb\xbf");
-  const bool is_other = chat_templates_in(to).jinja != chosen;
-  if (chosen.empty() || (!is_other && !is_marked)) return;
-  if (is_other) {
-    fs::remove(to / "chat_template.json");
-    fs::remove_all(to / "additional_chat_templates");
-    if (fs::exists(to / "tokenizer_config.json")) erase_chat_template(to / "tokenizer_config.json");
-    stop_at_end_of_turn(to, config, source);
-  }
-  write_text(file, chosen);
+/// A byte order mark is no part of a template.
+void remove_byte_order_mark(const fs::path& file) {
+  if (fs::exists(file) && read_text(file).starts_with("\xef\xbb\xbf")) write_text(file, read_lines(file));
 }
 
 /// What transformers' image processor does to a picture before the model sees it, where that is what Attune does: scaled (bilinear) to the model's
@@ -229,9 +201,45 @@ void add_image_processor(const fs::path& to, const json& config, const json& sou
   write_json(file, processor);
 }
 
+/// Generation in transformers stops at the ids of generation_config.json alone: where the answers of a template end must be among them.
+void add_end_of_turn(const fs::path& to, const TrainedChat& chat, const json& config) {
+  if (!chat.end) return;
+  const auto file = to / "generation_config.json";
+  auto generation = fs::exists(file) ? read_json(file) : json::object();
+  for (const char* key : {"bos_token_id", "pad_token_id", "eos_token_id"})
+    if (!generation.contains(key) && config.contains(key)) generation[key] = config[key];
+  auto ends = token_ids(generation, "eos_token_id");
+  if (std::ranges::find(ends, *chat.end) != ends.end()) return;
+  ends.push_back(*chat.end);
+  generation["eos_token_id"] = ends.size() == 1 ? json(*chat.end) : json(ends);
+  write_json(file, generation);
+}
+
+/// Where transformers looks first; what the source has elsewhere is taken away.
+void replace_chat_template(const fs::path& to, const TrainedChat& chat, const json& config) {
+  const auto more = to / "additional_chat_templates";
+  fs::remove_all(more);
+  fs::remove(to / "chat_template.json");
+  write_text(to / "chat_template.jinja", chat.jinja);
+  if (!chat.tool_use.empty()) {
+    fs::create_directories(more);
+    write_text(more / "tool_use.jinja", chat.tool_use);
+  }
+  if (fs::exists(to / "tokenizer_config.json")) erase_chat_template(to / "tokenizer_config.json");
+  add_end_of_turn(to, chat, config);
+}
+
+void add_trained_chat(const fs::path& to, const TrainedChat& chat, const json& config) {
+  if (chat.jinja.empty()) return;
+  if (chat.replaces) return replace_chat_template(to, chat, config);
+  write_text(to / trained_chat_template, chat.jinja);
+}
+
 }  // namespace
 
-void export_model_folder(const fs::path& to, const ModelFiles& source, const fs::path& folder, json config, const Tensors& tensors) {
+std::string chat_file(const TrainedChat& chat) { return chat.replaces ? "chat_template.jinja" : trained_chat_template; }
+
+void export_model_folder(const fs::path& to, const ModelFiles& source, const fs::path& folder, json config, const Tensors& tensors, const TrainedChat& chat) {
   name_stored_type(config, tensors);
   write_atomically(place_of_new_folder(to), [&](const fs::path& temporary) {
     fs::create_directory(temporary);
@@ -241,7 +249,8 @@ void export_model_folder(const fs::path& to, const ModelFiles& source, const fs:
     const bool has_generation = source.generation.is_object() && !source.generation.empty();
     if (has_generation && !fs::exists(temporary / "generation_config.json")) write_json(temporary / "generation_config.json", source.generation);
     add_tokenizer(temporary, config, source);
-    set_chat_template(temporary, config, source);
+    remove_byte_order_mark(temporary / "chat_template.jinja");
+    add_trained_chat(temporary, chat, config);
     add_image_processor(temporary, config, source.config);
     add_card(temporary, source.licence);
   });

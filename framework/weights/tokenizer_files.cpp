@@ -2,7 +2,6 @@
 
 #include <attune/error.hpp>
 
-#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -37,10 +36,6 @@ std::optional<std::string> text_of_file(const fs::path& path) {
 
 json open_gguf_tokenizer(const fs::path& path) { return text::tokenizer_json_from_gguf(gguf_metadata(path)); }
 
-bool holds_gguf(const fs::path& folder) {
-  return std::ranges::any_of(fs::directory_iterator(folder), [](const auto& entry) { return entry.path().extension() == ".gguf"; });
-}
-
 }  // namespace
 
 text::FolderTokenizer read_tokenizer(const fs::path& folder) {
@@ -65,7 +60,7 @@ json open_tokenizer(const fs::path& path) {
   if (path.extension() == ".json") return read_json(path);
   if (!fs::is_directory(path)) return open_gguf_tokenizer(path);
   if (auto tokenizer = read_tokenizer(path).json; !tokenizer.is_null()) return tokenizer;
-  if (holds_gguf(path)) return open_gguf_tokenizer(weights::only_gguf(path));
+  if (weights::holds_gguf(path)) return open_gguf_tokenizer(weights::only_gguf(path));
   const auto snapshot = weights::cached_snapshot(path);
   fail("{}: there is no tokenizer in it{}", path.string(), snapshot.empty() ? "; set tokenizer to a place that has one" : snapshot);
 }
@@ -74,7 +69,7 @@ std::map<std::string, std::string> special_tokens_of(const fs::path& place) {
   if (place.extension() == ".json") return {};
   if (!fs::is_directory(place)) return special_tokens_of_gguf(gguf_metadata(place));
   auto tokenizer = read_tokenizer(place);
-  if (tokenizer.json.is_null() && holds_gguf(place)) return special_tokens_of_gguf(gguf_metadata(weights::only_gguf(place)));
+  if (tokenizer.json.is_null() && weights::holds_gguf(place)) return special_tokens_of_gguf(gguf_metadata(weights::only_gguf(place)));
   return std::move(tokenizer.special_tokens);
 }
 

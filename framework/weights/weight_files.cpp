@@ -186,6 +186,8 @@ std::string cached_snapshot(const fs::path& folder) {
   return "";
 }
 
+bool holds_gguf(const fs::path& folder) { return !files_ending(folder, ".gguf").empty(); }
+
 fs::path only_gguf(const fs::path& folder) {
   const auto files = files_ending(folder, ".gguf");
   if (files.empty())

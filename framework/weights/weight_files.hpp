@@ -25,5 +25,7 @@ std::filesystem::path only_gguf(const std::filesystem::path& folder);
 
 /// "; this is a folder of the Hugging Face cache: name PATH", where it is one, or the cache itself; "" otherwise.
 std::string cached_snapshot(const std::filesystem::path& folder);
+/// Whether there is a .gguf file in the folder.
+bool holds_gguf(const std::filesystem::path& folder);
 
 }  // namespace attune::weights

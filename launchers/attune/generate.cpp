@@ -20,7 +20,6 @@
 #include "text/unicode.hpp"
 #include "tuned_run.hpp"
 #include "weights/chat_template_files.hpp"
-#include "weights/tokenizer_files.hpp"
 #include "weights/describe.hpp"
 
 namespace attune::program {
@@ -57,16 +56,13 @@ nn::GenerateOptions options_for(const ModelFiles& files, const Tokenizer& tokeni
   return chosen;
 }
 
-/// How prompts become tokens, in the model's own chat template where it has one, and how answers are chosen.
+/// How prompts become tokens, in a chat template where there is one, and how answers are chosen.
 class Asking {
  public:
-  Asking(const ModelFiles& files, const Tokenizer& tokenizer, const options::variables_map& values) : tokenizer_(tokenizer) {
+  Asking(const ModelFiles& files, const ChatSource& source, const Tokenizer& tokenizer, const options::variables_map& values) : tokenizer_(tokenizer) {
     options = options_for(files, tokenizer, values);
     if (values["raw"].as<bool>()) return;
-    auto source = chat_templates_in(files.path);
-    if (files.chat_template != source.jinja) source = {files.chat_template, "", {}};  // a run's, which its data were written with
     if (source.jinja.empty()) return;
-    source.tokens = special_tokens_of(files.path);
     chat_ = ChatTemplate::from_jinja(source);
     if (values.count("system")) before_.push_back({"system", values["system"].as<std::string>()});
     if (const auto end = tokenizer.id(chat_->end_of_turn())) options.stop.push_back(*end);
@@ -175,8 +171,8 @@ void write_answers(const std::vector<std::string>& prompts, const Answers& answe
 /// What is asked of a model, or of two: one prompt, answered as it comes, or a file of them.
 class Questions {
  public:
-  Questions(const ModelFiles& files, const Tokenizer& tokenizer, const options::variables_map& values)
-      : tokenizer_(tokenizer), asking_(files, tokenizer, values), batch_(static_cast<std::size_t>(std::max<std::int64_t>(1, values["batch"].as<std::int64_t>()))),
+  Questions(const ModelFiles& files, const ChatSource& chat, const Tokenizer& tokenizer, const options::variables_map& values)
+      : tokenizer_(tokenizer), asking_(files, chat, tokenizer, values), batch_(static_cast<std::size_t>(std::max<std::int64_t>(1, values["batch"].as<std::int64_t>()))),
         output_(values["output"].as<std::string>()) {
     if (values.count("prompt") == values.count("prompts")) fail("attune generate: give --prompt TEXT or --prompts FILE, one of them");
     if (values.count("prompt")) prompt_ = values["prompt"].as<std::string>();
@@ -208,7 +204,8 @@ void from_run(const std::string& path, const options::variables_map& values, con
   if (run.session.model->spec().task != Task::next_token)
     fail("{}: its model does not generate text; `attune evaluate` measures it, and `attune export` writes it for transformers", path);
   const Tokenizer tokenizer(tokenizer_of(*run.session.files));
-  Questions questions(*run.session.files, tokenizer, values);
+  const auto trained = run.session.data->chat().source;  // empty in files that are older than it
+  Questions questions(*run.session.files, trained.jinja.empty() ? chat_template_of(run.session.files->path) : trained, tokenizer, values);
   {
     const BaseAlone base(*run.session.model);
     questions.put_to(*run.session.model, "base");
@@ -229,7 +226,7 @@ void from_model(const std::string& path, const options::variables_map& values, c
   const auto model = std::static_pointer_cast<Model>(entry.build(entry.defaults().get(), &context));
   if (model->spec().task != Task::next_token) fail("{}: a model of type '{}' does not generate text", path, model->spec().family);
   const Tokenizer tokenizer(tokenizer_of(files));
-  Questions questions(files, tokenizer, values);
+  Questions questions(files, chat_template_of(files.path), tokenizer, values);
   questions.put_to(*model, "answer");
   questions.finish();
 }

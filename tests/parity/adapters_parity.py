@@ -114,7 +114,7 @@ def strategy_of(config, model, base):
         init = config.init_lora_weights if config.init_lora_weights in ("pissa", "olora") and not config.use_dora else "default"
         return {"plugin": "lora", "targets": list(layers), "rank_pattern": {name: layer.r["default"] for name, layer in layers.items()},
                 "alpha_pattern": {name: layer.lora_alpha["default"] for name, layer in layers.items()}, "rslora": bool(config.use_rslora), "dora": bool(config.use_dora),
-                "init": init, "bias": config.bias, "save": [] if base == "bert" else list(config.modules_to_save or [])}
+                "init": init, "bias": config.bias, "lora_bias": bool(config.lora_bias), "save": [] if base == "bert" else list(config.modules_to_save or [])}
     if kind is IA3Config:
         layers = {name.removeprefix("base_model.model."): module for name, module in model.named_modules() if hasattr(module, "ia3_l") and "default" in module.ia3_l}
         return {"plugin": "ia3", "targets": list(layers), "feedforward": [name for name, layer in layers.items() if layer.is_feedforward]}
@@ -156,6 +156,9 @@ def fixed():
     yield "conv1d", "gpt2", lora(target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, init_lora_weights="pissa", bias="lora_only"), None
     yield "classifier", "bert", LoraConfig(task_type="SEQ_CLS", r=4, lora_alpha=3, target_modules="all-linear", exclude_modules=["pooler.dense"], init_lora_weights="gaussian"), None
     yield "saved", "untied", lora(modules_to_save=["model.norm", "embed_tokens", "lm_head"]), None
+    yield "lora-bias", "gpt2", lora(target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, lora_bias=True, use_rslora=True), None
+    yield "empty-pattern", "llama", lora(layers_to_transform=[1], layers_pattern=""), None
+    yield "saved-embedding", "untied", lora(target_modules=["q_proj", "embed_tokens"]), "embed_tokens"
     yield "ia3", "gpt2", IA3Config(task_type="CAUSAL_LM", target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"]), None
     yield "vera-drawn", "llama", VeraConfig(task_type="CAUSAL_LM", r=8, target_modules=["q_proj", "up_proj"], save_projection=False, projection_prng_key=7, d_initial=0.3), None
     yield "prefix-projected", "llama", PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=16), None
@@ -189,6 +192,7 @@ def random_lora(rng):
     if base == "untied" and rng.random() < 0.3:
         config["modules_to_save"] = rng.choice([["model.norm"], ["lm_head"], ["embed_tokens"]])
     config["fan_in_fan_out"] = rng.random() < 0.5
+    config["lora_bias"] = config["init_lora_weights"] in (True, False) and not config["use_dora"] and rng.random() < 0.3
     refused = "init_lora_weights" if config["use_dora"] and config["init_lora_weights"] in ("pissa", "olora") else None
     return base, config, refused
 

@@ -10,6 +10,7 @@
 #include "attune/rejected.hpp"
 #include "attune/tokenizer.hpp"
 #include "text/byte_level.hpp"
+#include "text/chat_writer.hpp"
 #include "tokenizer_folders.hpp"
 #include "text/convert.hpp"
 #include "text/unicode.hpp"
@@ -325,6 +326,33 @@ TEST(Chat, WhatAFamilyCannotWriteIsRefused) {
   rejected("mistral-v1", {{"system", "S"}, {"assistant", "hi"}}, "", "system message");
   rejected("chatml", {{"user", "hi"}, call}, "", "'tool_calls'");
   rejected("chatml", {{"user", "hi"}}, R"([{"name": "f"}])", "no place for tools");
+}
+
+/// What a writer makes of a conversation, and of it as a prompt; "refused" where it has no place for it.
+std::string written(const text::ChatWriter& writer, const std::vector<Message>& talk, const Tokenizer& tokenizer) {
+  try {
+    return writer.write(talk, tokenizer, {}).text + "|" + writer.prompt(talk, tokenizer, {});
+  } catch (const Rejected&) {
+    return "refused";
+  }
+}
+
+TEST(Chat, AFormIsTheSameInJinja) {
+  const Tokenizer tokenizer(Json::parse(R"({"model": {"type": "WordLevel", "unk_token": "a", "vocab": {"a": 0, "<s>": 1, "</s>": 2,
+      "<|begin_of_text|>": 3, "<|start_header_id|>": 4, "<|end_header_id|>": 5, "<|eot_id|>": 6, "<bos>": 7, "<start_of_turn>": 8,
+      "<end_of_turn>": 9}}})"));
+  const std::vector<std::vector<Message>> talks = {
+      {{"user", " a\n"}, {"assistant", " \"b\" "}},
+      {{"system", " S "}, {"user", "c\\d'"}, {"assistant", "\u00e9 "}, {"user", "f"}, {"assistant", "g"}},
+      {{"user", "a"}},
+      {{"user", "a"}, {"user", "b"}, {"assistant", "c"}},
+      {{"system", "S"}, {"assistant", "c"}},
+      {{"user", "a"}, {"tool", "b"}},
+  };
+  for (const auto& name : ChatTemplate::names()) {
+    const auto form = text::named_writer(name), jinja = text::jinja_writer({text::form_as_jinja(name, tokenizer), "", {}});
+    for (const auto& talk : talks) EXPECT_EQ(written(*jinja, talk, tokenizer), written(*form, talk, tokenizer)) << name;
+  }
 }
 
 TEST(Chat, UnknownTemplatesAreRefused) {

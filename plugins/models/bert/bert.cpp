@@ -87,6 +87,8 @@ Config read_config(const json& json, const Family& family, const Options& option
   if (activation != "gelu") fail("config.json has {} \"{}\", which plugin '{}' does not support: only \"gelu\" is", family.key.activation, activation, family.type);
   const auto positions = config_value<std::string>(json, "position_embedding_type", "absolute");
   if (positions != "absolute") fail("config.json has position_embedding_type \"{}\", which plugin '{}' does not support: only \"absolute\" is", positions, family.type);
+  for (const char* key : {"is_decoder", "add_cross_attention"})
+    if (config_value<bool>(json, key, false)) fail("config.json has {} = true, which plugin '{}' does not support: it is for encoders", key, family.type);
   Config c{};
   c.width = config_size(json, family.key.width);
   c.inner = config_size(json, family.key.inner);

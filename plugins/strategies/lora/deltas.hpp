@@ -1,5 +1,6 @@
 // The changes that 'lora' puts beside linear layers and convolutions.
 #pragma once
+#include <attune/error.hpp>
 #include <attune/nn.hpp>
 #include <torch/torch.h>
 
@@ -18,6 +19,7 @@ using attune::nn::product;
 struct Shape {
   std::int64_t rank;
   double alpha, scale, dropout;
+  bool has_bias = false;  // y + scale (dropout(x) A^T B^T + bias)
 };
 
 using torch::autograd::AutogradContext;
@@ -73,21 +75,29 @@ class LowRank : public attune::nn::Delta {
     const auto options = base.options().dtype(at::promote_types(c10::typeMetaToScalarType(base.options().dtype()), at::kFloat)).requires_grad(false);
     a = register_parameter("A", at::empty({shape.rank, base.in()}, options));
     b = register_parameter("B", at::zeros({base.out(), shape.rank}, options));
+    if (shape.has_bias) bias = register_parameter("B_bias", at::zeros({base.out()}, options));
     torch::nn::init::kaiming_uniform_(a, std::sqrt(5.0));
   }
 
   at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y) override {
-    return changed(base, y.flatten(0, -2), dropped(x), {}, {}).view_as(y);
+    const at::Tensor sum = changed(base, y.flatten(0, -2), dropped(x), {}, {}).view_as(y);
+    return bias.defined() ? sum + shape.scale * bias.to(sum.scalar_type()) : sum;
   }
 
   at::Tensor whole(const Linear& base, const at::Tensor& x) override {
-    if (base.packed() || (shape.dropout > 0 && is_training())) return {};
+    if (base.packed() || bias.defined() || (shape.dropout > 0 && is_training())) return {};
     auto sizes = x.sizes().vec();
     sizes.back() = base.out();
     return changed(base, {}, x, base.operand(), base.bias.defined() ? std::optional(base.bias) : std::nullopt).view(sizes);
   }
 
-  void merge(Linear& base) const override { base.weight.add_(change()); }
+  void merge(Linear& base) const override {
+    base.weight.add_(change());
+    if (!bias.defined()) return;
+    if (!base.bias.defined())
+      attune::fail("the adapter has biases (strategy.lora_bias) for layers that have none, and cannot be folded into them: export it without --merge");
+    base.bias.add_(bias, shape.scale);
+  }
 
   /// [out, in]
   at::Tensor change() const { return at::mm(b, a).mul_(shape.scale); }
@@ -98,7 +108,7 @@ class LowRank : public attune::nn::Delta {
   at::Tensor dropped(const at::Tensor& x) const { return at::dropout(x, shape.dropout, is_training()); }
 
   Shape shape;
-  at::Tensor a, b;
+  at::Tensor a, b, bias;  // bias: undefined unless the shape has one
 };
 
 /// B A = 0 although neither is zero: their rows and columns come from halves of one orthogonal matrix (PEFT's "orthogonal").

@@ -27,6 +27,7 @@ class Lora final : public attune::Strategy {
     std::string init = "default";
     double b_learning_rate = 1;
     std::string bias = "none";
+    bool lora_bias = false;
     std::vector<std::string> save;
     static void describe(attune::Schema<Options>& s) {
       s.key("rank", &Options::rank, "rank of each change").range(1, 65536);
@@ -41,6 +42,7 @@ class Lora final : public attune::Strategy {
           .choices({"default", "orthogonal", "pissa", "olora"});
       s.key("b_learning_rate", &Options::b_learning_rate, "B learns so many times faster than A (LoRA+ suggests 16)").above(0);
       s.key("bias", &Options::bias, "biases to train besides: none, those of the adapted layers, or all").choices({"none", "lora_only", "all"});
+      s.key("lora_bias", &Options::lora_bias, "train a bias of B, too, which is scaled as B is");
       s.key("save", &Options::save, "modules to train in full besides, and to save with the adapter: \"embed_tokens\"");
     }
   };
@@ -48,6 +50,8 @@ class Lora final : public attune::Strategy {
 
   void prepare(attune::Model& model) override {
     if (options_.dora && splits_base()) attune::fail("strategy.dora and strategy.init = \"{}\" both change what the weight stands for: choose one of them", options_.init);
+    if (options_.lora_bias && (options_.dora || options_.init != "default"))
+      attune::fail("strategy.lora_bias goes neither with dora nor with another init than the default, as in PEFT: choose one of them");
     auto targets = attune::nn::choose_targets_and_convolutions(model, options_.targets);
     layers_ = std::move(targets.linears), convolutions_ = std::move(targets.convolutions);
     names_ = attune::nn::names_of(layers_);
@@ -68,7 +72,8 @@ class Lora final : public attune::Strategy {
     for (auto& group : groups) {
       attune::ParameterGroup faster{{}, group.learning_rate_scale * options_.b_learning_rate, group.weight_decay_scale};
       std::erase_if(group.parameters, [&](const NamedTensor& parameter) {
-        return parameter.first.ends_with(".lora.B") && (faster.parameters.push_back(parameter), true);
+        const bool is_of_b = parameter.first.ends_with(".lora.B") || parameter.first.ends_with(".lora.B_bias");
+        return is_of_b && (faster.parameters.push_back(parameter), true);
       });
       for (auto* part : {&group, &faster})
         if (!part->parameters.empty()) split.push_back(std::move(*part));
@@ -126,6 +131,7 @@ class Lora final : public attune::Strategy {
         {"use_dora", options_.dora},
         {"target_modules", target_modules_},
         {"bias", options_.bias},
+        {"lora_bias", options_.lora_bias},
         {"fan_in_fan_out", attune::nn::stored_transposed(layers_)},
     };
     if (splits_base() && !doubled) config["init_lora_weights"] = options_.init;
@@ -173,11 +179,12 @@ class Lora final : public attune::Strategy {
     const auto most = std::min(in, out);
     if (rank > most) attune::fail("strategy.rank is {}, but {} is {} x {}: set rank to at most {}, or leave that layer out of strategy.targets", rank, name, out, in, most);
     const double alpha = matching(options_.alpha_pattern, name).value_or(options_.alpha), r = static_cast<double>(rank);
-    return {rank, alpha, alpha / (options_.rslora ? std::sqrt(r) : r), options_.dropout};
+    return {rank, alpha, alpha / (options_.rslora ? std::sqrt(r) : r), options_.dropout, options_.lora_bias};
   }
 
   void adapt(const std::string& name, Conv2d& convolution) const {
     if (convolution.options().groups > 1) attune::fail("strategy.targets names {}, a convolution in {} groups, which a low-rank change does not fit: leave it out", name, convolution.options().groups);
+    if (options_.lora_bias) attune::fail("strategy.targets names {}, a convolution, and strategy.lora_bias is for linear layers alone: leave one of them out", name);
     if (options_.dora || options_.init != "default") attune::fail("strategy.targets names {}, and strategy.{} is for linear layers alone: leave one of them out", name, options_.dora ? "dora" : "init");
     convolution.add_delta("lora", std::make_shared<LowRankConvolution>(convolution, shape_for(name, convolution.weight.size(0), convolution.weight[0].numel())));
   }
@@ -275,6 +282,7 @@ class Lora final : public attune::Strategy {
     }
     tensors.emplace_back(prefix + "lora_A.weight", delta.a);
     tensors.emplace_back(prefix + "lora_B.weight", delta.b);
+    if (delta.bias.defined()) tensors.emplace_back(prefix + "lora_B.bias", delta.bias);
     if (const auto* decomposed = dynamic_cast<const Decomposed*>(&delta)) tensors.emplace_back(prefix + "lora_magnitude_vector", decomposed->magnitude);
   }
 
