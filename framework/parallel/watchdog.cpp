@@ -19,16 +19,16 @@
 namespace attune::parallel {
 
 /// A rank to rank 0.
-struct Status {
+struct RankStatus {
   std::uint64_t beats = 0;
   std::int64_t step = 0;
   std::int32_t waiting = 0, signal = 0;
   char phase[32] = {}, host[64] = {};
-  bool operator==(const Status&) const = default;
+  bool operator==(const RankStatus&) const = default;
 };
 
 /// Rank 0 to a rank.
-struct Order {
+struct RankOrder {
   std::int32_t signal = 0, show_stack = 0;
 };
 
@@ -106,9 +106,9 @@ void report_phase(const char* phase, std::int64_t step) {
 struct Watchdog::Parts {
   /// What rank 0 knows of a rank.
   struct Seen {
-    Status status;
+    RankStatus status;
     Clock::time_point heard = Clock::now(), changed = Clock::now();
-    void note(const Status& newest) {
+    void note(const RankStatus& newest) {
       heard = Clock::now();
       if (!(newest == status)) changed = heard;
       status = newest;
@@ -119,16 +119,16 @@ struct Watchdog::Parts {
   std::chrono::duration<double> limit;
   pthread_t watched = pthread_self();
   std::vector<Seen> seen;                // on rank 0
-  std::vector<Sender<Order>> orders;     // on rank 0, by rank
-  Sender<Status> status;                 // on the others
+  std::vector<Sender<RankOrder>> orders;     // on rank 0, by rank
+  Sender<RankStatus> status;                 // on the others
   Clock::time_point last_sent{}, heard_root = Clock::now();
   std::atomic<bool> ending{false};
   std::thread thread;
 
   MPI_Comm handle() const { return mpi_handle(comm); }
 
-  Status mine() const {
-    Status s;
+  RankStatus mine() const {
+    RankStatus s;
     s.beats = beats;
     s.step = current_step;
     s.waiting = collectives_entered();
@@ -148,7 +148,7 @@ struct Watchdog::Parts {
   // ---- Every other rank
 
   void follow() {
-    Order order;
+    RankOrder order;
     while (receive(order, 0, order_tag, handle())) {
       heard_root = Clock::now();
       if (order.signal) note_signal(order.signal);
@@ -171,7 +171,7 @@ struct Watchdog::Parts {
   void lead() {
     seen[0].note(mine());
     for (int rank = 1; rank < comm.size(); ++rank)
-      for (Status newest; receive(newest, rank, status_tag, handle());) {
+      for (RankStatus newest; receive(newest, rank, status_tag, handle());) {
         seen[rank].note(newest);
         if (newest.signal && !signal_received()) note_signal(newest.signal);
       }
@@ -213,7 +213,7 @@ struct Watchdog::Parts {
   }
 
   std::string remote_stack(int rank) {
-    Order order{0, 1};
+    RankOrder order{0, 1};
     MPI_Request request = MPI_REQUEST_NULL;
     MPI_Isend(&order, sizeof order, MPI_BYTE, rank, order_tag, handle(), &request);
     const auto start = Clock::now();
