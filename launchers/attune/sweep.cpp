@@ -232,7 +232,9 @@ class TrialsHere {
     if (code == 0 && !progress.is_finished()) return "did not begin: the hours are used up";
     if (code == 0) return progress.note.empty() ? "done" : progress.note;
     if (code == 75) return "interrupted, its state is saved";
-    if (signal_received() != 0 && code == 128 + SIGUSR1) return "interrupted before there was anything to save";
+    // A signal ended it before it watched for signals; Ctrl-C also reaches a process that is just being started.
+    const bool by_signal = code == 128 + SIGUSR1 || code == 128 + SIGTERM || code == 128 + SIGINT;
+    if (signal_received() != 0 && by_signal) return "interrupted before there was anything to save";
     return fmt::format("failed with {}, see {}", code, (directory_ / trial.name / "trial.log").string());
   }
 
