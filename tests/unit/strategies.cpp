@@ -113,7 +113,7 @@ std::string answer_to(const json& more, const Values& values = {{"rank", four}})
 
 TEST(adapters_of_peft, are_refused_where_a_key_means_what_attune_does_not_do) {
   for (const auto& [key, value] : std::map<std::string, json>{{"layer_replication", {{0, 2}, {1, 2}}}, {"trainable_token_indices", {3}}, {"target_parameters", {"experts.down"}},
-                                                              {"lora_bias", true}, {"alora_invocation_tokens", {1}}, {"use_qalora", true}, {"arrow_config", {{"top_k", 2}}},
+                                                              {"alora_invocation_tokens", {1}}, {"use_qalora", true}, {"arrow_config", {{"top_k", 2}}},
                                                               {"velora_config", {{"a", 1}}}, {"kasa_config", {{"a", 1}}}, {"use_bdlora", {{"a", 1}}}, {"monteclora_config", {{"a", 1}}},
                                                               {"megatron_config", {{"a", 1}}}, {"of_a_later_version", 0.5}})
     EXPECT_THAT(answer_to({{key, value}}), AllOf(HasSubstr("folder: adapter_config.json has " + key), HasSubstr("merge"))) << key;
