@@ -81,13 +81,21 @@ class Conversation {
   /// The first `count` messages, one of which says something else.
   std::optional<std::string> try_render_with(std::size_t count, std::size_t index, std::string_view content, bool asks = false) const {
     auto messages = first(count);
-    auto changed = *messages[index].dict();
-    const auto found = std::find_if(changed.begin(), changed.end(), [](const auto& item) { return item.first == Value("content"); });
-    if (found == changed.end()) changed.emplace_back("content", content);
-    else found->second = Value(content);
-    messages[index] = Value::dict(std::move(changed));
+    say(messages[index], content);
     return try_render(std::move(messages), tools_, asks);
   }
+
+  /// All messages, these with a mark of their own behind their text.
+  std::optional<std::string> try_render_marked(const std::vector<std::size_t>& indices, bool asks) const {
+    auto messages = messages_;
+    for (const auto index : indices) {
+      const auto* content = messages[index].find(Value("content"));
+      if (content && content->is_text()) say(messages[index], content->text() + mark(index));
+    }
+    return try_render(std::move(messages), tools_, asks);
+  }
+
+  static std::string mark(std::size_t index) { return fmt::format("{}{}{}", sentinel, index, sentinel); }
 
   /// The first `count` messages, one of which lacks these keys.
   std::optional<std::string> try_render_without(std::size_t count, std::size_t index, std::initializer_list<const char*> keys, bool asks) const {
@@ -114,6 +122,14 @@ class Conversation {
   std::size_t size() const { return messages_.size(); }
 
  private:
+  static void say(Value& message, std::string_view content) {
+    auto changed = *message.dict();
+    const auto found = std::find_if(changed.begin(), changed.end(), [](const auto& item) { return item.first == Value("content"); });
+    if (found == changed.end()) changed.emplace_back("content", content);
+    else found->second = Value(content);
+    message = Value::dict(std::move(changed));
+  }
+
   Values first(std::size_t count) const { return {messages_.begin(), messages_.begin() + static_cast<std::ptrdiff_t>(count)}; }
 
   std::optional<std::string> try_render(Values messages, const Value& tools, bool asks) const {
@@ -148,23 +164,43 @@ class WholeConversation {
   void check(const std::vector<Message>& messages, bool has_tools) const {
     if (has_tools && conversation_.try_render_without_tools(asks_) == whole_)
       reject("the chat template leaves out the tools; leave them out with ignore = [\"tools\"] in the source, or take another template");
+    std::vector<std::size_t> unclear;
     std::size_t at = 0;
     for (std::size_t i = 0; i < messages.size(); ++i) {
       if (messages[i].role == "assistant") check_answer(i);
-      else check_text(i, messages[i], at);
+      else if (!stands(i, messages, at)) unclear.push_back(i);
     }
+    check_texts(messages, unclear);
   }
 
  private:
-  /// A text that stands where it should, behind those before it, needs no other look, unless it is so short that it may stand there by chance.
-  void check_text(std::size_t index, const Message& message, std::size_t& at) const {
-    const auto said = python::stripped(message.content);
-    if (said.empty()) return;
+  /// Whether a text stands where it should, behind those before it, and neither by chance, being short, nor for a later message of its words.
+  bool stands(std::size_t index, const std::vector<Message>& messages, std::size_t& at) const {
+    const auto said = python::stripped(messages[index].content);
+    if (said.empty()) return true;
     constexpr std::size_t telling = 16;
-    const auto found = said.size() < telling ? std::string::npos : whole_.find(said, at);
-    if (found != std::string::npos) return void(at = found + said.size());
-    if (conversation_.try_render_with(conversation_.size(), index, message.content + std::string(sentinel), asks_) == whole_)
-      reject("the chat template leaves out the message of the role '{}'", message.role);
+    if (said.size() < telling || is_said_again(messages, index)) return false;
+    const auto found = whole_.find(said, at);
+    if (found != std::string::npos) at = found + said.size();
+    return found != std::string::npos;
+  }
+
+  static bool is_said_again(const std::vector<Message>& messages, std::size_t index) {
+    const auto& said = messages[index].content;
+    const auto says_it = [&](const Message& later) { return later.content == said || later.extra.find(said) != std::string::npos; };
+    return std::any_of(messages.begin() + static_cast<std::ptrdiff_t>(index) + 1, messages.end(), says_it);
+  }
+
+  /// All of them with marks in one rendering; those whose mark is not in it, one by one.
+  void check_texts(const std::vector<Message>& messages, const std::vector<std::size_t>& indices) const {
+    if (indices.empty()) return;
+    const auto count = conversation_.size();
+    const auto marked = conversation_.try_render_marked(indices, asks_);
+    for (const auto index : indices) {
+      if (marked && marked->find(Conversation::mark(index)) != std::string::npos) continue;
+      if (conversation_.try_render_with(count, index, messages[index].content + std::string(sentinel), asks_) == whole_)
+        reject("the chat template leaves out the message of the role '{}'", messages[index].role);
+    }
   }
 
   void check_answer(std::size_t index) const {

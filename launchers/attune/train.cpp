@@ -123,9 +123,9 @@ int run_training(const Comm& comm, const Arguments& given) {
     if (comm.root()) std::cout << run.config.run.name << ": the sweep has used up its hours\n";
     return static_cast<int>(ExitCode::done);
   }
+  refuse_idle_gpus(run.config, comm);
   const auto places = place_ranks(run.config.parallel, comm);
   slurm::check_asked(run.config, places, comm);
-  refuse_idle_gpus(run.config, comm);
   if (comm.root()) fmt::print(stderr, "{}\n", placement::summary(places));
   const slurm::Staging staging(run.config, comm);
   auto session = train::Session::open(staging.config(), comm);

@@ -129,7 +129,13 @@ def compare(case, name, base, config, refused=None, seed=1):
     torch.manual_seed(seed)
     model = moved(get_peft_model(case.base(base), config), 2 if isinstance(config, IA3Config) else 0.2).eval()
     model.save_pretrained(case.place / f"adapter-{name}")
-    loaded = PeftModel.from_pretrained(case.base(base), case.place / f"adapter-{name}").eval()  # whose patterns are in the file's order
+    try:
+        loaded = PeftModel.from_pretrained(case.base(base), case.place / f"adapter-{name}").eval()  # whose patterns are in the file's order
+    except RuntimeError as error:  # PEFT sorts the patterns when it saves them: the first that fits may be another one than in training
+        check("size mismatch" in str(error), f"{name}: {error}")
+        ours = case.ours(name, base, strategy_of(config, model, base), f"adapter-{name}")
+        check(isinstance(ours, str), f"{name}: PEFT cannot load what it saved, and Attune does not either: {ours}")
+        return print(f"{name}: unreadable for PEFT; {ours}", flush=True)
     ours = case.ours(name, base, strategy_of(config, loaded, base), f"adapter-{name}")
     if refused:
         check(isinstance(ours, str) and refused in ours, f"{name}: refused by a sentence that names {refused}: {ours}")
@@ -137,7 +143,7 @@ def compare(case, name, base, config, refused=None, seed=1):
     theirs = case.loss(base, loaded)
     plain = case.loss(base, case.base(base))
     check(not isinstance(ours, str), f"{name}: is accepted: {ours}\n{config}")
-    check(abs(theirs - plain) > 20 * TOLERANCE, f"{name}: the adapter matters: {theirs} {plain}")
+    check(seed > 1 or abs(theirs - plain) > 20 * TOLERANCE, f"{name}: the adapter matters: {theirs} {plain}")  # one drawn at random may be weak
     check(abs(ours - theirs) <= TOLERANCE * abs(theirs), f"{name}: loss {ours} and in PEFT {theirs}\n{config}")
     print(f"{name}: loss {ours:.6f}, in PEFT {theirs:.6f}, of the base {plain:.6f}", flush=True)
 

@@ -270,9 +270,9 @@ TEST(Chat, MessagesArriveAsTransformersHandsThemOver) {
 }
 
 TEST(Chat, ToolsChooseTheTemplateForTools) {
-  const auto chat = ChatTemplate::from_jinja({"plain {{ bos_token }}", "tools {{ bos_token }}", {{"bos_token", "B"}}});
-  EXPECT_EQ(written(chat, {{"user", "hi"}}), "plain B");
-  EXPECT_EQ(written(chat, {{"user", "hi"}}, "[]"), "tools B");
+  const auto chat = ChatTemplate::from_jinja({"plain {{ bos_token }} {{ messages[0].content }}", "tools {{ bos_token }} {{ messages[0].content }}", {{"bos_token", "B"}}});
+  EXPECT_EQ(written(chat, {{"user", "hi"}}), "plain B hi");
+  EXPECT_EQ(written(chat, {{"user", "hi"}}, "[]"), "tools B hi");
 }
 
 TEST(Chat, WhatATemplateRefusesIsRejectedInItsWords) {
@@ -282,8 +282,8 @@ TEST(Chat, WhatATemplateRefusesIsRejectedInItsWords) {
 }
 
 TEST(Chat, TemplatesSeeAFixedDate) {
-  const auto chat = ChatTemplate::from_jinja({"{{ strftime_now('%d %b %Y') }}", "", {}});
-  EXPECT_EQ(written(chat, {{"user", "hi"}}), "26 Jul 2024");
+  const auto chat = ChatTemplate::from_jinja({"{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}", "", {}});
+  EXPECT_EQ(written(chat, {{"user", "hi"}}), "26 Jul 2024 hi");
 }
 
 Tokenizer with_marks(const std::vector<std::string>& marks) {

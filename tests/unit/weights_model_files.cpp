@@ -59,7 +59,7 @@ TEST(ChatTemplateFiles, AreReadFromWhereTransformersReadsThem) {
   const auto listed = chat_template_of(folder.path());
   EXPECT_EQ(listed.jinja, "d");
   EXPECT_EQ(listed.tool_use, "t");
-  EXPECT_EQ(listed.tokens, (std::map<std::string, std::string>{{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<u>"}}));
+  EXPECT_EQ(listed.tokens, (std::map<std::string, std::string>{{"bos_token", "<m>"}, {"eos_token", "</s>"}, {"unk_token", "<u>"}}));
   write_bytes(folder / "chat_template.jinja", "file");
   EXPECT_EQ(chat_template_of(folder.path()).jinja, "file");
   EXPECT_EQ(chat_template_of(folder.path()).tool_use, "");
