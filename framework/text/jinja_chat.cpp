@@ -119,6 +119,7 @@ class Conversation {
     return jinja::dumps(messages_[index], {}).find(python::json(text, false).substr(1, text.size())) != std::string::npos;
   }
 
+  bool has_tools() const { return tools_.truth(); }
   std::size_t size() const { return messages_.size(); }
 
  private:
@@ -161,8 +162,8 @@ class WholeConversation {
  public:
   WholeConversation(const Conversation& conversation, const std::string& whole, bool asks) : conversation_(conversation), whole_(whole), asks_(asks) {}
 
-  void check(const std::vector<Message>& messages, bool has_tools) const {
-    if (has_tools && conversation_.try_render_without_tools(asks_) == whole_)
+  void check(const std::vector<Message>& messages) const {
+    if (conversation_.has_tools() && conversation_.try_render_without_tools(asks_) == whole_)
       reject("the chat template leaves out the tools; leave them out with ignore = [\"tools\"] in the source, or take another template");
     std::vector<std::size_t> unclear;
     std::size_t at = 0;
@@ -282,7 +283,7 @@ class JinjaWriter final : public ChatWriter {
       const auto& jinja = chosen(tools);
       const Conversation conversation(jinja, tokens_, messages, tools);
       auto whole = conversation.render(messages.size(), false);
-      WholeConversation(conversation, whole.text, false).check(messages, !tools.empty());
+      WholeConversation(conversation, whole.text, false).check(messages);
       if (jinja.marks_answers()) return marked(messages, std::move(whole));
       Script script{std::move(whole.text), {}};
       for (std::size_t i = 0; i < messages.size(); ++i)
@@ -295,7 +296,7 @@ class JinjaWriter final : public ChatWriter {
     return allowed([&] {
       const Conversation conversation(chosen(tools), tokens_, messages, tools);
       auto whole = conversation.render(messages.size(), true).text;
-      WholeConversation(conversation, whole, true).check(messages, !tools.empty());
+      WholeConversation(conversation, whole, true).check(messages);
       return whole;
     });
   }
