@@ -290,6 +290,15 @@ void finish_qwen2(Parts&, AddedTokenList& added, const Settings& settings) {
   for (const auto& token : settings.special_tokens()) added.add(added_token(token_text(token), true));
 }
 
+/// Special tokens are added once more, as tokenizer_config.json has them.
+void finish_cohere(Parts&, AddedTokenList& added, const Settings& settings) {
+  for (auto token : settings.special_tokens()) {
+    if (token.is_string()) token = added_token(token.get<std::string>(), true);
+    token["special"] = true;
+    added.add(token);
+  }
+}
+
 using Tokens = std::vector<std::pair<std::string, std::string>>;
 const Tokens bert_tokens = {{"unk_token", "[UNK]"}, {"sep_token", "[SEP]"}, {"pad_token", "[PAD]"}, {"cls_token", "[CLS]"}, {"mask_token", "[MASK]"}};
 const Tokens gpt2_tokens = {{"unk_token", "<|endoftext|>"}, {"bos_token", "<|endoftext|>"}, {"eos_token", "<|endoftext|>"}};
@@ -321,7 +330,7 @@ std::vector<TokenizerClass> make_classes() {
                            {"eot_token", "\u2581<EOT>"}, {"fill_token", "<FILL_ME>"}}), code_llama},
       {"CohereTokenizer", "BPE", json,
        {{"unk_token", "<UNK>"}, {"bos_token", "<BOS_TOKEN>"}, {"eos_token", "<|END_OF_TURN_TOKEN|>"}, {"pad_token", "<PAD>"},
-        {"cls_token", "<CLS>"}, {"sep_token", "<SEP>"}, {"mask_token", "<MASK_TOKEN>"}}, cohere},
+        {"cls_token", "<CLS>"}, {"sep_token", "<SEP>"}, {"mask_token", "<MASK_TOKEN>"}}, cohere, nullptr, finish_cohere},
       {"ConvBertTokenizer", "WordPiece", "vocab.txt", bert_tokens, bert, nullptr, put_cls_and_sep, true},
       {"DebertaTokenizer", "BPE", json, deberta_tokens, gpt2, nullptr, put_cls_and_sep},
       {"DebertaV2Tokenizer", "Unigram", "spm.model", deberta_tokens, deberta_v2, nullptr, put_cls_and_sep},

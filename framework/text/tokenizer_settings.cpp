@@ -236,9 +236,6 @@ void TokenizerSettings::add_tokens_to(AddedTokenList& list) const {
     const auto text = token_text(token);
     if (!list.contains(text) && !known.contains(text) && seen.insert(dumped(token)).second) tokens.push_back(token);
   }
-  // A token of the model's own that is an object replaces an added one of its text.
-  for (const auto& [name, token] : named_tokens())
-    if (token.is_object() && !is_usual_name(name) && known.contains(token_text(token)) && !list.contains_equal(token)) tokens.push_back(token);
   std::set<std::string> named;
   for (const auto& [name, token] : named_tokens()) named.insert(token_text(token));
   for (auto& token : tokens) {
