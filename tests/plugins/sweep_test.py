@@ -100,7 +100,8 @@ def ctrl_c_saves_what_trials_have_done(ranks):
     steps = lambda trial: [event["step"] for event in events(name, trial, "step_end")] if (folder / trial / "metrics.jsonl").exists() else []
     said = begin_and_interrupt(name, lambda: (folder / "rank=2/trial.log").exists())
     check("interrupted" in said and "failed" not in said, f"a launcher that has just begun is no failure: {said}")
-    said = begin_and_interrupt(name, lambda: all(len(steps(trial)) >= 3 for trial in trials))
+    done = {trial: len(steps(trial)) for trial in trials}  # the launchers may have come that far
+    said = begin_and_interrupt(name, lambda: all(len(steps(trial)) >= done[trial] + 3 for trial in trials))
     check(said.count("interrupted, its state is saved") == 2, f"two trials are saved, and the third does not begin: {said}")
     for trial in trials:
         last = json.loads((folder / trial / "record.json").read_text())["history"][-1]
