@@ -1,7 +1,11 @@
 # What the public headers need, for the framework's own build and for find_package(Attune) alike.
 find_package(fmt REQUIRED)  # header-only: LibTorch brings fmt headers of its own, which come first and have no library
 find_package(nlohmann_json REQUIRED)
-find_package(OpenMP REQUIRED COMPONENTS CXX)
+# LibTorch computes with GCC's OpenMP. That of Clang is another library, and two in one process disturb each other: what Clang builds (the fuzzers)
+# computes on one thread.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+endif()
 
 # LibTorch: a folder of CMAKE_PREFIX_PATH with lib/libtorch.so and the C++ headers. Not find_package(Torch): in a CUDA build, which is what the package
 # index hands out by default, its TorchConfig wants a whole CUDA toolkit with compiler and device, and Attune's own code needs none of it.

@@ -202,7 +202,9 @@ def chat_rows(folder):
                 messages = first + turns
                 whole = render(messages, False)
                 encoding = backend.encode(whole, add_special_tokens=False)
-                row = {"model": model, "kind": kind, "jinja": jinja, "tokens": tokens, "messages": messages, "ids": encoding.ids, "mask": answer_mask(render, messages, whole, encoding.offsets, closing)}
+                changed = lambda i: [message | {"content": message["content"] + "\U000f5a11"} if k == i else message for k, message in enumerate(messages)]
+                loses = any(message["role"] != "assistant" and message["content"].strip() and render(changed(i), False) == whole for i, message in enumerate(messages))
+                row = {"loses": loses, "model": model, "kind": kind, "jinja": jinja, "tokens": tokens, "messages": messages, "ids": encoding.ids, "mask": answer_mask(render, messages, whole, encoding.offsets, closing)}
                 if turns[-1]["role"] == "user":
                     row["prompt"] = backend.encode(render(messages, True), add_special_tokens=False).ids
                 yield row
