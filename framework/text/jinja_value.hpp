@@ -40,16 +40,10 @@ struct Sequence {
 struct Arguments;
 using Function = std::function<Value(const Arguments&)>;
 
-/// A namespace or the "loop" of a loop.
+/// What has attributes: a namespace, or the "loop" of a loop.
 struct Object {
   virtual ~Object() = default;
   virtual std::optional<Value> attribute(const std::string& name) const = 0;
-};
-
-struct Namespace final : Object {
-  std::vector<std::pair<std::string, Value>> attributes;
-  std::optional<Value> attribute(const std::string& name) const override;
-  void set(const std::string& name, Value value);
 };
 
 class Value {
@@ -118,6 +112,12 @@ class Value {
 };
 
 using Variables = std::vector<std::pair<std::string, Value>>;
+
+struct Namespace final : Object {
+  Variables attributes;
+  std::optional<Value> attribute(const std::string& name) const override;
+  void set(const std::string& name, Value value);
+};
 
 struct Arguments {
   Values positional;

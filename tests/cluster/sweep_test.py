@@ -85,9 +85,11 @@ def an_array_that_is_cancelled_half_way_and_started_again_does_every_trial_once(
 
 
 def a_trial_that_fails_is_started_again():
-    """Its first attempt finds no program."""
+    """Its first attempt fails after its ranks were launched: a launch that fails is another matter."""
     sweep = write_sweep("retried", 'retries = 1\n[values]\n"strategy.rank" = [2]\n')
-    (place / "flaky.toml").write_text("[slurm]\nlines = ['[ -e \"$run/failures\" ] || attune=/bin/false']\n")
+    (place / "fails.sh").write_text('#!/bin/sh\ntouch "$ATTUNE_LAUNCHED"\nexit 1\n')
+    (place / "fails.sh").chmod(0o755)
+    (place / "flaky.toml").write_text(f"[slurm]\nlines = ['[ -e \"$run/failures\" ] || attune={place / 'fails.sh'}']\n")
     cluster.run("attune", "sweep", sweep, "--site", "./flaky.toml")
     cluster.wait_for(lambda: not queued("retried"), "the array ends")
     check([what(record) for record in trials("retried").values()] == [["started", "finished"]], f"the second attempt is done: {trials('retried')}")
