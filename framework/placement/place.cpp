@@ -55,7 +55,7 @@ void bind_to(const Processors& processors) {
 void spread(const Topology& topology, const Comm& comm) {
   if (!bound_unasked(environment_variable)) return;
   const auto launcher = processors_of_launcher();
-  if (!is_default_binding(topology, allowed_processors(), launcher, number(environment_variable("OMPI_COMM_WORLD_SIZE")))) return;
+  if (!is_default_binding(topology, allowed_processors(), launcher, comm.size())) return;
   bind_to(topology.shares(launcher, comm.local_size())[static_cast<std::size_t>(comm.local_rank())]);
 }
 

@@ -112,10 +112,6 @@ void read_history(Progress& p, const nlohmann::json& record) {
   if (!job.empty() && std::find(p.jobs.begin(), p.jobs.end(), job) == p.jobs.end()) p.jobs.push_back(job);
 }
 
-}  // namespace
-
-namespace {
-
 /// Does what may fail of one file, so that the others are read all the same. The first problem is kept.
 template <class Read>
 void read_part(Progress& p, const Read& read) {

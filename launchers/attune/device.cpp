@@ -6,9 +6,10 @@
 
 namespace attune::program {
 
+int usable_gpus() { return at::globalContext().hasCUDA() ? static_cast<int>(at::detail::getCUDAHooks().deviceCount()) : 0; }
+
 void refuse_idle_gpus(const config::RunConfig& run, const Comm& comm) {
-  const bool finds_gpu = at::globalContext().hasCUDA() && at::detail::getCUDAHooks().deviceCount() > 0;
-  slurm::check_gpus(run, finds_gpu && run.parallel.device != "cpu", comm);
+  slurm::check_gpus(run, usable_gpus() > 0 && run.parallel.device != "cpu", comm);
 }
 
 }  // namespace attune::program

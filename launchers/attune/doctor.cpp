@@ -1,5 +1,4 @@
 // attune doctor: whether these nodes are fit to train on. One row a node; what is odd among its peers is marked.
-#include <ATen/Context.h>
 #include <H5Epublic.h>
 #include <H5Fpublic.h>
 #include <H5Ppublic.h>
@@ -22,6 +21,7 @@
 #include "core/files.hpp"
 #include "core/names.hpp"
 #include "core/stopwatch.hpp"
+#include "device.hpp"
 #include "option_table.hpp"
 #include "parallel/mpi.hpp"
 #include "prepare/source.hpp"
@@ -124,7 +124,7 @@ Node describe_node(const placement::RankPlace& place, const fs::path& output, co
   node.online = place.online;
   node.processors = static_cast<int>(place.processors.size());
   node.gpus = place.gpus;
-  node.torch_gpus = static_cast<int>(at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0);
+  node.torch_gpus = usable_gpus();
   node.memory = gibibytes_of("MemTotal");
   node.memory_free = gibibytes_of("MemAvailable");
   node.scratch_free = free_bytes(scratch);

@@ -61,8 +61,7 @@ class Asking {
  public:
   Asking(const ModelFiles& files, const ChatSource& source, const Tokenizer& tokenizer, const options::variables_map& values) : tokenizer_(tokenizer) {
     options = options_for(files, tokenizer, values);
-    if (values["raw"].as<bool>()) return;
-    if (source.jinja.empty()) return;
+    if (values["raw"].as<bool>() || source.jinja.empty()) return;
     chat_ = ChatTemplate::from_jinja(source);
     if (values.count("system")) before_.push_back({"system", values["system"].as<std::string>()});
     if (const auto end = tokenizer.id(chat_->end_of_turn())) options.stop.push_back(*end);
