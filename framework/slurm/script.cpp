@@ -273,7 +273,10 @@ class Script {
     line("case $code in");
     line("  0 | 2) ;;  # done, or a mistake in the run file");
     line("  75) queue_again ;;");
-    line("  143) queue_again ;;  # ended by SIGTERM before it watched for signals: there was nothing to save");
+    line("  143)  # ended by SIGTERM before it watched for signals: there was nothing to save; or by srun, where a launch failed");
+    line("    if [ -z \"$launched\" ] && launch_failed; then launch_again; fi");
+    line("    queue_again");
+    line("    ;;");
     line("  *)");
     line("    if preempted || node_lost; then queue_again; fi");
     line("    if [ -z \"$launched\" ]; then launch_again; fi");
@@ -290,15 +293,15 @@ class Script {
 
   /// A launch that fails says nothing of the run: it is no attempt, and counts for itself.
   void failed_launches() {
+    line("said() {{ [ ! -f \"$log\" ] || tail --bytes=\"+$((said_before + 1))\" \"$log\"; }}");
+    line("launch_failed() {{ said | grep --quiet '^srun: error: \\(Task launch for\\|task [0-9, -]* launch failed\\)'; }}");
     line("# failed_nodes: those on which no task could be launched, as far as srun tells.");
     line("failed_nodes() {{");
-    line("  if [ ! -f \"$log\" ]; then return; fi");
-    line("  local said nodes task");
-    line("  said=$(tail --bytes=\"+$((said_before + 1))\" \"$log\")");
-    line("  sed -n 's/^srun: error: Task launch for .* failed on node \\([^:]*\\):.*/\\1/p' <<<\"$said\"");
+    line("  local nodes task");
+    line("  said | sed -n 's/^srun: error: Task launch for .* failed on node \\([^:]*\\):.*/\\1/p'");
     if (places_tasks_in_order()) {
       line("  readarray -t nodes < <(scontrol show hostnames \"$SLURM_JOB_NODELIST\")");
-      line("  for task in $(sed -n 's/^srun: error: task \\([0-9]*\\) launch failed.*/\\1/p' <<<\"$said\"); do echo \"${{nodes[task / {}]}}\"; done", o_.tasks_per_node);
+      line("  for task in $(sed -n 's/^srun: error: task \\([0-9]*\\) launch failed.*/\\1/p' < <(said)); do echo \"${{nodes[task / {}]}}\"; done", o_.tasks_per_node);
     }
     line("}}");
     line("# A node that failed twice is left out, unless the job cannot do without it.");

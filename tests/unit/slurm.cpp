@@ -302,7 +302,7 @@ class Launches : public Slurm {
   Launches() {
     write_program("srun", R"sh(for word in "$@"; do if [ "$word" = --overlap ]; then exit 0; fi; done
 case $(cat HERE/launch) in
-  fails) echo "srun: error: task $(cat HERE/task) launch failed: Unspecified error" >&2; exit 1 ;;
+  fails) echo "srun: error: task $(cat HERE/task) launch failed: Unspecified error" >&2; exit "$(cat HERE/failure)" ;;
   silent) exit 1 ;;
   runs) touch "$ATTUNE_LAUNCHED"; exit "$(cat HERE/code)" ;;
 esac)sh");
@@ -314,7 +314,7 @@ esac)sh");
     write_program("sbatch", R"sh(echo "sbatch $*" >>HERE/calls
 case "$*" in *--test-only*) exit "$(cat HERE/refused)" ;; esac
 echo 6)sh");
-    set({{"launch", "fails"}, {"task", "3"}, {"code", "0"}, {"requeue", "1"}, {"excluded", "(null)"}, {"refused", "0"}});
+    set({{"launch", "fails"}, {"task", "3"}, {"failure", "1"}, {"code", "0"}, {"requeue", "1"}, {"excluded", "(null)"}, {"refused", "0"}});
   }
 
   void set(const std::map<std::string, std::string>& values) {
@@ -363,6 +363,23 @@ TEST_F(Launches, OneThatFailsIsTriedAgainAndANodeThatFailsTwiceIsLeftOut) {
   EXPECT_EQ(lines_in("run/attempts"), 1);
   EXPECT_FALSE(fs::exists(folder_ / "run/launches")) << "the next failure is the first in a row";
   EXPECT_FALSE(fs::exists(folder_ / "run/.launched"));
+}
+
+/// srun ends the tasks that it did launch with SIGTERM, and returns the largest code of them.
+TEST_F(Launches, TasksThatAreEndedBesideOneThatFailedDoNotHideIt) {
+  set({{"failure", "143"}});
+  EXPECT_EQ(attempt(), 143);
+  EXPECT_THAT(said_, HasSubstr("no rank was launched on n2 (exit code 143): tried again\n"));
+  EXPECT_EQ(lines_in("run/attempts"), 0);
+  EXPECT_EQ(lines_in("run/launches"), 1);
+}
+
+TEST_F(Launches, ATaskThatIsEndedBeforeItWatchesIsAnAttempt) {
+  set({{"launch", "runs"}, {"code", "143"}});
+  EXPECT_EQ(attempt(), 143);
+  EXPECT_EQ(calls_, "scontrol requeue 5\n");
+  EXPECT_EQ(lines_in("run/attempts"), 1);
+  EXPECT_FALSE(fs::exists(folder_ / "run/launches"));
 }
 
 TEST_F(Launches, SoManyInARowAsStalledAllowsAndThenTheJobEnds) {
