@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <optional>
+#include <tuple>
 
 #include "config/syntax.hpp"
 #include "core/files.hpp"
@@ -97,16 +98,39 @@ std::string kind_of(const toml::node& node) {
   return node.is_table() ? "a table" : "a date or time";
 }
 
-/// Absent when a value is not of the map's type; a number may be an integer.
-template <class Map>
-std::optional<OptionValue> map_of(const toml::table& table) {
-  Map map;
+/// Absent when a value is no text.
+std::optional<OptionValue> texts_by_name(const toml::table& table) {
+  OptionMap map;
   for (const auto& [key, node] : table) {
-    const auto value = node.template value<typename Map::mapped_type>();
-    if (!value || (std::is_same_v<Map, NumberMap> && !node.is_number())) return std::nullopt;
+    const auto value = node.value<std::string>();
+    if (!value) return std::nullopt;
     map.emplace(key.str(), *value);
   }
   return map;
+}
+
+/// As they were written, and then those of the command line: toml++ sorts keys. Absent when a value is no number.
+std::optional<OptionValue> numbers_by_name(const toml::table& table) {
+  using Place = std::tuple<bool, toml::source_index, toml::source_index>;
+  std::vector<std::tuple<Place, std::string, double>> entries;
+  for (const auto& [key, node] : table) {
+    if (!node.is_number()) return std::nullopt;
+    const auto& start = key.source().begin;
+    entries.emplace_back(Place(is_from_command_line(node), start.line, start.column), key.str(), *node.value<double>());
+  }
+  std::ranges::sort(entries);
+  NumberMap map;
+  for (auto& [place, name, number] : entries) map.emplace_back(std::move(name), number);
+  return map;
+}
+
+/// A list in which all elements are of one type, which an empty one is; absent otherwise.
+template <class Element>
+std::optional<OptionValue> list_of(const toml::array& array) {
+  if (!array.empty() && !array.is_homogeneous<Element>()) return std::nullopt;
+  std::vector<Element> values;
+  for (const auto& element : array) values.push_back(*element.template value<Element>());
+  return values;
 }
 
 /// The node as the option's type; absent when it does not fit.
@@ -124,13 +148,11 @@ std::optional<OptionValue> convert(const toml::node& node, const Option& option)
     if (auto value = node.value_exact<std::int64_t>(); value && is_from_command_line(node)) return std::to_string(*value);  // slurm.time=30, without quotes
   } else if (std::holds_alternative<std::vector<std::string>>(fallback)) {
     if (auto value = node.value_exact<std::string>()) return std::vector<std::string>{*value};
-    if (const auto* array = node.as_array(); array && (array->empty() || array->is_homogeneous<std::string>())) {
-      std::vector<std::string> texts;
-      for (const auto& element : *array) texts.push_back(*element.value<std::string>());
-      return texts;
-    }
+    if (const auto* array = node.as_array()) return list_of<std::string>(*array);
+  } else if (std::holds_alternative<std::vector<std::int64_t>>(fallback)) {
+    if (const auto* array = node.as_array()) return list_of<std::int64_t>(*array);
   } else if (const auto* table = node.as_table()) {
-    return std::holds_alternative<OptionMap>(fallback) ? map_of<OptionMap>(*table) : map_of<NumberMap>(*table);
+    return std::holds_alternative<OptionMap>(fallback) ? texts_by_name(*table) : numbers_by_name(*table);
   }
   return std::nullopt;
 }
@@ -161,6 +183,8 @@ std::string type_advice(const toml::node& node, const Option& option) {
   }
   if (std::holds_alternative<std::vector<std::string>>(option.fallback) && node.is_array())
     return ", some of whose elements are no texts: write each in quotes";
+  if (std::holds_alternative<std::vector<std::int64_t>>(option.fallback))
+    return node.is_array() ? ", some of whose elements are no integers" : ": write [1, 2]";
   if (std::holds_alternative<OptionMap>(option.fallback))
     return node.is_table() ? ", some of whose values are no texts: write each in quotes" : ": write { name = \"value\" }";
   if (std::holds_alternative<NumberMap>(option.fallback))

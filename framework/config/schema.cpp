@@ -24,6 +24,7 @@ struct TypeName {
   std::string operator()(double) const { return "number"; }
   std::string operator()(const std::string&) const { return "text"; }
   std::string operator()(const std::vector<std::string>&) const { return "list of texts"; }
+  std::string operator()(const std::vector<std::int64_t>&) const { return "list of integers"; }
   std::string operator()(const OptionMap&) const { return "table of texts"; }
   std::string operator()(const NumberMap&) const { return "table of numbers"; }
 };
@@ -39,6 +40,11 @@ struct TomlText {
   std::string operator()(const std::vector<std::string>& values) const {
     std::vector<std::string> parts;
     for (const auto& value : values) parts.push_back(quoted(value));
+    return "[" + joined(parts) + "]";
+  }
+  std::string operator()(const std::vector<std::int64_t>& values) const {
+    std::vector<std::string> parts;
+    for (const auto value : values) parts.push_back(fmt::format("{}", value));
     return "[" + joined(parts) + "]";
   }
   std::string operator()(const OptionMap& map) const {

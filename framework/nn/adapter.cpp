@@ -40,7 +40,7 @@ std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::str
 }
 
 Targets choose_targets_and_convolutions(Model& model, const std::vector<std::string>& targets) {
-  Targets layers{linears_below_head(model), convolutions(model.module())};
+  Targets layers{linears_below_head(model), layers_of<Conv2d>(model.module())};
   if (layers.convolutions.empty() || targets.empty()) return {choose_targets(model, targets), {}};
   if (targets == all_linear) {
     if (layers.linears.empty()) fail("strategy.targets is \"all-linear\", and a {} model has no linear layer but its head: name convolutions, such as \"{}\"", model.spec().family, last_part(layers.convolutions.back().first));
@@ -70,7 +70,7 @@ std::optional<LayerNames> layer_names(Model& model) {
 std::vector<std::string> peft_names(Model& model, const std::vector<std::string>& chosen) {
   const std::set<std::string> all(chosen.begin(), chosen.end());
   std::set<std::string> partly, names;
-  for (const auto& layers : {names_of(linears(model.module())), names_of(convolutions(model.module()))})
+  for (const auto& layers : {names_of(linears(model.module())), names_of(layers_of<Conv2d>(model.module()))})
     for (const auto& name : layers)
       if (!all.contains(name)) partly.insert(last_part(name));
   for (const auto& name : all) names.insert(partly.contains(last_part(name)) ? name : last_part(name));
@@ -118,11 +118,21 @@ std::map<std::string, std::int64_t> parameter_depths(Model& model) {
   return depths;
 }
 
+bool is_delta(const torch::nn::Module& module) {
+  return dynamic_cast<const Delta*>(&module) || dynamic_cast<const ConvolutionDelta*>(&module) || dynamic_cast<const EmbeddingDelta*>(&module);
+}
+
+std::pair<std::string, std::shared_ptr<Embedding>> token_embedding(Model& model) {
+  const auto vocabulary = model.spec().vocabulary;
+  for (auto& named : layers_of<Embedding>(model.module()))  // that of positions comes after it
+    if (vocabulary > 0 && named.second->weight.size(0) == vocabulary) return named;
+  fail("a {} model has no embedding of tokens", model.spec().family);
+}
+
 bool trains_only_adapters(Model& model) {
   std::set<const void*> added;
   for (const auto& item : model.module().named_modules("", false)) {
-    const bool is_delta = dynamic_cast<Delta*>(item.value().get()) || dynamic_cast<ConvolutionDelta*>(item.value().get());
-    if (!is_delta && item.key() != virtual_tokens_name) continue;
+    if (!is_delta(*item.value()) && item.key() != virtual_tokens_name) continue;
     for (const auto& parameter : item.value()->parameters()) added.insert(parameter.unsafeGetTensorImpl());
   }
   return std::ranges::all_of(trainable(model), [&](const NamedTensor& parameter) { return added.contains(parameter.second.unsafeGetTensorImpl()); });

@@ -166,7 +166,12 @@ LayerNorm::LayerNorm(std::int64_t width, double eps) : eps_(eps) {
 at::Tensor LayerNorm::forward(const at::Tensor& x) { return at::layer_norm(x, weight.sizes(), weight, bias, eps_); }
 
 Embedding::Embedding(std::int64_t rows, std::int64_t width) { weight = register_parameter("weight", torch::empty({rows, width})); }
-at::Tensor Embedding::forward(const at::Tensor& ids) { return at::embedding(weight, ids); }
+at::Tensor Embedding::forward(const at::Tensor& ids) {
+  at::Tensor y = at::embedding(weight, ids);
+  if (!deltas_enabled_) return y;
+  for (auto& delta : deltas_) y = delta->forward(*this, ids, y);
+  return y;
+}
 
 BatchNorm2d::BatchNorm2d(std::int64_t width, double eps) : eps_(eps) {
   weight = register_parameter("weight", torch::empty({width}));

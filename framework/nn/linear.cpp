@@ -1,5 +1,6 @@
 #include <attune/error.hpp>
 #include <attune/linear.hpp>
+#include <attune/nn.hpp>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -114,6 +115,7 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
 
 at::Tensor Delta::forward(const Linear&, const at::Tensor&, const at::Tensor& y) { return y; }
 at::Tensor Delta::whole(const Linear&, const at::Tensor&) { return {}; }
+std::optional<Delta::Rows> Delta::rows() const { return std::nullopt; }
 at::Tensor Delta::undone(const Linear&, const at::Tensor&, const at::Tensor& y) { return y; }
 
 Linear::Linear(std::int64_t in, std::int64_t out, bool with_bias) : in_(in), out_(out) {
@@ -182,12 +184,6 @@ void Linear::pack(std::shared_ptr<PackedWeight> packed) {
   weight = at::Tensor();
 }
 
-std::vector<std::pair<std::string, std::shared_ptr<Linear>>> linears(torch::nn::Module& root) {
-  std::vector<std::pair<std::string, std::shared_ptr<Linear>>> found;
-  for (auto& item : root.named_modules("", false)) {
-    if (auto linear = std::dynamic_pointer_cast<Linear>(item.value())) found.emplace_back(item.key(), std::move(linear));
-  }
-  return found;
-}
+std::vector<std::pair<std::string, std::shared_ptr<Linear>>> linears(torch::nn::Module& root) { return layers_of<Linear>(root); }
 
 }  // namespace attune::nn

@@ -15,6 +15,7 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+using Maybe = std::optional<at::Tensor>;
 
 /// Rows whose logits exist at the same time: enough for a fast matrix product, and 100 MB in float32 at most where there are many outputs.
 std::int64_t chunk_rows(std::int64_t outputs) { return std::clamp<std::int64_t>(25'000'000 / outputs, 64, 512); }
@@ -60,13 +61,15 @@ Totals become_softmax(at::Tensor& logits) {
 /// A target is correct when no output is larger than its own.
 at::Tensor count_correct(const at::Tensor& of_target, const at::Tensor& largest) { return at::eq(of_target, largest).sum(); }
 
+/// What is a row of outputs to `e` [n, outputs], for the rows of the weight that are trained: all, or those of `ids`.
+at::Tensor of_rows(const at::Tensor& e, const Maybe& ids) { return ids ? e.index_select(1, *ids) : e; }
+
 /// Loss and, in the same pass over each chunk's logits, the gradients, so that logits live for one chunk alone.
 struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
-  using Bias = std::optional<at::Tensor>;
-
-  /// x [n, width], weight [outputs, width] and as products take it, bias [outputs], targets int64 [n]. Returns the sum and the correct count.
-  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& operand, const Bias& bias, double softcap,
-                               const at::Tensor& targets, bool with_gradients) {
+  /// x [n, width], weight [outputs, width] as products take it (`operand`), and what of it may be trained: all, or the rows of `ids` (int64 [k]; absent:
+  /// all); bias [outputs], targets int64 [n]. Returns the sum and the correct count.
+  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const Maybe& ids, const at::Tensor& operand, const Maybe& bias,
+                               double softcap, const at::Tensor& targets, bool with_gradients) {
     const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
     const bool with_dx = with_gradients && x.requires_grad(), with_dweight = with_gradients && weight.requires_grad(),
                with_dbias = with_gradients && bias && bias->requires_grad();
@@ -74,9 +77,10 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor();
     at::Tensor dweight = with_dweight ? at::zeros(weight.sizes(), wide) : at::Tensor();
     at::Tensor dbias = with_dbias ? at::zeros(bias->sizes(), wide) : at::Tensor();
-    const at::Tensor buffer = at::empty({std::min(chunk_rows(weight.size(0)), x.size(0)), weight.size(0)}, wide);
+    const auto outputs = operand.size(0);
+    const at::Tensor buffer = at::empty({std::min(chunk_rows(outputs), x.size(0)), outputs}, wide);
 
-    for_each_chunk(x.size(0), weight.size(0), [&](std::int64_t first, std::int64_t rows) {
+    for_each_chunk(x.size(0), outputs, [&](std::int64_t first, std::int64_t rows) {
       const at::Tensor part = x.narrow(0, first, rows).to(operand.scalar_type()), target = targets.narrow(0, first, rows).unsqueeze(1);
       at::Tensor e = buffer.narrow(0, 0, rows);
       nn::add_product(e, part, operand.t(), 1, 0);
@@ -92,7 +96,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
       if (slope.defined()) e.mul_(slope);
       const at::Tensor narrow_e = e.to(operand.scalar_type());
       if (with_dx) nn::add_product(dx.narrow(0, first, rows), narrow_e, operand, 1, 0);
-      if (with_dweight) nn::add_product(dweight, narrow_e.t(), part);
+      if (with_dweight) nn::add_product(dweight, of_rows(narrow_e, ids).t(), part);
       if (with_dbias) dbias.add_(e.sum(0));
     });
     context->save_for_backward({dx, dweight, dbias});
@@ -106,18 +110,18 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     const auto dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt());
     const bool is_one = gradients[0].is_cpu() && gradients[0].item<double>() == 1;  // most of the time, and a pass over the head's gradient saved
     const auto scaled = [&](const at::Tensor& d) { return !d.defined() ? d : (is_one ? d : at::mul(d, gradients[0])).to(dtype); };
-    return {scaled(saved[0]), scaled(saved[1]), {}, scaled(saved[2]), {}, {}, {}};
+    return {scaled(saved[0]), scaled(saved[1]), {}, {}, scaled(saved[2]), {}, {}, {}};
   }
 };
 
 /// Losses of single rows, whose weights are known only in the backward pass: the logits are computed there once more.
 struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
-  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& operand, const CrossEntropyFunction::Bias& bias,
-                               double softcap, const at::Tensor& targets) {
+  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const Maybe& ids, const at::Tensor& operand,
+                               const Maybe& bias, double softcap, const at::Tensor& targets) {
     const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
     at::Tensor nll = at::empty({x.size(0)}, wide), uniform = at::empty({x.size(0)}, wide), log_total = at::empty({x.size(0)}, wide);
     at::Tensor correct = at::zeros({}, targets.options());
-    for_each_chunk(x.size(0), weight.size(0), [&](std::int64_t first, std::int64_t rows) {
+    for_each_chunk(x.size(0), operand.size(0), [&](std::int64_t first, std::int64_t rows) {
       at::Tensor z = logits(x.narrow(0, first, rows), operand, bias.value_or(at::Tensor()), wide);
       cap(z, softcap);
       const at::Tensor of_target = z.gather(1, targets.narrow(0, first, rows).unsqueeze(1)).squeeze(1), total = z.logsumexp(1);
@@ -126,7 +130,7 @@ struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
       uniform.narrow(0, first, rows).copy_(total - z.mean(1));
       correct += count_correct(of_target, z.amax(1));
     });
-    context->save_for_backward({x, weight, operand, bias.value_or(at::Tensor()), targets, log_total});
+    context->save_for_backward({x, weight, operand, bias.value_or(at::Tensor()), targets, log_total, ids.value_or(at::Tensor())});
     context->saved_data["softcap"] = softcap;
     context->mark_non_differentiable({correct});
     return {nll, uniform, correct};
@@ -136,11 +140,12 @@ struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
     const auto &x = saved[0], &weight = saved[1], &operand = saved[2], &bias = saved[3], &targets = saved[4], &log_total = saved[5];
-    const bool with_dx = context->needs_input_grad(0), with_dweight = context->needs_input_grad(1), with_dbias = bias.defined() && context->needs_input_grad(3);
+    const auto ids = saved[6].defined() ? std::optional(saved[6]) : std::nullopt;
+    const bool with_dx = context->needs_input_grad(0), with_dweight = context->needs_input_grad(1), with_dbias = bias.defined() && bias.requires_grad();
     const auto wide = log_total.options();
     at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor(), dweight = with_dweight ? at::zeros(weight.sizes(), wide) : at::Tensor(),
                dbias = with_dbias ? at::zeros(bias.sizes(), wide) : at::Tensor();
-    for_each_chunk(x.size(0), weight.size(0), [&](std::int64_t first, std::int64_t rows) {
+    for_each_chunk(x.size(0), operand.size(0), [&](std::int64_t first, std::int64_t rows) {
       const auto part = [&](const at::Tensor& tensor) { return tensor.narrow(0, first, rows).unsqueeze(1); };
       const at::Tensor a = part(gradients[0]), b = part(gradients[1]), input = x.narrow(0, first, rows);
       at::Tensor d = logits(input, operand, bias, wide);
@@ -150,11 +155,11 @@ struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
       if (slope.defined()) d.mul_(slope);
       const at::Tensor narrow = d.to(operand.scalar_type());
       if (with_dx) nn::add_product(dx.narrow(0, first, rows), narrow, operand, 1, 0);
-      if (with_dweight) nn::add_product(dweight, narrow.t(), input.to(operand.scalar_type()));
+      if (with_dweight) nn::add_product(dweight, of_rows(narrow, ids).t(), input.to(operand.scalar_type()));
       if (with_dbias) dbias.add_(d.sum(0));
     });
     const auto like = [](const at::Tensor& d, const at::Tensor& parameter) { return d.defined() ? d.to(parameter.scalar_type()) : d; };
-    return {dx, like(dweight, weight), {}, like(dbias, bias), {}, {}};
+    return {dx, like(dweight, weight), {}, {}, like(dbias, bias), {}, {}};
   }
 
  private:
@@ -164,7 +169,25 @@ struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
   }
 };
 
-/// With deltas the projection is more than one product: LibTorch's own gradients, chunk by chunk.
+/// The projection where it is one product: its weight for products, and what of it may be trained.
+struct OneProduct {
+  at::Tensor weight, operand;
+  Maybe ids, bias;
+};
+
+/// Absent where deltas make it more than that.
+std::optional<OneProduct> as_one_product(const nn::Linear& projection) {
+  const auto bias = projection.bias.defined() ? std::optional(projection.bias) : std::nullopt;
+  const auto& deltas = projection.deltas();
+  if (deltas.empty()) return OneProduct{projection.dense_weight(), projection.operand(), {}, bias};
+  const auto rows = deltas.size() == 1 && projection.is_frozen() ? deltas.front()->rows() : std::nullopt;
+  if (!rows) return std::nullopt;
+  const at::Tensor base = projection.operand();
+  if (!projection.deltas_enabled()) return OneProduct{projection.dense_weight(), base, {}, bias};
+  return OneProduct{rows->values, base.index_copy(0, rows->ids, rows->values.detach().to(base.scalar_type())), rows->ids, bias};
+}
+
+/// With other deltas: LibTorch's own gradients, chunk by chunk.
 variable_list plain_cross_entropy(const at::Tensor& x, nn::Linear& projection, const at::Tensor& targets) {
   const auto wide = at::toOpMathType(x.scalar_type());
   at::Tensor sum = at::zeros({}, x.options().dtype(wide)), correct = at::zeros({}, targets.options());
@@ -208,9 +231,8 @@ Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at:
   const at::Tensor x = all ? features : features.index_select(0, rows);
   const at::Tensor trained = all ? targets : targets.index_select(0, rows);
   check_range(trained, projection.out());
-  const auto bias = projection.bias.defined() ? std::optional(projection.bias) : std::nullopt;
-  const auto result = projection.deltas().empty()
-                          ? CrossEntropyFunction::apply(x, projection.dense_weight(), projection.operand(), bias, projection.softcap, trained, at::GradMode::is_enabled())
+  const auto one = as_one_product(projection);
+  const auto result = one ? CrossEntropyFunction::apply(x, one->weight, one->ids, one->operand, one->bias, projection.softcap, trained, at::GradMode::is_enabled())
                           : plain_cross_entropy(x, projection, trained);
   return {result[0], rows.size(0), result[1].item<std::int64_t>(), {}};
 }
@@ -224,9 +246,8 @@ RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const a
   check_range(losses.targets, projection.out());
   const at::Tensor x = features.index_select(0, losses.rows);
   at::Tensor correct;
-  if (projection.deltas().empty()) {
-    const auto bias = projection.bias.defined() ? std::optional(projection.bias) : std::nullopt;
-    const auto result = RowLossFunction::apply(x, projection.dense_weight(), projection.operand(), bias, projection.softcap, losses.targets);
+  if (const auto one = as_one_product(projection)) {
+    const auto result = RowLossFunction::apply(x, one->weight, one->ids, one->operand, one->bias, projection.softcap, losses.targets);
     losses.nll = result[0], losses.uniform = result[1], correct = result[2];
   } else {
     const at::Tensor logits = projection.forward(x).to(at::toOpMathType(x.scalar_type())), of_target = logits.gather(1, losses.targets.unsqueeze(1)).squeeze(1);

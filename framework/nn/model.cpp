@@ -143,7 +143,8 @@ void Model::set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) {
 void Model::enable_adapters(bool enabled) {
   adapters_enabled_ = enabled;
   for (auto& [name, linear] : nn::linears(module())) linear->enable_deltas(enabled);
-  for (auto& [name, convolution] : nn::convolutions(module())) convolution->enable_deltas(enabled);
+  for (auto& [name, convolution] : nn::layers_of<nn::Conv2d>(module())) convolution->enable_deltas(enabled);
+  for (auto& [name, embedding] : nn::layers_of<nn::Embedding>(module())) embedding->enable_deltas(enabled);
 }
 
 at::Tensor Model::features(const Batch& batch) {

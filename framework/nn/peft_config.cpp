@@ -35,7 +35,7 @@ const std::map<std::string, Uses>& known_keys() {
                           {"modules_to_save", Use::shown}};
   static const Uses lora{{"r", Use::weighed}, {"lora_alpha", Use::weighed}, {"rank_pattern", Use::weighed}, {"alpha_pattern", Use::weighed},
                          {"use_rslora", Use::weighed}, {"init_lora_weights", Use::weighed}, {"use_dora", Use::same}, {"bias", Use::same},
-                         {"lora_bias", Use::same}, {"lora_dropout", Use::unused}, {"fan_in_fan_out", Use::unused}, {"runtime_config", Use::unused},
+                         {"lora_bias", Use::same}, {"trainable_token_indices", Use::weighed}, {"lora_dropout", Use::unused}, {"fan_in_fan_out", Use::unused}, {"runtime_config", Use::unused},
                          {"megatron_core", Use::unused}, {"qalora_group_size", Use::unused}, {"ensure_weight_tying", Use::shown},
                          {"loftq_config", Use::unused}, {"eva_config", Use::unused}, {"corda_config", Use::unused}, {"lora_ga_config", Use::unused}};
   static const Uses ia3{{"feedforward_modules", Use::shown}, {"fan_in_fan_out", Use::unused}, {"init_ia3_weights", Use::unused}};
@@ -61,7 +61,6 @@ const std::map<std::string, Uses>& known_keys() {
 std::string cure_for(const std::string& key) {
   static const std::map<std::string, std::string> cures{
       {"layer_replication", "its layers are repeated: merge it in PEFT, and start from the merged model"},
-      {"trainable_token_indices", "single rows of an embedding are trained in it: merge it in PEFT, and start from the merged model"},
       {"target_parameters", "it adapts parameters outside of linear layers: merge it in PEFT, and start from the merged model"},
       {"alora_invocation_tokens", "it takes effect after certain tokens alone, which no merged model can: train an adapter without it"},
   };
@@ -255,6 +254,34 @@ void check_start(const Comparison& c) {
   fail("{}: init_lora_weights is {}: the adapter is for the base less the start of its change, which PEFT takes away on loading: set strategy.init = \"{}\"", c.from, written, other);
 }
 
+/// The ids of PEFT's trainable_token_indices by the last part of a module's name, or by none: a list is of the embedding.
+std::map<std::string, ordered_json> token_rows(const ordered_json& config) {
+  std::map<std::string, ordered_json> rows;
+  const auto* given_rows = given(config, "trainable_token_indices");
+  if (!given_rows || is_empty(*given_rows)) return rows;
+  if (!given_rows->is_object()) return {{"", *given_rows}};
+  for (const auto& [module, ids] : given_rows->items()) rows[module.substr(module.rfind('.') + 1)] = ids;
+  return rows;
+}
+
+/// A list says the same as a table in which a tied head is named as well. Which modules they are is in the tensors' names.
+bool are_same_rows(const std::map<std::string, ordered_json>& a, const std::map<std::string, ordered_json>& b) {
+  const auto is_list = [](const auto& rows) { return rows.contains(""); };
+  if (a.empty() != b.empty()) return false;
+  if (is_list(a) == is_list(b)) return a == b;
+  const auto& list = is_list(a) ? a : b;
+  return std::ranges::all_of(is_list(a) ? b : a, [&](const auto& named) { return named.second == list.at(""); });
+}
+
+void check_token_rows(const Comparison& c) {
+  const auto mine = token_rows(c.mine), other = token_rows(c.other);
+  if (are_same_rows(mine, other)) return;
+  const auto cure = other.empty()       ? "leave out strategy.token_rows and strategy.head_rows"
+                    : other.size() == 1 ? fmt::format("set strategy.{} = {}", other.begin()->first == "lm_head" ? "head_rows" : "token_rows", other.begin()->second.dump())
+                                        : "set strategy.token_rows and strategy.head_rows to match";
+  fail("{}: is an adapter with other options: {}; {}", c.from, c.difference("trainable_token_indices"), cure);
+}
+
 void check_projection(const Comparison& c, const Adapter& theirs) {
   const auto holds = [&](const char* name) { return std::ranges::any_of(theirs.tensors, [&](const NamedTensor& tensor) { return tensor.first == name; }); };
   if (holds("base_model.vera_A") && holds("base_model.vera_B")) return;
@@ -291,7 +318,7 @@ void check_peft_config(const Adapter& ours, const Adapter& theirs, const std::st
   if (uses == known_keys().end()) return check_named_alike(c);
   check_keys(c, uses->second);
   if (uses->second.contains("target_modules")) check_modules(c);
-  if (type == "LORA") check_start(c), check_scales(c);
+  if (type == "LORA") check_start(c), check_scales(c), check_token_rows(c);
   if (type == "VERA") check_projection(c, theirs);
 }
 

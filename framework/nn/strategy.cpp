@@ -35,7 +35,8 @@ std::optional<Adapter> Strategy::adapter_to_start(Model& model) { return export_
 
 void Strategy::merge(Model& model) {
   for (auto& [name, linear] : nn::linears(model.module())) linear->merge_deltas();
-  for (auto& [name, convolution] : nn::convolutions(model.module())) convolution->merge_deltas();
+  for (auto& [name, convolution] : nn::layers_of<nn::Conv2d>(model.module())) convolution->merge_deltas();
+  for (auto& [name, embedding] : nn::layers_of<nn::Embedding>(model.module())) embedding->merge_deltas();
 }
 
 }  // namespace attune

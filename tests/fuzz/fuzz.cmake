@@ -9,7 +9,7 @@ endif()
 
 add_test(NAME fuzz.build COMMAND ${CMAKE_CURRENT_LIST_DIR}/run build WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
 set_tests_properties(fuzz.build PROPERTIES LABELS long TIMEOUT 3600 PROCESSORS 2 FIXTURES_SETUP fuzz)
-foreach(reader json gguf safetensors tokenizer hdf5 sentencepiece tekken tiktoken merges vocab_txt tokenizer_config)
+foreach(reader json gguf safetensors tokenizer hdf5 sentencepiece tekken tiktoken merges vocab_txt tokenizer_config chat_template)
   add_test(NAME fuzz.${reader} COMMAND ${CMAKE_CURRENT_LIST_DIR}/run ${reader} 60 WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(fuzz.${reader} PROPERTIES LABELS long TIMEOUT 300 FIXTURES_REQUIRED fuzz)
 endforeach()

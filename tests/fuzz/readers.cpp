@@ -121,6 +121,18 @@ void read_tokenizer_config(std::string_view bytes) {
     read_folder(bytes, name, {{"vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##b\n"}});
 }
 
+/// A model's chat template, rendered for a conversation that has all parts.
+void read_chat_template(std::string_view bytes) {
+  static const Tokenizer tokenizer(nlohmann::json::parse(R"({"model": {"type": "BPE", "byte_fallback": true, "unk_token": "?", "vocab": {"?": 0, "a": 1, "b": 2, "ab": 3}, "merges": ["a b"]}})"));
+  static const std::vector<Message> messages{{"system", "a"}, {"user", "ab"}, {"assistant", "b", R"({"tool_calls": [{"type": "function", "function": {"name": "b", "arguments": {"a": [1, 2.5, null]}}}]})"},
+                                             {"tool", "a", R"({"name": "b"})"}, {"assistant", "ab \u00e9"}};
+  constexpr std::string_view tools = R"([{"type": "function", "function": {"name": "b", "description": "a", "parameters": {"type": "object", "properties": {}}}}])";
+  const ChatSource source{.jinja = std::string(bytes), .tokens = {{"bos_token", "<s>"}, {"eos_token", "</s>"}}};
+  const auto form = ChatTemplate::from_jinja(source);
+  is_read([&] { form.encode(messages, tokenizer, tools); });
+  is_read([&] { form.prompt({{"user", "ab"}}, tokenizer); });
+}
+
 void read_all(WeightSource& weights) {
   for (const auto& info : weights.tensors()) is_read([&] { weights.read(info.name); });
 }
@@ -172,7 +184,8 @@ const std::map<std::string, Reader>& readers() {
       {"tiktoken", read_tiktoken},
       {"merges", read_merges},
       {"vocab_txt", read_vocab_txt},
-      {"tokenizer_config", read_tokenizer_config}};
+      {"tokenizer_config", read_tokenizer_config},
+      {"chat_template", read_chat_template}};
   return all;
 }
 

@@ -9,7 +9,7 @@ namespace attune::fuzz {
 
 using Reader = void (*)(std::string_view bytes);
 
-/// By name: json, gguf, safetensors, tokenizer, hdf5.
+/// By name: json, gguf, chat_template, ... fuzz.cmake lists them.
 const std::map<std::string, Reader>& readers();
 
 }  // namespace attune::fuzz

@@ -106,6 +106,14 @@ def moved(model, by):
     return model
 
 
+def rows_of(config):
+    """Attune's options for the rows of tokens that PEFT trains."""
+    rows = config.trainable_token_indices
+    if not isinstance(rows, dict):
+        return {"token_rows": rows or []}
+    return {"token_rows" if module != "lm_head" else "head_rows": ids for module, ids in rows.items()}
+
+
 def strategy_of(config, model, base):
     """Attune's options for the modules that PEFT adapted."""
     kind = type(config)
@@ -114,7 +122,7 @@ def strategy_of(config, model, base):
         init = config.init_lora_weights if config.init_lora_weights in ("pissa", "olora") and not config.use_dora else "default"
         return {"plugin": "lora", "targets": list(layers), "rank_pattern": {name: layer.r["default"] for name, layer in layers.items()},
                 "alpha_pattern": {name: layer.lora_alpha["default"] for name, layer in layers.items()}, "rslora": bool(config.use_rslora), "dora": bool(config.use_dora),
-                "init": init, "bias": config.bias, "lora_bias": bool(config.lora_bias), "save": [] if base == "bert" else list(config.modules_to_save or [])}
+                "init": init, "bias": config.bias, "lora_bias": bool(config.lora_bias), "save": [] if base == "bert" else list(config.modules_to_save or [])} | rows_of(config)
     if kind is IA3Config:
         layers = {name.removeprefix("base_model.model."): module for name, module in model.named_modules() if hasattr(module, "ia3_l") and "default" in module.ia3_l}
         return {"plugin": "ia3", "targets": list(layers), "feedforward": [name for name, layer in layers.items() if layer.is_feedforward]}
@@ -163,6 +171,14 @@ def fixed():
     yield "classifier", "bert", LoraConfig(task_type="SEQ_CLS", r=4, lora_alpha=3, target_modules="all-linear", exclude_modules=["pooler.dense"], init_lora_weights="gaussian"), None
     yield "saved", "untied", lora(modules_to_save=["model.norm", "embed_tokens", "lm_head"]), None
     yield "lora-bias", "gpt2", lora(target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, lora_bias=True, use_rslora=True), None
+    yield "rows-tied", "llama", lora(trainable_token_indices=[5, 3, 40]), None
+    yield "rows-tied-named", "llama", lora(trainable_token_indices={"embed_tokens": [5, 3], "lm_head": [5, 3]}, use_dora=True), None
+    yield "rows-untied", "untied", lora(trainable_token_indices=[5, 3]), None
+    yield "rows-of-both", "untied", lora(trainable_token_indices={"embed_tokens": [5, 3, 11], "lm_head": [7, 9]}, bias="all"), None
+    yield "rows-of-head", "untied", lora(trainable_token_indices={"lm_head": [7, 9]}), None
+    yield "rows-gpt2", "gpt2", lora(target_modules=["c_attn"], trainable_token_indices=[4, 6, 8]), None
+    yield "rows-bert", "bert", LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query"], trainable_token_indices=[2, 3, 5, 8]), None
+    yield "rows-parted", "llama", lora(trainable_token_indices={"lm_head": [7]}), "head_rows"
     yield "empty-pattern", "llama", lora(layers_to_transform=[1], layers_pattern=""), None
     yield "saved-embedding", "untied", lora(target_modules=["q_proj", "embed_tokens"]), "embed_tokens"
     yield "ia3", "gpt2", IA3Config(task_type="CAUSAL_LM", target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"]), None
@@ -197,6 +213,8 @@ def random_lora(rng):
     config["bias"] = rng.choice(["none", "none", "all", "lora_only"])
     if base == "untied" and rng.random() < 0.3:
         config["modules_to_save"] = rng.choice([["model.norm"], ["lm_head"], ["embed_tokens"]])
+    elif rng.random() < 0.3:
+        config["trainable_token_indices"] = rng.sample(range(40), rng.randint(1, 8))
     config["fan_in_fan_out"] = rng.random() < 0.5
     config["lora_bias"] = config["init_lora_weights"] in (True, False) and not config["use_dora"] and rng.random() < 0.3
     refused = "init_lora_weights" if config["use_dora"] and config["init_lora_weights"] in ("pissa", "olora") else None

@@ -28,7 +28,12 @@ attune::OptionValue option_value(const json& value) {
   if (value.is_number_integer()) return value.get<std::int64_t>();
   if (value.is_number()) return value.get<double>();
   if (value.is_string()) return value.get<std::string>();
-  if (value.is_object()) return value.get<attune::NumberMap>();
+  if (value.is_object()) {
+    attune::NumberMap numbers;
+    for (const auto& [name, number] : value.items()) numbers.emplace_back(name, number.get<double>());
+    return numbers;
+  }
+  if (!value.empty() && value[0].is_number_integer()) return value.get<std::vector<std::int64_t>>();
   return value.get<std::vector<std::string>>();
 }
 

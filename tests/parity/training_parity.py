@@ -149,6 +149,7 @@ METHODS = {
     "dora": ({"plugin": "lora", "rank": 4, "alpha": 8.0, "dora": True}, LoraConfig(**LORA | dict(use_dora=True)), None),
     "loraplus": ({"plugin": "lora", "rank": 4, "alpha": 8.0, "b_learning_rate": 8.0}, LoraConfig(**LORA), {"lora_B": 8}),
     "saved": ({"plugin": "lora", "rank": 4, "alpha": 8.0, "save": ["norm"]}, LoraConfig(**LORA | dict(modules_to_save=["model.norm"])), None),
+    "rows": ({"plugin": "lora", "rank": 4, "alpha": 8.0, "token_rows": [5, 31, 9, 12]}, LoraConfig(**LORA | dict(trainable_token_indices=[5, 31, 9, 12])), None),
     "ia3": ({"plugin": "ia3"}, IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]), None),
     "vera": ({"plugin": "vera", "rank": 8}, VeraConfig(task_type="CAUSAL_LM", r=8, target_modules=ALL), None),
     "prefix": ({"plugin": "prefix", "tokens": 5}, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5), None),

@@ -35,11 +35,15 @@ struct Lora : Strategy {
     double alpha = 16;
     std::vector<std::string> targets{"all-linear"};
     bool rslora = false;
+    NumberMap rank_pattern;
+    std::vector<std::int64_t> rows;
     static void describe(Schema<Options>& s) {
       s.key("rank", &Options::rank, "rank").range(1, 4096);
       s.key("alpha", &Options::alpha, "alpha").above(0);
       s.key("targets", &Options::targets, "targets");
       s.key("rslora", &Options::rslora, "rslora");
+      s.key("rank_pattern", &Options::rank_pattern, "rank_pattern");
+      s.key("rows", &Options::rows, "rows");
     }
   };
   explicit Lora(Options) {}
@@ -157,6 +161,27 @@ TEST_F(RunFile, TheEffectiveFileReadsBackTheSame) {
   EXPECT_EQ(first.to_toml(), second.to_toml());
   EXPECT_DOUBLE_EQ(second.train.epsilon, 1e-9);
   EXPECT_TRUE(static_cast<const Lora::Options*>(second.strategies[0].options.get())->rslora);
+}
+
+TEST_F(RunFile, KeepsNumbersInTheirWrittenOrder) {
+  const auto patterns = [&](const std::string& value, const std::vector<std::string>& overrides = {}) {
+    const auto config = read(with(good, "rank = 16", "rank = 16\n" + value), overrides);
+    EXPECT_EQ(read(config.to_toml()).to_toml(), config.to_toml());
+    return static_cast<const Lora::Options*>(config.strategies[0].options.get())->rank_pattern;
+  };
+  const NumberMap expected{{"z", 1}, {"a", 2}, {"m", 3}};
+  EXPECT_EQ(patterns(R"(rank_pattern = { "z" = 1, "a" = 2, "m" = 3.0 })"), expected);
+  EXPECT_EQ(patterns("rank_pattern.z = 1\nrank_pattern.a = 2\nrank_pattern.m = 3"), expected);
+  EXPECT_EQ(patterns("rank_pattern = { m = 3 }", {"strategy.rank_pattern={ z = 1, a = 2 }"}), (NumberMap{{"m", 3}, {"z", 1}, {"a", 2}})) << "those of the command line come last";
+  EXPECT_EQ(patterns("rank_pattern = { b = 3, a = 1 }", {"strategy.rank_pattern.b=2"}), (NumberMap{{"a", 1}, {"b", 2}}));
+}
+
+TEST_F(RunFile, TakesListsOfIntegers) {
+  const auto config = read(with(good, "rank = 16", "rows = [7, 3]"), {"strategy.rows=[5, 1]"});
+  EXPECT_EQ(static_cast<const Lora::Options*>(config.strategies[0].options.get())->rows, (std::vector<std::int64_t>{5, 1}));
+  EXPECT_THAT(config.to_toml(), HasSubstr("rows = [5, 1]"));
+  EXPECT_THAT(mistakes(with(good, "rank = 16", "rows = 7")), HasSubstr("'rows' must be list of integers, but is an integer: write [1, 2]"));
+  EXPECT_THAT(mistakes(with(good, "rank = 16", "rows = [7, \"a\"]")), HasSubstr("'rows' must be list of integers, but is a list, some of whose elements are no integers"));
 }
 
 TEST_F(RunFile, ListsSeveralStrategiesAndOverridesThemByTheirPlugin) {

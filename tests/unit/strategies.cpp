@@ -112,7 +112,7 @@ std::string answer_to(const json& more, const Values& values = {{"rank", four}})
 }
 
 TEST(adapters_of_peft, are_refused_where_a_key_means_what_attune_does_not_do) {
-  for (const auto& [key, value] : std::map<std::string, json>{{"layer_replication", {{0, 2}, {1, 2}}}, {"trainable_token_indices", {3}}, {"target_parameters", {"experts.down"}},
+  for (const auto& [key, value] : std::map<std::string, json>{{"layer_replication", {{0, 2}, {1, 2}}}, {"target_parameters", {"experts.down"}},
                                                               {"alora_invocation_tokens", {1}}, {"use_qalora", true}, {"arrow_config", {{"top_k", 2}}},
                                                               {"velora_config", {{"a", 1}}}, {"kasa_config", {{"a", 1}}}, {"use_bdlora", {{"a", 1}}}, {"monteclora_config", {{"a", 1}}},
                                                               {"megatron_config", {{"a", 1}}}, {"of_a_later_version", 0.5}})
@@ -323,7 +323,7 @@ TEST_P(Adapters, reach_every_parameter_with_a_gradient_also_when_blocks_are_comp
 
 INSTANTIATE_TEST_SUITE_P(
     all, Adapters,
-    testing::Values(AdapterCase{"lora", {{"lora", {{"rank", four}, {"dropout", 0.1}}}}}, AdapterCase{"dora", {{"lora", {{"rank", four}, {"dora", true}}}}},
+    testing::Values(AdapterCase{"rows", {{"lora", {{"rank", four}, {"token_rows", std::vector<std::int64_t>{4, 1, 3}}}}}}, AdapterCase{"lora", {{"lora", {{"rank", four}, {"dropout", 0.1}}}}}, AdapterCase{"dora", {{"lora", {{"rank", four}, {"dora", true}}}}},
                     AdapterCase{"orthogonal", {{"lora", {{"rank", four}, {"init", std::string("orthogonal")}}}}},
                     AdapterCase{"pissa", {{"lora", {{"rank", four}, {"init", std::string("pissa")}}}}}, AdapterCase{"ia3", {{"ia3", {}}}},
                     AdapterCase{"vera", {{"vera", {{"rank", std::int64_t{8}}}}}}, AdapterCase{"houlsby", {{"adapter", {{"width", four}}}}, true, false},
@@ -331,6 +331,72 @@ INSTANTIATE_TEST_SUITE_P(
                     AdapterCase{"prefix", {{"prefix", {{"tokens", four}}}}, false, false}, AdapterCase{"prompt", {{"prompt", {{"tokens", four}}}}, false, false},
                     AdapterCase{"noisy", {{"lora", {{"rank", four}}}, {"neftune", {}}}}),
     [](const auto& info) { return info.param.name; });
+
+/// Gradients of rows of the embedding and the head, from single rows and from the whole weights.
+TEST(lora, trains_rows_of_tokens_as_the_whole_weights_would) {
+  using Ids = std::vector<std::int64_t>;
+  const Ids ids{7, 2, 30}, head_ids{30, 0};
+  for (const bool tied : {true, false})
+    for (const bool by_rows : {false, true}) {  // cross_entropy, row_losses
+      const auto build = [&] {
+        auto config = llama_config;
+        config["tie_word_embeddings"] = tied;
+        auto weights = llama_weights();
+        if (!tied) weights.add("lm_head.weight", {31, 16});
+        return build_model("llama", config, weights);
+      };
+      const auto model = build(), whole = build();
+      Values values{{"rank", four}, {"targets", Texts{"q_proj"}}, {"token_rows", ids}};
+      if (!tied) values["head_rows"] = head_ids;
+      strategy("lora", values)->prepare(*model);
+      for (const auto* name : {"model.embed_tokens.weight", "lm_head.weight"})
+        if (auto* weight = whole->module().named_parameters().find(name)) weight->requires_grad_(true);
+      auto batch = next_tokens({6, 9});
+      batch.tokens[2] = 7, batch.tokens[4] = 2, batch.tokens[8] = 30;
+      const auto loss_of = [&](Model& of) {
+        if (!by_rows) return cross_entropy(of.features(batch), of.projection(), batch.targets).sum;
+        const auto losses = row_losses(of.features(batch), of.projection(), batch.targets);
+        return at::add(losses.nll.square().sum(), losses.uniform.sum());
+      };
+      const auto loss = loss_of(*model), expected = loss_of(*whole);
+      EXPECT_LT(difference(loss, expected), 1e-4);
+      loss.backward(), expected.backward();
+      const auto compare = [&](const std::string& rows, const std::string& weight, const Ids& of) {
+        const auto full = whole->module().named_parameters()[weight].grad().index_select(0, torch::tensor(of));
+        EXPECT_GT(full.abs().min().item<double>(), 0) << "every row takes part";
+        EXPECT_LT(difference(model->module().named_parameters()[rows].grad(), full), 1e-5) << rows << tied << by_rows;
+      };
+      compare("model.embed_tokens.lora.rows", "model.embed_tokens.weight", ids);
+      if (!tied) compare("lm_head.lora.rows", "lm_head.weight", head_ids);
+    }
+}
+
+TEST(lora, says_which_rows_cannot_be_trained) {
+  using Ids = std::vector<std::int64_t>;
+  const auto refusal = [](const std::shared_ptr<Model>& model, Values values) {
+    values["rank"] = four;
+    return error_of([&] { strategy("lora", values)->prepare(*model); });
+  };
+  EXPECT_THAT(refusal(llama(), {{"token_rows", Ids{31}}}), HasSubstr("strategy.token_rows names token 31, and the model has tokens 0 to 30"));
+  EXPECT_THAT(refusal(llama(), {{"token_rows", Ids{-1}}}), HasSubstr("names token -1"));
+  EXPECT_THAT(refusal(llama(), {{"token_rows", Ids{4, 4}}}), HasSubstr("names token 4 twice"));
+  EXPECT_THAT(refusal(llama(), {{"head_rows", Ids{4}}}), HasSubstr("shares the weight of its token embedding: name the tokens in strategy.token_rows"));
+  EXPECT_EQ(refusal(llama(), {{"token_rows", Ids{4}}, {"head_rows", Ids{4}}}), "no error");
+  EXPECT_THAT(refusal(llama(), {{"token_rows", Ids{4}}, {"save", Texts{"embed_tokens"}}}), HasSubstr("strategy.save and strategy.token_rows both train rows of model.embed_tokens"));
+  EXPECT_THAT(refusal(bert(), {{"head_rows", Ids{1}}}), HasSubstr("a classifier's head is trained in full"));
+  EXPECT_EQ(refusal(bert(), {{"token_rows", Ids{1}}}), "no error");
+}
+
+TEST(adapters_of_peft, with_rows_of_tokens_need_the_same_rows) {
+  const json list{5, 3}, table{{"embed_tokens", {5, 3}}}, both{{"embed_tokens", {5, 3}}, {"lm_head", {5, 3}}}, other{{"embed_tokens", {5, 3}}, {"lm_head", {7}}};
+  const Values values{{"rank", four}, {"token_rows", std::vector<std::int64_t>{5, 3}}};
+  for (const auto& same : {list, table, both}) EXPECT_EQ(answer_to({{"trainable_token_indices", same}}, values), "no error") << same;
+  EXPECT_THAT(answer_to({{"trainable_token_indices", {3, 5}}}, values), HasSubstr("trainable_token_indices is [3,5] there and [5,3] here; set strategy.token_rows = [3,5]"));
+  EXPECT_THAT(answer_to({{"trainable_token_indices", list}}), HasSubstr("set strategy.token_rows = [5,3]"));
+  EXPECT_THAT(answer_to({{"trainable_token_indices", {{"lm_head", {7}}}}}), HasSubstr("set strategy.head_rows = [7]"));
+  EXPECT_THAT(answer_to({{"trainable_token_indices", other}}, values), HasSubstr("set strategy.token_rows and strategy.head_rows to match"));
+  EXPECT_THAT(answer_to({{"trainable_token_indices", nullptr}}, values), HasSubstr("leave out strategy.token_rows"));
+}
 
 TEST(lora, starting_from_principal_components_is_exported_as_a_change_of_the_base) {
   const auto model = llama(), base = llama();

@@ -60,6 +60,12 @@ std::string peft_prefix(const std::string& module);
 /// How deep every parameter lies: 0 before the blocks (embeddings), i + 1 in block i, spec().depth + 1 after them (last norm, head).
 std::map<std::string, std::int64_t> parameter_depths(Model& model);
 
+/// Whether the module is a change to a layer: of a linear layer, a convolution or an embedding.
+bool is_delta(const torch::nn::Module& module);
+
+/// The embedding of the tokens, with its name. Error for a model that takes none.
+std::pair<std::string, std::shared_ptr<Embedding>> token_embedding(Model& model);
+
 /// Whether all that is trained belongs to deltas and virtual tokens, so that Model::enable_adapters(false) gives the base back.
 bool trains_only_adapters(Model& model);
 

@@ -3,6 +3,7 @@
 #include <torch/nn/module.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,12 @@ class Delta : public torch::nn::Module {
   /// The output of the layer as it was before the change, from its output so far: other than y only where the weight itself was changed with the
   /// delta.
   virtual at::Tensor undone(const Linear& base, const at::Tensor& x, const at::Tensor& y);
+  /// Some rows of the weight, int64 [k], and what stands in their place [k, in].
+  struct Rows {
+    at::Tensor ids, values;
+  };
+  /// For a change that only puts other rows in the place of some: a loss over many outputs does it at once. Default: absent.
+  virtual std::optional<Rows> rows() const;
   /// Changes the layer's weight and bias, in place, so that they give the same output in inference. Error where that cannot be.
   virtual void merge(Linear& base) const = 0;
 };
@@ -57,6 +64,7 @@ class Linear : public torch::nn::Module {
   void merge_deltas();
   /// While false, forward is that of the base alone (evaluation of the base, DPO's reference).
   void enable_deltas(bool enabled) { deltas_enabled_ = enabled; }
+  bool deltas_enabled() const { return deltas_enabled_; }
 
   /// From now on the weight is held packed: no parameter, frozen, unpacked for each product.
   void pack(std::shared_ptr<PackedWeight> packed);

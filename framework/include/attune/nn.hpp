@@ -38,13 +38,54 @@ class LayerNorm : public torch::nn::Module {
   double eps_;
 };
 
-/// ids int64 [...] -> rows of weight [rows, width].
-class Embedding : public torch::nn::Module {
+/// A layer's slot for trained changes, each registered as a sub-module of it; Layer derives from this, Change has merge(Layer&).
+template <class Layer, class Change>
+class Changeable : public torch::nn::Module {
+ public:
+  void add_delta(std::string name, std::shared_ptr<Change> delta) { deltas_.push_back(this->register_module(std::move(name), std::move(delta))); }
+  const std::vector<std::shared_ptr<Change>>& deltas() const { return deltas_; }
+  /// Folds every delta into the weight and removes them.
+  void merge_deltas() {
+    const at::NoGradGuard no_grad;
+    for (auto& delta : deltas_) delta->merge(static_cast<Layer&>(*this));
+    for (auto& child : this->named_children()) this->unregister_module(child.key());
+    deltas_.clear();
+  }
+  /// While false, forward is that of the base alone.
+  void enable_deltas(bool enabled) { deltas_enabled_ = enabled; }
+
+ protected:
+  std::vector<std::shared_ptr<Change>> deltas_;
+  bool deltas_enabled_ = true;
+};
+
+class Embedding;
+
+/// A trained change to one embedding, as Delta is to a linear layer.
+class EmbeddingDelta : public torch::nn::Module {
+ public:
+  /// ids: the layer's input, int64 [...]; y: its output so far [..., width]. Returns the new output.
+  virtual at::Tensor forward(const Embedding& base, const at::Tensor& ids, const at::Tensor& y) = 0;
+  /// Changes the layer's weight, in place, so that it gives the same output.
+  virtual void merge(Embedding& base) const = 0;
+};
+
+/// ids int64 [...] -> rows of weight [rows, width]. Then each delta in turn.
+class Embedding : public Changeable<Embedding, EmbeddingDelta> {
  public:
   Embedding(std::int64_t rows, std::int64_t width);
   at::Tensor forward(const at::Tensor& ids);
   at::Tensor weight;
 };
+
+/// Every layer of this type below root with its dotted name, in registration order.
+template <class Layer>
+std::vector<std::pair<std::string, std::shared_ptr<Layer>>> layers_of(torch::nn::Module& root) {
+  std::vector<std::pair<std::string, std::shared_ptr<Layer>>> found;
+  for (auto& item : root.named_modules("", false))
+    if (auto layer = std::dynamic_pointer_cast<Layer>(item.value())) found.emplace_back(item.key(), std::move(layer));
+  return found;
+}
 
 struct ConvolutionOptions {
   std::int64_t kernel = 1;   // of width and height alike
@@ -66,29 +107,17 @@ class ConvolutionDelta : public torch::nn::Module {
 };
 
 /// Pictures x [B, in, height, width]; weight [out, in / groups, kernel, kernel], bias [out] (maybe undefined). Then each delta in turn.
-class Conv2d : public torch::nn::Module {
+class Conv2d : public Changeable<Conv2d, ConvolutionDelta> {
  public:
   Conv2d(std::int64_t in, std::int64_t out, const ConvolutionOptions& options);
   at::Tensor forward(const at::Tensor& x);
   const ConvolutionOptions& options() const { return options_; }
 
-  void add_delta(std::string name, std::shared_ptr<ConvolutionDelta> delta);
-  const std::vector<std::shared_ptr<ConvolutionDelta>>& deltas() const { return deltas_; }
-  /// Folds every delta into the weight and removes them.
-  void merge_deltas();
-  /// While false, forward is that of the base alone.
-  void enable_deltas(bool enabled) { deltas_enabled_ = enabled; }
-
   at::Tensor weight, bias;
 
  private:
   ConvolutionOptions options_;
-  std::vector<std::shared_ptr<ConvolutionDelta>> deltas_;
-  bool deltas_enabled_ = true;
 };
-
-/// Every Conv2d below root with its dotted name, in registration order.
-std::vector<std::pair<std::string, std::shared_ptr<Conv2d>>> convolutions(torch::nn::Module& root);
 
 /// y = (x - running_mean) / sqrt(running_var + eps) * weight + bias for every channel of x [B, width, height, width]. The statistics are those that
 /// came with the weights, in training too: a sample's result does not depend on what else is in its batch, nor on how a batch was split.

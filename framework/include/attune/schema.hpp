@@ -20,10 +20,11 @@
 namespace attune {
 
 using OptionMap = std::map<std::string, std::string>;
-using NumberMap = std::map<std::string, double>;
-using OptionValue = std::variant<bool, std::int64_t, double, std::string, std::vector<std::string>, OptionMap, NumberMap>;
+/// In the order in which the file has them.
+using NumberMap = std::vector<std::pair<std::string, double>>;
+using OptionValue = std::variant<bool, std::int64_t, double, std::string, std::vector<std::string>, std::vector<std::int64_t>, OptionMap, NumberMap>;
 
-/// "boolean", "integer", "number", "text", "list of texts", "table of texts", "table of numbers".
+/// "boolean", "integer", "number", "text", "list of texts", "list of integers", "table of texts", "table of numbers".
 std::string type_name(const OptionValue& value);
 /// As it would stand in a TOML file.
 std::string to_toml(const OptionValue& value);
@@ -61,7 +62,7 @@ struct OptionSet {
 template <class T>
 class Schema : public OptionSet {
  public:
-  /// M: bool, an integer, double, std::string, std::vector<std::string>, OptionMap or NumberMap. The default is the member's own.
+  /// M: bool, an integer, double, std::string, std::vector of std::string or std::int64_t, OptionMap or NumberMap. The default is the member's own.
   template <class M>
   Option& key(std::string name, M T::*member, std::string doc) {
     using Stored = std::conditional_t<std::is_same_v<M, bool>, bool,

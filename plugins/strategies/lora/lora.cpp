@@ -1,5 +1,6 @@
 // LoRA (Hu et al. 2021, arXiv:2106.09685) and what grew from it: a trained low-rank change B A beside each frozen linear layer.
 #include "deltas.hpp"
+#include "token_rows.hpp"
 
 #include <attune/adapter.hpp>
 #include <attune/plugin.hpp>
@@ -29,10 +30,11 @@ class Lora final : public attune::Strategy {
     std::string bias = "none";
     bool lora_bias = false;
     std::vector<std::string> save;
+    std::vector<std::int64_t> token_rows, head_rows;
     static void describe(attune::Schema<Options>& s) {
       s.key("rank", &Options::rank, "rank of each change").range(1, 65536);
       s.key("alpha", &Options::alpha, "the change is scaled by alpha / rank").above(0);
-      s.key("rank_pattern", &Options::rank_pattern, "other ranks by layer: { \"q_proj\" = 8 }; of several names that match, the first in alphabetical order counts");
+      s.key("rank_pattern", &Options::rank_pattern, "other ranks by layer: { \"q_proj\" = 8 }; of several names that match, the first counts");
       s.key("alpha_pattern", &Options::alpha_pattern, "other alphas by layer, in the same form");
       s.key("dropout", &Options::dropout, "dropout of the input of the change while training").range(0, 0.9);
       s.key("targets", &Options::targets, "\"all-linear\", or names of linear layers and convolutions: \"q_proj\", \"layers.3.*\"; '*' stands for any characters");
@@ -44,6 +46,8 @@ class Lora final : public attune::Strategy {
       s.key("bias", &Options::bias, "biases to train besides: none, those of the adapted layers, or all").choices({"none", "lora_only", "all"});
       s.key("lora_bias", &Options::lora_bias, "train a bias of B, too, which is scaled as B is");
       s.key("save", &Options::save, "modules to train in full besides, and to save with the adapter: \"embed_tokens\"");
+      s.key("token_rows", &Options::token_rows, "ids of tokens whose rows of the embedding are trained besides, and of the head where it shares them");
+      s.key("head_rows", &Options::head_rows, "the same of a head with rows of its own");
     }
   };
   explicit Lora(Options options) : options_(std::move(options)) {}
@@ -63,6 +67,7 @@ class Lora final : public attune::Strategy {
     attune::nn::train_head(model);
     train_biases(model);
     train_saved(model);
+    train_rows(model);
   }
 
   std::vector<attune::ParameterGroup> groups(attune::Model&, std::vector<attune::ParameterGroup> groups) override {
@@ -110,6 +115,7 @@ class Lora final : public attune::Strategy {
       tensors.emplace_back(attune::nn::peft_prefix(name) + "lora_B.weight", delta.b);
     }
     add_biases(tensors, model);
+    add_rows(config, tensors);
     if (!saved_.empty()) config["modules_to_save"] = saved_;
     for (const auto& module : saved_) add_saved(tensors, module, model);
     auto adapter = attune::nn::peft_adapter(model, std::move(config), std::move(tensors));
@@ -237,9 +243,8 @@ class Lora final : public attune::Strategy {
     std::vector<std::string> names;
     for (const auto& item : model.module().named_modules("", false)) {
       const auto* module = item.value().get();
-      const bool is_delta = dynamic_cast<const attune::nn::Delta*>(module) || dynamic_cast<const attune::nn::ConvolutionDelta*>(module);
       const bool is_tied = tied_ && item.key() == tied_->head;
-      if (!is_delta && (is_tied || !module->parameters(false).empty())) names.push_back(item.key());
+      if (!attune::nn::is_delta(*module) && (is_tied || !module->parameters(false).empty())) names.push_back(item.key());
     }
     saved_ = attune::nn::select_names(options_.save, names, "strategy.save");
     save_tied();
@@ -266,6 +271,54 @@ class Lora final : public attune::Strategy {
       tensors.emplace_back(attune::nn::peft_prefix(module) + parameter.key(), parameter.value());
   }
 
+  /// A head that shares the embedding's weight shares its rows.
+  void train_rows(attune::Model& model) {
+    if (!options_.token_rows.empty()) train_rows_of_embedding(model);
+    if (!options_.head_rows.empty()) train_rows_of_head(model);
+  }
+
+  void train_rows_of_embedding(attune::Model& model) {
+    const auto [name, embedding] = attune::nn::token_embedding(model);
+    check_not_saved(name, "strategy.token_rows");
+    const auto ids = row_ids(options_.token_rows, embedding->weight.size(0), "strategy.token_rows");
+    const auto rows = std::make_shared<EmbeddingRows>(*embedding, ids);
+    embedding->add_delta("lora", rows);
+    rows_.push_back({name, options_.token_rows, rows->rows});
+    if (attune::nn::tied_head(model)) model.projection().add_delta("lora", std::make_shared<HeadRows>(*rows));
+  }
+
+  void train_rows_of_head(attune::Model& model) {
+    if (model.spec().task != attune::Task::next_token) attune::fail("strategy.head_rows is for models that predict tokens: a classifier's head is trained in full");
+    if (attune::nn::tied_head(model)) {
+      if (options_.head_rows == options_.token_rows) return;
+      attune::fail("strategy.head_rows: the head of this model shares the weight of its token embedding: name the tokens in strategy.token_rows");
+    }
+    auto& head = model.projection();
+    const auto layers = attune::nn::linears(model.module());
+    const auto name = std::ranges::find(layers, &head, [](const auto& named) { return named.second.get(); })->first;
+    check_not_saved(name, "strategy.head_rows");
+    const auto rows = std::make_shared<HeadRows>(head, row_ids(options_.head_rows, head.out(), "strategy.head_rows"));
+    head.add_delta("lora", rows);
+    rows_.push_back({name, options_.head_rows, rows->values});
+  }
+
+  void check_not_saved(const std::string& name, const char* option) const {
+    if (std::ranges::find(saved_, name) != saved_.end()) attune::fail("strategy.save and {} both train rows of {}: take it out of one of them", option, name);
+  }
+
+  /// Rows of the embedding alone are a list for PEFT.
+  void add_rows(ordered_json& config, std::vector<NamedTensor>& tensors) const {
+    if (rows_.empty()) return;
+    for (const auto& rows : rows_) {
+      config["trainable_token_indices"][last_part(rows.module)] = rows.ids;
+      tensors.emplace_back(attune::nn::peft_prefix(rows.module) + "token_adapter.trainable_tokens_delta", rows.values);
+    }
+    const bool is_embedding_alone = rows_.size() == 1 && !options_.token_rows.empty();
+    if (is_embedding_alone) config["trainable_token_indices"] = options_.token_rows;
+  }
+
+  static std::string last_part(const std::string& name) { return name.substr(name.rfind('.') + 1); }
+
   static bool in_head(const attune::Model& model, const std::string& module) {
     return std::ranges::any_of(model.head_modules(), [&](const std::string& head) { return module == head || module.starts_with(head + "."); });
   }
@@ -291,6 +344,12 @@ class Lora final : public attune::Strategy {
   std::vector<attune::nn::NamedConvolution> convolutions_;
   std::vector<std::string> names_, target_modules_, saved_;  // names_: of both
   std::optional<attune::nn::TiedHead> tied_;                 // absent: the head has a weight of its own
+  struct TrainedRows {
+    std::string module;
+    std::vector<std::int64_t> ids;
+    at::Tensor values;
+  };
+  std::vector<TrainedRows> rows_;
 };
 
 }  // namespace
