@@ -270,13 +270,15 @@ class Script {
          shell_word(job_.script.string()));
     line("    echo \"${{next%%;*}}{}\" >>\"$run/jobs\"", job_.array ? "_$SLURM_ARRAY_TASK_ID" : "");
     line("}}");
+    line("# Where a task could not be launched, srun ends the others and returns anything: 137, 143, and 0 when it waited for them in vain.");
+    line("if [ -z \"$launched\" ] && launch_failed; then");
+    line("  if [ \"$code\" -eq 0 ]; then code=1; fi");
+    line("  launch_again");
+    line("fi");
     line("case $code in");
     line("  0 | 2) ;;  # done, or a mistake in the run file");
     line("  75) queue_again ;;");
-    line("  143)  # ended by SIGTERM before it watched for signals: there was nothing to save; or by srun, where a launch failed");
-    line("    if [ -z \"$launched\" ] && launch_failed; then launch_again; fi");
-    line("    queue_again");
-    line("    ;;");
+    line("  143) queue_again ;;  # ended by SIGTERM before it watched for signals: there was nothing to save");
     line("  *)");
     line("    if preempted || node_lost; then queue_again; fi");
     line("    if [ -z \"$launched\" ]; then launch_again; fi");
@@ -332,6 +334,7 @@ class Script {
     line("  leave_out");
     line("  echo \"attune: no rank was launched${{failed:+ on $failed}} (exit code $code): tried again${{without:+ without $without}}\"");
     line("  queue_again");
+    line("  exit \"$code\"");
     line("}}");
   }
 

@@ -370,8 +370,11 @@ TEST_F(Launches, TasksThatAreEndedBesideOneThatFailedDoNotHideIt) {
   set({{"failure", "143"}});
   EXPECT_EQ(attempt(), 143);
   EXPECT_THAT(said_, HasSubstr("no rank was launched on n2 (exit code 143): tried again\n"));
+  set({{"failure", "0"}});  // it waited in vain for the others to end
+  EXPECT_EQ(attempt(), 1);
+  EXPECT_THAT(said_, HasSubstr("no rank was launched on n2 (exit code 1): tried again without n2\n"));
   EXPECT_EQ(lines_in("run/attempts"), 0);
-  EXPECT_EQ(lines_in("run/launches"), 1);
+  EXPECT_EQ(lines_in("run/launches"), 2);
 }
 
 TEST_F(Launches, ATaskThatIsEndedBeforeItWatchesIsAnAttempt) {
@@ -422,6 +425,13 @@ TEST_F(Launches, WhereRequeueingIsNotAllowedTheNextJobDoesWithoutTheNode) {
   EXPECT_EQ(text_of("run/jobs"), "6\n") << "status and cancel know the next job";
   attempt();
   EXPECT_THAT(calls_, HasSubstr("sbatch --parsable --dependency=afterany:5 --exclude=n2 "));
+}
+
+TEST_F(Launches, ThatFailAreQueuedOnceAlsoWhereFailuresAreRetried) {
+  set({{"requeue", "0"}});
+  attempt("retries = 1");
+  EXPECT_EQ(lines_in("calls"), 1);
+  EXPECT_EQ(lines_in("run/jobs"), 1);
 }
 
 TEST_F(Launches, AFailureOfTheRunsOwnIsNone) {
