@@ -51,12 +51,17 @@ void bind_to(const Processors& processors) {
   ::sched_setaffinity(0, sizeof set, &set);  // refused: the rank stays where it is, and `idle` says so
 }
 
-/// Where mpirun bound this rank unasked, its share of what belongs to the run here.
-void spread(const Topology& topology, const Comm& comm) {
-  if (!bound_unasked(environment_variable)) return;
-  const auto launcher = processors_of_launcher();
-  if (!is_default_binding(topology, allowed_processors(), launcher, comm.size())) return;
-  bind_to(topology.shares(launcher, comm.local_size())[static_cast<std::size_t>(comm.local_rank())]);
+/// Names the binding that mpirun gave, in a rank that is started again.
+constexpr const char* given_binding = "ATTUNE_GIVEN_BINDING";
+
+/// What mpirun bound this rank to before Attune did; empty when Attune did not. The variable is not for the programs that this one starts.
+const Processors& binding_of_mpirun() {
+  static const Processors given = [] {
+    const auto text = environment_variable(given_binding);
+    ::unsetenv(given_binding);
+    return text.empty() ? Processors{} : nlohmann::json::parse(text).get<Processors>();
+  }();
+  return given;
 }
 
 std::map<std::string, std::vector<const RankPlace*>> by_host(const std::vector<RankPlace>& ranks) {
@@ -84,6 +89,21 @@ int owned_cores(const std::vector<const RankPlace*>& here) {
 std::string counted(std::size_t count, const char* what) { return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"); }
 
 }  // namespace
+
+void start_on_share(char** arguments) {
+  if (!binding_of_mpirun().empty() || !bound_unasked(environment_variable)) return;
+  const auto topology = Topology::here();
+  const auto mine = allowed_processors(), launcher = processors_of_launcher();
+  const int ranks = number(environment_variable("OMPI_COMM_WORLD_SIZE")), here = number(environment_variable("OMPI_COMM_WORLD_LOCAL_SIZE"));
+  const int rank = number(environment_variable("OMPI_COMM_WORLD_LOCAL_RANK"));
+  if (rank >= here || !is_default_binding(topology, mine, launcher, ranks)) return;
+  std::error_code unknown;
+  const auto program = fs::read_symlink("/proc/self/exe", unknown);
+  if (unknown) return;
+  bind_to(topology.shares(launcher, here)[static_cast<std::size_t>(rank)]);
+  ::setenv(given_binding, nlohmann::json(mine).dump().c_str(), 1);
+  ::execv(program.c_str(), arguments);  // returns only where it fails: then the rank goes on as it is
+}
 
 RankPlace RankPlace::here(const Topology& topology) {
   RankPlace place;
@@ -118,7 +138,7 @@ std::vector<int> fair_threads(const std::vector<RankPlace>& ranks) {
 
 std::vector<RankPlace> place_ranks(const Wishes& wishes, const Comm& comm) {
   const auto topology = Topology::here();
-  if (!wishes.keep_binding) spread(topology, comm);
+  if (wishes.keep_binding && !binding_of_mpirun().empty()) bind_to(binding_of_mpirun());
   std::vector<RankPlace> ranks;
   for (const auto& text : comm.gather(RankPlace::here(topology).text())) ranks.push_back(RankPlace::parse(text));
   auto fair = fair_threads(ranks);

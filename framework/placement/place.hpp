@@ -32,8 +32,12 @@ struct RankPlace {
   static RankPlace parse(const std::string& text);
 };
 
-/// Binds each rank to its share of the cores that belong to the run where mpirun bound it unasked, and sets the number of threads.
-/// Collective; before anything computes. Returns what it came to.
+/// Where mpirun bound this rank unasked: binds it to its share of the cores that belong to the run, and starts the program again, for
+/// libgomp counts the processors when it is loaded and waits impatiently on those alone. To be called first of all in main.
+void start_on_share(char** arguments);
+
+/// Sets the number of threads, after a binding that is to be kept has been given back. Collective; before anything computes. Returns what it
+/// came to.
 std::vector<RankPlace> place_ranks(const Wishes& wishes, const Comm& comm);
 
 /// Threads of each rank: its cores, shared with the ranks that have the same.

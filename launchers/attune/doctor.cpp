@@ -24,6 +24,7 @@
 #include "device.hpp"
 #include "option_table.hpp"
 #include "parallel/mpi.hpp"
+#include "placement/neighbours.hpp"
 #include "prepare/source.hpp"
 #include "ranks.hpp"
 #include "slurm/environment.hpp"
@@ -79,14 +80,28 @@ struct Node {
   std::string output_system, hdf5, versions, transport;
   double clock = 0, latency = -1, bandwidth = -1;  // seconds ahead of the first node; seconds, bytes per second to it
   double seen_after = 0;                           // seconds until a file of the first node is seen; negative: never
+  int process = 0;
+  placement::Neighbours neighbours{};
 };
 
+nlohmann::json to_json(const placement::Neighbours& neighbours) {
+  nlohmann::json processes = nlohmann::json::array();
+  for (const auto& one : neighbours.processes) processes.push_back({one.process, one.name, one.cores});
+  return {processes, neighbours.stolen};
+}
+
+placement::Neighbours neighbours_from(const nlohmann::json& json) {
+  placement::Neighbours neighbours{{}, json[1]};
+  for (const auto& one : json[0]) neighbours.processes.push_back({one[0], one[1], one[2]});
+  return neighbours;
+}
+
 nlohmann::json to_json(const Node& n) {
-  return {n.host, n.ranks, n.online, n.processors, n.gpus, n.torch_gpus, n.memory, n.memory_free, n.scratch_free, n.output_system, n.hdf5, n.versions, n.transport, n.clock, n.latency, n.bandwidth, n.seen_after};
+  return {n.host, n.ranks, n.online, n.processors, n.gpus, n.torch_gpus, n.memory, n.memory_free, n.scratch_free, n.output_system, n.hdf5, n.versions, n.transport, n.clock, n.latency, n.bandwidth, n.seen_after, n.process, to_json(n.neighbours)};
 }
 
 Node from_json(const nlohmann::json& j) {
-  return {j[0], j[1], j[2], j[3], j[4], j[5], j[6], j[7], j[8], j[9], j[10], j[11], j[12], j[13], j[14], j[15], j[16]};
+  return {j[0], j[1], j[2], j[3], j[4], j[5], j[6], j[7], j[8], j[9], j[10], j[11], j[12], j[13], j[14], j[15], j[16], j[17], neighbours_from(j[18])};
 }
 
 /// What Open MPI moves messages with, "ob1: self, tcp, vader": its PML, and under ob1 the BTLs. It closes the components that it did not choose, and MPI_T
@@ -132,6 +147,7 @@ Node describe_node(const placement::RankPlace& place, const fs::path& output, co
   node.hdf5 = hdf5_in(output);
   node.versions = versions();
   node.transport = transport();
+  node.process = ::getpid();
   return node;
 }
 
@@ -286,6 +302,31 @@ std::string fence_advice() {
   return "Slurm 22.05 may crash ranks in MPI_Init under srun on few nodes: export SLURM_PMIX_FENCE=ring in the job script (environment of the site file), or PMIxCollFence=ring in mpi.conf";
 }
 
+/// Names the processes that keep this node's cores busy beside the ranks of this program.
+std::string busy_neighbours(const Node& node, const std::vector<Node>& ranks) {
+  std::vector<std::string> names;
+  double cores = 0;
+  for (const auto& one : node.neighbours.processes) {
+    const bool is_rank = std::any_of(ranks.begin(), ranks.end(), [&](const Node& rank) { return rank.host == node.host && rank.process == one.process; });
+    if (is_rank) continue;
+    cores += one.cores;
+    if (names.size() < 3) names.push_back(fmt::format("{} ({}, {:.1f})", one.name, one.process, one.cores));
+    else if (names.size() == 3) names.push_back("...");
+  }
+  if (names.empty()) return "";
+  return fmt::format("{}: other processes keep {:.1f} cores busy, which a run would share with them: {}; in a job, ask Slurm for the node (--exclusive) or for cores of its own", node.host, cores, joined(names));
+}
+
+std::vector<std::string> crowds(const std::vector<Node>& nodes, const std::vector<Node>& ranks) {
+  std::vector<std::string> sentences;
+  for (const auto& node : nodes) {
+    if (auto sentence = busy_neighbours(node, ranks); !sentence.empty()) sentences.push_back(std::move(sentence));
+    if (node.neighbours.stolen >= 0.02)
+      sentences.push_back(fmt::format("{}: its hypervisor gave {:.0f} % of the processors' time to other machines (steal), so that speeds vary", node.host, 100 * node.neighbours.stolen));
+  }
+  return sentences;
+}
+
 std::vector<std::string> advice(const std::vector<Node>& nodes, const std::vector<placement::RankPlace>& places) {
   auto sentences = placement::remarks(places, {});
   const auto any = [&](auto&& holds) { return std::any_of(nodes.begin(), nodes.end(), holds); };
@@ -318,6 +359,7 @@ int doctor(const std::vector<std::string>& arguments) {
     });
     const auto places = placement::place_ranks({}, comm);
     auto mine = describe_node(places[static_cast<std::size_t>(comm.rank())], output, scratch);
+    mine.neighbours = placement::neighbours(std::chrono::milliseconds(500));
     mine.seen_after = seconds_until_seen(comm, output);
     std::vector<Node> ranks;
     for (const auto& text : comm.gather(to_json(mine).dump())) ranks.push_back(from_json(nlohmann::json::parse(text)));
@@ -330,7 +372,8 @@ int doctor(const std::vector<std::string>& arguments) {
       std::cout << fmt::format("{}\nstarted: {} rank{}, {}\na run here uses: {}\n\n", versions(), ranks.size(), ranks.size() == 1 ? "" : "s", started, placement::summary(places)) << text_table(rows);
       if (nodes.size() > 1) std::cout << "\nLatency and bandwidth are to the first node.\n";
       if (marks > 0) std::cout << fmt::format("\n* {} odd\n", marks == 1 ? "one value is" : std::to_string(marks) + " values are");
-      const auto sentences = advice(nodes, places);
+      auto sentences = advice(nodes, places);
+      for (auto& sentence : crowds(nodes, ranks)) sentences.push_back(std::move(sentence));
       if (!sentences.empty()) std::cout << "\n";
       for (const auto& sentence : sentences) std::cout << "- " << sentence << "\n";
       if (sentences.empty() && marks == 0) std::cout << "\nnothing is odd\n";

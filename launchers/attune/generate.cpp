@@ -215,7 +215,7 @@ void from_run(const std::string& path, const options::variables_map& values, con
 }
 
 void from_model(const std::string& path, const options::variables_map& values, const Comm& comm) {
-  place_ranks({}, comm);
+  const auto waiting = watch_waiting(place_ranks({}, comm), comm);
   Registry registry;
   load_plugins(registry, default_plugin_places());
   auto files = ModelFiles::open(path);

@@ -6,6 +6,7 @@
 
 #include "command.hpp"
 #include "core/names.hpp"
+#include "placement/place.hpp"
 #include "prepare/source.hpp"
 
 namespace attune::program {
@@ -69,6 +70,7 @@ std::optional<options::variables_map> parse(const Command& command, const std::v
 
 int main(int argc, char** argv) {
   using namespace attune;
+  placement::start_on_share(argv);
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   try {
     if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "help") return program::print_help(), 0;

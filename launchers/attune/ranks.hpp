@@ -3,10 +3,12 @@
 #include <attune/comm.hpp>
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "config/run_config.hpp"
 #include "placement/place.hpp"
+#include "placement/waiting.hpp"
 
 namespace attune::program {
 
@@ -16,5 +18,8 @@ int on_ranks(const std::function<int(const Comm&)>& work);
 
 /// As [parallel] of the run file says; to be called before anything computes. Collective.
 std::vector<placement::RankPlace> place_ranks(const config::ParallelOptions& options, const Comm& comm);
+
+/// From now on this rank's threads wait for each other as its processors allow; the root says so once where others crowd them.
+std::unique_ptr<placement::Waiting> watch_waiting(const std::vector<placement::RankPlace>& places, const Comm& comm);
 
 }  // namespace attune::program

@@ -55,6 +55,12 @@ struct CheckedTrials {
   double rank_bytes = 0;
 };
 
+/// A comparison after the last step would end no trial. steps: 0 where the run file gives epochs.
+void check_halving(const Sweep& sweep, std::int64_t steps) {
+  const auto first = sweep.halving.first;
+  if (first > 0 && steps > 0 && first >= steps) fail("halving.first is {}, and the trial has {} steps, so that none is ever compared: set it to less, or take [halving] out", first, steps);
+}
+
 /// in_jobs: as job arrays, and not on this machine.
 CheckedTrials checked_trials(const Sweep& sweep, const config::SlurmOptions& at_site, bool in_jobs) {
   RunChecker checker(config::Document::parse(sweep.options.run));
@@ -63,6 +69,7 @@ CheckedTrials checked_trials(const Sweep& sweep, const config::SlurmOptions& at_
     try {
       const auto run = checker.check(config::Document::parse(sweep.options.run, trial.overrides), at_site.ranks());
       if (in_jobs) check_gpus(at_site, run.parallel.device);
+      check_halving(sweep, run.train.steps);
       files.push_back(run.to_toml());
     } catch (const Error& error) {
       // What the trial sets comes as on the command line, and stands in the sweep file.

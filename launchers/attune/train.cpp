@@ -125,6 +125,7 @@ int run_training(const Comm& comm, const Arguments& given) {
   }
   refuse_idle_gpus(run.config, comm);
   const auto places = place_ranks(run.config.parallel, comm);
+  const auto waiting = watch_waiting(places, comm);
   slurm::check_asked(run.config, places, comm);
   if (comm.root()) fmt::print(stderr, "{}\n", placement::summary(places));
   const slurm::Staging staging(run.config, comm);

@@ -16,9 +16,9 @@ TunedRun open_tuned_run(const fs::path& path, const std::string& checkpoint_name
   auto opened = train::open_run(is_directory ? path / "run.toml" : path, overrides, comm);
   const auto directory = is_directory ? path : opened.config.directory();
   const auto checkpoint = named_checkpoint(directory / "checkpoints", checkpoint_name, comm);
-  place_ranks(opened.config.parallel, comm);
+  auto waiting = watch_waiting(place_ranks(opened.config.parallel, comm), comm);
   auto session = train::Session::open(opened.config, comm);
-  return {std::move(opened), std::move(session), directory, checkpoint};
+  return {std::move(waiting), std::move(opened), std::move(session), directory, checkpoint};
 }
 
 void TunedRun::load_tuned() {

@@ -1,10 +1,12 @@
 // A run directory opened again: for evaluation, generation and export.
 #pragma once
+#include "placement/waiting.hpp"
 #include "train/session.hpp"
 
 namespace attune::program {
 
 struct TunedRun {
+  std::unique_ptr<placement::Waiting> waiting;
   train::OpenedRun opened;
   train::Session session;             // the base, prepared by the strategy
   std::filesystem::path directory;

@@ -2,10 +2,11 @@
 
     speed_bench.py BUILD_FOLDER [--rounds N] [--only CASE,...]
 
-Prints a table of ratios, and one of what is measured in other ways (CASE: forward, generate, ranks, prefix, files), and writes both to
+Prints a table of ratios, and one of what is measured in other ways (CASE: forward, generate, ranks, prefix, files, beside), and writes both to
 BUILD_FOLDER/tests/speed_bench/speed.md. A ratio counts when the losses agree, which is checked.
 """
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -36,6 +37,17 @@ CASES = {
 }
 STRATEGY = {"lora": 'plugin = "lora"\nrank = 16\nalpha = 32\nadapter = "adapter"', "full": 'plugin = "full"', "probe": 'plugin = "linear_probe"'}
 RATE = {"lora": 1e-4, "full": 1e-5, "probe": 1e-2}
+
+
+@contextlib.contextmanager
+def busy_processes(count):
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 class Bench:
@@ -220,6 +232,19 @@ samples = 1
             for what, mine, other, most in zip(("files opened", "stat-like calls"), ours, theirs, (200, 1000)):
                 yield f"{what} by a rank before the first step, {ranks} rank{'s' * (ranks > 1)}", f"{mine}", f"{other}", most / max(1, mine), 1.0
 
+    def beside(self):
+        """One and two processes that compute without end share the two cores with the training."""
+        case = CASES["dense-lora"]
+        quiet = self.run_attune("dense-lora", case)["rate"]
+        for count in (1, 2):
+            with busy_processes(count):
+                ours = self.run_attune("dense-lora", case)["rate"]
+            with busy_processes(count):
+                theirs = self.run_peer(case, "loop")["rate"]
+            what = f"tokens/s beside {count} busy process{'es' * (count > 1)}"
+            yield f"{what}; beside it: when quiet", f"{ours:.0f}", f"{quiet:.0f}", ours / quiet, 0.45 if count == 1 else 0.2
+            yield f"{what}; beside it: transformers there", f"{ours:.0f}", f"{theirs:.0f}", ours / theirs, 1.3
+
     def others(self, name):
         rows = []
         for what, ours, theirs, ratio, goal in getattr(self, name)():
@@ -236,7 +261,7 @@ samples = 1
 
 HEAD = """| case | peer | attune, per s | peer, per s | ratio | goal | | peak MiB, attune / peer | start to first step, s | losses differ by | GFLOP/s |
 |---|---|---|---|---|---|---|---|---|---|---|"""
-OTHERS = ("forward", "generate", "ranks", "prefix", "files")
+OTHERS = ("forward", "generate", "ranks", "prefix", "files", "beside")
 OTHER_HEAD = """| what | attune | beside it | ratio | goal | |
 |---|---|---|---|---|---|"""
 

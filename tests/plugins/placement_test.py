@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
@@ -95,6 +96,37 @@ said = run("mpirun", "-n", 1, attune, "generate", "model", "--prompt", "What", "
 check("99 threads on" in said, f"generate too: {said}")
 said = run("mpirun", "-n", 1, attune, "check", "run.toml", "parallel.threads=99")
 check("99 threads on" in said, f"and check: {said}")
+
+# ---- Beside others
+def beside_others(name, **variables):
+    """What a run says beside as many busy processes as there are cores."""
+    log = place / f"{name}.log"
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
+    try:
+        started = [str(part) for part in (attune, "train", "run.toml", f"name={name}", "train.steps=1000000", "checkpoint.every=0", "evaluate.samples=1")]
+        quiet = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+        with log.open("w") as out:
+            process = subprocess.Popen(started, cwd=place.folder, env=quiet | variables, stdout=out, stderr=subprocess.STDOUT)
+        end = time.monotonic() + 60
+        while "note:" not in log.read_text() and place.steps_done(name) < (200 if variables else 100000) and time.monotonic() < end:
+            time.sleep(0.1)
+        process.terminate()
+        check(process.wait(timeout=60) == 75, f"{name}: {log.read_text()}")
+    finally:
+        for one in busy:
+            one.kill()
+    return log.read_text()
+
+
+if cores > 1:
+    said = beside_others("beside")
+    check(said.count("other processes use this run's processors") == 1, f"its threads are patient, which is told: {said}")
+    said = beside_others("chosen", OMP_WAIT_POLICY="passive")
+    check("other processes" not in said, f"who has chosen is not overruled: {said}")
+busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+said = run(attune, "doctor")
+busy.kill()
+check("other processes keep" in said and f"({busy.pid}, " in said, f"doctor names who is busy: {said}")
 
 # ---- Trials side by side share the cores
 for name, at_once, more, threads in (("one", 1, "", cores), ("each", cores, "", 1), ("given", 1, "[slurm]\ncpus_per_task = 1\n", 1)):

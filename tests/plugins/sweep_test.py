@@ -58,6 +58,8 @@ def halving_evaluates_at_its_rungs_and_as_the_run_file_says():
     check(evaluated["0"] in ([2], [2, 6], [2, 6, 18], [2, 6, 18, 20]), f"at the rungs, and at the end: {evaluated}")
     check(evaluated["5"] in ([2], [2, 5, 6], [2, 5, 6, 10, 15, 18], [2, 5, 6, 10, 15, 18, 20]), f"as the run file says, too: {evaluated}")
     check(any(20 in steps for steps in evaluated.values()), f"one goes to its end: {evaluated}")
+    said = sweep("late", '[halving]\nfirst = 20\n[values]\n"strategy.rank" = [2]\n', expect=2)
+    check("halving.first is 20, and the trial has 20 steps" in said and not (place / "sweeps/late").exists(), f"a comparison that never comes is refused: {said}")
 
 
 def another_run_file_is_noticed():

@@ -2,11 +2,18 @@
 #include "placement/place.hpp"
 
 #include <gmock/gmock.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <filesystem>
 #include <map>
+#include <thread>
 
 #include "core/host.hpp"
+#include "placement/neighbours.hpp"
+#include "placement/waiting.hpp"
 
 namespace attune::placement {
 namespace {
@@ -126,6 +133,106 @@ TEST(Threads, CrowdedRanksAreExplained) {
   EXPECT_THAT(crowded({{"a", {0}, 8, 1, 1}, {"a", {1}, 8, 1, 1}}), ElementsAre(HasSubstr("2 ranks share 1 GPU")));
   EXPECT_THAT(crowded({{"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}}), IsEmpty()) << "a laptop that is asked for more than it has";
   EXPECT_THAT(crowded({{"a", {0, 1}, 4, 2, 2}, {"a", {2, 3}, 4, 2, 2}}), IsEmpty());
+}
+
+// ---- Neighbours
+
+/// More threads than this machine has processors, none of which rests.
+class Crowd {
+ public:
+  Crowd() {
+    const auto count = 3 * std::thread::hardware_concurrency();
+    for (unsigned i = 0; i < count; ++i)
+      threads_.emplace_back([this] { while (!is_over_) {} });
+  }
+  ~Crowd() {
+    is_over_ = true;
+    for (auto& thread : threads_) thread.join();
+  }
+
+ private:
+  std::atomic<bool> is_over_ = false;
+  std::vector<std::thread> threads_;
+};
+
+std::ptrdiff_t threads_here() {
+  using Entries = std::filesystem::directory_iterator;
+  return std::distance(Entries("/proc/self/task"), Entries());
+}
+
+/// Threads that have been joined leave /proc a moment later.
+bool soon(const std::function<bool()>& holds, std::chrono::seconds most = std::chrono::seconds(30)) {
+  const auto end = std::chrono::steady_clock::now() + most;
+  while (!holds() && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  return holds();
+}
+
+TEST(Waiting, ContentionIsTheTimeThatThreadsWaitForAProcessor) {
+  Contention contention;
+  const Crowd crowd;
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  const double share = contention.share();
+  EXPECT_GT(share, 0.3) << "two of three wait";
+  EXPECT_LT(share, 1);
+}
+
+TEST(Waiting, PatienceComesSoonAndGoesLate) {
+  Patience patience;
+  EXPECT_FALSE(patience.after(0.9));
+  EXPECT_FALSE(patience.after(0.1)) << "a moment is none";
+  EXPECT_FALSE(patience.after(0.9));
+  EXPECT_TRUE(patience.after(0.2));
+  for (int i = 0; i < 19; ++i) EXPECT_TRUE(patience.after(0.01));
+  EXPECT_TRUE(patience.after(0.1)) << "not calm yet";
+  for (int i = 0; i < 19; ++i) EXPECT_TRUE(patience.after(0));
+  EXPECT_FALSE(patience.after(0));
+}
+
+TEST(Waiting, ASleepingTeamIsThereUntilItEnds) {
+  const auto before = threads_here();
+  {
+    const SleepingTeam team(3);
+    EXPECT_EQ(threads_here(), before + 3);
+  }
+  EXPECT_TRUE(soon([&] { return threads_here() == before; }));
+}
+
+TEST(Waiting, IsPatientInACrowdAndSaysSoOnce) {
+  ::unsetenv("OMP_WAIT_POLICY");
+  std::atomic<int> told = 0;
+  const auto before = threads_here();
+  {
+    const Waiting waiting(2, [&](double share) {
+      EXPECT_GT(share, 0.15);
+      ++told;
+    });
+    const Crowd crowd;
+    EXPECT_TRUE(soon([&] { return told == 1; }));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1200));
+  }
+  EXPECT_EQ(told, 1);
+  EXPECT_TRUE(soon([&] { return threads_here() == before; })) << "it leaves nothing behind";
+}
+
+TEST(Waiting, LeavesAChoiceAlone) {
+  ::setenv("OMP_WAIT_POLICY", "active", 1);
+  const auto before = threads_here();
+  const Waiting chosen(2), alone(1);
+  EXPECT_EQ(threads_here(), before);
+  ::unsetenv("OMP_WAIT_POLICY");
+}
+
+TEST(Neighbours, AreProcessesThatCompute) {
+  const auto busy = ::fork();
+  if (busy == 0)
+    for (;;) {}
+  const auto found = neighbours(std::chrono::milliseconds(600));
+  ::kill(busy, SIGKILL);
+  ::waitpid(busy, nullptr, 0);
+  const auto is_it = [&](const Neighbour& one) { return one.process == busy && one.cores > 0.1 && one.cores < 1.2 && one.name.find("placement") != std::string::npos; };
+  EXPECT_TRUE(std::ranges::any_of(found.processes, is_it));
+  EXPECT_TRUE(std::ranges::none_of(found.processes, [](const Neighbour& one) { return one.process == ::getpid(); }));
+  EXPECT_TRUE(found.stolen >= 0 && found.stolen <= 1);
 }
 
 TEST(Places, TravelAsText) {
