@@ -4,7 +4,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/files.hpp"
 #include "data/store.hpp"
 #include "prepare/augment.hpp"
 #include "prepare/truncate.hpp"

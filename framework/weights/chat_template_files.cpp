@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/files.hpp"
 #include "weights/gguf.hpp"
@@ -51,8 +52,6 @@ Templates templates_of_folder(const fs::path& folder, const json& tokenizer_conf
   return templates;
 }
 
-constexpr const char* special_tokens[] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
-
 /// The .gguf file that a place is, or that lies in it where nothing else does.
 fs::path gguf_in(const fs::path& place) {
   if (!fs::is_directory(place)) return place.extension() == ".gguf" ? place : fs::path();
@@ -92,8 +91,11 @@ ChatSource chat_template_of(const fs::path& place) {
 
 std::string other_chat_template(const ChatSource& trained, const ChatSource& own) {
   if (trained.jinja.empty()) return "";
+  std::set<std::string> names;  // a model's own among them: image_token
+  for (const auto* source : {&trained, &own})
+    for (const auto& [name, text] : source->tokens) names.insert(name);
   std::string settings;
-  for (const char* name : special_tokens) {
+  for (const auto& name : names) {
     const auto text_in = [&](const ChatSource& source) { return source.tokens.contains(name) ? source.tokens.at(name) : ""; };
     const bool is_named = (trained.jinja + trained.tool_use).find(name) != std::string::npos;
     if (is_named && text_in(trained) != text_in(own)) settings += fmt::format("{{% set {} = {} %}}\n", name, json(text_in(trained)).dump());

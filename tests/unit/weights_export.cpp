@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "core/files.hpp"
+#include "weights/chat_template_files.hpp"
 #include "weights/export_folder.hpp"
 #include "weights/model_files.hpp"
 #include "weights/safetensors.hpp"
@@ -169,6 +170,17 @@ TEST(SpecialTokens, InTheFormsThatFilesHave) {
   const json tokenizer{{"model", {{"vocab", {{"b", 0}, {"c", 1}}}}}};
   const std::map<std::string, std::string> tokens{{"eos_token", "b"}, {"pad_token", "c"}, {"unk_token", "absent"}};
   EXPECT_EQ(with_special_tokens({{"eos_token", "a"}, {"x", 1}}, tokens, tokenizer), json({{"eos_token", "b"}, {"pad_token", "c"}, {"x", 1}}));
+}
+
+TEST(trained_chat_template, sets_the_tokens_that_were_others_the_models_own_among_them) {
+  const ChatSource trained{"{{ bos_token }}{{ image_token }}", "", {{"bos_token", "<s>"}, {"image_token", "<img>"}, {"eos_token", "a"}}};
+  auto own = trained;
+  own.tokens["eos_token"] = "b";
+  EXPECT_EQ(other_chat_template(trained, own), "") << "it does not name that one";
+  own.tokens["image_token"] = "<image>";
+  EXPECT_EQ(other_chat_template(trained, own), "{% set image_token = \"<img>\" %}\n" + trained.jinja);
+  own.tokens.erase("image_token");
+  EXPECT_EQ(other_chat_template(trained, own), "{% set image_token = \"<img>\" %}\n" + trained.jinja);
 }
 
 }  // namespace
