@@ -76,12 +76,13 @@ std::string_view without_start(std::string_view description) {
   return description.starts_with(start) ? description.substr(start.size()) : description;
 }
 
-toml::table parse_override(const std::string& text) {
+/// `index`: among the overrides, which becomes its line: some options keep the order in which they were written.
+toml::table parse_override(const std::string& text, std::size_t index) {
   const auto equals = text.find('=');
   if (equals == 0 || equals == std::string::npos) fail("'{}': an override has the form section.key=value", text);
   const auto key = text.substr(0, equals), value = text.substr(equals + 1);
   try {
-    return toml::parse(key + " = " + (is_toml(value) ? value : to_toml(OptionValue(value))), command_line);
+    return toml::parse(std::string(index, '\n') + key + " = " + (is_toml(value) ? value : to_toml(OptionValue(value))), command_line);
   } catch (const toml::parse_error& error) {
     fail("'{}': {}; an override has the form section.key=value", text, without_start(error.description()));
   }
@@ -114,9 +115,10 @@ std::optional<OptionValue> numbers_by_name(const toml::table& table) {
   using Place = std::tuple<bool, toml::source_index, toml::source_index>;
   std::vector<std::tuple<Place, std::string, double>> entries;
   for (const auto& [key, node] : table) {
-    if (!node.is_number()) return std::nullopt;
+    const auto number = node.value<double>();  // none for an integer that no double holds
+    if (!node.is_number() || !number) return std::nullopt;
     const auto& start = key.source().begin;
-    entries.emplace_back(Place(is_from_command_line(node), start.line, start.column), key.str(), *node.value<double>());
+    entries.emplace_back(Place(is_from_command_line(node), start.line, start.column), key.str(), *number);
   }
   std::ranges::sort(entries);
   NumberMap map;
@@ -188,7 +190,7 @@ std::string type_advice(const toml::node& node, const Option& option) {
   if (std::holds_alternative<OptionMap>(option.fallback))
     return node.is_table() ? ", some of whose values are no texts: write each in quotes" : ": write { name = \"value\" }";
   if (std::holds_alternative<NumberMap>(option.fallback))
-    return node.is_table() ? ", some of whose values are no numbers" : ": write { name = 1.0 }";
+    return node.is_table() ? ", some of whose values are no numbers, or larger than a number holds exactly" : ": write { name = 1.0 }";
   return "";
 }
 
@@ -232,7 +234,7 @@ Document Document::parse_text(const std::string& text, const std::filesystem::pa
     const auto line = static_cast<std::uint32_t>(error.source().begin.line);
     fail("{}: {}{}", place(error.source()), without_start(error.description()), syntax_advice(text, line, error.description()));
   }
-  for (const auto& text : overrides) lay_over(document.root, parse_override(text));
+  for (std::size_t i = 0; i < overrides.size(); ++i) lay_over(document.root, parse_override(overrides[i], i));
   return document;
 }
 

@@ -59,7 +59,8 @@ const Processors& binding_of_mpirun() {
   static const Processors given = [] {
     const auto text = environment_variable(given_binding);
     ::unsetenv(given_binding);
-    return text.empty() ? Processors{} : nlohmann::json::parse(text).get<Processors>();
+    const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+    return json.is_array() ? json.get<Processors>() : Processors{};
   }();
   return given;
 }

@@ -117,11 +117,18 @@ class Loop {
     if (s_.comm.root()) fmt::print(stderr, "{}\n", fmt::format(text, std::forward<Args>(args)...));
   }
 
+  void announce() {
+    on_root(s_.comm, [&] {
+      if (s_.begins) s_.begins();
+    });
+  }
+
   void begin(const Resume& resume) {
     std::optional<std::filesystem::path> newest;
     if (resume.wanted) newest = newest_checkpoint(checkpoint_folder(s_.config), s_.comm);
     if (newest) return go_on_from(*newest, resume.anyway);
     if (resume.wanted) say("no checkpoint in {}: starting from the beginning", checkpoint_folder(s_.config).string());
+    announce();
     micro_batch_ = options_.micro_batch;
     if (micro_batch_ == 0) {
       micro_batch_ = find_micro_batch(s_);
@@ -146,6 +153,7 @@ class Loop {
       micro_batch_ = options_.micro_batch > 0 ? options_.micro_batch : state.micro_batch;
       step_is_open_ = state.step_is_open;
     });
+    announce();
     if (!step_is_open_ && evaluation_due()) evaluated_step_ = run_.step;
     say("resumed from {} at step {}", checkpoint.string(), run_.step);
   }

@@ -33,6 +33,8 @@ struct Session {
   std::vector<std::shared_ptr<Callback>> callbacks;
   /// Called on rank 0 before a checkpoint: whether the run's directory was lost, and has been made again. Error when another run has it.
   std::function<bool()> restore_directory;
+  /// Called on rank 0 once nothing is refused any more: what the directory says of the run is written then, and not before.
+  std::function<void()> begins;
 
   /// Collective. Errors: whatever the parts refuse; a tokenizer that does not fit model or data; data of another kind; samples longer
   /// than the model's context; a strategy that leaves nothing trainable.

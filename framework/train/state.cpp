@@ -27,14 +27,9 @@ void copy_into(const std::vector<NamedTensor>& live, const std::string& prefix, 
 }
 
 /// What a run is made of. Another `essence` makes a saved state meaningless; other `settings` make it another run.
-nlohmann::json identity(const Session& session) {
-  const auto& c = session.config;
-  nlohmann::json essence{{"base model (sha256)", session.base_sha256},
-                         {"model.dtype", c.model.dtype},
-                         {"train.optimizer", c.train.optimizer},
-                         {"training data (sha256)", session.data->split("train").sha256()}};
-  nlohmann::json settings{{"validation data (sha256)", session.data->split("validation").sha256()}};
-  if (c.parallel.reproducible) settings["threads per rank"] = at::get_num_threads();
+/// Of the run file: "essence", without which the state means nothing, and "settings", which make it another run.
+nlohmann::json identity(const config::RunConfig& c) {
+  nlohmann::json essence{{"model.dtype", c.model.dtype}, {"train.optimizer", c.train.optimizer}}, settings = nlohmann::json::object();
   for (const auto* chosen : {&c.model_plugin, &c.dataset_plugin}) settings["plugin of '" + chosen->entry->name + "'"] = chosen->entry->plugin;
   for (const auto& chosen : c.strategies) settings["plugin of '" + chosen.entry->name + "'"] = chosen.entry->plugin;
   static const std::set<std::string> where_and_how{"name", "output", "plugins", "model.path", "dataset.path", "train.time_limit", "train.on_not_finite",
@@ -50,6 +45,15 @@ nlohmann::json identity(const Session& session) {
     }
   }
   return {{"essence", essence}, {"settings", settings}};
+}
+
+nlohmann::json identity(const Session& session) {
+  auto whole = identity(session.config);
+  whole["essence"]["base model (sha256)"] = session.base_sha256;
+  whole["essence"]["training data (sha256)"] = session.data->split("train").sha256();
+  whole["settings"]["validation data (sha256)"] = session.data->split("validation").sha256();
+  if (session.config.parallel.reproducible) whole["settings"]["threads per rank"] = at::get_num_threads();
+  return whole;
 }
 
 /// Under which a callback's state is saved; a run may have several of one plugin.
@@ -87,6 +91,14 @@ void check_identity(const Session& session, const nlohmann::json& saved, bool an
 }
 
 }  // namespace
+
+std::string differences_of_settings(const config::RunConfig& now, const config::RunConfig& then) {
+  const auto ours = identity(now), theirs = identity(then);
+  std::vector<std::string> all;
+  for (const char* part : {"essence", "settings"})
+    if (auto text = differences(ours[part], theirs[part]); !text.empty()) all.push_back(std::move(text));
+  return joined(all, "; ");
+}
 
 std::filesystem::path checkpoint_folder(const config::RunConfig& config) { return config.directory() / "checkpoints"; }
 

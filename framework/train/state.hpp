@@ -25,6 +25,10 @@ LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapsh
 /// The strategy's state alone: for evaluation, generation and export.
 void restore_weights(Session& session, const Snapshot& snapshot);
 
+/// What of the settings keeps a run from being gone on with, "train.steps is 8 and was 6; ..."; empty when nothing does. Data and weights are
+/// compared when it is.
+std::string differences_of_settings(const config::RunConfig& now, const config::RunConfig& then);
+
 /// Folder of the checkpoints of a run.
 std::filesystem::path checkpoint_folder(const config::RunConfig& config);
 

@@ -12,6 +12,7 @@
 #include "slurm/reasons.hpp"
 #include "slurm/script.hpp"
 #include "slurm/submission.hpp"
+#include "train/state.hpp"
 
 namespace attune::program {
 namespace {
@@ -36,6 +37,15 @@ config::Document element_file(const config::Document& whole, std::vector<std::st
   return document;
 }
 
+/// A job goes on from the run's checkpoint, and would refuse other settings only once it has waited.
+void check_goes_on(const RunChecker& checker, const config::RunConfig& run) {
+  const auto before = run.directory() / "run.toml";
+  if (!fs::exists(before) || !fs::exists(train::checkpoint_folder(run))) return;
+  const auto differences = train::differences_of_settings(run, checker.read(config::Document::parse(before)));
+  if (!differences.empty())
+    fail("{}: has checkpoints of other settings: {}; set them back, give another name, or go on with `attune train ... --resume-anyway`", run.directory().string(), differences);
+}
+
 /// Every run checked.
 Plan checked_plan(const fs::path& file, const std::vector<std::string>& overrides, const config::SlurmOptions& options) {
   const auto document = config::Document::parse(file, overrides);
@@ -44,6 +54,7 @@ Plan checked_plan(const fs::path& file, const std::vector<std::string>& override
   const auto add = [&](const config::Document& run_file) {
     plan.runs.push_back(checker.check(run_file, options.ranks()));
     check_gpus(options, plan.runs.back().parallel.device);
+    if (!slurm::is_finished(plan.runs.back().directory())) check_goes_on(checker, plan.runs.back());
   };
   if (plan.elements.empty()) add(document);
   for (const auto element : plan.elements) {

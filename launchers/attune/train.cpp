@@ -43,7 +43,6 @@ void make_directory(const config::RunConfig& config, bool resume, bool overwrite
     const auto others = slurm::clear_run(folder);
     if (!others.empty()) std::cerr << fmt::format("attune: note: {}: --overwrite keeps what is not of the run: {}\n", folder.string(), joined(others));
   }
-  write_text(folder / "run.toml", config.to_toml());
 }
 
 /// Whether two records are of one run, whatever was added to them beside its history.
@@ -143,7 +142,10 @@ int run_training(const Comm& comm, const Arguments& given) {
   const auto note = [&](const std::string& what, std::int64_t step, const std::string& text) {
     on_root(comm, [&] { write_text(run.config.directory() / "record.json", record = with_event(record, what, step, text)); });
   };
-  note(went_before ? "resumed" : "started", 0, "");
+  session.begins = [&] {
+    write_text(run.config.directory() / "run.toml", run.config.to_toml());
+    write_text(run.config.directory() / "record.json", record = with_event(record, went_before ? "resumed" : "started", 0, ""));
+  };
   session.restore_directory = [&] { return restore_directory(lock, run.config, record); };
 
   const auto outcome = train::run_loop(session, given.resume);

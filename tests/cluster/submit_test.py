@@ -95,6 +95,10 @@ def a_cancelled_job_saves_and_stays_away():
     cluster.wait_for_end(number, "CANCELLED")
     cluster.wait_for(lambda: history(place, "cancelled")[-1] == "interrupted", "it saves its state", 30)
     check(cluster.job(number)["Restarts"] == "0" and status("runs/cancelled")[0][1] == "interrupted", f"it is not queued again: {cluster.job(number)}")
+    before = (place / "runs/cancelled/run.toml").read_bytes()
+    said = cluster.run("attune", "submit", "runs/cancelled/run.toml", "train.steps=99999", "train.learning_rate=0.5", expect=2)
+    check("runs/cancelled: has checkpoints of other settings: " in said and "train.steps is 99999 and was 100000" in said, f"other settings do not wait for a refusal: {said}")
+    check((place / "runs/cancelled/run.toml").read_bytes() == before, "and the run keeps its own")
 
 
 def a_run_is_followed_across_a_requeue_and_cancelled():

@@ -57,6 +57,15 @@ def one_rank_s_signal_reaches_all_and_a_second_one_does_no_harm():
     check(history("signalled") == ["started", "interrupted", "resumed", "finished"], f"the record goes on: {history('signalled')}")
 
 
+def a_refused_resume_leaves_the_run_as_it_was():
+    folder = place / "runs/signalled"
+    before = {file: (folder / file).read_bytes() for file in ("run.toml", "record.json", "metrics.jsonl")}
+    for change, words in (("strategy.rank=3", "differs in what it trains"), ("train.learning_rate=0.5", "with other settings")):
+        said = place.run(*over_ranks(2, program, "train", "runs/signalled/run.toml", change, "--resume"), expect=2)
+        check(words in said, f"{change} is refused: {said}")
+        check({file: (folder / file).read_bytes() for file in before} == before, f"{change}: nothing is written")
+
+
 def rename_away(run, process, ranks, steps=3):
     """As rm -r would, but at once."""
     wait_until(lambda: place.steps_done(run) >= steps, process, f"{steps} steps")
@@ -260,7 +269,7 @@ make_recipe(place, rows=4000, name="long")
 make_recipe(place, rows=40000, name="large")
 for recipe in ("sums", "long", "large"):
     place.run(program, "prepare", f"{recipe}.toml")
-tests = [one_rank_s_signal_reaches_all_and_a_second_one_does_no_harm, an_interrupted_evaluation_is_made_up_for, a_run_ends_in_time_before_its_limit,
+tests = [one_rank_s_signal_reaches_all_and_a_second_one_does_no_harm, a_refused_resume_leaves_the_run_as_it_was, an_interrupted_evaluation_is_made_up_for, a_run_ends_in_time_before_its_limit,
          a_stuck_rank_ends_all_with_its_phase_and_stack, a_rank_that_throws_ends_all, numbers_that_are_not_finite_stop_the_run_or_are_skipped,
          running_out_of_memory_says_what_to_lower, the_micro_batch_that_fits_is_found_and_kept, reproducible_runs_have_the_same_bits_on_any_number_of_ranks,
          a_run_is_repeated_from_its_record, the_best_checkpoint_stays, a_full_disk_costs_a_checkpoint_and_not_the_run,

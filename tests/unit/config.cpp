@@ -174,6 +174,9 @@ TEST_F(RunFile, KeepsNumbersInTheirWrittenOrder) {
   EXPECT_EQ(patterns("rank_pattern.z = 1\nrank_pattern.a = 2\nrank_pattern.m = 3"), expected);
   EXPECT_EQ(patterns("rank_pattern = { m = 3 }", {"strategy.rank_pattern={ z = 1, a = 2 }"}), (NumberMap{{"m", 3}, {"z", 1}, {"a", 2}})) << "those of the command line come last";
   EXPECT_EQ(patterns("rank_pattern = { b = 3, a = 1 }", {"strategy.rank_pattern.b=2"}), (NumberMap{{"a", 1}, {"b", 2}}));
+  EXPECT_EQ(patterns("", {"strategy.rank_pattern.q=2", "strategy.rank_pattern={ c = 4, b = 5 }", "strategy.rank_pattern.a=1"}), (NumberMap{{"q", 2}, {"c", 4}, {"b", 5}, {"a", 1}}));
+  for (const char* number : {"9007199254740993", "-9223372036854775807"})
+    EXPECT_THAT(mistakes(with(good, "rank = 16", fmt::format("rank_pattern = {{ a = 1, b = {} }}", number))), HasSubstr("larger than a number holds exactly"));
 }
 
 TEST_F(RunFile, TakesListsOfIntegers) {

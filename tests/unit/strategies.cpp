@@ -371,6 +371,12 @@ TEST(lora, trains_rows_of_tokens_as_the_whole_weights_would) {
     }
 }
 
+TEST(lora, refuses_patterns_of_no_rank) {
+  for (const double rank : {0.0, -1.0, 2.5, 1e30, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()})
+    EXPECT_THAT(error_of([&] { strategy("lora", {{"rank_pattern", NumberMap{{"q_proj", rank}}}})->prepare(*llama()); }), HasSubstr("give a whole number above 0")) << rank;
+  EXPECT_THAT(error_of([&] { strategy("lora", {{"alpha_pattern", NumberMap{{"q_proj", std::numeric_limits<double>::infinity()}}}})->prepare(*llama()); }), HasSubstr("give a number above 0"));
+}
+
 TEST(lora, says_which_rows_cannot_be_trained) {
   using Ids = std::vector<std::int64_t>;
   const auto refusal = [](const std::shared_ptr<Model>& model, Values values) {

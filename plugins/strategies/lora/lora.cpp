@@ -175,7 +175,7 @@ class Lora final : public attune::Strategy {
     for (const auto& [option, patterns] : {std::pair("strategy.rank_pattern", &options_.rank_pattern), std::pair("strategy.alpha_pattern", &options_.alpha_pattern)})
       for (const auto& [pattern, value] : *patterns) {
         attune::nn::select_names({pattern}, names_, option);
-        if (value <= 0 || (patterns == &options_.rank_pattern && value != std::floor(value))) attune::fail("{} has {} for \"{}\": give a {} above 0", option, value, pattern, patterns == &options_.rank_pattern ? "whole number" : "number");
+        if (!(value > 0 && value <= 1e9) || (patterns == &options_.rank_pattern && value != std::floor(value))) attune::fail("{} has {} for \"{}\": give a {} above 0, at most 1e9", option, value, pattern, patterns == &options_.rank_pattern ? "whole number" : "number");
       }
   }
 
