@@ -170,7 +170,11 @@ void Linear::merge_deltas() {
   if (deltas_.empty()) return;
   if (packed_) fail("the adapter cannot be folded into the base, whose weights are held packed: export the adapter, and merge it in a run without quantization");
   const torch::NoGradGuard no_grad;
-  for (auto& delta : deltas_) delta->merge(*this);
+  // A delta's output comes from the layer's own input, so that what changes the input changes the weight alone, and first.
+  const at::Tensor probe = at::zeros({1, in_}, weight.options());
+  auto in_order = deltas_;
+  std::ranges::stable_partition(in_order, [&](const auto& delta) { return !delta->input(probe).is_same(probe); });
+  for (auto& delta : in_order) delta->merge(*this);
   for (auto& child : named_children()) {
     if (std::dynamic_pointer_cast<Delta>(child.value())) unregister_module(child.key());
   }

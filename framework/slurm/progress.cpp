@@ -168,7 +168,8 @@ std::string state_of(const Progress& progress, const std::vector<QueuedJob>& que
   if (is_live && job->state == "PENDING") return progress.starts > 0 ? "requeued" : "queued";
   const auto same = [&](const std::vector<std::string>&) { return std::optional(queue); };
   if (progress.holder && life_of(*progress.holder, Holder::this_process(), same) == Life::alive) return "training";
-  if (is_live) return "starting";
+  const bool is_ending = is_live && job->state == "COMPLETING";  // its ranks are gone, or going
+  if (is_live && !is_ending) return "starting";
   const bool nothing_known = progress.last.empty() && progress.jobs.empty() && progress.step == 0;
   if (nothing_known && !progress.problem.empty()) return "unreadable";
   if (progress.last.empty()) return progress.jobs.empty() ? "new" : "unstarted";

@@ -221,6 +221,9 @@ std::string explain_waiting(const std::string& reason) {
       {"ReservationDeleted", "slurm.reservation is gone; cancel it, and submit it again without"},
       {"Reservation", "slurm.reservation has not begun"},
       {"Licenses", "it waits for licences"},
+      {"BeginTime", "Slurm holds it back until the time to begin, which is two minutes after a requeue"},
+      {"JobArrayTaskLimit", "as many elements of the array run as slurm.array allows at the same time"},
+      {"None", "the scheduler has not looked at it yet"},
   };
   for (const auto& [name, meaning] : meanings)
     if (reason.starts_with(name)) return fmt::format("{}: {}", reason, meaning);

@@ -60,6 +60,10 @@ std::optional<options::variables_map> parse(const Command& command, const std::v
       return std::nullopt;
     }
     options::notify(values);
+  } catch (const options::required_option& error) {
+    auto name = error.get_option_name();
+    name.erase(0, name.find_first_not_of('-'));
+    fail("attune {}: give {}; use: attune {} {}", command.name, name, command.name, command.usage);
   } catch (const options::error& error) {
     fail("attune {}: {}; use: attune {} {}", command.name, error.what(), command.name, command.usage);
   }
@@ -73,7 +77,9 @@ int main(int argc, char** argv) {
   placement::start_on_share(argv);
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   try {
-    if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "help") return program::print_help(), 0;
+    const bool asks_help = arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" || arguments[0] == "help";
+    if (asks_help && arguments.size() > 1) return program::find(arguments[1]).run({"--help"});  // attune help submit
+    if (asks_help) return program::print_help(), 0;
     if (arguments[0] == "--version") return program::print_version(), 0;
     return program::find(arguments[0]).run({arguments.begin() + 1, arguments.end()});
   } catch (const Error& error) {

@@ -981,6 +981,9 @@ TEST_F(Slurm, ProgressIsReadFromARunsFiles) {
   EXPECT_EQ(state_of(p, read_queue("8|8|N/A|PENDING|BeginTime|1:00|\n")), "requeued");
   EXPECT_EQ(state_of(p, read_queue("8|8|N/A|RUNNING|None|1:00|n1\n")), "starting");
   EXPECT_EQ(state_of(p, {}), "failed");
+  auto saved = p;
+  saved.last = "interrupted";
+  EXPECT_EQ(state_of(saved, read_queue("8|8|N/A|COMPLETING|None|1:00|n1\n")), "interrupted") << "a job that ends starts nothing";
   const auto lock = RunLock::take(folder_ / "run");
   EXPECT_EQ(state_of(read_progress(folder_ / "run"), {}), "training");
 }

@@ -323,7 +323,7 @@ TEST_P(Adapters, reach_every_parameter_with_a_gradient_also_when_blocks_are_comp
 
 INSTANTIATE_TEST_SUITE_P(
     all, Adapters,
-    testing::Values(AdapterCase{"rows", {{"lora", {{"rank", four}, {"token_rows", std::vector<std::int64_t>{4, 1, 3}}}}}}, AdapterCase{"lora", {{"lora", {{"rank", four}, {"dropout", 0.1}}}}}, AdapterCase{"dora", {{"lora", {{"rank", four}, {"dora", true}}}}},
+    testing::Values(AdapterCase{"rows", {{"lora", {{"rank", four}, {"token_rows", std::vector<std::int64_t>{4, 1, 3}}}}}}, AdapterCase{"lora", {{"lora", {{"rank", four}, {"dropout", 0.1}}}}}, AdapterCase{"lora_ia3", {{"lora", {{"rank", four}}}, {"ia3", {}}}}, AdapterCase{"ia3_lora", {{"ia3", {}}, {"lora", {{"rank", four}}}}}, AdapterCase{"dora", {{"lora", {{"rank", four}, {"dora", true}}}}},
                     AdapterCase{"orthogonal", {{"lora", {{"rank", four}, {"init", std::string("orthogonal")}}}}},
                     AdapterCase{"pissa", {{"lora", {{"rank", four}, {"init", std::string("pissa")}}}}}, AdapterCase{"ia3", {{"ia3", {}}}},
                     AdapterCase{"vera", {{"vera", {{"rank", std::int64_t{8}}}}}}, AdapterCase{"houlsby", {{"adapter", {{"width", four}}}}, true, false},
@@ -369,6 +369,16 @@ TEST(lora, trains_rows_of_tokens_as_the_whole_weights_would) {
       compare("model.embed_tokens.lora.rows", "model.embed_tokens.weight", ids);
       if (!tied) compare("lm_head.lora.rows", "lm_head.weight", head_ids);
     }
+}
+
+TEST(lora, with_dora_refuses_a_layer_whose_input_another_strategy_changes) {
+  for (const bool is_first : {true, false}) {
+    const std::pair<std::string, Values> dora{"lora", {{"rank", four}, {"dora", true}}}, ia3{"ia3", {}};
+    const auto model = llama();
+    const auto list = is_first ? listed({dora, ia3}) : listed({ia3, dora});
+    list->prepare(*model);
+    EXPECT_THAT(error_of([&] { list->loss(*model, next_tokens({5})); }), HasSubstr("strategy.dora does not go with a strategy that changes the input"));
+  }
 }
 
 TEST(lora, refuses_patterns_of_no_rank) {

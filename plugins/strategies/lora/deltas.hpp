@@ -171,6 +171,7 @@ class Decomposed final : public LowRank {
   at::Tensor whole(const Linear&, const at::Tensor&) override { return {}; }
 
   at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y) override {
+    check_input(base, x);
     const at::Tensor input = dropped(x);
     const bool drops = shape.dropout > 0 && is_training();
     const at::Tensor plain = drops ? at::linear(input, base.dense_weight()) : base.bias.defined() ? y - base.bias : y;
@@ -188,6 +189,18 @@ class Decomposed final : public LowRank {
   at::Tensor length(const Linear& base) const { return (base.dense_weight().detach().to(a.scalar_type()) + change()).norm(2, 1); }
 
   at::Tensor magnitude;
+
+ private:
+  /// The lengths are those of the weight alone: with another input no merged weight gives the same output. Once, for all strategies have prepared the
+  /// model only then.
+  void check_input(const Linear& base, const at::Tensor& x) {
+    if (is_checked_) return;
+    for (const auto& delta : base.deltas())
+      if (!delta->input(x).is_same(x))
+        attune::fail("strategy.dora does not go with a strategy that changes the input of the same layer, as ia3 does in feed-forward layers: leave the layer out of one of them (strategy.targets)");
+    is_checked_ = true;
+  }
+  bool is_checked_ = false;
 };
 
 /// The change of a convolution, as PEFT has it: A a convolution to `rank` channels with the layer's own kernel and stride, B one of single points from
