@@ -40,6 +40,9 @@ Moment look_at(const fs::path& run) {
 std::string why_no_log(const fs::path& run, const Moment& now) {
   if (!now.progress.problem.empty()) return fmt::format("{}: {}", run.string(), now.progress.problem);
   if (!now.waits.empty()) return fmt::format("{}: has no log yet: {}", run.string(), now.waits);
+  if (!now.progress.jobs.empty() && now.progress.starts > 0)
+    return fmt::format("{}: the log of job {} is not here but where its script says (#SBATCH --output; `scontrol show job {}` tells, too); the run's steps are in {}", run.string(),
+                       now.progress.jobs.back(), now.progress.jobs.back(), (run / "metrics.jsonl").string());
   if (!now.progress.jobs.empty()) return fmt::format("{}: job {} has written no log", run.string(), now.progress.jobs.back());
   return fmt::format("{}: was not submitted, and what it says went to its terminal; its steps are in {}", run.string(), (run / "metrics.jsonl").string());
 }

@@ -222,6 +222,7 @@ def logs_are_those_of_the_newest_job():
     os.utime(old, (1, 1))
     make_run("local", "started", "finished")
     make_run("new", job="82")
+    make_run("by-hand", "started", "interrupted", job="83")  # by a script of the user's
     make_sweep()
     write("sweeps/grid/rank=16/run.toml", "")
     write("sweeps/grid/rank=16/trial.log", "a trial of this machine\n")
@@ -231,7 +232,8 @@ def logs_are_those_of_the_newest_job():
     check(place.run(attune, "logs", "sweeps/grid/rank=16") == "a trial of this machine\n", "also when it ran here")
     said = place.run(attune, "logs", "sweeps/grid")
     check(said.count("==> ") == 4 and "==> sweeps/grid/arrays/0002-0.log <==\nlog of rank=2\n" in said, f"all of a sweep: {said}")
-    for run, words in {"runs/local": "what it says went to its terminal", "runs/new": "has no log yet: job 82 waits: Resources"}.items():
+    for run, words in {"runs/local": "what it says went to its terminal", "runs/new": "has no log yet: job 82 waits: Resources",
+                       "runs/by-hand": "the log of job 83 is not here but where its script says"}.items():
         said = place.run(attune, "logs", run, expect=2)
         check(words in said and said.strip().count("\n") == 0, said)
     check("-f follows one" in place.run(attune, "logs", "-f", "sweeps/grid", expect=2), "one is followed")
