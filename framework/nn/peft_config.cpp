@@ -273,12 +273,22 @@ bool are_same_rows(const std::map<std::string, ordered_json>& a, const std::map<
   return std::ranges::all_of(is_list(a) ? b : a, [&](const auto& named) { return named.second == list.at(""); });
 }
 
+bool has_repeats(const ordered_json& ids) {
+  std::vector<ordered_json> sorted(ids.begin(), ids.end());
+  std::ranges::sort(sorted);
+  return std::ranges::adjacent_find(sorted) != sorted.end();
+}
+
 void check_token_rows(const Comparison& c) {
   const auto mine = token_rows(c.mine), other = token_rows(c.other);
   if (are_same_rows(mine, other)) return;
+  if (std::ranges::any_of(other, [](const auto& named) { return has_repeats(named.second); }))
+    fail("{}: adapter_config.json has trainable_token_indices = {}, in which a token is named twice: merge it in PEFT, and start from the merged model", c.from,
+         c.other.at("trainable_token_indices").dump());
   const auto cure = other.empty()       ? "leave out strategy.token_rows and strategy.head_rows"
                     : other.size() == 1 ? fmt::format("set strategy.{} = {}", other.begin()->first == "lm_head" ? "head_rows" : "token_rows", other.begin()->second.dump())
-                                        : "set strategy.token_rows and strategy.head_rows to match";
+                                        : "set strategy.token_rows and strategy.head_rows to match, or, where the head shares the embedding's weight, merge it in PEFT, and start from "
+                                          "the merged model";
   fail("{}: is an adapter with other options: {}; {}", c.from, c.difference("trainable_token_indices"), cure);
 }
 

@@ -411,6 +411,7 @@ TEST(adapters_of_peft, with_rows_of_tokens_need_the_same_rows) {
   EXPECT_THAT(answer_to({{"trainable_token_indices", list}}), HasSubstr("set strategy.token_rows = [5,3]"));
   EXPECT_THAT(answer_to({{"trainable_token_indices", {{"lm_head", {7}}}}}), HasSubstr("set strategy.head_rows = [7]"));
   EXPECT_THAT(answer_to({{"trainable_token_indices", other}}, values), HasSubstr("set strategy.token_rows and strategy.head_rows to match"));
+  EXPECT_THAT(answer_to({{"trainable_token_indices", {5, 3, 5}}}), HasSubstr("in which a token is named twice: merge it in PEFT"));
   EXPECT_THAT(answer_to({{"trainable_token_indices", nullptr}}, values), HasSubstr("leave out strategy.token_rows"));
 }
 
