@@ -39,9 +39,9 @@ bool is_srun() { return !environment_variable("SLURM_STEP_NUM_TASKS").empty() &&
 int owned_cores(const Topology& topology, const Processors& mine) {
   const int own = static_cast<int>(topology.cores(mine).size());
   if (is_mpirun()) return std::max(own, static_cast<int>(topology.cores(processors_of_launcher()).size()));
-  if (!is_srun()) return own;
-  // Slurm counts processors, or cores where a site has configured it so.
-  return std::clamp(number(environment_variable("SLURM_CPUS_ON_NODE")), own, topology.all_cores());
+  // Slurm counts processors, or cores where a site has configured it so. Where it binds nothing, a task sees cores of other jobs, too.
+  const int given = is_srun() ? number(environment_variable("SLURM_CPUS_ON_NODE")) : 0;
+  return given > 0 ? std::min(given, topology.all_cores()) : own;
 }
 
 void bind_to(const Processors& processors) {
@@ -77,14 +77,14 @@ std::set<int> cores_of(const std::vector<const RankPlace*>& here) {
   return together;
 }
 
+int owned_cores(const std::vector<const RankPlace*>& here) {
+  return (*std::max_element(here.begin(), here.end(), [](const auto* a, const auto* b) { return a->owned < b->owned; }))->owned;
+}
+
 int busy_cores(const std::vector<const RankPlace*>& here) {
   int threads = 0;
   for (const auto* rank : here) threads += rank->threads;
-  return std::min(threads, static_cast<int>(cores_of(here).size()));
-}
-
-int owned_cores(const std::vector<const RankPlace*>& here) {
-  return (*std::max_element(here.begin(), here.end(), [](const auto* a, const auto* b) { return a->owned < b->owned; }))->owned;
+  return std::min({threads, static_cast<int>(cores_of(here).size()), owned_cores(here)});
 }
 
 std::string counted(std::size_t count, const char* what) { return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"); }
@@ -133,7 +133,10 @@ std::vector<int> fair_threads(const std::vector<RankPlace>& ranks) {
   std::map<std::pair<std::string, std::vector<int>>, int> sharers;
   for (const auto& rank : ranks) ++sharers[{rank.host, rank.cores}];
   std::vector<int> threads;
-  for (const auto& rank : ranks) threads.push_back(std::max(1, static_cast<int>(rank.cores.size()) / sharers[{rank.host, rank.cores}]));
+  for (const auto& rank : ranks) {
+    const int cores = std::min(static_cast<int>(rank.cores.size()), rank.owned);
+    threads.push_back(std::max(1, cores / sharers[{rank.host, rank.cores}]));
+  }
   return threads;
 }
 

@@ -107,12 +107,19 @@ TEST(Threads, ARankHasItsCoresAndSharesThoseOfOthers) {
   EXPECT_THAT(fair_threads({rank("a", from_to(0, 3), 8), rank("a", from_to(4, 7), 8)}), ElementsAre(4, 4));
   EXPECT_THAT(fair_threads({rank("a", from_to(0, 7), 8), rank("a", from_to(0, 7), 8), rank("b", from_to(0, 7), 8)}), ElementsAre(4, 4, 8)) << "--bind-to none";
   EXPECT_THAT(fair_threads({rank("a", {0}, 1), rank("a", {0}, 1)}), ElementsAre(1, 1));
+  EXPECT_THAT(fair_threads({rank("a", from_to(0, 7), 2)}), ElementsAre(2)) << "Slurm gave two and bound nothing";
 }
 
 TEST(Threads, TheFirstLineSaysWhatARunUses) {
   EXPECT_EQ(summary({rank("a", from_to(0, 31), 64, 32), rank("a", from_to(32, 63), 64, 32)}), "2 ranks x 32 threads on 1 node, 64 of 64 cores");
   EXPECT_EQ(summary({rank("a", {0}, 1, 1)}), "1 rank x 1 thread on 1 node, 1 of 1 core");
   EXPECT_EQ(summary({rank("a", {0, 1, 2}, 3, 3), rank("b", {0}, 3, 1)}), "2 ranks x 1 to 3 threads on 2 nodes, 4 of 6 cores");
+}
+
+TEST(Threads, CoresOfOthersAreNotTheRuns) {
+  EXPECT_EQ(summary({rank("a", from_to(0, 7), 1, 1)}), "1 rank x 1 thread on 1 node, 1 of 1 core");
+  EXPECT_EQ(summary({rank("a", {0}, 1, 1), rank("a", {1}, 1, 1)}), "2 ranks x 1 thread on 1 node, 1 of 1 core");
+  EXPECT_THAT(idle({rank("a", from_to(0, 7), 1, 1)}), IsEmpty());
 }
 
 TEST(Threads, IdleCoresAreTold) {
