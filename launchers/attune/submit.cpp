@@ -25,6 +25,7 @@ struct Plan {
   std::vector<std::int64_t> elements;  // empty: one run
   std::vector<config::RunConfig> runs;
   double rank_bytes = 0;  // of memory, at least
+  std::map<fs::path, std::string> conflicts{};  // by directory: what its checkpoints would refuse
 };
 
 /// The run file of one element: its number behind the name, and nothing more of the array.
@@ -37,24 +38,29 @@ config::Document element_file(const config::Document& whole, std::vector<std::st
   return document;
 }
 
-/// A job goes on from the run's checkpoint, and would refuse other settings only once it has waited.
-void check_goes_on(const RunChecker& checker, const config::RunConfig& run) {
+/// What keeps the job from going on from the run's checkpoint; "" when nothing does.
+std::string conflict_of(const RunChecker& checker, const config::RunConfig& run) {
   const auto before = run.directory() / "run.toml";
-  if (!fs::exists(before) || !fs::exists(train::checkpoint_folder(run))) return;
-  const auto differences = train::differences_of_settings(run, checker.read(config::Document::parse(before)));
-  if (!differences.empty())
-    fail("{}: has checkpoints of other settings: {}; set them back, give another name, or go on with `attune train ... --resume-anyway`", run.directory().string(), differences);
+  if (!fs::exists(before) || !fs::exists(train::checkpoint_folder(run)) || slurm::is_finished(run.directory())) return "";
+  return train::differences_of_settings(run, checker.read(config::Document::parse(before)));
+}
+
+/// The job would refuse other settings, too, but only once it has waited.
+void check_goes_on(const Plan& plan) {
+  for (const auto& run : plan.runs)
+    if (const auto& conflict = plan.conflicts.at(run.directory()); !conflict.empty())
+      fail("{}: has checkpoints of other settings: {}; set them back, give another name, or go on with `attune train ... --resume-anyway`", run.directory().string(), conflict);
 }
 
 /// Every run checked.
 Plan checked_plan(const fs::path& file, const std::vector<std::string>& overrides, const config::SlurmOptions& options) {
   const auto document = config::Document::parse(file, overrides);
   RunChecker checker(document);
-  Plan plan{config::array_elements(options.array), {}, 0};
+  Plan plan{config::array_elements(options.array), {}, 0, {}};
   const auto add = [&](const config::Document& run_file) {
     plan.runs.push_back(checker.check(run_file, options.ranks()));
     check_gpus(options, plan.runs.back().parallel.device);
-    if (!slurm::is_finished(plan.runs.back().directory())) check_goes_on(checker, plan.runs.back());
+    plan.conflicts[plan.runs.back().directory()] = conflict_of(checker, plan.runs.back());
   };
   if (plan.elements.empty()) add(document);
   for (const auto element : plan.elements) {
@@ -92,7 +98,7 @@ fs::path script_shown(const Plan& plan, const slurm::Job& job) { return plan.run
 
 /// Of an array those elements are left out whose runs are done. Error when nothing is left, or when one of the runs waits or trains.
 Plan without_done(const Plan& plan) {
-  Plan left;
+  Plan left{{}, {}, plan.rank_bytes, plan.conflicts};
   std::vector<fs::path> directories;
   std::string done;
   for (std::size_t i = 0; i < plan.runs.size(); ++i) {
@@ -184,6 +190,7 @@ int submit(const std::vector<std::string>& arguments) {
   if (!print) {
     const auto asked = std::ssize(plan.runs);
     plan = without_done(plan);
+    check_goes_on(plan);
     if (const auto done = asked - std::ssize(plan.runs); done > 0) {
       at_site.array = array_of(plan, at_site.array);
       std::cout << fmt::format("{} of {} runs are done already\n", done, asked);
