@@ -33,7 +33,8 @@ struct RankPlace {
 };
 
 /// Where mpirun bound this rank unasked: binds it to its share of the cores that belong to the run, and starts the program again, for
-/// libgomp counts the processors when it is loaded and waits impatiently on those alone. To be called first of all in main.
+/// libgomp counts the processors when it is loaded and waits impatiently on those alone. To be called before all else, where errors are
+/// told.
 void start_on_share(char** arguments);
 
 /// Sets the number of threads, after a binding that is to be kept has been given back. Collective; before anything computes. Returns what it

@@ -74,9 +74,9 @@ std::optional<options::variables_map> parse(const Command& command, const std::v
 
 int main(int argc, char** argv) {
   using namespace attune;
-  placement::start_on_share(argv);
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   try {
+    placement::start_on_share(argv);
     const bool asks_help = arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" || arguments[0] == "help";
     if (asks_help && arguments.size() > 1) return program::find(arguments[1]).run({"--help"});  // attune help submit
     if (asks_help) return program::print_help(), 0;
