@@ -54,7 +54,7 @@ std::string to_json(const std::vector<checkpoint::Part>& parts) {
 
 }  // namespace
 
-CheckpointWriter::CheckpointWriter(fs::path folder, Comm comm) : folder_(std::move(folder)), comm_(std::move(comm)) {}
+CheckpointWriter::CheckpointWriter(fs::path folder, Comm world) : folder_(std::move(folder)), comm_(std::move(world)) {}
 
 CheckpointWriter::~CheckpointWriter() {
   if (parts_.valid()) parts_.wait();

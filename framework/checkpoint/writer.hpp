@@ -12,7 +12,7 @@ namespace attune {
 /// marker and gives the checkpoint its name. Between the two the training may change what was saved. One is in flight at a time.
 class CheckpointWriter {
  public:
-  CheckpointWriter(std::filesystem::path folder, Comm comm);
+  CheckpointWriter(std::filesystem::path folder, Comm world);
   ~CheckpointWriter();
 
   /// staged = false: written at once, without a copy. Error when the folder cannot be made. Collective.

@@ -1,6 +1,6 @@
 # What the public headers need, for the framework's own build and for find_package(Attune) alike.
 find_package(fmt REQUIRED)  # header-only: LibTorch brings fmt headers of its own, which come first and have no library
-find_package(nlohmann_json REQUIRED)
+find_package(nlohmann_json 3.11 REQUIRED)  # whose namespace names its version: attune/built_for.hpp
 # LibTorch computes with GCC's OpenMP. That of Clang is another library, and two in one process disturb each other: what Clang builds (the fuzzers)
 # computes on one thread.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

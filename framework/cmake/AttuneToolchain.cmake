@@ -7,6 +7,9 @@ add_compile_definitions(ATTUNE_VERSION="${PROJECT_VERSION}")
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
+# What libraries export is said in attune/api.hpp.
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
 # One set of flags for libraries and programs, so that all can reuse the one precompiled header.
 string(APPEND CMAKE_CXX_FLAGS " -fPIC -fpch-preprocess -Wall -Wextra -Wno-unused-parameter")
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")

@@ -293,8 +293,8 @@ const toml::table& section(const toml::table& root, std::string_view name, Probl
 }
 
 void bind_options(const toml::table& table, const OptionSet& schema, void* object, Problems& problems, const std::vector<std::string>& handled_elsewhere) {
-  auto names = handled_elsewhere;
-  for (auto& name : names_of(schema)) names.push_back(std::move(name));
+  auto names = names_of(schema);
+  names.insert(names.end(), handled_elsewhere.begin(), handled_elsewhere.end());
 
   for (const auto& [key, node] : table) {
     const auto option = std::find_if(schema.options.begin(), schema.options.end(), [&](const auto& o) { return o.name == key.str(); });

@@ -45,15 +45,11 @@ void TrainOptions::describe(Schema<TrainOptions>& s) {
   s.key("precision", &TrainOptions::precision, "bfloat16: matrix products round what they multiply to bfloat16 and add up in float32; weights and optimizer stay in float32 (mixed precision)").choices({"float32", "bfloat16"});
   s.key("prefix_cache", &TrainOptions::prefix_cache, "what the frozen blocks below everything trained make of each sample is computed once and kept on disk, in this type").choices({"off", "float32", "bfloat16"});
   s.key("prefix_folder", &TrainOptions::prefix_folder, "where it is kept, such as a node's own disk; empty: .prefix beside the run directories, where runs of the same base and data find it");
-  s.key("optimizer", &TrainOptions::optimizer, "AdamW (Loshchilov and Hutter 2019) or stochastic gradient descent").choices({"adamw", "sgd"});
+  s.key("optimizer", &TrainOptions::optimizer, "name of an optimizer plugin; [optimizer] names one with its options instead");
   s.key("learning_rate", &TrainOptions::learning_rate, "its highest value, reached after the warm-up").above(0);
   s.key("weight_decay", &TrainOptions::weight_decay, "decoupled, on matrices alone").at_least(0);
-  s.key("beta1", &TrainOptions::beta1, "AdamW: decay of the mean of gradients").range(0, 1);
-  s.key("beta2", &TrainOptions::beta2, "AdamW: decay of the mean of squared gradients").range(0, 1);
-  s.key("epsilon", &TrainOptions::epsilon, "AdamW: added to the denominator").above(0);
-  s.key("momentum", &TrainOptions::momentum, "SGD: momentum").range(0, 1);
   s.key("warmup", &TrainOptions::warmup, "share of the steps in which the learning rate rises from zero").range(0, 1);
-  s.key("schedule", &TrainOptions::schedule, "how the learning rate falls after the warm-up").choices({"cosine", "linear", "constant"});
+  s.key("schedule", &TrainOptions::schedule, "name of a schedule plugin: the learning rate after the warm-up; [schedule] names one with its options instead");
   s.key("clip", &TrainOptions::clip, "largest norm of all gradients together; 0: no clipping").at_least(0);
   s.key("on_not_finite", &TrainOptions::on_not_finite, "when a loss or gradient is NaN or infinite: end the run, or leave that step out and count it").choices({"stop", "skip"});
   s.key("time_limit", &TrainOptions::time_limit, "the run saves and ends in time, as after a signal: minutes, [days-]hours:minutes:seconds; empty: Slurm's own limit");
@@ -63,6 +59,13 @@ void EvaluateOptions::describe(Schema<EvaluateOptions>& s) {
   s.key("every", &EvaluateOptions::every, "steps between evaluations; 0: before and after the run alone").at_least(0);
   s.key("samples", &EvaluateOptions::samples, "of the validation split, from its start; 0: all").at_least(0);
   s.key("micro_batch", &EvaluateOptions::micro_batch, "samples per forward pass on one rank").at_least(1);
+}
+
+void CheckpointOptions::describe(Schema<CheckpointOptions>& s) {
+  s.key("every", &CheckpointOptions::every, "steps between checkpoints; 0: at the end alone").at_least(0);
+  s.key("keep", &CheckpointOptions::keep, "how many of the newest stay; 0: all").at_least(0);
+  s.key("keep_best", &CheckpointOptions::keep_best, "metric of the run whose best state is saved as well, under the name 'best', and stays; the metric's declaration says which way is better; empty: none").names_metric();
+  s.key("staged", &CheckpointOptions::staged, "write behind the training, from a copy in memory; false: the training waits, and needs no copy");
 }
 
 void ParallelOptions::describe(Schema<ParallelOptions>& s) {
@@ -76,7 +79,7 @@ void ParallelOptions::describe(Schema<ParallelOptions>& s) {
 
 namespace {
 
-constexpr const char* always_called[] = {"progress", "jsonl", "checkpoint"};
+constexpr const char* always_called[] = {"progress", "jsonl"};
 
 /// A reader that collects every mistake of one document.
 class Reader {
@@ -93,11 +96,15 @@ class Reader {
     config_.model_plugin = read_plugin_section("model", Kind::model, &config_.model);
     config_.dataset_plugin = read_plugin_section("dataset", Kind::dataset, &config_.dataset);
     read_strategies();
-    read_section("train", &config_.train);
+    read_train();
+    config_.optimizer = read_choice_of_training(Kind::optimizer, config_.train.optimizer);
+    config_.schedule = read_choice_of_training(Kind::schedule, config_.train.schedule);
+    check_short_options();
     read_section("evaluate", &config_.evaluate);
     read_section("parallel", &config_.parallel);
     read_slurm();
     read_callbacks();
+    read_section("checkpoint", &config_.checkpoint);
     check_contradictions();
     problems_.throw_if_any();
     return std::move(config_);
@@ -114,8 +121,8 @@ class Reader {
   }
 
   static const std::vector<std::string>& sections() {
-    static const std::vector<std::string> names{"model", "dataset", "strategy", "train", "evaluate", "checkpoint", "callback",
-        "parallel", "slurm"};
+    static const std::vector<std::string> names{"model", "dataset", "strategy", "train", "optimizer", "schedule", "evaluate",
+        "checkpoint", "callback", "parallel", "slurm"};
     return names;
   }
 
@@ -148,6 +155,102 @@ class Reader {
     const auto& table = section(root_, name, problems_);
     bind_options(table, describe<T>(), object, problems_);
     config_.effective.emplace_back(name, settings(table, describe<T>(), object));
+  }
+
+  /// Without 'optimizer' and 'schedule', whose sections are in effect.
+  void read_train() {
+    const auto& table = section(root_, "train", problems_);
+    bind_options(table, describe<TrainOptions>(), &config_.train, problems_, names_of(short_options()));
+    auto all = settings(table, describe<TrainOptions>(), &config_.train);
+    std::erase_if(all, [](const Setting& setting) { return setting.name == "optimizer" || setting.name == "schedule"; });
+    config_.effective.emplace_back("train", std::move(all));
+  }
+
+  /// What is written in [train]; problems with that section are told already.
+  const toml::table& train_table() const {
+    const auto* table = root_["train"].as_table();
+    return table ? *table : nothing_;
+  }
+
+  /// [optimizer] or [schedule]; without it, the plugin that [train] names and the options of it that stand there.
+  Chosen read_choice_of_training(Kind kind, const std::string& named) {
+    const std::string key = name(kind);
+    const auto* short_form = train_table().get(key);
+    if (root_.contains(key)) {
+      if (short_form)
+        problems_.add(short_form->source(), fmt::format("'{0}' is named by [{0}], too: keep one of them, or write {0}.plugin", key));
+      NoOptions own;
+      const auto chosen = read_plugin_section(key, kind, &own);
+      check_build(chosen, *root_.get(key));
+      return chosen;
+    }
+    if (misspelled_section(key) || (short_form && !short_form->is_string())) return {};
+    Chosen chosen;
+    try {
+      chosen.entry = &registry_.find(kind, named);
+    } catch (const Error& error) {
+      problems_.add((short_form ? short_form : &root_)->source(), error.what());
+      return {};
+    }
+    chosen.options = chosen.entry->defaults();
+    add_short_form(key, chosen);
+    check_build(chosen, short_form ? *short_form : root_);
+    return chosen;
+  }
+
+  /// Options may contradict each other, which the plugin alone knows.
+  void check_build(const Chosen& chosen, const toml::node& where) {
+    if (!chosen.entry) return;
+    try {
+      chosen.entry->build(chosen.options.get(), nullptr);
+    } catch (const Error& error) {
+      problems_.add(where.source(), fmt::format("{} '{}': {}", name(chosen.entry->kind), chosen.entry->name, error.what()));
+    }
+  }
+
+  /// Binds the options of the plugin that stand in [train].
+  void add_short_form(const std::string& section_name, const Chosen& chosen) {
+    std::vector<std::string> in_train;
+    for (const auto& [key, node] : train_table()) in_train.emplace_back(key.str());
+    const auto shorts = names_of(short_options());
+    OptionSet found;
+    std::vector<Setting> all = settings(train_table(), named_key(section_name), &chosen.entry->name);
+    all.front().name = "plugin";
+    for (const auto& option : chosen.entry->schema.options) {
+      const bool is_short = section_name == name(Kind::optimizer) && std::ranges::find(shorts, option.name) != shorts.end();
+      if (is_short) bind_options(train_table(), {{option}}, chosen.options.get(), problems_, in_train);
+      append(all, settings(is_short ? train_table() : nothing_, {{option}}, chosen.options.get()));
+    }
+    config_.effective.emplace_back(section_name, std::move(all));
+  }
+
+  /// Options of optimizers that run files have in [train] from the time when it had two of them.
+  static OptionSet short_options() {
+    struct Short {
+      double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, momentum = 0;
+      static void describe(Schema<Short>& s) {
+        s.key("beta1", &Short::beta1, "");
+        s.key("beta2", &Short::beta2, "");
+        s.key("epsilon", &Short::epsilon, "");
+        s.key("momentum", &Short::momentum, "");
+      }
+    };
+    return attune::describe<Short>();
+  }
+
+  /// Those that the optimizer lacks are refused, unless they have the value that every run directory of that time has.
+  void check_short_options() {
+    for (const auto& option : short_options().options) {
+      const auto* node = train_table().get(option.name);
+      if (!node || !config_.optimizer.entry) continue;
+      const auto& plugin = *config_.optimizer.entry;
+      const auto has = names_of(plugin.schema);
+      if (root_.contains("optimizer"))
+        problems_.add(node->source(), fmt::format("'{}' is an option of the optimizer: write it in [optimizer]", option.name));
+      else if (std::ranges::find(has, option.name) == has.end() && node->value<double>() != std::get<double>(option.fallback))
+        problems_.add(node->source(), fmt::format("'{}' is no option of the optimizer '{}', whose options are {}", option.name, plugin.name,
+                                                  has.empty() ? "none" : joined(has)));
+    }
   }
 
   /// `attune submit` alone acts on [slurm], with what the site says of it; its mistakes are everybody's.
@@ -257,7 +360,7 @@ class Reader {
     }
   }
 
-  /// Those of [[callback]], then the ones that every run has. [checkpoint] holds the options of the callback of that name.
+  /// Those of [[callback]], then the ones that every run has.
   void read_callbacks() {
     std::vector<std::string> named;
     for (const auto* table : tables("callback", "callbacks")) {
@@ -268,6 +371,10 @@ class Reader {
         continue;
       }
       named.push_back(*plugin->value<std::string>());
+      if (named.back() == "checkpoint") {
+        problems_.add(plugin->source(), "'checkpoint' is no callback: write its options under [checkpoint]");
+        continue;
+      }
       auto chosen = choose(*table, Kind::callback, named.back(), plugin->source(), {});
       if (!chosen.entry) continue;
       auto all = settings(*table, plugin_key(), &chosen.entry->name);
@@ -276,15 +383,9 @@ class Reader {
       config_.callbacks.push_back(std::move(chosen));
     }
     for (const std::string always : always_called) {
-      const auto& table = always == "checkpoint" ? section(root_, always, problems_) : nothing_;
-      if (std::find(named.begin(), named.end(), always) != named.end()) {
-        if (!table.empty()) problems_.add(table.source(), fmt::format("[{0}] and a [[callback]] named {0} say the same thing: keep one of them", always));
-        continue;
-      }
-      auto chosen = choose(table, Kind::callback, always, table.source(), {});
-      if (!chosen.entry) continue;
-      if (always == "checkpoint") config_.effective.emplace_back(always, settings(table, chosen.entry->schema, chosen.options.get()));
-      config_.callbacks.push_back(std::move(chosen));
+      if (std::find(named.begin(), named.end(), always) != named.end()) continue;
+      auto chosen = choose(nothing_, Kind::callback, always, nothing_.source(), {});
+      if (chosen.entry) config_.callbacks.push_back(std::move(chosen));
     }
   }
 
@@ -331,10 +432,11 @@ class Reader {
     return names.empty() ? "none was found" : joined(names);
   }
 
-  /// The key `plugin` as an option of a std::string, so that it is listed like the others.
-  static OptionSet plugin_key() {
+  /// A key that names a plugin as an option of a std::string, so that it is listed like the others.
+  static OptionSet plugin_key() { return named_key("plugin"); }
+  static OptionSet named_key(const std::string& key) {
     Option option;
-    option.name = "plugin";
+    option.name = key;
     option.get = [](const void* name) { return OptionValue(*static_cast<const std::string*>(name)); };
     return {{option}};
   }
@@ -364,7 +466,9 @@ std::vector<std::string> plugin_names(const Document& document) {
     if (const auto* keys = table.as_table())
       if (auto name = (*keys)["plugin"].value<std::string>()) names.push_back(*name);
   };
-  for (const char* section : {"model", "dataset", "strategy", "callback"}) {
+  for (const auto& [key, otherwise] : {std::pair{"optimizer", "adamw"}, {"schedule", "cosine"}})
+    names.push_back(document.root["train"][key].value_or(std::string(otherwise)));
+  for (const char* section : {"model", "dataset", "strategy", "optimizer", "schedule", "callback"}) {
     const auto* node = document.root.get(section);
     if (!node) continue;
     add(*node);
@@ -387,7 +491,7 @@ std::optional<double> seconds_of(const std::string& text) {
 }
 
 std::vector<std::pair<std::string, std::filesystem::path>> RunConfig::plugin_files() const {
-  std::vector<Chosen> chosen{model_plugin, dataset_plugin};
+  std::vector<Chosen> chosen{model_plugin, dataset_plugin, optimizer, schedule};
   std::ranges::copy(strategies, std::back_inserter(chosen));
   std::ranges::copy(callbacks, std::back_inserter(chosen));
   std::vector<std::pair<std::string, std::filesystem::path>> files;
@@ -410,7 +514,7 @@ std::string RunConfig::to_toml() const {
 std::vector<std::pair<std::string, OptionSet>> framework_sections() {
   return {{"", attune::describe<RunOptions>()},          {"model", attune::describe<ModelOptions>()},
           {"dataset", attune::describe<DatasetOptions>()}, {"strategy", attune::describe<StrategyOptions>()}, {"train", attune::describe<TrainOptions>()},
-          {"evaluate", attune::describe<EvaluateOptions>()}, {"parallel", attune::describe<ParallelOptions>()},
+          {"evaluate", attune::describe<EvaluateOptions>()}, {"checkpoint", attune::describe<CheckpointOptions>()}, {"parallel", attune::describe<ParallelOptions>()},
           {"slurm", attune::describe<SlurmOptions>()}};
 }
 

@@ -61,13 +61,10 @@ struct TrainOptions {
   bool recompute = false;
   std::string precision = "float32";
   std::string prefix_cache = "off", prefix_folder;
-  std::string optimizer = "adamw";
+  std::string optimizer = "adamw", schedule = "cosine";  // by name alone; see RunConfig for those with their options
   double learning_rate = 2e-4;
   double weight_decay = 0;
-  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
-  double momentum = 0;
   double warmup = 0;
-  std::string schedule = "cosine";
   double clip = 1.0;
   std::string on_not_finite = "stop";
   std::string time_limit;
@@ -92,6 +89,15 @@ struct ParallelOptions {
   static void describe(Schema<ParallelOptions>& s);
 };
 
+/// When checkpoints are begun, and which stay.
+struct CheckpointOptions {
+  std::int64_t every = 0;
+  std::int64_t keep = 2;
+  std::string keep_best;
+  bool staged = true;
+  static void describe(Schema<CheckpointOptions>& s);
+};
+
 struct RunConfig {
   std::filesystem::path file;
   RunOptions run;
@@ -99,12 +105,13 @@ struct RunConfig {
   DatasetOptions dataset;
   TrainOptions train;
   EvaluateOptions evaluate;
+  CheckpointOptions checkpoint;
   ParallelOptions parallel;
-  Chosen model_plugin, dataset_plugin;
+  Chosen model_plugin, dataset_plugin, optimizer, schedule;
   const Registry* registry = nullptr;  // outlives this: the plugins there are; a model's bears the name of the model_type that it runs
   std::vector<Chosen> strategies;  // in the order they build on each other
   std::string adapter;             // the adapter folder that the training starts from; "": a new one
-  std::vector<Chosen> callbacks;  // in the order they are called; progress, jsonl and checkpoint are always among them
+  std::vector<Chosen> callbacks;  // in the order they are called; progress and jsonl are always among them
 
   /// Every section with its effective values and their origins, in the run file's order.
   std::vector<std::pair<std::string, std::vector<Setting>>> effective;

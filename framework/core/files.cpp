@@ -27,22 +27,43 @@ struct Descriptor {
 }  // namespace
 
 std::shared_ptr<MappedFile> MappedFile::open(const fs::path& path) {
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) fail("{}: cannot be opened ({})", path.string(), std::strerror(errno));
+  std::shared_ptr<MappedFile> file(new MappedFile);
+  file->path_ = path;
+  file->descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file->descriptor_ < 0) fail("{}: cannot be opened ({})", path.string(), std::strerror(errno));
   struct stat status{};
-  if (::fstat(file.fd, &status) != 0 || !S_ISREG(status.st_mode)) fail("{}: is not a file", path.string());
-  std::shared_ptr<MappedFile> mapped(new MappedFile);
-  mapped->path_ = path;
-  mapped->size_ = static_cast<std::size_t>(status.st_size);
-  if (mapped->size_ == 0) return mapped;
-  void* data = ::mmap(nullptr, mapped->size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.fd, 0);
-  if (data == MAP_FAILED) fail("{}: cannot be mapped into memory ({})", path.string(), std::strerror(errno));
-  mapped->data_ = static_cast<std::byte*>(data);
-  return mapped;
+  const bool is_known = ::fstat(file->descriptor_, &status) == 0;
+  if (!is_known || !S_ISREG(status.st_mode)) fail("{}: is not a file", path.string());
+  file->size_ = static_cast<std::size_t>(status.st_size);
+  return file;
+}
+
+std::byte* MappedFile::data() const {
+  std::call_once(mapped_, [&] {
+    if (size_ == 0) return;
+    void* data = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, descriptor_, 0);
+    if (data == MAP_FAILED) fail("{}: cannot be mapped into memory ({})", path_.string(), std::strerror(errno));
+    data_ = static_cast<std::byte*>(data);
+  });
+  return data_;
+}
+
+std::string MappedFile::read(std::size_t offset, std::size_t count) const {
+  ATTUNE_ASSERT(offset <= size_ && count <= size_ - offset, "{} bytes at {} of {}", count, offset, size_);
+  std::string bytes(count, '\0');
+  for (std::size_t done = 0; done < count;) {
+    const auto got = ::pread(descriptor_, bytes.data() + done, count - done, static_cast<off_t>(offset + done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail("{}: cannot be read ({})", path_.string(), std::strerror(errno));
+    if (got == 0) fail("{}: was made shorter while it was read; try again", path_.string());
+    done += static_cast<std::size_t>(got);
+  }
+  return bytes;
 }
 
 MappedFile::~MappedFile() {
   if (data_) ::munmap(data_, size_);
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 std::string read_text(const fs::path& path) {

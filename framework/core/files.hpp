@@ -5,14 +5,16 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
 
 namespace attune {
 
-/// A file mapped copy-on-write: reading goes through the page cache, writing changes this process's copy alone. Tensors made over it
-/// keep the shared_ptr, and with it the mapping.
+/// A file mapped copy-on-write: reading goes through the page cache, writing changes this process's
+/// copy alone. Tensors made over it keep the shared_ptr, and with it the mapping. It is mapped when
+/// data() is first asked for: who reads a header alone takes no address space for the rest.
 class MappedFile {
  public:
   /// Error when it cannot be opened.
@@ -21,15 +23,20 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
-  std::byte* data() const { return data_; }
+  /// Null for an empty file. Error when it cannot be mapped.
+  std::byte* data() const;
+  /// `count` bytes from `offset`, which are there, without mapping the file. Error when they cannot be read.
+  std::string read(std::size_t offset, std::size_t count) const;
   std::size_t size() const { return size_; }
   const std::filesystem::path& path() const { return path_; }
 
  private:
   MappedFile() = default;
   std::filesystem::path path_;
-  std::byte* data_ = nullptr;
+  int descriptor_ = -1;
   std::size_t size_ = 0;
+  mutable std::once_flag mapped_;
+  mutable std::byte* data_ = nullptr;
 };
 
 /// Error when it cannot be read.

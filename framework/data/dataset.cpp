@@ -24,4 +24,6 @@ std::vector<std::string> Dataset::labels(const Record& record) const {
 
 Sample Dataset::augment(Sample sample, std::uint64_t) const { return sample; }
 
+std::vector<Metric> Dataset::metrics(const MetricContext& context) const { return metrics::of_targets(context); }
+
 }  // namespace attune

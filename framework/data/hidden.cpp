@@ -18,17 +18,18 @@ constexpr const char* hidden_column = "hidden";
 
 }  // namespace
 
-std::shared_ptr<const HiddenStates> HiddenStates::open(const std::filesystem::path& path, const std::string& key) {
+std::shared_ptr<const HiddenStates> HiddenStates::open(const std::filesystem::path& path, const std::string& key, const MadeBy& made_by) {
   if (!std::filesystem::exists(path)) return nullptr;
   auto root = hdf5::open_file(path);
   const auto attributes = root.attributes();
   if (!attributes.has("format") || attributes.text("format") != hidden_format || attributes.text("key") != key) return nullptr;
   std::vector<std::int64_t> shape{-1};
   for (const double size : attributes.numbers("item")) shape.push_back(static_cast<std::int64_t>(size));
-  return std::shared_ptr<const HiddenStates>(new HiddenStates(std::move(shape), std::make_unique<const Split>(std::move(root))));
+  return std::shared_ptr<const HiddenStates>(new HiddenStates(std::move(shape), made_by, std::make_unique<const Split>(std::move(root))));
 }
 
-HiddenStates::HiddenStates(std::vector<std::int64_t> shape, std::unique_ptr<const Split> split) : shape_(std::move(shape)), split_(std::move(split)) {}
+HiddenStates::HiddenStates(std::vector<std::int64_t> shape, MadeBy made_by, std::unique_ptr<const Split> split)
+    : shape_(std::move(shape)), made_by_(made_by), split_(std::move(split)) {}
 HiddenStates::~HiddenStates() = default;
 
 std::int64_t HiddenStates::rows() const { return split_->size(); }

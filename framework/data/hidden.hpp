@@ -16,22 +16,29 @@
 
 namespace attune {
 
+class Model;
 class Split;
 
 /// For reading, by any thread.
 class HiddenStates {
  public:
+  struct MadeBy {
+    const Model* model = nullptr;
+    std::int64_t parts = 0;
+  };
   /// Null when there is no such file, or it was made from something else.
-  static std::shared_ptr<const HiddenStates> open(const std::filesystem::path& path, const std::string& key);
+  static std::shared_ptr<const HiddenStates> open(const std::filesystem::path& path, const std::string& key, const MadeBy& made_by);
   ~HiddenStates();
 
   /// The states of these rows end to end, [positions, item...]. Error when the file is damaged.
   at::Tensor read(std::span<const std::int64_t> rows) const;
   std::int64_t rows() const;
+  const MadeBy& made_by() const { return made_by_; }
 
  private:
-  HiddenStates(std::vector<std::int64_t> shape, std::unique_ptr<const Split> split);
+  HiddenStates(std::vector<std::int64_t> shape, MadeBy made_by, std::unique_ptr<const Split> split);
   std::vector<std::int64_t> shape_;  // [-1, item...]
+  MadeBy made_by_;
   std::unique_ptr<const Split> split_;
 };
 

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "core/plugin_call.hpp"
 #include "core/stopwatch.hpp"
 
 namespace attune {
@@ -138,10 +139,16 @@ class Loader::Reader {
     const auto count = static_cast<std::ptrdiff_t>(rows.size());
     std::vector<Sample> samples(std::make_move_iterator(samples_.begin()), std::make_move_iterator(samples_.begin() + count));
     samples_.erase(samples_.begin(), samples_.begin() + count);
-    for (std::size_t i = 0; i < rows.size(); ++i)
-      samples[i] = dataset_.augment(std::move(samples[i]), mixed({options_.seed, static_cast<std::uint64_t>(plan_->step), static_cast<std::uint64_t>(rows[i])}));
+    call_plugin({"the dataset plugin", "augment", plan_->step}, [&] {
+      for (std::size_t i = 0; i < rows.size(); ++i)
+        samples[i] = dataset_.augment(std::move(samples[i]), mixed({options_.seed, static_cast<std::uint64_t>(plan_->step), static_cast<std::uint64_t>(rows[i])}));
+    });
     auto batch = collate(dataset_, samples, rows);
-    if (options_.hidden) batch.hidden = options_.hidden->read(rows);
+    if (options_.hidden) {
+      batch.hidden = options_.hidden->read(rows);
+      batch.hidden_parts = options_.hidden->made_by().parts;
+      batch.hidden_of = options_.hidden->made_by().model;
+    }
     return {plan_, std::move(batch)};
   }
 

@@ -1,6 +1,6 @@
 // From the rows of a step to the batches that each rank computes: planned alike on all ranks, read and collated ahead of the loop.
 //
-//   Loader loader(train, dataset, options, comm.rank(), comm.size());
+//   Loader loader(train, dataset, options, mesh.data.rank(), mesh.data.size());
 //   for (; step < steps; ++step) {
 //     const StepPlan& plan = loader.begin_step(step);       // any step: the series starts there
 //     for (auto i = plan.first; i < plan.end; ++i) {        // position in the list of all ranks
@@ -65,7 +65,7 @@ struct StepPlan {
 /// dataset must outlive it. A thread of the loader's own uses both, so reading of HDF5 has to be safe from several threads.
 class Loader {
  public:
-  /// Errors: Sampler's.
+  /// rank, ranks: of the data-parallel group. Errors: Sampler's.
   Loader(const Split& split, const Dataset& dataset, const LoaderOptions& options, int rank = 0, int ranks = 1);
   ~Loader();
 

@@ -7,31 +7,6 @@
 #include <utility>
 
 namespace attune {
-namespace {
-
-class SplitMix64 {
- public:
-  explicit SplitMix64(std::uint64_t state) : state_(state) {}
-  std::uint64_t operator()() {
-    std::uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
-  /// Below bound, every value equally likely.
-  std::uint64_t below(std::uint64_t bound) {
-    __extension__ using Wide = unsigned __int128;
-    Wide product = static_cast<Wide>((*this)()) * bound;
-    for (const std::uint64_t smallest = -bound % bound; static_cast<std::uint64_t>(product) < smallest;)
-      product = static_cast<Wide>((*this)()) * bound;
-    return static_cast<std::uint64_t>(product >> 64);
-  }
-
- private:
-  std::uint64_t state_;
-};
-
-}  // namespace
 
 std::vector<std::int64_t> permutation(std::int64_t size, std::uint64_t seed, std::uint64_t stream) {
   std::vector<std::int64_t> order(static_cast<std::size_t>(size));
@@ -49,12 +24,6 @@ std::vector<std::int64_t> block_permutation(std::int64_t size, std::int64_t bloc
   for (const auto chosen : permutation((size + block - 1) / block, seed, stream))
     for (auto row = chosen * block; row < std::min(size, (chosen + 1) * block); ++row) order.push_back(row);
   return order;
-}
-
-std::uint64_t mixed(std::initializer_list<std::uint64_t> numbers) {
-  std::uint64_t state = 0;
-  for (const auto number : numbers) state = SplitMix64(state ^ SplitMix64(number)())();
-  return state;
 }
 
 Sampler::Sampler(std::int64_t size, std::int64_t batch, std::uint64_t seed, int ranks, std::int64_t block)

@@ -1,9 +1,10 @@
 // The order of samples: a function of (seed, epoch, data size) alone, never of the number of ranks.
 #pragma once
 #include <cstdint>
-#include <initializer_list>
 #include <span>
 #include <vector>
+
+#include "core/split_mix.hpp"
 
 namespace attune {
 
@@ -14,14 +15,11 @@ std::vector<std::int64_t> permutation(std::int64_t size, std::uint64_t seed, std
 /// Blocks of so many neighbours in a shuffled order; within a block the order stays, so that it can be read at once. Block 1: a permutation.
 std::vector<std::int64_t> block_permutation(std::int64_t size, std::int64_t block, std::uint64_t seed, std::uint64_t stream);
 
-/// One number from several, for seeds: all of them count, and so does their order.
-std::uint64_t mixed(std::initializer_list<std::uint64_t> numbers);
-
 /// The epochs' permutations make one endless stream; step s takes positions s * batch .. (s + 1) * batch - 1 of it. So every step has
 /// exactly `batch` samples, also across an epoch's end.
 class Sampler {
  public:
-  /// Error when the batch is larger than the split, or cannot be shared among the ranks.
+  /// ranks: of the data-parallel group. Error when the batch is larger than the split, or cannot be shared among the ranks.
   Sampler(std::int64_t size, std::int64_t batch, std::uint64_t seed, int ranks = 1, std::int64_t block = 1);
 
   /// Rows of the global batch of a step (from 0).

@@ -11,6 +11,7 @@
 
 #include "core/hash.hpp"
 #include "core/names.hpp"
+#include "core/plugin_call.hpp"
 #include "data/prefetch.hpp"
 
 namespace attune {
@@ -260,7 +261,7 @@ const Split& DataFile::split(const std::string& name) const {
 }
 
 Batch collate(const Dataset& dataset, const std::vector<Sample>& samples, std::span<const std::int64_t> rows) {
-  Batch batch = dataset.collate(samples);
+  Batch batch = call_plugin({"the dataset plugin", "collate", {}}, [&] { return dataset.collate(samples); });
   const auto made = batch.samples(), wanted = static_cast<std::int64_t>(rows.size());
   ATTUNE_ASSERT(made > 0 && made % wanted == 0, "{} samples made of {} rows", made, wanted);
   batch.ids.assign(rows.begin(), rows.end());

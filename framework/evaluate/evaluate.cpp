@@ -4,9 +4,8 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <array>
-#include <cmath>
-#include <nlohmann/json.hpp>
+#include <cstring>
+#include <map>
 #include <numeric>
 
 #include "data/sampler.hpp"
@@ -16,70 +15,71 @@
 namespace attune {
 namespace {
 
-/// Dropout off for as long as it lives.
-class InferenceMode {
+/// Sums over the ranks; all of them are exact.
+struct Counts {
+  double targets = 0, without_target = 0;
+  double without_outputs = 0;  // batches whose loss lacks outputs that a metric needs
+  double gave_up = 0;          // ranks
+};
+
+/// In one collective where every rank has its own samples.
+Counts sum_over_ranks(const Counts& mine, const Mesh& mesh) {
+  std::vector<double> sums{mine.targets, mine.without_target, mine.without_outputs, mine.gave_up};
+  parallel::sum_in_place(sums, mesh.data);
+  std::vector<double> gave_up{sums[3]};
+  parallel::sum_in_place(gave_up, mesh.shard);
+  return {sums[0], sums[1], sums[2], gave_up[0]};
+}
+
+/// The states of the metrics' accumulators, by batch. As numbers: of every batch its index, and of every metric the length of its state
+/// and the state.
+class States {
  public:
-  explicit InferenceMode(torch::nn::Module& module) : module_(module), was_training_(module.is_training()) { module_.eval(); }
-  ~InferenceMode() { module_.train(was_training_); }
+  explicit States(const std::vector<Metric>& metrics) : metrics_(metrics) {}
+
+  void add(std::int64_t batch_index, const Measured& batch) {
+    numbers_.push_back(static_cast<double>(batch_index));
+    for (const auto& metric : metrics_) {
+      const auto accumulator = metric.accumulator();
+      accumulator->add(batch);
+      const auto state = accumulator->state();
+      numbers_.push_back(static_cast<double>(state.size()));
+      numbers_.insert(numbers_.end(), state.begin(), state.end());
+    }
+  }
+
+  /// Of the batches of the data-parallel group, merged in their order. Collective.
+  Metrics values(const Comm& data) const {
+    std::map<std::int64_t, std::vector<std::vector<double>>> by_batch;
+    for (const auto& part : data.gather(bytes())) read(part, by_batch);
+    Metrics values;
+    for (std::size_t i = 0; i < metrics_.size(); ++i) {
+      const auto whole = metrics_[i].accumulator();
+      for (const auto& [index, states] : by_batch) whole->merge(states[i]);
+      values[metrics_[i].name] = whole->value();
+    }
+    return values;
+  }
 
  private:
-  torch::nn::Module& module_;
-  bool was_training_;
-  torch::NoGradGuard no_grad_;
-};
+  std::string bytes() const { return {reinterpret_cast<const char*>(numbers_.data()), numbers_.size() * sizeof(double)}; }
 
-/// What the metrics are made of: sums over targets, in double, where counts are exact.
-enum Sum {
-  loss, count, correct, other_loss, without_target,
-  labels, given, predicted, hit,  // several labels a sample: decisions; labels that hold, that are predicted, that are both
-  values, x, y, xx, yy, xy,       // outputs x and targets y that are values
-  sums
-};
-using Tally = std::array<double, sums>;
-
-Tally tally_of(const Loss& part, const at::Tensor& targets) {
-  const auto total = [](const at::Tensor& tensor) { return tensor.sum().item<double>(); };
-  Tally tally{};
-  tally[loss] = part.sum.item<double>();
-  tally[count] = static_cast<double>(part.count);
-  tally[correct] = static_cast<double>(part.correct);
-  tally[other_loss] = !part.is_cross_entropy;
-  if (!part.outputs.defined()) return tally;
-  if (targets.dim() == 2) {
-    const auto held = targets > 0.5, said = part.outputs > 0.5;
-    tally[labels] = static_cast<double>(targets.numel());
-    tally[given] = total(held);
-    tally[predicted] = total(said);
-    tally[hit] = total(at::logical_and(held, said));
-  } else {
-    const auto outputs = part.outputs.to(at::kDouble), wanted = targets.to(at::kDouble);
-    tally[values] = static_cast<double>(targets.numel());
-    tally[x] = total(outputs);
-    tally[y] = total(wanted);
-    tally[xx] = total(outputs * outputs);
-    tally[yy] = total(wanted * wanted);
-    tally[xy] = total(outputs * wanted);
+  void read(const std::string& part, std::map<std::int64_t, std::vector<std::vector<double>>>& by_batch) const {
+    std::vector<double> numbers(part.size() / sizeof(double));
+    std::memcpy(numbers.data(), part.data(), part.size());
+    for (auto at = numbers.begin(); at != numbers.end();) {
+      auto& states = by_batch[static_cast<std::int64_t>(*at++)];
+      for (std::size_t i = 0; i < metrics_.size(); ++i) {
+        const auto length = static_cast<std::ptrdiff_t>(*at++);
+        states.emplace_back(at, at + length);
+        at += length;
+      }
+    }
   }
-  return tally;
-}
 
-/// Pearson's correlation of outputs and targets; 0 where one side does not vary.
-double correlation(const Tally& t) {
-  const double spread = std::max(0.0, t[values] * t[xx] - t[x] * t[x]) * std::max(0.0, t[values] * t[yy] - t[y] * t[y]);
-  return spread > 0 ? (t[values] * t[xy] - t[x] * t[y]) / std::sqrt(spread) : 0;
-}
-
-Metrics metrics_of(const Tally& t, Task task) {
-  Metrics metrics{{"loss", t[loss] / t[count]}};
-  if (t[values] > 0) {
-    metrics["pearson"] = correlation(t);
-  } else {
-    metrics["accuracy"] = t[correct] / t[count];
-  }
-  if (t[labels] > 0) metrics["f1"] = 2 * t[hit] / std::max(1.0, t[predicted] + t[given]);
-  if (task == Task::next_token && t[other_loss] == 0) metrics["perplexity"] = std::exp(metrics["loss"]);
-  return metrics;
-}
+  const std::vector<Metric>& metrics_;
+  std::vector<double> numbers_;
+};
 
 }  // namespace
 
@@ -94,47 +94,76 @@ std::int64_t samples_to_evaluate(const Split& split, std::int64_t samples) {
   return samples == 0 ? split.size() : std::min(samples, split.size());
 }
 
-std::optional<Metrics> evaluate(Model& model, Strategies& strategies, const Dataset& dataset, const EvaluateOn& on, const Comm& comm, c10::Device device) {
-  const InferenceMode inference(model.module());
+const Metric* needs_outputs(const std::vector<Metric>& metrics) {
+  const auto found = std::ranges::find(metrics, Needs::outputs, &Metric::needs);
+  return found == metrics.end() ? nullptr : &*found;
+}
+
+void refuse_without_outputs(const std::vector<Metric>& metrics) {
+  fail("the metric '{}' compares outputs with targets, and the loss of this run's strategies gives no outputs: leave it out in "
+       "Strategy::metrics, or set Loss::outputs", needs_outputs(metrics)->name);
+}
+
+std::optional<Metrics> evaluate(Model& model, Strategies& strategies, const Dataset& dataset, const EvaluateOn& on, const Mesh& mesh,
+                                c10::Device device) {
+  const torch::NoGradGuard no_grad;
   std::vector<std::int64_t> rows(static_cast<std::size_t>(on.samples)), batches((rows.size() + on.micro_batch - 1) / on.micro_batch);
   std::iota(rows.begin(), rows.end(), 0);
   std::iota(batches.begin(), batches.end(), 0);
 
-  // A tally for each batch, zeros for those of other ranks: adding zeros is exact, and so the sum does not depend on who computed what.
-  std::vector<double> tallies(batches.size() * sums + 1, 0.0);
-  double& gave_up = tallies.back();
-  for (const auto batch_index : Sampler::share(batches, comm.rank(), comm.size())) {
+  const auto metrics = strategies.metrics(data_metrics(dataset, on.split, model.spec()));
+  const auto* compares = needs_outputs(metrics);
+  States states(metrics);
+  Counts counts;
+  for (const auto batch_index : Sampler::share(batches, mesh.data.rank(), mesh.data.size())) {
     if (on.give_up()) {
-      gave_up = 1;
+      counts.gave_up = 1;
       break;
     }
     const auto first = static_cast<std::size_t>(batch_index * on.micro_batch);
     auto batch = load_batch(on.split, dataset, std::span(rows).subspan(first, std::min<std::size_t>(on.micro_batch, rows.size() - first)));
-    const auto left_out = rows_without_target(batch).size();
+    counts.without_target += static_cast<double>(rows_without_target(batch).size());
     move_to(batch, device);
-    auto part = tally_of(strategies.loss(model, batch), batch.targets);
-    part[without_target] = static_cast<double>(left_out);
-    std::copy(part.begin(), part.end(), tallies.begin() + batch_index * sums);
+    ForwardContext context(std::move(batch));
+    context.wants_outputs = compares != nullptr;
+    if (on.base_alone) context = context.base_alone();
+    const auto loss = strategies.loss(model, context);
+    counts.targets += static_cast<double>(loss.count);
+    if (context.wants_outputs && !loss.outputs.defined()) ++counts.without_outputs;
+    else states.add(batch_index, {loss, context.batch()});
     parallel::report_phase("evaluation", batch_index + 1);
   }
-  parallel::sum_in_place(tallies, comm);
-  if (gave_up > 0) return std::nullopt;
-  Tally tally{};
-  for (std::size_t i = 0; i < batches.size() * sums; ++i) tally[i % sums] += tallies[i];
-  if (on.without_target) *on.without_target = static_cast<std::int64_t>(tally[without_target]);
-  if (tally[count] == 0) fail("evaluation: none of the {} samples has a target: check the data's loss_mask, dataset.train_on and dataset.max_length", on.samples);
-  return metrics_of(tally, model.spec().task);
+  counts = sum_over_ranks(counts, mesh);
+  if (counts.gave_up > 0) return std::nullopt;
+  if (counts.without_outputs > 0) refuse_without_outputs(metrics);
+  if (on.without_target) *on.without_target = static_cast<std::int64_t>(counts.without_target);
+  if (counts.targets == 0) fail("evaluation: none of the {} samples has a target: check the data's loss_mask, dataset.train_on and dataset.max_length", on.samples);
+  return states.values(mesh.data);
 }
 
-std::string comparison_table(const Metrics& base, const Metrics& tuned) {
-  std::string text = fmt::format("  {:<12} {:>10} {:>10} {:>10}\n", "", "base", "tuned", "change");
-  for (const auto& [name, value] : base)
-    text += fmt::format("  {:<12} {:>10.4f} {:>10.4f} {:>+10.4f}\n", name, value, tuned.at(name), tuned.at(name) - value);
+std::vector<Metric> data_metrics(const Dataset& dataset, const Split& split, const ModelSpec& model) {
+  const std::int64_t first[] = {0};
+  const auto example = load_batch(split, dataset, first);
+  auto metrics = dataset.metrics({example, model});
+  check_declarations(metrics, "the dataset plugin");
+  return metrics;
+}
+
+std::string comparison_table(const Comparison& c) {
+  std::size_t width = 12;
+  for (const auto& [name, value] : c.base) width = std::max(width, name.size());
+  std::string text = fmt::format("  {:<{}} {:>10} {:>10} {:>10}\n", "", width, "base", "tuned", "change");
+  for (const auto& [name, base] : c.base) {
+    const auto tuned = c.tuned.find(name);
+    if (tuned == c.tuned.end()) continue;
+    text += fmt::format("  {:<{}} {:>10.4f} {:>10.4f} {:>+10.4f}", name, width, base, tuned->second, tuned->second - base);
+    if (const auto* metric = find_metric(c.declared, name)) {
+      text += metric->better == Better::larger ? "  larger is better" : "  smaller is better";
+      if (!metric->unit.empty()) text += ", in " + metric->unit;
+    }
+    text += "\n";
+  }
   return text;
-}
-
-std::string evaluation_json(const std::string& split, std::int64_t samples, const Metrics& base, const Metrics& tuned) {
-  return nlohmann::ordered_json{{"split", split}, {"samples", samples}, {"base", base}, {"tuned", tuned}}.dump(2) + "\n";
 }
 
 }  // namespace attune

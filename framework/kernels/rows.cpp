@@ -1,6 +1,7 @@
 // Compiled once for each instruction set by foreach_target.h, which includes this file again and again.
 #include "kernels/rows.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #undef HWY_TARGET_INCLUDE
@@ -145,6 +146,71 @@ float dot(const float* a, const float* b, std::size_t n) {
   return sum_of(n, [&](auto d, std::size_t i) { return hn::Mul(hn::LoadU(d, a + i), hn::LoadU(d, b + i)); });
 }
 
+using U32 = hn::ScalableTag<std::uint32_t>;
+using Words = hn::Vec<U32>;
+
+/// The upper halves of the products of 32-bit words.
+HWY_INLINE Words multiplied_high(Words a, Words b) {
+  const U32 d;
+#if HWY_TARGET == HWY_SCALAR
+  return hn::Set(d, static_cast<std::uint32_t>(std::uint64_t{hn::GetLane(a)} * hn::GetLane(b) >> 32));
+#else
+  const Words even = hn::BitCast(d, hn::MulEven(a, b));
+  const Words odd = hn::BitCast(d, hn::MulEven(hn::DupOdd(a), hn::DupOdd(b)));
+  return hn::OddEven(odd, hn::DupOdd(even));
+#endif
+}
+
+/// Four words for every counter (first + lane, row, 0, 0), one after the other.
+HWY_INLINE void philox(std::uint64_t key, std::uint32_t row, std::uint32_t first, std::uint32_t* HWY_RESTRICT out) {
+  const U32 d;
+  Words c0 = hn::Iota(d, first), c1 = hn::Set(d, row), c2 = hn::Zero(d), c3 = hn::Zero(d);
+  auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+  const Words m0 = hn::Set(d, 0xD2511F53u), m1 = hn::Set(d, 0xCD9E8D57u);
+  for (int round = 0; round < 10; ++round) {
+    const Words high0 = multiplied_high(m0, c0), low0 = hn::Mul(m0, c0);
+    const Words high1 = multiplied_high(m1, c2), low1 = hn::Mul(m1, c2);
+    c0 = hn::Xor(hn::Xor(high1, c1), hn::Set(d, k0));
+    c1 = low1;
+    c2 = hn::Xor(hn::Xor(high0, c3), hn::Set(d, k1));
+    c3 = low0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  hn::StoreInterleaved4(c0, c1, c2, c3, d, out);
+}
+
+/// work(first, numbers, count) for the numbers in order, a few at a time.
+template <class Work>
+HWY_INLINE void for_each_uniform(std::uint64_t key, std::uint32_t row, std::size_t n, Work&& work) {
+  const D d;
+  const hn::RebindToSigned<D> integers;
+  HWY_ALIGN std::uint32_t words[4 * HWY_MAX_BYTES / sizeof(std::uint32_t)];
+  HWY_ALIGN float numbers[4 * HWY_MAX_BYTES / sizeof(float)];
+  const std::size_t each = 4 * hn::Lanes(U32());
+  for (std::size_t first = 0; first < n; first += each) {
+    philox(key, row, static_cast<std::uint32_t>(first / 4), words);
+    for (std::size_t i = 0; i < each; i += hn::Lanes(d)) {
+      const auto upper = hn::BitCast(integers, hn::ShiftRight<8>(hn::Load(U32(), words + i)));
+      hn::Store(hn::Mul(hn::ConvertTo(d, upper), hn::Set(d, 0x1p-24f)), d, numbers + i);
+    }
+    work(first, numbers, std::min(each, n - first));
+  }
+}
+
+void uniform(std::uint64_t key, std::uint32_t row, float* HWY_RESTRICT out, std::size_t n) {
+  for_each_uniform(key, row, n, [&](std::size_t first, const float* numbers, std::size_t count) { std::copy_n(numbers, count, out + first); });
+}
+
+void dropout(std::uint64_t key, std::uint32_t row, const float* HWY_RESTRICT x, float p, float scale, float* HWY_RESTRICT y, std::size_t n) {
+  for_each_uniform(key, row, n, [&](std::size_t first, const float* numbers, std::size_t count) {
+    for_each_vector(count, [&](auto d, std::size_t i) {
+      const auto is_kept = hn::Ge(hn::LoadU(d, numbers + i), hn::Set(d, p));
+      hn::StoreU(hn::IfThenElseZero(is_kept, hn::Mul(hn::LoadU(d, x + first + i), hn::Set(d, scale))), d, y + first + i);
+    });
+  });
+}
+
 bool is_zero(const float* x, std::size_t n) {
   const D d;
   std::size_t i = 0;
@@ -187,6 +253,8 @@ HWY_EXPORT(softmax);
 HWY_EXPORT(softmax_again);
 HWY_EXPORT(softmax_backward);
 HWY_EXPORT(dot);
+HWY_EXPORT(uniform);
+HWY_EXPORT(dropout);
 HWY_EXPORT(is_zero);
 HWY_EXPORT(scale);
 HWY_EXPORT(adamw);
@@ -208,6 +276,10 @@ SoftmaxSums softmax(float* scores, std::size_t n) { return HWY_DYNAMIC_DISPATCH(
 void softmax_again(float* scores, float log_total, std::size_t n) { HWY_DYNAMIC_DISPATCH(softmax_again)(scores, log_total, n); }
 void softmax_backward(const float* p, float* dp, float projected, float scale, std::size_t n) { HWY_DYNAMIC_DISPATCH(softmax_backward)(p, dp, projected, scale, n); }
 float dot(const float* a, const float* b, std::size_t n) { return HWY_DYNAMIC_DISPATCH(dot)(a, b, n); }
+void uniform(std::uint64_t key, std::uint32_t row, float* out, std::size_t n) { HWY_DYNAMIC_DISPATCH(uniform)(key, row, out, n); }
+void dropout(std::uint64_t key, std::uint32_t row, const float* x, float p, float scale, float* y, std::size_t n) {
+  HWY_DYNAMIC_DISPATCH(dropout)(key, row, x, p, scale, y, n);
+}
 bool is_zero(const float* x, std::size_t n) { return HWY_DYNAMIC_DISPATCH(is_zero)(x, n); }
 void scale(float* x, float factor, std::size_t n) { HWY_DYNAMIC_DISPATCH(scale)(x, factor, n); }
 void adamw(const AdamW& update, const float* gradient, float* parameter, float* first, float* second, std::size_t n) {

@@ -2,6 +2,7 @@
 // out, one thread: who calls shares out the rows.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 
 namespace attune::kernels {
 
@@ -30,6 +31,11 @@ void softmax_again(float* scores, float log_total, std::size_t n);
 /// A softmax's gradient, in place: dp = p * (dp - projected) * scale, with projected = sum of p * dp.
 void softmax_backward(const float* p, float* dp, float projected, float scale, std::size_t n);
 float dot(const float* a, const float* b, std::size_t n);
+/// Philox 4x32 with 10 rounds (Salmon et al. 2011, doi:10.1145/2063384.2063405). Numbers i = 0 .. n - 1 of a stream's row: word i % 4 of the
+/// output for the counter (i / 4, row, 0, 0) under `key`, its upper 24 bits as a float32 in [0, 1).
+void uniform(std::uint64_t key, std::uint32_t row, float* out, std::size_t n);
+/// y = x * scale where the same number is at least p, else 0.
+void dropout(std::uint64_t key, std::uint32_t row, const float* x, float p, float scale, float* y, std::size_t n);
 bool is_zero(const float* x, std::size_t n);
 /// x *= factor.
 void scale(float* x, float factor, std::size_t n);

@@ -1,5 +1,6 @@
 #include "nn/activations.hpp"
 
+#include <c10/core/Allocator.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 #include <torch/torch.h>
 
@@ -8,35 +9,84 @@
 namespace attune::nn {
 namespace {
 
-/// LibTorch's allocator tells it of every tensor of this thread.
-struct LiveBytes final : c10::MemoryReportingInfoBase {
-  void reportMemoryUsage(void*, std::int64_t size, std::size_t, std::size_t, c10::Device device) override {
-    if (device.is_cpu()) bytes += size;
+/// What tensors on the meta device would take. It allocates nothing, as LibTorch's own allocator there, and reports to the
+/// meter as the host's allocator does.
+class MetaAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(std::size_t bytes) override {
+    auto* size = new std::int64_t(static_cast<std::int64_t>(bytes));
+    report(*size);
+    return {nullptr, size, &forget, c10::kMeta};
   }
-  bool memoryProfilingEnabled() const override { return true; }
-  std::int64_t bytes = 0;
+  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+  void copy_data(void*, const void*, std::size_t) const override {}
+
+  /// From its first use on for as long as the program runs.
+  static void install() {
+    static MetaAllocator allocator;
+    static const bool is_installed = [] { return c10::SetAllocator(c10::kMeta, &allocator, 1), true; }();
+    (void)is_installed;
+  }
+
+ private:
+  static void report(std::int64_t change) {
+    auto* meter = static_cast<c10::MemoryReportingInfoBase*>(c10::ThreadLocalDebugInfo::get(c10::DebugInfoKind::PROFILER_STATE));
+    if (meter) meter->reportMemoryUsage(nullptr, change, 0, 0, c10::kMeta);
+  }
+  static void forget(void* size) {
+    report(-*static_cast<std::int64_t*>(size));
+    delete static_cast<std::int64_t*>(size);
+  }
 };
+
+std::size_t bytes_of(std::int64_t count) { return static_cast<std::size_t>(std::max<std::int64_t>(0, count)); }
 
 }  // namespace
 
-std::size_t activation_bytes(Model& model, const Batch& batch) {
-  const auto live = std::make_shared<LiveBytes>();
-  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, live);
-  const at::Tensor features = model.features(batch);
-  return static_cast<std::size_t>(std::max<std::int64_t>(0, live->bytes));
+/// LibTorch's allocator tells it of every tensor of this thread.
+struct TensorMeter::Count final : c10::MemoryReportingInfoBase {
+  void reportMemoryUsage(void*, std::int64_t size, std::size_t, std::size_t, c10::Device device) override {
+    if (!device.is_cpu() && !device.is_meta()) return;
+    live += size;
+    peak = std::max(peak, live);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+  std::int64_t live = 0, peak = 0;
+};
+
+struct TensorMeter::Guard {
+  explicit Guard(std::shared_ptr<Count> count) : guard(c10::DebugInfoKind::PROFILER_STATE, std::move(count)) {}
+  c10::DebugInfoGuard guard;
+};
+
+TensorMeter::TensorMeter() : count_(std::make_shared<Count>()) {
+  MetaAllocator::install();
+  guard_ = std::make_unique<Guard>(count_);
 }
 
-std::size_t estimate_activations(Model& model, std::int64_t samples, std::int64_t length, const std::function<Batch(std::int64_t, std::int64_t)>& make_batch) {
-  const auto bytes = [&](std::int64_t count, std::int64_t tokens) { return static_cast<double>(activation_bytes(model, make_batch(count, tokens))); };
-  if (model.spec().vocabulary == 0) {
-    const double one = bytes(1, 1), two = bytes(2, 1);
-    return static_cast<std::size_t>(one + (two - one) * static_cast<double>(samples - 1));
+TensorMeter::~TensorMeter() = default;
+
+std::int64_t TensorMeter::live() const { return count_->live; }
+
+std::int64_t TensorMeter::peak() const { return count_->peak; }
+
+PassMemory pass_memory(Model& model, const std::function<at::Tensor()>& loss) {
+  const TensorMeter meter;
+  PassMemory memory;
+  {
+    const at::Tensor sum = loss();
+    memory.kept = bytes_of(meter.live());
+    sum.backward();
   }
-  // Lengths a, 2a and 3a give the polynomial through them (Newton's form).
-  const auto a = std::min<std::int64_t>(8, std::max<std::int64_t>(1, model.spec().context / 4)), tried = std::min<std::int64_t>(samples, 2);
-  const double y1 = bytes(tried, a), y2 = bytes(tried, 2 * a), y3 = bytes(tried, 3 * a), x = static_cast<double>(length) / static_cast<double>(a);
-  const double at_length = y1 + (y2 - y1) * (x - 1) + (y3 - 2 * y2 + y1) / 2 * (x - 1) * (x - 2), fixed = 3 * y1 - 3 * y2 + y3;
-  return static_cast<std::size_t>(std::max(0.0, fixed + (at_length - fixed) * static_cast<double>(samples) / static_cast<double>(tried)));
+  memory.most = bytes_of(meter.peak());
+  for (auto& parameter : model.module().parameters()) parameter.mutable_grad() = at::Tensor();
+  return memory;
+}
+
+std::size_t activation_bytes(Model& model, const ForwardContext& context) {
+  const TensorMeter meter;
+  const at::Tensor features = model.features(context);
+  return bytes_of(meter.live());
 }
 
 }  // namespace attune::nn

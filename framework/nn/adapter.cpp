@@ -1,5 +1,6 @@
 #include <attune/adapter.hpp>
 #include <attune/error.hpp>
+#include <attune/module_name.hpp>
 #include <attune/nn.hpp>
 #include <torch/torch.h>
 
@@ -7,11 +8,11 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "nn/base_parameters.hpp"
+
 namespace attune::nn {
 
 namespace {
-
-std::string last_part(const std::string& name) { return name.substr(name.rfind('.') + 1); }
 
 /// All linear layers but the head's.
 std::vector<NamedLinear> linears_below_head(Model& model) {
@@ -36,6 +37,7 @@ std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::str
   if (targets.empty()) fail("{} is empty: name linear layers, or set it to \"all-linear\"", option);
   auto layers = linears_below_head(model);
   if (targets != all_linear) keep_chosen(layers, select_names(targets, names_of(layers), option));
+  if (layers.empty()) fail("{} is \"all-linear\", and a {} model has no linear layer but its head: choose another strategy", option, model.spec().family);
   return layers;
 }
 
@@ -53,20 +55,6 @@ Targets choose_targets_and_convolutions(Model& model, const std::vector<std::str
   return layers;
 }
 
-std::optional<LayerNames> layer_names(Model& model) {
-  static const LayerNames families[] = {
-      {{"k_proj", "v_proj"}, "self_attn.o_proj", "mlp.down_proj"},        // Llama and its kin
-      {{"key", "value"}, "attention.output.dense", "output.dense"},       // BERT, RoBERTa
-      {{"k_lin", "v_lin"}, "attention.out_lin", "ffn.lin2"},              // DistilBERT
-      {{"c_attn"}, "attn.c_proj", "mlp.c_proj"},                          // GPT-2
-  };
-  const auto all = linears(model.module());
-  const auto has = [&](const std::string& pattern) { return std::ranges::any_of(all, [&](const NamedLinear& named) { return name_matches(pattern, named.first); }); };
-  for (const auto& family : families)
-    if (std::ranges::all_of(family.keys_values, has) && has(family.attention_end) && has(family.mlp_end)) return family;
-  return std::nullopt;
-}
-
 std::vector<std::string> peft_names(Model& model, const std::vector<std::string>& chosen) {
   const std::set<std::string> all(chosen.begin(), chosen.end());
   std::set<std::string> partly, names;
@@ -77,9 +65,8 @@ std::vector<std::string> peft_names(Model& model, const std::vector<std::string>
   return {names.begin(), names.end()};
 }
 
-void train_head(Model& model) {
-  for (const auto& name : model.head_modules())
-    for (auto& parameter : module_at(model.module(), name).parameters()) parameter.requires_grad_(true);
+void train_head(ModelView& view) {
+  for (const auto& name : view.model().head_modules()) view.train(module_at(view.model().module(), name));
 }
 
 Adapter peft_adapter(Model& model, nlohmann::ordered_json config, std::vector<NamedTensor> tensors) {
@@ -111,7 +98,7 @@ std::map<std::string, std::int64_t> parameter_depths(Model& model) {
   std::int64_t outside = 0;  // what is registered before the blocks, then what comes after them
   for (const auto& parameter : model.module().named_parameters()) {
     std::int64_t block = 0;
-    while (block < depth && !parameter.key().starts_with(model.block_prefix(block))) ++block;
+    while (block < depth && !parameter.key().starts_with(model.block_name(block))) ++block;
     if (block < depth) outside = depth + 1;
     depths[parameter.key()] = block < depth ? block + 1 : outside;
   }
@@ -129,13 +116,17 @@ std::pair<std::string, std::shared_ptr<Embedding>> token_embedding(Model& model)
   fail("a {} model has no embedding of tokens", model.spec().family);
 }
 
-bool trains_only_adapters(Model& model) {
+std::vector<NamedTensor> trained_base_parameters(Model& model) {
   std::set<const void*> added;
   for (const auto& item : model.module().named_modules("", false)) {
     if (!is_delta(*item.value()) && item.key() != virtual_tokens_name) continue;
     for (const auto& parameter : item.value()->parameters()) added.insert(parameter.unsafeGetTensorImpl());
   }
-  return std::ranges::all_of(trainable(model), [&](const NamedTensor& parameter) { return added.contains(parameter.second.unsafeGetTensorImpl()); });
+  auto trained = trainable(model);
+  std::erase_if(trained, [&](const NamedTensor& parameter) { return added.contains(parameter.second.unsafeGetTensorImpl()); });
+  return trained;
 }
+
+bool trains_only_adapters(Model& model) { return trained_base_parameters(model).empty(); }
 
 }  // namespace attune::nn

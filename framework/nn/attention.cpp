@@ -86,7 +86,7 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
     const at::Tensor q = q_.contiguous(), k = k_.contiguous(), v = v_.contiguous();
     const Geometry g{q.size(1), k.size(1), q.size(2), starts, causal};
     const at::Tensor out = at::empty_like(q), log_sums = at::empty({q.size(0), g.heads}, q.options());
-    share_out_tasks(g.samples() * g.heads, [&](std::int64_t task) { attend(g, task / g.heads, task % g.heads, q, k, v, static_cast<float>(scale), out, log_sums); });
+    if (!q.is_meta()) share_out_tasks(g.samples() * g.heads, [&](std::int64_t task) { attend(g, task / g.heads, task % g.heads, q, k, v, static_cast<float>(scale), out, log_sums); });
     context->save_for_backward({q, k, v, out, log_sums});
     context->saved_data["starts"] = starts;
     context->saved_data["scale"] = scale;
@@ -100,7 +100,7 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
     const Geometry g{q.size(1), k.size(1), q.size(2), context->saved_data["starts"].toIntVector(), context->saved_data["causal"].toBool()};
     const auto scale = static_cast<float>(context->saved_data["scale"].toDouble());
     const Gradients d{gradients[0].contiguous(), at::empty_like(q), at::zeros_like(k), at::zeros_like(saved[2])};
-    share_out_tasks(g.samples() * g.key_heads, [&](std::int64_t task) {
+    if (!q.is_meta()) share_out_tasks(g.samples() * g.key_heads, [&](std::int64_t task) {
       for (std::int64_t i = 0; i < g.group(); ++i) go_back(g, task / g.key_heads, task % g.key_heads * g.group() + i, saved, scale, d);
     });
     return {d.q, d.k, d.v, {}, {}, {}};
@@ -156,7 +156,8 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
 
 using KeysValues = std::pair<at::Tensor, at::Tensor>;
 
-bool is_float_on_cpu(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+/// Or planned to be there.
+bool is_float_on_cpu(const at::Tensor& x) { return (x.is_cpu() || x.is_meta()) && x.scalar_type() == at::kFloat; }
 
 /// Queries of samples end to end, each against its own keys and values, of which the last are the queries'. No gradients.
 at::Tensor attend_to_seen(const at::Tensor& q, const std::vector<KeysValues>& seen, const std::vector<std::int64_t>& starts, const AttentionOptions& options) {
@@ -184,7 +185,9 @@ at::Tensor attend_to_seen(const at::Tensor& q, const std::vector<KeysValues>& se
   return out;
 }
 
-bool serves_fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Batch& batch, const AttentionOptions& options) {
+bool serves_fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const ForwardContext& context, const AttentionOptions& options) {
+  if (context.cache || context.virtual_tokens) return false;
+  const auto& batch = context.batch();
   if (!is_float_on_cpu(q) || !is_float_on_cpu(k) || !is_float_on_cpu(v)) return false;
   if (options.softcap > 0 || batch.length() != q.size(0)) return false;
   for (std::size_t sample = 0; sample + 1 < batch.starts.size(); ++sample) {
@@ -214,6 +217,14 @@ at::Tensor attend_softly(const at::Tensor& q, const at::Tensor& k, const at::Ten
   return at::matmul(shares, v.repeat_interleave(repeats, 1).transpose(0, 1)).transpose(0, 1);
 }
 
+/// The kernel that LibTorch takes on the host, which is given what is added to the scores. Of the meta device's own choice all scores
+/// would be kept.
+at::Tensor planned_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::optional<at::Tensor>& mask, bool causal, const AttentionOptions& options) {
+  const auto added = mask ? std::optional(mask->to(q.scalar_type())) : std::nullopt;
+  const auto [y, log_sums] = at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, added, options.scale);
+  return y.squeeze(0).transpose(0, 1);
+}
+
 /// One sample: its queries against its keys, of which there may be more, earlier ones.
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options) {
   const auto rows = q.size(0), keys = k.size(0);
@@ -222,31 +233,35 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   const auto mask = plain && !soft ? std::nullopt : visible(rows, keys, options, q.device());
   if (soft) return attend_softly(q, k, v, mask, options);
   const auto heads_first = [](const at::Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
+  if (q.is_meta()) return planned_attention(heads_first(q), heads_first(k), heads_first(v), mask, plain, options);
   const at::Tensor y = at::scaled_dot_product_attention(heads_first(q), heads_first(k), heads_first(v), mask, 0.0, plain, options.scale, q.size(1) != k.size(1));
   return y.squeeze(0).transpose(0, 1);
 }
 
 }  // namespace
 
-at::Tensor attention(std::int64_t block, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Batch& batch, const AttentionOptions& options) {
-  at::Tensor prefix_k, prefix_v;
-  if (batch.prefix) std::tie(prefix_k, prefix_v) = batch.prefix->keys_values(block);
-  const auto after_prefix = [](const at::Tensor& prefix, const at::Tensor& x) { return prefix.defined() ? at::cat({prefix.to(x.scalar_type()), x}) : x; };
-  if (!batch.cache && !batch.prefix && serves_fused(q, k, v, batch, options)) return FusedAttention::apply(q, k, v, batch.starts, options.scale, options.causal);
-  const auto samples = static_cast<std::size_t>(batch.samples());
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const ForwardContext& context, const AttentionOptions& options) {
+  const auto& starts = context.batch().starts;
+  if (serves_fused(q, k, v, context, options)) return FusedAttention::apply(q, k, v, starts, options.scale, options.causal);
+  const auto block = context.block();
+  at::Tensor first_k, first_v;  // of virtual tokens
+  if (context.virtual_tokens) std::tie(first_k, first_v) = context.virtual_tokens->keys_values(block);
+  const auto after = [](const at::Tensor& first, const at::Tensor& x) { return first.defined() ? at::cat({first.to(x.scalar_type()), x}) : x; };
+  auto* const cache = context.cache;
+  const auto samples = starts.size() - 1;
   const auto seen = [&](std::int64_t sample, const at::Tensor& keys, const at::Tensor& values) -> KeysValues {
-    const bool begins = !batch.cache || batch.cache->length(sample, block) == 0;
-    const KeysValues all = begins ? KeysValues{after_prefix(prefix_k, keys), after_prefix(prefix_v, values)} : KeysValues{keys, values};
-    return batch.cache ? batch.cache->append(block, sample, all.first, all.second) : all;
+    const bool begins = !cache || cache->length(sample, block) == 0;
+    const KeysValues all = begins ? KeysValues{after(first_k, keys), after(first_v, values)} : KeysValues{keys, values};
+    return cache ? cache->append(block, sample, all.first, all.second) : all;
   };
   std::vector<std::int64_t> lengths;
-  for (std::size_t sample = 0; sample < samples; ++sample) lengths.push_back(batch.starts[sample + 1] - batch.starts[sample]);
+  for (std::size_t sample = 0; sample < samples; ++sample) lengths.push_back(starts[sample + 1] - starts[sample]);
   // One split, not a slice per sample: its gradient is one concatenation.
   const auto queries = q.split_with_sizes(lengths), keys = k.split_with_sizes(lengths), values = v.split_with_sizes(lengths);
   std::vector<KeysValues> all;
   for (std::size_t sample = 0; sample < samples; ++sample) all.push_back(seen(static_cast<std::int64_t>(sample), keys[sample], values[sample]));
-  if (batch.cache && options.softcap == 0 && is_float_on_cpu(q) && is_float_on_cpu(k) && is_float_on_cpu(v) && !at::GradMode::is_enabled())
-    return attend_to_seen(q.contiguous(), all, batch.starts, options);
+  const bool is_plain = options.softcap == 0 && is_float_on_cpu(q) && is_float_on_cpu(k) && is_float_on_cpu(v);
+  if (cache && is_plain && !at::GradMode::is_enabled()) return attend_to_seen(q.contiguous(), all, starts, options);
   std::vector<at::Tensor> attended;
   for (std::size_t sample = 0; sample < samples; ++sample) attended.push_back(attend(queries[sample], all[sample].first, all[sample].second, options));
   return samples == 1 ? attended.front() : at::cat(attended);

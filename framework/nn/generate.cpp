@@ -18,7 +18,7 @@ struct Answer {
   Tokens seen;  // prompt and answer so far
 };
 
-Batch continuation(const std::vector<Answer>& answers, KeyValueCache& cache, at::Device device) {
+ForwardContext continuation(const std::vector<Answer>& answers, KeyValueCache& cache, at::Device device) {
   std::vector<std::int64_t> tokens, positions;
   Batch batch;
   for (std::size_t i = 0; i < answers.size(); ++i) {
@@ -28,8 +28,9 @@ Batch continuation(const std::vector<Answer>& answers, KeyValueCache& cache, at:
   }
   batch.tokens = torch::tensor(tokens, at::kLong).to(device);
   batch.positions = torch::tensor(positions, at::kLong).to(device);
-  batch.cache = &cache;
-  return batch;
+  ForwardContext context(std::move(batch), Phase::generation);
+  context.cache = &cache;
+  return context;
 }
 
 /// The features of each sample's last token.
@@ -93,8 +94,10 @@ void generate_all(Model& model, const std::vector<Tokens>& prompts, const Genera
   KeyValueCache cache(model.spec().depth, std::ssize(prompts));
   const auto device = model.projection().weight.device();
   while (!answers.empty()) {
-    const auto batch = continuation(answers, cache, device);
-    const at::Tensor logits = model.projection().forward(last_rows(model.features(batch), batch));
+    auto context = continuation(answers, cache, device);
+    if (options.base_alone) context = context.base_alone();
+    const at::Tensor last = last_rows(model.features(context), context.batch());
+    const at::Tensor logits = model.projection().forward(last, context);
     std::vector<Answer> unfinished;
     std::vector<std::int64_t> kept;
     for (std::size_t i = 0; i < answers.size(); ++i) {

@@ -19,6 +19,7 @@ struct GenerateOptions {
   double min_p = 0;               // sample among tokens with at least this share of the likeliest one's probability
   double repetition_penalty = 1;  // divides the logits of tokens in prompt and answer so far; negative logits are multiplied
   std::uint64_t seed = 0;
+  bool base_alone = false;              // without what strategies added to the model
   std::vector<std::int32_t> stop = {};  // ends after any of these; it is not part of the result
 };
 

@@ -5,6 +5,7 @@
 #include <attune/error.hpp>
 #include <attune/model.hpp>
 #include <attune/nn.hpp>
+#include <attune/parameter.hpp>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -24,9 +25,13 @@ using torch::autograd::variable_list;
 /// Gradients below float32 are summed in float32.
 at::Tensor widened(const at::Tensor& x) { return x.to(at::toOpMathType(x.scalar_type())); }
 
+/// On the meta device what the kernels would do on the host is planned: their results, without values.
+bool is_planned(const at::Tensor& tensor) { return tensor.is_meta(); }
+
 template <class... Tensors>
 bool serves_kernels(const Tensors&... tensors) {
-  return ((tensors.is_cpu() && tensors.scalar_type() == at::kFloat && tensors.is_contiguous()) && ...);
+  const auto is_near = [](const at::Tensor& tensor) { return tensor.is_cpu() || is_planned(tensor); };
+  return ((is_near(tensors) && tensors.scalar_type() == at::kFloat && tensors.is_contiguous()) && ...);
 }
 
 /// work(first, end) for parts of `count` things of `size` numbers each: enough for a thread to be worth its while.
@@ -38,6 +43,7 @@ void share_out_rows(std::int64_t count, std::int64_t size, Work&& work) {
 at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, const at::Tensor& scale) {
   const auto width = x.size(-1);
   const at::Tensor y = at::empty_like(x);
+  if (is_planned(x)) return y;
   share_out_rows(scale.numel(), width, [&](std::int64_t first, std::int64_t end) {
     kernels::rms_norm(x.const_data_ptr<float>() + first * width, weight.const_data_ptr<float>(), static_cast<float>(eps), y.data_ptr<float>() + first * width,
                       scale.data_ptr<float>() + first, end - first, width);
@@ -51,6 +57,7 @@ constexpr std::int64_t weight_rows = 64;
 std::pair<at::Tensor, at::Tensor> fused_rms_norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& dy, bool with_dx, bool with_dweight) {
   const auto width = x.size(-1), rows = scale.numel(), parts = (rows + weight_rows - 1) / weight_rows;
   const at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor(), dweights = with_dweight ? at::zeros({parts, width}, x.options()) : at::Tensor();
+  if (is_planned(x)) return {dx, with_dweight ? dweights.sum(0) : at::Tensor()};
   share_out_rows(parts, weight_rows * width, [&](std::int64_t part, std::int64_t end) {
     for (; part < end; ++part) {
       const auto first = part * weight_rows;
@@ -100,6 +107,7 @@ at::Tensor rotated(const at::Tensor& x, const at::Tensor& cosine, const at::Tens
   if (serves_kernels(x, cosine, sine)) {
     const auto heads = x.size(1), half = x.size(2) / 2;
     const at::Tensor y = at::empty_like(x);
+    if (is_planned(x)) return y;
     share_out_rows(x.size(0), heads * 2 * half, [&](std::int64_t first, std::int64_t end) {
       const auto place = first * heads * 2 * half;
       kernels::rotate(x.const_data_ptr<float>() + place, cosine.const_data_ptr<float>() + first * half, sine.const_data_ptr<float>() + first * half, y.data_ptr<float>() + place,
@@ -136,6 +144,7 @@ struct SwiGLUFunction : torch::autograd::Function<SwiGLUFunction> {
     context->save_for_backward({gate, up});
     if (!serves_kernels(gate, up)) return at::silu(gate).mul_(up);
     const at::Tensor y = at::empty_like(gate);
+    if (is_planned(gate)) return y;
     share_out_rows(gate.numel(), 1, [&](std::int64_t first, std::int64_t end) {
       kernels::swiglu(gate.const_data_ptr<float>() + first, up.const_data_ptr<float>() + first, y.data_ptr<float>() + first, end - first);
     });
@@ -146,6 +155,7 @@ struct SwiGLUFunction : torch::autograd::Function<SwiGLUFunction> {
     const auto &gate = saved[0], &up = saved[1], &dy = gradients[0];
     if (!serves_kernels(gate, up, dy)) return {at::silu_backward(dy * up, gate), at::silu(gate).mul_(dy)};
     const at::Tensor dgate = at::empty_like(gate), dup = at::empty_like(gate);
+    if (is_planned(gate)) return {dgate, dup};
     share_out_rows(gate.numel(), 1, [&](std::int64_t first, std::int64_t end) {
       kernels::swiglu_backward(gate.const_data_ptr<float>() + first, up.const_data_ptr<float>() + first, dy.const_data_ptr<float>() + first, dgate.data_ptr<float>() + first,
                                dup.data_ptr<float>() + first, end - first);
@@ -156,28 +166,25 @@ struct SwiGLUFunction : torch::autograd::Function<SwiGLUFunction> {
 
 }  // namespace
 
-RMSNorm::RMSNorm(std::int64_t width, double eps, double offset) : eps_(eps), offset_(offset) { weight = register_parameter("weight", torch::empty({width})); }
+RMSNorm::RMSNorm(std::int64_t width, double eps, double offset) : eps_(eps), offset_(offset) { weight = register_parameter("weight", new_parameter({width})); }
 at::Tensor RMSNorm::forward(const at::Tensor& x) { return RMSNormFunction::apply(x, offset_ == 0 ? weight : weight + offset_, eps_); }
 
 LayerNorm::LayerNorm(std::int64_t width, double eps) : eps_(eps) {
-  weight = register_parameter("weight", torch::empty({width}));
-  bias = register_parameter("bias", torch::empty({width}));
+  weight = register_parameter("weight", new_parameter({width}));
+  bias = register_parameter("bias", new_parameter({width}));
 }
 at::Tensor LayerNorm::forward(const at::Tensor& x) { return at::layer_norm(x, weight.sizes(), weight, bias, eps_); }
 
-Embedding::Embedding(std::int64_t rows, std::int64_t width) { weight = register_parameter("weight", torch::empty({rows, width})); }
-at::Tensor Embedding::forward(const at::Tensor& ids) {
-  at::Tensor y = at::embedding(weight, ids);
-  if (!deltas_enabled_) return y;
-  for (auto& delta : deltas_) y = delta->forward(*this, ids, y);
-  return y;
+Embedding::Embedding(std::int64_t rows, std::int64_t width) { weight = register_parameter("weight", new_parameter({rows, width})); }
+at::Tensor Embedding::forward(const at::Tensor& ids, ForwardContext& context) {
+  return context.by_owner(ids, [&](const at::Tensor& rows, ForwardContext& own) { return changed(rows, at::embedding(weight, rows), own); });
 }
 
 BatchNorm2d::BatchNorm2d(std::int64_t width, double eps) : eps_(eps) {
-  weight = register_parameter("weight", torch::empty({width}));
-  bias = register_parameter("bias", torch::empty({width}));
-  running_mean = register_buffer("running_mean", torch::empty({width}));
-  running_var = register_buffer("running_var", torch::empty({width}));
+  weight = register_parameter("weight", new_parameter({width}));
+  bias = register_parameter("bias", new_parameter({width}));
+  running_mean = register_buffer("running_mean", new_parameter({width}));
+  running_var = register_buffer("running_var", new_parameter({width}));
 }
 at::Tensor BatchNorm2d::forward(const at::Tensor& x) { return at::batch_norm(x, weight, bias, running_mean, running_var, false, 0, eps_, false); }
 
@@ -185,7 +192,8 @@ RotaryEmbedding::RotaryEmbedding(std::int64_t head_width, std::int64_t context, 
     : RotaryEmbedding(at::pow(base, at::arange(0, head_width, 2, at::kFloat) / static_cast<double>(head_width)).reciprocal_(), context) {}
 
 RotaryEmbedding::RotaryEmbedding(const at::Tensor& frequencies, std::int64_t context, double factor) {
-  const at::Tensor angle = at::outer(at::arange(context, at::kFloat), frequencies);
+  const auto here = at::TensorOptions(at::kFloat).device(ParametersOn::now());
+  const at::Tensor angle = at::outer(at::arange(context, here), frequencies.to(here.device()));
   cosine_ = angle.cos() * factor;
   sine_ = angle.sin() * factor;
 }

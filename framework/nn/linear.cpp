@@ -1,6 +1,7 @@
 #include <attune/error.hpp>
 #include <attune/linear.hpp>
 #include <attune/nn.hpp>
+#include <attune/parameter.hpp>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -113,40 +114,41 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
   return result;
 }
 
-at::Tensor Delta::forward(const Linear&, const at::Tensor&, const at::Tensor& y) { return y; }
-at::Tensor Delta::whole(const Linear&, const at::Tensor&) { return {}; }
+at::Tensor Delta::forward(const Linear&, const at::Tensor&, const at::Tensor& y, ForwardContext&) { return y; }
+at::Tensor Delta::forward_fused(const Linear&, const at::Tensor&, ForwardContext&) { return {}; }
 std::optional<Delta::Rows> Delta::rows() const { return std::nullopt; }
-at::Tensor Delta::undone(const Linear&, const at::Tensor&, const at::Tensor& y) { return y; }
+at::Tensor Delta::base_output(const Linear&, const at::Tensor&, const at::Tensor& y) { return y; }
 
 Linear::Linear(std::int64_t in, std::int64_t out, bool with_bias) : in_(in), out_(out) {
-  weight = register_parameter("weight", torch::empty({out, in}));
-  if (with_bias) bias = register_parameter("bias", torch::empty({out}));
+  weight = register_parameter("weight", new_parameter({out, in}));
+  if (with_bias) bias = register_parameter("bias", new_parameter({out}));
 }
 
 Linear::Linear(at::Tensor shared_weight) : weight(std::move(shared_weight)), in_(weight.size(1)), out_(weight.size(0)) {}
 
-at::Tensor Linear::forward(const at::Tensor& x) {
-  const at::Tensor y = uncapped(x);
+at::Tensor Linear::forward(const at::Tensor& x, ForwardContext& context) {
+  const at::Tensor y = deltas_.empty() ? product_of(x) : context.by_owner(x, [&](const at::Tensor& rows, ForwardContext& own) { return uncapped(rows, own); });
   return softcap > 0 ? softcap * (y / softcap).tanh() : y;
 }
 
-at::Tensor Linear::uncapped(const at::Tensor& x) {
-  const auto product = [&](const at::Tensor& input) {
-    const auto maybe_bias = bias.defined() ? std::optional(bias) : std::nullopt;
-    if (rounds_operands && !packed_) return in_rows(input, [&](const at::Tensor& rows) { return RoundedProduct::apply(rows, weight, maybe_bias, operand()); });
-    return packed_ ? PackedProduct::apply(input, maybe_bias, packed_) : at::linear(input, weight, bias);
-  };
-  if (!deltas_enabled_) {
-    at::Tensor y = product(x);
-    for (auto& delta : std::views::reverse(deltas_)) y = delta->undone(*this, x, y);
-    return y;
-  }
-  if (deltas_.size() == 1 && is_frozen())
-    if (at::Tensor y = deltas_.front()->whole(*this, x); y.defined()) return y;
+at::Tensor Linear::product_of(const at::Tensor& x) const {
+  const auto maybe_bias = bias.defined() ? std::optional(bias) : std::nullopt;
+  if (rounds_operands && !packed_) return in_rows(x, [&](const at::Tensor& rows) { return RoundedProduct::apply(rows, weight, maybe_bias, operand()); });
+  return packed_ ? PackedProduct::apply(x, maybe_bias, packed_) : at::linear(x, weight, bias);
+}
+
+at::Tensor Linear::uncapped(const at::Tensor& x, ForwardContext& context) {
+  const auto acts = [&](const auto& delta) { return context.acts(delta->owner); };
+  if (deltas_.size() == 1 && acts(deltas_.front()) && is_frozen())
+    if (at::Tensor y = deltas_.front()->forward_fused(*this, x, context); y.defined()) return y;
   at::Tensor input = x;
-  for (auto& delta : deltas_) input = delta->input(input);
-  at::Tensor y = product(input);
-  for (auto& delta : deltas_) y = delta->forward(*this, x, y);
+  for (auto& delta : deltas_)
+    if (acts(delta)) input = delta->input(input);
+  at::Tensor y = product_of(input);
+  for (auto& delta : std::views::reverse(deltas_))
+    if (!acts(delta)) y = delta->base_output(*this, input, y);
+  for (auto& delta : deltas_)
+    if (acts(delta)) y = delta->forward(*this, x, y, context);
   return y;
 }
 

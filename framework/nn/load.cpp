@@ -70,6 +70,53 @@ T checked(const nlohmann::json& value, const std::string& key) {
   return value.get<T>();
 }
 
+/// What a number of config.json may be.
+struct Range {
+  std::string_view key;  // of all keys that end so
+  double low, high;
+  bool is_open = false;  // low itself is not in it
+};
+
+constexpr double largest_size = 1 << 24;
+
+constexpr Range ranges[] = {
+    {"eps", 0, 1},
+    {"epsilon", 0, 1},
+    {"rope_theta", 1, 1e30, true},
+    {"factor", 0, 1e6, true},
+    {"max_position_embeddings", 1, largest_size},
+    {"beta_fast", 0, 1e6, true},
+    {"beta_slow", 0, 1e6, true},
+    {"mscale", 0, 1e6},
+    {"mscale_all_dim", 0, 1e6},
+    {"query_pre_attn_scalar", 0, 1e6, true},
+    {"softcapping", 0, 1e6},
+    {"max_window_layers", 0, largest_size},
+    {"num_key_value_heads", 1, largest_size},
+    {"head_dim", 1, largest_size},
+    {"pad_token_id", 0, largest_size},
+    {"_coefficient", 0, 1e3, true},
+    {"depth_divisor", 1, 1e4},
+    {"squeeze_expansion_ratio", 0, 1},
+};
+
+void check_range(double value, const std::string& key) {
+  const auto range = std::ranges::find_if(ranges, [&](const Range& one) { return key.ends_with(one.key); });
+  if (range == std::end(ranges)) return;
+  const bool is_within = value <= range->high && (range->is_open ? value > range->low : value >= range->low);
+  if (!is_within)
+    fail("config.json has {} = {}, where a number {} {} and at most {} is needed: take the config.json that came with the weights", key, value,
+         range->is_open ? "above" : "of at least", range->low, range->high);
+}
+
+/// The value as it is meant: of its type, and a number that makes sense under its key.
+template <class T>
+T read(const nlohmann::json& value, const std::string& key) {
+  const T result = checked<T>(value, key);
+  if constexpr (std::is_same_v<T, double> || std::is_same_v<T, std::int64_t>) check_range(static_cast<double>(result), key);
+  return result;
+}
+
 }  // namespace
 
 torch::nn::Module& module_at(torch::nn::Module& root, const std::string& name) {
@@ -164,13 +211,13 @@ template <class T>
 T config_value(const nlohmann::json& config, const std::string& key) {
   const auto* value = present(config, key);
   if (!value) fail("config.json lacks '{}': take the config.json that came with the weights", key);
-  return checked<T>(*value, key);
+  return read<T>(*value, key);
 }
 
 template <class T>
 T config_value(const nlohmann::json& config, const std::string& key, T fallback) {
   const auto* value = present(config, key);
-  return value ? checked<T>(*value, key) : fallback;
+  return value ? read<T>(*value, key) : fallback;
 }
 
 template bool config_value(const nlohmann::json&, const std::string&);

@@ -42,6 +42,7 @@ struct Totals {
 /// In place: logits [rows, outputs] become their softmax. Returns the logarithm of each row's sum of exponentials, and its largest logit.
 Totals become_softmax(at::Tensor& logits) {
   const auto rows = logits.size(0), outputs = logits.size(1);
+  if (logits.is_meta()) return {at::empty({rows, 1}, logits.options()), at::empty({rows, 1}, logits.options())};
   if (!logits.is_cpu() || logits.scalar_type() != at::kFloat || !logits.is_contiguous()) {
     const Totals totals{logits.logsumexp(1, true), logits.amax(1, true)};
     logits.sub_(totals.log_total).exp_();
@@ -61,15 +62,21 @@ Totals become_softmax(at::Tensor& logits) {
 /// A target is correct when no output is larger than its own.
 at::Tensor count_correct(const at::Tensor& of_target, const at::Tensor& largest) { return at::eq(of_target, largest).sum(); }
 
+/// Where which class is the largest is wanted, of these rows. logits [rows, outputs].
+void note_largest(at::Tensor* predicted, std::int64_t first, const at::Tensor& logits) {
+  if (predicted) predicted->narrow(0, first, logits.size(0)).copy_(logits.argmax(1));
+}
+
 /// What is a row of outputs to `e` [n, outputs], for the rows of the weight that are trained: all, or those of `ids`.
 at::Tensor of_rows(const at::Tensor& e, const Maybe& ids) { return ids ? e.index_select(1, *ids) : e; }
 
 /// Loss and, in the same pass over each chunk's logits, the gradients, so that logits live for one chunk alone.
 struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   /// x [n, width], weight [outputs, width] as products take it (`operand`), and what of it may be trained: all, or the rows of `ids` (int64 [k]; absent:
-  /// all); bias [outputs], targets int64 [n]. Returns the sum and the correct count.
+  /// all); bias [outputs], targets int64 [n]. predicted: becomes the class of the largest logit, int64 [n]; may be null. Returns the sum and the
+  /// correct count.
   static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const Maybe& ids, const at::Tensor& operand, const Maybe& bias,
-                               double softcap, const at::Tensor& targets, bool with_gradients) {
+                               double softcap, const at::Tensor& targets, bool with_gradients, at::Tensor* predicted) {
     const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
     const bool with_dx = with_gradients && x.requires_grad(), with_dweight = with_gradients && weight.requires_grad(),
                with_dbias = with_gradients && bias && bias->requires_grad();
@@ -87,6 +94,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
       if (bias) e.add_(*bias);
       const at::Tensor slope = cap(e, softcap);
       const at::Tensor of_target = e.gather(1, target);
+      note_largest(predicted, first, e);
       const auto [log_total, largest] = become_softmax(e);
       correct += count_correct(of_target, largest);
       sum += (log_total - of_target).sum();
@@ -110,7 +118,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     const auto dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt());
     const bool is_one = gradients[0].is_cpu() && gradients[0].item<double>() == 1;  // most of the time, and a pass over the head's gradient saved
     const auto scaled = [&](const at::Tensor& d) { return !d.defined() ? d : (is_one ? d : at::mul(d, gradients[0])).to(dtype); };
-    return {scaled(saved[0]), scaled(saved[1]), {}, {}, scaled(saved[2]), {}, {}, {}};
+    return {scaled(saved[0]), scaled(saved[1]), {}, {}, scaled(saved[2]), {}, {}, {}, {}};
   }
 };
 
@@ -176,32 +184,42 @@ struct OneProduct {
 };
 
 /// Absent where deltas make it more than that.
-std::optional<OneProduct> as_one_product(const nn::Linear& projection) {
+std::optional<OneProduct> as_one_product(const nn::Linear& projection, const ForwardContext& context) {
   const auto bias = projection.bias.defined() ? std::optional(projection.bias) : std::nullopt;
   const auto& deltas = projection.deltas();
   if (deltas.empty()) return OneProduct{projection.dense_weight(), projection.operand(), {}, bias};
-  const auto rows = deltas.size() == 1 && projection.is_frozen() ? deltas.front()->rows() : std::nullopt;
+  const auto rows = deltas.size() == 1 && projection.is_frozen() && !context.is_shared() ? deltas.front()->rows() : std::nullopt;
   if (!rows) return std::nullopt;
   const at::Tensor base = projection.operand();
-  if (!projection.deltas_enabled()) return OneProduct{projection.dense_weight(), base, {}, bias};
+  if (!context.acts(deltas.front()->owner)) return OneProduct{projection.dense_weight(), base, {}, bias};
   return OneProduct{rows->values, base.index_copy(0, rows->ids, rows->values.detach().to(base.scalar_type())), rows->ids, bias};
 }
 
-/// With other deltas: LibTorch's own gradients, chunk by chunk.
-variable_list plain_cross_entropy(const at::Tensor& x, nn::Linear& projection, const at::Tensor& targets) {
+/// Of these rows of the N that the features have.
+ForwardContext of_rows(const ForwardContext& context, const at::Tensor& rows, std::int64_t all) {
+  return rows.size(0) == all ? context : context.of_rows(rows, all);
+}
+
+/// With other deltas: LibTorch's own gradients, chunk by chunk. context: of x's rows, which are `rows` of `all`.
+variable_list plain_cross_entropy(const at::Tensor& x, nn::Linear& projection, const at::Tensor& targets, at::Tensor* predicted, const ForwardContext& context,
+                                  const at::Tensor& rows_of_x, std::int64_t all) {
   const auto wide = at::toOpMathType(x.scalar_type());
   at::Tensor sum = at::zeros({}, x.options().dtype(wide)), correct = at::zeros({}, targets.options());
   for_each_chunk(x.size(0), projection.out(), [&](std::int64_t first, std::int64_t rows) {
     const at::Tensor target = targets.narrow(0, first, rows);
-    const at::Tensor logits = projection.forward(x.narrow(0, first, rows)).to(wide);
+    auto part = of_rows(context, rows_of_x.narrow(0, first, rows), all);
+    const at::Tensor logits = projection.forward(x.narrow(0, first, rows), part).to(wide);
     sum = sum + at::cross_entropy_loss(logits, target, {}, at::Reduction::Sum);
     const torch::NoGradGuard no_grad;
+    note_largest(predicted, first, logits);
     correct += count_correct(logits.gather(1, target.unsqueeze(1)), logits.amax(1, true));
   });
   return {sum, correct};
 }
 
 void check_targets(const at::Tensor& features, const at::Tensor& targets) {
+  if (!targets.defined())
+    fail("the data have no targets, which this loss learns: add the strategy that defines a loss for such data, such as 'contrastive' for pairs, or prepare data with targets");
   if (features.size(0) == targets.size(0)) return;
   fail("the batch has {} targets for {} outputs of the model: a decoder needs one per token, a classifier one per sample; use a dataset plugin "
        "that fits the model", targets.size(0), features.size(0));
@@ -224,20 +242,31 @@ void check_outputs(const at::Tensor& targets, std::int64_t wanted, const nn::Lin
 
 }  // namespace
 
-Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
+void Loss::report(const std::string& name, const at::Tensor& values) {
+  auto& scalar = scalars[name];
+  scalar.sum += values.detach().to(at::kDouble).sum().item<double>();
+  scalar.count += static_cast<double>(values.numel());
+}
+
+Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets, const ForwardContext& context) {
   check_targets(features, targets);
   const at::Tensor rows = at::nonzero(targets != ignored_target).squeeze(1);
   const bool all = rows.size(0) == targets.size(0);
   const at::Tensor x = all ? features : features.index_select(0, rows);
   const at::Tensor trained = all ? targets : targets.index_select(0, rows);
   check_range(trained, projection.out());
-  const auto one = as_one_product(projection);
-  const auto result = one ? CrossEntropyFunction::apply(x, one->weight, one->ids, one->operand, one->bias, projection.softcap, trained, at::GradMode::is_enabled())
-                          : plain_cross_entropy(x, projection, trained);
-  return {result[0], rows.size(0), result[1].item<std::int64_t>(), {}};
+  const auto one = as_one_product(projection, context);
+  const bool wants_outputs = context.wants_outputs;
+  at::Tensor predicted = wants_outputs ? at::empty_like(trained) : at::Tensor();
+  at::Tensor* const wanted = wants_outputs ? &predicted : nullptr;
+  const bool with_gradients = at::GradMode::is_enabled();
+  const auto result = one ? CrossEntropyFunction::apply(x, one->weight, one->ids, one->operand, one->bias, projection.softcap, trained, with_gradients, wanted)
+                          : plain_cross_entropy(x, projection, trained, wanted, context.in_projection(), rows, targets.size(0));
+  if (wants_outputs && !all) predicted = at::full_like(targets, ignored_target).index_copy(0, rows, predicted);
+  return {result[0], rows.size(0), result[1].item<std::int64_t>(), predicted};
 }
 
-RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
+RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets, const ForwardContext& context) {
   check_targets(features, targets);
   if (targets.is_floating_point()) fail("the loss is one of single classes or tokens, and the data's targets are {}: take its strategy out", targets.dim() == 2 ? "several labels a sample" : "values");
   RowLosses losses;
@@ -246,11 +275,12 @@ RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const a
   check_range(losses.targets, projection.out());
   const at::Tensor x = features.index_select(0, losses.rows);
   at::Tensor correct;
-  if (const auto one = as_one_product(projection)) {
+  if (const auto one = as_one_product(projection, context)) {
     const auto result = RowLossFunction::apply(x, one->weight, one->ids, one->operand, one->bias, projection.softcap, losses.targets);
     losses.nll = result[0], losses.uniform = result[1], correct = result[2];
   } else {
-    const at::Tensor logits = projection.forward(x).to(at::toOpMathType(x.scalar_type())), of_target = logits.gather(1, losses.targets.unsqueeze(1)).squeeze(1);
+    auto own = of_rows(context, losses.rows, targets.size(0)).in_projection();
+    const at::Tensor logits = projection.forward(x, own).to(at::toOpMathType(x.scalar_type())), of_target = logits.gather(1, losses.targets.unsqueeze(1)).squeeze(1);
     losses.nll = logits.logsumexp(1) - of_target;
     losses.uniform = logits.logsumexp(1) - logits.mean(1);
     correct = count_correct(of_target, logits.amax(1));
@@ -286,8 +316,9 @@ std::vector<std::int64_t> rows_without_target(const Batch& batch) {
   return rows;
 }
 
-SampleLogProbabilities sample_log_probabilities(Model& model, const Batch& batch) {
-  const auto losses = row_losses(model.features(batch), model.projection(), batch.targets);
+SampleLogProbabilities sample_log_probabilities(Model& model, const ForwardContext& context) {
+  const auto& batch = context.batch();
+  const auto losses = row_losses(model.features(context), model.projection(), batch.targets, context);
   // Sample b holds the rows starts[b] .. starts[b+1]-1.
   const at::Tensor ends = torch::tensor(std::vector<std::int64_t>(batch.starts.begin() + 1, batch.starts.end()), at::kLong).to(losses.rows.device());
   const at::Tensor sample = at::searchsorted(ends, losses.rows, false, true);
@@ -295,25 +326,32 @@ SampleLogProbabilities sample_log_probabilities(Model& model, const Batch& batch
   return {zeros.index_add(0, sample, -losses.nll), zeros.to(at::kLong).index_add(0, sample, at::ones_like(sample))};
 }
 
-Loss binary_cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
+Loss binary_cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets, const ForwardContext& context) {
   check_targets(features, targets);
   check_outputs(targets, targets.size(1), projection);
-  const at::Tensor outputs = projection.forward(features).to(at::toOpMathType(features.scalar_type()));
+  auto own = context.in_projection();
+  const at::Tensor outputs = projection.forward(features, own).to(at::toOpMathType(features.scalar_type()));
   const at::Tensor right = at::eq(outputs > 0, targets > 0.5);
   return {at::binary_cross_entropy_with_logits(outputs, targets.to(outputs.scalar_type()), {}, {}, at::Reduction::Sum), targets.numel(), right.sum().item<std::int64_t>(),
           outputs.detach().sigmoid()};
 }
 
-Loss squared_error(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
+Loss squared_error(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets, const ForwardContext& context) {
   check_targets(features, targets);
   check_outputs(targets, 1, projection);
-  const at::Tensor outputs = projection.forward(features).to(at::toOpMathType(features.scalar_type())).squeeze(1);
+  auto own = context.in_projection();
+  const at::Tensor outputs = projection.forward(features, own).to(at::toOpMathType(features.scalar_type())).squeeze(1);
   return {at::mse_loss(outputs, targets.to(outputs.scalar_type()), at::Reduction::Sum), targets.numel(), 0, outputs.detach()};
 }
 
-Loss supervised_loss(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets) {
-  if (!targets.is_floating_point()) return cross_entropy(features, projection, targets);
-  return targets.dim() == 2 ? binary_cross_entropy(features, projection, targets) : squared_error(features, projection, targets);
+Loss supervised_loss(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets, const ForwardContext& context) {
+  if (!targets.defined() || !targets.is_floating_point()) return cross_entropy(features, projection, targets, context);
+  const auto loss = targets.dim() == 2 ? binary_cross_entropy : squared_error;
+  return loss(features, projection, targets, context);
+}
+
+Loss supervised_loss(Model& model, const ForwardContext& context) {
+  return supervised_loss(model.features(context), model.projection(), context.batch().targets, context);
 }
 
 }  // namespace attune

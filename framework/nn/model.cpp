@@ -9,10 +9,11 @@
 namespace attune {
 namespace {
 
-void check_length(const Batch& batch, std::int64_t context) {
+void check_length(const ForwardContext& pass, std::int64_t context) {
+  const auto& batch = pass.batch();
   std::int64_t longest = 0;
   for (std::int64_t sample = 0; sample < batch.samples(); ++sample) {
-    const auto seen = batch.cache ? batch.cache->length(sample) : 0;
+    const auto seen = pass.cache ? pass.cache->length(sample) : 0;
     longest = std::max(longest, seen + batch.starts[static_cast<std::size_t>(sample) + 1] - batch.starts[static_cast<std::size_t>(sample)]);
   }
   if (longest > context) {
@@ -79,7 +80,10 @@ struct RecomputeFunction : torch::autograd::Function<RecomputeFunction> {
   }
 
  private:
-  static at::Generator generator(const at::Tensor& x) { return at::globalContext().defaultGenerator(x.device()); }
+  /// A planned pass draws nothing: any generator does.
+  static at::Generator generator(const at::Tensor& x) {
+    return at::globalContext().defaultGenerator(x.is_meta() ? at::Device(at::kCPU) : x.device());
+  }
 };
 
 at::Tensor recomputed(const Forward& forward, const at::Tensor& x) {
@@ -140,72 +144,85 @@ void Model::set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) {
   virtual_tokens_ = std::move(tokens);
 }
 
-void Model::enable_adapters(bool enabled) {
-  adapters_enabled_ = enabled;
-  for (auto& [name, linear] : nn::linears(module())) linear->enable_deltas(enabled);
-  for (auto& [name, convolution] : nn::layers_of<nn::Conv2d>(module())) convolution->enable_deltas(enabled);
-  for (auto& [name, embedding] : nn::layers_of<nn::Embedding>(module())) embedding->enable_deltas(enabled);
+at::Tensor Model::features(ForwardContext context) {
+  if (virtual_tokens_ && context.changes_act()) return features_after_tokens(std::move(context));
+  const auto& batch = context.batch();
+  const auto done = batch.hidden.defined() && batch.hidden_of == this ? batch.hidden_parts : 0;
+  check_length(context, spec().context);
+  const at::Tensor start = done > 0 ? batch.hidden.to(projection().options().dtype()) : embedded(context);
+  const at::Tensor h = blocks(start, done, spec().depth, context);
+  return done > spec().depth ? h : finished(h, context);
 }
 
-at::Tensor Model::features(const Batch& batch) {
-  if (!virtual_tokens_ || !adapters_enabled_) {
-    const auto done = batch.hidden.defined() ? prefix_ : 0;
-    check_length(batch, spec().context);
-    const at::Tensor start = done > 0 ? batch.hidden.to(projection().options().dtype()) : embedded(batch);
-    const at::Tensor h = blocks(start, done, spec().depth, batch);
-    return done > spec().depth ? h : finish(h, batch);
-  }
+at::Tensor Model::features_after_tokens(ForwardContext context) {
   const auto added = virtual_tokens_->length();
   const at::Tensor embeddings = virtual_tokens_->embeddings();
-  const bool begins = !batch.cache || batch.cache->length() == 0;
-  Batch moved = batch;
-  moved.prefix = virtual_tokens_.get();
+  const bool begins = !context.cache || context.cache->length() == 0;
+  const auto& batch = context.batch();
   // A cache counts virtual tokens among those it has seen.
-  if (begins) moved.positions = batch.positions + added;
   if (!embeddings.defined() || !begins) {
-    check_length(moved, spec().context - (begins ? added : 0));
-    return finish(blocks(embedded(moved), 0, spec().depth, moved), moved);
+    auto moved = batch;
+    if (begins) moved.positions = batch.positions + added;
+    auto after = context.with_batch(std::move(moved));
+    after.virtual_tokens = virtual_tokens_.get();
+    check_length(after, spec().context - (begins ? added : 0));
+    return finished(blocks(embedded(after), 0, spec().depth, after), after);
   }
   const Widened wider(batch, added);
-  check_length(wider.batch, spec().context);
-  const at::Tensor own = embedded(batch), h = at::cat({embeddings.to(own.scalar_type()), own}).index_select(0, wider.source);
-  return finish(blocks(h, 0, spec().depth, wider.batch), wider.batch).index_select(0, wider.own_rows);
+  const auto whole = context.with_batch(wider.batch);
+  check_length(whole, spec().context);
+  const at::Tensor own = embedded(context), h = at::cat({embeddings.to(own.scalar_type()), own}).index_select(0, wider.source);
+  return finished(blocks(h, 0, spec().depth, whole), whole).index_select(0, wider.own_rows);
 }
 
-at::Tensor Model::prefix(const Batch& batch, std::int64_t parts) {
-  check_length(batch, spec().context);
-  const at::Tensor h = blocks(embedded(batch), 0, std::min(parts, spec().depth), batch);
-  return parts > spec().depth ? finish(h, batch) : h;
+at::Tensor Model::hidden_after(std::int64_t parts, ForwardContext context) {
+  check_length(context, spec().context);
+  const at::Tensor h = blocks(embedded(context), 0, std::min(parts, spec().depth), context);
+  return parts > spec().depth ? finished(h, context) : h;
 }
 
-std::int64_t Model::frozen_parts(const Batch& batch) {
+std::int64_t Model::frozen_parts(ForwardContext context) {
   if (virtual_tokens_) return 0;  // every block attends to them
-  check_length(batch, spec().context);
-  at::Tensor h = embedded(batch);
+  context.recompute = false;      // what is computed again requires a gradient, whatever it is made of
+  check_length(context, spec().context);
+  at::Tensor h = embedded(context);
   if (h.requires_grad()) return 0;
   for (std::int64_t index = 0; index < spec().depth; ++index) {
-    h = block(index, h, batch);
+    h = blocks(h, index, index + 1, context);
     if (h.requires_grad()) return index;
   }
-  return finish(h, batch).requires_grad() ? spec().depth : spec().depth + 1;
+  return finished(h, context).requires_grad() ? spec().depth : spec().depth + 1;
 }
 
-at::Tensor Model::embedded(const Batch& batch) {
-  at::Tensor h = embed(batch);
-  if (!adapters_enabled_ || !module().is_training()) return h;
-  for (const auto& change : embedding_changes_) h = change(h, batch);
+at::Tensor Model::embedded(const ForwardContext& context) {
+  auto before = context.in_block(-1);
+  at::Tensor h = embed(before);
+  if (!before.changes_act() || !before.is_training()) return h;
+  for (const auto& change : embedding_changes_) h = change(h, before);
   return h;
 }
 
-at::Tensor Model::blocks(at::Tensor h, std::int64_t from, std::int64_t to, const Batch& batch) {
-  const bool recompute = recompute_ && at::GradMode::is_enabled();
+at::Tensor Model::blocks(at::Tensor h, std::int64_t from, std::int64_t to, const ForwardContext& context) {
+  const bool recompute = context.recompute && at::GradMode::is_enabled();
   for (auto index = from; index < to; ++index) {
-    const auto forward = [this, index, batch](const at::Tensor& x) { return block(index, x, batch); };
+    const auto forward = [this, index, own = context.in_block(index)](const at::Tensor& x) {
+      auto again = own;  // a second time it draws the same random numbers
+      return block(index, x, again);
+    };
     h = recompute ? recomputed(forward, h) : forward(h);
   }
   return h;
 }
 
-at::Tensor Model::logits(const Batch& batch) { return projection().forward(features(batch)); }
+at::Tensor Model::finished(const at::Tensor& h, const ForwardContext& context) {
+  auto after = context.in_block(spec().depth);
+  return finish(h, after);
+}
+
+at::Tensor Model::logits(ForwardContext context) {
+  const at::Tensor h = features(context);
+  auto head = context.in_projection();
+  return projection().forward(h, head);
+}
 
 }  // namespace attune

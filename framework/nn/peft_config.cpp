@@ -1,6 +1,7 @@
 #include "nn/peft_config.hpp"
 
 #include <attune/error.hpp>
+#include <attune/module_name.hpp>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -260,7 +261,7 @@ std::map<std::string, ordered_json> token_rows(const ordered_json& config) {
   const auto* given_rows = given(config, "trainable_token_indices");
   if (!given_rows || is_empty(*given_rows)) return rows;
   if (!given_rows->is_object()) return {{"", *given_rows}};
-  for (const auto& [module, ids] : given_rows->items()) rows[module.substr(module.rfind('.') + 1)] = ids;
+  for (const auto& [module, ids] : given_rows->items()) rows[last_part(module)] = ids;
   return rows;
 }
 

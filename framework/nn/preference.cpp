@@ -43,41 +43,58 @@ at::Tensor answered_pairs(const Batch& batch) {
 
 }  // namespace
 
-PairLogProbabilities pair_log_probabilities(Model& model, const Batch& batch) {
-  check_pairs(batch);
-  const auto samples = sample_log_probabilities(model, batch);
-  const auto answered = answered_pairs(batch);
+PairLogProbabilities pair_log_probabilities(Model& model, const ForwardContext& context) {
+  check_pairs(context.batch());
+  const auto samples = sample_log_probabilities(model, context);
+  const auto answered = answered_pairs(context.batch());
   const auto every_other = [&](const at::Tensor& tensor, std::int64_t first) { return tensor.slice(0, first, {}, 2).index_select(0, answered); };
   return {every_other(samples.sums, 0), every_other(samples.sums, 1), every_other(samples.counts, 0), every_other(samples.counts, 1)};
 }
 
-PairLogProbabilities base_pair_log_probabilities(Model& model, const Batch& batch, const std::string& strategy) {
+PairLogProbabilities base_pair_log_probabilities(Model& model, const ForwardContext& context, const std::string& strategy) {
   if (!nn::trains_only_adapters(model))
     fail("strategy '{}' compares with the base, whose own weights this run trains: list it after an adapter such as 'lora', which leaves them as they are", strategy);
   const torch::NoGradGuard no_grad;
-  const BaseAlone base(model);
-  return pair_log_probabilities(model, batch);
+  return pair_log_probabilities(model, context.base_alone());
 }
 
-void BaseLogProbabilities::begin(Model& model, Surroundings& run) {
+void report_rewards(Loss& loss, const at::Tensor& chosen, const at::Tensor& rejected) {
+  const at::Tensor margins = chosen.detach() - rejected.detach();
+  loss.report("rewards/chosen", chosen);
+  loss.report("rewards/rejected", rejected);
+  loss.report("rewards/margins", margins);
+  loss.report("rewards/accuracies", margins.gt(0));
+}
+
+std::vector<Metric> reward_metrics(std::vector<Metric> inner, const std::string& loss, const std::string& accuracy) {
+  std::erase_if(inner, [](const Metric& metric) { return metric.needs != Needs::sums; });
+  for (auto& metric : inner) {
+    if (metric.name == "loss") metric.unit = "", metric.doc = loss;
+    if (metric.name == "accuracy") metric.doc = accuracy;
+  }
+  inner.push_back(metrics::scalar("rewards/chosen", "rewards/chosen", Better::larger, "", "mean reward of preferred answers"));
+  inner.push_back(metrics::scalar("rewards/rejected", "rewards/rejected", Better::smaller, "", "mean reward of rejected answers"));
+  inner.push_back(metrics::scalar("rewards/margins", "rewards/margins", Better::larger, "", "mean difference of the two"));
+  return inner;
+}
+
+void BaseLogProbabilities::begin(Model& model, RunContext& run) {
   if (nn::trains_only_adapters(model)) return;
   const torch::NoGradGuard no_grad;
-  const auto comm = run.comm();
+  const auto comm = run.comm;
   std::string mine;  // the ranks share the batches
   int index = 0;
-  const bool was_training = model.module().is_training();
-  model.module().eval();
-  run.for_each_own_batch([&](const Batch& batch) {
+  run.data.for_each_own_batch([&](const ForwardContext& context) {
+    const auto& batch = context.batch();
     check_pairs(batch);
     if (index++ % comm.size() != comm.rank()) return;
-    const at::Tensor sums = sample_log_probabilities(model, batch).sums.to(at::kCPU, at::kDouble);
+    const at::Tensor sums = sample_log_probabilities(model, context).sums.to(at::kCPU, at::kDouble);
     const auto keys = sample_keys(batch);
     for (std::int64_t sample = 0; sample < batch.samples(); ++sample) {
       const Kept kept{keys[static_cast<std::size_t>(sample)], sums[sample].item<double>()};
       mine.append(reinterpret_cast<const char*>(&kept), sizeof kept);
     }
   });
-  model.module().train(was_training);
   for (const auto& part : comm.gather(mine))
     for (std::size_t at = 0; at < part.size(); at += sizeof(Kept)) {
       Kept kept;
@@ -86,8 +103,9 @@ void BaseLogProbabilities::begin(Model& model, Surroundings& run) {
     }
 }
 
-PairLogProbabilities BaseLogProbabilities::of(Model& model, const Batch& batch, const std::string& strategy) const {
-  if (kept_.empty()) return base_pair_log_probabilities(model, batch, strategy);
+PairLogProbabilities BaseLogProbabilities::of(Model& model, const ForwardContext& context, const std::string& strategy) const {
+  if (kept_.empty()) return base_pair_log_probabilities(model, context, strategy);
+  const auto& batch = context.batch();
   std::vector<double> sums;
   for (const auto key : sample_keys(batch)) {
     const auto found = kept_.find(key);

@@ -9,20 +9,66 @@
 #include <ranges>
 #include <set>
 
+#include "core/names.hpp"
+#include "core/out_of_memory.hpp"
+#include "core/plugin_call.hpp"
+#include "core/split_mix.hpp"
+#include "nn/inputs.hpp"
 #include "nn/peft_config.hpp"
+#include "nn/unknown_values.hpp"
 
 namespace attune {
 namespace {
 
-void set_trainable(const std::vector<NamedTensor>& parameters, bool is_trained) {
-  for (const auto& [name, parameter] : parameters) parameter.set_requires_grad(is_trained);
+/// What LibTorch refuses, in its first line.
+std::string refusal(const c10::Error& error) {
+  const std::string_view text = error.what_without_backtrace();
+  return std::string(text.substr(0, text.find('\n')));
 }
 
-std::vector<NamedTensor> all_parameters(Model& model) {
-  std::vector<NamedTensor> all;
-  for (auto& parameter : model.module().named_parameters()) all.emplace_back(parameter.key(), parameter.value());
-  return all;
+bool is_the_frameworks(const std::exception& error) { return nn::asks_for_values(error) || is_out_of_memory(error); }
+
+std::string named(const std::string& strategy) { return fmt::format("strategy '{}'", strategy); }
+
+std::optional<std::int64_t> step_of(const ForwardContext& context) {
+  return context.is_training() ? std::optional(static_cast<std::int64_t>(context.key().step)) : std::nullopt;
 }
+
+/// A function of a strategy's.
+template <class Work>
+auto in_strategy(const std::string& name, const char* function, std::optional<std::int64_t> step, Work&& work) {
+  return call_plugin({named(name), function, step}, work, is_the_frameworks);
+}
+
+/// Work on model and data in whose combination LibTorch may find something that does not fit, in words that are not the
+/// user's: who (a strategy or the loss) and what for are said with them.
+template <class Work>
+auto with_misfit_told(const std::string& who, const std::string& what, const Model& model, Work&& work) {
+  try {
+    return work();
+  } catch (const c10::Error& error) {
+    if (is_the_frameworks(error)) throw;
+    fail("{} cannot {} of this {} model, with these options and data: LibTorch says \"{}\"; choose data or strategies that fit the model", who, what, model.spec().family, refusal(error));
+  }
+}
+
+/// What a checkpoint is restored into.
+void check_live(const std::string& strategy, const std::vector<NamedTensor>& once, const std::vector<NamedTensor>& again) {
+  for (std::size_t i = 0; i < once.size(); ++i)
+    if (i >= again.size() || !once[i].second.is_alias_of(again[i].second))
+      throw Fault(fmt::format("{} gives a copy of '{}' in state(): it has to be the tensor itself, or a checkpoint is not restored into it", named(strategy), once[i].first));
+}
+
+/// Of one micro-batch.
+void check_loss(const std::string& strategy, const Loss& loss, const ForwardContext& context) {
+  if (!loss.sum.defined() || loss.sum.numel() != 1)
+    throw Fault(fmt::format("{} gives a loss of {}: it has to be a sum, of one number", named(strategy), loss.sum.defined() ? c10::str(loss.sum.sizes()) : "no tensor"));
+  if (context.is_training() && at::GradMode::is_enabled() && loss.count > 0 && !loss.sum.requires_grad())
+    throw Fault(fmt::format("{} gives a loss without a gradient: it was detached, computed under a NoGradGuard, or from nothing that is trained", named(strategy)));
+}
+
+/// To a model of pictures each is a sample of length 1.
+bool takes_pictures(const ModelSpec& spec) { return spec.vocabulary == 0 && spec.context == 1; }
 
 /// The names that PEFT reads too: of its older versions, and of an adapter that was saved with its name.
 std::string current_name(std::string name) {
@@ -68,6 +114,24 @@ void check_tied(const std::vector<NamedTensor>& ours, const std::map<std::string
 
 }  // namespace
 
+void check_inputs(const Model& model, const Batch& batch) {
+  const auto& spec = model.spec();
+  if (spec.vocabulary > 0 && !batch.tokens.defined() && !batch.hidden.defined())
+    fail("the data hold no tokens, which this {} model reads: take a model for such data, or prepare text with this model's tokenizer", spec.family);
+  if (takes_pictures(spec) && batch.tokens.defined())
+    fail("the data hold tokens and no pictures, which this {} model takes: take a model for text, or prepare the data with kind = \"images\"", spec.family);
+}
+
+void check_declarations(const std::vector<Metric>& metrics, const std::string& by) {
+  std::set<std::string> names;
+  for (const auto& metric : metrics) {
+    if (!is_key(metric.name)) fail("{} declares a metric '{}': a name is of letters, digits and _ / . -", by, metric.name);
+    if (!names.insert(metric.name).second) fail("{} declares the metric '{}' twice: give one of them another name", by, metric.name);
+    if (!metric.accumulator) fail("{} declares the metric '{}' without an accumulator", by, metric.name);
+  }
+  if (!names.contains("loss")) fail("{} declares metrics without 'loss', which every run has: add metrics::loss", by);
+}
+
 void Strategies::check_losses() const {
   const Named* first = nullptr;
   for (const auto& named : list_) {
@@ -77,41 +141,76 @@ void Strategies::check_losses() const {
   }
 }
 
+namespace {
+
+/// A parameter that is trained, and no view knows of it.
+void check_for_strays(const std::string& strategy, const std::map<std::string, std::string>& trained_by, const std::vector<NamedTensor>& of_others, Model& model) {
+  for (const auto& [name, parameter] : trainable(model)) {
+    const bool is_known = trained_by.contains(name) || std::ranges::any_of(of_others, [&](const NamedTensor& other) { return other.second.is_same(parameter); });
+    if (!is_known) throw Fault(fmt::format("strategy '{}' sets requires_grad of {} itself: ModelView::train says what is trained", strategy, name));
+  }
+}
+
+/// In the order of registration. A weight that one strategy trains may be packed by another.
+std::vector<NamedTensor> still_there(std::map<std::string, std::string> trained_by, Model& model) {
+  std::vector<NamedTensor> trained;
+  for (auto& parameter : model.module().named_parameters())
+    if (trained_by.erase(parameter.key()) > 0) trained.emplace_back(parameter.key(), parameter.value());
+  if (trained_by.empty()) return trained;
+  const auto& [parameter, strategy] = *trained_by.begin();
+  fail("strategy '{}' trains {}, which another strategy has put away: a packed weight cannot be trained", strategy, parameter);
+}
+
+}  // namespace
+
 void Strategies::prepare(Model& model) {
   check_losses();
-  std::map<std::string, std::string> owner;
-  set_trainable(all_parameters(model), false);
+  std::map<std::string, std::string> trained_by;
+  const auto of_others = trainable(model);
   for (const auto& [name, strategy] : list_) {
-    strategy->prepare(model);
-    const auto own = trainable(model);
+    ModelView view(model, owner_);
+    in_strategy(name, "prepare", {}, [&] {
+      with_misfit_told(named(name), "change the layers", model, [&] { strategy->prepare(view); });
+    });
+    const auto own = view.trained();
     for (const auto& [parameter, tensor] : own) {
-      const auto [first, is_new] = owner.emplace(parameter, name);
+      const auto [first, is_new] = trained_by.emplace(parameter, name);
       if (!is_new) fail("strategies '{}' and '{}' both train {}: take it out of one of them", first->second, name, parameter);
     }
+    check_for_strays(name, trained_by, of_others, model);
     trains_.push_back(!own.empty());
-    set_trainable(own, false);  // so that the next one shows what it adds
   }
-  auto gone = owner;
-  for (const auto& parameter : all_parameters(model))
-    if (gone.erase(parameter.first) > 0) parameter.second.set_requires_grad(true);
-  if (!gone.empty()) fail("strategy '{}' trains {}, which another strategy has put away: a packed weight cannot be trained", gone.begin()->second, gone.begin()->first);
-  trained_ = trainable(model);
+  trained_ = still_there(trained_by, model);
   if (!trained_.empty()) return;
   if (list_.size() == 1)
     fail("strategy '{}' leaves no parameter to train: check its options; if it only changes the loss or the learning rates, list it as [[strategy]] after one that trains, such as 'lora' or 'full'", list_[0].name);
   fail("the strategies leave no parameter to train: list one that trains, such as 'lora' or 'full'");
 }
 
-void Strategies::begin(Model& model, Surroundings& run) {
-  for (const auto& [name, strategy] : list_) strategy->begin(model, run);
+void Strategies::begin(Model& model, RunContext& run) {
+  run.trained = trained_;
+  seed_ = run.seed;
+  for_each("begin", {}, [&](const Named& one) {
+    with_misfit_told(named(one.name), "begin with the weights", model, [&] { one.strategy->begin(model, run); });
+    check_live(one.name, one.strategy->state(model), one.strategy->state(model));
+  });
 }
 
-void Strategies::on_epoch(Model& model, std::int64_t epoch) {
-  for (const auto& [name, strategy] : list_) strategy->on_epoch(model, epoch);
+void Strategies::on_epoch(Model& model, std::int64_t epoch, std::int64_t step) {
+  for_each("on_epoch", step, [&](const Named& one) { one.strategy->on_epoch(model, epoch); });
 }
 
 void Strategies::on_step(Model& model, std::int64_t step) {
-  for (const auto& [name, strategy] : list_) strategy->on_step(model, step);
+  for_each("on_step", step, [&](const Named& one) { one.strategy->on_step(model, step); });
+}
+
+/// Each draws from LibTorch's generator what depends on the seed, the step and the function alone: the same on every rank, and again
+/// after a resume.
+void Strategies::for_each(const char* function, std::optional<std::int64_t> step, const std::function<void(const Named&)>& work) const {
+  for (std::size_t i = 0; i < list_.size(); ++i) {
+    torch::manual_seed(mixed({static_cast<std::uint64_t>(seed_), static_cast<std::uint64_t>(step.value_or(-1)), hash_of_name(function), i}));
+    in_strategy(list_[i].name, function, step, [&] { work(list_[i]); });
+  }
 }
 
 std::vector<ParameterGroup> Strategies::groups(Model& model) {
@@ -121,37 +220,59 @@ std::vector<ParameterGroup> Strategies::groups(Model& model) {
   std::vector<ParameterGroup> groups;
   for (auto* group : {&matrices, &vectors})
     if (!group->parameters.empty()) groups.push_back(std::move(*group));
-  for (const auto& [name, strategy] : list_) groups = strategy->groups(model, std::move(groups));
+  for (const auto& [name, strategy] : list_)
+    groups = in_strategy(name, "groups", {}, [&] { return strategy->groups(model, std::move(groups)); });
   return groups;
 }
 
-Loss Strategies::loss(Model& model, const Batch& batch) {
-  LossFunction loss = [](Model& m, const Batch& b) { return supervised_loss(m.features(b), m.projection(), b.targets); };
+Loss Strategies::loss(Model& model, const ForwardContext& context) {
+  check_inputs(model, context.batch());
+  LossFunction loss = [](Model& m, const ForwardContext& c) {
+    return call_plugin(
+        {fmt::format("the model '{}'", m.spec().family), "forward", step_of(c)},
+        [&] { return with_misfit_told("the loss", "be computed from the outputs", m, [&] { return supervised_loss(m, c); }); }, is_the_frameworks);
+  };
   for (const auto& [name, strategy] : list_)
-    loss = [inner = std::move(loss), &outer = *strategy](Model& m, const Batch& b) { return outer.loss(m, b, inner); };
-  return loss(model, batch);
+    loss = [inner = std::move(loss), &outer = *strategy, &name](Model& m, const ForwardContext& c) {
+      auto made = in_strategy(name, "loss", step_of(c), [&] {
+        return with_misfit_told(named(name), "compute its loss from the outputs", m, [&] { return outer.loss(m, c, inner); });
+      });
+      check_loss(name, made, c);
+      return made;
+    };
+  return loss(model, context);
+}
+
+std::vector<Metric> Strategies::metrics(std::vector<Metric> of_data) const {
+  for (const auto& [name, strategy] : list_) {
+    of_data = in_strategy(name, "metrics", {}, [&] { return strategy->metrics(std::move(of_data)); });
+    check_declarations(of_data, fmt::format("strategy '{}'", name));
+  }
+  return of_data;
 }
 
 std::vector<NamedTensor> Strategies::state(Model& model) {
   auto state = trained_;
   for (const auto& [name, strategy] : list_)
-    for (auto& [key, tensor] : strategy->state(model)) state.emplace_back(name + "/" + key, std::move(tensor));
+    for (auto& [key, tensor] : in_strategy(name, "state", {}, [&] { return strategy->state(model); })) state.emplace_back(name + "/" + key, std::move(tensor));
   return state;
 }
 
-Strategy* Strategies::only_one_that_trains() const {
+const Strategies::Named* Strategies::only_one_that_trains() const {
   if (std::ranges::count(trains_, true) != 1) return nullptr;
-  return list_[static_cast<std::size_t>(std::ranges::find(trains_, true) - trains_.begin())].strategy.get();
+  return &list_[static_cast<std::size_t>(std::ranges::find(trains_, true) - trains_.begin())];
 }
 
 std::optional<Adapter> Strategies::export_adapter(Model& model) {
-  auto* strategy = only_one_that_trains();
-  return strategy ? strategy->export_adapter(model) : std::nullopt;
+  const auto* one = only_one_that_trains();
+  if (!one) return std::nullopt;
+  return in_strategy(one->name, "export_adapter", {}, [&] { return one->strategy->export_adapter(model); });
 }
 
 std::optional<Adapter> Strategies::adapter_to_start(Model& model) {
-  auto* strategy = only_one_that_trains();
-  return strategy ? strategy->adapter_to_start(model) : std::nullopt;
+  const auto* one = only_one_that_trains();
+  if (!one) return std::nullopt;
+  return in_strategy(one->name, "adapter_to_start", {}, [&] { return one->strategy->adapter_to_start(model); });
 }
 
 void Strategies::load_adapter(Model& model, const Adapter& adapter, const std::string& from) {
@@ -177,8 +298,14 @@ void Strategies::load_adapter(Model& model, const Adapter& adapter, const std::s
   for (const auto& [name, tensor] : wanted) at::Tensor(tensor).copy_(theirs.at(name));
 }
 
+std::optional<std::size_t> Strategies::defining_loss() const {
+  for (std::size_t i = 0; i < list_.size(); ++i)
+    if (list_[i].strategy->defines_loss()) return i;
+  return std::nullopt;
+}
+
 void Strategies::merge(Model& model) {
-  for (const auto& [name, strategy] : list_) strategy->merge(model);
+  for (const auto& [name, strategy] : list_) in_strategy(name, "merge", {}, [&] { strategy->merge(model); });
 }
 
 }  // namespace attune

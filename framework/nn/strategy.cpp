@@ -19,9 +19,20 @@ std::vector<NamedTensor> trainable(Model& model) {
 
 std::vector<ParameterGroup> Strategy::groups(Model&, std::vector<ParameterGroup> groups) { return groups; }
 
-Loss Strategy::loss(Model& model, const Batch& batch, const LossFunction& inner) { return inner(model, batch); }
+Loss Strategy::loss(Model& model, const ForwardContext& context, const LossFunction& inner) { return inner(model, context); }
 
-void Strategy::begin(Model&, Surroundings&) {}
+std::vector<Metric> Strategy::metrics(std::vector<Metric> inner) const {
+  if (!defines_loss()) return inner;
+  std::erase_if(inner, [](const Metric& metric) { return metric.needs != Needs::sums; });
+  for (auto& metric : inner) {
+    if (metric.name != "loss") continue;
+    metric.unit = "";
+    metric.doc = "mean of the strategy's loss over the targets";
+  }
+  return inner;
+}
+
+void Strategy::begin(Model&, RunContext&) {}
 
 void Strategy::on_epoch(Model&, std::int64_t) {}
 

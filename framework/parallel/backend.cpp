@@ -4,53 +4,77 @@
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <torch/csrc/distributed/c10d/Utils.hpp>
 #include <torch/csrc/distributed/c10d/Work.hpp>
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <numeric>
 #include <thread>
+#include <utility>
 
+#include "parallel/collectives.hpp"
 #include "parallel/mpi.hpp"
 
 namespace attune::parallel {
 namespace {
 
-/// The type MPI reduces a tensor as: MPI knows no half precision.
-at::ScalarType wire_type(at::ScalarType type) { return type == at::kBFloat16 || type == at::kHalf ? at::kFloat : type; }
-
-MPI_Datatype mpi_type(at::ScalarType type) {
-  switch (type) {
-    case at::kFloat: return MPI_FLOAT;
-    case at::kDouble: return MPI_DOUBLE;
-    case at::kByte: return MPI_UINT8_T;
-    case at::kChar: return MPI_INT8_T;
-    case at::kInt: return MPI_INT32_T;
-    case at::kLong: return MPI_INT64_T;
-    default: throw Fault(fmt::format("tensors of type {} cannot be reduced over MPI", c10::toString(type)));
-  }
+template <class... Args>
+void require(bool is_so, fmt::format_string<Args...> text, Args&&... args) {
+  if (!is_so) throw Fault(fmt::format(text, std::forward<Args>(args)...));
 }
 
-MPI_Op mpi_op(c10d::ReduceOp::RedOpType op) {
-  switch (op) {
-    case c10d::ReduceOp::SUM: return MPI_SUM;
-    case c10d::ReduceOp::PRODUCT: return MPI_PROD;
-    case c10d::ReduceOp::MIN: return MPI_MIN;
-    case c10d::ReduceOp::MAX: return MPI_MAX;
-    default: throw Fault(fmt::format("reduction {} is not among those over MPI: sum, product, min, max", static_cast<int>(op)));
-  }
+void require_contiguous(const at::Tensor& output, const at::Tensor& input, const char* call) {
+  require(output.is_contiguous() && input.is_contiguous(), "{}: tensors must be contiguous", call);
 }
 
-void all_reduce(const Comm& comm, at::Tensor& tensor, c10d::ReduceOp::RedOpType op) {
-  const auto buffer = tensor.to(wire_type(tensor.scalar_type())).contiguous();
-  const auto type = mpi_type(buffer.scalar_type());
-  const auto largest = static_cast<std::int64_t>(largest_message / buffer.element_size());
-  auto* bytes = static_cast<std::byte*>(buffer.data_ptr());
-  const InCollective waiting;
-  for (std::int64_t done = 0; done < buffer.numel(); done += largest) {
-    const auto count = static_cast<int>(std::min(buffer.numel() - done, largest));
-    check_mpi(MPI_Allreduce(MPI_IN_PLACE, bytes + done * buffer.element_size(), count, type, mpi_op(op), mpi_handle(comm)), "MPI_Allreduce");
+void require_one_type(const std::vector<at::Tensor>& tensors, at::ScalarType type,
+                      const char* call) {
+  for (const auto& tensor : tensors)
+    require(tensor.scalar_type() == type, "{}: tensors of type {} and {} together", call,
+            c10::toString(tensor.scalar_type()), c10::toString(type));
+}
+
+void require_count(std::size_t count, int ranks, const char* call) {
+  require(std::cmp_equal(count, ranks), "{}: {} tensors for {} ranks", call, count, ranks);
+}
+
+std::vector<std::int64_t> numels(const std::vector<at::Tensor>& tensors) {
+  std::vector<std::int64_t> all;
+  for (const auto& tensor : tensors) all.push_back(tensor.numel());
+  return all;
+}
+
+at::Tensor flat(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> all;
+  for (const auto& tensor : tensors) all.push_back(tensor.flatten());
+  return at::cat(all);
+}
+
+/// Memory of the output's own where it can be written to in place, otherwise other memory; `give`
+/// brings the result home.
+class Receiver {
+ public:
+  Receiver(const at::Tensor& output, at::ScalarType type, bool is_shared) : output_(output) {
+    const bool in_place = output.is_contiguous() && output.scalar_type() == type && !is_shared;
+    buffer_ = in_place ? output
+                       : at::empty(output.sizes(), output.options().dtype(type).memory_format(
+                                                       at::MemoryFormat::Contiguous));
   }
+  const at::Tensor& buffer() const { return buffer_; }
+  void give() {
+    if (!buffer_.is_same(output_)) output_.copy_(buffer_);
+  }
+
+ private:
+  at::Tensor output_, buffer_;
+};
+
+void all_reduce(const Collectives& collectives, at::Tensor& tensor, Reduction op) {
+  const auto buffer = tensor.to(reduced_as(tensor.scalar_type())).contiguous();
+  collectives.all_reduce(buffer, op);
   if (!buffer.is_same(tensor)) tensor.copy_(buffer);
 }
 
@@ -60,11 +84,115 @@ void broadcast(const Comm& comm, at::Tensor& tensor, int from) {
   if (!buffer.is_same(tensor)) tensor.copy_(buffer);
 }
 
+/// input: the blocks of all ranks one behind another.
+void reduce_scatter(const Collectives& collectives, const at::Tensor& output,
+                    const at::Tensor& input, const std::vector<std::int64_t>& sizes, Reduction op) {
+  require_one_type({input}, output.scalar_type(), "reduce_scatter");
+  const auto mine = sizes[static_cast<std::size_t>(collectives.comm().rank())];
+  require(mine == output.numel(), "reduce_scatter: an output of {} elements for blocks of {}",
+          output.numel(), mine);
+  Receiver receiver(output, reduced_as(output.scalar_type()), output.is_alias_of(input));
+  collectives.reduce_scatter(receiver.buffer(), input.to(receiver.buffer().scalar_type()), sizes,
+                             op);
+  receiver.give();
+}
+
+void reduce_scatter_list(const Collectives& collectives, const at::Tensor& output,
+                         const std::vector<at::Tensor>& inputs, Reduction op) {
+  require_count(inputs.size(), collectives.comm().size(), "reduce_scatter");
+  require_one_type(inputs, output.scalar_type(), "reduce_scatter");
+  reduce_scatter(collectives, output, flat(inputs), numels(inputs), op);
+}
+
+void reduce_scatter_tensor(const Collectives& collectives, const at::Tensor& output,
+                           const at::Tensor& input, Reduction op) {
+  require_contiguous(output, input, "reduce_scatter");
+  const auto ranks = collectives.comm().size();
+  require(input.numel() == output.numel() * ranks,
+          "reduce_scatter: an input of {} elements for {} ranks with outputs of {}", input.numel(),
+          ranks, output.numel());
+  reduce_scatter(collectives, output, input,
+                 std::vector<std::int64_t>(static_cast<std::size_t>(ranks), output.numel()), op);
+}
+
+void all_gather_list(const Collectives& collectives, const std::vector<at::Tensor>& outputs,
+                     const at::Tensor& input) {
+  require_count(outputs.size(), collectives.comm().size(), "all_gather");
+  require_one_type(outputs, input.scalar_type(), "all_gather");
+  const auto sizes = numels(outputs);
+  const auto mine = sizes[static_cast<std::size_t>(collectives.comm().rank())];
+  require(mine == input.numel(), "all_gather: an input of {} elements for outputs of {}",
+          input.numel(), mine);
+  const auto all =
+      at::empty({std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0})}, input.options());
+  collectives.all_gather(all, input.contiguous(), sizes);
+  std::int64_t begin = 0;
+  for (const auto& output : outputs) {
+    output.copy_(all.narrow(0, begin, output.numel()).view(output.sizes()));
+    begin += output.numel();
+  }
+}
+
+void all_gather_tensor(const Collectives& collectives, const at::Tensor& output,
+                       const at::Tensor& input) {
+  require_contiguous(output, input, "all_gather");
+  require_one_type({input}, output.scalar_type(), "all_gather");
+  const auto ranks = collectives.comm().size();
+  require(output.numel() == input.numel() * ranks,
+          "all_gather: an output of {} elements for {} ranks with inputs of {}", output.numel(),
+          ranks, input.numel());
+  const auto mine = input.is_alias_of(output)
+                        ? input.clone()
+                        : input;  // a rank's part may be its place in the whole
+  collectives.all_gather(output, mine,
+                         std::vector<std::int64_t>(static_cast<std::size_t>(ranks), input.numel()));
+}
+
+/// Along the first dimension; evenly where there are no sizes.
+std::vector<at::Tensor> split_for_ranks(const at::Tensor& tensor, std::vector<std::int64_t> sizes,
+                                        int ranks) {
+  require(tensor.dim() > 0, "all_to_all: a tensor without a dimension cannot be split");
+  c10d::checkSplitSizes(sizes, tensor, ranks);
+  if (sizes.empty()) sizes.assign(static_cast<std::size_t>(ranks), tensor.size(0) / ranks);
+  return tensor.split_with_sizes(sizes);
+}
+
+void all_to_all_tensor(const Collectives& collectives, const at::Tensor& output,
+                       const at::Tensor& input, const std::vector<std::int64_t>& output_sizes,
+                       const std::vector<std::int64_t>& input_sizes) {
+  require_contiguous(output, input, "all_to_all");
+  require_one_type({input}, output.scalar_type(), "all_to_all");
+  const auto ranks = collectives.comm().size();
+  const auto sent = input.is_alias_of(output) ? input.clone() : input;
+  collectives.all_to_all(split_for_ranks(output, output_sizes, ranks),
+                         split_for_ranks(sent, input_sizes, ranks));
+}
+
+void all_to_all_list(const Collectives& collectives, const std::vector<at::Tensor>& outputs,
+                     const std::vector<at::Tensor>& inputs) {
+  require_count(outputs.size(), collectives.comm().size(), "all_to_all");
+  require_count(inputs.size(), collectives.comm().size(), "all_to_all");
+  require_one_type(outputs, inputs.front().scalar_type(), "all_to_all");
+  require_one_type(inputs, inputs.front().scalar_type(), "all_to_all");
+  std::vector<at::Tensor> sent, buffers;
+  std::vector<Receiver> receivers;
+  for (const auto& input : inputs) sent.push_back(input.contiguous());
+  for (const auto& output : outputs) {
+    const bool is_shared =
+        std::ranges::any_of(sent, [&](const auto& input) { return input.is_alias_of(output); });
+    buffers.push_back(receivers.emplace_back(output, output.scalar_type(), is_shared).buffer());
+  }
+  collectives.all_to_all(buffers, sent);
+  for (auto& receiver : receivers) receiver.give();
+}
+
 class MpiWork final : public c10d::Work {
  public:
   MpiWork(int rank, c10d::OpType type, std::vector<at::Tensor> outputs)
-      : Work(rank, type), outputs_(std::move(outputs)),
-        future_(c10::make_intrusive<c10::ivalue::Future>(c10::ListType::create(c10::TensorType::get()))) {}
+      : Work(rank, type),
+        outputs_(std::move(outputs)),
+        future_(c10::make_intrusive<c10::ivalue::Future>(
+            c10::ListType::create(c10::TensorType::get()))) {}
 
   c10::intrusive_ptr<c10::ivalue::Future> getFuture() override { return future_; }
   std::vector<at::Tensor> result() override { return outputs_; }
@@ -73,8 +201,8 @@ class MpiWork final : public c10d::Work {
     try {
       collective();
     } catch (...) {
+      future_->setError(std::current_exception());  // first: who waits for the work finds it there
       finish(std::current_exception());
-      future_->setError(std::current_exception());
       return;
     }
     finish();
@@ -86,7 +214,8 @@ class MpiWork final : public c10d::Work {
   c10::intrusive_ptr<c10::ivalue::Future> future_;
 };
 
-/// Runs what it is given, in order, on a thread of its own. What is left when it is destroyed is still run.
+/// Runs what it is given, in order, on a thread of its own. What is left when it is destroyed is
+/// still run.
 class Worker {
  public:
   Worker() : thread_([this] { loop(); }) {}
@@ -128,56 +257,102 @@ class Worker {
   std::thread thread_;  // last: it uses the others
 };
 
+using Pending = c10::intrusive_ptr<c10d::Work>;
+
 class MpiBackend final : public c10d::Backend {
  public:
-  explicit MpiBackend(Comm comm) : Backend(comm.rank(), comm.size()), comm_(std::move(comm)) {}
+  MpiBackend(Comm comm, std::size_t largest)
+      : Backend(comm.rank(), comm.size()), collectives_(std::move(comm), largest) {}
 
   const std::string getBackendName() const override { return "attune_mpi"; }
 
-  c10::intrusive_ptr<c10d::Work> allreduce(std::vector<at::Tensor>& tensors, const c10d::AllreduceOptions& options) override {
-    return start(c10d::OpType::ALLREDUCE, tensors, [this, tensors, op = options.reduceOp.op_]() mutable {
-      for (auto& tensor : tensors) all_reduce(comm_, tensor, op);
+  Pending allreduce(std::vector<at::Tensor>& tensors,
+                    const c10d::AllreduceOptions& options) override {
+    return start(c10d::OpType::ALLREDUCE, tensors,
+                 [this, tensors, op = options.reduceOp.op_]() mutable {
+                   for (auto& tensor : tensors) all_reduce(collectives_, tensor, op);
+                 });
+  }
+
+  Pending broadcast(std::vector<at::Tensor>& tensors,
+                    const c10d::BroadcastOptions& options) override {
+    return start(c10d::OpType::BROADCAST, tensors,
+                 [this, tensors, from = static_cast<int>(options.rootRank)]() mutable {
+                   for (auto& tensor : tensors)
+                     parallel::broadcast(collectives_.comm(), tensor, from);
+                 });
+  }
+
+  Pending reduce_scatter(std::vector<at::Tensor>& outputs,
+                         std::vector<std::vector<at::Tensor>>& inputs,
+                         const c10d::ReduceScatterOptions& options) override {
+    return start(c10d::OpType::REDUCE_SCATTER, outputs,
+                 [this, outputs, inputs, op = options.reduceOp.op_] {
+                   for (std::size_t i = 0; i < outputs.size(); ++i)
+                     reduce_scatter_list(collectives_, outputs[i], inputs.at(i), op);
+                 });
+  }
+
+  Pending _reduce_scatter_base(at::Tensor& output, at::Tensor& input,
+                               const c10d::ReduceScatterOptions& options) override {
+    return start(c10d::OpType::_REDUCE_SCATTER_BASE, {output},
+                 [this, output, input, op = options.reduceOp.op_] {
+                   reduce_scatter_tensor(collectives_, output, input, op);
+                 });
+  }
+
+  Pending allgather(std::vector<std::vector<at::Tensor>>& outputs, std::vector<at::Tensor>& inputs,
+                    const c10d::AllgatherOptions&) override {
+    return start(c10d::OpType::ALLGATHER, outputs.at(0), [this, outputs, inputs] {
+      for (std::size_t i = 0; i < inputs.size(); ++i)
+        all_gather_list(collectives_, outputs.at(i), inputs[i]);
     });
   }
 
-  c10::intrusive_ptr<c10d::Work> broadcast(std::vector<at::Tensor>& tensors, const c10d::BroadcastOptions& options) override {
-    return start(c10d::OpType::BROADCAST, tensors, [this, tensors, from = static_cast<int>(options.rootRank)]() mutable {
-      for (auto& tensor : tensors) parallel::broadcast(comm_, tensor, from);
-    });
+  Pending _allgather_base(at::Tensor& output, at::Tensor& input,
+                          const c10d::AllgatherOptions&) override {
+    return start(c10d::OpType::_ALLGATHER_BASE, {output},
+                 [this, output, input] { all_gather_tensor(collectives_, output, input); });
   }
 
-  c10::intrusive_ptr<c10d::Work> allgather(std::vector<std::vector<at::Tensor>>& outputs, std::vector<at::Tensor>& inputs,
-                                           const c10d::AllgatherOptions&) override {
-    return start(c10d::OpType::ALLGATHER, outputs.at(0), [this, outputs, inputs]() mutable {
-      for (std::size_t i = 0; i < inputs.size(); ++i) {
-        outputs[i].at(getRank()).copy_(inputs[i]);
-        for (int rank = 0; rank < getSize(); ++rank) parallel::broadcast(comm_, outputs[i].at(rank), rank);
-      }
-    });
+  Pending alltoall_base(at::Tensor& output, at::Tensor& input,
+                        std::vector<std::int64_t>& output_sizes,
+                        std::vector<std::int64_t>& input_sizes,
+                        const c10d::AllToAllOptions&) override {
+    return start(c10d::OpType::ALLTOALL_BASE, {output},
+                 [this, output, input, output_sizes, input_sizes] {
+                   all_to_all_tensor(collectives_, output, input, output_sizes, input_sizes);
+                 });
   }
 
-  c10::intrusive_ptr<c10d::Work> barrier(const c10d::BarrierOptions&) override {
-    return start(c10d::OpType::BARRIER, {}, [this] { comm_.barrier(); });
+  Pending alltoall(std::vector<at::Tensor>& outputs, std::vector<at::Tensor>& inputs,
+                   const c10d::AllToAllOptions&) override {
+    return start(c10d::OpType::ALLTOALL, outputs,
+                 [this, outputs, inputs] { all_to_all_list(collectives_, outputs, inputs); });
+  }
+
+  Pending barrier(const c10d::BarrierOptions&) override {
+    return start(c10d::OpType::BARRIER, {}, [this] { collectives_.comm().barrier(); });
   }
 
  private:
-  c10::intrusive_ptr<c10d::Work> start(c10d::OpType type, std::vector<at::Tensor> outputs, std::function<void()> collective) {
+  Pending start(c10d::OpType type, std::vector<at::Tensor> outputs,
+                std::function<void()> collective) {
     auto work = c10::make_intrusive<MpiWork>(getRank(), type, std::move(outputs));
     worker_.add([work, collective = std::move(collective)] { work->run(collective); });
     return work;
   }
 
-  Comm comm_;
-  Worker worker_;  // after comm_: it ends first
+  Collectives collectives_;
+  Worker worker_;  // after collectives_: it ends first
 };
 
 }  // namespace
 
-c10::intrusive_ptr<c10d::ProcessGroup> make_process_group(const Comm& comm) {
-  MPI_Comm copy = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_dup(mpi_handle(comm), &copy), "MPI_Comm_dup");
+c10::intrusive_ptr<c10d::ProcessGroup> make_process_group(const Comm& comm, std::size_t largest) {
   auto group = c10::make_intrusive<c10d::ProcessGroup>(comm.rank(), comm.size());
-  group->setBackend(at::kCPU, c10d::ProcessGroup::CUSTOM, c10::make_intrusive<MpiBackend>(Comm(std::make_shared<Comm::Impl>(copy))));
+  group->setBackend(at::kCPU, c10d::ProcessGroup::CUSTOM,
+                    c10::make_intrusive<MpiBackend>(duplicate(comm), largest));
   group->setDefaultBackend(c10d::ProcessGroup::CUSTOM);
   return group;
 }

@@ -4,11 +4,11 @@
 
 namespace attune::parallel {
 
-GradientSum::GradientSum(const NamedTensors& parameters, const Comm& comm, bool reproducible) {
+GradientSum::GradientSum(const NamedTensors& parameters, const Comm& data, bool reproducible) {
   if (reproducible)
-    tree_.emplace(parameters, comm);
+    tree_.emplace(parameters, data);
   else
-    reducer_.emplace(parameters, comm);
+    reducer_.emplace(parameters, data);
 }
 
 void GradientSum::begin(std::int64_t micro_batches, std::int64_t first, std::int64_t last) {

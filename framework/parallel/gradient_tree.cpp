@@ -14,6 +14,7 @@ namespace {
 std::int64_t width(std::int64_t leaves, int level) { return (leaves + (std::int64_t{1} << level) - 1) >> level; }
 
 void send(const at::Tensor& sum, int to, const Comm& comm) {
+  const InCollective counted(comm, Collective::send, sum.nbytes());
   const auto bytes = static_cast<const std::byte*>(sum.const_data_ptr());
   for (std::size_t done = 0; done < sum.nbytes(); done += largest_message)
     check_mpi(MPI_Send(bytes + done, static_cast<int>(std::min(sum.nbytes() - done, largest_message)), MPI_BYTE, to, 0, mpi_handle(comm)), "MPI_Send");
@@ -28,7 +29,7 @@ void receive(at::Tensor& sum, int from, const Comm& comm) {
 
 }  // namespace
 
-GradientTree::GradientTree(NamedTensors parameters, Comm comm) : comm_(std::move(comm)) {
+GradientTree::GradientTree(NamedTensors parameters, Comm data) : data_(std::move(data)) {
   for (const auto& [name, tensor] : parameters) parameters_.push_back(tensor);
 }
 
@@ -65,8 +66,8 @@ void GradientTree::finish() {
   std::string mine;
   for (const auto& [node, sum] : sums_) mine += fmt::format("{} {} ", node.level, node.index);
   std::map<Node, int> holders;
-  const auto all = comm_.gather(mine);
-  for (int rank = 0; rank < comm_.size(); ++rank) {
+  const auto all = data_.gather(mine);
+  for (int rank = 0; rank < data_.size(); ++rank) {
     std::istringstream text(all[rank]);
     for (Node node{}; text >> node.level >> node.index;) holders[node] = rank;
   }
@@ -78,16 +79,16 @@ void GradientTree::finish() {
     const auto found = holders.find(right);
     if (left.index % 2 == 0 && found != holders.end()) {
       const int right_rank = found->second;
-      if (comm_.rank() == right_rank && right_rank != left_rank) send(sums_.at(right), left_rank, comm_);
-      if (comm_.rank() == left_rank) {
+      if (data_.rank() == right_rank && right_rank != left_rank) send(sums_.at(right), left_rank, data_);
+      if (data_.rank() == left_rank) {
         auto other = right_rank == left_rank ? sums_.at(right) : at::empty_like(sums_.at(left));
-        if (right_rank != left_rank) receive(other, right_rank, comm_);
+        if (right_rank != left_rank) receive(other, right_rank, data_);
         sums_.at(left).add_(other);
       }
       sums_.erase(right);
       holders.erase(found);
     }
-    if (comm_.rank() == left_rank) {
+    if (data_.rank() == left_rank) {
       auto sum = std::move(sums_.at(left));
       sums_.erase(left);
       sums_.emplace(parent, std::move(sum));
@@ -95,9 +96,9 @@ void GradientTree::finish() {
     holders[parent] = left_rank;
   }
   const int root = holders.begin()->second;
-  auto total = comm_.rank() == root ? sums_.begin()->second : take_gradients();
+  auto total = data_.rank() == root ? sums_.begin()->second : take_gradients();
   sums_.clear();
-  comm_.broadcast(total.data_ptr(), total.nbytes(), root);
+  data_.broadcast(total.data_ptr(), total.nbytes(), root);
   give_gradients(total);
 }
 

@@ -19,8 +19,8 @@ namespace attune::parallel {
 /// A rank holds up to log2(leaves) partial sums.
 class GradientTree {
  public:
-  /// parameters: as for GradientReducer.
-  GradientTree(NamedTensors parameters, Comm comm);
+  /// As for GradientReducer.
+  GradientTree(NamedTensors parameters, Comm data);
 
   void begin(std::int64_t leaves, std::int64_t first, std::int64_t last);
   void add();
@@ -40,7 +40,7 @@ class GradientTree {
   void give_gradients(const at::Tensor& sum);
 
   std::vector<at::Tensor> parameters_;
-  Comm comm_;
+  Comm data_;
   std::int64_t leaves_ = 0, next_ = 0, last_ = 0;
   std::map<Node, at::Tensor> sums_;  // partial sums this rank holds
 };

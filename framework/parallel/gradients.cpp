@@ -88,12 +88,12 @@ struct GradientReducer::Parts {
   }
 };
 
-GradientReducer::GradientReducer(NamedTensors named, const Comm& comm) : parts_(std::make_unique<Parts>()) {
+GradientReducer::GradientReducer(NamedTensors named, const Comm& data) : parts_(std::make_unique<Parts>()) {
   ATTUNE_ASSERT(!named.empty(), "there is no parameter to reduce");
-  check_same_everywhere(named, comm);
+  check_same_everywhere(named, data);
   for (const auto& [name, tensor] : named) parts_->parameters.push_back(tensor);
   parts_->watch();
-  if (comm.size() > 1) parts_->reducer = make_reducer(named, parts_->parameters, comm);
+  if (data.size() > 1) parts_->reducer = make_reducer(named, parts_->parameters, data);
 }
 
 GradientReducer::~GradientReducer() = default;
@@ -108,12 +108,12 @@ void GradientReducer::begin_last_backward() {
 
 void GradientReducer::finish() { parts_->complete(); }
 
-void broadcast_parameters(const NamedTensors& tensors, const Comm& comm) {
-  check_same_everywhere(tensors, comm);
+void broadcast_parameters(const NamedTensors& tensors, const Comm& data) {
+  check_same_everywhere(tensors, data);
   const at::NoGradGuard no_grad;
   for (const auto& [name, tensor] : tensors) {
     const auto buffer = tensor.detach().cpu().contiguous();
-    comm.broadcast(buffer.data_ptr(), buffer.nbytes());
+    data.broadcast(buffer.data_ptr(), buffer.nbytes());
     if (buffer.data_ptr() != tensor.data_ptr()) tensor.copy_(buffer);
   }
 }

@@ -21,8 +21,9 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 /// Method: Li et al., PyTorch Distributed (VLDB 2020), with LibTorch's own c10d::Reducer; on one rank there is nothing to reduce.
 class GradientReducer {
  public:
-  /// parameters: all that are trained, in the model's order, the same on every rank (Fault otherwise). Collective.
-  GradientReducer(NamedTensors parameters, const Comm& comm);
+  /// parameters: all that are trained, in the model's order, the same on every rank (Fault otherwise). data: the data-parallel group.
+  /// Collective.
+  GradientReducer(NamedTensors parameters, const Comm& data);
   ~GradientReducer();
   GradientReducer(GradientReducer&&) noexcept;
 
@@ -34,7 +35,8 @@ class GradientReducer {
   std::unique_ptr<Parts> parts_;
 };
 
-/// Rank 0's values, in place, on every rank. Any dtype; names, shapes and dtypes are the same on every rank (Fault otherwise). Collective.
-void broadcast_parameters(const NamedTensors& tensors, const Comm& comm);
+/// The values of the group's rank 0, in place, on every rank of the data-parallel group: its ranks hold the same model, or the same shard
+/// of it. Any dtype; names, shapes and dtypes are the same on every rank (Fault otherwise). Collective.
+void broadcast_parameters(const NamedTensors& tensors, const Comm& data);
 
 }  // namespace attune::parallel

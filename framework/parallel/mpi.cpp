@@ -15,6 +15,9 @@ std::atomic<int> entered{0};
 
 int collectives_entered() { return entered; }
 InCollective::InCollective() { ++entered; }
+InCollective::InCollective(const Comm& comm, Collective kind, std::size_t bytes) : InCollective() {
+  if (comm.size() > 1) comm.impl().traffic->add(kind, bytes);
+}
 InCollective::~InCollective() { --entered; }
 
 std::string mpi_version() {
@@ -25,9 +28,17 @@ std::string mpi_version() {
   return all.substr(0, all.find(','));
 }
 
+TrafficByKind traffic_of_rank(const Comm& comm) { return Traffic::by_kind(comm.impl().traffic->numbers()); }
+
+TrafficByKind traffic_of_ranks(const Comm& comm) {
+  auto numbers = comm.impl().traffic->numbers();
+  sum_in_place(numbers, comm);
+  return Traffic::by_kind(numbers);
+}
+
 void sum_in_place(std::vector<double>& values, const Comm& comm) {
   if (comm.size() == 1) return;
-  const InCollective waiting;
+  const InCollective waiting(comm, Collective::all_reduce, values.size() * sizeof(double));
   check_mpi(MPI_Allreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()), MPI_DOUBLE, MPI_SUM, mpi_handle(comm)), "MPI_Allreduce");
 }
 
@@ -43,10 +54,36 @@ bool mpi_is_up() {
 }
 
 template <class T>
-T all_reduce(const Comm::Impl& impl, T value, MPI_Datatype type, MPI_Op op) {
-  const parallel::InCollective waiting;
-  if (impl.size > 1) check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, type, op, impl.handle), "MPI_Allreduce");
+T all_reduce(const Comm& comm, T value, MPI_Datatype type, MPI_Op op) {
+  const parallel::InCollective waiting(comm, parallel::Collective::all_reduce, sizeof value);
+  if (comm.size() > 1) check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, type, op, mpi_handle(comm)), "MPI_Allreduce");
   return value;
+}
+
+/// Of this process among all that MPI started.
+struct Place {
+  int rank = 0, size = 1;
+};
+
+Place place_in_world() {
+  Place place;
+  if (!mpi_is_up()) return place;
+  MPI_Comm_rank(MPI_COMM_WORLD, &place.rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &place.size);
+  return place;
+}
+
+/// The rank in MPI_COMM_WORLD of a rank of the group.
+int rank_in_world(const Comm& comm, int rank) {
+  if (!mpi_is_up() || comm.impl().handle == MPI_COMM_NULL) return place_in_world().rank;
+  MPI_Group ours = MPI_GROUP_NULL, world = MPI_GROUP_NULL;
+  MPI_Comm_group(comm.impl().handle, &ours);
+  MPI_Comm_group(MPI_COMM_WORLD, &world);
+  int found = 0;
+  MPI_Group_translate_ranks(ours, 1, &rank, world, &found);
+  MPI_Group_free(&ours);
+  MPI_Group_free(&world);
+  return found;
 }
 
 enum Status : int { succeeded, user_mistake, fault };
@@ -64,23 +101,27 @@ Outcome attempt(const std::function<void()>& work) {
     return {user_mistake, error.what()};
   } catch (const std::exception& error) {
     return {fault, error.what()};
+  } catch (...) {
+    return {fault, "something was thrown that is no std::exception"};
   }
 }
 
 std::string to_message(const Outcome& outcome) { return std::to_string(outcome.status) + outcome.text; }
 Outcome from_message(const std::string& message) { return {static_cast<Status>(message.at(0) - '0'), message.substr(1)}; }
 
-void rethrow(const Outcome& outcome) {
-  if (outcome.status == user_mistake) throw AgreedError(outcome.text);
-  if (outcome.status == fault) throw AgreedFault(outcome.text);
+void rethrow(const Outcome& outcome, const Comm& comm) {
+  const Agreement who{comm.size() == place_in_world().size, comm.root()};
+  if (outcome.status == user_mistake) throw AgreedError(outcome.text, who);
+  if (outcome.status == fault) throw AgreedFault(outcome.text, who);
 }
 
-/// The lowest rank's failure; that rank is named unless every rank says the same.
-Outcome first_failure(const std::vector<std::string>& messages) {
+/// The lowest rank's failure; that rank is named unless every rank of the group says the same.
+Outcome first_failure(const std::vector<std::string>& messages, const Comm& comm) {
   const auto first = std::find_if(messages.begin(), messages.end(), [](const auto& message) { return from_message(message).status != succeeded; });
   const bool unanimous = std::all_of(messages.begin(), messages.end(), [&](const auto& message) { return message == *first; });
   auto failure = from_message(*first);
-  if (!unanimous) failure.text = fmt::format("rank {} of {}: {}", first - messages.begin(), messages.size(), failure.text);
+  const auto rank = rank_in_world(comm, static_cast<int>(first - messages.begin()));
+  if (!unanimous) failure.text = fmt::format("rank {} of {}: {}", rank, place_in_world().size, failure.text);
   return failure;
 }
 
@@ -156,7 +197,13 @@ Comm world() {
   ATTUNE_ASSERT(mpi_is_up(), "MPI is not up: there is no MpiSession");
   MPI_Comm copy = MPI_COMM_NULL;
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), "MPI_Comm_dup");
-  return Comm(std::make_shared<Comm::Impl>(copy));
+  return Comm(std::make_shared<Comm::Impl>(copy, std::make_shared<parallel::Traffic>()));
+}
+
+Comm duplicate(const Comm& comm) {
+  MPI_Comm copy = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_dup(mpi_handle(comm), &copy), "MPI_Comm_dup");
+  return Comm(std::make_shared<Comm::Impl>(copy, comm.impl().traffic));
 }
 
 MPI_Comm mpi_handle(const Comm& comm) {
@@ -164,24 +211,22 @@ MPI_Comm mpi_handle(const Comm& comm) {
   return handle == MPI_COMM_NULL && mpi_is_up() ? MPI_COMM_SELF : handle;
 }
 
-void abort_all(const Comm& comm, ExitCode code, const std::string& message) {
+void abort_all(ExitCode code, const std::string& message) {
   std::fflush(stdout);
-  const auto line = fmt::format("[rank {}/{}] {}\n", comm.rank(), comm.size(), message);
+  const auto place = place_in_world();
+  const auto line = fmt::format("[rank {}/{}] {}\n", place.rank, place.size, message);
   std::fwrite(line.data(), 1, line.size(), stderr);  // in one piece, so that ranks do not mix
   std::fflush(stderr);
   if (mpi_is_up()) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
   std::_Exit(static_cast<int>(code));
 }
 
-Comm::Impl::Impl(MPI_Comm owned) : handle(owned) {
+Comm::Impl::Impl() : traffic(std::make_shared<parallel::Traffic>()) {}
+
+Comm::Impl::Impl(MPI_Comm owned, std::shared_ptr<parallel::Traffic> counted) : handle(owned), traffic(std::move(counted)) {
   MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN);
   MPI_Comm_rank(handle, &rank);
   MPI_Comm_size(handle, &size);
-  MPI_Comm node = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split_type(handle, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
-  MPI_Comm_rank(node, &local_rank);
-  MPI_Comm_size(node, &local_size);
-  MPI_Comm_free(&node);
 }
 
 Comm::Impl::~Impl() {
@@ -191,17 +236,30 @@ Comm::Impl::~Impl() {
 Comm::Comm() : impl_(std::make_shared<Impl>()) {}
 int Comm::rank() const { return impl_->rank; }
 int Comm::size() const { return impl_->size; }
-int Comm::local_rank() const { return impl_->local_rank; }
-int Comm::local_size() const { return impl_->local_size; }
+
+Comm Comm::split(int color, int key) const {
+  ATTUNE_ASSERT(color >= 0, "color {}", color);
+  if (size() == 1) return *this;
+  MPI_Comm part = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split(impl_->handle, color, key, &part), "MPI_Comm_split");
+  return Comm(std::make_shared<Impl>(part, impl_->traffic));
+}
+
+Comm Comm::split_by_node() const {
+  if (size() == 1) return *this;
+  MPI_Comm part = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(impl_->handle, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &part), "MPI_Comm_split_type");
+  return Comm(std::make_shared<Impl>(part, impl_->traffic));
+}
 
 void Comm::barrier() const {
-  const parallel::InCollective waiting;
+  const parallel::InCollective waiting(*this, parallel::Collective::barrier, 0);
   if (size() > 1) check_mpi(MPI_Barrier(impl_->handle), "MPI_Barrier");
 }
 
 void Comm::broadcast(void* bytes, std::size_t count, int from) const {
   if (size() == 1) return;
-  const parallel::InCollective waiting;
+  const parallel::InCollective waiting(*this, parallel::Collective::broadcast, rank() == from ? count : 0);
   for (std::size_t done = 0; done < count; done += parallel::largest_message) {
     const auto piece = static_cast<int>(std::min(count - done, parallel::largest_message));
     check_mpi(MPI_Bcast(static_cast<std::byte*>(bytes) + done, piece, MPI_BYTE, from, impl_->handle), "MPI_Bcast");
@@ -216,13 +274,13 @@ std::string Comm::broadcast(std::string text, int from) const {
   return text;
 }
 
-double Comm::sum(double value) const { return all_reduce(*impl_, value, MPI_DOUBLE, MPI_SUM); }
-std::int64_t Comm::sum(std::int64_t value) const { return all_reduce(*impl_, value, MPI_INT64_T, MPI_SUM); }
-std::int64_t Comm::max(std::int64_t value) const { return all_reduce(*impl_, value, MPI_INT64_T, MPI_MAX); }
+double Comm::sum(double value) const { return all_reduce(*this, value, MPI_DOUBLE, MPI_SUM); }
+std::int64_t Comm::sum(std::int64_t value) const { return all_reduce(*this, value, MPI_INT64_T, MPI_SUM); }
+std::int64_t Comm::max(std::int64_t value) const { return all_reduce(*this, value, MPI_INT64_T, MPI_MAX); }
 
 std::vector<std::string> Comm::gather(const std::string& text) const {
   if (size() == 1) return {text};
-  const parallel::InCollective waiting;
+  const parallel::InCollective waiting(*this, parallel::Collective::all_gather, text.size());
   const auto mine = static_cast<std::int64_t>(text.size());
   std::vector<std::int64_t> lengths(size());
   check_mpi(MPI_Allgather(&mine, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, impl_->handle), "MPI_Allgather");
@@ -242,12 +300,12 @@ std::vector<std::string> Comm::gather(const std::string& text) const {
 
 void Comm::agree(const std::function<void()>& work) const {
   const auto mine = attempt(work);
-  if (max(mine.status) != succeeded) rethrow(first_failure(gather(to_message(mine))));
+  if (max(mine.status) != succeeded) rethrow(first_failure(gather(to_message(mine)), *this), *this);
 }
 
 void on_root(const Comm& comm, const std::function<void()>& work) {
   const auto outcome = comm.root() ? attempt(work) : Outcome{};
-  rethrow(from_message(comm.broadcast(to_message(outcome))));
+  rethrow(from_message(comm.broadcast(to_message(outcome))), comm);
 }
 
 }  // namespace attune

@@ -8,8 +8,11 @@
 #include <mpi.h>
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
+
+#include "parallel/traffic.hpp"
 
 namespace attune {
 
@@ -33,33 +36,46 @@ MPI_Comm mpi_handle(const Comm& comm);
 /// Fault with MPI's own text when code is not MPI_SUCCESS. call: what was tried.
 void check_mpi(int code, const char* call);
 
-/// Ends every rank, for a rank that failed alone: prints "[rank r/n] message" to stderr, and mpirun or srun end with the code.
-[[noreturn]] void abort_all(const Comm& comm, ExitCode code, const std::string& message);
+/// Ends every rank that MPI started, whatever their groups, for a rank or group that failed without the others: prints
+/// "[rank r/n] message" to stderr, with the rank in MPI_COMM_WORLD, and mpirun or srun end with the code.
+[[noreturn]] void abort_all(ExitCode code, const std::string& message);
 
-/// What Comm::agree and on_root throw: every rank throws it, so no rank needs to end the others, and rank 0 reports it once.
+/// Who throws an agreed failure.
+struct Agreement {
+  bool by_all = true;     // every rank that MPI started; otherwise the others go on, and have to be ended
+  bool speaks = true;     // this rank reports it, for all that throw it
+};
+
+/// What Comm::agree and on_root throw: every rank of the group throws it, and one of them reports it.
 class AgreedError : public Error {
  public:
-  using Error::Error;
+  AgreedError(const std::string& text, Agreement who) : Error(text), agreement(who) {}
+  const Agreement agreement;
 };
 class AgreedFault : public Fault {
  public:
-  using Fault::Fault;
+  AgreedFault(const std::string& text, Agreement who) : Fault(text), agreement(who) {}
+  const Agreement agreement;
 };
 
-/// Runs work on rank 0 alone; what it throws, all ranks throw, in its words. Collective.
+/// Runs work on rank 0 of the group alone; what it throws, all ranks of the group throw, in its words. Collective.
 void on_root(const Comm& comm, const std::function<void()>& work);
+
+/// The same ranks on a communicator of its own, for a thread of its own. Its traffic is counted with that of `comm`. Collective.
+Comm duplicate(const Comm& comm);
 
 struct Comm::Impl {
   /// This process alone.
-  Impl() = default;
+  Impl();
   /// Owns the communicator.
-  explicit Impl(MPI_Comm owned);
+  Impl(MPI_Comm owned, std::shared_ptr<parallel::Traffic> traffic);
   ~Impl();
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
 
   MPI_Comm handle = MPI_COMM_NULL;
-  int rank = 0, size = 1, local_rank = 0, local_size = 1;
+  int rank = 0, size = 1;
+  std::shared_ptr<parallel::Traffic> traffic;  // one for a communicator and all that came of it
 };
 
 namespace parallel {
@@ -71,6 +87,8 @@ int collectives_entered();
 class InCollective {
  public:
   InCollective();
+  /// The same, and counts the call; bytes as parallel/traffic.hpp defines them.
+  InCollective(const Comm& comm, Collective kind, std::size_t bytes);
   ~InCollective();
   InCollective(const InCollective&) = delete;
   InCollective& operator=(const InCollective&) = delete;
@@ -79,7 +97,12 @@ class InCollective {
 /// Of the MPI library: "Open MPI v4.1.4".
 std::string mpi_version();
 
-/// Element by element over all ranks. Collective.
+/// What this rank has handed to the collectives of this Comm, and of all that were split from or duplicate the same world.
+TrafficByKind traffic_of_rank(const Comm& comm);
+/// The sum over the ranks of the group; this very collective is not in it. Collective.
+TrafficByKind traffic_of_ranks(const Comm& comm);
+
+/// Element by element over all ranks of the group. Collective.
 void sum_in_place(std::vector<double>& values, const Comm& comm);
 
 /// Largest piece handed to MPI in one call, in bytes: its counts are int.

@@ -162,7 +162,7 @@ struct Watchdog::Parts {
       last_sent = Clock::now();
     }
     if (limit.count() > 0 && Clock::now() - heard_root > limit + grace_of_root)
-      abort_all(comm, ExitCode::fault, fmt::format("rank 0 has shown no sign of life for {:.0f} s; this rank is in phase '{}' of step {}",
+      abort_all(ExitCode::fault, fmt::format("rank 0 has shown no sign of life for {:.0f} s; this rank is in phase '{}' of step {}",
                                                    (limit + grace_of_root).count(), current_phase.load(), current_step.load()));
   }
 
@@ -201,7 +201,7 @@ struct Watchdog::Parts {
       for (int rank = 0; rank < comm.size(); ++rank) late.push_back(rank);
     }
     for (const int rank : late) text += "\n" + describe(rank);
-    abort_all(comm, ExitCode::fault, text);
+    abort_all(ExitCode::fault, text);
   }
 
   std::string describe(int rank) {
@@ -234,14 +234,10 @@ struct Watchdog::Parts {
   }
 };
 
-Watchdog::Watchdog(const Comm& comm, double limit) : parts_(std::make_unique<Parts>()) {
-  if (comm.size() > 1) {
-    MPI_Comm copy = MPI_COMM_NULL;
-    check_mpi(MPI_Comm_dup(mpi_handle(comm), &copy), "MPI_Comm_dup");
-    parts_->comm = Comm(std::make_shared<Comm::Impl>(copy));
-  }
+Watchdog::Watchdog(const Comm& world, double limit) : parts_(std::make_unique<Parts>()) {
+  if (world.size() > 1) parts_->comm = duplicate(world);
   parts_->limit = std::chrono::duration<double>(limit);
-  parts_->seen.resize(comm.root() ? comm.size() : 0);
+  parts_->seen.resize(world.root() ? world.size() : 0);
   parts_->orders.resize(parts_->seen.size());
   boost::stacktrace::stacktrace().size();  // loads what unwinding needs, which a signal handler may not
   std::signal(stack_signal(), take_stack);

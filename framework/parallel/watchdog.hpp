@@ -15,8 +15,9 @@ void report_phase(const char* phase, std::int64_t step);
 /// with exit code 3, and rank 0 says which one was late, in which phase and step, and shows that thread's stack.
 class Watchdog {
  public:
-  /// Watches the calling thread. limit = 0: only signals are passed on. Collective.
-  Watchdog(const Comm& comm, double limit);
+  /// world: every rank of the run, for a group that waits for one of its own is found only among all of them. Watches the calling
+  /// thread. limit = 0: only signals are passed on. Collective.
+  Watchdog(const Comm& world, double limit);
   ~Watchdog();
 
  private:

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/plugin_call.hpp"
 #include "data/store.hpp"
 #include "prepare/augment.hpp"
 #include "prepare/truncate.hpp"
@@ -92,7 +93,7 @@ void Encoder::encode(const Record& record, const EncodeContext& context, std::ve
   };
   std::vector<Sample> encoded;
   unless_rejected([&] {
-    encoded = dataset_->encode_all(record, context);
+    encoded = call_plugin({"the dataset plugin", "encode", {}}, [&] { return dataset_->encode_all(record, context); });
     if (encoded.empty()) throw Rejected("no sample");
   });
   for (auto& sample : encoded)

@@ -65,7 +65,7 @@ class WorkFolder {
     } catch (const std::exception& error) {
       if (comm_.size() == 1) throw;
       remove();
-      abort_all(comm_, dynamic_cast<const Error*>(&error) ? ExitCode::user_mistake : ExitCode::fault, error.what());
+      abort_all(dynamic_cast<const Error*>(&error) ? ExitCode::user_mistake : ExitCode::fault, error.what());
     }
   }
 

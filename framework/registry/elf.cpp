@@ -17,6 +17,7 @@ using Header = ElfW(Ehdr);
 using Segment = ElfW(Phdr);
 using Section = ElfW(Shdr);
 using Symbol = ElfW(Sym);
+using NoteHeader = ElfW(Nhdr);
 
 constexpr unsigned char native_class = sizeof(void*) == 8 ? ELFCLASS64 : ELFCLASS32;
 constexpr unsigned char native_order = std::endian::native == std::endian::little ? ELFDATA2LSB : ELFDATA2MSB;
@@ -62,7 +63,37 @@ class LibraryFile {
     return false;
   }
 
+  std::optional<std::string> note(std::string_view owner, std::uint32_t type) const {
+    for (const auto& segment : segments_) {
+      if (segment.p_type != PT_NOTE) continue;
+      if (auto found = note_in(segment, owner, type)) return found;
+    }
+    return std::nullopt;
+  }
+
  private:
+  std::optional<std::string> note_in(const Segment& segment, std::string_view owner, std::uint32_t type) const {
+    const std::uint64_t alignment = segment.p_align == 8 ? 8 : 4;
+    const auto padded = [&](std::uint64_t size) { return (size + alignment - 1) / alignment * alignment; };
+    const std::uint64_t end = segment.p_offset + segment.p_filesz;
+    for (std::uint64_t at = segment.p_offset; at + sizeof(NoteHeader) <= end;) {
+      const auto header = table<NoteHeader>(at, 1, "table of notes").front();
+      const auto name = at + sizeof(NoteHeader);
+      const auto text = at + padded(sizeof(NoteHeader) + header.n_namesz);
+      if (text > end || header.n_descsz > end - text) refuse("table of notes");
+      // The owner's name is stored with the zero that ends it.
+      const bool is_owners = header.n_namesz == owner.size() + 1 && bytes(name, owner.size()) == owner;
+      if (is_owners && header.n_type == type) return std::string(bytes(text, header.n_descsz));
+      at = text + padded(header.n_descsz);
+    }
+    return std::nullopt;
+  }
+
+  std::string_view bytes(std::uint64_t offset, std::uint64_t size) const {
+    check(offset, size, "table of notes");
+    return {reinterpret_cast<const char*>(file_->data()) + offset, size};
+  }
+
   static bool is_exported_function(const Symbol& symbol) {
     const auto binding = symbol.st_info >> 4, type = symbol.st_info & 15, visibility = symbol.st_other & 3;
     return type == STT_FUNC && symbol.st_shndx != SHN_UNDEF && binding != STB_LOCAL && (visibility == STV_DEFAULT || visibility == STV_PROTECTED);
@@ -101,5 +132,9 @@ class LibraryFile {
 }  // namespace
 
 bool exports_symbol(const std::filesystem::path& library, std::string_view function) { return LibraryFile(library).exports(function); }
+
+std::optional<std::string> read_note(const std::filesystem::path& library, std::string_view owner, std::uint32_t type) {
+  return LibraryFile(library).note(owner, type);
+}
 
 }  // namespace attune::registry

@@ -1,6 +1,9 @@
 // What a shared library exports, read from its file without opening it: opening would run its code.
 #pragma once
+#include <cstdint>
 #include <filesystem>
+#include <optional>
+#include <string>
 #include <string_view>
 
 namespace attune::registry {
@@ -10,5 +13,9 @@ namespace attune::registry {
 /// file's size before it is followed, so that neither this function nor dlopen can run past the end of a truncated or forged file.
 /// Layout: System V ABI, "Object Files" (elf.h).
 bool exports_symbol(const std::filesystem::path& library, std::string_view function);
+
+/// What the library's first note of that owner and type holds, byte for byte; absent when it has none. Read from the segments, as the
+/// linker of the running system does: a library without sections keeps its notes. Errors as above.
+std::optional<std::string> read_note(const std::filesystem::path& library, std::string_view owner, std::uint32_t type);
 
 }  // namespace attune::registry

@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "core/names.hpp"
+#include "registry/built_for.hpp"
 #include "registry/elf.hpp"
 
 namespace attune {
@@ -56,10 +57,23 @@ std::string cure_for(const std::string& reason) {
   return "install what it needs, or name that folder in LD_LIBRARY_PATH";
 }
 
-/// Opened once; stays open until the process ends, whatever happens to the registry.
-const shared_library& open_library(const fs::path& file) {
+/// Error, with all mismatches at once, for a file that is no plugin or was not built for this Attune. None of its code has run.
+void check_built_for_this_attune(const fs::path& file) {
   if (!registry::exports_symbol(file, entry_point))
     fail("{}: is a shared library but not an Attune plugin (it does not export '{}'); end it with ATTUNE_PLUGIN(...)", file.string(), entry_point);
+  const auto note = registry::read_note(file, ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE);
+  if (!note)
+    fail("{}: does not say what it was built for, as plugins of older Attunes do not; build it again against this Attune's headers",
+         file.string());
+  const auto mismatches = registry::mismatches(*note);
+  if (!mismatches.empty())
+    fail("{}: was built for another Attune: {}; build it again against this Attune's headers, as this Attune was built", file.string(),
+         joined(mismatches, "; "));
+}
+
+/// Opened once; stays open until the process ends, whatever happens to the registry.
+const shared_library& open_library(const fs::path& file) {
+  check_built_for_this_attune(file);
   static auto& opened = *new std::vector<std::unique_ptr<const shared_library>>;
   try {
     opened.push_back(std::make_unique<const shared_library>(file, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local));
@@ -69,9 +83,7 @@ const shared_library& open_library(const fs::path& file) {
   return *opened.back();
 }
 
-const char* or_nothing(const char* text) { return text ? text : "nothing"; }
-
-/// What the library says of itself. Error, with all mismatches at once, when it was not built for this Attune.
+/// What the library says of itself. Error when that is not whole.
 const AttunePluginInfo& checked_info(const shared_library& library, const fs::path& file) {
   const auto* info = library.get<const AttunePluginInfo*()>(entry_point)();
   constexpr auto whole = static_cast<std::uint32_t>(sizeof(AttunePluginInfo));
@@ -79,17 +91,6 @@ const AttunePluginInfo& checked_info(const shared_library& library, const fs::pa
   if (info->size < whole)
     fail("{}: describes itself in {} bytes where this Attune reads {}: it was built with an older Attune; build it again with this one",
          file.string(), info->size, whole);
-
-  std::vector<std::string> mismatches;
-  const auto compare = [&](const char* what, const auto& theirs, const auto& ours) {
-    if (theirs != ours) mismatches.push_back(fmt::format("{} is {}, here {}", what, theirs, ours));
-  };
-  compare("its plugin API", info->api_version, std::uint32_t{ATTUNE_API_VERSION});
-  compare("its LibTorch ABI", std::string(or_nothing(info->torch_abi)), std::string(ATTUNE_TORCH_ABI));
-  compare("its compiler", std::string(or_nothing(info->compiler)), std::string(ATTUNE_COMPILER));
-  compare("its C++ standard", info->cpp_standard, static_cast<long>(__cplusplus));
-  if (!mismatches.empty())
-    fail("{}: was built for another Attune: {}; build it again with this one", file.string(), joined(mismatches, "; "));
   if (!info->add || !info->name || !info->version || !info->build_id)
     fail("{}: leaves parts of its description empty; end the library with ATTUNE_PLUGIN(\"name\", \"version\", registry)", file.string());
   return *info;

@@ -1,5 +1,5 @@
-// Finds, checks and opens plugin libraries. A library is opened only when its file is whole and exports `attune_plugin`; its entries
-// are added only when it was built for this Attune. Opened libraries stay open until the process ends: the registry holds their code.
+// Finds, checks and opens plugin libraries. A library is opened only when its file is whole, exports `attune_plugin` and has a note that
+// says it was built for this Attune. Opened libraries stay open until the process ends: the registry holds their code.
 #pragma once
 #include <attune/registry.hpp>
 

@@ -30,6 +30,8 @@ const char* name(Kind kind) {
     case Kind::dataset: return "dataset";
     case Kind::strategy: return "strategy";
     case Kind::callback: return "callback";
+    case Kind::optimizer: return "optimizer";
+    case Kind::schedule: return "schedule";
   }
   ATTUNE_ASSERT(false, "kind {}", static_cast<int>(kind));
   return "";

@@ -2,25 +2,20 @@
 
 #include <H5public.h>
 #include <attune/plugin.hpp>
-#include <fmt/chrono.h>
-#include <unistd.h>
+#include <fmt/core.h>
 
 #include <ATen/Parallel.h>
 
-#include <chrono>
 #include <cstdlib>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
-#include "core/files.hpp"
 #include "core/hash.hpp"
 #include "core/host.hpp"
 #include "parallel/mpi.hpp"
+#include "run_directory/record.hpp"
 
 namespace attune {
 namespace {
-
-std::string now() { return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))); }
 
 /// "0-3,8" as Linux writes it: the processors this process may use.
 std::string processors() {
@@ -30,61 +25,47 @@ std::string processors() {
   return "";
 }
 
-nlohmann::ordered_json describe_rank() {
-  nlohmann::ordered_json rank{{"host", host_name()}, {"processors", processors()}, {"threads", at::get_num_threads()}};
-  if (const char* gpus = std::getenv("CUDA_VISIBLE_DEVICES")) rank["gpus"] = gpus;
-  return rank;
+run_directory::RankPlace place_of_this_rank() {
+  run_directory::RankPlace place{host_name(), processors(), at::get_num_threads(), std::nullopt};
+  if (const char* gpus = std::getenv("CUDA_VISIBLE_DEVICES")) place.gpus = gpus;
+  return place;
 }
 
-nlohmann::ordered_json slurm_variables() {
-  nlohmann::ordered_json job;
-  for (const char* name : {"SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_PARTITION", "SLURM_JOB_ACCOUNT", "SLURM_JOB_NODELIST"})
-    if (const char* value = std::getenv(name)) job[name] = value;
+run_directory::Named slurm_variables() {
+  run_directory::Named job;
+  for (const char* name : {"SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_PARTITION",
+                           "SLURM_JOB_ACCOUNT", "SLURM_JOB_NODELIST"})
+    if (const char* value = std::getenv(name)) job.emplace_back(name, value);
   return job;
+}
+
+run_directory::Named versions() {
+  const auto hdf5 = fmt::format("{}.{}.{}", H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE);
+  return {{"libtorch", TORCH_VERSION}, {"hdf5", hdf5}, {"mpi", parallel::mpi_version()}, {"compiler", __VERSION__}};
 }
 
 }  // namespace
 
-std::string make_record(const RecordInput& input, const std::string& earlier, const Comm& comm) {
-  const auto ranks = comm.gather(describe_rank().dump());
-  if (!comm.root()) return "";
-  nlohmann::ordered_json record{{"format", "attune-record"}, {"version", 1}, {"name", input.name}, {"attune", ATTUNE_VERSION}};
-  record["command_line"] = input.command_line;
-  record["working_directory"] = std::filesystem::current_path().string();
-  record["program_sha256"] = sha256_of_file("/proc/self/exe");
-  record["base_model"] = {{"path", input.base_model_path}, {"sha256", input.base_model_sha256}};
-  record["data"] = {{"path", input.data_path}};
-  for (const auto& [split, hash] : input.data_sha256) record["data"]["sha256"][split] = hash;
-  for (const auto& [name, file] : input.plugin_files) record["plugins"].push_back({{"name", name}, {"file", file.string()}, {"sha256", sha256_of_file(file)}});
-  record["versions"] = {{"libtorch", TORCH_VERSION}, {"hdf5", fmt::format("{}.{}.{}", H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE)}, {"mpi", parallel::mpi_version()}, {"compiler", __VERSION__}};
-  record["ranks"] = comm.size();
-  for (const auto& rank : ranks) record["placement"].push_back(nlohmann::ordered_json::parse(rank));
-  for (const auto& rank : record["placement"]) record["hosts"].push_back(rank["host"]);
-  if (const auto job = slurm_job(); !job.empty()) record["slurm_job"] = job;
-  if (auto job = slurm_variables(); !job.empty()) record["slurm"] = job;
-  record["run_file"] = input.run_file;
-  const auto before = nlohmann::ordered_json::parse(earlier, nullptr, /*allow_exceptions=*/false);
-  record["history"] = before.is_object() && before.contains("history") ? before["history"] : nlohmann::ordered_json::array();
-  return record.dump(2) + "\n";
-}
-
-std::string with_event(const std::string& record, const std::string& what, std::int64_t step, const std::string& note) {
-  auto json = nlohmann::ordered_json::parse(record);
-  nlohmann::ordered_json entry{{"time", now()}, {"what", what}, {"step", step}, {"ranks", json["ranks"]}};
-  if (!note.empty()) entry["note"] = note;
-  if (json.contains("slurm_job")) entry["job"] = json["slurm_job"];
-  json["history"].push_back(entry);
-  return json.dump(2) + "\n";
-}
-
-RecordedRun read_record(const std::filesystem::path& path) {
-  const auto json = nlohmann::json::parse(read_text(path), nullptr, /*allow_exceptions=*/false);
-  try {
-    if (json.is_object() && json.value("format", "") == "attune-record")
-      return {json.at("run_file"), json.at("base_model").at("sha256"), json.at("data").at("sha256").get<std::map<std::string, std::string>>()};
-  } catch (const nlohmann::json::exception&) {
-  }
-  fail("{}: is not the record of a run; give a run file, or the record.json of a run directory", path.string());
+std::string make_record(const RecordInput& input, const std::string& earlier, const Comm& world) {
+  auto placement = world.gather(place_of_this_rank().text());
+  if (!world.root()) return "";
+  run_directory::RecordFacts facts;
+  facts.name = input.name;
+  facts.attune_version = ATTUNE_VERSION;
+  facts.command_line = input.command_line;
+  facts.working_directory = std::filesystem::current_path().string();
+  facts.program_sha256 = sha256_of_file("/proc/self/exe");
+  facts.base_model_path = input.base_model_path;
+  facts.base_model_sha256 = input.base_model_sha256;
+  facts.data_path = input.data_path;
+  facts.data_sha256 = input.data_sha256;
+  for (const auto& [name, file] : input.plugin_files) facts.plugins.push_back({name, file, sha256_of_file(file)});
+  facts.versions = versions();
+  facts.placement = std::move(placement);
+  facts.slurm_job = slurm_job();
+  facts.slurm_variables = slurm_variables();
+  facts.run_file = input.run_file;
+  return run_directory::record_text(facts, earlier);
 }
 
 }  // namespace attune

@@ -1,8 +1,6 @@
-// record.json: what a run was made of, so that it can be accounted for and repeated, and what happened to it.
+// What a run is made of, gathered for its record.
 #pragma once
 #include <filesystem>
-#include <map>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,21 +19,9 @@ struct RecordInput {
   std::vector<std::string> command_line;
 };
 
-/// Program, versions, ranks with their hosts and processors, scheduler's job, hashes of data, base model, plugins and program, and the
-/// run file. The text of record.json, on rank 0; empty elsewhere. `earlier`, the record of the run's earlier parts, hands on its
-/// history. Collective.
-std::string make_record(const RecordInput& input, const std::string& earlier, const Comm& comm);
-
-/// The record with one more entry in its history: time, what happened ("started", "resumed", "interrupted", "finished", ...), step, and
-/// what is said of it.
-std::string with_event(const std::string& record, const std::string& what, std::int64_t step, const std::string& note = "");
-
-/// What a record says of the things a run is repeated with.
-struct RecordedRun {
-  std::string run_file, base_model_sha256;
-  std::map<std::string, std::string> data_sha256;  // by split
-};
-/// Error when the file is no record.
-RecordedRun read_record(const std::filesystem::path& path);
+/// The text of record.json, on rank 0: program, versions, ranks with their hosts and processors, scheduler's job, hashes of data, base
+/// model, plugins and program, and the run file. Empty elsewhere. `earlier`, the record of the run's earlier parts, hands on its history;
+/// rank 0 gives it. Collective.
+std::string make_record(const RecordInput& input, const std::string& earlier, const Comm& world);
 
 }  // namespace attune

@@ -94,18 +94,4 @@ bool is_installed(const std::string& program) {
   return false;
 }
 
-std::vector<std::string> pieces_of(const std::string& text, char separator) {
-  std::vector<std::string> pieces(1);
-  for (const char c : text)
-    if (c == separator) pieces.emplace_back();
-    else pieces.back() += c;
-  return pieces;
-}
-
-std::vector<std::string> lines_of(const std::string& text) {
-  auto lines = pieces_of(text, '\n');
-  std::erase(lines, "");
-  return lines;
-}
-
 }  // namespace attune::slurm

@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "core/lines.hpp"
+
 namespace attune::slurm {
 
 struct Said {
@@ -18,10 +20,5 @@ bool is_installed(const std::string& program);
 
 /// As posix_spawn takes them, ended by a null; valid as long as the texts.
 std::vector<char*> argument_pointers(const std::vector<std::string>& texts);
-
-/// The pieces of a text between separators, empty ones too.
-std::vector<std::string> pieces_of(const std::string& text, char separator);
-/// Its lines, without empty ones.
-std::vector<std::string> lines_of(const std::string& text);
 
 }  // namespace attune::slurm

@@ -1,4 +1,4 @@
-// Logs of a run's jobs, and what its job script notes.
+// Logs of a run's jobs.
 #pragma once
 #include <filesystem>
 #include <optional>
@@ -17,8 +17,5 @@ std::optional<std::filesystem::path> newest_log(const std::filesystem::path& run
 
 /// What Slurm wrote at the end of a log when it ended the job, for a cluster that has forgotten it; no value when nothing of the kind is there.
 std::optional<Ending> ending_in_log(const std::filesystem::path& log);
-
-/// "the launch failed 2 times in a row on n2", of a run whose last launches failed; "" when they did not.
-std::string failed_launches(const std::filesystem::path& run);
 
 }  // namespace attune::slurm

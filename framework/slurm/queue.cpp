@@ -49,6 +49,15 @@ bool has_ended(const std::string& state) {
 
 bool QueuedJob::is_live() const { return !has_ended(state); }
 
+bool has_live(const std::vector<QueuedJob>& queue, const std::string& id) {
+  return std::ranges::any_of(queue, [&](const QueuedJob& job) { return job.is_live() && job.is_called(id); });
+}
+
+std::optional<bool> is_live(const std::string& id) {
+  const auto queue = ask_queue({id});
+  return queue ? std::optional(has_live(*queue, id)) : std::nullopt;
+}
+
 std::vector<QueuedJob> read_queue(const std::string& text) {
   std::vector<QueuedJob> jobs;
   for (const auto& line : lines_of(text)) {

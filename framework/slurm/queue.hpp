@@ -24,6 +24,8 @@ struct QueuedJob {
   bool is_live() const;
   /// As users name it: "12", or "12_3" for an element.
   std::string name() const { return element.empty() ? id : array_id + "_" + element; }
+  /// Whether "12", its own number, or "12_3" means this one.
+  bool is_called(const std::string& given) const { return given == id || given == array_id + "_" + element; }
 };
 
 /// Of squeue's answer to the call of ask_queue.
@@ -31,6 +33,12 @@ std::vector<QueuedJob> read_queue(const std::string& text);
 
 /// Those of the jobs that Slurm still knows, in one call; no value when squeue is missing or its controller does not answer.
 std::optional<std::vector<QueuedJob>> ask_queue(const std::vector<std::string>& ids);
+
+/// Whether the job "12" or "12_3" is among them, and still waits or runs.
+bool has_live(const std::vector<QueuedJob>& queue, const std::string& id);
+
+/// The same of Slurm's queue now; no value when it cannot be asked.
+std::optional<bool> is_live(const std::string& id);
 
 /// How a job ended.
 struct Ending {

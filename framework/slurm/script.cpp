@@ -7,9 +7,11 @@
 #include <set>
 
 #include "core/names.hpp"
+#include "run_directory/places.hpp"
 #include "slurm/command.hpp"
 
 namespace attune::slurm {
+namespace names = run_directory::names;
 namespace {
 
 using config::SlurmOptions;
@@ -160,22 +162,36 @@ class Script {
     line("# each_node SECONDS COMMAND...: once on every node; false when a node does not answer in that time. It asks for no memory of its own, which");
     line("# a step that has just ended may still hold.");
     line("each_node() {{ timeout \"$1\" srun --overlap --mem=0 --nodes=\"$SLURM_JOB_NUM_NODES\" --ntasks=\"$SLURM_JOB_NUM_NODES\" --ntasks-per-node=1 \"${{@:2}}\"; }}");
+    if (srun_) remove_leftovers();
+  }
+
+  /// The folder is named for user, job and step, in Slurm's TmpFS, where %n stands for the node and %h for its host.
+  void remove_leftovers() {
+    line("");
+    line("# Where a step was killed, or its node died, PMIx leaves a folder, and then refuses the step of that number when this job starts again. Its");
+    line("# daemon may still be ending, too: by one step of cleaning, or two, the ranks get another number than the last time.");
+    line("leftovers='tmp=$(scontrol show config | sed -n \"s/^TmpFS *= //p\")");
+    line("tmp=${{tmp//%n/$SLURMD_NODENAME}}");
+    line("rm -rf \"${{tmp//%h/$(hostname -s)}}/spmix_appdir_${{UID}}_$SLURM_JOB_ID\".*'");
+    line("restart=${{SLURM_RESTART_COUNT:-0}}");
+    line("if [ \"$restart\" -gt 0 ]; then each_node 15 --mpi=none bash -c \"$leftovers\"; fi");
+    line("if [ $((restart % 2)) -eq 1 ]; then each_node 15 --mpi=none bash -c \"$leftovers\"; fi");
   }
 
   void attempts() {
     line("");
     line("# Every attempt notes the newest checkpoint it starts from. When {} in a row have saved no newer one, another will not either.", o_.stalled);
     line("mkdir -p \"$run\"");
-    line("newest=$(find \"$run/checkpoints\" -maxdepth 1 -name 'step-*' -printf '%f\\n' 2>/dev/null | sort -V | tail -n 1)");
-    line("echo \"$(date +%FT%T) job=$job restart=${{SLURM_RESTART_COUNT:-0}} ${{newest:-none}}\" >>\"$run/attempts\"");
-    line("count=$(wc -l <\"$run/attempts\")");
-    line("moves=$(tail -n {} \"$run/attempts\" | awk '{{ print $NF }}' | uniq | wc -l)", o_.stalled + 1);
+    line("newest=$(find \"$run/{}\" -maxdepth 1 -name 'step-*' -printf '%f\\n' 2>/dev/null | sort -V | tail -n 1)", names::checkpoints);
+    line("echo \"$(date +%FT%T) job=$job restart=${{SLURM_RESTART_COUNT:-0}} ${{newest:-none}}\" >>\"$run/{}\"", names::attempts);
+    line("count=$(wc -l <\"$run/{}\")", names::attempts);
+    line("moves=$(tail -n {} \"$run/{}\" | awk '{{ print $NF }}' | uniq | wc -l)", o_.stalled + 1, names::attempts);
     line("if [ \"$count\" -gt {} ] && [ \"$moves\" -eq 1 ]; then", o_.stalled);
     line("  echo \"{} attempts made no progress, from ${{newest:-the beginning}}: see above for why; the job ends here\"", o_.stalled);
     line("  exit 1");
     line("fi");
     line("# The ranks make this file when all of them have found each other: without it, the launch has failed.");
-    line("export ATTUNE_LAUNCHED=\"$run/.launched\"");
+    line("export ATTUNE_LAUNCHED=\"$run/{}\"", names::launched);
     line("rm -f \"$ATTUNE_LAUNCHED\"");
     line("log=/proc/$$/fd/2  # what Slurm says of a launch goes there");
     line("said_before=$(stat --dereference --format=%s \"$log\")");
@@ -212,7 +228,7 @@ class Script {
   }
 
   void launch() {
-    auto train = fmt::format("\"$attune\" train \"$run/run.toml\" --resume");
+    auto train = fmt::format("\"$attune\" train \"$run/{}\" --resume", names::run_file);
     for (const auto& option : job_.train_options) train += " " + shell_word(option);
     line("");
     line("# From the newest whole checkpoint, or from the beginning when there is none.");
@@ -247,7 +263,7 @@ class Script {
     line("launched= without=");
     line("if [ -e \"$ATTUNE_LAUNCHED\" ]; then");
     line("  launched=yes");
-    line("  rm -f \"$ATTUNE_LAUNCHED\" \"$run/launches\"");
+    line("  rm -f \"$ATTUNE_LAUNCHED\" \"$run/{}\"", names::launches);
     line("fi");
     line("");
     line("# 75: interrupted, the state is saved. Any other failure is tried again only when it is not the run's own.");
@@ -255,7 +271,7 @@ class Script {
     line("preempted() {{ [[ $(told PreemptTime) = [0-9]* ]]; }}");
     line("node_lost() {{ ! each_node 60 true; }}");
     failed_launches();
-    if (o_.retries > 0) line("failures() {{ cat \"$run/failures\" 2>/dev/null || echo 0; }}");
+    if (o_.retries > 0) line("failures() {{ cat \"$run/{}\" 2>/dev/null || echo 0; }}", names::failures);
     line("queue_again() {{");
     line("  if [ \"$count\" -gt {} ]; then echo \"this was attempt $count: the job ends here, see slurm.restarts\"; exit \"$code\"; fi", o_.restarts);
     line("  # What you cancelled, or Slurm takes back by itself, is ending already.");
@@ -268,7 +284,7 @@ class Script {
     line("  unset \"${{!SBATCH_@}}\"");
     line("  next=$(sbatch --parsable --dependency=\"afterany:$job\" ${{without:+--exclude=\"$without\"}}{} {}) &&", job_.array ? " --array=\"$SLURM_ARRAY_TASK_ID\"" : "",
          shell_word(job_.script.string()));
-    line("    echo \"${{next%%;*}}{}\" >>\"$run/jobs\"", job_.array ? "_$SLURM_ARRAY_TASK_ID" : "");
+    line("    echo \"${{next%%;*}}{}\" >>\"$run/{}\"", job_.array ? "_$SLURM_ARRAY_TASK_ID" : "", names::jobs);
     line("}}");
     line("# Where a task could not be launched, srun ends the others and returns anything: 137, 143, and 0 when it waited for them in vain.");
     line("if [ -z \"$launched\" ] && launch_failed; then");
@@ -284,7 +300,7 @@ class Script {
     line("    if [ -z \"$launched\" ]; then launch_again; fi");
     if (o_.retries > 0) {
       line("    if [ \"$(failures)\" -lt {} ]; then", o_.retries);
-      line("      echo $(($(failures) + 1)) >\"$run/failures\"");
+      line("      echo $(($(failures) + 1)) >\"$run/{}\"", names::failures);
       line("      queue_again");
       line("    fi");
     }
@@ -308,7 +324,7 @@ class Script {
     line("}}");
     line("# A node that failed twice is left out, unless the job cannot do without it.");
     line("leave_out() {{");
-    line("  without=$(awk '{{ print $NF }}' \"$run/launches\" | tr , '\\n' | grep -vx unknown | sort | uniq -d | paste --serial --delimiters=,)");
+    line("  without=$(awk '{{ print $NF }}' \"$run/{}\" | tr , '\\n' | grep -vx unknown | sort | uniq -d | paste --serial --delimiters=,)", names::launches);
     line("  if [ -z \"$without\" ]; then return; fi");
     line("  local before");
     line("  before=$(told ExcNodeList)");
@@ -324,9 +340,9 @@ class Script {
     line("  trap '' TERM  # of the requeue, before the node is left out");
     line("  local failed launches");
     line("  failed=$(failed_nodes | sort -u | paste --serial --delimiters=,)");
-    line("  sed -i '$d' \"$run/attempts\"");
-    line("  echo \"$(date +%FT%T) job=$job restart=${{SLURM_RESTART_COUNT:-0}} ${{failed:-unknown}}\" >>\"$run/launches\"");
-    line("  launches=$(wc -l <\"$run/launches\")");
+    line("  sed -i '$d' \"$run/{}\"", names::attempts);
+    line("  echo \"$(date +%FT%T) job=$job restart=${{SLURM_RESTART_COUNT:-0}} ${{failed:-unknown}}\" >>\"$run/{}\"", names::launches);
+    line("  launches=$(wc -l <\"$run/{}\")", names::launches);
     line("  if [ \"$launches\" -gt {} ]; then", o_.stalled);
     line("    echo \"attune: the launch failed $launches times in a row${{failed:+, now on $failed}}: see above for why, and slurm.stalled; the job ends here\"");
     line("    exit \"$code\"");

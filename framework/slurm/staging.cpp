@@ -36,13 +36,13 @@ std::vector<File> files_of(const fs::path& path) {
   return files;
 }
 
-std::vector<File> agreed_files(const fs::path& path, const Comm& comm) {
+std::vector<File> agreed_files(const fs::path& path, const Comm& world) {
   nlohmann::json list = nlohmann::json::array();
-  on_root(comm, [&] {
+  on_root(world, [&] {
     for (const auto& file : files_of(path)) list.push_back({file.name, file.size});
   });
   std::vector<File> files;
-  for (const auto& file : nlohmann::json::parse(comm.broadcast(list.dump()))) files.push_back({file[0], file[1]});
+  for (const auto& file : nlohmann::json::parse(world.broadcast(list.dump()))) files.push_back({file[0], file[1]});
   return files;
 }
 
@@ -55,15 +55,6 @@ fs::path make_folder(const fs::path& scratch) {
   return name;
 }
 
-/// The folder that the node's first rank made. Collective.
-fs::path folder_of_node(const fs::path& made, const Comm& comm) {
-  const bool is_first = comm.local_rank() == 0;
-  const auto host = host_name();
-  for (const auto& text : comm.gather(is_first ? nlohmann::json{host, made.string()}.dump() : ""))
-    if (!is_first && !text.empty() && nlohmann::json::parse(text)[0] == host) return nlohmann::json::parse(text)[1].get<std::string>();
-  return made;
-}
-
 void check_space(const fs::path& folder, const std::vector<File>& files) {
   std::uintmax_t needed = 0;
   for (const auto& file : files) needed += file.size;
@@ -74,28 +65,28 @@ void check_space(const fs::path& folder, const std::vector<File>& files) {
 
 }  // namespace
 
-Staging::Staging(const config::RunConfig& config, const Comm& comm) : config_(config) {
+Staging::Staging(const config::RunConfig& config, const Mesh& mesh) : config_(config) {
   const fs::path scratch = environment_variable("ATTUNE_SCRATCH");
   const auto what = pieces_of(environment_variable("ATTUNE_STAGE"), ',');
   const auto is_wanted = [&](const char* name) { return std::find(what.begin(), what.end(), name) != what.end(); };
   if (scratch.empty() || (!is_wanted("data") && !is_wanted("model"))) return;
-  mine_ = comm.local_rank() == 0;
+  mine_ = mesh.node.root();
   try {
-    comm.agree([&] {
+    mesh.world.agree([&] {
       if (mine_) folder_ = make_folder(scratch);
     });
-    folder_ = folder_of_node(folder_, comm);
-    if (is_wanted("data")) config_.dataset.path = copy(config_.dataset.path, "data", comm);
-    if (is_wanted("model")) config_.model.path = copy(config_.model.path, "model", comm);
+    folder_ = mesh.node.broadcast(folder_.string());
+    if (is_wanted("data")) config_.dataset.path = copy(config_.dataset.path, "data", mesh.world);
+    if (is_wanted("model")) config_.model.path = copy(config_.model.path, "model", mesh.world);
   } catch (...) {
     remove();
     throw;
   }
 }
 
-std::string Staging::copy(const fs::path& from, const std::string& name, const Comm& comm) const {
-  const auto files = agreed_files(from, comm);
-  comm.agree([&] {
+std::string Staging::copy(const fs::path& from, const std::string& name, const Comm& world) const {
+  const auto files = agreed_files(from, world);
+  world.agree([&] {
     if (mine_) check_space(folder_, files);
   });
   const auto to = folder_ / name / from.filename();
@@ -104,20 +95,20 @@ std::string Staging::copy(const fs::path& from, const std::string& name, const C
     const auto source = file.name.empty() ? from : from / file.name, target = file.name.empty() ? to : to / file.name;
     std::ifstream in;
     std::ofstream out;
-    if (comm.root()) in.open(source, std::ios::binary);
+    if (world.root()) in.open(source, std::ios::binary);
     if (mine_) {
       fs::create_directories(target.parent_path());
       out.open(target, std::ios::binary);
     }
     for (std::uintmax_t done = 0; done < file.size; done += piece) {
       const auto count = std::min<std::uintmax_t>(piece, file.size - done);
-      if (comm.root()) in.read(buffer.data(), static_cast<std::streamsize>(count));
-      comm.broadcast(buffer.data(), count);
+      if (world.root()) in.read(buffer.data(), static_cast<std::streamsize>(count));
+      world.broadcast(buffer.data(), count);
       if (mine_) out.write(buffer.data(), static_cast<std::streamsize>(count));
     }
-    comm.agree([&] {
+    world.agree([&] {
       out.flush();
-      if (comm.root() && file.size > 0 && !in) fail("{}: cannot be read to its end: copy it again, or look at its disk", source.string());
+      if (world.root() && file.size > 0 && !in) fail("{}: cannot be read to its end: copy it again, or look at its disk", source.string());
       if (mine_ && !out) fail("{} on {}: cannot be written; is the disk full?", target.string(), host_name());
     });
   }

@@ -1,7 +1,7 @@
 // Data and model copied once per node to the node's own disk, when the site says so: read once from the shared file system, in order, and
 // broadcast to the nodes.
 #pragma once
-#include <attune/comm.hpp>
+#include <attune/mesh.hpp>
 
 #include <filesystem>
 #include <string>
@@ -15,7 +15,7 @@ class Staging {
  public:
   /// Copies what ATTUNE_STAGE names ("data,model") below ATTUNE_SCRATCH; nothing when they are not set. Collective. Error when a node's
   /// scratch cannot be written or is too full.
-  Staging(const config::RunConfig& config, const Comm& comm);
+  Staging(const config::RunConfig& config, const Mesh& mesh);
   /// Removes the copies.
   ~Staging() { remove(); }
   Staging(const Staging&) = delete;
@@ -26,7 +26,7 @@ class Staging {
 
  private:
   /// Where the copy is, on this node.
-  std::string copy(const std::filesystem::path& from, const std::string& name, const Comm& comm) const;
+  std::string copy(const std::filesystem::path& from, const std::string& name, const Comm& world) const;
   void remove();
 
   config::RunConfig config_;

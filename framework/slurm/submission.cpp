@@ -5,13 +5,14 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <map>
 
 #include "core/files.hpp"
+#include "run_directory/jobs.hpp"
+#include "run_directory/lock.hpp"
 #include "slurm/environment.hpp"
 #include "slurm/reasons.hpp"
-#include "slurm/run_lock.hpp"
+#include "slurm/queue.hpp"
 
 namespace attune::slurm {
 namespace fs = std::filesystem;
@@ -46,18 +47,12 @@ std::string submit(const fs::path& script, const config::SlurmOptions& options) 
   return pieces_of(lines.back(), ';')[0];
 }
 
-std::vector<std::string> submitted_jobs(const fs::path& directory) {
-  return fs::exists(directory / "jobs") ? lines_of(read_text(directory / "jobs")) : std::vector<std::string>{};
-}
-
-void note_submitted(const fs::path& directory, const std::string& id) { std::ofstream(directory / "jobs", std::ios::app) << id << "\n"; }
-
 void check_are_free(const std::vector<fs::path>& directories) {
   std::map<std::string, fs::path> runs;  // by job
   std::vector<std::string> ids;
   for (const auto& directory : directories) {
-    refuse_live_holder(directory);
-    for (const auto& id : submitted_jobs(directory)) {
+    run_directory::refuse_live_holder(directory, is_live);
+    for (const auto& id : run_directory::submitted_jobs(directory)) {
       runs[id] = directory;
       ids.push_back(id);
     }
@@ -68,14 +63,6 @@ void check_are_free(const std::vector<fs::path>& directories) {
     const auto id = job.element.empty() ? job.id : job.array_id + "_" + job.element;
     fail("{}: job {} for it is in the queue already ({}); wait for it, `scancel {}`, or give this run another name", runs[id].string(), id, job.state, id);
   }
-}
-
-void prepare_directory(const fs::path& directory, const std::string& run_file) {
-  fs::create_directories(directory);
-  fs::remove(directory / "attempts");
-  fs::remove(directory / "failures");
-  fs::remove(directory / "launches");
-  write_text(directory / "run.toml", run_file);
 }
 
 std::int64_t largest_array(const Site& site) {

@@ -24,14 +24,13 @@ class Halving final : public Callback {
   explicit Halving(Options options)
       : sweep_(read_sweep(config::Document::parse(options.sweep / "sweep.toml"))), rungs_(rungs(sweep_.halving)), journal_(options.sweep / "journal") {}
 
-  void on(Event event, Run& run) override {
+  void on(Event event, const Run& run, Requests& requests) override {
     if (event != Event::evaluated || run.step >= run.steps || std::ranges::count(rungs_, run.step) == 0) return;
-    const auto found = run.metrics.find(sweep_.options.metric);
-    if (found == run.metrics.end()) fail("{}: this run has no metric '{}'; set 'metric' to one of those in its evaluations, such as 'loss'", sweep_.file.string(), sweep_.options.metric);
+    const double value = run.metrics.at(run.metric(sweep_.options.metric).name);
     std::string verdict;
-    if (run.comm.root()) verdict = compare(run, has_finite_loss(run) ? found->second : std::numeric_limits<double>::quiet_NaN());
+    if (run.comm.root()) verdict = compare(run, has_finite_loss(run) ? value : std::numeric_limits<double>::quiet_NaN());
     verdict = run.comm.broadcast(verdict);
-    if (!verdict.empty()) run.request_stop(verdict);
+    if (!verdict.empty()) requests.stop(verdict);
   }
 
  private:
@@ -45,7 +44,7 @@ class Halving final : public Callback {
   std::string compare(const Run& run, double value) const {
     journal_.note(run.name, run.step, value);
     const auto all = journal_.at(run.step);
-    if (goes_on(all, run.name, sweep_.halving.factor, sweep_.options.rises())) return "";
+    if (goes_on(all, run.name, sweep_.halving.factor, run.metric(sweep_.options.metric).better)) return "";
     return fmt::format("pruned at step {}: {} {:.4g} is not among the best 1/{} of {} trials", run.step, sweep_.options.metric, value, sweep_.halving.factor, all.size());
   }
 
@@ -53,6 +52,13 @@ class Halving final : public Callback {
   std::vector<std::int64_t> rungs_;
   Journal journal_;
 };
+
+/// NaN where the text is no number.
+double value_in(const std::string& text) {
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  return end == text.c_str() ? std::numeric_limits<double>::quiet_NaN() : value;
+}
 
 }  // namespace
 
@@ -62,7 +68,7 @@ std::map<std::string, double> Journal::at(std::int64_t step) const {
   std::map<std::string, double> values;
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(folder_ / fmt::format("step-{:09}", step), none))
-    if (const auto name = entry.path().filename().string(); !name.starts_with('.')) values[name] = std::strtod(read_text(entry.path()).c_str(), nullptr);
+    if (const auto name = entry.path().filename().string(); !name.starts_with('.')) values[name] = value_in(read_text(entry.path()));
   return values;
 }
 
@@ -73,10 +79,13 @@ std::vector<std::int64_t> rungs(const HalvingOptions& options) {
   return steps;
 }
 
-bool goes_on(const std::map<std::string, double>& values, const std::string& trial, std::int64_t factor, bool rises) {
+bool goes_on(const std::map<std::string, double>& values, const std::string& trial, std::int64_t factor, Better direction) {
   const double mine = values.at(trial);
   if (!std::isfinite(mine)) return false;
-  const auto better = std::count_if(values.begin(), values.end(), [&](const auto& other) { return rises ? other.second > mine : other.second < mine; });
+  const auto is_better = [&](double value) {
+    return std::isfinite(value) && (direction == Better::larger ? value > mine : value < mine);
+  };
+  const auto better = std::ranges::count_if(values, [&](const auto& other) { return is_better(other.second); });
   return better < std::max<std::int64_t>(1, static_cast<std::int64_t>(values.size()) / factor);
 }
 

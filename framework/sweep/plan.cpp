@@ -1,6 +1,5 @@
 #include "sweep/plan.hpp"
 
-#include <attune/callback.hpp>
 #include <attune/error.hpp>
 
 #include <algorithm>
@@ -24,7 +23,7 @@ void SweepOptions::describe(Schema<SweepOptions>& s) {
   s.key("trials", &SweepOptions::trials, "how many are drawn at random").at_least(0);
   s.key("seed", &SweepOptions::seed, "of the drawing").at_least(0);
   s.key("seeds", &SweepOptions::seeds, "runs of each setting, with the seeds 0, 1, ...; 1: that of the run file").at_least(1);
-  s.key("metric", &SweepOptions::metric, "metric of the validation split that ranks the trials").choices(metric_names());
+  s.key("metric", &SweepOptions::metric, "metric of the validation split that ranks the trials; its declaration says which way is better").names_metric();
   s.key("side_by_side", &SweepOptions::side_by_side, "trials at a time; 0: as many as fit, or as Slurm starts").at_least(0);
   s.key("retries", &SweepOptions::retries, "how often a trial that failed starts again").at_least(0);
   s.key("hours", &SweepOptions::hours, "of training over all trials, after which none starts any more; 0: no limit").at_least(0);
@@ -34,8 +33,6 @@ void HalvingOptions::describe(Schema<HalvingOptions>& s) {
   s.key("first", &HalvingOptions::first, "step of the first comparison; trials are evaluated at every comparison").required().at_least(1);
   s.key("factor", &HalvingOptions::factor, "one in so many goes on; the next comparison comes at so many times the steps").at_least(2);
 }
-
-bool SweepOptions::rises() const { return larger_is_better(metric); }
 
 namespace {
 

@@ -19,8 +19,6 @@ struct SweepOptions {
   static void describe(Schema<SweepOptions>& s);
 
   std::filesystem::path directory() const { return std::filesystem::path(output) / name; }
-  /// Whether a larger value of the metric is the better one.
-  bool rises() const;
 };
 
 /// Asynchronous successive halving: at steps first, first * factor, first * factor^2, ... a trial that is not among the best 1/factor of those

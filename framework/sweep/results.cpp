@@ -1,5 +1,6 @@
 #include "sweep/results.hpp"
 
+#include <attune/error.hpp>
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -10,8 +11,11 @@
 
 #include "core/host.hpp"
 #include "core/names.hpp"
+#include "run_directory/places.hpp"
+#include "slurm/run_state.hpp"
 
 namespace attune::sweep {
+using run_directory::Progress;
 namespace {
 
 /// The keys that trials differ in, in the order they first come.
@@ -36,7 +40,7 @@ std::string value_of(const Trial& trial, const std::string& key, const std::stri
 std::string number(const std::optional<double>& value) { return value ? fmt::format("{:.4f}", *value) : "-"; }
 
 /// A model whose loss is no number may have an accuracy by chance, and a run may have diverged after its newest evaluation.
-std::optional<double> metric_of(const slurm::Progress& progress, const std::string& name) {
+std::optional<double> metric_of(const Progress& progress, const std::string& name) {
   const auto is_bad = [&](const std::string& metric) { return std::ranges::count(progress.not_finite, metric) > 0; };
   if (progress.diverged || is_bad("loss") || is_bad(name)) return {};
   const auto found = progress.evaluation.find(name);
@@ -44,7 +48,7 @@ std::optional<double> metric_of(const slurm::Progress& progress, const std::stri
 }
 
 /// For full_table: what is no number is "nan", what was not measured is empty.
-std::string measured(const slurm::Progress& progress, const std::string& name) {
+std::string measured(const Progress& progress, const std::string& name) {
   const auto found = progress.evaluation.find(name);
   if (!progress.evaluated_step && !progress.diverged) return "";
   if (progress.diverged || std::ranges::count(progress.not_finite, name) > 0) return "nan";
@@ -63,7 +67,7 @@ std::set<std::string> metrics_of(const Sweep& sweep, const std::vector<Result>& 
 
 /// Its own, or that of the run file; empty when it has not begun.
 std::string seed_of(const Result& result) {
-  const auto run_file = config::Document::parse_text(result.progress.run_file, "run.toml");
+  const auto run_file = config::Document::parse_text(result.progress.run_file, run_directory::names::run_file);
   const auto seed = run_file.root["seed"].value<std::int64_t>();
   return value_of(*result.trial, "seed", seed ? std::to_string(*seed) : "");
 }
@@ -76,7 +80,7 @@ std::map<std::string, std::string> flat(const std::string& run_file) {
     text << toml::node_view<const toml::node>(node);
     values[key] = text.str();
   };
-  for (const auto& [section, node] : config::Document::parse_text(run_file, "run.toml").root) {
+  for (const auto& [section, node] : config::Document::parse_text(run_file, run_directory::names::run_file).root) {
     const std::string name(section.str());
     if (name == "slurm") continue;
     if (const auto* table = node.as_table())
@@ -97,20 +101,32 @@ std::vector<std::string> differing_keys(const std::string& one, const std::strin
   return {keys.begin(), keys.end()};
 }
 
+/// A run file that is none is told, and compared with nothing.
+void check_run_file(Progress& progress) {
+  try {
+    config::Document::parse_text(progress.run_file, run_directory::names::run_file);
+  } catch (const Error&) {
+    progress.run_file.clear();
+    const std::string problem = "the run file in its record is damaged";
+    progress.problem += progress.problem.empty() ? problem : "; " + problem;
+  }
+}
+
 }  // namespace
 
 std::vector<Result> read_results(const Sweep& sweep) {
   std::vector<Result> results;
   std::vector<std::string> jobs;
   for (const auto& trial : sweep.trials) {
-    results.push_back({&trial, slurm::read_whole_progress(sweep.options.directory() / trial.name), "", {}});
+    results.push_back({&trial, run_directory::read_whole_progress(sweep.options.directory() / trial.name), "", {}});
     auto& progress = results.back().progress;
+    check_run_file(progress);
     if (!progress.is_finished() && !progress.jobs.empty()) jobs.push_back(progress.jobs.back());
     results.back().metric = metric_of(progress, sweep.options.metric);
   }
   auto queue = slurm::ask_queue(jobs).value_or(std::vector<slurm::QueuedJob>{});
   // In an allocation that was requeued, an earlier attempt of this job has begun trials that nobody runs now; locks tell which are run.
-  std::erase_if(queue, [own = slurm_job()](const slurm::QueuedJob& job) { return own == job.id || own == job.array_id + "_" + job.element; });
+  std::erase_if(queue, [own = slurm_job()](const slurm::QueuedJob& job) { return job.is_called(own); });
   for (auto& result : results) {
     result.state = slurm::state_of(result.progress, queue);
     if (result.state == "done" && result.progress.note.starts_with("pruned")) result.state = "pruned";
@@ -118,12 +134,23 @@ std::vector<Result> read_results(const Sweep& sweep) {
   return results;
 }
 
-void sort_by_metric(std::vector<Result>& results, bool rises) {
+Metric ranking_metric(const Sweep& sweep, const std::vector<Result>& results) {
+  const auto& name = sweep.options.metric;
+  for (const auto& result : results)
+    if (const auto* declared = find_metric(result.progress.declared, name)) return *declared;
+  const auto known = metrics::all();
+  if (const auto* declared = find_metric(known, name)) return *declared;
+  const bool has_begun = std::ranges::any_of(results, [](const Result& result) { return !result.progress.declared.empty(); });
+  if (has_begun) fail("{}: no trial measures the metric '{}'; set 'metric' to one of those in their evaluations, such as 'loss'", sweep.file.string(), name);
+  return {name};  // nothing to rank yet
+}
+
+void sort_by_metric(std::vector<Result>& results, const Metric& metric) {
   const auto group = [](const Result& result) { return !result.metric ? 2 : result.state == "failed" ? 1 : 0; };
   std::stable_sort(results.begin(), results.end(), [&](const Result& a, const Result& b) {
     if (group(a) != group(b)) return group(a) < group(b);
     if (!a.metric) return false;
-    return rises ? *a.metric > *b.metric : *a.metric < *b.metric;
+    return metric.cost(*a.metric) < metric.cost(*b.metric);
   });
 }
 
@@ -145,6 +172,20 @@ std::vector<std::string> told_changes(const std::vector<Result>& results, const 
                       count, results.size(), sweep.options.run, joined({keys.begin(), keys.end()}))};
 }
 
+std::vector<std::string> told_problems(const std::vector<Result>& results) {
+  constexpr std::size_t most = 5;
+  std::vector<std::string> told;
+  std::size_t others = 0;
+  for (const auto& result : results) {
+    const auto& problem = result.progress.problem;
+    if (problem.empty()) continue;
+    if (told.size() < most) told.push_back(fmt::format("{}: {}", result.trial->name, problem));
+    else ++others;
+  }
+  if (others > 0) told.push_back(fmt::format("{} more trial{} damaged files: attune status names them", others, others == 1 ? " has" : "s have"));
+  return told;
+}
+
 Table result_table(const Sweep& sweep, const std::vector<Result>& results) {
   const auto keys = keys_of(sweep);
   Table table{keys};
@@ -161,11 +202,11 @@ Table result_table(const Sweep& sweep, const std::vector<Result>& results) {
 Table full_table(const Sweep& sweep, const std::vector<Result>& results) {
   auto keys = keys_of(sweep);
   std::erase(keys, "seed");
-  const auto metrics = metrics_of(sweep, results);
+  const auto measured_names = metrics_of(sweep, results);
   Table table{keys};
   auto& head = table[0];
   head.insert(head.end(), {"seed", "state", "steps", "seconds", "trainable_parameters", "evaluated_step"});
-  head.insert(head.end(), metrics.begin(), metrics.end());
+  head.insert(head.end(), measured_names.begin(), measured_names.end());
   head.insert(head.end(), {"run_file_changes", "trial"});
   for (const auto& result : results) {
     const auto& p = result.progress;
@@ -174,7 +215,7 @@ Table full_table(const Sweep& sweep, const std::vector<Result>& results) {
     const auto parameters = p.trainable_parameters > 0 ? std::to_string(p.trainable_parameters) : "";
     const auto evaluated = p.evaluated_step ? std::to_string(*p.evaluated_step) : "";
     row.insert(row.end(), {seed_of(result), result.state, std::to_string(p.step), fmt::format("{}", p.seconds), parameters, evaluated});
-    for (const auto& name : metrics) row.push_back(measured(p, name));
+    for (const auto& name : measured_names) row.push_back(measured(p, name));
     row.insert(row.end(), {joined(result.changed, " "), result.trial->name});
     table.push_back(std::move(row));
   }
@@ -195,6 +236,7 @@ Table setting_table(const Sweep& sweep, const std::vector<Result>& results) {
     if (result.state == "done" && result.metric) settings[row].values.push_back(*result.metric);
     else if (result.state == "done" || result.state == "failed") settings[row].one_failed = true;
   }
+  const auto metric = ranking_metric(sweep, results);
   std::vector<std::tuple<bool, double, std::vector<std::string>>> rows;
   for (const auto& [setting, seeds] : settings) {
     const auto& values = seeds.values;
@@ -205,7 +247,7 @@ Table setting_table(const Sweep& sweep, const std::vector<Result>& results) {
     auto row = setting;
     const auto [smallest, largest] = std::ranges::minmax(values);
     row.insert(row.end(), {std::to_string(values.size()), number(mean), number(smallest), number(largest)});
-    rows.emplace_back(seeds.one_failed, sweep.options.rises() ? -mean : mean, std::move(row));
+    rows.emplace_back(seeds.one_failed, metric.cost(mean), std::move(row));
   }
   std::sort(rows.begin(), rows.end());
   Table table{keys};
@@ -243,7 +285,7 @@ std::string summary(const std::vector<Result>& results) {
 bool hours_are_spent(const Sweep& sweep) {
   if (sweep.options.hours == 0) return false;
   double seconds = 0;
-  for (const auto& trial : sweep.trials) seconds += slurm::read_progress(sweep.options.directory() / trial.name).seconds;
+  for (const auto& trial : sweep.trials) seconds += run_directory::read_progress(sweep.options.directory() / trial.name).seconds;
   return seconds >= 3600 * sweep.options.hours;
 }
 

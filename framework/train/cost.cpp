@@ -10,7 +10,7 @@
 #include "core/stopwatch.hpp"
 #include "data/loader.hpp"
 #include "train/memory.hpp"
-#include "train/optimizer.hpp"
+#include "train/updater.hpp"
 
 namespace attune::train {
 namespace {
@@ -21,7 +21,7 @@ double even_length(Model& model) {
   double weights = 0;
   for (const auto& [name, linear] : nn::linears(model.module()))
     for (std::int64_t block = 0; block < spec.depth; ++block)
-      if (name.starts_with(model.block_prefix(block))) weights += static_cast<double>(linear->in() * linear->out());
+      if (name.starts_with(model.block_name(block))) weights += static_cast<double>(linear->in() * linear->out());
   return spec.key_heads > 0 ? weights / static_cast<double>(spec.width * spec.depth) : 0;
 }
 
@@ -43,16 +43,15 @@ double pass_seconds(Session& session, std::span<const std::int64_t> rows) {
 }
 
 double update_seconds(Session& session) {
-  Optimizer optimizer(session.strategies->groups(*session.model), session.config.train);
+  auto updater = make_updater(session);
   double seconds = 0;
-  for (auto [name, parameter] : optimizer.parameters()) parameter.mutable_grad() = torch::ones_like(parameter);  // zeros would be less work
+  for (auto [name, parameter] : updater.parameters()) parameter.mutable_grad() = torch::ones_like(parameter);  // zeros would be less work
   for (int times = 0; times < 2; ++times) {  // the first one gets the memory
     const Stopwatch watch;
-    optimizer.scale_and_clip(1, session.config.train.clip);
-    optimizer.step(0);
+    updater.step(0, clipped(1, updater.gradient_norm(), session.config.train.clip));
     seconds = watch.seconds();
   }
-  drop_gradients(optimizer.parameters());
+  drop_gradients(updater.parameters());
   return seconds;
 }
 
@@ -86,7 +85,7 @@ Cost measure_cost(Session& session) {
   Cost cost;
   cost.even = even_length(*session.model);
   const double few = units_of(cost, one), many = units_of(cost, several);
-  const auto slowest = [&](double seconds) { return 1e-9 * static_cast<double>(session.comm.max(static_cast<std::int64_t>(1e9 * seconds))); };
+  const auto slowest = [&](double seconds) { return 1e-9 * static_cast<double>(session.mesh.world.max(static_cast<std::int64_t>(1e9 * seconds))); };
   const double of_one = slowest(pass_seconds(session, one)), of_several = slowest(pass_seconds(session, several));
   // The line through both; through the larger alone where they are too near each other to tell.
   cost.fixed = many > 1.5 * few ? std::clamp((of_one * many - of_several * few) / (many - few), 0.0, of_one) : 0;
@@ -98,7 +97,7 @@ Cost measure_cost(Session& session) {
 double step_seconds(const Cost& cost, const Session& session) {
   const auto& options = session.config.train;
   const auto lengths = sample_lengths(session.data->split("train"));
-  const double mine = static_cast<double>(options.global_batch) / session.comm.size(), samples = static_cast<double>(lengths.size());
+  const double mine = static_cast<double>(options.global_batch) / session.mesh.data.size(), samples = static_cast<double>(lengths.size());
   const double tokens = std::accumulate(lengths.begin(), lengths.end(), 0.0) / samples;
   const double passes = std::ceil(options.micro_tokens > 0 ? mine * tokens / static_cast<double>(options.micro_tokens) : mine / static_cast<double>(micro_batch_of(session)));
   return passes * cost.fixed + mine * cost.rate * cost.units(lengths) / samples + cost.update;

@@ -22,8 +22,8 @@ std::optional<double> seconds_of_job() {
 
 }  // namespace
 
-Interruption::Interruption(const config::TrainOptions& options, std::size_t state_bytes, Comm comm)
-    : comm_(std::move(comm)), save_(1 + static_cast<double>(state_bytes) / cautious_speed) {
+Interruption::Interruption(const config::TrainOptions& options, std::size_t state_bytes, Comm world)
+    : world_(std::move(world)), save_(1 + static_cast<double>(state_bytes) / cautious_speed) {
   auto seconds = config::seconds_of(options.time_limit);
   if (const auto job = seconds_of_job(); job && (!seconds || *job < *seconds)) seconds = job, ends_with_job_ = true;
   if (seconds) end_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(*seconds));
@@ -38,7 +38,7 @@ bool Interruption::wanted() const { return signal_received() != 0 || time_is_up(
 
 bool Interruption::agree() {
   const std::int64_t no_time = !time_is_up() ? 0 : ends_with_job_ ? end_of_job : time_limit;
-  reason_ = comm_.max(signal_received() != 0 ? signal_received() : no_time);
+  reason_ = world_.max(signal_received() != 0 ? signal_received() : no_time);
   return happened();
 }
 

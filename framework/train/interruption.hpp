@@ -13,7 +13,7 @@ namespace attune::train {
 class Interruption {
  public:
   /// The time limit counts from now on. state_bytes: how much a checkpoint holds, to guess how long a save takes until one has told.
-  Interruption(const config::TrainOptions& options, std::size_t state_bytes, Comm comm);
+  Interruption(const config::TrainOptions& options, std::size_t state_bytes, Comm world);
 
   /// A piece of work that nothing can break off, such as one forward pass, has taken so long.
   void worked(double seconds) { longest_work_ = std::max(longest_work_, seconds); }
@@ -21,7 +21,7 @@ class Interruption {
 
   /// As this rank sees it: a signal has come, or what time is left is just enough for one more piece of work and a checkpoint.
   bool wanted() const;
-  /// When one rank wants it, it happens on all. Collective.
+  /// When one rank of the run wants it, it happens on all. Collective.
   bool agree();
   /// To be called on every rank.
   void directory_is_lost();
@@ -33,7 +33,7 @@ class Interruption {
   using Clock = std::chrono::steady_clock;
   bool time_is_up() const;
 
-  Comm comm_;
+  Comm world_;
   std::optional<Clock::time_point> end_;
   double longest_work_ = 0, save_;
   bool save_is_known_ = false, ends_with_job_ = false;

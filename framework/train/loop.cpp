@@ -4,22 +4,31 @@
 #include <fmt/ranges.h>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "core/plugin_call.hpp"
+#include "core/split_mix.hpp"
 #include "core/stopwatch.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/watchdog.hpp"
+#include "run_directory/not_finite.hpp"
+#include "run_directory/places.hpp"
+#include "train/base_evaluation.hpp"
+#include "train/best.hpp"
+#include "train/hidden_cache.hpp"
 #include "train/interruption.hpp"
 #include "train/memory.hpp"
-#include "train/optimizer.hpp"
-#include "train/prefix.hpp"
+#include "train/metrics.hpp"
+#include "train/replicas.hpp"
 #include "train/saving.hpp"
 #include "train/schedule.hpp"
 #include "train/state.hpp"
 #include "train/step.hpp"
-#include "train/surroundings.hpp"
+#include "train/run_context.hpp"
+#include "train/updater.hpp"
 
 namespace attune::train {
 namespace {
@@ -33,10 +42,10 @@ class Loop {
  public:
   explicit Loop(Session& session)
       : s_(session), options_(session.config.train), validation_(session.data->split("validation")),
-        sampler_(session.data->split("train").size(), options_.global_batch, session.config.run.seed, session.comm.size(), session.config.dataset.shuffle_block),
-        optimizer_(session.strategies->groups(*session.model), options_), interruption_(options_, state_bytes(), session.comm),
-        watchdog_(session.comm, session.config.parallel.watchdog), run_(describe_run()),
-        saving_(checkpoint_folder(session.config), run_, interruption_, [this] { fire(Event::checkpoint_saved); }) {}
+        sampler_(session.data->split("train").size(), options_.global_batch, session.config.run.seed, session.mesh.data.size(), session.config.dataset.shuffle_block),
+        updater_(make_updater(session)), schedule_(session.config.schedule.build<Schedule>()), interruption_(options_, state_bytes(), session.mesh.world),
+        watchdog_(session.mesh.world, session.config.parallel.watchdog), run_(describe_run()),
+        saving_(session.config.checkpoint, checkpoint_folder(session.config), run_, interruption_, [this] { fire(Event::checkpoint_saved); }) {}
 
   // Events are in capitals; every rank fires them in this order.
   //
@@ -49,31 +58,34 @@ class Loop {
   //       STEP_END
   //       EVALUATED            every so many steps
   //       EPOCH_END            after the epoch's last step
-  //       CHECKPOINT_SAVED     when one that a callback asked for is whole on the disk, which may be some steps later
+  //       CHECKPOINT_SAVED     when one that was due or asked for is whole on the disk, which may be some steps later
   //   INTERRUPTED              after a signal, or in time before the time limit: the state is saved, the run ends here
   //   RUN_END
   Outcome run(const Resume& resume) {
-    s_.strategies->begin(*s_.model, surroundings_);
+    s_.strategies->begin(*s_.model, context_.run());
     begin(resume);
     if (interruption_.happened()) return nothing_done_yet();
-    const auto hidden = keep_prefix(s_, optimizer_.parameters(), interruption_);
+    const auto hidden = keep_hidden_states(s_, updater_.parameters(), interruption_);
     if (interruption_.happened()) return nothing_done_yet();
-    Step step(s_, optimizer_.parameters(), micro_batch_, hidden, interruption_);
+    Step step(s_, updater_.parameters(), micro_batch_, hidden, interruption_);
+    if (!frozen_.empty()) hold_frozen(true);
     fire(Event::run_begin);
+    agree_on_requests();
     if (step_is_open_) follow_up();
     while (run_.step < run_.steps && run_.stop_reason.empty() && !interruption_.happened()) {
       begin_epoch_if_due();
-      s_.strategies->on_step(*s_.model, run_.step);
+      begin_step();
       fire(Event::step_begin);
       const Stopwatch watch;
       const auto sums = step.forward_backward(run_.step, saving_.is_writing());
       if (!sums) break;  // interrupted: the step will be done again
       count_without_target(*sums);
-      if (normalise(*sums)) {
+      run_.scalars = sums->scalars;
+      if (const auto gradient_scale = normalise(*sums)) {
         fire(Event::gradients_ready);
-        optimizer_.step(run_.learning_rate);
+        call_plugin({plugin("optimizer", s_.config.optimizer), "update", run_.step}, [&] { updater_.step(run_.learning_rate, *gradient_scale); });
       }
-      drop_gradients(optimizer_.parameters());
+      drop_gradients(updater_.parameters());
       end_step(watch.seconds());
       fire(Event::step_end);
       if (sums->all_written) saving_.finish();
@@ -92,40 +104,70 @@ class Loop {
 
   Run describe_run() {
     Run run;
-    run.comm = s_.comm;
+    run.comm = s_.mesh.world;
     run.name = s_.config.run.name;
     run.directory = s_.config.directory();
+    run.declared = declared_metrics(s_);
     run.steps = steps_of(options_, s_.data->split("train").size());
     for (const auto& parameter : s_.model->module().parameters()) run.parameters += parameter.numel();
-    for (const auto& [name, parameter] : optimizer_.parameters()) run.trainable_parameters += parameter.numel();
+    for (const auto& [name, parameter] : updater_.parameters()) run.trainable_parameters += parameter.numel();
     return run;
   }
 
   std::size_t state_bytes() const {
     std::size_t bytes = 0;
     for (const auto& [name, tensor] : s_.strategies->state(*s_.model)) bytes += tensor.nbytes();
-    for (const auto& [name, tensor] : optimizer_.state()) bytes += tensor.nbytes();
+    for (const auto& [name, tensor] : updater_.state()) bytes += tensor.nbytes();
     return bytes;
   }
 
+  static std::string plugin(const char* kind, const config::Chosen& chosen) { return fmt::format("{} '{}'", kind, chosen.entry->name); }
+
+  /// What a callback draws depends on seed, step and event alone.
   void fire(Event event) {
-    for (const auto& callback : s_.callbacks) callback->on(event, run_);
+    for (std::size_t i = 0; i < s_.callbacks.size(); ++i) {
+      torch::manual_seed(mixed({static_cast<std::uint64_t>(s_.config.run.seed), static_cast<std::uint64_t>(run_.step), hash_of_name(name(event)), i}));
+      call_plugin({plugin("callback", s_.config.callbacks[i]), fmt::format("on({})", name(event)), run_.step}, [&] { s_.callbacks[i]->on(event, run_, requests_); });
+    }
+  }
+
+  /// What a callback asks for on any rank, all ranks do.
+  void agree_on_requests() {
+    agree();
+    run_.stop_reason = requests_.stop_reason();
+  }
+
+  void agree() {
+    if (s_.mesh.world.size() == 1) return;
+    std::vector<double> ranks{requests_.stop_reason().empty() ? 0.0 : 1.0, requests_.wants_checkpoint() ? 1.0 : 0.0, requests_.is_best() ? 1.0 : 0.0};
+    parallel::sum_in_place(ranks, s_.mesh.world);
+    if (ranks[1] > 0) requests_.checkpoint();
+    if (ranks[2] > 0) requests_.best_checkpoint();
+    if (ranks[0] == 0) return;
+    const auto reasons = s_.mesh.world.gather(requests_.stop_reason());
+    requests_.stop(*std::ranges::find_if(reasons, [](const std::string& reason) { return !reason.empty(); }));
+  }
+
+  /// Times differ between ranks, and callbacks must not decide differently.
+  std::vector<double> as_rank_0_measured(std::vector<double> seconds) const {
+    if (s_.mesh.world.size() > 1) s_.mesh.world.broadcast(seconds.data(), seconds.size() * sizeof(double));
+    return seconds;
   }
 
   template <class... Args>
   void say(fmt::format_string<Args...> text, Args&&... args) const {
-    if (s_.comm.root()) fmt::print(stderr, "{}\n", fmt::format(text, std::forward<Args>(args)...));
+    if (s_.mesh.world.root()) fmt::print(stderr, "{}\n", fmt::format(text, std::forward<Args>(args)...));
   }
 
   void announce() {
-    on_root(s_.comm, [&] {
+    on_root(s_.mesh.world, [&] {
       if (s_.begins) s_.begins();
     });
   }
 
   void begin(const Resume& resume) {
     std::optional<std::filesystem::path> newest;
-    if (resume.wanted) newest = newest_checkpoint(checkpoint_folder(s_.config), s_.comm);
+    if (resume.wanted) newest = newest_checkpoint(checkpoint_folder(s_.config), s_.mesh.world);
     if (newest) return go_on_from(*newest, resume.anyway);
     if (resume.wanted) say("no checkpoint in {}: starting from the beginning", checkpoint_folder(s_.config).string());
     announce();
@@ -134,16 +176,33 @@ class Loop {
       micro_batch_ = find_micro_batch(s_);
       say("train.micro_batch: {} samples fit", micro_batch_);
     }
-    say("evaluating the base on {} samples", validation_samples());
-    const BaseAlone base(*s_.model);
-    if (const auto metrics = evaluate_validation()) base_ = run_.metrics = *metrics;
+    evaluate_the_base();
     if (without_target_ > 0) say("warning: {} of the {} validation samples have no target, and are left out: {}", without_target_, validation_samples(), why_without_target);
   }
 
+  std::optional<BaseEvaluation> evaluate_alone() {
+    say("evaluating the base on {} samples", validation_samples());
+    const auto metrics = evaluate_validation(/*base_alone=*/true);
+    return metrics ? std::optional(BaseEvaluation{*metrics, without_target_}) : std::nullopt;
+  }
+
+  /// Or remembers what another run of the same base found.
+  void evaluate_the_base() {
+    const auto found = [this] {
+      const UntrainedBase base(s_);
+      return evaluate_base(s_, interruption_, [this] { return evaluate_alone(); });
+    }();
+    s_.base_values.clear();
+    if (!found) return;
+    base_ = run_.metrics = found->metrics;
+    without_target_ = found->without_target;
+    if (found->is_remembered) say("the base on {} samples: as an earlier run of it found", validation_samples());
+  }
+
   void go_on_from(const std::filesystem::path& checkpoint, bool anyway) {
-    const auto loaded = load_checkpoint(checkpoint, s_.comm);
-    s_.comm.agree([&] {
-      const auto state = restore(s_, optimizer_, loaded, anyway);
+    const auto loaded = load_checkpoint(checkpoint, s_.mesh.world);
+    s_.mesh.world.agree([&] {
+      const auto state = restore(s_, updater_, loaded, anyway);
       run_.step = run_.saved_step = state.step;
       run_.seconds = seconds_before_ = state.seconds;
       run_.skipped_steps = state.skipped_steps;
@@ -152,7 +211,10 @@ class Loop {
       run_.metrics = state.newest;
       micro_batch_ = options_.micro_batch > 0 ? options_.micro_batch : state.micro_batch;
       step_is_open_ = state.step_is_open;
+      best_.restore(state.least_cost);
+      begin_again(loaded, state);
     });
+    s_.base_values.clear();
     announce();
     if (!step_is_open_ && evaluation_due()) evaluated_step_ = run_.step;
     say("resumed from {} at step {}", checkpoint.string(), run_.step);
@@ -170,33 +232,55 @@ class Loop {
     const auto epoch = sampler_.epoch_of(run_.step);
     if (epoch == epoch_) return;
     epoch_ = run_.epoch = epoch;
-    s_.strategies->on_epoch(*s_.model, epoch);
+    if (epoch != told_epoch_) s_.strategies->on_epoch(*s_.model, told_epoch_ = epoch, run_.step);
     fire(Event::epoch_begin);
   }
 
-  /// From the sum over targets to their mean, then clipped; false when the step is to be left out. What is wrong is wrong on every rank:
-  /// the sums are the same everywhere.
-  bool normalise(const StepSums& sums) {
+  /// Once for a step that is taken: one that is computed again after an interruption has begun already.
+  void begin_step() {
+    if (run_.step != told_step_) s_.strategies->on_step(*s_.model, told_step_ = run_.step);
+  }
+
+  /// A strategy may have remembered, outside of what a checkpoint holds, that its epoch and step have begun. So it is told again, and
+  /// what that does to the state is taken back.
+  void begin_again(const Snapshot& loaded, const LoopState& state) {
+    const auto epoch = sampler_.epoch_of(state.step);
+    const bool epoch_goes_on = state.step_has_begun || (state.step > 0 && epoch == sampler_.epoch_of(state.step - 1));
+    if (epoch_goes_on) s_.strategies->on_epoch(*s_.model, told_epoch_ = epoch, state.step);
+    if (state.step_has_begun) s_.strategies->on_step(*s_.model, told_step_ = state.step);
+    restore_weights(s_, loaded);
+    frozen_ = state.frozen;
+    hold_frozen(false);  // sums of gradients are made over all that is trained
+  }
+
+  void hold_frozen(bool held) {
+    for (const auto& [name, parameter] : s_.strategies->trained()) parameter.set_requires_grad(!held || !frozen_.contains(name));
+  }
+
+  /// What the summed gradients are to be multiplied by: their mean over the targets, clipped. Absent when the step is to be left out. What
+  /// is wrong is wrong on every rank: the sums are the same everywhere.
+  std::optional<double> normalise(const StepSums& sums) {
     if (sums.targets == 0)
-      s_.comm.agree([&] {
+      s_.mesh.world.agree([&] {
         fail("step {}: no target in {} samples is trained on: check the data's loss_mask and the dataset's options, such as dataset.max_length, which may cut answers away", run_.step + 1,
              options_.global_batch);
       });
     const auto targets = static_cast<double>(sums.targets);
     run_.loss = sums.loss / targets;
-    run_.learning_rate = learning_rate_at(run_.step, run_.steps, options_);
-    run_.grad_norm = optimizer_.scale_and_clip(1.0 / targets, options_.clip);
+    run_.learning_rate = call_plugin({plugin("schedule", s_.config.schedule), "factor", run_.step}, [&] { return learning_rate_at(run_.step, run_.steps, options_, *schedule_); });
+    run_.grad_norm = 1.0 / targets * updater_.gradient_norm();
     run_.step_tokens = sums.tokens;
     const bool is_finite = std::isfinite(run_.loss) && std::isfinite(run_.grad_norm);
     skipped_in_a_row_ = is_finite ? 0 : skipped_in_a_row_ + 1;
-    if (!is_finite) not_finite(sums.bad_rows);
-    return is_finite;
+    if (is_finite) return clipped(1.0 / targets, run_.grad_norm, options_.clip);
+    not_finite(sums.bad_rows);
+    return std::nullopt;
   }
 
   /// The first one is told of at once.
   void count_without_target(const StepSums& sums) {
     if (sums.samples_without_target == 0) return;
-    const auto row = s_.comm.max(sums.row_without_target);
+    const auto row = s_.mesh.data.max(sums.row_without_target);
     if (run_.samples_without_target == 0)
       say("warning: sample {} of 'train' has no target, and teaches nothing: {}; such samples are counted", row, why_without_target);
     run_.samples_without_target += sums.samples_without_target;
@@ -212,14 +296,13 @@ class Loop {
     const bool loss_is = std::isfinite(run_.loss);
     const auto what = fmt::format("the {} is {}", loss_is ? "gradient norm" : "loss", loss_is ? run_.grad_norm : run_.loss);
     std::vector<std::int64_t> rows;
-    for (const auto& text : s_.comm.gather(nlohmann::json(bad_rows).dump()))
+    for (const auto& text : s_.mesh.data.gather(nlohmann::json(bad_rows).dump()))
       for (const auto row : nlohmann::json::parse(text).get<std::vector<std::int64_t>>()) rows.push_back(row);
     if (rows.empty()) rows = sampler_.step_rows(run_.step);  // every loss was finite: any of them may have made the gradient so
     ++run_.skipped_steps;
-    const auto file = run_.directory / "not_finite.jsonl";
-    on_root(s_.comm, [&] {
-      const nlohmann::ordered_json line{{"step", run_.step + 1}, {"what", what}, {"split", "train"}, {"samples", rows}};
-      std::ofstream(file, std::ios::app) << line.dump() << "\n";
+    const auto file = run_directory::not_finite_file(run_.directory);
+    on_root(s_.mesh.world, [&] {
+      run_directory::note_not_finite(run_.directory, {run_.step + 1, what, "train", rows});
       if (options_.on_not_finite == "stop" || skipped_in_a_row_ == most_skipped_in_a_row)
         fail("step {}: {}{}: lower train.learning_rate, set train.clip, or look at samples {} of 'train' (noted in {})", run_.step + 1, what,
              skipped_in_a_row_ > 1 ? fmt::format(", as in {} steps in a row", skipped_in_a_row_) : "", fmt::join(rows, ", "), file.string());
@@ -229,8 +312,9 @@ class Loop {
 
   void end_step(double seconds) {
     ++run_.step;
-    run_.tokens_per_second = static_cast<double>(run_.step_tokens) / seconds;
-    run_.seconds = seconds_before_ + watch_.seconds();
+    const auto agreed = as_rank_0_measured({seconds, seconds_before_ + watch_.seconds()});
+    run_.tokens_per_second = static_cast<double>(run_.step_tokens) / agreed[0];
+    run_.seconds = agreed[1];
   }
 
   /// What belongs to a step that has been taken. When it is interrupted, a resumed run does it first.
@@ -239,7 +323,14 @@ class Loop {
     if (interruption_.happened() || (evaluation_due() && !evaluate_now())) return;
     if (run_.step == run_.steps || sampler_.epoch_of(run_.step) != sampler_.epoch_of(run_.step - 1)) fire(Event::epoch_end);
     step_is_open_ = false;
-    if (run_.checkpoint_wanted) save();
+    if (checkpoint_due()) requests_.checkpoint();
+    agree_on_requests();
+    if (requests_.wants_checkpoint()) save();
+  }
+
+  bool checkpoint_due() const {
+    const auto every = s_.config.checkpoint.every;
+    return every > 0 && run_.step % every == 0 && run_.saved_step != run_.step;
   }
 
   // ---- Evaluation
@@ -252,10 +343,10 @@ class Loop {
 
   std::int64_t validation_samples() const { return samples_to_evaluate(validation_, s_.config.evaluate.samples); }
 
-  std::optional<Metrics> evaluate_validation() {
+  std::optional<Metrics> evaluate_validation(bool base_alone = false) {
     parallel::report_phase("evaluation", run_.step);
-    auto metrics = evaluate(*s_.model, *s_.strategies, *s_.dataset,
-                            {validation_, validation_samples(), s_.config.evaluate.micro_batch, [this] { return interruption_.wanted(); }, &without_target_}, s_.comm, s_.device);
+    const EvaluateOn on{validation_, validation_samples(), s_.config.evaluate.micro_batch, [this] { return interruption_.wanted(); }, base_alone, &without_target_};
+    auto metrics = evaluate(*s_.model, *s_.strategies, *s_.dataset, on, s_.mesh, s_.device);
     if (!metrics) interruption_.agree();
     return metrics;
   }
@@ -266,7 +357,8 @@ class Loop {
     if (!metrics) return false;
     run_.metrics = *metrics;
     evaluated_step_ = run_.step;
-    run_.seconds = seconds_before_ + watch_.seconds();
+    run_.seconds = as_rank_0_measured({seconds_before_ + watch_.seconds()})[0];
+    if (best_.is_beaten_by(run_)) requests_.best_checkpoint();
     fire(Event::evaluated);
     return true;
   }
@@ -274,24 +366,37 @@ class Loop {
   // ---- The end, and what is kept of it
 
   Snapshot snapshot() {
-    return take_snapshot(s_, optimizer_, {run_.step, run_.seconds, base_, run_.metrics, micro_batch_, run_.skipped_steps, run_.samples_without_target, step_is_open_});
+    check_replicas(s_.strategies->trained(), s_.mesh.data);
+    std::set<std::string> frozen;
+    for (const auto& [name, parameter] : s_.strategies->trained())
+      if (!parameter.requires_grad()) frozen.insert(name);
+    return take_snapshot(s_, updater_, {run_.step, run_.seconds, base_, run_.metrics, micro_batch_, run_.skipped_steps, run_.samples_without_target, step_is_open_, told_step_ == run_.step, frozen, best_.cost()});
   }
 
   bool directory_is_lost() const {
     bool is_lost = false;
-    on_root(s_.comm, [&] { is_lost = s_.restore_directory && s_.restore_directory(); });
-    return s_.comm.max(is_lost) != 0;
+    on_root(s_.mesh.world, [&] { is_lost = s_.restore_directory && s_.restore_directory(); });
+    return s_.mesh.world.max(is_lost) != 0;
   }
 
   /// A run that lost its directory saves in the new one and ends: what it had open there is opened again when it is resumed.
   void save() {
-    if (directory_is_lost()) interruption_.directory_is_lost();
-    else saving_.begin(snapshot());
+    if (directory_is_lost()) return interruption_.directory_is_lost();
+    saving_.finish();  // the last one is whole, whatever is wrong with this one
+    saving_.begin(snapshot(), take_requests().is_best());
+  }
+
+  /// Those of a checkpoint are answered by it.
+  Requests take_requests() {
+    auto taken = std::exchange(requests_, {});
+    requests_.stop(taken.stop_reason());
+    return taken;
   }
 
   void save_last() {
+    agree_on_requests();
     if (directory_is_lost()) run_.saved_step = -1;
-    saving_.save_last([this] { return snapshot(); });
+    saving_.save_last([this] { return snapshot(); }, take_requests().is_best());
   }
 
   Outcome interrupt() {
@@ -301,23 +406,28 @@ class Loop {
   }
 
   Outcome outcome() const {
-    return {base_, run_.metrics, validation_samples(), run_.step, run_.skipped_steps, interruption_.reason(), run_.stop_reason};
+    return {{run_.declared, base_, run_.metrics}, validation_samples(), run_.step, run_.skipped_steps, interruption_.reason(), run_.stop_reason};
   }
 
   Session& s_;
   const config::TrainOptions& options_;
   const Split& validation_;
   Sampler sampler_;
-  RunSurroundings surroundings_{s_};
-  Optimizer optimizer_;
+  SessionContext context_{s_};
+  Updater updater_;
+  std::shared_ptr<Schedule> schedule_;
   Interruption interruption_;
   parallel::Watchdog watchdog_;
   Run run_;
+  Requests requests_;
+  Best best_{s_.config.checkpoint.keep_best};
   Saving saving_;
   Metrics base_;
   Stopwatch watch_;
   double seconds_before_ = 0;  // of the run's earlier parts
   std::int64_t micro_batch_ = 0, epoch_ = -1, evaluated_step_ = -1, skipped_in_a_row_ = 0;
+  std::set<std::string> frozen_;  // when the run was resumed: trained, but not then
+  std::int64_t told_epoch_ = -1, told_step_ = -1;  // of which the strategies know that they have begun
   std::int64_t without_target_ = 0;  // validation samples
   bool step_is_open_ = false;  // taken, and what follows it not yet done
 };

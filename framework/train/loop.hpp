@@ -6,7 +6,7 @@
 namespace attune::train {
 
 struct Outcome {
-  Metrics base, tuned;
+  Comparison found;
   std::int64_t evaluated_samples = 0;
   std::int64_t step = 0, skipped_steps = 0;
   std::string interrupted_by;  // Interruption::reason(): the state is saved; empty: the run came to its end

@@ -9,9 +9,11 @@
 #include <numeric>
 
 #include "core/files.hpp"
+#include "core/out_of_memory.hpp"
 #include "core/stopwatch.hpp"
 #include "data/loader.hpp"
-#include "evaluate/evaluate.hpp"
+#include "train/passes.hpp"
+#include "train/updater.hpp"
 
 namespace attune::train {
 namespace {
@@ -52,37 +54,39 @@ std::size_t resident() { return kilobytes_line("/proc/self/status", "VmRSS"); }
 
 }  // namespace
 
-MemoryPlan plan_memory(const Session& session) {
+MemoryPlan plan_memory(Model& model, const Optimizer& optimizer) {
   MemoryPlan plan;
-  for (const auto& parameter : session.model->module().parameters()) plan.weights += parameter.nbytes();
-  for (const auto& [name, linear] : nn::linears(session.model->module()))
+  for (const auto& parameter : model.module().parameters()) plan.weights += parameter.nbytes();
+  for (const auto& [name, linear] : nn::linears(model.module()))
     if (linear->packed()) plan.weights += linear->packed()->bytes();
-  for (const auto& [name, parameter] : trainable(*session.model)) plan.gradients += parameter.nbytes();
-  const auto& options = session.config.train;
-  plan.optimizer = plan.gradients * (options.optimizer == "adamw" ? 2 : options.momentum > 0 ? 1 : 0);
-  plan.staging = (plan.gradients + plan.optimizer) / session.comm.size();
+  for (const auto& [name, parameter] : trainable(model)) plan.gradients += parameter.nbytes();
+  plan.optimizer = state_bytes(optimizer, trained_specs(model));
+  plan.staging = plan.gradients + plan.optimizer;
+  return plan;
+}
+
+MemoryPlan plan_memory(const Session& session) {
+  auto plan = plan_memory(*session.model, *session.config.optimizer.build<Optimizer>());
+  plan.staging /= static_cast<std::size_t>(session.mesh.world.size());  // each rank writes its share
+  plan.other = session.planned.other;
   return plan;
 }
 
 std::string describe(const MemoryPlan& plan) {
   const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
-  return fmt::format("weights {}, gradients {}, optimizer {}, copy for checkpoints {}", bytes(plan.weights), bytes(plan.gradients), bytes(plan.optimizer), bytes(plan.staging));
+  const auto other = plan.other > 0 ? fmt::format(", other tensors {}", bytes(plan.other)) : "";
+  return fmt::format("weights {}, gradients {}, optimizer {}, copy for checkpoints {}{}", bytes(plan.weights), bytes(plan.gradients),
+                     bytes(plan.optimizer), bytes(plan.staging), other);
 }
 
-std::size_t available_memory(const Comm& comm) {
-  const auto node = kilobytes_line("/proc/meminfo", "MemAvailable");
-  return std::min(node, left_in_control_group().value_or(node)) / comm.local_size();
-}
-
-bool is_out_of_memory(const std::exception& error) {
-  const std::string text = error.what();
-  return dynamic_cast<const std::bad_alloc*>(&error) || text.find("out of memory") != std::string::npos || text.find("can't allocate memory") != std::string::npos ||
-         text.find("not enough memory") != std::string::npos;
+std::size_t available_memory(const Comm& node) {
+  const auto free = kilobytes_line("/proc/meminfo", "MemAvailable");
+  return std::min(free, left_in_control_group().value_or(free)) / static_cast<std::size_t>(node.size());
 }
 
 void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::int64_t step) {
   fail("step {}: memory ran out on rank {}, which holds {}, and the activations of {} sample{}; lower train.micro_batch (or set it to \"auto\") or the samples' length, or use fewer ranks per node",
-       step + 1, session.comm.rank(), describe(plan_memory(session)), micro_batch, micro_batch == 1 ? "" : "s");
+       step + 1, session.mesh.world.rank(), describe(plan_memory(session)), micro_batch, micro_batch == 1 ? "" : "s");
 }
 
 std::vector<std::int64_t> longest_first(const Session& session) {
@@ -93,15 +97,19 @@ std::vector<std::int64_t> longest_first(const Session& session) {
   return rows;
 }
 
+std::optional<std::size_t> planned_activations(const Session& session) {
+  if (!session.planned.pass) return std::nullopt;
+  const auto most = session.planned.pass->most;
+  return most - std::min(most, plan_memory(session).gradients);
+}
+
 Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows) {
-  session.model->module().train();
-  auto batch = load_batch(session.data->split("train"), *session.dataset, rows);
-  move_to(batch, session.device);
+  const auto context = training_pass(session, load_batch(session.data->split("train"), *session.dataset, rows), 0);
   Rehearsal rehearsal;
   rehearsal.resident = resident();
   reset_peak();
   const Stopwatch watch;
-  session.strategies->loss(*session.model, batch).sum.backward();
+  session.strategies->loss(*session.model, context).sum.backward();
   rehearsal.seconds = watch.seconds();
   rehearsal.took = session.device.is_cpu() ? std::max(peak(), rehearsal.resident) - rehearsal.resident : 0;
   return rehearsal;
@@ -116,10 +124,10 @@ std::int64_t find_micro_batch(Session& session) {
   // Counted from before the first pass: the optimizer and what a checkpoint is copied to come later.
   const auto plan = plan_memory(session);
   const auto later = plan.optimizer + plan.staging;
-  const auto may_take = available_memory(session.comm) * 4 / 5;
+  const auto may_take = available_memory(session.mesh.node) * 4 / 5;
   const auto before = resident();
   const auto rows = longest_first(session);
-  const auto most = (session.config.train.global_batch + session.comm.size() - 1) / session.comm.size();
+  const auto most = (session.config.train.global_batch + session.mesh.data.size() - 1) / session.mesh.data.size();
   std::int64_t fits = 0;
   std::size_t previous = 0;
   for (std::int64_t samples = 1; samples <= most; samples *= 2) {
@@ -137,8 +145,8 @@ std::int64_t find_micro_batch(Session& session) {
     previous = took;
   }
   drop_gradients(trainable(*session.model));
-  const auto agreed = -session.comm.max(-fits);
-  session.comm.agree([&] {
+  const auto agreed = -session.mesh.world.max(-fits);
+  session.mesh.world.agree([&] {
     if (agreed == 0)
       fail("train.micro_batch: not even one sample fits into memory: this rank may take {}, and holds {}; use fewer ranks per node, a smaller "
            "model, shorter samples or a strategy that trains less",

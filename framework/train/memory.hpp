@@ -1,22 +1,34 @@
 // What a run holds in memory on one rank, and how many samples fit beside it.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
 
+#include "core/out_of_memory.hpp"
 #include "train/session.hpp"
 
 namespace attune::train {
 
 /// Bytes on one rank.
 struct MemoryPlan {
-  std::size_t weights = 0, gradients = 0, optimizer = 0, staging = 0;  // staging: the copy that a checkpoint is written from
+  std::size_t weights = 0, gradients = 0, optimizer = 0;
+  std::size_t staging = 0;  // the copy that a checkpoint is written from
+  std::size_t other = 0;    // of a planned run: what strategies and layers keep besides
+
+  std::size_t held() const { return weights + gradients + optimizer + staging + other; }
 };
 MemoryPlan plan_memory(const Session& session);
-/// "weights 513.1 MiB, gradients 18.6 MiB, optimizer 37.2 MiB, copy for checkpoints 55.8 MiB"
+/// Of a model that strategies have prepared, on one rank of one.
+MemoryPlan plan_memory(Model& model, const Optimizer& optimizer);
+/// "weights 513.1 MiB, gradients 18.6 MiB, optimizer 37.2 MiB, copy for checkpoints 55.8 MiB, other tensors 1.1 GiB"
 std::string describe(const MemoryPlan& plan);
+
+/// Bytes that a forward and backward pass over the longest training samples takes beside the gradients. Of a planned session; absent
+/// where a model or strategy asks for values.
+std::optional<std::size_t> planned_activations(const Session& session);
 
 /// Rows of the training split, longest sample first.
 std::vector<std::int64_t> longest_first(const Session& session);
@@ -33,15 +45,12 @@ Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows);
 void drop_gradients(const std::vector<NamedTensor>& parameters);
 
 /// Memory this rank may still take: of the node, or of its control group where that is less, shared among the node's ranks.
-std::size_t available_memory(const Comm& comm);
+std::size_t available_memory(const Comm& node);
 
 /// train.micro_batch = "auto": the largest power of two of samples, at most a rank's share of the step, whose forward and backward pass
 /// fits. Passes over the longest samples are made for growing numbers, as long as the next is expected to fit into four fifths of what is
 /// available. The same on every rank. Error when not even one sample fits. Collective; leaves no gradients.
 std::int64_t find_micro_batch(Session& session);
-
-/// Whether the exception says that memory ran out, on the host or on the GPU.
-bool is_out_of_memory(const std::exception& error);
 
 [[noreturn]] void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::int64_t step);
 

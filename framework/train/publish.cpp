@@ -1,15 +1,20 @@
 #include "train/publish.hpp"
 
+#include <attune/adapter.hpp>
 #include <attune/error.hpp>
+#include <attune/linear.hpp>
 #include <attune/nn.hpp>
 #include <attune/tokenizer.hpp>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "data/store.hpp"
+#include "run_directory/places.hpp"
 #include "train/adapter_folder.hpp"
 #include "train/label_order.hpp"
+#include "train/plan.hpp"
 #include "weights/chat_template_files.hpp"
 #include "weights/export_folder.hpp"
 #include "weights/model_files.hpp"
@@ -46,13 +51,32 @@ TrainedChat trained_chat(const Session& session) {
   const auto own = chat_template_of(session.config.model.path);
   auto jinja = other_chat_template(trained, own);
   const bool replaces = form.empty() || own.jinja.empty();
-  if (!jinja.empty() && !replaces)
-    fmt::print(stderr,
-               "attune: {} has a chat template of its own, and the data are written in the form '{}': the exported folder has that one as {}\n",
-               session.config.model.path, form, trained_chat_template);
   if (jinja.empty()) return {};
   const auto end = Tokenizer(tokenizer_of(*session.files)).id(ChatTemplate::from_jinja(trained).end_of_turn());
   return {std::move(jinja), trained.tool_use, end, replaces};
+}
+
+/// The base's template stays, and the form of the data lies beside it.
+void tell_of_two_templates(const Session& session, const TrainedChat& chat) {
+  if (chat.jinja.empty() || chat.replaces) return;
+  fmt::print(stderr, "attune: {} has a chat template of its own, and the data are written in the form '{}': the exported folder has that one as {}\n",
+             session.config.model.path, session.data->chat().form, trained_chat_template);
+}
+
+/// Whether strategies have put something beside the model's own weights, or hold these otherwise.
+bool is_changed(Model& model) {
+  const auto is_added = [](const auto& module) { return nn::is_delta(*module.value()) || module.key() == nn::virtual_tokens_name; };
+  const auto modules = model.module().named_modules("", false);
+  if (std::ranges::any_of(modules, is_added)) return true;
+  return std::ranges::any_of(nn::linears(model.module()), [](const auto& linear) { return linear.second->packed() != nullptr; });
+}
+
+/// Every change becomes part of the model's own weights.
+void fold(const Session& session) {
+  for (const auto& [name, linear] : nn::linears(session.model->module()))
+    if (linear->packed() && linear->deltas().empty())
+      fail("'{}' is held packed, and a whole model cannot be made of it: take strategy 'quantize' out, or let one strategy train that exports an adapter", name);
+  session.strategies->merge(*session.model);
 }
 
 void publish_model(Session& session, const fs::path& folder) {
@@ -98,22 +122,46 @@ void warn_of_pooling(const Session& session) {
              "computes other results from it; train with model.pooling = \"cls\" for use there\n");
 }
 
+/// With its base's name, and its head's classes in the base's order: PEFT takes the names from there. Absent: the result is a whole model.
+std::optional<Adapter> adapter_of(const Session& session) {
+  auto adapter = session.strategies->export_adapter(*session.model);
+  if (!adapter) return adapter;
+  name_base(*adapter, session);
+  order_head(*adapter, *session.model, inverse(label_order(session.files->config, session.data->labels())));
+  return adapter;
+}
+
 }  // namespace
 
 void publish(Session& session, const fs::path& folder, bool merge) {
   warn_of_pooling(session);
-  if (auto adapter = merge ? std::nullopt : session.strategies->export_adapter(*session.model)) {
-    name_base(*adapter, session);
-    order_head(*adapter, *session.model, inverse(label_order(session.files->config, session.data->labels())));  // PEFT takes the names from the base
-    const auto chat = trained_chat(session);
+  const auto chat = trained_chat(session);
+  tell_of_two_templates(session, chat);
+  if (const auto adapter = merge ? std::nullopt : adapter_of(session)) {
     ExtraFiles extra;
     if (!chat.jinja.empty()) extra[chat_file(chat)] = chat.jinja;
     return write_adapter(*adapter, session.base_sha256, folder, extra);
   }
-  session.strategies->merge(*session.model);
+  fold(session);
   publish_model(session, folder);
 }
 
-std::string result_name(Session& session) { return session.strategies->export_adapter(*session.model) ? "adapter" : "model"; }
+void check_publishable(const Session& session) {
+  trained_chat(session);
+  exported_config(session);
+  bool is_adapter = false;
+  if (!as_far_as_planned(session, [&] { is_adapter = adapter_of(session).has_value(); }) || is_adapter) return;
+  if (!is_changed(*session.model)) return;
+  const auto copy = planned_copy(session);  // for folding changes the model
+  if (copy.needs_values) return;
+  try {
+    as_far_as_planned(copy, [&] { fold(copy); });
+  } catch (const Error& error) {
+    fail("the result of these strategies is a whole model, which could not be exported after the training ({}): let one strategy train, which exports an adapter, or leave out what cannot be folded",
+         error.what());
+  }
+}
+
+std::string result_name(Session& session) { return session.strategies->export_adapter(*session.model) ? run_directory::names::adapter : run_directory::names::model; }
 
 }  // namespace attune::train

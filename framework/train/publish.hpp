@@ -11,6 +11,10 @@ namespace attune::train {
 /// not empty. Merging changes the session's model.
 void publish(Session& session, const std::filesystem::path& folder, bool merge);
 
+/// Before the first step: what publish will need of model, tokenizer and strategies. Error where the run's result could not be made.
+/// Rank 0 alone may call it.
+void check_publishable(const Session& session);
+
 /// The name under which a run directory holds its result: "adapter" or "model".
 std::string result_name(Session& session);
 

@@ -7,14 +7,14 @@
 
 namespace attune::train {
 
-Saving::Saving(std::filesystem::path folder, Run& run, Interruption& interruption, std::function<void()> saved)
-    : run_(run), interruption_(interruption), saved_(std::move(saved)), folder_(folder), writer_(std::move(folder), run.comm) {}
+Saving::Saving(const config::CheckpointOptions& policy, std::filesystem::path folder, Run& run, Interruption& interruption, std::function<void()> saved)
+    : policy_(policy), run_(run), interruption_(interruption), saved_(std::move(saved)), folder_(folder), writer_(std::move(folder), run.comm) {}
 
-void Saving::begin(const Snapshot& snapshot) {
+void Saving::begin(const Snapshot& snapshot, bool is_best) {
   finish();
   unless_it_fails([&] {
-    start(snapshot, run_.checkpoints.staged);
-    if (!run_.checkpoints.staged) publish();
+    start(snapshot, is_best, policy_.staged);
+    if (!policy_.staged) publish();
   });
 }
 
@@ -22,19 +22,18 @@ void Saving::finish() {
   if (writer_.in_flight()) unless_it_fails([&] { publish(); });
 }
 
-void Saving::save_last(const std::function<Snapshot()>& snapshot) {
+void Saving::save_last(const std::function<Snapshot()>& snapshot, bool is_best) {
   finish();
   if (run_.saved_step == run_.step) return;
-  start(snapshot(), /*staged=*/false);
+  start(snapshot(), is_best, /*staged=*/false);
   publish();
 }
 
-void Saving::start(const Snapshot& snapshot, bool staged) {
+void Saving::start(const Snapshot& snapshot, bool is_best, bool staged) {
   parallel::report_phase("saving", run_.step);
   step_ = run_.step;
-  best_ = run_.best_so_far;
+  best_ = is_best;
   watch_ = {};
-  run_.checkpoint_wanted = run_.best_so_far = false;
   writer_.begin(step_, snapshot, staged);
 }
 
@@ -43,7 +42,7 @@ void Saving::publish() {
   writer_.publish(best_);
   interruption_.saved(watch_.seconds());
   run_.saved_step = step_;
-  if (run_.checkpoints.keep > 0) prune_checkpoints(folder_, run_.checkpoints.keep, run_.comm);
+  if (policy_.keep > 0) prune_checkpoints(folder_, policy_.keep, run_.comm);
   saved_();
 }
 

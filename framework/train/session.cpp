@@ -2,38 +2,46 @@
 
 #include <attune/error.hpp>
 #include <attune/linear.hpp>
+#include <attune/parameter.hpp>
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <map>
 
 #include "config/document.hpp"
+#include "core/cache.hpp"
 #include "core/host.hpp"
 #include "data/store.hpp"
 #include "data/sampler.hpp"
+#include "nn/base_parameters.hpp"
+#include "nn/inputs.hpp"
 #include "parallel/gradients.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/shared_weights.hpp"
 #include "registry/loader.hpp"
-#include "report/record.hpp"
+#include "run_directory/record.hpp"
 #include "train/adapter_folder.hpp"
 #include "train/label_order.hpp"
+#include "train/plan.hpp"
+#include "train/publish.hpp"
 #include "weights/describe.hpp"
 #include "weights/licence.hpp"
 #include "weights/model_files.hpp"
+#include "weights/shapes.hpp"
 
 namespace attune::train {
 namespace {
 
-c10::Device choose_device(const std::string& wanted, const Comm& comm) {
+c10::Device choose_device(const std::string& wanted, const Mesh& mesh) {
   const bool available = torch::cuda::is_available();
   if (wanted == "cpu" || (wanted == "auto" && !available)) return torch::kCPU;
   if (!available) fail("parallel.device is 'cuda', but this LibTorch finds no GPU: set it to 'cpu' or 'auto', or use a CUDA build of LibTorch");
-  if (comm.size() > 1) fail("parallel.device: several ranks on GPUs are not available yet; run one rank, or set it to 'cpu'");
-  return c10::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(comm.local_rank()));
+  if (mesh.world.size() > 1) fail("parallel.device: several ranks on GPUs are not available yet; run one rank, or set it to 'cpu'");
+  return c10::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(mesh.node.rank()));
 }
 
 void check_tokenizer(const Session& s) {
-  if (!s.files->tokenizer_problem.empty() && s.comm.root())
+  if (!s.files->tokenizer_problem.empty() && s.mesh.world.root())
     fmt::print(stderr, "warning: {}; so nothing says whether the data were made with this model's tokenizer\n", s.files->tokenizer_problem);
   if (s.files->tokenizer.is_null()) return;
   attune::check_tokenizer(s.config.model.path, tokenizer_size(s.files->tokenizer), s.model->spec().vocabulary);
@@ -47,9 +55,11 @@ void check_data(const Session& s) {
   const auto& entry = *s.config.dataset_plugin.entry;
   if (s.data->kind() != entry.name)
     fail("{}: holds samples of kind '{}', but dataset.plugin is '{}': set it to '{}'", s.config.dataset.path, s.data->kind(), entry.name, s.data->kind());
+  constexpr std::int64_t first[] = {0};
   for (const char* name : {"train", "validation"}) {
     if (!s.data->has(name) || s.data->split(name).size() == 0) fail("{}: the split '{}' is empty: prepare the data with more samples for it", s.config.dataset.path, name);
-    if (!s.data->split(name).ragged("tokens")) continue;
+    check_inputs(*s.model, load_batch(s.data->split(name), *s.dataset, first));
+    if (!s.data->split(name).ragged("tokens") || s.model->spec().vocabulary == 0) continue;
     const auto lengths = s.data->split(name).lengths("tokens");
     const auto longest = std::max_element(lengths.begin(), lengths.end());
     if (longest != lengths.end() && s.model->spec().context > 0 && *longest > s.model->spec().context)
@@ -57,14 +67,14 @@ void check_data(const Session& s) {
            longest - lengths.begin(), name, *longest, s.model->spec().context, s.model->spec().context);
   }
   // What the loop will ask of the sampler, before anything is written.
-  Sampler(s.data->split("train").size(), s.config.train.global_batch, s.config.run.seed, s.comm.size());
+  Sampler(s.data->split("train").size(), s.config.train.global_batch, s.config.run.seed, s.mesh.data.size());
 }
 
 /// Mixed precision.
-void round_operands(Model& model, c10::Device device, const Comm& comm) {
+void round_operands(Model& model, c10::Device device, const Comm& world) {
   for (const auto& [name, linear] : nn::linears(model.module())) linear->rounds_operands = true;
   model.projection().rounds_operands = true;  // also one that shares its weight and is no module
-  if (comm.root() && device.is_cpu() && !multiplies_bfloat16())
+  if (world.root() && device.is_cpu() && !multiplies_bfloat16())
     fmt::print(stderr, "warning: this processor does not multiply bfloat16 (no AVX512_BF16 and no AMX): train.precision = \"bfloat16\" is slower here than \"float32\"\n");
 }
 
@@ -79,14 +89,15 @@ bool is_classifier(const Model& model) {
 }
 
 void start_from_adapter(Session& s) {
-  identify_base(s);
+  if (!s.is_planned) identify_base(s);
   const auto& folder = s.config.adapter;
-  s.comm.agree([&] {
+  s.mesh.world.agree([&] {
     const auto made_for = base_of_adapter(folder);
-    if (!made_for.empty() && made_for != s.base_sha256)
+    if (!s.is_planned && !made_for.empty() && made_for != s.base_sha256)
       fail("{}: is an adapter for another base model (its sha256 is {}..., that of {} is {}...): take the base it was trained on", folder, made_for.substr(0, 12), s.config.model.path,
            s.base_sha256.substr(0, 12));
     auto adapter = read_adapter(folder);
+    for (const auto& [name, parameter] : nn::trained_base_parameters(*s.model)) s.base_values.emplace_back(parameter, parameter.detach().clone());
     if (is_classifier(*s.model)) order_head(adapter, *s.model, label_order(s.files->config, s.data->labels()));
     s.strategies->load_adapter(*s.model, adapter, folder);
   });
@@ -95,56 +106,125 @@ void start_from_adapter(Session& s) {
 }  // namespace
 
 std::shared_ptr<Model> build_model(const Session& s, const config::Chosen& plugin, ModelFiles& files) {
-  SharedWeights weights(std::move(files.weights), s.comm);
-  ModelContext context{files.config, weights, s.data->labels()};
+  SharedWeights weights(std::move(files.weights), s.mesh.world);
+  Shapes shapes(weights);
+  const nn::ParametersOn where(s.is_planned ? s.device : c10::kCPU);
+  ModelContext context{files.config, s.is_planned ? static_cast<WeightSource&>(shapes) : weights, s.data->labels()};
   auto model = plugin.build<Model>(&context);
   if (is_classifier(*model)) order_head(*model, label_order(files.config, s.data->labels()));
+  model->module().eval();
   model->module().to(s.device, s.config.model.dtype == "bfloat16" ? torch::kBFloat16 : torch::kFloat32);
   return model;
 }
 
-std::shared_ptr<ModelFiles> open_model_files(const std::string& path, const Comm& comm) {
+std::shared_ptr<ModelFiles> open_model_files(const std::string& path, const Comm& world) {
   auto files = std::make_shared<ModelFiles>();
-  on_root(comm, [&] { *files = ModelFiles::open(path); });
-  const auto config = comm.broadcast(comm.root() ? files->config.dump() : std::string());
-  if (!comm.root()) files->config = nlohmann::json::parse(config);
+  on_root(world, [&] { *files = ModelFiles::open(path); });
+  const auto config = world.broadcast(world.root() ? files->config.dump() : std::string());
+  if (!world.root()) files->config = nlohmann::json::parse(config);
   return files;
 }
 
-Session Session::open(const config::RunConfig& config, const Comm& comm) {
-  Session s;
-  s.config = config;
-  s.comm = comm;
-  s.device = choose_device(config.parallel.device, comm);
-  s.files = open_model_files(config.model.path, comm);
-  on_root(comm, [&] {
+namespace {
+
+/// The parameters of a model, by what tells whether they were written to.
+class BaseValues {
+ public:
+  explicit BaseValues(Model& model) : written_(versions_of(model)) {}
+  /// Whether every one of them is still there, and as it was. Others may have come.
+  bool are_those_of(Model& model) const {
+    const auto now = versions_of(model);
+    return std::ranges::all_of(written_, [&](const auto& parameter) {
+      const auto found = now.find(parameter.first);
+      return found != now.end() && found->second == parameter.second;
+    });
+  }
+
+ private:
+  using Version = std::pair<const void*, std::int64_t>;  // which memory, and how often it was written to
+  static std::map<std::string, Version> versions_of(Model& model) {
+    std::map<std::string, Version> versions;
+    for (const auto& item : model.module().named_parameters())
+      versions[item.key()] = {item.value().storage().unsafeGetStorageImpl(), item.value()._version()};
+    return versions;
+  }
+  std::map<std::string, Version> written_;
+};
+
+/// A library of a plugin's author may change without another version; Attune's own have Attune's.
+std::map<std::string, std::string> hashes_of_foreign_plugins(const config::RunConfig& config) {
+  const auto own = own_plugin_folders();
+  std::map<std::string, std::string> hashes;
+  for (const auto& [plugin, file] : config.plugin_files()) {
+    const auto folder = std::filesystem::path(file).parent_path();
+    if (!file.empty() && std::ranges::find(own, folder) == own.end()) hashes[plugin] = cached_sha256_of_file(file);
+  }
+  return hashes;
+}
+
+/// What the run consists of, and is refused for, but for its model's values.
+void assemble(Session& s) {
+  const auto& config = s.config;
+  s.files = open_model_files(config.model.path, s.mesh.world);
+  on_root(s.mesh.world, [&] {
     check_architecture(*s.files, *config.registry);
     check_licence(*s.files, config.model.allowed_licences);
   });
-  s.data = std::make_shared<DataFile>(DataFile::open(config.dataset.path, comm));
+  s.data = std::make_shared<DataFile>(DataFile::open(config.dataset.path, s.mesh.world));
   s.dataset = config.dataset_plugin.build<Dataset>();
+  s.plugin_files = hashes_of_foreign_plugins(config);
 
   torch::manual_seed(config.run.seed);  // new heads and adapters
   s.model = build_model(s, config.model_plugin, *s.files);
-  s.model->set_recompute(config.train.recompute);
-  if (config.train.precision == "bfloat16") round_operands(*s.model, s.device, comm);
+  if (config.train.precision == "bfloat16") round_operands(*s.model, s.device, s.mesh.world);
   s.strategies = std::make_shared<Strategies>(build_strategies(config));
-  comm.agree([&] {
-    s.strategies->prepare(*s.model);
+  s.mesh.world.agree([&] {
+    const BaseValues base(*s.model);
+    s.needs_values = !as_far_as_planned(s, [&] { s.strategies->prepare(*s.model); });
+    s.base_is_changed = !base.are_those_of(*s.model);
+    s.model->module().eval();  // whether a pass trains is its context's to say
     check_data(s);
     for (const auto& chosen : config.callbacks) s.callbacks.push_back(chosen.build<Callback>());
   });
-  on_root(comm, [&] { check_tokenizer(s); });
+  on_root(s.mesh.world, [&] { check_tokenizer(s); });
+}
+
+}  // namespace
+
+Session Session::open(const config::RunConfig& config, const Mesh& mesh) {
+  Session s;
+  s.config = config;
+  s.mesh = mesh;
+  s.device = choose_device(config.parallel.device, mesh);
+  assemble(s);
   if (!config.adapter.empty()) start_from_adapter(s);
-  parallel::broadcast_parameters(s.strategies->state(*s.model), comm);
+  parallel::broadcast_parameters(s.strategies->state(*s.model), mesh.data);
   return s;
 }
 
-OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides, const Comm& comm) {
+Session Session::plan(const config::RunConfig& config, const Mesh& mesh) {
+  Session s;
+  s.config = config;
+  s.mesh = mesh;
+  s.device = c10::kMeta;
+  s.is_planned = true;
+  const nn::TensorMeter meter;
+  assemble(s);
+  if (s.needs_values) return s;
+  const bool has_started = as_far_as_planned(s, [&] {
+    if (!config.adapter.empty()) start_from_adapter(s);
+  });
+  on_root(mesh.world, [&] { check_publishable(s); });
+  if (has_started) plan_steps(s, meter);
+  return s;
+}
+
+OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides, const Comm& world) {
   OpenedRun run;
+  run.mesh = Mesh::make(world);
   run.registry = std::make_shared<Registry>();
-  comm.agree([&] {
-    const auto document = file.extension() == ".json" ? config::Document::parse_text(read_record(file).run_file, file, overrides) : config::Document::parse(file, overrides);
+  world.agree([&] {
+    const auto document = file.extension() == ".json" ? config::Document::parse_text(run_directory::read_recorded_inputs(file).run_file, file, overrides) : config::Document::parse(file, overrides);
     auto places = further_plugin_places();
     for (auto& place : config::plugin_places(document)) places.push_back(std::move(place));
     load_plugins(*run.registry, places);
@@ -153,19 +233,32 @@ OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::str
   });
   std::string identity;
   for (const auto& [plugin, file] : run.config.plugin_files()) identity += plugin + "\n";
-  comm.agree([&] {
-    if (comm.size() > 1)
-      for (const auto& other : comm.gather(identity))
-        if (other != identity) fail("the ranks found different plugins: rank {} has\n{}another has\n{}", comm.rank(), identity, other);
+  world.agree([&] {
+    if (world.size() > 1)
+      for (const auto& other : world.gather(identity))
+        if (other != identity) fail("the ranks found different plugins: rank {} has\n{}another has\n{}", world.rank(), identity, other);
   });
   return run;
+}
+
+Session planned_copy(const Session& session) {
+  Session copy;
+  copy.config = session.config;
+  copy.device = c10::kMeta;
+  copy.is_planned = true;
+  copy.data = session.data;
+  copy.files = open_model_files(session.config.model.path, copy.mesh.world);
+  copy.model = build_model(copy, session.config.model_plugin, *copy.files);
+  copy.strategies = std::make_shared<Strategies>(build_strategies(session.config));
+  copy.needs_values = !as_far_as_planned(copy, [&] { copy.strategies->prepare(*copy.model); });
+  return copy;
 }
 
 void identify_base(Session& session) {
   if (!session.base_sha256.empty()) return;
   std::string sha256;
-  on_root(session.comm, [&] { sha256 = weights_sha256(*session.files); });
-  session.base_sha256 = session.comm.broadcast(sha256);
+  on_root(session.mesh.world, [&] { sha256 = weights_sha256(*session.files); });
+  session.base_sha256 = session.mesh.world.broadcast(sha256);
 }
 
 }  // namespace attune::train

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "core/names.hpp"
+#include "run_directory/places.hpp"
 
 namespace attune::train {
 namespace {
@@ -29,18 +30,20 @@ void copy_into(const std::vector<NamedTensor>& live, const std::string& prefix, 
 /// What a run is made of. Another `essence` makes a saved state meaningless; other `settings` make it another run.
 /// Of the run file: "essence", without which the state means nothing, and "settings", which make it another run.
 nlohmann::json identity(const config::RunConfig& c) {
-  nlohmann::json essence{{"model.dtype", c.model.dtype}, {"train.optimizer", c.train.optimizer}}, settings = nlohmann::json::object();
-  for (const auto* chosen : {&c.model_plugin, &c.dataset_plugin}) settings["plugin of '" + chosen->entry->name + "'"] = chosen->entry->plugin;
+  nlohmann::json essence{{"model.dtype", c.model.dtype}}, settings = nlohmann::json::object();
+  for (const auto* chosen : {&c.model_plugin, &c.dataset_plugin, &c.optimizer, &c.schedule}) settings["plugin of '" + chosen->entry->name + "'"] = chosen->entry->plugin;
   for (const auto& chosen : c.strategies) settings["plugin of '" + chosen.entry->name + "'"] = chosen.entry->plugin;
   static const std::set<std::string> where_and_how{"name", "output", "plugins", "model.path", "dataset.path", "train.time_limit", "train.on_not_finite",
                                                    "parallel.mode", "parallel.device", "parallel.watchdog", "train.recompute", "train.prefix_folder"};
-  for (std::size_t i = 0; i < c.effective.size(); ++i) {
-    const auto& [section, all] = c.effective[i];
+  std::size_t index = 0;  // of the section, without those that checkpoints of earlier versions do not count
+  for (const auto& [section, all] : c.effective) {
+    const auto i = section == "optimizer" || section == "schedule" ? index : index++;
     const bool is_listed = section.starts_with('[');  // [[strategy]], [[callback]]: one of several
     const auto prefix = section.empty() ? "" : is_listed ? fmt::format("{} {}.", section, i) : section + ".";
     for (const auto& setting : all) {
       if (section == "checkpoint" || section == "slurm" || where_and_how.contains(prefix + setting.name)) continue;
-      const bool decides = section == "model" || section == "strategy" || section == "[strategy]";
+      const bool decides = section == "model" || section == "strategy" || section == "[strategy]" ||
+                           (section == "optimizer" && setting.name == "plugin");
       (decides ? essence : settings)[prefix + setting.name] = setting.value;
     }
   }
@@ -52,6 +55,7 @@ nlohmann::json identity(const Session& session) {
   whole["essence"]["base model (sha256)"] = session.base_sha256;
   whole["essence"]["training data (sha256)"] = session.data->split("train").sha256();
   whole["settings"]["validation data (sha256)"] = session.data->split("validation").sha256();
+  for (const auto& [name, sha256] : session.plugin_files) whole["settings"]["library of '" + name + "' (sha256)"] = sha256;
   if (session.config.parallel.reproducible) whole["settings"]["threads per rank"] = at::get_num_threads();
   return whole;
 }
@@ -82,8 +86,41 @@ std::string differences(const nlohmann::json& ours, const nlohmann::json& theirs
   return joined(all, "; ");
 }
 
-void check_identity(const Session& session, const nlohmann::json& saved, bool anyway) {
-  const auto ours = identity(session);
+/// [optimizer] or [schedule] of the identity of a checkpoint from the time when [train] held them: what is not written there
+/// was as it is by default now.
+void add_section(nlohmann::json& saved, const std::string& section, const Registry::Entry& entry) {
+  auto& settings = saved["settings"];
+  for (const auto& option : entry.schema.options) {
+    const auto found = settings.find("train." + option.name);
+    settings[section + "." + option.name] = found != settings.end() ? *found : nlohmann::json(to_toml(option, option.fallback));
+  }
+  settings["plugin of '" + entry.name + "'"] = entry.plugin;
+}
+
+nlohmann::json with_sections(nlohmann::json saved, const config::RunConfig& config) {
+  auto& settings = saved["settings"];
+  if (!settings.contains("train.optimizer")) return saved;
+  saved["essence"]["optimizer.plugin"] = settings["train.optimizer"];
+  settings["schedule.plugin"] = settings["train.schedule"];
+  add_section(saved, "optimizer", *config.optimizer.entry);
+  add_section(saved, "schedule", *config.schedule.entry);
+  saved["essence"].erase("train.optimizer");
+  for (const char* moved : {"optimizer", "schedule", "beta1", "beta2", "epsilon", "momentum"})
+    settings.erase(fmt::format("train.{}", moved));
+  return saved;
+}
+
+/// Checkpoints of earlier versions do not know the libraries.
+void leave_out_unknown_libraries(nlohmann::json& ours, const nlohmann::json& saved) {
+  for (auto at = ours.begin(); at != ours.end();)
+    if (at.key().starts_with("library of ") && !saved.contains(at.key())) at = ours.erase(at);
+    else ++at;
+}
+
+void check_identity(const Session& session, const nlohmann::json& as_saved, bool anyway) {
+  auto ours = identity(session);
+  const auto saved = with_sections(as_saved, session.config);
+  leave_out_unknown_libraries(ours["settings"], saved.at("settings"));
   if (const auto other = differences(ours["essence"], saved.at("essence")); !other.empty())
     fail("the checkpoint is of a run that differs in what it trains: {}; set it back, or start a new run under another name", other);
   if (const auto other = differences(ours["settings"], saved.at("settings")); !other.empty() && !anyway)
@@ -100,17 +137,20 @@ std::string differences_of_settings(const config::RunConfig& now, const config::
   return joined(all, "; ");
 }
 
-std::filesystem::path checkpoint_folder(const config::RunConfig& config) { return config.directory() / "checkpoints"; }
+std::filesystem::path checkpoint_folder(const config::RunConfig& config) { return run_directory::checkpoints(config.directory()); }
 
-Snapshot take_snapshot(Session& session, const Optimizer& optimizer, const LoopState& state) {
+Snapshot take_snapshot(Session& session, const Updater& updater, const LoopState& state) {
   Snapshot snapshot;
   for (const auto& [name, tensor] : session.strategies->state(*session.model)) snapshot.tensors.emplace_back("weights/" + name, tensor.detach());
-  for (const auto& [name, tensor] : optimizer.state()) snapshot.tensors.emplace_back("optimizer/" + name, tensor);
+  for (const auto& [name, tensor] : updater.state()) snapshot.tensors.emplace_back("optimizer/" + name, tensor);
   snapshot.numbers["step"] = state.step;
   snapshot.numbers["micro_batch"] = state.micro_batch;
   snapshot.numbers["skipped_steps"] = state.skipped_steps;
   snapshot.numbers["samples_without_target"] = state.samples_without_target;
   snapshot.numbers["step_is_open"] = state.step_is_open;
+  snapshot.numbers["step_has_begun"] = state.step_has_begun;
+  snapshot.texts["least_cost"] = fmt::format("{}", state.least_cost);
+  snapshot.texts["frozen"] = nlohmann::json(state.frozen).dump();
   snapshot.texts["identity"] = identity(session).dump();
   snapshot.texts["loop"] = nlohmann::json{{"seconds", state.seconds}, {"base", state.base}, {"newest", state.newest}}.dump();
   for (std::size_t i = 0; i < session.callbacks.size(); ++i)
@@ -120,10 +160,10 @@ Snapshot take_snapshot(Session& session, const Optimizer& optimizer, const LoopS
 
 void restore_weights(Session& session, const Snapshot& snapshot) { copy_into(session.strategies->state(*session.model), "weights/", by_name(snapshot)); }
 
-LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapshot, bool anyway) {
+LoopState restore(Session& session, Updater& updater, const Snapshot& snapshot, bool anyway) {
   check_identity(session, nlohmann::json::parse(snapshot.texts.at("identity")), anyway);
   restore_weights(session, snapshot);
-  copy_into(optimizer.state(), "optimizer/", by_name(snapshot));
+  copy_into(updater.state(), "optimizer/", by_name(snapshot));
   for (std::size_t i = 0; i < session.callbacks.size(); ++i) {
     const auto found = snapshot.texts.find(callback_key(session.config, i));
     if (found != snapshot.texts.end()) session.callbacks[i]->restore(found->second);
@@ -136,6 +176,13 @@ LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapsh
   state.skipped_steps = number("skipped_steps");
   state.samples_without_target = without_target == snapshot.numbers.end() ? 0 : without_target->second;
   state.step_is_open = number("step_is_open") != 0;
+  const auto has_begun = snapshot.numbers.find("step_has_begun");  // which older checkpoints lack
+  // Earlier versions had a callback for it.
+  for (const char* key : {"callback/checkpoint", "least_cost"})
+    if (const auto cost = snapshot.texts.find(key); cost != snapshot.texts.end()) state.least_cost = std::stod(cost->second);
+  if (const auto frozen = snapshot.texts.find("frozen"); frozen != snapshot.texts.end())
+    state.frozen = nlohmann::json::parse(frozen->second).get<std::set<std::string>>();
+  state.step_has_begun = has_begun != snapshot.numbers.end() && has_begun->second != 0;
   return state;
 }
 

@@ -1,9 +1,12 @@
 // What a run must remember to go on as if it had not been interrupted. Random numbers need no saving: the generator is seeded anew for
 // every micro-batch from (seed, step, place in the step), and the order of samples is a function of (seed, epoch, data).
 #pragma once
+#include <limits>
+#include <set>
+
 #include "checkpoint/checkpoint.hpp"
 #include "evaluate/evaluate.hpp"
-#include "train/optimizer.hpp"
+#include "train/updater.hpp"
 #include "train/session.hpp"
 
 namespace attune::train {
@@ -16,12 +19,15 @@ struct LoopState {
   std::int64_t skipped_steps = 0;
   std::int64_t samples_without_target = 0;
   bool step_is_open = false;  // interrupted before what follows the step, such as its evaluation, was done
+  bool step_has_begun = false;  // the strategies were told of the next step, which was not taken
+  std::set<std::string> frozen;  // what is trained, but not now
+  double least_cost = std::numeric_limits<double>::infinity();  // Metric::cost of the best evaluation by checkpoint.keep_best
 };
 
-Snapshot take_snapshot(Session& session, const Optimizer& optimizer, const LoopState& state);
+Snapshot take_snapshot(Session& session, const Updater& updater, const LoopState& state);
 /// Into the live tensors, in place. Error naming all that differs when the snapshot is of another run: what would make the state
 /// meaningless (base model, data, strategy, ...) always; what merely makes it another run (learning rate, seed, ...) unless `anyway`.
-LoopState restore(Session& session, Optimizer& optimizer, const Snapshot& snapshot, bool anyway);
+LoopState restore(Session& session, Updater& updater, const Snapshot& snapshot, bool anyway);
 /// The strategy's state alone: for evaluation, generation and export.
 void restore_weights(Session& session, const Snapshot& snapshot);
 

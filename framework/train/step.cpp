@@ -8,10 +8,11 @@
 #include <numeric>
 
 #include "core/stopwatch.hpp"
-#include "evaluate/evaluate.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/watchdog.hpp"
 #include "train/memory.hpp"
+#include "train/passes.hpp"
+#include "train/scalars.hpp"
 
 namespace attune::train {
 namespace {
@@ -27,9 +28,33 @@ LoaderOptions loader_options(const config::RunConfig& config, std::int64_t micro
   return options;
 }
 
-/// Dropout depends on seed, step and samples, never on what was computed before or on which rank.
+/// For what draws from LibTorch's own generator, and not from its pass: it too depends on seed, step and samples alone.
 void seed_micro_batch(std::int64_t seed, std::int64_t step, std::int64_t first_row) {
   torch::manual_seed(mixed({static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(first_row)}));
+}
+
+/// Of samples: added up over the data-parallel group, together with a loss for each micro-batch (zero for those of others: adding zeros
+/// is exact).
+struct Counts {
+  double targets = 0, tokens = 0, without_target = 0;
+  double scalars = 0;  // that strategies reported
+};
+
+/// How many ranks of the run are in these states.
+struct RanksThat {
+  double want_to_stop = 0, write = 0;
+};
+
+/// counts, losses and ranks, in one collective where every rank has its own samples.
+void sum_over_ranks(Counts& counts, std::vector<double>& losses, RanksThat& ranks, const Mesh& mesh) {
+  std::vector<double> all{counts.targets, counts.tokens, counts.without_target, counts.scalars, ranks.want_to_stop, ranks.write};
+  all.insert(all.end(), losses.begin(), losses.end());
+  parallel::sum_in_place(all, mesh.data);
+  counts = {all[0], all[1], all[2], all[3]};
+  std::copy(all.end() - std::ssize(losses), all.end(), losses.begin());
+  std::vector<double> states{all[4], all[5]};
+  parallel::sum_in_place(states, mesh.shard);
+  ranks = {states[0], states[1]};
 }
 
 }  // namespace
@@ -39,23 +64,26 @@ struct Step::Part {
   at::Tensor loss;  // to go back from
   double value = 0, targets = 0, tokens = 0;
   std::vector<std::int64_t> without_target;  // rows
+  std::map<std::string, Scalar> scalars;
 };
 
-Step::Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch, std::shared_ptr<const HiddenStates> hidden, Interruption& interruption)
+Step::Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch,
+           std::shared_ptr<const HiddenStates> hidden, Interruption& interruption)
     : s_(session), interruption_(interruption), micro_batch_(micro_batch),
-      loader_(session.data->split("train"), *session.dataset, loader_options(session.config, micro_batch, std::move(hidden)), session.comm.rank(), session.comm.size()),
-      gradients_(parameters, session.comm, session.config.parallel.reproducible) {}
+      loader_(session.data->split("train"), *session.dataset, loader_options(session.config, micro_batch, std::move(hidden)),
+              session.mesh.data.rank(), session.mesh.data.size()),
+      gradients_(parameters, session.mesh.data, session.config.parallel.reproducible) {}
 
 std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writing) {
   parallel::report_phase("reading", step + 1);
   const auto& plan = loader_.begin_step(step);
   const auto all = static_cast<std::int64_t>(plan.micro_batches.size());
-  const bool several = all > s_.comm.size();  // on some rank
+  const bool several = all > s_.mesh.data.size();  // on some rank
   gradients_.begin(all, plan.first, plan.end);
 
-  // What is summed over the ranks, with a loss for each micro-batch (zero for those of others: adding zeros is exact).
-  enum { targets, tokens, without_target, stops, writing, losses };
-  std::vector<double> sums(losses + all, 0.0);
+  Counts counts;
+  std::vector<double> losses(static_cast<std::size_t>(all), 0.0);
+  ScalarSums scalars;
   StepSums result;
   at::Tensor pending;  // a loss whose backward pass is still to come
   for (auto i = plan.first; i < plan.end; ++i) {
@@ -64,10 +92,11 @@ std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writin
     if (several && interruption_.wanted()) break;
     const auto part = forward(loader_.next(), step);
     pending = part.loss;
-    sums[losses + i] = part.value;
-    sums[targets] += part.targets;
-    sums[tokens] += part.tokens;
-    sums[without_target] += static_cast<double>(part.without_target.size());
+    losses[static_cast<std::size_t>(i)] = part.value;
+    counts.targets += part.targets;
+    counts.tokens += part.tokens;
+    counts.without_target += static_cast<double>(part.without_target.size());
+    scalars.add(i, part.scalars);
     if (!part.without_target.empty()) result.row_without_target = part.without_target.front();
     const auto& rows = plan.micro_batches[i].rows;
     if (!std::isfinite(part.value)) result.bad_rows.insert(result.bad_rows.end(), rows.begin(), rows.end());
@@ -78,28 +107,30 @@ std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writin
   parallel::report_phase("gradients", step + 1);
   gradients_.finish();
 
-  sums[stops] = interruption_.wanted();
-  sums[writing] = is_writing;
-  parallel::sum_in_place(sums, s_.comm);
-  result.loss = std::accumulate(sums.begin() + losses, sums.end(), 0.0);
-  result.targets = static_cast<std::int64_t>(sums[targets]);
-  result.tokens = static_cast<std::int64_t>(sums[tokens]);
-  result.samples_without_target = static_cast<std::int64_t>(sums[without_target]);
-  result.interruption_wanted = sums[stops] > 0;
-  result.all_written = sums[writing] == 0;
+  counts.scalars = static_cast<double>(scalars.size());
+  RanksThat ranks{static_cast<double>(interruption_.wanted()), static_cast<double>(is_writing)};
+  sum_over_ranks(counts, losses, ranks, s_.mesh);
+  result.loss = std::accumulate(losses.begin(), losses.end(), 0.0);
+  result.targets = static_cast<std::int64_t>(counts.targets);
+  result.tokens = static_cast<std::int64_t>(counts.tokens);
+  result.samples_without_target = static_cast<std::int64_t>(counts.without_target);
+  result.interruption_wanted = ranks.want_to_stop > 0;
+  result.all_written = ranks.write == 0;
+  if (counts.scalars > 0) result.scalars = scalars.means(s_.mesh.data);  // most runs have none, and need no collective for them
   return result;
 }
 
 Step::Part Step::forward(Batch batch, std::int64_t step) {
   const Stopwatch watch;
   parallel::report_phase("forward", step + 1);
-  s_.model->module().train();
   auto without_target = rows_without_target(batch);
   return with_memory_told(s_, micro_batch_, step, [&]() -> Part {
-    move_to(batch, s_.device);
     seed_micro_batch(s_.config.run.seed, step, batch.ids.front());
-    const auto loss = s_.strategies->loss(*s_.model, batch);
-    const Part part{loss.sum, loss.sum.item<double>(), static_cast<double>(loss.count), static_cast<double>(batch.length()), std::move(without_target)};
+    const auto context = training_pass(s_, std::move(batch), step);
+    auto loss = s_.strategies->loss(*s_.model, context);
+    const auto tokens = static_cast<double>(context.batch().length());
+    Part part{loss.sum, loss.sum.item<double>(), static_cast<double>(loss.count), tokens,
+              std::move(without_target), std::move(loss.scalars)};
     interruption_.worked(watch.seconds());
     return part;
   });

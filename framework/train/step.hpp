@@ -1,6 +1,8 @@
 // Forward and backward passes of one optimizer step, over its micro-batches and all ranks.
 #pragma once
+#include <map>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "data/loader.hpp"
@@ -10,12 +12,13 @@
 
 namespace attune::train {
 
-/// Sums over all ranks; bad_rows are this rank's.
+/// Sums over the data-parallel group, the same on every rank of the run; bad_rows are this rank's.
 struct StepSums {
   double loss = 0;                      // over the targets
   std::int64_t targets = 0, tokens = 0;
   std::int64_t samples_without_target = 0;
   std::int64_t row_without_target = -1;  // one of them
+  std::map<std::string, double> scalars;  // means of what strategies reported, by name
   bool interruption_wanted = false;     // on some rank
   bool all_written = true;              // no rank still writes its part of a checkpoint
   std::vector<std::int64_t> bad_rows;   // of micro-batches whose loss is not finite
@@ -23,7 +26,7 @@ struct StepSums {
 
 class Step {
  public:
-  /// hidden: what keep_prefix kept; may be null. Collective.
+  /// hidden: what keep_hidden_states kept; may be null. Collective.
   Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch, std::shared_ptr<const HiddenStates> hidden, Interruption& interruption);
 
   /// The step (from 0): every .grad holds the gradient of the summed loss on every rank. is_writing: this rank still writes a part of a

@@ -38,8 +38,7 @@ class Cursor {
   }
   std::string text(const char* what) {
     const auto length = number<std::uint64_t>(what);
-    const auto* bytes = take(length, what);
-    return {reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(length)};
+    return {take(length, what), static_cast<std::size_t>(length)};
   }
   /// A count of items that take at least so many bytes each.
   std::uint64_t count(std::uint64_t least_bytes, const char* what) {
@@ -53,13 +52,23 @@ class Cursor {
   std::string path() const { return file_.path().string(); }
 
  private:
-  const std::byte* take(std::uint64_t bytes, const char* what) {
+  /// Valid until the next call.
+  const char* take(std::uint64_t bytes, const char* what) {
     if (bytes > remaining()) fail("{}: ends within its {} (at byte {}); it is truncated or damaged, fetch it again", path(), what, position_);
-    const auto* begin = file_.data() + position_;
+    const auto offset = position_ - window_begin_;
+    const bool is_there = position_ >= window_begin_ && offset <= window_.size() && bytes <= window_.size() - offset;
+    if (!is_there) {
+      window_ = file_.read(position_, std::min(remaining(), std::max(bytes, window_bytes)));
+      window_begin_ = position_;
+    }
     position_ += bytes;
-    return begin;
+    return window_.data() + (position_ - bytes - window_begin_);
   }
+
+  static constexpr std::uint64_t window_bytes = 1 << 20;
   const MappedFile& file_;
+  std::string window_;  // what was read last, from window_begin_ on
+  std::uint64_t window_begin_ = 0;
   std::uint64_t position_ = 0;
 };
 

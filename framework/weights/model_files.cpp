@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "core/cache.hpp"
 #include "core/files.hpp"
 #include "core/hash.hpp"
 #include "text/convert.hpp"
@@ -121,9 +122,9 @@ void check_tokenizer(const fs::path& model, std::int64_t tokenizer_size, std::in
 }
 
 std::string weights_sha256(const ModelFiles& files) {
-  if (files.weight_files.size() == 1) return sha256_of_file(files.weight_files.front());
+  if (files.weight_files.size() == 1) return cached_sha256_of_file(files.weight_files.front());
   Sha256 sum;
-  for (const auto& file : files.weight_files) sum.add(fmt::format("{}  {}\n", sha256_of_file(file), file.filename().string()));
+  for (const auto& file : files.weight_files) sum.add(fmt::format("{}  {}\n", cached_sha256_of_file(file), file.filename().string()));
   return sum.hex();
 }
 

@@ -44,16 +44,16 @@ struct StoredTensor {
 };
 
 /// The header's text, with its own length checked against the file's.
-std::string_view header_text(const MappedFile& file) {
+std::string header_text(const MappedFile& file) {
   const auto path = file.path().string();
   refuse_stand_in(file);
   if (file.size() < length_bytes) fail("{}: is too short ({} bytes) for a safetensors file; fetch it again", path, file.size());
   std::uint64_t length = 0;
-  std::memcpy(&length, file.data(), length_bytes);
+  std::memcpy(&length, file.read(0, length_bytes).data(), length_bytes);
   if (length > largest_header) fail("{}: its header claims {} bytes, more than the {} the format allows; it is no safetensors file, or damaged", path, length, largest_header);
   if (length > file.size() - length_bytes)
     fail("{}: its header claims {} bytes but the file has {}; it is truncated, fetch it again", path, length, file.size());
-  return {reinterpret_cast<const char*>(file.data()) + length_bytes, static_cast<std::size_t>(length)};
+  return file.read(length_bytes, static_cast<std::size_t>(length));
 }
 
 /// JSON parsers keep one of two equal keys; here both mean a tensor, so a second one is refused.

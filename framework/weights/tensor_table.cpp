@@ -37,7 +37,7 @@ std::string shape_text(const std::vector<std::int64_t>& shape) { return fmt::for
 
 void refuse_stand_in(const MappedFile& file) {
   constexpr std::string_view start = "version https://git-lfs.github.com/spec/";
-  if (file.size() < start.size() || std::memcmp(file.data(), start.data(), start.size()) != 0) return;
+  if (file.size() < start.size() || file.read(0, start.size()) != start) return;
   fail("{}: is a Git LFS pointer in the place of the file; fetch the file itself with 'git lfs pull'",
        file.path().string());
 }

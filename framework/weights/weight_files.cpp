@@ -7,6 +7,7 @@
 
 #include "core/files.hpp"
 #include "core/names.hpp"
+#include "run_directory/places.hpp"
 #include "weights/gguf.hpp"
 #include "weights/safetensors.hpp"
 
@@ -146,7 +147,7 @@ std::string where_the_model_is(const fs::path& folder) {
   if (below.size() == 1) return fmt::format("; name {}, which has one", below.front().string());
   if (below.size() > 1)
     return fmt::format("; name one of the folders in it that have one: {}", names_of(below));
-  if (fs::exists(folder / "run.toml"))
+  if (run_directory::is_run_directory(folder))
     return ", but this is a run directory: `attune evaluate`, `generate` and `export` take it";
   return "";
 }

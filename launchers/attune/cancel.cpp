@@ -4,8 +4,7 @@
 #include "command.hpp"
 #include "run_places.hpp"
 #include "slurm/environment.hpp"
-#include "slurm/progress.hpp"
-#include "slurm/submission.hpp"
+#include "slurm/run_state.hpp"
 
 namespace attune::program {
 namespace {
@@ -16,7 +15,7 @@ using slurm::QueuedJob;
 
 struct Wanted {
   RunPlace place;
-  std::vector<slurm::Progress> runs;
+  std::vector<run_directory::Progress> runs;
   std::vector<std::string> ids;  // of all jobs that were ever submitted for them
 };
 
@@ -26,7 +25,7 @@ Wanted read_wanted(const std::string& given) {
   if (place.kind == RunPlace::Kind::folder)
     fail("{}: is a folder of {} run{}; name those to cancel, such as {}/*", given, place.runs.size(), place.runs.size() == 1 ? "" : "s", given);
   for (const auto& run : place.runs) {
-    wanted.runs.push_back(slurm::read_progress(run));
+    wanted.runs.push_back(run_directory::read_progress(run));
     const auto& p = wanted.runs.back();
     if (!p.problem.empty() && p.jobs.empty()) fail("{}: its jobs are not known: {}", run.string(), p.problem);
     wanted.ids.insert(wanted.ids.end(), p.jobs.begin(), p.jobs.end());
@@ -40,7 +39,7 @@ std::vector<std::string> live_jobs(const Wanted& wanted, const std::vector<Queue
   for (const auto& run : wanted.runs)
     for (const auto& id : run.jobs)
       for (const auto& job : queue)
-        if (job.is_live() && (id == job.id || id == job.name())) live.push_back(id);
+        if (job.is_live() && job.is_called(id)) live.push_back(id);
   return live;
 }
 
@@ -64,7 +63,7 @@ void cancel_jobs(const std::vector<std::string>& ids) {
     command.insert(command.end(), ids.begin() + static_cast<std::ptrdiff_t>(from), ids.begin() + static_cast<std::ptrdiff_t>(to));
     const auto said = slurm::run_slurm(command);
     if (said.code == 127) fail("there is no scancel on this machine: cancel from a login node of the cluster");
-    if (said.code != 0) fail("scancel failed: {}", slurm::lines_of(said.err + "\nno reason is given").front());
+    if (said.code != 0) fail("scancel failed: {}", lines_of(said.err + "\nno reason is given").front());
   }
 }
 

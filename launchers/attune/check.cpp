@@ -1,4 +1,6 @@
-// attune check: everything that `train` checks before its first step, and what the run will take.
+// attune check: everything that `train` checks before its first step, and what the run will take. From the headers of the
+// model's files, for a login node; with --measure from passes over the samples, on as many ranks as it is started on.
+#include <attune/linear.hpp>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -9,13 +11,18 @@
 #include "core/files.hpp"
 #include "data/sampler.hpp"
 #include "option_table.hpp"
+#include "parallel/mpi.hpp"
 #include "ranks.hpp"
+#include "train/adapter_folder.hpp"
 #include "train/cost.hpp"
+#include "train/hidden_cache.hpp"
 #include "train/memory.hpp"
-#include "train/prefix.hpp"
+#include "train/metrics.hpp"
+#include "train/plan.hpp"
+#include "train/publish.hpp"
 #include "train/schedule.hpp"
 #include "train/session.hpp"
-#include "train/surroundings.hpp"
+#include "train/run_context.hpp"
 
 namespace attune::program {
 namespace {
@@ -26,7 +33,7 @@ void print_settings(const config::RunConfig& config) {
   std::vector<Row> rows{{"SETTING", "VALUE", "FROM"}};
   for (const auto& [section, all] : config.effective)
     for (const auto& setting : all) rows.push_back({(section.empty() ? "" : section + ".") + setting.name, setting.value, setting.origin});
-  std::cout << text_table(rows) << "\n";
+  std::cout << text_table(rows) << "\n" << std::flush;  // what follows may take long, or be refused
 }
 
 struct TokenShares {
@@ -44,14 +51,33 @@ TokenShares token_shares(const train::Session& s) {
   return {static_cast<double>(batch.length()) / static_cast<double>(rows.size()), targets / static_cast<double>(std::max<std::int64_t>(1, batch.length()))};
 }
 
-/// "1.4 GiB at most: weights ..., activations of 4 samples 0.9 GiB (tried just now)"
-std::string memory_text(const train::Session& s, const train::Rehearsal& tried, std::int64_t samples) {
+std::string bytes_text(std::size_t bytes) { return human_bytes(static_cast<double>(bytes)); }
+
+/// "the 4 longest samples", computed again where blocks are
+std::string longest_text(const train::Session& s) {
+  const auto samples = train::samples_of_pass(s);
+  return fmt::format("{} longest sample{}{}", samples, samples == 1 ? "" : "s", s.config.train.recompute ? ", with blocks computed again" : "");
+}
+
+/// "about 1.4 GiB: weights ..., activations of the 4 longest samples 0.9 GiB; the program comes on top"
+std::string planned_memory(const train::Session& s) {
   const auto plan = train::plan_memory(s);
-  const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
+  const auto activations = train::planned_activations(s);
+  if (!activations)
+    return fmt::format("{} and activations, which the weights' values decide: --measure tells", train::describe(plan));
+  const auto most = std::max(plan.held() + *activations, s.planned.before_first_step);
+  return fmt::format("about {}: {}, activations of the {} {}; the program comes on top", bytes_text(most),
+                     train::describe(plan), longest_text(s), bytes_text(*activations));
+}
+
+/// The same from what a pass took: "1.4 GiB at most: ..."
+std::string measured_memory(const train::Session& s, const train::Rehearsal& tried) {
+  const auto plan = train::plan_memory(s);
   if (!s.device.is_cpu()) return train::describe(plan);
   const auto activations = tried.took - std::min(tried.took, plan.gradients);
-  return fmt::format("{} at most: {}, activations of the {} longest sample{} {}{} (tried just now), and the program", bytes(tried.resident + tried.took + plan.optimizer + plan.staging),
-                     train::describe(plan), samples, samples == 1 ? "" : "s", bytes(activations), s.config.train.recompute ? " with blocks computed again" : "");
+  return fmt::format("{} at most: {}, activations of the {} {} (tried just now), and the program",
+                     bytes_text(tried.resident + tried.took + plan.optimizer + plan.staging), train::describe(plan),
+                     longest_text(s), bytes_text(activations));
 }
 
 std::string time_text(double seconds) {
@@ -59,57 +85,108 @@ std::string time_text(double seconds) {
   return seconds < 7200 ? fmt::format("{:.0f} min", seconds / 60) : fmt::format("{:.1f} h", seconds / 3600);
 }
 
-/// From forward and backward passes on every rank at the same time: over the longest samples for the memory, over typical ones for the time.
-void print_estimate(train::Session& s) {
-  const auto& options = s.config.train;
-  const auto micro_batch = std::max<std::int64_t>(1, options.micro_batch);
-  auto longest = train::longest_first(s);
-  longest.resize(static_cast<std::size_t>(std::min(micro_batch, std::ssize(longest))));
-  auto rows = longest;  // what a strategy prepares, it prepares for these alone
-  for (const auto row : train::cost_rows(s))
-    if (std::ranges::find(rows, row) == rows.end()) rows.push_back(row);
-  auto surroundings = train::RunSurroundings::rehearsal(s, {"train", rows});
-  s.strategies->begin(*s.model, surroundings);
-  train::rehearse(s, std::span(longest).first(1));  // the first pass also loads kernels and starts threads
-  train::drop_gradients(trainable(*s.model));  // as every step does
-  const auto tried = train::rehearse(s, longest);
-  train::drop_gradients(trainable(*s.model));
-  const double step = train::step_seconds(train::measure_cost(s), s);
-  std::vector<NamedTensor> ever_trained;
-  for (const auto& group : s.strategies->groups(*s.model)) ever_trained.insert(ever_trained.end(), group.parameters.begin(), group.parameters.end());
-  const auto frozen = train::frozen_parts(s, ever_trained);
-  if (!s.comm.root()) return;
+/// What the files tell: parameters, samples and tokens.
+std::vector<Row> sizes_of_run(const train::Session& s) {
   double all = 0, trained = 0;
   for (const auto& parameter : s.model->module().parameters()) all += static_cast<double>(parameter.numel());
+  for (const auto& [name, linear] : nn::linears(s.model->module()))
+    if (linear->packed()) all += static_cast<double>(linear->in() * linear->out());
   for (const auto& [name, parameter] : trainable(*s.model)) trained += static_cast<double>(parameter.numel());
   const auto shares = token_shares(s);
   const auto samples = s.data->split("train").size();
-  const auto steps = train::steps_of(options, samples);
-  const double tokens = static_cast<double>(steps * options.global_batch) * shares.mean_tokens;
+  const auto steps = train::steps_of(s.config.train, samples);
+  const double tokens = static_cast<double>(steps * s.config.train.global_batch) * shares.mean_tokens;
+  return {{"parameters", fmt::format("{:.0f}, of which {:.0f} train ({:.2f} %)", all, trained, 100 * trained / all)},
+          {"samples", fmt::format("{} in train, {} in validation", samples, s.data->split("validation").size())},
+          {"tokens", fmt::format("{:.0f} over {} steps; {:.0f} per sample, {:.0f} % of rows are targets", tokens, steps, shares.mean_tokens, 100 * shares.trained)}};
+}
 
-  std::vector<Row> table{{"ESTIMATE", ""},
-                          {"parameters", fmt::format("{:.0f}, of which {:.0f} train ({:.2f} %)", all, trained, 100 * trained / all)},
-                          {"samples", fmt::format("{} in train, {} in validation", samples, s.data->split("validation").size())},
-                          {"tokens", fmt::format("{:.0f} over {} steps; {:.0f} per sample, {:.0f} % of rows are targets", tokens, steps, shares.mean_tokens, 100 * shares.trained)},
-                          {"memory per rank", memory_text(s, tried, micro_batch)},
-                          {"time", fmt::format("about {} on {} rank{}, {:.3g} s a step, by passes over typical samples just now; without evaluations{}", time_text(static_cast<double>(steps) * step),
-                                             s.comm.size(), s.comm.size() == 1 ? "" : "s", step, options.prefix_cache == "off" ? "" : " and what train.prefix_cache saves")}};
-  if (frozen > 0 && options.prefix_cache == "off" && train::sees_again(s))
-    table.push_back({"frozen", fmt::format("{} give the same in every epoch: train.prefix_cache = \"float32\" computes them once", train::describe_parts(frozen, *s.model))});
+struct Measured {
+  train::Rehearsal longest;  // a pass over the longest samples
+  double step = 0;           // seconds
+  std::int64_t frozen = 0;   // parts of the model below all that is trained
+};
+
+/// Forward and backward passes on every rank at the same time: over the longest samples for the memory, over typical ones
+/// for the time.
+Measured measure(train::Session& s) {
+  auto longest = train::longest_first(s);
+  longest.resize(static_cast<std::size_t>(std::min(train::samples_of_pass(s), std::ssize(longest))));
+  auto rows = longest;  // what a strategy prepares, it prepares for these alone
+  for (const auto row : train::cost_rows(s))
+    if (std::ranges::find(rows, row) == rows.end()) rows.push_back(row);
+  auto context = train::SessionContext::rehearsal(s, {{"train", rows}});
+  s.strategies->begin(*s.model, context.run());
+  train::rehearse(s, std::span(longest).first(1));  // the first pass also loads kernels and starts threads
+  train::drop_gradients(trainable(*s.model));       // as every step does
+  Measured measured{.longest = train::rehearse(s, longest)};
+  train::drop_gradients(trainable(*s.model));
+  measured.step = train::step_seconds(train::measure_cost(s), s);
+  std::vector<NamedTensor> ever_trained;
+  for (const auto& group : s.strategies->groups(*s.model))
+    ever_trained.insert(ever_trained.end(), group.parameters.begin(), group.parameters.end());
+  measured.frozen = train::frozen_parts(s, ever_trained);
+  return measured;
+}
+
+std::string measured_time(const train::Session& s, double step) {
+  const auto steps = train::steps_of(s.config.train, s.data->split("train").size());
+  const bool has_cache = s.config.train.prefix_cache != "off";
+  return fmt::format("about {} on {} rank{}, {:.3g} s a step, by passes over typical samples just now; without evaluations{}",
+                     time_text(static_cast<double>(steps) * step), s.mesh.world.size(), s.mesh.world.size() == 1 ? "" : "s", step,
+                     has_cache ? " and what train.prefix_cache saves" : "");
+}
+
+/// What `train` compares or needs and a plan does not.
+std::vector<Row> not_checked(const train::Session& s) {
+  std::vector<Row> rows;
+  if (!s.config.adapter.empty() && !train::base_of_adapter(s.config.adapter).empty())
+    rows.push_back({"not compared", fmt::format("{} with the weights of {}, which are not read here: train and --measure refuse it where it is for another base",
+                                                s.config.adapter, s.config.model.path)});
+  if (s.config.parallel.device == "cuda" && !torch::cuda::is_available())
+    rows.push_back({"device", "parallel.device is \"cuda\", and this machine has no GPU: train needs one where it runs"});
+  return rows;
+}
+
+void print_plan(const train::Session& s) {
+  auto table = sizes_of_run(s);
+  table.insert(table.begin(), {"ESTIMATE", ""});
+  table.push_back({"memory per rank", planned_memory(s)});
+  table.push_back({"time", "is told with --measure, which makes a few passes"});
+  for (auto& row : not_checked(s)) table.push_back(std::move(row));
+  std::cout << text_table(table);
+}
+
+void print_measured(train::Session& s) {
+  const auto measured = measure(s);
+  if (!s.mesh.world.root()) return;
+  auto table = sizes_of_run(s);
+  table.insert(table.begin(), {"ESTIMATE", ""});
+  table.push_back({"memory per rank", measured_memory(s, measured.longest)});
+  table.push_back({"time", measured_time(s, measured.step)});
+  if (measured.frozen > 0 && s.config.train.prefix_cache == "off" && train::sees_again(s))
+    table.push_back({"frozen", fmt::format("{} give the same in every epoch: train.prefix_cache = \"float32\" computes them once",
+                                           train::describe_parts(measured.frozen, *s.model))});
   std::cout << text_table(table);
 }
 
 int check(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("run", options::value<std::string>()->required(), "run file")("override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value");
+  description.add_options()("run", options::value<std::string>()->required(), "run file");
+  description.add_options()("override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value");
+  description.add_options()("measure", options::bool_switch(), "load the weights and make passes: memory as it is taken, and time");
   const auto values = parse(check_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
+  const bool measures = (*values)["measure"].as<bool>();
   return on_ranks([&](const Comm& comm) {
     const auto run = train::open_run((*values)["run"].as<std::string>(), (*values)["override"].as<std::vector<std::string>>(), comm);
-    place_ranks(run.config.parallel, comm);
-    auto session = train::Session::open(run.config, comm);
+    if (measures) place_ranks(run.config.parallel, comm);
+    auto session = measures ? train::Session::open(run.config, run.mesh) : train::Session::plan(run.config, run.mesh);
+    comm.agree([&] { train::check_metric_options(session.config, train::declared_metrics(session)); });
+    if (measures) on_root(comm, [&] { train::check_publishable(session); });
     if (comm.root()) print_settings(run.config);
-    print_estimate(session);
+    if (measures) print_measured(session);
+    else if (comm.root()) print_plan(session);
     if (comm.root()) std::cout << "\n" << run.config.file.string() << " is in order\n";
     comm.barrier();
     return static_cast<int>(ExitCode::done);
@@ -118,6 +195,6 @@ int check(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command check_command{"check", "run.toml [section.key=value...]", "checks a run file, shows every setting with its origin, and estimates what the run takes", check};
+const Command check_command{"check", "run.toml [section.key=value...] [--measure]", "checks a run file, shows every setting with its origin, and estimates what the run takes", check};
 
 }  // namespace attune::program

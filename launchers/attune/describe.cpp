@@ -17,7 +17,8 @@ struct Title {
   Kind kind;
   const char* plural;
 };
-constexpr Title titles[] = {{Kind::model, "Models"}, {Kind::dataset, "Datasets"}, {Kind::strategy, "Strategies"}, {Kind::callback, "Callbacks"}};
+constexpr Title titles[] = {{Kind::model, "Models"}, {Kind::dataset, "Datasets"}, {Kind::strategy, "Strategies"},
+                            {Kind::optimizer, "Optimizers"}, {Kind::schedule, "Schedules"}, {Kind::callback, "Callbacks"}};
 
 /// Every kind has names of its own, so one name may mean several entries.
 std::vector<const Registry::Entry*> entries_named(const Registry& registry, const std::string& text) {
@@ -74,7 +75,7 @@ std::string everything(const Registry& registry, bool markdown) {
 
 int describe(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("name", options::value<std::string>(), "of a model, dataset, strategy or callback")(
+  description.add_options()("name", options::value<std::string>(), "of a model, dataset, strategy, optimizer, schedule or callback")(
       "all", options::bool_switch(), "the run file's sections and every plugin")("markdown", options::bool_switch(), "as Markdown");
   const auto values = parse(describe_command, arguments, description, {{"name", 1}});
   if (!values) return static_cast<int>(ExitCode::done);

@@ -4,11 +4,13 @@
 #include <iostream>
 
 #include "command.hpp"
-#include "core/files.hpp"
 #include "device.hpp"
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
-#include "train/surroundings.hpp"
+#include "run_directory/evaluation.hpp"
+#include "train/base_evaluation.hpp"
+#include "train/metrics.hpp"
+#include "train/run_context.hpp"
 #include "tuned_run.hpp"
 
 namespace attune::program {
@@ -26,21 +28,23 @@ int evaluate_run(const Comm& comm, const options::variables_map& values) {
   const auto& split = s.data->split(split_name);
   const auto samples = samples_to_evaluate(split, wanted.value_or(s.config.evaluate.samples));
   std::int64_t without_target = 0;
-  const EvaluateOn on{split, samples, s.config.evaluate.micro_batch, [] { return false; }, &without_target};
-  const auto now = [&] { return evaluate(*s.model, *s.strategies, *s.dataset, on, comm, s.device).value(); };
+  const auto measured = [&](bool base_alone) {
+    const EvaluateOn on{split, samples, s.config.evaluate.micro_batch, [] { return false; }, base_alone, &without_target};
+    return evaluate(*s.model, *s.strategies, *s.dataset, on, s.mesh, s.device).value();
+  };
 
-  auto surroundings = train::RunSurroundings::measurement(s, {split_name, train::first_rows(samples)});
-  s.strategies->begin(*s.model, surroundings);
+  auto context = train::SessionContext::measurement(s, {split_name, train::first_rows(samples)});
+  s.strategies->begin(*s.model, context.run());
   const auto base = [&] {
-    const BaseAlone alone(*s.model);
-    return now();
+    const train::UntrainedBase untrained(s);
+    return measured(/*base_alone=*/true);
   }();
   run.load_tuned();
-  const auto tuned = now();
+  const Comparison found{train::declared_metrics(s), base, measured(/*base_alone=*/false)};
   on_root(comm, [&] {
     if (without_target > 0) fmt::print(stderr, "warning: {} of the {} samples have no target, and are left out\n", without_target, samples);
-    write_text(run.directory / "evaluation.json", evaluation_json(split_name, samples, base, tuned));
-    std::cout << run.directory.string() << ", " << run.checkpoint.filename().string() << ", " << samples << " samples of '" << split_name << "'\n" << comparison_table(base, tuned);
+    run_directory::write_evaluation(run.directory, {split_name, samples, found.base, found.tuned, found.declared});
+    std::cout << run.directory.string() << ", " << run.checkpoint.filename().string() << ", " << samples << " samples of '" << split_name << "'\n" << comparison_table(found);
   });
   return static_cast<int>(ExitCode::done);
 }

@@ -4,6 +4,7 @@
 #include "command.hpp"
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
+#include "run_directory/places.hpp"
 #include "train/publish.hpp"
 #include "tuned_run.hpp"
 #include "weights/export_folder.hpp"
@@ -29,7 +30,7 @@ int run(const std::vector<std::string>& arguments) {
   if (!values) return static_cast<int>(ExitCode::done);
   const auto source = (*values)["source"].as<std::string>(), to = (*values)["to"].as<std::string>();
   return on_ranks([&](const Comm& comm) {
-    if (is_run_directory(source)) {
+    if (run_directory::is_run_directory(source)) {
       auto tuned = open_tuned_run(source, (*values)["checkpoint"].as<std::string>(), comm);
       tuned.load_tuned();
       train::identify_base(tuned.session);

@@ -17,7 +17,9 @@
 #include "core/stopwatch.hpp"
 #include "ranks.hpp"
 #include "registry/loader.hpp"
+#include "run_directory/places.hpp"
 #include "text/unicode.hpp"
+#include "train/base_evaluation.hpp"
 #include "tuned_run.hpp"
 #include "weights/chat_template_files.hpp"
 #include "weights/describe.hpp"
@@ -179,7 +181,7 @@ class Questions {
   }
 
   void put_to(Model& model, const std::string& whose) {
-    model.module().eval();
+    asking_.options.base_alone = whose == "base";
     if (prompt_) answer(whose == "answer" ? "" : fmt::format("{:<7}", whose + ":"), model, tokenizer_, asking_, *prompt_);
     else answers_.emplace_back(whose, answers_to(prompts_, whose, model, tokenizer_, asking_, batch_));
   }
@@ -206,7 +208,7 @@ void from_run(const std::string& path, const options::variables_map& values, con
   const auto trained = run.session.data->chat().source;  // empty in files that are older than it
   Questions questions(*run.session.files, trained.jinja.empty() ? chat_template_of(run.session.files->path) : trained, tokenizer, values);
   {
-    const BaseAlone base(*run.session.model);
+    const train::UntrainedBase base(run.session);
     questions.put_to(*run.session.model, "base");
   }
   run.load_tuned();
@@ -246,7 +248,7 @@ int run(const std::vector<std::string>& arguments) {
   return on_ranks([&](const Comm& comm) {
     if (comm.size() > 1) fail("generate runs on one rank; start it without mpirun");
     const auto source = (*values)["source"].as<std::string>();
-    if (is_run_directory(source)) from_run(source, *values, comm);
+    if (run_directory::is_run_directory(source)) from_run(source, *values, comm);
     else from_model(source, *values, comm);
     return static_cast<int>(ExitCode::done);
   });

@@ -1,6 +1,8 @@
 // attune inspect: what a file is.
 #include <ATen/ATen.h>
+#include <attune/adapter.hpp>
 #include <attune/nn.hpp>
+#include <attune/parameter.hpp>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -14,10 +16,13 @@
 #include "data/card.hpp"
 #include "nn/activations.hpp"
 #include "nn/strategies.hpp"
+#include "nn/unknown_values.hpp"
 #include "ranks.hpp"
 #include "registry/loader.hpp"
+#include "train/memory.hpp"
 #include "weights/describe.hpp"
 #include "weights/model_files.hpp"
+#include "weights/shapes.hpp"
 #include "weights/tokenizer_files.hpp"
 
 namespace attune::program {
@@ -32,66 +37,118 @@ bool starts_with(const fs::path& path, std::string_view magic) {
   return head == magic;
 }
 
-/// The names and shapes of a model's weights with memory that nothing was written to: what is only counted takes none.
-class Shapes final : public WeightSource {
- public:
-  explicit Shapes(const WeightSource& of) : tensors_(of.tensors()) {}
-  const std::vector<TensorInfo>& tensors() const override { return tensors_; }
-  at::Tensor read(const std::string& name) override {
-    return at::empty(std::ranges::find(tensors_, name, &TensorInfo::name)->shape);
-  }
+/// How many virtual tokens a strategy puts before every sample.
+std::int64_t virtual_tokens(Model& model) {
+  for (const auto& child : model.module().named_children())
+    if (child.key() == nn::virtual_tokens_name)
+      if (const auto* tokens = dynamic_cast<const VirtualTokens*>(child.value().get())) return tokens->length();
+  return 0;
+}
 
- private:
-  std::vector<TensorInfo> tensors_;
-};
-
-Batch trial_batch(const Model& model, const nlohmann::json& config, std::int64_t samples, std::int64_t length) {
-  if (model.spec().vocabulary > 0) return pack(std::vector(static_cast<std::size_t>(samples), at::zeros({length}, at::kLong)));
-  const auto scale = nn::picture_scale(config, {0}, {1});
+/// A batch of the model's kind, with targets as its task has them. Samples leave room for virtual tokens.
+Batch planned_batch(Model& model, const nlohmann::json& config, std::int64_t samples, std::int64_t length) {
   Batch batch;
-  batch.columns["pixels"] = at::zeros({samples, scale.channels, scale.size, scale.size}, at::kByte);
-  for (std::int64_t sample = 1; sample <= samples; ++sample) batch.starts.push_back(sample);
+  if (model.spec().vocabulary > 0) {
+    length = std::min(length, model.spec().context - virtual_tokens(model));
+    batch = pack(std::vector(static_cast<std::size_t>(samples), at::zeros({length}, at::kLong)));
+  } else {
+    const auto scale = nn::picture_scale(config, {0}, {1});
+    batch.columns["pixels"] = at::zeros({samples, scale.channels, scale.size, scale.size}, at::kByte);
+    for (std::int64_t sample = 1; sample <= samples; ++sample) batch.starts.push_back(sample);
+  }
+  batch.targets = at::zeros({model.spec().task == Task::classification ? batch.samples() : batch.length()}, at::kLong);
   return batch;
 }
 
-constexpr const char* table_row = "  {:<18}{:>14}{:>12}{:>12}{:>12}{:>13}{:>12}\n";
+/// What is planned of a model: how it is trained, and on which samples.
+struct Training {
+  const ModelFiles& files;
+  const Registry& registry;
+  std::shared_ptr<Optimizer> optimizer;
+  std::int64_t samples, length;
+};
 
-/// One line of the table: what training holds with this strategy and its default options. Error from a strategy that does not stand alone.
-std::string memory_line(const ModelFiles& files, const Registry::Entry& plugin, const Registry::Entry& entry, std::int64_t samples, std::int64_t length) {
-  Shapes shapes(*files.weights);
-  ModelContext context{files.config, shapes, {}};
-  const auto model = std::static_pointer_cast<Model>(plugin.build(plugin.defaults().get(), &context));
-  Strategies strategies({{entry.name, std::static_pointer_cast<Strategy>(entry.build(entry.defaults().get(), nullptr))}});
-  strategies.prepare(*model);
-  std::size_t weights = 0, gradients = 0;
-  std::int64_t trained = 0;
-  for (const auto& [name, tensor] : nn::stored_tensors(model->module())) weights += tensor.nbytes();
-  for (const auto& [name, linear] : nn::linears(model->module()))
-    if (linear->packed()) weights += linear->packed()->bytes();
-  for (const auto& [name, parameter] : trainable(*model)) gradients += parameter.nbytes(), trained += parameter.numel();
-  model->module().train();
-  const auto activations = nn::estimate_activations(*model, samples, length, [&](std::int64_t count, std::int64_t tokens) { return trial_batch(*model, files.config, count, tokens); });
-  const auto text = [](std::size_t bytes) { return human_bytes(static_cast<double>(bytes)); };
-  return fmt::format(table_row, entry.name, trained, text(weights), text(gradients), text(2 * gradients), text(activations), text(weights + 3 * gradients + activations));
+using Names = std::vector<std::string>;
+
+Strategies strategies_of(const Training& training, const Names& names) {
+  std::vector<Strategies::Named> list;
+  for (const auto& name : names) {
+    const auto& entry = training.registry.find(Kind::strategy, name);
+    list.push_back({name, std::static_pointer_cast<Strategy>(entry.build(entry.defaults().get(), nullptr))});
+  }
+  return Strategies(std::move(list));
 }
 
-/// What training takes on one rank, for every strategy that trains something by itself.
-std::string memory_table(const ModelFiles& files, const Registry& registry, std::int64_t samples, std::int64_t length) {
-  const auto& plugin = registry.find(Kind::model, files.config["model_type"]);
-  std::string text = fmt::format(table_row, "strategy", "trained", "weights", "gradients", "optimizer", "activations", "together");
-  std::vector<std::string> others;
-  for (const auto& name : registry.names(Kind::strategy)) {
+std::shared_ptr<Model> planned_model(const Training& training) {
+  Shapes shapes(*training.files.weights);
+  ModelContext context{training.files.config, shapes, {}};
+  const auto& plugin = training.registry.find(Kind::model, training.files.config["model_type"]);
+  return std::static_pointer_cast<Model>(plugin.build(plugin.defaults().get(), &context));
+}
+
+constexpr const char* table_row = "  {:<18}{:>14}{:>12}{:>12}{:>12}{:>13}{:>13}{:>12}\n";
+
+/// One line of the table: what training holds with this strategy and its default options, counted as `attune check` does.
+std::string memory_line(const Training& training, const std::string& name) {
+  const auto model = planned_model(training);
+  auto strategies = strategies_of(training, {name});
+  strategies.prepare(*model);
+  const ForwardContext context(planned_batch(*model, training.files.config, training.samples, training.length), Phase::training);
+  const auto pass = nn::pass_memory(*model, [&] { return strategies.loss(*model, context).sum; });
+  std::int64_t trained = 0;
+  for (const auto& [parameter, tensor] : trainable(*model)) trained += tensor.numel();
+  const auto plan = train::plan_memory(*model, *training.optimizer);
+  const auto activations = pass.most - std::min(pass.most, plan.gradients);
+  const auto text = [](std::size_t bytes) { return human_bytes(static_cast<double>(bytes)); };
+  return fmt::format(table_row, name, trained, text(plan.weights), text(plan.gradients), text(plan.optimizer), text(plan.staging), text(activations),
+                     text(plan.held() + activations));
+}
+
+/// Whether the model can be trained by this list, with default options.
+bool can_train(const Training& training, const Names& names) {
+  try {
+    const auto model = planned_model(training);
+    strategies_of(training, names).prepare(*model);
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+/// The strategy does not stand alone, but over one that trains.
+bool can_train_over_another(const Training& training, const std::string& name) {
+  const auto over = [&](const char* other) { return training.registry.has(Kind::strategy, other) && can_train(training, {other, name}); };
+  return over("lora") || over("full");
+}
+
+/// What training takes on one rank, for every strategy that trains something by itself; and of the others why they do not.
+std::string memory_table(const Training& training) {
+  const nn::ParametersOn where(c10::kMeta);
+  const nn::UnknownValues unknown;
+  std::string text = fmt::format(table_row, "strategy", "trained", "weights", "gradients", "optimizer", "checkpoints", "activations", "together");
+  std::string not_here;
+  Names over_others;
+  for (const auto& name : training.registry.names(Kind::strategy)) {
     try {
-      text += memory_line(files, plugin, registry.find(Kind::strategy, name), samples, length);
-    } catch (const Error&) {
-      others.push_back(name);
+      text += memory_line(training, name);
+    } catch (const std::exception& error) {
+      if (can_train_over_another(training, name)) over_others.push_back(name);
+      else not_here += fmt::format("  {:<18}{}\n", name, nn::asks_for_values(error) ? "needs the weights' values: `attune check --measure` tells" : error.what());
+    } catch (...) {  // of its constructor
+      not_here += fmt::format("  {:<18}throws what is no std::exception\n", name);
     }
   }
-  if (!others.empty()) text += fmt::format("  not with this model, or not by themselves and with their default options: {}\n", fmt::join(others, ", "));
+  if (!over_others.empty()) text += fmt::format("over a strategy that trains, such as 'lora', with memory of their own (`attune check` tells): {}\n", fmt::join(over_others, ", "));
+  if (!not_here.empty()) text += "not with this model and default options:\n" + not_here;
   return text;
 }
 
-void inspect_model(const fs::path& path, std::int64_t samples, std::int64_t wanted_length) {
+std::shared_ptr<Optimizer> make_optimizer(const Registry& registry, const std::string& name) {
+  const auto& entry = registry.find(Kind::optimizer, name);
+  return std::static_pointer_cast<Optimizer>(entry.build(entry.defaults().get(), nullptr));
+}
+
+void inspect_model(const fs::path& path, const std::string& optimizer, std::int64_t samples, std::int64_t wanted_length) {
   const auto files = ModelFiles::open(path);
   std::cout << describe_model(files) << std::flush;
   Registry registry;
@@ -106,9 +163,10 @@ void inspect_model(const fs::path& path, std::int64_t samples, std::int64_t want
   const bool has_tokens = files.config.contains("vocab_size");
   const auto& key = files.config.contains("n_positions") ? "n_positions" : "max_position_embeddings";
   const auto length = has_tokens ? std::min(wanted_length, files.config.value(key, wanted_length)) : 1;
-  std::cout << fmt::format("\nmemory on one rank in float32 with AdamW, {} {} a forward pass; logits come on top, a few hundred rows at a time\n", samples,
+  std::cout << fmt::format("\nmemory on one rank in float32 with {}, {} {} a pass; checkpoints: the copy that they are written from\n",
+                           optimizer == "adamw" ? "AdamW" : fmt::format("the optimizer '{}'", optimizer), samples,
                            has_tokens ? fmt::format("samples of {} tokens", length) : "pictures")
-            << memory_table(files, registry, samples, length);
+            << memory_table({files, registry, make_optimizer(registry, optimizer), samples, length});
 }
 
 /// A place that may hold a tokenizer; null when there is none that can be used.
@@ -170,7 +228,7 @@ void inspect_data(const fs::path& path, const std::string& tokenizer) {
 void inspect(const fs::path& path, const options::variables_map& values) {
   if (!fs::exists(path)) fail("{}: there is no such file or folder", path.string());
   if (fs::is_directory(path) || starts_with(path, "GGUF")) {
-    inspect_model(path, values["micro-batch"].as<std::int64_t>(), values["length"].as<std::int64_t>());
+    inspect_model(path, values["optimizer"].as<std::string>(), values["micro-batch"].as<std::int64_t>(), values["length"].as<std::int64_t>());
   } else if (starts_with(path, "\x89HDF\r\n\x1a\n")) {
     inspect_data(path, values["tokenizer"].as<std::string>());
   } else {
@@ -182,7 +240,8 @@ int run(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("file", options::value<std::string>()->required(), "model or data file")(
       "tokenizer", options::value<std::string>()->default_value("", ""), "what the data were made with: a model folder, a tokenizer.json or a .gguf")(
-      "micro-batch", options::value<std::int64_t>()->default_value(4), "of a model: samples whose memory is told")("length", options::value<std::int64_t>()->default_value(256), "and their length in tokens");
+      "micro-batch", options::value<std::int64_t>()->default_value(4), "of a model: samples whose memory is told")("length", options::value<std::int64_t>()->default_value(256), "and their length in tokens")(
+      "optimizer", options::value<std::string>()->default_value("adamw"), "of a model: optimizer whose memory is told");
   const auto values = parse(inspect_command, arguments, description, {{"file", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
   return on_ranks([&](const Comm&) {
@@ -195,6 +254,6 @@ int run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command inspect_command{"inspect", "MODEL|DATA.h5 [--tokenizer PATH] [--micro-batch N] [--length N]", "says what a model holds and takes to train, or what a data file holds, and verifies it", run};
+const Command inspect_command{"inspect", "MODEL|DATA.h5 [--tokenizer PATH] [--micro-batch N] [--length N] [--optimizer NAME]", "says what a model holds and takes to train, or what a data file holds, and verifies it", run};
 
 }  // namespace attune::program

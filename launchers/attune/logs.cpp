@@ -4,9 +4,10 @@
 
 #include "command.hpp"
 #include "log_tail.hpp"
+#include "run_directory/places.hpp"
 #include "run_places.hpp"
 #include "slurm/logs.hpp"
-#include "slurm/progress.hpp"
+#include "slurm/run_state.hpp"
 #include "slurm/reasons.hpp"
 
 namespace attune::program {
@@ -18,20 +19,23 @@ using slurm::QueuedJob;
 
 /// Now, and what the queue says of its jobs.
 struct Moment {
-  slurm::Progress progress;
+  run_directory::Progress progress;
   std::string state;
   std::optional<fs::path> log;
   std::string waits;  // why its job waits, if it does
+  bool has_live_job = false;
 
-  bool goes_on() const { return slurm::is_under_way(state); }
+  /// A job whose ranks are gone is in the queue until its nodes are free, and may wait there again then.
+  bool goes_on() const { return slurm::is_under_way(state) || has_live_job; }
 };
 
 Moment look_at(const fs::path& run) {
-  Moment now{slurm::read_progress(run), "", std::nullopt, ""};
+  Moment now{.progress = run_directory::read_progress(run)};
   const auto queue = slurm::ask_queue(now.progress.is_finished() ? std::vector<std::string>{} : now.progress.jobs);
   // Without an answer the job may well go on: who follows it asks again.
   now.state = queue ? slurm::state_of(now.progress, *queue) : "starting";
   const auto* job = queue ? slurm::job_of(now.progress, *queue) : nullptr;
+  now.has_live_job = job && job->is_live();
   if (job && job->state == "PENDING") now.waits = fmt::format("job {} waits: {}", job->name(), slurm::explain_waiting(job->reason));
   now.log = slurm::newest_log(run, now.progress.jobs);
   return now;
@@ -42,18 +46,18 @@ std::string why_no_log(const fs::path& run, const Moment& now) {
   if (!now.waits.empty()) return fmt::format("{}: has no log yet: {}", run.string(), now.waits);
   if (!now.progress.jobs.empty() && now.progress.starts > 0)
     return fmt::format("{}: the log of job {} is not here but where its script says (#SBATCH --output; `scontrol show job {}` tells, too); the run's steps are in {}", run.string(),
-                       now.progress.jobs.back(), now.progress.jobs.back(), (run / "metrics.jsonl").string());
+                       now.progress.jobs.back(), now.progress.jobs.back(), run_directory::metrics_file(run).string());
   if (!now.progress.jobs.empty()) return fmt::format("{}: job {} has written no log", run.string(), now.progress.jobs.back());
-  return fmt::format("{}: was not submitted, and what it says went to its terminal; its steps are in {}", run.string(), (run / "metrics.jsonl").string());
+  return fmt::format("{}: was not submitted, and what it says went to its terminal; its steps are in {}", run.string(), run_directory::metrics_file(run).string());
 }
 
 void print_all(const RunPlace& place) {
   std::size_t printed = 0;
   for (const auto& run : place.runs) {
-    const auto progress = slurm::read_progress(run);
+    const auto progress = run_directory::read_progress(run);
     const auto log = progress.problem.empty() ? slurm::newest_log(run, progress.jobs) : std::nullopt;
     if (!log) {
-      std::cerr << "attune: " << why_no_log(run, {progress, "", log, ""}) << "\n";
+      std::cerr << "attune: " << why_no_log(run, {.progress = progress, .log = log}) << "\n";
       continue;
     }
     std::cout << (printed++ > 0 ? "\n" : "") << "==> " << log->string() << " <==\n";

@@ -26,6 +26,8 @@ struct Scaffold {
 constexpr Scaffold scaffolds[] = {
     {Kind::strategy, templates::strategy, templates::strategy_test, templates::run_file, "attune train example.toml"},
     {Kind::callback, templates::callback, templates::callback_test, templates::run_file, "attune train example.toml"},
+    {Kind::optimizer, templates::optimizer, templates::optimizer_test, templates::run_file, "attune train example.toml"},
+    {Kind::schedule, templates::schedule, templates::schedule_test, templates::run_file, "attune train example.toml"},
     {Kind::dataset, templates::dataset, templates::dataset_test, templates::recipe, "ATTUNE_PLUGINS=build/plugins attune prepare example.toml"},
 };
 
@@ -87,7 +89,7 @@ void write_folder(const fs::path& folder, const std::map<std::string, std::strin
 
 int create(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("kind", options::value<std::string>()->required(), "strategy, callback or dataset")(
+  description.add_options()("kind", options::value<std::string>()->required(), "strategy, optimizer, schedule, callback or dataset")(
       "name", options::value<std::string>()->required(), "of the new plugin")("to", options::value<std::string>(), "folder to make; ./NAME without it");
   const auto values = parse(new_command, arguments, description, {{"kind", 1}, {"name", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
@@ -99,14 +101,15 @@ int create(const std::vector<std::string>& arguments) {
   const fs::path folder = (values->count("to") ? fs::path((*values)["to"].as<std::string>()) : fs::path(plugin)) / "";
   if (fs::exists(folder)) fail("attune new: {} is there already; name another folder with --to", folder.parent_path().string());
 
-  const bool is_strategy = scaffold.kind == Kind::strategy;
+  const bool is_strategy = scaffold.kind == Kind::strategy, is_callback = scaffold.kind == Kind::callback;
+  const std::string kind = name(scaffold.kind), section = is_callback ? "[[" + kind + "]]" : "[" + kind + "]";
   const std::map<std::string, std::string> marks{
       {"@NAME@", plugin},
       {"@TYPE@", type_of(plugin)},
       {"@KIND@", name(scaffold.kind)},
       {"@COMMAND@", scaffold.command},
       {"@STRATEGY@", is_strategy ? plugin : "lora"},
-      {"@CALLBACK@", is_strategy ? "" : "\n[[callback]]\nplugin = \"" + plugin + "\"\n"},
+      {"@SECTION@", is_strategy ? "" : "\n" + section + "\nplugin = \"" + plugin + "\"\n"},
   };
   write_folder(folder.parent_path(), {{"CMakeLists.txt", filled(templates::cmake, marks)},
                                       {plugin + ".cpp", filled(scaffold.source, marks)},
@@ -120,6 +123,6 @@ int create(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command new_command{"new", "KIND NAME [--to DIR]", "writes a folder with a working strategy, callback or dataset", create};
+const Command new_command{"new", "KIND NAME [--to DIR]", "writes a folder with a working strategy, optimizer, schedule, callback or dataset", create};
 
 }  // namespace attune::program

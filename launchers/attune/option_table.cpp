@@ -12,6 +12,7 @@ namespace {
 
 std::string accepted(const Option& option) {
   if (!option.allowed.empty()) return joined(option.allowed, " | ");
+  if (option.is_metric) return "a metric of the run";
   const bool low = std::isfinite(option.low), high = std::isfinite(option.high);
   std::string text;
   if (low) text = fmt::format("{} {}", option.open_low ? "above" : "at least", option.low);

@@ -6,10 +6,11 @@
 namespace attune::program {
 namespace {
 
-int report(const Comm& comm, ExitCode code, const std::exception& error, bool everywhere) {
-  if (!everywhere && comm.size() > 1) abort_all(comm, code, error.what());
-  if (comm.root()) fmt::print(stderr, "attune: {}\n", error.what());
-  return static_cast<int>(code);
+/// Of a rank that threw alone, or of a group that did: the others are ended, with its message.
+int report(const Comm& world, ExitCode code, const std::exception& error, Agreement who) {
+  if (world.size() > 1 && !who.by_all && who.speaks) abort_all(code, error.what());
+  if (world.root() && who.by_all) fmt::print(stderr, "attune: {}\n", error.what());
+  return static_cast<int>(code);  // the end of MPI waits for the rank that speaks
 }
 
 }  // namespace
@@ -22,17 +23,18 @@ int on_ranks(const std::function<int(const Comm&)>& work) {
   }
   const MpiSession mpi;
   const Comm comm = world();
+  const Agreement alone{.by_all = comm.size() == 1, .speaks = true};
   try {
     slurm::check_launch(comm);
     return work(comm);
   } catch (const AgreedError& error) {
-    return report(comm, ExitCode::user_mistake, error, true);
+    return report(comm, ExitCode::user_mistake, error, error.agreement);
   } catch (const AgreedFault& error) {
-    return report(comm, ExitCode::fault, error, true);
+    return report(comm, ExitCode::fault, error, error.agreement);
   } catch (const Error& error) {
-    return report(comm, ExitCode::user_mistake, error, false);
+    return report(comm, ExitCode::user_mistake, error, alone);
   } catch (const std::exception& error) {
-    return report(comm, ExitCode::fault, error, false);
+    return report(comm, ExitCode::fault, error, alone);
   }
 }
 

@@ -12,8 +12,8 @@
 
 namespace attune::program {
 
-/// Starts MPI, runs work on every rank and returns the exit code. What all ranks throw together is printed once; a rank that throws
-/// alone ends the others with its message.
+/// Starts MPI, runs work on every rank, with all of them as its argument, and returns the exit code. What all ranks throw together is
+/// printed once; a rank or a group of ranks that throws without the others ends them with its message.
 int on_ranks(const std::function<int(const Comm&)>& work);
 
 /// As [parallel] of the run file says; to be called before anything computes. Collective.

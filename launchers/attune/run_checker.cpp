@@ -1,21 +1,33 @@
 #include "run_checker.hpp"
 
 #include <algorithm>
+#include <set>
 
 #include "data/sampler.hpp"
+#include "evaluate/evaluate.hpp"
 #include "registry/loader.hpp"
 #include "train/memory.hpp"
+#include "train/metrics.hpp"
 #include "train/session.hpp"
 
 namespace attune::program {
 namespace {
 
-/// [model] and [dataset] as they take effect.
-std::string model_and_data(const config::RunConfig& run) {
+/// Whether the plan of a run depends on the setting: on none that only says how long and how fast it trains.
+bool is_planned(const std::string& section, const std::string& setting) {
+  static const std::map<std::string, std::set<std::string>> some{
+      {"train", {"micro_batch", "micro_tokens", "optimizer", "precision", "recompute"}}, {"evaluate", {"micro_batch", "samples"}}};
+  static const std::set<std::string> all{"model", "dataset", "strategy", "[strategy]", "optimizer"};
+  const auto found = some.find(section);
+  return all.contains(section) || (found != some.end() && found->second.contains(setting));
+}
+
+/// The settings that the plan depends on, as they take effect.
+std::string planned_settings(const config::RunConfig& run) {
   std::string text;
   for (const auto& [section, settings] : run.effective)
-    if (section == "model" || section == "dataset")
-      for (const auto& setting : settings) text += section + "." + setting.name + "=" + setting.value + "\n";
+    for (const auto& setting : settings)
+      if (is_planned(section, setting.name)) text += section + "." + setting.name + "=" + setting.value + "\n";
   return text;
 }
 
@@ -29,21 +41,23 @@ RunChecker::RunChecker(const config::Document& run_file) {
 
 config::RunConfig RunChecker::check(const config::Document& run_file, std::int64_t ranks) {
   auto run = read(run_file);
-  const auto key = model_and_data(run);
-  if (!samples_.contains(key)) samples_[key] = open(run);
-  Sampler(samples_[key], run.train.global_batch, run.run.seed, static_cast<int>(ranks));
+  const auto key = planned_settings(run);
+  if (!opened_.contains(key)) opened_[key] = open(run);
+  const auto& opened = opened_[key];
+  metrics_ = train::declared_metrics(run, opened.data_metrics);
+  train::check_metric_options(run, metrics_);
+  Sampler(opened.samples, run.train.global_batch, run.run.seed, static_cast<int>(ranks));
   return run;
 }
 
 config::RunConfig RunChecker::read(const config::Document& run_file) const { return config::read_run(run_file, registry_); }
 
-std::size_t RunChecker::open(config::RunConfig run) {
-  if (run.parallel.device == "cuda") run.train.precision = "float32";  // no word on how fast this processor is
-  run.parallel.device = "cpu";  // the GPUs are those of the compute node: this machine need not have one
-  const auto session = train::Session::open(run, Comm());
+RunChecker::Opened RunChecker::open(const config::RunConfig& run) {
+  const auto session = train::Session::plan(run, Mesh());
   const auto plan = train::plan_memory(session);
-  rank_bytes_ = std::max(rank_bytes_, static_cast<double>(plan.weights + plan.gradients + plan.optimizer + plan.staging));
-  return session.data->split("train").size();
+  rank_bytes_ = std::max(rank_bytes_, static_cast<double>(plan.held()));
+  auto metrics = data_metrics(*session.dataset, session.data->split("validation"), session.model->spec());
+  return {session.data->split("train").size(), std::move(metrics)};
 }
 
 }  // namespace attune::program

@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "core/names.hpp"
+#include "run_directory/places.hpp"
 #include "sweep/plan.hpp"
 
 namespace attune::program {
@@ -16,7 +17,7 @@ namespace fs = std::filesystem;
 /// What cannot be looked into may be one: its row says why nothing is known of it.
 bool may_be_run(const fs::path& path) {
   std::error_code problem;
-  const bool is_there = fs::exists(path / "run.toml", problem);
+  const bool is_there = fs::exists(run_directory::run_file(path), problem);
   return is_there || problem == std::errc::permission_denied || problem == std::errc::io_error;
 }
 

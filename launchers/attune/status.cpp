@@ -4,17 +4,19 @@
 
 #include "command.hpp"
 #include "option_table.hpp"
+#include "run_directory/jobs.hpp"
+#include "run_directory/progress.hpp"
 #include "run_places.hpp"
 #include "slurm/logs.hpp"
-#include "slurm/progress.hpp"
 #include "slurm/reasons.hpp"
+#include "slurm/run_state.hpp"
 
 namespace attune::program {
 namespace {
 
 namespace options = boost::program_options;
 namespace fs = std::filesystem;
-using slurm::Progress;
+using run_directory::Progress;
 using slurm::QueuedJob;
 
 constexpr int json_schema = 1;  // docs/slurm.md documents it; one more when a key changes its meaning or goes
@@ -77,7 +79,7 @@ std::string remark_on(const Seen& run) {
   if (run.job && (run.state == "training" || run.state == "starting"))
     remark = fmt::format("on {}, {} of its time left", run.job->nodes, run.job->time_left);
   if (run.is_over()) remark = why_over(run);
-  const auto launches = run.state == "done" || run.state == "training" ? "" : slurm::failed_launches(run.progress.directory);
+  const auto launches = run.state == "done" || run.state == "training" ? "" : run_directory::failed_launches(run.progress.directory);
   if (!launches.empty()) remark += (remark.empty() ? "" : "; ") + launches;
   if (!run.progress.problem.empty()) remark += (remark.empty() ? "" : "; ") + run.progress.problem;
   return remark;
@@ -90,7 +92,7 @@ std::vector<Seen> look_at(const std::vector<fs::path>& directories, std::vector<
   std::vector<Seen> runs;
   std::vector<std::string> ids, over;
   for (const auto& directory : directories) {
-    runs.push_back({slurm::read_progress(directory), "", nullptr, "", {}, ""});
+    runs.push_back({run_directory::read_progress(directory), "", nullptr, "", {}, ""});
     const auto& p = runs.back().progress;
     if (!p.is_finished()) ids.insert(ids.end(), p.jobs.begin(), p.jobs.end());
   }
@@ -160,6 +162,9 @@ nlohmann::ordered_json json_of(const Seen& run) {
   json["seconds_left"] = number(run.seconds_left());
   json["restarts"] = std::max<std::int64_t>(0, p.starts - 1);
   json["evaluation"] = p.evaluation;
+  if (!p.not_finite.empty()) json["not_finite"] = p.not_finite;
+  if (!p.declared.empty()) json["metrics"] = nlohmann::ordered_json::parse(metrics_to_json(p.declared));
+  if (!p.scalars.empty()) json["scalars"] = p.scalars;
   json["remark"] = run.remark;
   if (run.ending && !run.ending->cancelled_by.empty()) json["cancelled_by"] = run.ending->cancelled_by;
   if (const auto accounting = slurm::read_accounting(run.account)) json["accounting"] = *accounting;

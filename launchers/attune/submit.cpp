@@ -7,8 +7,10 @@
 #include "core/files.hpp"
 #include "log_tail.hpp"
 #include "run_checker.hpp"
+#include "run_directory/jobs.hpp"
+#include "run_directory/places.hpp"
+#include "run_directory/progress.hpp"
 #include "site.hpp"
-#include "slurm/progress.hpp"
 #include "slurm/reasons.hpp"
 #include "slurm/script.hpp"
 #include "slurm/submission.hpp"
@@ -40,8 +42,8 @@ config::Document element_file(const config::Document& whole, std::vector<std::st
 
 /// What keeps the job from going on from the run's checkpoint; "" when nothing does.
 std::string conflict_of(const RunChecker& checker, const config::RunConfig& run) {
-  const auto before = run.directory() / "run.toml";
-  if (!fs::exists(before) || !fs::exists(train::checkpoint_folder(run)) || slurm::is_finished(run.directory())) return "";
+  const auto before = run_directory::run_file(run.directory());
+  if (!fs::exists(before) || !fs::exists(train::checkpoint_folder(run)) || run_directory::is_finished(run.directory())) return "";
   return train::differences_of_settings(run, checker.read(config::Document::parse(before)));
 }
 
@@ -81,13 +83,13 @@ slurm::Job describe_job(const Plan& plan, const slurm::Site& site, const config:
                  .program_files = program_files(), .directory = {}, .script = {}, .log = {}, .train_options = {}, .options = options, .site = site, .array = std::nullopt};
   if (plan.elements.empty()) {
     job.directory = output / job.name;
-    job.script = job.directory / "job.sbatch";
-    job.log = slurm::log_pattern(job.directory) + "/slurm-%j.log";
+    job.script = run_directory::job_script(job.directory);
+    job.log = run_directory::job_log(slurm::log_pattern(job.directory), "%j").string();
   } else {
     job.name.resize(job.name.rfind('-'));
     job.directory = output / job.name;
     job.script = output / (job.name + ".sbatch");
-    job.log = slurm::log_pattern(job.directory) + "-%a/slurm-%A_%a.log";
+    job.log = run_directory::job_log(slurm::log_pattern(job.directory) + "-%a", "%A_%a").string();
     job.array = slurm::Array{options.array, plan.elements.size(), {}};
   }
   return job;
@@ -104,7 +106,7 @@ Plan without_done(const Plan& plan) {
   for (std::size_t i = 0; i < plan.runs.size(); ++i) {
     const auto directory = plan.runs[i].directory();
     directories.push_back(directory);
-    if (slurm::is_finished(directory)) {
+    if (run_directory::is_finished(directory)) {
       if (done.empty()) done = directory.string();
       continue;
     }
@@ -124,10 +126,10 @@ std::string array_of(const Plan& plan, const std::string& asked) {
 
 /// Run files and script, then the job itself. Returns its id.
 std::string queue(const Plan& plan, const slurm::Job& job, const std::string& script) {
-  for (const auto& run : plan.runs) slurm::prepare_directory(run.directory(), run.to_toml());
+  for (const auto& run : plan.runs) run_directory::prepare_directory(run.directory(), run.to_toml());
   write_text(job.script, script);
   const auto id = slurm::submit(job.script, job.options);
-  for (std::size_t i = 0; i < plan.runs.size(); ++i) slurm::note_submitted(plan.runs[i].directory(), plan.elements.empty() ? id : fmt::format("{}_{}", id, plan.elements[i]));
+  for (std::size_t i = 0; i < plan.runs.size(); ++i) run_directory::note_submitted(plan.runs[i].directory(), plan.elements.empty() ? id : fmt::format("{}_{}", id, plan.elements[i]));
   return id;
 }
 
@@ -137,9 +139,12 @@ std::vector<std::string> make_submittable(const Plan& plan) {
   std::vector<std::string> notes;
   for (const auto& run : plan.runs) {
     const auto directory = run.directory();
-    const bool has_begun = fs::exists(directory / "metrics.jsonl") || !slurm::submitted_jobs(directory).empty();
-    if (!has_begun) slurm::prepare_directory(directory, run.to_toml());
-    else if (!fs::exists(directory / "run.toml") || read_text(directory / "run.toml") != run.to_toml()) notes.push_back(fmt::format("{}: is of a run that was begun or submitted, and stays: the script trains what that file says", (directory / "run.toml").string()));
+    const auto file = run_directory::run_file(directory);
+    const bool is_taken = run_directory::has_begun(directory) || !run_directory::submitted_jobs(directory).empty();
+    if (!is_taken)
+      run_directory::prepare_directory(directory, run.to_toml());
+    else if (!fs::exists(file) || read_text(file) != run.to_toml())
+      notes.push_back(fmt::format("{}: is of a run that was begun or submitted, and stays: the script trains what that file says", file.string()));
   }
   return notes;
 }
@@ -210,10 +215,10 @@ int submit(const std::vector<std::string>& arguments) {
   slurm::try_submission(script, at_site);
   const auto id = queue(plan, job, script);
   auto directory = plan.runs.front().directory();
-  auto log = directory / fmt::format("slurm-{}.log", id);
+  auto log = run_directory::job_log(directory, id);
   if (job.array) {
     directory = directory.parent_path() / job.name;
-    log = fs::path(directory.string() + "-*") / fmt::format("slurm-{}_*.log", id);
+    log = run_directory::job_log(directory.string() + "-*", id + "_*");
   }
   const auto shown = slurm::shell_word(directory.string());
   std::cout << fmt::format("job {} is queued: {}{} of {}\n  its script is {}\n  its log{} will be {}\n  attune status {} says how it does\n", id, job.array ? counted(std::ssize(plan.runs), "run") + ", each on " : "",
@@ -221,7 +226,7 @@ int submit(const std::vector<std::string>& arguments) {
             << std::flush;
   if (!wait) return static_cast<int>(ExitCode::done);
   follow(id, log);
-  if (slurm::is_finished(directory)) return static_cast<int>(ExitCode::done);
+  if (run_directory::is_finished(directory)) return static_cast<int>(ExitCode::done);
   fail("job {} ended before its run was done; its log says why: {}", id, log.string());
 }
 

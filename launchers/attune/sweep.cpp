@@ -12,14 +12,17 @@
 #include "core/files.hpp"
 #include "core/host.hpp"
 #include "core/signals.hpp"
+#include "metrics/objection.hpp"
 #include "option_table.hpp"
 #include "placement/topology.hpp"
 #include "run_checker.hpp"
+#include "run_directory/jobs.hpp"
+#include "run_directory/lock.hpp"
+#include "run_directory/places.hpp"
 #include "site.hpp"
 #include "slurm/command.hpp"
 #include "slurm/environment.hpp"
 #include "slurm/launch.hpp"
-#include "slurm/run_lock.hpp"
 #include "slurm/script.hpp"
 #include "slurm/side_by_side.hpp"
 #include "slurm/submission.hpp"
@@ -70,6 +73,8 @@ CheckedTrials checked_trials(const Sweep& sweep, const config::SlurmOptions& at_
       const auto run = checker.check(config::Document::parse(sweep.options.run, trial.overrides), at_site.ranks());
       if (in_jobs) check_gpus(at_site, run.parallel.device);
       check_halving(sweep, run.train.steps);
+      const auto objection = objection_to_metric(sweep.options.metric, checker.metrics());
+      if (!objection.empty()) fail("metric: {}", objection);
       files.push_back(run.to_toml());
     } catch (const Error& error) {
       // What the trial sets comes as on the command line, and stands in the sweep file.
@@ -86,7 +91,7 @@ void write_directories(const Sweep& sweep, const config::Document& document, con
   std::ostringstream plan;
   plan << document.root << "\n";
   write_text(directory / "sweep.toml", plan.str());
-  for (const auto& result : to_start) slurm::prepare_directory(directory / result.trial->name, run_files[static_cast<std::size_t>(result.trial - sweep.trials.data())]);
+  for (const auto& result : to_start) run_directory::prepare_directory(directory / result.trial->name, run_files[static_cast<std::size_t>(result.trial - sweep.trials.data())]);
 }
 
 // ---- As job arrays
@@ -94,7 +99,7 @@ void write_directories(const Sweep& sweep, const config::Document& document, con
 /// The part of a sweep that is one array: its list of trials, its script, its job.
 slurm::Job array_job(const Sweep& sweep, const Arguments& given, config::SlurmOptions at_site, std::size_t size, const std::string& dependency) {
   const auto directory = fs::absolute(sweep.options.directory()).lexically_normal();
-  const auto name = fmt::format("{:04}", slurm::submitted_jobs(directory).size() + 1);
+  const auto name = fmt::format("{:04}", run_directory::submitted_jobs(directory).size() + 1);
   at_site.retries = sweep.options.retries;
   if (!dependency.empty()) at_site.dependency = at_site.dependency.empty() ? dependency : at_site.dependency + "," + dependency;
   const auto place = directory / "arrays";
@@ -124,8 +129,8 @@ void submit_arrays(const Sweep& sweep, const Arguments& given, const config::Slu
       if (from == 0) throw;
       fail("{} trials are queued, the other {} are not: {}; give the same command again when these are done", from, to_start.size() - from, error.what());
     }
-    slurm::note_submitted(directory, id);
-    for (std::size_t i = 0; i < size; ++i) slurm::note_submitted(directory / to_start[from + i].trial->name, fmt::format("{}_{}", id, i));
+    run_directory::note_submitted(directory, id);
+    for (std::size_t i = 0; i < size; ++i) run_directory::note_submitted(directory / to_start[from + i].trial->name, fmt::format("{}_{}", id, i));
     if (sweep.options.side_by_side > 0) dependency = "afterany:" + id;  // so many at a time, over all arrays
     std::cout << fmt::format("job array {}: {} trial{}{}, script {}\n", id, size, size == 1 ? "" : "s", sweep.options.side_by_side > 0 ? fmt::format(", {} at a time", sweep.options.side_by_side) : "", fs::relative(job.script).string());
   }
@@ -164,7 +169,7 @@ class Place {
   }
 
   slurm::Task task(const fs::path& run, const fs::path& sweep) const {
-    return {command({fs::read_symlink("/proc/self/exe").string(), "train", (run / "run.toml").string(), "--resume", "--sweep", sweep.string()}), {fmt::format("OMP_NUM_THREADS={}", o_.cpus_per_task)}, run / "trial.log"};
+    return {command({fs::read_symlink("/proc/self/exe").string(), "train", run_directory::run_file(run).string(), "--resume", "--sweep", sweep.string()}), {fmt::format("OMP_NUM_THREADS={}", o_.cpus_per_task)}, run_directory::trial_log(run)};
   }
 
  private:
@@ -222,7 +227,7 @@ class TrialsHere {
   }
 
   void note_end(const Trial& trial, int code) {
-    const auto progress = slurm::read_progress(directory_ / trial.name);
+    const auto progress = run_directory::read_progress(directory_ / trial.name);
     const bool may_begin = signal_received() == 0 && !job_ends_;
     const bool again = code != 0 && code != 2 && code != 75 && trial.retries > 0 && may_begin;
     if (again) waiting_.push_back({trial.name, trial.retries - 1});
@@ -235,14 +240,14 @@ class TrialsHere {
     std::cout << fmt::format("[{}/{}] {}: {}\n", over_, all_, trial.name, how) << std::flush;
   }
 
-  std::string what_came_of(const Trial& trial, int code, const slurm::Progress& progress) const {
+  std::string what_came_of(const Trial& trial, int code, const run_directory::Progress& progress) const {
     if (code == 0 && !progress.is_finished()) return "did not begin: the hours are used up";
     if (code == 0) return progress.note.empty() ? "done" : progress.note;
     if (code == 75) return "interrupted, its state is saved";
     // A signal ended it before it watched for signals; Ctrl-C also reaches a process that is just being started.
     const bool by_signal = code == 128 + SIGUSR1 || code == 128 + SIGTERM || code == 128 + SIGINT;
     if (signal_received() != 0 && by_signal) return "interrupted before there was anything to save";
-    return fmt::format("failed with {}, see {}", code, (directory_ / trial.name / "trial.log").string());
+    return fmt::format("failed with {}, see {}", code, run_directory::trial_log(directory_ / trial.name).string());
   }
 
   fs::path directory_;
@@ -279,17 +284,21 @@ void look_for_changes(std::vector<Result>& results, const Sweep& sweep) {
 
 void print_report(const Sweep& sweep) {
   auto results = sweep::read_results(sweep);
+  tell(told_problems(results));
   look_for_changes(results, sweep);
-  sort_by_metric(results, sweep.options.rises());
+  const auto metric = ranking_metric(sweep, results);
+  sort_by_metric(results, metric);
   const auto file = sweep.options.directory() / "results.csv";
   write_text(file, sweep::csv(full_table(sweep, results)));
   std::cout << text_table(result_table(sweep, results));
   if (sweep.options.seeds > 1) std::cout << "\n" << text_table(setting_table(sweep, results));
-  std::cout << "\n" << summary(results) << "; the table is in " << file.string() << "\n";
+  const auto better = metric.better == Better::larger ? "larger" : "smaller";
+  std::cout << fmt::format("\n{}; ranked by {}, {} is better; the table is in {}\n", summary(results), metric.name, better, file.string());
 }
 
 void print_status(const Sweep& sweep) {
   auto results = sweep::read_results(sweep);
+  tell(told_problems(results));
   look_for_changes(results, sweep);
   std::vector<Row> rows{{"TRIAL", "STATE", "JOB", "STEP", "RESTARTS", "LOSS"}};
   for (const auto& result : results) {
@@ -318,8 +327,9 @@ int start(const Arguments& given) {
   tell(notes);
   if (!here) tell(small_memory(at_site, rank_bytes));
   if (given.print) return std::cout << slurm::job_script(array_job(sweep, given, at_site, sweep.trials.size(), "")), static_cast<int>(ExitCode::done);
-  const auto lock = slurm::RunLock::take(sweep.options.directory());
+  const auto lock = run_directory::RunLock::take(sweep.options.directory(), slurm::is_live);
   auto to_start = sweep::read_results(sweep);
+  tell(told_problems(to_start));
   const auto all = to_start.size();
   note_changes(to_start, sweep, run_files);
   tell(told_changes(to_start, sweep));

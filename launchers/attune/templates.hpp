@@ -49,11 +49,10 @@ struct @TYPE@ final : attune::Strategy {
   };
   explicit @TYPE@(Options o) : options(std::move(o)) {}
 
-  // Afterwards exactly the parameters with requires_grad are trained. Overriding groups(), loss(), state(), export_adapter() or
-  // merge() of attune/strategy.hpp changes more than that.
-  void prepare(attune::Model& model) override {
-    for (auto& parameter : model.module().named_parameters())
-      parameter.value().requires_grad_(parameter.key().ends_with(options.match));
+  // What is trained. Overriding groups(), loss(), state(), export_adapter() or merge() of attune/strategy.hpp changes more than that.
+  void prepare(attune::ModelView& view) override {
+    for (const auto& parameter : view.model().module().named_parameters())
+      if (parameter.key().ends_with(options.match)) view.train(parameter.value());
   }
 
   Options options;
@@ -80,13 +79,13 @@ struct ToyModel final : attune::Model {
     std::shared_ptr<attune::nn::Linear> head = register_module("head", std::make_shared<attune::nn::Linear>(4, 2, false));
   };
   ToyModel() : Model(attune::ModelSpec{.family = "toy", .width = 4, .depth = 1, .outputs = 2}) {}
-  at::Tensor embed(const attune::Batch& batch) override { return torch::ones({batch.length(), 4}); }
-  at::Tensor block(std::int64_t, const at::Tensor& h, const attune::Batch&) override { return parts.norm->forward(h); }
-  at::Tensor finish(const at::Tensor& h, const attune::Batch&) override { return h; }
+  at::Tensor embed(attune::ForwardContext& context) override { return torch::ones({context.batch().length(), 4}); }
+  at::Tensor block(std::int64_t, const at::Tensor& h, attune::ForwardContext& context) override { return parts.norm->forward(h, context); }
+  at::Tensor finish(const at::Tensor& h, attune::ForwardContext&) override { return h; }
   attune::nn::Linear& projection() override { return *parts.head; }
   torch::nn::Module& module() override { return parts; }
   nlohmann::json config() const override { return {}; }
-  std::string block_prefix(std::int64_t) const override { return "norm."; }
+  std::string block_name(std::int64_t) const override { return "norm."; }
   Parts parts;
 };
 
@@ -94,12 +93,111 @@ struct ToyModel final : attune::Model {
 
 int main() {
   ToyModel model;
-  @TYPE@(@TYPE@::Options{.match = "norm.weight"}).prepare(model);
-  const auto trained = attune::trainable(model);
+  attune::ModelView view(model);
+  @TYPE@(@TYPE@::Options{.match = "norm.weight"}).prepare(view);
+  const auto trained = view.trained();
   if (trained.size() == 1 && trained[0].first == "norm.weight") return 0;
   std::cerr << "expected norm.weight alone to be trained, but there are " << trained.size() << ":";
   for (const auto& [name, tensor] : trained) std::cerr << " " << name;
   std::cerr << "\n";
+  return 1;
+}
+)";
+
+inline constexpr const char* optimizer = R"(// @NAME@: gradient descent along the sign of each number (signSGD, Bernstein et al. 2018, arXiv:1802.04434, algorithm 1).
+#include <attune/plugin.hpp>
+#include <torch/torch.h>
+
+namespace {
+
+struct @TYPE@ final : attune::Optimizer {
+  struct Options {
+    double momentum = 0.9;
+    static void describe(attune::Schema<Options>& s) {
+      s.key("momentum", &Options::momentum, "decay of the mean of gradients").range(0, 1);
+    }
+  };
+  explicit @TYPE@(Options o) : options(std::move(o)) {}
+
+  // The tensors that are kept for a parameter. Attune makes them, as zeros, plans their memory, saves and restores them.
+  std::vector<attune::StateSpec> state(const attune::ParameterSpec& parameter) const override {
+    return {{"mean", parameter.sizes, parameter.dtype}};
+  }
+
+  // One update in place. The learning rate is the schedule's; the gradient counts times rates.gradient_scale.
+  void update(std::vector<attune::ParameterUpdate>& parameters, const attune::UpdateRates& rates) override {
+    attune::scaled_gradients(parameters, rates);
+    for (auto& each : parameters) {
+      each.state[0].lerp_(each.gradient, 1 - options.momentum);
+      each.parameter.mul_(1 - rates.learning_rate * rates.weight_decay);
+      each.parameter.sub_(each.state[0].sign(), rates.learning_rate);
+    }
+  }
+
+  Options options;
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) { registry.optimizer<@TYPE@>("@NAME@", "descent along the sign of the mean gradient"); }
+)";
+
+inline constexpr const char* optimizer_test = R"(// What must hold of @NAME@. ctest looks at the exit code.
+#include "@NAME@.cpp"
+
+#include <iostream>
+
+int main() {
+  @TYPE@ optimizer(@TYPE@::Options{.momentum = 0.9});
+  const auto parameter = torch::ones({2, 3}), gradient = torch::full({2, 3}, -4.0);
+  const attune::ParameterSpec spec{"weight", {2, 3}};
+  std::vector<at::Tensor> state;
+  for (const auto& kept : optimizer.state(spec)) state.push_back(torch::zeros(kept.sizes));
+  std::vector<attune::ParameterUpdate> updates{{spec, parameter, gradient, state}};
+  optimizer.update(updates, {.learning_rate = 0.5, .gradient_scale = 0.25});
+  if (parameter.equal(torch::full({2, 3}, 1.5)) && torch::allclose(state[0], torch::full({2, 3}, -0.1))) return 0;
+  std::cerr << "expected a step of 0.5 against the sign of the gradient, and a mean of -0.1; but there are\n" << parameter << state << "\n";
+  return 1;
+}
+)";
+
+inline constexpr const char* schedule = R"(// @NAME@: the learning rate falls by half again and again.
+#include <attune/plugin.hpp>
+
+#include <cmath>
+
+namespace {
+
+struct @TYPE@ final : attune::Schedule {
+  struct Options {
+    double halvings = 4;
+    static void describe(attune::Schema<Options>& s) {
+      s.key("halvings", &Options::halvings, "times that the learning rate falls by half after the warm-up").at_least(0);
+    }
+  };
+  explicit @TYPE@(Options o) : options(std::move(o)) {}
+
+  // Share of train.learning_rate, after the warm-up. The same for the same arguments: a resumed run asks again.
+  double factor(const attune::ScheduleStep& now) const override { return std::pow(0.5, options.halvings * now.progress()); }
+
+  Options options;
+};
+
+}  // namespace
+
+ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) { registry.schedule<@TYPE@>("@NAME@", "falls by half again and again"); }
+)";
+
+inline constexpr const char* schedule_test = R"(// What must hold of @NAME@. ctest looks at the exit code.
+#include "@NAME@.cpp"
+
+#include <iostream>
+
+int main() {
+  const @TYPE@ schedule(@TYPE@::Options{.halvings = 2});
+  const double first = schedule.factor({.step = 10, .steps = 110, .warmup = 10}), middle = schedule.factor({.step = 60, .steps = 110, .warmup = 10});
+  if (first == 1 && middle == 0.5) return 0;
+  std::cerr << "expected 1 after the warm-up and 0.5 half way, but there are " << first << " and " << middle << "\n";
   return 1;
 }
 )";
@@ -119,9 +217,9 @@ struct @TYPE@ final : attune::Callback {
   explicit @TYPE@(Options o) : options(std::move(o)) {}
 
   // The events and their order are in attune/callback.hpp.
-  void on(attune::Event event, attune::Run& run) override {
+  void on(attune::Event event, const attune::Run& run, attune::Requests& requests) override {
     if (event == attune::Event::step_end && run.loss <= options.loss)
-      run.request_stop("the loss has fallen to " + std::to_string(run.loss));
+      requests.stop("the loss has fallen to " + std::to_string(run.loss));
   }
 
   Options options;
@@ -143,8 +241,9 @@ bool stops_at(double loss, attune::Event event) {
   @TYPE@ callback(@TYPE@::Options{.loss = 1.0});
   attune::Run run;
   run.loss = loss;
-  callback.on(event, run);
-  return !run.stop_reason.empty();
+  attune::Requests requests;
+  callback.on(event, run, requests);
+  return !requests.stop_reason().empty();
 }
 
 }  // namespace
@@ -232,7 +331,7 @@ steps = 100
 global_batch = 16
 micro_batch = 4
 learning_rate = 2e-4
-@CALLBACK@)";
+@SECTION@)";
 
 inline constexpr const char* recipe = R"(# ATTUNE_PLUGINS=build/plugins attune prepare example.toml, in this folder
 name = "@NAME@"

@@ -1,6 +1,5 @@
 // attune train: read config, load plugins, open data, build the model, let the strategy prepare it, run the loop, publish.
 #include <iostream>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "command.hpp"
@@ -11,12 +10,19 @@
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
 #include "report/record.hpp"
+#include "run_directory/clear.hpp"
+#include "run_directory/evaluation.hpp"
+#include "run_directory/lock.hpp"
+#include "run_directory/places.hpp"
+#include "run_directory/progress.hpp"
+#include "run_directory/record.hpp"
 #include "slurm/launch.hpp"
-#include "slurm/run_lock.hpp"
+#include "slurm/queue.hpp"
 #include "slurm/staging.hpp"
 #include "sweep/halving.hpp"
 #include "sweep/results.hpp"
 #include "train/loop.hpp"
+#include "train/metrics.hpp"
 #include "train/publish.hpp"
 
 namespace attune::program {
@@ -24,6 +30,7 @@ namespace {
 
 namespace options = boost::program_options;
 namespace fs = std::filesystem;
+using run_directory::RunLock;
 
 /// Error when the run reads from the directory that is to be replaced.
 void refuse_to_clear_inputs(const config::RunConfig& config) {
@@ -37,36 +44,29 @@ void refuse_to_clear_inputs(const config::RunConfig& config) {
 /// A run directory is made once; what is in it is only gone on from, or replaced, when that is asked for.
 void make_directory(const config::RunConfig& config, bool resume, bool overwrite) {
   const auto folder = config.directory();
-  if (fs::exists(folder / "metrics.jsonl") && !resume) {
+  if (resume) run_directory::check_can_go_on(folder);
+  if (run_directory::has_begun(folder) && !resume) {
     if (!overwrite) fail("{}: holds a run already; give --resume to go on with it, --overwrite to replace it, or another name", folder.string());
     refuse_to_clear_inputs(config);
-    const auto others = slurm::clear_run(folder);
+    const auto others = run_directory::clear_run(folder);
     if (!others.empty()) std::cerr << fmt::format("attune: note: {}: --overwrite keeps what is not of the run: {}\n", folder.string(), joined(others));
   }
 }
 
-/// Whether two records are of one run, whatever was added to them beside its history.
-bool have_one_history(const std::string& one, const std::string& other) {
-  const auto history = [](const std::string& record) {
-    const auto json = nlohmann::json::parse(record, nullptr, /*allow_exceptions=*/false);
-    return json.is_object() ? json.value("history", nlohmann::json()) : nlohmann::json();
-  };
-  return history(one) == history(other);
-}
-
 /// A directory that was removed under the run is made again, with its lock, run file and record; returns whether it was. Error when another
 /// run is in it.
-bool restore_directory(std::optional<slurm::RunLock>& lock, const config::RunConfig& config, const std::string& record) {
+bool restore_directory(std::optional<RunLock>& lock, const config::RunConfig& config, const std::string& record) {
   if (lock->is_held()) return false;
   const auto folder = config.directory();
-  const auto file = folder / "record.json";
+  const auto file = run_directory::record_file(folder);
   const bool is_there = fs::exists(file);
-  if (slurm::holder_of(folder) || (is_there && !have_one_history(read_text(file), record)))
+  const auto is_of_other = [&] { return !run_directory::have_one_history(read_text(file), record); };
+  if (run_directory::holder_of(folder) || (is_there && is_of_other()))
     fail("{}: was removed while this run trained there, and another run is in it now: this one ends without a checkpoint; start it again under another name", folder.string());
-  lock.emplace(slurm::RunLock::take(folder));
+  lock.emplace(RunLock::take(folder, slurm::is_live));
   if (is_there) return false;  // the lock alone was removed
-  write_text(folder / "run.toml", config.to_toml());
-  write_text(file, record);
+  write_text(run_directory::run_file(folder), config.to_toml());
+  run_directory::write_record(folder, record);
   std::cerr << fmt::format("attune: {}: was removed while the run trained there, with its log and older checkpoints; it is made again, and the state is saved there\n", folder.string());
   return true;
 }
@@ -74,14 +74,22 @@ bool restore_directory(std::optional<slurm::RunLock>& lock, const config::RunCon
 std::string record_of(const train::OpenedRun& run, const train::Session& session, const std::vector<std::string>& arguments) {
   RecordInput input{run.config.run.name, run.config.to_toml(), run.config.model.path, session.base_sha256, run.config.dataset.path, {}, run.config.plugin_files(), arguments};
   for (const auto& split : session.data->splits()) input.data_sha256.emplace_back(split, session.data->split(split).sha256());
-  const auto file = run.config.directory() / "record.json";
-  return make_record(input, fs::exists(file) ? read_text(file) : "", session.comm);
+  std::string earlier;
+  on_root(session.mesh.world, [&] { earlier = run_directory::earlier_record(run.config.directory()); });
+  return make_record(input, earlier, session.mesh.world);
+}
+
+/// Of this attempt so far; empty on one rank. Collective.
+std::map<std::string, run_directory::Collective> communication_of(const Comm& world) {
+  std::map<std::string, run_directory::Collective> communication;
+  for (const auto& [name, sent] : parallel::traffic_of_ranks(world)) communication[name] = {sent.calls, sent.bytes};
+  return communication;
 }
 
 /// A run that is repeated from its record starts from the same things, or not at all.
 void check_against_record(const fs::path& file, const train::Session& session) {
   if (file.extension() != ".json") return;
-  const auto recorded = read_record(file);
+  const auto recorded = run_directory::read_recorded_inputs(file);
   if (recorded.base_model_sha256 != session.base_sha256)
     fail("{}: the base model {} is not the recorded one (its sha256 differs): bring that one back, or start from a run file", file.string(), session.config.model.path);
   for (const auto& [split, hash] : recorded.data_sha256)
@@ -92,11 +100,12 @@ void check_against_record(const fs::path& file, const train::Session& session) {
 void finish(train::Session& session, const train::Outcome& outcome) {
   const auto folder = session.config.directory();
   const auto result = folder / train::result_name(session);
-  write_text(folder / "evaluation.json", evaluation_json("validation", outcome.evaluated_samples, outcome.base, outcome.tuned));
+  const auto& found = outcome.found;
+  run_directory::write_evaluation(folder, {"validation", outcome.evaluated_samples, found.base, found.tuned, found.declared});
   fs::remove_all(result);
   train::publish(session, result, false);
   std::cout << "\n" << session.config.run.name << ": " << outcome.evaluated_samples << " validation samples\n"
-            << comparison_table(outcome.base, outcome.tuned) << "\nthe result is in " << result.string() << "\n";
+            << comparison_table(found) << "\nthe result is in " << result.string() << "\n";
 }
 
 struct Arguments {
@@ -127,34 +136,42 @@ int run_training(const Comm& comm, const Arguments& given) {
   const auto waiting = watch_waiting(places, comm);
   slurm::check_asked(run.config, places, comm);
   if (comm.root()) fmt::print(stderr, "{}\n", placement::summary(places));
-  const slurm::Staging staging(run.config, comm);
-  auto session = train::Session::open(staging.config(), comm);
+  const slurm::Staging staging(run.config, run.mesh);
+  auto session = train::Session::open(staging.config(), run.mesh);
   session.config = run.config;  // what is published names the originals
+  comm.agree([&] { train::check_metric_options(session.config, train::declared_metrics(session)); });
+  on_root(comm, [&] { train::check_publishable(session); });
   train::identify_base(session);
-  std::optional<slurm::RunLock> lock;
+  const auto directory = run.config.directory();
+  std::optional<RunLock> lock;
   on_root(comm, [&] {
     check_against_record(given.file, session);
-    lock.emplace(slurm::RunLock::take(run.config.directory()));
+    lock.emplace(RunLock::take(directory, slurm::is_live));
     make_directory(run.config, given.resume.wanted, given.overwrite);
   });
-  const bool went_before = given.resume.wanted && fs::exists(run.config.directory() / "record.json");
+  const bool went_before = given.resume.wanted && fs::exists(run_directory::record_file(directory));
   auto record = record_of(run, session, given.all);
-  const auto note = [&](const std::string& what, std::int64_t step, const std::string& text) {
-    on_root(comm, [&] { write_text(run.config.directory() / "record.json", record = with_event(record, what, step, text)); });
+  const auto note_end = [&](const std::string& what, std::int64_t step, const std::string& text) {
+    const auto communication = communication_of(comm);
+    on_root(comm, [&] {
+      record = run_directory::with_communication(run_directory::with_event(record, what, step, text), communication);
+      run_directory::write_record(directory, record);
+    });
   };
   session.begins = [&] {
-    write_text(run.config.directory() / "run.toml", run.config.to_toml());
-    write_text(run.config.directory() / "record.json", record = with_event(record, went_before ? "resumed" : "started", 0, ""));
+    write_text(run_directory::run_file(directory), run.config.to_toml());
+    record = run_directory::with_event(record, went_before ? "resumed" : "started", 0);
+    run_directory::write_record(directory, record);
   };
   session.restore_directory = [&] { return restore_directory(lock, run.config, record); };
 
   const auto outcome = train::run_loop(session, given.resume);
   if (!outcome.interrupted_by.empty()) {
-    note("interrupted", outcome.step, "by " + outcome.interrupted_by);
+    note_end("interrupted", outcome.step, "by " + outcome.interrupted_by);
     return static_cast<int>(ExitCode::interrupted);
   }
   on_root(comm, [&] { finish(session, outcome); });
-  note("finished", outcome.step, outcome.stop_reason);
+  note_end("finished", outcome.step, outcome.stop_reason);
   return static_cast<int>(ExitCode::done);
 }
 

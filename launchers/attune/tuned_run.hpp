@@ -16,8 +16,6 @@ struct TunedRun {
   void load_tuned();
 };
 
-bool is_run_directory(const std::filesystem::path& path);
-
 /// A run directory, or a run file whose run was trained, with its checkpoint of that name (latest, best, or a step). Collective. Error when
 /// it is not there or not whole.
 TunedRun open_tuned_run(const std::filesystem::path& path, const std::string& checkpoint, const Comm& comm,

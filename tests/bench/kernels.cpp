@@ -58,7 +58,7 @@ void add_attention() {
   for (std::int64_t sample = 1; sample <= samples; ++sample) batch.starts.push_back(sample * length);
   const double scale = 1 / std::sqrt(static_cast<double>(head_width));
   const auto by_head = [](const at::Tensor& t) { return t.view({samples, length, -1, head_width}).transpose(1, 2); };
-  add("attention", [=] { return nn::attention(0, q, k, v, batch, {.scale = scale}); },
+  add("attention", [=] { return nn::attention(q, k, v, batch, {.scale = scale}); },
       [=] { return at::scaled_dot_product_attention(by_head(q), by_head(k).repeat_interleave(heads / key_heads, 1), by_head(v).repeat_interleave(heads / key_heads, 1), {}, 0, true, scale); });
 }
 
@@ -81,7 +81,8 @@ void add_mixed_precision() {
   }
   linear->rounds_operands = true;
   const at::Tensor x = leaf({tokens, width});
-  add("linear with bfloat16 operands, against float32", [=] { return linear->forward(x); }, [=] { return at::linear(x, linear->weight); });
+  add("linear with bfloat16 operands, against float32", [=] { ForwardContext alone;
+        return linear->forward(x, alone); }, [=] { return at::linear(x, linear->weight); });
 }
 
 }  // namespace

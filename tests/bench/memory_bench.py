@@ -48,7 +48,7 @@ def peak_of(*command):
 
 
 def estimate_of(run, *more):
-    said = place.run(program, "check", run, *more, timeout=600)
+    said = place.run(program, "check", run, *more, "--measure", timeout=600)
     number, unit = re.search(r"memory per rank\s+([\d.]+) (MiB|GiB) at most", said).groups()
     return float(number) * (1024 if unit == "GiB" else 1)
 

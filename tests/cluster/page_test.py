@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-from tiny import RUN, Workplace, check, make_model, make_recipe
+from tiny import RUN, Workplace, check, make_model, make_recipe, paced
 from cluster import Cluster, history, source
 
 build = Path(sys.argv[1]).resolve()
@@ -112,7 +112,8 @@ def sweeps():
 
 def sweep_in_an_allocation(script):
     (place / "inside.sbatch").write_text(script.replace("rates.toml", "inside.toml"))
-    (place / "inside.toml").write_text('name = "inside"\nrun = "run.toml"\n[values]\n"train.steps" = [200]\n"strategy.rank" = [2, 4]\n')
+    (place / "slow.toml").write_text(paced(RUN, build, 20))
+    (place / "inside.toml").write_text('name = "inside"\nrun = "slow.toml"\n[values]\n"train.steps" = [200]\n"strategy.rank" = [2, 4]\n')
     number = shell("sbatch inside.sbatch").split()[-1]
     logs = [place / f"sweeps/inside/rank={rank},steps=200/metrics.jsonl" for rank in (2, 4)]
     cluster.wait_for(lambda: all(log.exists() and log.read_text().count('"step_end"') >= 5 for log in logs), "both trials run")
@@ -124,7 +125,7 @@ def sweep_in_an_allocation(script):
 
 
 def your_own_job_script():
-    (place / "run.toml").write_text(RUN.replace("steps = 12", 'steps = 300\nschedule = "constant"'))
+    (place / "run.toml").write_text(paced(RUN.replace("steps = 12", 'steps = 300\nschedule = "constant"'), build, 10))
     number = shell(page.take("sbatch slurm/templates/srun.sbatch")).split()[-1]
     cluster.wait_for_end(number)
     check(history(place, "by-hand")[-1] == "finished", "it is done")

@@ -7,10 +7,11 @@ import os
 import re
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-from tiny import RUN, Workplace, check, make_model, make_recipe, over_ranks
+from tiny import RUN, Workplace, check, make_model, make_recipe, over_ranks, paced
 from cluster import Cluster, adapter, history, ranks_of_job, run_tests
 
 build = Path(sys.argv[1]).resolve()
@@ -176,16 +177,44 @@ def a_dead_node_costs_the_steps_since_the_last_checkpoint():
     check_result("node-lost")
 
 
-def stale_pmix(node, number):
-    """What a node has left of a step that was on it when it lost its power, if its /tmp survives the boot: PMIx refuses the first step of the job there."""
-    cluster.run("mkdir", f"{cluster.folder}/tmp/{node}/spmix_appdir_{cluster.run('id', '-u').strip()}_{number}.0")
+def held(name, *options):
+    """A job that starts when `release` says so."""
+    return submit(name, 'slurm.options={ begin = "now+1hour" }', *options)
+
+
+def release(number):
+    cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+
+
+@contextmanager
+def no_step_starts_on(node):
+    """PMIx cannot make the folder of a step there, as on a disk that is full or broken."""
+    folder = cluster.folder / "tmp" / node
+    folder.chmod(0o555)
+    try:
+        yield
+    finally:
+        folder.chmod(0o1777)
+
+
+def what_a_killed_step_left_on_a_node_is_removed():
+    """A node that lost its power may keep the folder of a step over the boot; PMIx refuses the step of that name then."""
+    number = held("left-over")
+    user = cluster.run("id", "-u").strip()
+    cluster.run("mkdir", f"{cluster.folder}/tmp/n2/spmix_appdir_{user}_{number}.0")
+    release(number)
+    now = cluster.wait_for_end(number, seconds=400)
+    log = cluster.log(number)
+    check("launch failed" in log and "no rank was launched on n2" in log, f"the launch failed on n2: {log}")
+    check(now["Restarts"] == "1" and now["NodeList"] == "n[1-2]", f"the second launch was there: {now}\n{log}")
+    check_result("left-over")
 
 
 def a_launch_that_fails_is_tried_again_without_the_node_that_failed_twice():
-    number = submit("relaunched", 'slurm.options={ begin = "now+1hour" }')
-    stale_pmix("n2", number)
-    cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
-    now = cluster.wait_for_end(number, seconds=240)
+    number = held("relaunched")
+    with no_step_starts_on("n2"):
+        release(number)
+        now = cluster.wait_for_end(number, seconds=400)
     log = cluster.log(number)
     check("launch failed" in log and "no rank was launched on n2" in log, f"the launch failed on n2: {log}")
     check(now["Restarts"] == "2" and now["ExcNodeList"] == "n2" and now["NodeList"] == "n[1,3]", f"the third launch was elsewhere: {now}\n{log}")
@@ -194,10 +223,10 @@ def a_launch_that_fails_is_tried_again_without_the_node_that_failed_twice():
 
 
 def launches_that_fail_for_ever_end_the_job():
-    number = submit("unlaunched", "slurm.nodes=3", 'slurm.options={ begin = "now+1hour" }')
-    stale_pmix("n3", number)
-    cluster.run("scontrol", "update", f"JobId={number}", "StartTime=now")
-    cluster.wait_for_end(number, "FAILED", seconds=240)
+    number = held("unlaunched", "slurm.nodes=3")
+    with no_step_starts_on("n3"):
+        release(number)
+        cluster.wait_for_end(number, "FAILED", seconds=400)
     log = cluster.log(number)
     check("the job cannot do without n3" in log and "the launch failed 3 times in a row" in log, f"all three nodes are needed: {log}")
     said = cluster.run("attune", "status", "runs/unlaunched")
@@ -407,14 +436,14 @@ def data_and_model_are_staged_when_the_site_says_so():
 
 make_model(place / "model")
 make_recipe(place)
-(place / "run.toml").write_text(RUN + SLURM)
+(place / "run.toml").write_text(paced(RUN + SLURM, build, 10))
 place.run(build / "attune", "prepare", "sums.toml")
 place.run(*over_ranks(2, build / "attune", "train", "run.toml", "name=reference", *STEADY))
 with cluster:
     run_tests(a_submitted_run_trains_what_mpirun_trains, status_tells_of_a_job_that_waits_and_one_that_trains, after_a_kill_the_lock_is_known_to_be_stale, a_cancelled_job_saves_and_stays_away, a_run_is_followed_across_a_requeue_and_cancelled,
               a_signal_makes_it_save_requeue_and_resume, requeued_by_its_user_it_resumes, preempted_with_or_without_grace_it_resumes,
               where_requeueing_is_not_allowed_a_new_job_goes_on, a_dead_node_costs_the_steps_since_the_last_checkpoint,
-              a_launch_that_fails_is_tried_again_without_the_node_that_failed_twice, launches_that_fail_for_ever_end_the_job, ranks_that_do_not_find_each_other_are_refused,
+              what_a_killed_step_left_on_a_node_is_removed, a_launch_that_fails_is_tried_again_without_the_node_that_failed_twice, launches_that_fail_for_ever_end_the_job, ranks_that_do_not_find_each_other_are_refused,
               ranks_that_are_not_those_of_the_run_file_are_explained,
               what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued, a_site_changes_the_script_and_not_the_run_file,
               an_array_is_a_run_for_every_element, what_the_environment_holds_does_not_overrule_the_run_file, from_a_shell_in_a_job_it_is_submitted_as_from_any,

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-from tiny import RUN, Workplace, check, make_model, make_recipe
+from tiny import RUN, Workplace, check, make_model, make_recipe, paced
 from cluster import Cluster, run_tests
 
 build = Path(sys.argv[1]).resolve()
@@ -145,7 +145,8 @@ def in_an_allocation_trials_run_side_by_side():
 
 def a_signal_in_an_allocation_saves_what_trials_have_done():
     """Once to the sweep, once by Slurm to the steps alone, as before a time limit, and once by a cancellation; the last job is requeued. Each trial has two ranks."""
-    (place / "pairs.toml").write_text((place / "run.toml").read_text().replace("steps = 20", "steps = 300") + "[slurm]\ntasks_per_node = 2\n")
+    run = (place / "run.toml").read_text().replace("steps = 20", "steps = 300") + "[slurm]\ntasks_per_node = 2\n"
+    (place / "pairs.toml").write_text(paced(run, build, 40))
     sweep = write_sweep("signalled", 'side_by_side = 2\n[values]\n"strategy.rank" = [2, 4, 8]\n')
     (place / sweep).write_text((place / sweep).read_text().replace("run.toml", "pairs.toml"))
     folder = place / "sweeps/signalled"
@@ -170,6 +171,7 @@ def a_signal_in_an_allocation_saves_what_trials_have_done():
         for trial in before:
             last = json.loads((folder / trial / "record.json").read_text())["history"][-1]
             check((last["what"], last["step"]) == ("interrupted", steps(trial)[-1]), f"{trial} has lost no step: {last} {steps(trial)[-1]}")
+    (place / "hurry").touch()
     cluster.run("scontrol", "requeue", number)
     cluster.wait_for_end(number, seconds=300)
     check("3 done" in (place / "to-the-steps.log").read_text(), "the same job, requeued, goes on to the end")

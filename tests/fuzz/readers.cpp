@@ -1,6 +1,8 @@
 #include "readers.hpp"
 
+#include <attune/built_for.hpp>
 #include <attune/error.hpp>
+#include <attune/metrics_log.hpp>
 #include <attune/tokenizer.hpp>
 #include <unistd.h>
 
@@ -13,6 +15,12 @@
 #include "data/card.hpp"
 #include "data/store.hpp"
 #include "prepare/source.hpp"
+#include "registry/built_for.hpp"
+#include "registry/elf.hpp"
+#include "run_directory/evaluation.hpp"
+#include "run_directory/places.hpp"
+#include "run_directory/progress.hpp"
+#include "run_directory/record.hpp"
 #include "weights/gguf.hpp"
 #include "weights/json_file.hpp"
 #include "weights/model_files.hpp"
@@ -170,6 +178,32 @@ void read_hdf5(std::string_view bytes) {
   });
 }
 
+/// A library that claims to be a plugin. It is never opened here.
+void read_plugin(std::string_view bytes) {
+  const InputFile file(bytes, ".so");
+  is_read([&] { registry::exports_symbol(file.path(), "attune_plugin"); });
+  is_read([&] {
+    const auto note = registry::read_note(file.path(), ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE);
+    if (note) registry::mismatches(*note);
+  });
+}
+
+/// Each of the files that status, sweeps and resumed runs read. Progress is never an error, whatever the files hold.
+void read_run_directory(std::string_view bytes) {
+  namespace run = run_directory;
+  for (const char* name : {run::names::metrics, run::names::record, run::names::not_finite, run::names::jobs, "lock.1"}) {
+    const InputFolder folder(bytes, name, {});
+    run::read_whole_progress(folder.path());
+    is_read([&] { run::check_can_go_on(folder.path()); });
+    is_read([&] { run::is_finished(folder.path()); });
+    is_read([&] { run::read_recorded_inputs(run::record_file(folder.path())); });
+  }
+  const InputFolder evaluated(bytes, run::names::evaluation, {});
+  is_read([&] { run::read_evaluation(evaluated.path()); });
+  const InputFolder resumed(bytes, run::names::metrics, {});
+  is_read([&] { MetricsLog(resumed.path(), bytes.size()).write(Event::run_begin, Run{}); });
+}
+
 }  // namespace
 
 const std::map<std::string, Reader>& readers() {
@@ -185,7 +219,9 @@ const std::map<std::string, Reader>& readers() {
       {"merges", read_merges},
       {"vocab_txt", read_vocab_txt},
       {"tokenizer_config", read_tokenizer_config},
-      {"chat_template", read_chat_template}};
+      {"chat_template", read_chat_template},
+      {"run_directory", read_run_directory},
+      {"plugin", read_plugin}};
   return all;
 }
 

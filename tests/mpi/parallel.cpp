@@ -1,4 +1,4 @@
-// Communication and data parallelism on 1, 2 and 4 ranks. Every expectation compares with what one process computes alone.
+// Communication and data parallelism on 1 to 4 ranks. Every expectation compares with what one process computes alone.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -56,8 +56,8 @@ TEST(Comm, SumsAndMaximaAreOverAllRanks) {
 }
 
 TEST(Comm, KnowsTheRanksOfItsNode) {
-  EXPECT_EQ(all().local_size(), all().size());
-  EXPECT_EQ(all().local_rank(), all().rank());
+  EXPECT_EQ(all().split_by_node().size(), all().size());
+  EXPECT_EQ(all().split_by_node().rank(), all().rank());
 }
 
 TEST(Comm, BroadcastsFromAnyRank) {

@@ -49,6 +49,33 @@ class OneFailingRank(unittest.TestCase):
         self.assertEqual(result.returncode, 2, result.stderr)
         self.assertEqual(result.stderr.count("rank 3 of 4: data.h5: cannot be read"), 1, result.stderr)
 
+    def test_groups_that_do_not_fail_end_with_0(self):
+        result = run("group-well", 4)
+        self.assertEqual((result.returncode, result.stdout.strip()), (0, "4 ranks done"), result.stderr)
+
+    def test_what_a_group_agrees_on_is_reported_once_and_ends_the_other_groups(self):
+        result = run("group-agree", 4)
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertEqual(result.stderr.count("data.h5: cannot be read"), 1, result.stderr)
+        self.assertIn("rank 3 of 4: data.h5: cannot be read", result.stderr)
+
+    def test_a_rank_that_fails_while_its_group_waits_ends_all(self):
+        for how, code, message in (("group-throw", 2, "weights.bin: row 7 is damaged"), ("group-fault", 3, "map::at")):
+            result = run(how, 4)
+            self.assertEqual(result.returncode, code, result.stderr)
+            self.assertIn("[rank 3/4] " + message, result.stderr)
+
+    def test_a_rank_that_is_killed_while_its_group_waits_ends_all(self):
+        result = run("group-kill", 4)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("signal 9", result.stderr)
+
+    def test_a_rank_that_keeps_its_group_waiting_is_named(self):
+        result = run("group-late", 4)
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertIn("rank 3 on", result.stderr)
+        self.assertNotIn("rank 2 on", result.stderr)
+
 
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1])

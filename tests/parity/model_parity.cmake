@@ -1,7 +1,7 @@
 # Needs the Python packages in .venv; smollm2, minilm and lite0 also the model packages in models/.
 add_executable(model_parity parity/model_parity.cpp)
 set_target_properties(model_parity PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-target_link_libraries(model_parity PRIVATE attune nlohmann_json::nlohmann_json)
+target_link_libraries(model_parity PRIVATE attune_whole nlohmann_json::nlohmann_json)
 target_include_directories(model_parity PRIVATE ${PROJECT_SOURCE_DIR}/framework)
 attune_precompiled_torch(model_parity)
 foreach(plugin llama gpt2 bert vit efficientnet full lora)

@@ -232,9 +232,41 @@ def preference(case, name, strategy, pair_loss, over="lora", data="preference"):
         computed = [[answer_log_probability(model, answer) for answer in pair] for pair in compared]
         return pair_loss(computed, references)
 
+    rewards = first_rewards(theirs, compared, references, strategy)
     reference = train(theirs, loss_of, rate=case.rate(name))
     theirs.save_pretrained(case.place / f"last-{name}")
     compare(name, losses, reference, adapter, case.place / f"last-{name}")
+    reported = case.place.events(name, "step_end")[0]["scalars"]
+    for key, expected in rewards.items():
+        check(abs(reported[key] - expected) <= 1e-4 * max(1, abs(expected)), f"{name}: {key} is {reported[key]}, TRL's definition gives {expected}")
+    check(over == "full" or strategy["plugin"] == "orpo" or abs(rewards["rewards/margins"]) > 1e-4, f"{name}: rewards that differ: {rewards}")
+
+
+def first_rewards(model, compared, references, strategy):
+    """As TRL's DPOTrainer, ORPOTrainer and KTOTrainer log them, before the first step."""
+    kto = strategy["plugin"] == "kto"
+    chosen, rejected, ratios = [], [], []
+    with torch.no_grad():
+        for pair, base in zip(compared, references):
+            (c, nc), (r, nr) = (answer_log_probability(model, answer) for answer in pair)
+            if strategy["plugin"] == "orpo":
+                c, r = 0.1 * c / nc, 0.1 * r / nr
+            else:
+                c, r = c - base[0], r - base[1]
+                ratios += [c, r]
+                if strategy.get("form") == "ipo":
+                    c, r = c / nc, r / nr
+                c, r = strategy["beta"] * c, strategy["beta"] * r
+            chosen.append(c)
+            rejected.append(r)
+    if kto:
+        chosen, rejected, ratios = chosen[:2], rejected[:2], ratios[4:]
+    chosen, rejected = torch.stack(chosen), torch.stack(rejected)
+    rewards = {"rewards/chosen": chosen.mean(), "rewards/rejected": rejected.mean(), "rewards/margins": (chosen - rejected).mean(),
+               "rewards/accuracies": (chosen > rejected).float().mean()}
+    if kto:
+        rewards["kl"] = torch.stack(ratios).mean().clamp(min=0)
+    return {name: value.item() for name, value in rewards.items()}
 
 
 def dpo(beta, form="sigmoid", smoothing=0.0):

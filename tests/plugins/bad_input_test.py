@@ -70,6 +70,25 @@ def damaged_models():
     refused("train", "run.toml", "model.path=foreign", say="mamba")
 
 
+def numbers_that_no_config_has():
+    """Every number that is read of config.json."""
+    folder = copy_of_model("numbers")
+    config = json.loads((folder / "config.json").read_text())
+    rotary = dict(rope_type="yarn", factor=4.0, rope_theta=1e4, original_max_position_embeddings=32)
+    wrong = {"rms_norm_eps": (-1, 2), "num_key_value_heads": (0, -2), "head_dim": (0, 1 << 30), "hidden_size": (0, -32), "max_position_embeddings": (0, -1)}
+    for key, value in [(key, value) for key, values in wrong.items() for value in values]:
+        (folder / "config.json").write_text(json.dumps(config | {key: value}))
+        refused("check", "run.toml", "model.path=numbers", say=["config.json has", key, str(value)])
+    for key, value in (("rope_theta", 0), ("rope_theta", -1e4), ("factor", 0), ("beta_fast", 0), ("beta_slow", -1), ("original_max_position_embeddings", 0),
+                       ("attention_factor", -1), ("mscale", -1)):
+        (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": rotary | {key: value}}))
+        refused("check", "run.toml", "model.path=numbers", say=["config.json has", key])
+    (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": None, "rope_theta": 0}))
+    refused("check", "run.toml", "model.path=numbers", say=["config.json has rope_theta = 0"])
+    (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": rotary, "rms_norm_eps": 0}))
+    place.run(program, "check", "run.toml", "model.path=numbers")
+
+
 def damaged_data():
     import h5py
     (place / "text.h5").write_text("this is no HDF5 file")
@@ -225,6 +244,7 @@ make_recipe(place)
 (place / "run.toml").write_text(RUN)
 place.run(program, "prepare", "sums.toml")
 damaged_models()
+numbers_that_no_config_has()
 damaged_data()
 mistakes_in_the_run_file()
 causes_that_stand_in_the_file()

@@ -36,12 +36,23 @@ for recipe in [*recipes, *sorted(source.glob("plugins/datasets/*/example.toml"))
         of_a_few.add(kind)
     print("prepared", recipe.relative_to(source), flush=True)
 
+# By model: data that are tokenized with its tokenizer.
+own_data = {"models/gpt2": place / "gpt2.h5"}
+place.run(program, "prepare", source / "plugins/datasets/instruction/example.toml", f"tokenizer={place / 'models/gpt2'}", "template=plain",
+          f"output={own_data['models/gpt2']}")
+
 for example in sorted([*source.glob("plugins/*/*/example.toml"), *source.glob("datasets/*/*.toml")]):
     text = tomllib.loads(example.read_text())
     if "model" in text:
         strategies = text["strategy"] if isinstance(text["strategy"], list) else [text["strategy"]]
         earlier = [f"strategy.{strategy['plugin']}.data={data[text['dataset']['plugin']]}" for strategy in strategies if "data" in strategy]
         smaller = ["train.micro_batch=1", *(["train.global_batch=2"] if text["dataset"]["plugin"] in of_a_few else [])]
-        said = place.run(program, "check", example, f"dataset.path={data[text['dataset']['plugin']]}", *earlier, *smaller)
-        check("is in order" in said, f"{example} passes: {said}")
+        own = own_data.get(text["model"]["path"])
+        samples = own or data[text["dataset"]["plugin"]]
+        if own:
+            smaller.append("train.global_batch=2")
+        for how in ((), ("--measure",)):  # from the files' headers, and by passes
+            said = place.run(program, "check", example, f"dataset.path={samples}", *earlier, *smaller, *how)
+            check("is in order" in said, f"{example} passes: {said}")
+            check("--measure" not in said.split("memory per rank")[1].splitlines()[0], f"{example} is planned without values: {said}")
         print("checked", example.relative_to(source), flush=True)

@@ -1,2 +1,6 @@
 add_test(NAME plugins.inspect COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/inspect_test.py ${CMAKE_BINARY_DIR})
 set_tests_properties(plugins.inspect PROPERTIES LABELS plugins TIMEOUT 300 PROCESSORS 2)
+add_test(NAME plugins.planning COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/planning_test.py ${CMAKE_BINARY_DIR})
+set_tests_properties(plugins.planning PROPERTIES LABELS plugins TIMEOUT 300 PROCESSORS 1)
+add_test(NAME plugins.base_evaluation.2 COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/base_evaluation_test.py ${CMAKE_BINARY_DIR})
+set_tests_properties(plugins.base_evaluation.2 PROPERTIES LABELS "plugins;ranks2" TIMEOUT 300 PROCESSORS 2)

@@ -30,9 +30,13 @@ def scaffold():
     run(program, "new", "strategy", "tiny")
     run(program, "new", "callback", "tiny_stop", "--to", "elsewhere/tiny_stop")
     run(program, "new", "dataset", "tiny_text")
+    run(program, "new", "optimizer", "tiny_descent")
+    run(program, "new", "schedule", "tiny_decay")
     refused = {
         ("strategy", "tiny"): "is there already",
         ("strategy", "lora", "--to", "mine"): "take another name",
+        ("optimizer", "adamw", "--to", "mine"): "take another name",
+        ("schedule", "cosine", "--to", "mine"): "take another name",
         ("strategy", "Big-Name"): "cannot be a plugin's name",
         ("strategy", "../up"): "cannot be a plugin's name",
         ("stratgy", "tiny2"): "did you mean 'strategy'?",
@@ -55,21 +59,24 @@ def build_plugin(folder):
 def train():
     make_model(work / "model")
     make_recipe(work)
-    text = RUN.replace('name = "run"', 'name = "first"\nplugins = ["tiny/build/plugins", "elsewhere/tiny_stop/build/plugins/tiny_stop.so"]')
+    text = RUN.replace('name = "run"', 'name = "first"\nplugins = ["tiny/build/plugins", "tiny_descent/build/plugins", "tiny_decay/build/plugins", "elsewhere/tiny_stop/build/plugins/tiny_stop.so"]')
     text = text.replace('"lora"\nrank = 4', '"tiny"').replace("steps = 6", "steps = 2").replace("learning_rate = 1e-2\n", "")
-    (work / "run.toml").write_text(text + '[[callback]]\nplugin = "tiny_stop"\nloss = 0.001\n')
+    (work / "run.toml").write_text(text + '[[callback]]\nplugin = "tiny_stop"\nloss = 0.001\n[optimizer]\nplugin = "tiny_descent"\nmomentum = 0.5\n[schedule]\nplugin = "tiny_decay"\nhalvings = 2\n')
     run(program, "prepare", "sums.toml")
     run(program, "train", "run.toml")
     steps = work.events("first", "step_end")
     check([step["step"] for step in steps] == [1, 2], f"two steps are logged: {steps}")
     check(all(0 < step["loss"] < 10 and step["grad_norm"] > 0 for step in steps), f"they trained: {steps}")
+    check([step["learning_rate"] for step in steps] == [2e-4, 1e-4], f"at the new schedule's rates: {steps}")
+    said = run(program, "check", "run.toml")
+    check("tiny_descent" in said and f"optimizer {5 * 32 * 4} B" in said, f"whose optimizer keeps one number for every trained one: {said}")
     begin = work.events("first", "run_begin")[0]
     check(begin["trainable_parameters"] == 5 * 32, f"the new strategy trains the five norms alone: {begin}")
 
 
 install()
 scaffold()
-for folder in ("tiny", "elsewhere/tiny_stop", "tiny_text"):
+for folder in ("tiny", "elsewhere/tiny_stop", "tiny_text", "tiny_descent", "tiny_decay"):
     build_plugin(folder)
 train()
 print("installed, scaffolded, built, trained")

@@ -158,7 +158,7 @@ def a_stuck_rank_ends_all_with_its_phase_and_stack():
 
 def a_rank_that_throws_ends_all():
     said = place.run(*over_ranks(2, program, "train", "faulty.toml", "name=throwing", "strategy.fault=throw", "strategy.at=5", "strategy.rank=1"), expect=3)
-    check("[rank 1/2] the fixture throws" in said, f"with its message: {said}")
+    check("[rank 1/2] strategy 'faulty' failed in loss at step 3: the fixture throws" in said, f"with its message: {said}")
 
 
 def numbers_that_are_not_finite_stop_the_run_or_are_skipped():

@@ -94,7 +94,7 @@ said = run("mpirun", "-n", 1, attune, "evaluate", "runs/spread", threads=99)
 check("99 threads on" in said, f"evaluate looks where it computes: {said}")
 said = run("mpirun", "-n", 1, attune, "generate", "model", "--prompt", "What", "--max-tokens", 2, threads=99)
 check("99 threads on" in said, f"generate too: {said}")
-said = run("mpirun", "-n", 1, attune, "check", "run.toml", "parallel.threads=99")
+said = run("mpirun", "-n", 1, attune, "check", "run.toml", "parallel.threads=99", "--measure")
 check("99 threads on" in said, f"and check: {said}")
 
 # ---- Beside others

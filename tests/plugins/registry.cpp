@@ -7,9 +7,11 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <sstream>
 
 #include "core/files.hpp"
 #include "errors.hpp"
+#include "registry/built_for.hpp"
 #include "registry/elf.hpp"
 #include "registry/loader.hpp"
 
@@ -18,7 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 
 const fs::path fixtures = fs::path(ATTUNE_BINARY_DIR) / "tests" / "fixtures";
-const std::string torch_here = ATTUNE_TORCH_ABI, compiler_here = ATTUNE_COMPILER, standard_here = std::to_string(__cplusplus);
+
+const std::string headers_differ = "its Attune headers are 0123456789abcdef (Attune " ATTUNE_RELEASE "), here " ATTUNE_API_HASH " (Attune " ATTUNE_RELEASE ")";
 
 fs::path fixture(const std::string& name) { return fs::canonical(fixtures / (name + ".so")); }
 
@@ -78,30 +81,65 @@ TEST(Loader, AcceptsALibraryBuiltForThisAttune) {
   EXPECT_EQ(loaded[0].file, fixture("empty"));
 }
 
-TEST(Loader, RefusesAnotherApiVersion) {
-  EXPECT_EQ(refusal_of_fixture("other_api"),
-            fixture("other_api").string() + ": was built for another Attune: its plugin API is 1, here " ATTUNE_STRINGIFY(ATTUNE_API_VERSION) "; build it again with this one");
-}
-
-TEST(Loader, RefusesAnotherLibTorchAbi) {
-  EXPECT_EQ(refusal_of_fixture("other_torch"), fixture("other_torch").string() +
-            ": was built for another Attune: its LibTorch ABI is LibTorch 2.12.0, cxx11 ABI 0, here " + torch_here + "; build it again with this one");
-}
-
-TEST(Loader, RefusesAnotherStandardOfCpp) {
-  EXPECT_EQ(refusal_of_fixture("other_standard"), fixture("other_standard").string() +
-            ": was built for another Attune: its C++ standard is 201703, here " + standard_here + "; build it again with this one");
+TEST(Loader, RefusesOtherHeaders) {
+  EXPECT_EQ(refusal_of_fixture("other_headers"), fixture("other_headers").string() + ": was built for another Attune: " + headers_differ +
+            "; build it again against this Attune's headers, as this Attune was built");
 }
 
 TEST(Loader, ReportsEveryMismatchInOneMessage) {
-  EXPECT_EQ(refusal_of_fixture("other_everything"), fixture("other_everything").string() +
-            ": was built for another Attune: its plugin API is 1, here " ATTUNE_STRINGIFY(ATTUNE_API_VERSION) "; its LibTorch ABI is LibTorch 2.12.0, cxx11 ABI 0, here " + torch_here +
-            "; its compiler is clang++ 19, here " + compiler_here + "; its C++ standard is 201703, here " + standard_here +
-            "; build it again with this one");
+  EXPECT_EQ(refusal_of_fixture("other_everything"), fixture("other_everything").string() + ": was built for another Attune: " + headers_differ +
+            "; its LibTorch is 2.12.0, here " TORCH_VERSION "; its compiler is clang++ 19, here " ATTUNE_COMPILER
+            "; its C++ standard is 201703L, here " ATTUNE_STRINGIFY(__cplusplus) "; build it again against this Attune's headers, as this Attune was built");
+}
+
+TEST(Loader, RefusesAPluginWithoutANote) {
+  EXPECT_EQ(refusal_of_fixture("without_note"), fixture("without_note").string() +
+            ": does not say what it was built for, as plugins of older Attunes do not; build it again against this Attune's headers");
+}
+
+TEST(Loader, OpensNoneOfThem) {
+  for (const char* name : {"other_headers", "other_everything", "without_note"}) {
+    refusal_of_fixture(name);
+    EXPECT_EQ(::dlopen(fixture(name).c_str(), RTLD_NOW | RTLD_NOLOAD), nullptr) << name;
+  }
+  EXPECT_NE(refusal_of_fixture("throws"), "accepted");
+  EXPECT_NE(::dlopen(fixture("throws").c_str(), RTLD_NOW | RTLD_NOLOAD), nullptr) << "which fits, and is opened";
+}
+
+const std::string note_here = ATTUNE_BUILT_FOR("\n");
+
+TEST(BuiltFor, ANoteOfThisAttuneFits) {
+  EXPECT_EQ(registry::read_note(fixture("empty"), ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE), note_here);
+  EXPECT_THAT(registry::mismatches(note_here), testing::IsEmpty());
+  EXPECT_THAT(registry::mismatches(note_here + "later=fact\n"), testing::IsEmpty());
+}
+
+TEST(BuiltFor, EveryFactButTheReleaseIsCompared) {
+  std::istringstream lines(note_here);
+  for (std::string line; std::getline(lines, line);) {
+    const auto key = line.substr(0, line.find('=')), value = line.substr(line.find('=') + 1);
+    auto other = note_here;
+    const auto found = registry::mismatches(other.replace(note_here.find(line), line.size(), key + "=other"));
+    if (key == "attune") {
+      EXPECT_THAT(found, testing::IsEmpty());
+      continue;
+    }
+    ASSERT_THAT(found, testing::SizeIs(1)) << line;
+    EXPECT_THAT(found[0], testing::MatchesRegex("its .+ (is|are) other.*, here .+"));
+    EXPECT_THAT(found[0], testing::HasSubstr(", here " + value));
+    auto without = note_here;
+    EXPECT_THAT(registry::mismatches(without.erase(note_here.find(line), line.size() + 1)), testing::ElementsAre(testing::HasSubstr(" unknown, here "))) << line;
+  }
+}
+
+TEST(BuiltFor, BytesThatAreNoTextAreNotRepeated) {
+  EXPECT_THAT(registry::mismatches(""), testing::SizeIs(8));
+  EXPECT_EQ(registry::mismatches("headers=\x1b[31m\nattune=" + std::string(1000, 'x'))[0], "its Attune headers are unreadable (Attune unreadable), here " +
+            std::string(ATTUNE_API_HASH " (Attune " ATTUNE_RELEASE ")"));
 }
 
 TEST(Loader, RefusesAStructThatIsShorterThanOurs) {
-  EXPECT_EQ(refusal_of_fixture("older_struct"), fixture("older_struct").string() + ": describes itself in 40 bytes where this Attune reads " +
+  EXPECT_EQ(refusal_of_fixture("older_struct"), fixture("older_struct").string() + ": describes itself in 24 bytes where this Attune reads " +
             std::to_string(sizeof(AttunePluginInfo)) + ": it was built with an older Attune; build it again with this one");
 }
 
@@ -170,12 +208,16 @@ TEST_F(RegistryFiles, ForgedTablesAreReadWithoutLeavingTheFile) {
   const auto file = write("forged.so", whole);
   std::fstream bytes(file, std::ios::binary | std::ios::in | std::ios::out);
   const auto put = [&](std::size_t at, char value) { bytes.seekp(static_cast<std::streamoff>(at)).put(value).flush(); };
+  const auto read = [&] {
+    registry::exports_symbol(file, "attune_plugin");
+    if (const auto note = registry::read_note(file, ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE)) registry::mismatches(*note);
+  };
   const auto forge = [&](std::size_t begin, std::size_t end) {
     for (std::size_t at = begin; at < end; ++at) {
       for (const char value : {'\0', '\x7f', '\xff'}) {
         put(at, value);
         try {
-          registry::exports_symbol(file, "attune_plugin");
+          read();
         } catch (const Error& error) {
           EXPECT_TRUE(std::string(error.what()).starts_with(file.string() + ": is ")) << at;
         }
@@ -186,8 +228,31 @@ TEST_F(RegistryFiles, ForgedTablesAreReadWithoutLeavingTheFile) {
   ElfW(Ehdr) header;
   std::memcpy(&header, whole.data(), sizeof header);
   forge(0, sizeof header);
+  forge(header.e_phoff, header.e_phoff + header.e_phnum * sizeof(ElfW(Phdr)));
   forge(header.e_shoff, header.e_shoff + header.e_shnum * sizeof(ElfW(Shdr)));
+  const auto note = whole.find(note_here) - sizeof(ElfW(Nhdr)) - 8;  // the owner's name fills 8 bytes
+  forge(note, note + sizeof(ElfW(Nhdr)) + 8);
   EXPECT_TRUE(registry::exports_symbol(file, "attune_plugin"));
+  EXPECT_EQ(registry::read_note(file, ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE), note_here);
+}
+
+TEST_F(RegistryFiles, ANoteOfAnotherOwnerOrTypeIsNone) {
+  const auto whole = read_text(fixture("empty"));
+  const auto owner = whole.find(note_here) - 8, type = owner - sizeof(ElfW(Word));
+  for (const auto at : {owner, type}) {
+    auto other = whole;
+    ++other[at];
+    EXPECT_EQ(registry::read_note(write("other.so", other), ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE), std::nullopt);
+  }
+}
+
+TEST_F(RegistryFiles, ANoteLongerThanItsSegmentIsRefused) {
+  auto longer = read_text(fixture("empty"));
+  const auto length = longer.find(note_here) - 8 - 2 * sizeof(ElfW(Word));
+  longer[length + 3] = 0x7f;
+  EXPECT_EQ(refusal({write("longer.so", longer)}),
+            fmt::format("{}: is a truncated or damaged library: its table of notes does not fit into the file's {} bytes; build or copy it again",
+                        (folder_ / "longer.so").string(), longer.size()));
 }
 
 TEST_F(RegistryFiles, AFolderGivesItsLibrariesOnceAndIgnoresTheRest) {

@@ -1,8 +1,9 @@
-// Whole plugins in a host that is linked as the program is: one copy of the framework, in the shared library.
+// Whole plugins in a host that holds the one copy of the framework.
 #include <attune/error.hpp>
 #include <attune/linear.hpp>
 #include <attune/plugin.hpp>
 #include <gtest/gtest.h>
+#include <link.h>
 #include <torch/torch.h>
 
 #include <nlohmann/json.hpp>
@@ -22,13 +23,13 @@ struct ToyModel final : Model {
     std::shared_ptr<nn::Linear> head = register_module("head", std::make_shared<nn::Linear>(4, 2, false));
   };
   ToyModel() : Model(ModelSpec{.family = "toy", .width = 4, .depth = 1, .outputs = 2}) {}
-  at::Tensor embed(const Batch& batch) override { return torch::ones({batch.length(), 4}); }
-  at::Tensor block(std::int64_t, const at::Tensor& h, const Batch&) override { return parts.block->forward(h); }
-  at::Tensor finish(const at::Tensor& h, const Batch&) override { return h; }
+  at::Tensor embed(ForwardContext& context) override { return torch::ones({context.batch().length(), 4}); }
+  at::Tensor block(std::int64_t, const at::Tensor& h, ForwardContext& context) override { return parts.block->forward(h, context); }
+  at::Tensor finish(const at::Tensor& h, ForwardContext&) override { return h; }
   nn::Linear& projection() override { return *parts.head; }
   torch::nn::Module& module() override { return parts; }
   nlohmann::json config() const override { return {}; }
-  std::string block_prefix(std::int64_t) const override { return "block."; }
+  std::string block_name(std::int64_t) const override { return "block."; }
   Parts parts;
 };
 
@@ -55,12 +56,38 @@ TEST(StrategyPlugin, IsBuiltFromItsOptionsAndWorksOnTheHostsModel) {
   entry.schema.options[1].set(options.get(), false);
   const auto strategy = std::static_pointer_cast<Strategy>(entry.build(options.get(), nullptr));
   ToyModel model;
-  strategy->prepare(model);
-  EXPECT_EQ(names_of(trainable(model)), std::vector<std::string>{"block.bias"});
+  ModelView view(model);
+  strategy->prepare(view);
+  EXPECT_EQ(names_of(view.trained()), std::vector<std::string>{"block.bias"});
 
   const auto with_head = std::static_pointer_cast<Strategy>(entry.build(entry.defaults().get(), nullptr));
-  with_head->prepare(model);
-  EXPECT_EQ(names_of(trainable(model)), (std::vector<std::string>{"block.bias", "head.weight"}));
+  ModelView another(model);
+  with_head->prepare(another);
+  EXPECT_EQ(names_of(another.trained()), (std::vector<std::string>{"block.bias", "head.weight"}));
+}
+
+/// The files of this process whose names end so.
+std::vector<fs::path> open_libraries(const std::string& name) {
+  struct Search {
+    std::string name;
+    std::vector<fs::path> found;
+  } search{name, {}};
+  ::dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void* data) {
+        auto& [name, found] = *static_cast<Search*>(data);
+        if (std::string_view(info->dlpi_name).ends_with(name)) found.push_back(info->dlpi_name);
+        return 0;
+      },
+      &search);
+  return search.found;
+}
+
+TEST(StrategyPlugin, FindsOneCopyOfTheFrameworkInThisProcess) {
+  Registry registry;
+  load_plugins(registry, {fixture("bitfit_fixture")});
+  const auto copies = open_libraries("/libattune.so.0");
+  ASSERT_EQ(copies.size(), 1) << "the stand-in, which is empty";
+  EXPECT_EQ(fs::canonical(copies[0]).parent_path(), fs::canonical(fs::path(ATTUNE_BINARY_DIR) / "tests" / "stand_in"));
 }
 
 TEST(Loader, LoadsAFileOnceIntoARegistry) {
@@ -91,8 +118,9 @@ TEST(Loader, TakesAStrategyFromANewRegistryAfterTheOldOneIsGone) {
     strategy = std::static_pointer_cast<Strategy>(entry.build(entry.defaults().get(), nullptr));
   }
   ToyModel model;
-  strategy->prepare(model);
-  EXPECT_EQ(trainable(model).size(), 2);
+  ModelView view(model);
+  strategy->prepare(view);
+  EXPECT_EQ(view.trained().size(), 2);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from tiny import RUN, Workplace, check, make_model, make_recipe
+from tiny import RUN, Workplace, check, make_model, make_recipe, paced
 
 program = Path(sys.argv[1]).resolve() / "attune"
 place = Workplace(Path(sys.argv[1]).resolve() / "tests" / "sweep-here")
@@ -97,7 +97,9 @@ def begin_and_interrupt(name, is_time):
 def ctrl_c_saves_what_trials_have_done(ranks):
     name, trials = f"stopped-{ranks}", ("rank=2", "rank=4")
     folder = place / "sweeps" / name
-    (place / f"{name}-run.toml").write_text((place / "run.toml").read_text().replace("steps = 20", "steps = 150") + f"[slurm]\ntasks_per_node = {ranks}\n")
+    run = (place / "run.toml").read_text().replace("steps = 20", "steps = 150") + f"[slurm]\ntasks_per_node = {ranks}\n"
+    # A signal that a launcher loses, as it has just begun, comes again after two seconds.
+    (place / f"{name}-run.toml").write_text(paced(run, sys.argv[1], 40, f"hurry-{ranks}"))
     (place / f"{name}.toml").write_text(f'name = "{name}"\nrun = "{name}-run.toml"\nside_by_side = 2\n[values]\n"strategy.rank" = [2, 4, 8]\n')
     steps = lambda trial: [event["step"] for event in events(name, trial, "step_end")] if (folder / trial / "metrics.jsonl").exists() else []
     said = begin_and_interrupt(name, lambda: (folder / "rank=2/trial.log").exists())
@@ -108,6 +110,7 @@ def ctrl_c_saves_what_trials_have_done(ranks):
     for trial in trials:
         last = json.loads((folder / trial / "record.json").read_text())["history"][-1]
         check((last["what"], last["step"]) == ("interrupted", steps(trial)[-1]), f"{trial} has lost no step: {last}")
+    (place / f"hurry-{ranks}").touch()
     said = place.run(program, "sweep", f"{name}.toml", "--here", timeout=300)
     check("3 done" in said, f"the same command goes on: {said}")
     for trial in (*trials, "rank=8"):

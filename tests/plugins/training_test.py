@@ -36,6 +36,22 @@ def any_number_of_ranks_trains_the_same():
             check(ours["tokens"] == theirs["tokens"], "the same tokens are counted")
 
 
+def the_record_counts_what_ranks_send_each_other():
+    sent = {}
+    for steps in (12, 20):  # of as many digits: texts are sent too
+        place.run(*over_ranks(2, program, "train", "run.toml", f"name=sent{steps}", f"train.steps={steps}"))  # the base is evaluated already
+        sent[steps] = json.loads((place / f"runs/sent{steps}/record.json").read_text())["communication"]
+    parameters = place.events("sent20", "run_begin")[0]["trainable_parameters"]
+    # Each step and rank: the float32 gradients; 6 counts and the losses of 4 micro-batches, as doubles; an integer, to agree on an interruption;
+    # three doubles, to agree on what callbacks ask for.
+    of_step = 4 * parameters + 8 * (6 + 4) + 8 + 8 * 3
+    more = {kind: {key: sent[20][kind][key] - sent[12][kind][key] for key in ("calls", "bytes")} for kind in sent[12]}
+    check(more.pop("all_reduce") == {"calls": 8 * 2 * 4, "bytes": 8 * 2 * of_step}, f"eight more steps of two ranks send {of_step} bytes each: {sent}")
+    check(more.pop("broadcast") == {"calls": 8 * 2, "bytes": 8 * 16}, f"rank 0 sends two times: {sent}")
+    check(not any(other["calls"] for other in more.values()), f"and nothing else: {sent}")
+    check("communication" not in json.loads((place / "runs/ranks1/record.json").read_text()), "one rank sends nothing")
+
+
 def the_run_directory_holds_what_is_promised():
     run = place / "runs/ranks2"
     evaluation = json.loads((run / "evaluation.json").read_text())
@@ -43,7 +59,7 @@ def the_run_directory_holds_what_is_promised():
     record = json.loads((run / "record.json").read_text())
     check(record["ranks"] == 2 and len(record["base_model"]["sha256"]) == 64, f"the record is whole: {record}")
     made_of = sorted(plugin["name"].split()[0] for plugin in record["plugins"])
-    check(made_of == ["checkpoint", "instruction", "jsonl", "llama", "lora", "progress"], f"the record names the plugins of the run, and no other: {made_of}")
+    check(made_of == ["adamw", "cosine", "instruction", "jsonl", "llama", "lora", "progress"], f"the record names the plugins of the run, and no other: {made_of}")
     for plugin in record["plugins"]:
         check(plugin["sha256"] == hashlib.sha256(Path(plugin["file"]).read_bytes()).hexdigest(), f"the record has the hash of each plugin's file: {plugin}")
     check((run / "adapter/adapter_model.safetensors").exists() and (run / "adapter/adapter_config.json").exists(), "the adapter is there")
@@ -146,9 +162,10 @@ def every_strategy_trains_and_exports():
 
 
 def check_says_what_a_run_takes():
-    said = place.run(program, "check", "run.toml", "train.clip=0.5")
-    for part in ("train.clip", "command line", "run.toml:", "default", "memory per rank", "is in order"):
-        check(part in said, f"`attune check` tells '{part}': {said}")
+    for how, parts in {(): ("memory per rank  about", "--measure"), ("--measure",): ("at most: weights", "s a step")}.items():
+        said = place.run(program, "check", "run.toml", "train.clip=0.5", *how)
+        for part in ("train.clip", "command line", "run.toml:", "default", "is in order", *parts):
+            check(part in said, f"`attune check` tells '{part}': {said}")
     check(not (place / "runs").exists(), "`attune check` leaves nothing behind")
 
 
@@ -156,7 +173,7 @@ make_model(place / "model")
 make_recipe(place)
 (place / "run.toml").write_text(RUN)
 place.run(program, "prepare", "sums.toml")
-for test in (check_says_what_a_run_takes, any_number_of_ranks_trains_the_same, the_run_directory_holds_what_is_promised,
+for test in (check_says_what_a_run_takes, any_number_of_ranks_trains_the_same, the_record_counts_what_ranks_send_each_other, the_run_directory_holds_what_is_promised,
              a_resumed_run_is_the_run_that_would_have_been, a_damaged_checkpoint_is_skipped, a_signal_saves_the_state,
              a_rank_that_dies_ends_all, early_stopping_ends_the_run, every_strategy_trains_and_exports):
     started = time.monotonic()

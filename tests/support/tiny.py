@@ -20,14 +20,18 @@ class Workplace:
 
     def __init__(self, folder):
         self.folder = Path(folder).resolve()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.cache = self.folder.with_name(self.folder.name + ".cache")
+        for left in (self.folder, self.cache):
+            shutil.rmtree(left, ignore_errors=True)
+        self.cache.unlink(missing_ok=True)
         self.folder.mkdir(parents=True)
 
     def __truediv__(self, name):
         return self.folder / name
 
     def start(self, *command, **more):
-        return subprocess.Popen([str(part) for part in command], cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
+        own = environment | {"XDG_CACHE_HOME": str(self.cache)}
+        return subprocess.Popen([str(part) for part in command], cwd=self.folder, env=own, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
 
     def run(self, *command, expect=0, timeout=120):
         """Returns what it printed; ends the test when the exit code is another than expected."""
@@ -65,17 +69,24 @@ def over_ranks(ranks, *command):
     return command if ranks == 1 else ("mpirun", "--oversubscribe", "--bind-to", "none", "-n", ranks, *command)
 
 
-def make_model(folder, **more):
-    """A Llama of two blocks with random weights, and a byte-level tokenizer of 256 tokens and one special."""
-    import torch
+def byte_tokenizer():
+    """Byte-level, of 256 tokens and one special."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|end|>"])
+    return tokenizer
+
+
+def make_model(folder, **more):
+    """A Llama of two blocks with random weights, and a byte-level tokenizer of 256 tokens and one special."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = byte_tokenizer()
     torch.manual_seed(0)
     sizes = dict(vocab_size=tokenizer.get_vocab_size(), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
                  num_key_value_heads=2, max_position_embeddings=128, bos_token_id=256, eos_token_id=256)
@@ -98,6 +109,12 @@ def make_classifier(folder):
     sizes = dict(vocab_size=len(letters), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=96)
     BertModel(BertConfig(**sizes)).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def paced(run_file, build, milliseconds, unless="hurry"):
+    """The text of a run file whose steps wait so long, until a file of the name `unless` is there: a test then meets the run while it trains."""
+    plugin = Path(build).resolve() / "tests/fixtures/paced_fixture.so"
+    return f'plugins = ["{plugin}"]\n{run_file}[[callback]]\nplugin = "paced"\nmilliseconds = {milliseconds}\nunless = "{unless}"\n'
 
 
 def make_gpt2(folder, like):
@@ -160,18 +177,20 @@ def write_pictures(place, rows=40):
 
 
 def make_small_model(folder, family):
-    """One of a family that no package ships, with random weights and without a tokenizer, for data that were prepared for SmolLM2 or are pictures."""
+    """One of a family that no package ships, with random weights for texts in the byte tokenizer or for pictures."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification
 
     torch.manual_seed(0)
     if family == "gpt2":
-        config = AutoConfig.for_model(family, vocab_size=49152, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=1, eos_token_id=2)
+        config = AutoConfig.for_model(family, vocab_size=257, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=1, eos_token_id=2)
         model = AutoModelForCausalLM.from_config(config)
     else:
         config = AutoConfig.for_model(family, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8)
         model = AutoModelForImageClassification.from_config(config)
     model.save_pretrained(folder)
+    if family == "gpt2":
+        byte_tokenizer().save(str(folder / "tokenizer.json"))
 
 
 def make_recipe(place, rows=40, name="sums", extra=""):
@@ -179,6 +198,14 @@ def make_recipe(place, rows=40, name="sums", extra=""):
     records = [{"prompt": f"What is {i} and {i}?", "response": "It is " + "about " * (i % 5) + f"{2 * i}."} for i in range(rows)]
     (place / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     write_recipe(place, name, extra)
+
+
+def write_answers(place):
+    """Digits that follow digits, and the recipe for the dataset of the fixture exact_match: answers.jsonl, answers.toml."""
+    digits = [{"prompt": f"after {i} comes ", "response": str((i + 1) % 10)} for i in range(10) for _ in range(4)]
+    (place / "answers.jsonl").write_text("".join(json.dumps(record) + "\n" for record in digits))
+    (place / "answers.toml").write_text('name = "answers"\nkind = "sums"\nlicence = "CC0-1.0"\noutput = "answers.h5"\ntokenizer = "model"\n'
+                                        '[[source]]\npath = "answers.jsonl"\n[clean]\ndeduplicate = "none"\n[split]\nvalidation = 0.4\n')
 
 
 def write_recipe(place, name, extra="", validation=0.2, more=""):

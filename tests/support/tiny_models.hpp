@@ -82,6 +82,36 @@ inline Random bert_weights() {
   return weights;
 }
 
+inline const nlohmann::json efficientnet_config = {{"model_type", "efficientnet"}, {"image_size", 8}, {"width_coefficient", 1.0}, {"depth_coefficient", 1.0},
+                                                   {"kernel_sizes", {3}}, {"in_channels", {32}}, {"out_channels", {16}}, {"strides", {1}},
+                                                   {"num_block_repeats", {1}}, {"expand_ratios", {1}}, {"squeeze_expansion_ratio", 0.0}, {"hidden_dim", 24}};
+
+inline Random efficientnet_weights() {
+  torch::manual_seed(5);
+  Random weights;
+  const auto norm = [&](const std::string& name, std::int64_t width) {
+    for (const char* part : {".weight", ".bias", ".running_mean", ".running_var"}) weights.add(name + part, {width});
+    weights.values[name + ".running_var"].abs_().add_(0.5);
+  };
+  weights.add("embeddings.convolution.weight", {32, 3, 3, 3});
+  norm("embeddings.batchnorm", 32);
+  weights.add("encoder.blocks.0.depthwise_conv.depthwise_conv.weight", {32, 1, 3, 3});
+  norm("encoder.blocks.0.depthwise_conv.depthwise_norm", 32);
+  weights.add("encoder.blocks.0.projection.project_conv.weight", {16, 32, 1, 1});
+  norm("encoder.blocks.0.projection.project_bn", 16);
+  weights.add("encoder.top_conv.weight", {24, 16, 1, 1});
+  norm("encoder.top_bn", 24);
+  return weights;
+}
+
+/// pixels uint8 [B, channels, height, width]
+inline Batch pictures_of(const at::Tensor& pixels) {
+  Batch batch;
+  batch.columns["pixels"] = pixels;
+  for (std::int64_t sample = 1; sample <= pixels.size(0); ++sample) batch.starts.push_back(sample);
+  return batch;
+}
+
 inline std::shared_ptr<Model> build_model(const std::string& plugin, const nlohmann::json& config, Random weights, std::vector<std::string> labels = {}) {
   ModelContext context{config, weights, std::move(labels)};
   const auto& entry = registry().find(Kind::model, plugin);
@@ -103,11 +133,11 @@ inline std::shared_ptr<Strategy> made(const std::string& plugin, const Values& v
   return std::static_pointer_cast<Strategy>(entry.build(options.get(), nullptr));
 }
 
-/// As a run has them.
-inline std::shared_ptr<Strategies> listed(const std::vector<std::pair<std::string, Values>>& list) {
+/// As a run has them; owner: where several are on one base.
+inline std::shared_ptr<Strategies> listed(const std::vector<std::pair<std::string, Values>>& list, std::int64_t owner = 0) {
   std::vector<Strategies::Named> named;
   for (const auto& [plugin, values] : list) named.push_back({plugin, made(plugin, values)});
-  return std::make_shared<Strategies>(std::move(named));
+  return std::make_shared<Strategies>(std::move(named), owner);
 }
 inline std::shared_ptr<Strategies> strategy(const std::string& plugin, const Values& values = {}) { return listed({{plugin, values}}); }
 

@@ -1,5 +1,6 @@
 // Callbacks that compare metrics: every metric's better way is known, everywhere.
 #include <attune/callback.hpp>
+#include <fmt/core.h>
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -28,53 +29,50 @@ std::shared_ptr<Callback> callback(const std::string& plugin, const std::string&
   return std::static_pointer_cast<Callback>(entry.build(options.get(), nullptr));
 }
 
-TEST(metrics, have_a_better_way) {
-  for (const auto* rising : {"accuracy", "f1", "pearson"}) EXPECT_TRUE(larger_is_better(rising)) << rising;
-  for (const auto* falling : {"loss", "perplexity"}) EXPECT_FALSE(larger_is_better(falling)) << falling;
-  EXPECT_THAT(error_of([] { larger_is_better("f2"); }), AllOf(HasSubstr("no metric 'f2'"), HasSubstr("accuracy, f1, loss, pearson, perplexity")));
+/// A run that measures this one alone.
+Run run_with(const Metric& metric) {
+  Run run;
+  run.declared = {metric};
+  return run;
 }
 
-TEST(checkpoint, keeps_the_best_by_every_metric) {
-  for (const auto& metric : metric_names()) {
-    const auto kept = callback("checkpoint", "keep_best", metric);
-    const auto is_best = [&](double value) {
-      attune::Run run;
-      run.metrics[metric] = larger_is_better(metric) ? value : -value;
-      kept->on(Event::evaluated, run);
-      return run.best_so_far;
-    };
-    EXPECT_FALSE(is_best(std::nan(""))) << metric;
-    EXPECT_TRUE(is_best(-0.5)) << metric;
-    EXPECT_FALSE(is_best(-0.7)) << metric;
-    EXPECT_FALSE(is_best(std::nan(""))) << metric;
-    EXPECT_TRUE(is_best(0.2)) << metric;
-    EXPECT_FALSE(is_best(0.2)) << metric;
-  }
+/// Those that come with Attune, and one of a plugin for each way.
+std::vector<Metric> all_metrics() {
+  auto all = metrics::all();
+  all.push_back({"exact_match", Better::larger});
+  all.push_back({"spread", Better::smaller});
+  return all;
 }
+
+double better_by(const Metric& metric, double value) { return metric.better == Better::larger ? value : -value; }
 
 TEST(early_stopping, ends_when_any_metric_gets_worse) {
-  for (const auto& metric : metric_names()) {
-    const auto stopping = callback("early_stopping", "metric", metric);
-    const auto stops = [&](double value) {
-      attune::Run run;
-      run.metrics[metric] = larger_is_better(metric) ? value : -value;
-      stopping->on(Event::evaluated, run);
-      return !run.stop_reason.empty();
+  for (const auto& metric : all_metrics()) {
+    const auto stopping = callback("early_stopping", "metric", metric.name);
+    const auto reason = [&](double value) {
+      auto run = run_with(metric);
+      run.metrics[metric.name] = better_by(metric, value);
+      Requests requests;
+      stopping->on(Event::evaluated, run, requests);
+      return requests.stop_reason();
     };
-    EXPECT_FALSE(stops(0.1)) << metric;
-    EXPECT_FALSE(stops(0.2)) << metric;
-    EXPECT_TRUE(stops(0.1)) << metric;
+    EXPECT_EQ(reason(-0.1), "") << metric.name;
+    EXPECT_EQ(reason(0.2), "") << metric.name;
+    EXPECT_EQ(reason(0.1), fmt::format("{} has not improved in 1 evaluations (best {:.4f})", metric.name, better_by(metric, 0.2))) << "with its sign";
   }
 }
 
-TEST(callbacks, refuse_a_metric_that_the_run_does_not_have_before_its_first_step) {
-  for (const auto& [plugin, option] : {std::pair("checkpoint", "keep_best"), std::pair("early_stopping", "metric")}) {
-    attune::Run run;
-    run.metrics["loss"] = 1;
-    const auto watching = callback(plugin, option, "f1");
-    EXPECT_THAT(error_of([&] { watching->on(Event::run_begin, run); }), HasSubstr("this run has no metric 'f1'")) << plugin;
-  }
-  EXPECT_THAT(error_of([] { callback("checkpoint", "keep_best", "f2"); }), HasSubstr("no metric 'f2'"));
+TEST(early_stopping, refuses_a_metric_that_the_run_does_not_have_before_its_first_step) {
+  const auto run = run_with({"f1_macro", Better::larger});
+  const auto refusal = [&](const char* metric) {
+    return error_of([&] {
+      Requests requests;
+      callback("early_stopping", "metric", metric)->on(Event::run_begin, run, requests);
+    });
+  };
+  EXPECT_THAT(refusal("f1"), HasSubstr("this run has no metric 'f1'"));
+  EXPECT_THAT(refusal("f1_macr"), AllOf(HasSubstr("it measures f1_macro"), HasSubstr("did you mean 'f1_macro'?")));
+  EXPECT_EQ(refusal("f1_macro"), "no error");
 }
 
 }  // namespace

@@ -17,6 +17,8 @@ class Model {};
 class Dataset {};
 class Strategy {};
 class Callback {};
+class Optimizer {};
+class Schedule {};
 
 namespace {
 
@@ -56,12 +58,36 @@ struct Instruction : Dataset, Plain {
 struct Quiet : Callback, Plain {
   explicit Quiet(Options) {}
 };
-struct Checkpoint : Callback {
+struct AdamW : Optimizer {
   struct Options {
-    std::int64_t every = 0;
-    static void describe(Schema<Options>& s) { s.key("every", &Options::every, "every").at_least(0); }
+    double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+    static void describe(Schema<Options>& s) {
+      s.key("beta1", &Options::beta1, "beta1").range(0, 1);
+      s.key("beta2", &Options::beta2, "beta2").range(0, 1);
+      s.key("epsilon", &Options::epsilon, "epsilon").above(0);
+    }
   };
-  explicit Checkpoint(Options) {}
+  explicit AdamW(Options) {}
+};
+struct Sgd : Optimizer {
+  struct Options {
+    double momentum = 0;
+    bool nesterov = false;
+    static void describe(Schema<Options>& s) {
+      s.key("momentum", &Options::momentum, "momentum").range(0, 1);
+      s.key("nesterov", &Options::nesterov, "nesterov");
+    }
+  };
+  explicit Sgd(Options options) {
+    if (options.nesterov && options.momentum == 0) fail("'nesterov' needs a 'momentum' above 0");
+  }
+};
+struct Cosine : Schedule {
+  struct Options {
+    double minimum = 0;
+    static void describe(Schema<Options>& s) { s.key("minimum", &Options::minimum, "minimum").range(0, 1); }
+  };
+  explicit Cosine(Options) {}
 };
 
 Registry make_registry() {
@@ -71,7 +97,9 @@ Registry make_registry() {
   registry.strategy<Lora>("lora");
   registry.callback<Quiet>("progress");
   registry.callback<Quiet>("jsonl");
-  registry.callback<Checkpoint>("checkpoint");
+  registry.optimizer<AdamW>("adamw");
+  registry.optimizer<Sgd>("sgd");
+  registry.schedule<Cosine>("cosine");
   return registry;
 }
 
@@ -136,9 +164,8 @@ TEST_F(RunFile, FillsEverySection) {
   const auto& lora = *static_cast<const Lora::Options*>(config.strategies[0].options.get());
   EXPECT_EQ(lora.rank, 16);
   EXPECT_EQ(lora.targets, std::vector<std::string>{"q_proj"});
-  ASSERT_EQ(config.callbacks.size(), 3u);
-  EXPECT_EQ(config.callbacks[2].entry->name, "checkpoint");
-  EXPECT_EQ(static_cast<const Checkpoint::Options*>(config.callbacks[2].options.get())->every, 25);
+  ASSERT_EQ(config.callbacks.size(), 2u);
+  EXPECT_EQ(config.checkpoint.every, 25);
 }
 
 TEST_F(RunFile, OverridesWinAndKnowWhereTheyCameFrom) {
@@ -159,8 +186,55 @@ TEST_F(RunFile, TheEffectiveFileReadsBackTheSame) {
   const auto first = read(good, {"train.epsilon=1e-9", "strategy.rslora=true"});
   const auto second = read(first.to_toml());
   EXPECT_EQ(first.to_toml(), second.to_toml());
-  EXPECT_DOUBLE_EQ(second.train.epsilon, 1e-9);
+  EXPECT_DOUBLE_EQ(static_cast<const AdamW::Options*>(second.optimizer.options.get())->epsilon, 1e-9);
   EXPECT_TRUE(static_cast<const Lora::Options*>(second.strategies[0].options.get())->rslora);
+}
+
+TEST_F(RunFile, TakesOptimizerAndScheduleAsSectionsOrByNameInTrain) {
+  const auto of = [](const config::RunConfig& run) { return *static_cast<const Sgd::Options*>(run.optimizer.options.get()); };
+  const auto unnamed = read(good);
+  EXPECT_EQ(unnamed.optimizer.entry->name, "adamw");
+  EXPECT_EQ(unnamed.schedule.entry->name, "cosine");
+  const auto by_name = read(good, {"train.optimizer=sgd", "train.momentum=0.9", "train.schedule=cosine"});
+  EXPECT_EQ(by_name.optimizer.entry->name, "sgd");
+  EXPECT_DOUBLE_EQ(of(by_name).momentum, 0.9);
+  const auto sections = good + std::string("[optimizer]\nplugin = \"sgd\"\nmomentum = 0.9\n[schedule]\nplugin = \"cosine\"\n");
+  EXPECT_EQ(read(sections).to_toml(), by_name.to_toml()) << "one effective form";
+  EXPECT_TRUE(of(read(sections, {"optimizer.nesterov=true"})).nesterov);
+  EXPECT_DOUBLE_EQ(static_cast<const Cosine::Options*>(read(sections, {"schedule.minimum=0.1"}).schedule.options.get())->minimum, 0.1);
+  EXPECT_EQ(config::plugin_names(Document::parse_text(sections, "run.toml")).back(), "cosine");
+}
+
+TEST_F(RunFile, TheOriginOfAShortFormIsWhereItStands) {
+  std::map<std::string, std::string> origin;
+  for (const auto& [section, all] : read(with(good, "steps = 100", "beta1 = 0.8\nsteps = 100"), {"train.optimizer=adamw"}).effective)
+    for (const auto& setting : all) origin[section + "." + setting.name] = setting.origin;
+  EXPECT_EQ(origin["optimizer.plugin"], "command line");
+  EXPECT_EQ(origin["optimizer.beta1"], path_.string() + ":18:9");
+  EXPECT_EQ(origin["optimizer.beta2"], "default");
+  EXPECT_EQ(origin["schedule.plugin"], "default");
+  EXPECT_EQ(origin.count("train.optimizer") + origin.count("train.schedule"), 0u);
+}
+
+TEST_F(RunFile, RefusesOptimizersAndSchedulesThatItCannotHave) {
+  const auto sections = good + std::string("[optimizer]\nplugin = \"sgd\"\n[schedule]\nplugin = \"cosine\"\n");
+  const std::vector<std::pair<std::vector<std::string>, std::string>> all{
+      {{"train.optimizer=adam"}, "command line: there is no optimizer 'adam'; did you mean 'adamw'? (there are: adamw, sgd)"},
+      {{"train.schedule=cosin"}, "there is no schedule 'cosin'; did you mean 'cosine'?"},
+      {{"train.optimizer=3.5"}, "'optimizer' must be text"},
+      {{"train.momentum=0.9"}, "'momentum' is no option of the optimizer 'adamw', whose options are beta1, beta2, epsilon"},
+      {{"train.beta1=2.0"}, "'beta1' is 2, it must be at least 0 and at most 1"},
+      {{"train.beta3=0.5"}, "unknown key 'beta3'; did you mean 'beta1'?"},
+      {{"train.optimizer=sgd", "train.beta2=0.9"}, "'beta2' is no option of the optimizer 'sgd', whose options are momentum, nesterov"},
+      {{"optimizer.momentum=0.9"}, "[optimizer] needs 'plugin', a name: adamw, sgd"},
+  };
+  for (const auto& [overrides, said] : all) EXPECT_THAT(mistakes(good, overrides), HasSubstr(said));
+  EXPECT_THAT(mistakes(sections, {"train.optimizer=sgd"}), HasSubstr("'optimizer' is named by [optimizer], too: keep one of them, or write optimizer.plugin"));
+  EXPECT_THAT(mistakes(sections, {"train.momentum=0.9"}), HasSubstr("'momentum' is an option of the optimizer: write it in [optimizer]"));
+  EXPECT_THAT(mistakes(sections, {"optimizer.momentun=0.9"}), HasSubstr("unknown key 'momentun'; did you mean 'momentum'?"));
+  EXPECT_THAT(mistakes(sections, {"schedule.minimum=1.5"}), HasSubstr("'minimum' is 1.5, it must be at least 0 and at most 1"));
+  EXPECT_THAT(mistakes(sections, {"optimizer.nesterov=true"}), HasSubstr(":26:1: optimizer 'sgd': 'nesterov' needs a 'momentum' above 0"));
+  EXPECT_EQ(mistakes(good, {"train.optimizer=sgd", "train.beta1=0.9", "train.epsilon=1e-8"}), "none") << "what earlier run directories say of the other optimizer";
 }
 
 TEST_F(RunFile, KeepsNumbersInTheirWrittenOrder) {
@@ -219,7 +293,7 @@ TEST_F(RunFile, RefusesKeysThatContradictEachOther) {
   EXPECT_THAT(mistakes(with(good, "steps = 100", "steps = 100\nepochs = 2.0")), HasSubstr(":19:10: 'steps' and 'epochs' contradict each other"));
   EXPECT_THAT(mistakes(with(good, "steps = 100", "micro_batch = 32\nglobal_batch = 16\nsteps = 1")), HasSubstr("'micro_batch' (32) is larger than 'global_batch' (16)"));
   EXPECT_THAT(mistakes(with(good, "steps = 100\n", "")), HasSubstr("needs 'steps' or 'epochs'"));
-  EXPECT_THAT(mistakes(good + std::string("[[callback]]\nplugin = \"checkpoint\"\nevery = 3\n")), HasSubstr("say the same thing"));
+  EXPECT_THAT(mistakes(good + std::string("[[callback]]\nplugin = \"checkpoint\"\nevery = 3\n")), HasSubstr("'checkpoint' is no callback: write its options under [checkpoint]"));
 }
 
 TEST_F(RunFile, RefusesWhatItCannotDo) {

@@ -236,11 +236,11 @@ TEST_F(Loading, HiddenStatesGoWithTheirRows) {
       const std::int64_t positions = 1 + 7 * row % 11;
       writer.append(at::full({positions, 2, 3}, row, at::kFloat), {&positions, 1});
     }
-    EXPECT_EQ(HiddenStates::open(path, "key"), nullptr) << "there only when it is whole";
+    EXPECT_EQ(HiddenStates::open(path, "key", {}), nullptr) << "there only when it is whole";
     writer.finish();
   }
-  EXPECT_EQ(HiddenStates::open(path, "another"), nullptr);
-  options_.hidden = HiddenStates::open(path, "key");
+  EXPECT_EQ(HiddenStates::open(path, "another", {}), nullptr);
+  options_.hidden = HiddenStates::open(path, "key", {});
   ASSERT_NE(options_.hidden, nullptr);
   EXPECT_EQ(options_.hidden->rows(), samples);
   const Plain dataset;

@@ -95,7 +95,7 @@ TEST_P(FusedAttention, is_the_plain_form_within_each_sample) {
     }
     return at::cat(parts);
   };
-  const auto ours = [&, causal = causal](const std::vector<at::Tensor>& x) { return nn::attention(0, x[0], x[1], x[2], batch, {.scale = scale, .causal = causal}); };
+  const auto ours = [&, causal = causal](const std::vector<at::Tensor>& x) { return nn::attention(x[0], x[1], x[2], batch, {.scale = scale, .causal = causal}); };
   expect_same(ours, plain, {narrow_leaf({total, heads, width}), narrow_leaf({total, key_heads, width}), narrow_leaf({total, key_heads, width})}, 5e-6);
 }
 
@@ -109,7 +109,7 @@ TEST(FusedAttention, gives_the_same_bits_on_any_number_of_threads) {
   batch.starts = {0, 140, 150, 299};
   const at::Tensor q = narrow_leaf({299, 6, 16}), k = narrow_leaf({299, 2, 16}), v = narrow_leaf({299, 2, 16});
   const auto all = [&] {
-    const at::Tensor y = nn::attention(0, q, k, v, batch, {.scale = 0.25});
+    const at::Tensor y = nn::attention(q, k, v, batch, {.scale = 0.25});
     auto parts = torch::autograd::grad({y.square().sum()}, {q, k, v});
     parts.push_back(y.detach());
     return parts;

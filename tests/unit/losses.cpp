@@ -194,13 +194,12 @@ std::string not_finite_in(Case c, const std::string& extreme, const std::string&
   if (run.teacher->spec().task != Task::embedding) stretch(*run.teacher, c.batch, false);
   run.weights = std::vector<double>(static_cast<std::size_t>(model->spec().outputs), 2.0);
   run.batches = {c.batch, whole};
-  strategies->begin(*model, run);
+  strategies->begin(*model, run.context);
   {
     const torch::NoGradGuard no_grad;
     for (auto& [name, parameter] : trainable(*model)) parameter.add_(torch::randn_like(parameter) * 0.02);
   }
-  model->module().train();
-  const auto loss = strategies->loss(*model, c.batch);
+  const auto loss = strategies->loss(*model, training(c.batch));
   EXPECT_GE(loss.count, 0);
   const bool has_nothing = masked == "all masked" && !c.batch.targets.is_floating_point() && model->spec().task != Task::embedding;
   EXPECT_TRUE(loss.count == 0 || !has_nothing);

@@ -2,6 +2,7 @@
 #include <attune/error.hpp>
 #include <attune/loss.hpp>
 #include <attune/nn.hpp>
+#include <attune/parameter.hpp>
 #include <attune/plugin.hpp>
 #include <gmock/gmock.h>
 #include <torch/torch.h>
@@ -15,10 +16,13 @@
 #include "tiny_models.hpp"
 #include "weights/describe.hpp"
 #include "weights/licence.hpp"
+#include "weights/shapes.hpp"
 
 namespace {
 
 using namespace attune;
+using tiny::efficientnet_config;
+using tiny::pictures_of;
 using tiny::registry;
 using nlohmann::json;
 using testing::AllOf;
@@ -144,16 +148,6 @@ TEST(encoders, classify_every_token_of_every_sample) {
 
 // ---- pictures
 
-Batch pictures_of(const at::Tensor& pixels) {
-  Batch batch;
-  batch.columns["pixels"] = pixels;
-  for (std::int64_t sample = 1; sample <= pixels.size(0); ++sample) batch.starts.push_back(sample);
-  return batch;
-}
-
-const json efficientnet_config = {{"model_type", "efficientnet"}, {"image_size", 8}, {"width_coefficient", 1.0}, {"depth_coefficient", 1.0}, {"kernel_sizes", {3}}, {"in_channels", {32}},
-                                  {"out_channels", {16}}, {"strides", {1}}, {"num_block_repeats", {1}}, {"expand_ratios", {1}}, {"squeeze_expansion_ratio", 0.0}, {"hidden_dim", 24}};
-
 Random efficientnet_weights() {
   torch::manual_seed(3);
   Random weights;
@@ -170,11 +164,11 @@ Random efficientnet_weights() {
 TEST(efficientnet, keeps_its_statistics_in_training_and_no_picture_sees_another) {
   const auto model = build("efficientnet", efficientnet_config, efficientnet_weights(), {"no", "yes"});
   const auto pixels = torch::randint(256, {4, 3, 8, 8}, at::kByte);
-  model->module().train();
   const auto before = model->module().named_buffers()["efficientnet.encoder.top_bn.running_mean"].clone();
   const torch::NoGradGuard no_grad;
 
-  const auto together = model->logits(pictures_of(pixels)), alone = model->logits(pictures_of(pixels.narrow(0, 1, 1)));
+  const auto together = model->logits(ForwardContext(pictures_of(pixels), Phase::training));
+  const auto alone = model->logits(ForwardContext(pictures_of(pixels.narrow(0, 1, 1)), Phase::training));
 
   EXPECT_LT(furthest(together.narrow(0, 1, 1), alone), 1e-5);
   EXPECT_TRUE(model->module().named_buffers()["efficientnet.encoder.top_bn.running_mean"].equal(before));
@@ -184,7 +178,8 @@ TEST(efficientnet, keeps_its_statistics_in_training_and_no_picture_sees_another)
 TEST(efficientnet, scales_pictures_to_what_the_run_asks_for) {
   const auto model = build("efficientnet", efficientnet_config, efficientnet_weights(), {"no", "yes"}, {{"size", std::int64_t{16}}});
 
-  EXPECT_EQ(model->embed(pictures_of(torch::zeros({1, 1, 28, 28}, at::kByte))).size(2), 8);
+  ForwardContext context(pictures_of(torch::zeros({1, 1, 28, 28}, at::kByte)));
+  EXPECT_EQ(model->embed(context).size(2), 8);
   EXPECT_EQ(model->config()["image_size"], 16);
 }
 
@@ -205,7 +200,8 @@ TEST(convolution, equals_libtorch_s_own) {
   for (auto& parameter : layer.parameters()) parameter.normal_();
   const auto x = torch::randn({2, 4, 7, 5});
 
-  EXPECT_TRUE(layer.forward(x).equal(at::conv2d(x, layer.weight, layer.bias, 2, 1, 1, 2)));
+  ForwardContext context;
+  EXPECT_TRUE(layer.forward(x, context).equal(at::conv2d(x, layer.weight, layer.bias, 2, 1, 1, 2)));
 }
 
 TEST(a_soft_cap, changes_loss_and_gradients_as_autograd_has_it) {
@@ -249,29 +245,40 @@ TEST(modules, are_found_by_their_dotted_names_and_made_once) {
 
 // ---- memory
 
-TEST(activations, of_long_and_many_samples_are_told_from_short_ones) {
-  const auto batch_of = [](std::int64_t samples, std::int64_t length) { return pack(std::vector(static_cast<std::size_t>(samples), torch::ones({length}, at::kLong))); };
-  json config = roberta_config;
-  config["max_position_embeddings"] = 82;
-  auto weights = roberta_weights();
-  weights.values["roberta.embeddings.position_embeddings.weight"] = torch::rand({82, 8});
-  weights.infos[1].shape = {82, 8};
-  const auto model = build("roberta", config, weights, {"no", "yes"});
+/// The bytes that a pass keeps, of the model with weights and of the one that is planned.
+std::pair<std::size_t, std::size_t> kept(const std::string& plugin, const json& config, const Random& weights, Batch batch, bool all = true) {
+  const auto bytes = [&](Model& model) {
+    for (auto& parameter : model.module().parameters()) parameter.requires_grad_(all);
+    model.projection().weight.requires_grad_(true);
+    return nn::activation_bytes(model, batch);
+  };
+  const auto measured = bytes(*build(plugin, config, weights, {"no", "yes"}));
+  for (auto* tensor : {&batch.tokens, &batch.positions})
+    if (tensor->defined()) *tensor = tensor->to(at::kMeta);
+  for (auto& [name, column] : batch.columns) column = column.to(at::kMeta);
+  const nn::ParametersOn where(at::kMeta);
+  Shapes shapes(weights);
+  ModelContext context{config, shapes, {"no", "yes"}};
+  const auto& entry = registry().find(Kind::model, plugin);
+  return {measured, bytes(*std::static_pointer_cast<Model>(entry.build(entry.defaults().get(), &context)))};
+}
 
-  const auto measured = static_cast<double>(nn::activation_bytes(*model, batch_of(3, 70)));
-  const auto estimated = static_cast<double>(nn::estimate_activations(*model, 3, 70, batch_of));
+TEST(activations, are_planned_as_they_are_measured) {
+  const auto tokens = pack({torch::ones({8}, at::kLong), torch::ones({5}, at::kLong)});
+  const auto pictures = pictures_of(torch::zeros({4, 3, 8, 8}, at::kByte));
 
-  EXPECT_GT(measured, 3 * 70 * 8 * 4 * 5);
-  EXPECT_NEAR(estimated / measured, 1, 0.02);
+  const auto [gpt2, planned_gpt2] = kept("gpt2", gpt2_config, gpt2_weights(), tokens);
+  const auto [roberta, planned_roberta] = kept("roberta", roberta_config, roberta_weights(), tokens);
+  const auto [efficientnet, planned_efficientnet] = kept("efficientnet", efficientnet_config, efficientnet_weights(), pictures);
+
+  EXPECT_GT(gpt2, 13u * 8 * 4 * 5);
+  EXPECT_EQ(planned_gpt2, gpt2);
+  EXPECT_EQ(planned_roberta, roberta);
+  EXPECT_EQ(planned_efficientnet, efficientnet);
 }
 
 TEST(activations, are_few_below_what_is_trained) {
-  const auto bytes = [](bool all) {
-    const auto model = build("efficientnet", efficientnet_config, efficientnet_weights(), {"no", "yes"});
-    for (auto& parameter : model->module().parameters()) parameter.requires_grad_(all);
-    model->projection().weight.requires_grad_(true);
-    return nn::estimate_activations(*model, 4, 1, [](std::int64_t samples, std::int64_t) { return pictures_of(torch::zeros({samples, 3, 8, 8}, at::kByte)); });
-  };
+  const auto bytes = [](bool all) { return kept("efficientnet", efficientnet_config, efficientnet_weights(), pictures_of(torch::zeros({4, 3, 8, 8}, at::kByte)), all).second; };
 
   EXPECT_LT(bytes(false), 4u * 24 * 4 + 1000);
   EXPECT_GT(bytes(true), 10 * bytes(false));

@@ -13,6 +13,8 @@
 namespace {
 
 using namespace attune;
+
+ForwardContext alone;  // a layer by itself
 using testing::HasSubstr;
 
 const auto float64 = at::TensorOptions().dtype(at::kDouble);
@@ -36,7 +38,7 @@ struct Product final : nn::Delta {
     u = register_parameter("u", torch::randn({in, 2}, float64));
     v = register_parameter("v", torch::randn({2, out}, float64));
   }
-  at::Tensor forward(const nn::Linear&, const at::Tensor& x, const at::Tensor& y) override { return y + x.mm(u).mm(v); }
+  at::Tensor forward(const nn::Linear&, const at::Tensor& x, const at::Tensor& y, ForwardContext&) override { return y + x.mm(u).mm(v); }
   void merge(nn::Linear& base) const override { base.weight.add_(u.mm(v).t()); }
   at::Tensor u, v;
 };
@@ -75,7 +77,7 @@ TEST(linear, with_rounded_operands_has_the_gradients_of_the_rounded_product) {
     for (auto& parameter : linear.parameters()) parameter.set_requires_grad(false).normal_().set_requires_grad(!frozen);
     linear.rounds_operands = true;
     const at::Tensor x = torch::randn({2, 5, 6}).requires_grad_(true), dy = torch::randn({2, 5, 4});
-    const at::Tensor y = linear.forward(x), exact = at::linear(rounded(x), rounded(linear.weight), linear.bias.detach().to(at::kDouble));
+    const at::Tensor y = linear.forward(x, alone), exact = at::linear(rounded(x), rounded(linear.weight), linear.bias.detach().to(at::kDouble));
     EXPECT_LT(difference(y.to(at::kDouble), exact), 1e-5);
     y.backward(dy);
     EXPECT_LT(difference(x.grad().to(at::kDouble), at::matmul(rounded(dy), rounded(linear.weight))), 1e-5);
@@ -91,10 +93,10 @@ TEST(linear, rounds_a_frozen_weight_again_when_it_has_changed) {
   linear.weight.set_requires_grad(false).fill_(1);
   linear.rounds_operands = true;
   const torch::NoGradGuard no_grad;
-  EXPECT_EQ(linear.forward(at::ones({1, 3}))[0][0].item<float>(), 3);
+  EXPECT_EQ(linear.forward(at::ones({1, 3}), alone)[0][0].item<float>(), 3);
   EXPECT_TRUE(linear.operand().is_same(linear.operand()));
   linear.weight.fill_(2);
-  EXPECT_EQ(linear.forward(at::ones({1, 3}))[0][0].item<float>(), 6);
+  EXPECT_EQ(linear.forward(at::ones({1, 3}), alone)[0][0].item<float>(), 6);
 }
 
 TEST(cross_entropy, with_rounded_operands_is_near_the_exact_one_and_keeps_logits_in_float32) {
@@ -131,7 +133,7 @@ TEST(row_losses, weighted_and_summed_have_the_value_and_gradients_of_the_plain_f
     const auto losses = row_losses(x, *projection, targets);
     const auto rows = at::nonzero(targets != ignored_target).squeeze(1);
     ASSERT_TRUE(losses.rows.equal(rows));
-    const auto logs = projection->forward(x.index_select(0, rows)).log_softmax(1);
+    const auto logs = projection->forward(x.index_select(0, rows), alone).log_softmax(1);
     const auto nll = -logs.gather(1, losses.targets.unsqueeze(1)).squeeze(1), uniform = -logs.mean(1);
     EXPECT_LT(difference(losses.nll, nll), 1e-10);
     EXPECT_LT(difference(losses.uniform, uniform), 1e-10);
@@ -154,7 +156,7 @@ TEST_P(CrossEntropy, has_the_value_and_gradients_of_the_plain_form) {
   at::Tensor targets = torch::randint(11, {rows}, at::kLong);
   if (with_ignored) targets.slice(0, 0, rows, 3).fill_(ignored_target);
 
-  const auto logits = projection->forward(x);
+  const auto logits = projection->forward(x, alone);
   const auto expected = at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum, ignored_target);
   std::vector<at::Tensor> leaves = {x};
   for (auto& parameter : projection->parameters()) leaves.push_back(parameter);
@@ -203,7 +205,7 @@ TEST(cross_entropy, of_a_projection_with_deltas_trains_the_deltas) {
   projection->add_delta("delta", delta);
   const at::Tensor x = random_leaf({300, 8}), targets = torch::randint(11, {300}, at::kLong);
 
-  const auto expected = at::cross_entropy_loss(projection->forward(x), targets, {}, at::Reduction::Sum);
+  const auto expected = at::cross_entropy_loss(projection->forward(x, alone), targets, {}, at::Reduction::Sum);
   const auto expected_gradient = torch::autograd::grad({expected}, {delta->u});
   const auto loss = cross_entropy(x, *projection, targets);
   const auto gradient = torch::autograd::grad({loss.sum}, {delta->u});
@@ -233,7 +235,7 @@ TEST(binary_cross_entropy, is_the_sum_over_every_label_of_every_sample) {
   const auto projection = projection_of(4, 3, true);
   const auto x = random_leaf({5, 4});
   const auto targets = (torch::rand({5, 3}) > 0.5).to(at::kFloat);
-  const auto logits = projection->forward(x);
+  const auto logits = projection->forward(x, alone);
   const auto p = logits.sigmoid(), y = targets.to(at::kDouble);
   const auto expected = -(y * p.log() + (1 - y) * (1 - p).log()).sum();
 
@@ -250,7 +252,7 @@ TEST(squared_error, is_the_sum_of_squares) {
   const auto projection = projection_of(4, 1, true);
   const auto x = random_leaf({3, 4});
   const auto targets = torch::tensor({1.f, -2.f, 0.5f});
-  const auto expected = (projection->forward(x).squeeze(1) - targets).square().sum();
+  const auto expected = (projection->forward(x, alone).squeeze(1) - targets).square().sum();
 
   const auto loss = supervised_loss(x, *projection, targets);
 
@@ -305,7 +307,7 @@ TEST(attention, equals_dense_attention_with_a_mask) {
       for (const std::int64_t key_heads : {1, 2, 4}) {
         const at::Tensor q = random_leaf({9, 4, 8}), k = random_leaf({9, key_heads, 8}), v = random_leaf({9, key_heads, 8});
         const at::Tensor expected = dense_attention(q, k, v, starts, causal, 0.3), weights = torch::randn({9, 4, 8}, float64);
-        const at::Tensor y = nn::attention(0, q, k, v, laid_out(starts), {.scale = 0.3, .causal = causal});
+        const at::Tensor y = nn::attention(q, k, v, laid_out(starts), {.scale = 0.3, .causal = causal});
         EXPECT_LT(difference(y, expected), 1e-10);
         const auto gradients = torch::autograd::grad({(y * weights).sum()}, {q, k, v});
         const auto expected_gradients = torch::autograd::grad({(expected * weights).sum()}, {q, k, v});
@@ -318,14 +320,14 @@ TEST(attention, equals_dense_attention_with_a_mask) {
 TEST(attention, of_the_last_positions_sees_all_before_them) {
   const at::Tensor q = torch::randn({9, 4, 8}), k = torch::randn({9, 2, 8}), v = torch::randn({9, 2, 8});
   for (const nn::AttentionOptions options : {nn::AttentionOptions{.scale = 0.3}, {.scale = 0.3, .window = 4}, {.scale = 0.3, .softcap = 2}}) {
-    const at::Tensor whole = nn::attention(0, q, k, v, laid_out({0, 9}), options);
+    const at::Tensor whole = nn::attention(q, k, v, laid_out({0, 9}), options);
     for (const auto& [rows, with_gradients] : std::vector<std::pair<std::int64_t, bool>>{{1, true}, {3, true}, {9, true}, {1, false}, {3, false}, {9, false}}) {
       const torch::AutoGradMode mode(with_gradients);  // without, it is our own kernel
       KeyValueCache cache(1);
-      Batch batch = laid_out({0, rows});
-      batch.cache = &cache;
+      auto context = ForwardContext(laid_out({0, rows})).in_block(0);
+      context.cache = &cache;
       if (rows < 9) cache.append(0, 0, k.slice(0, 0, 9 - rows), v.slice(0, 0, 9 - rows));
-      const at::Tensor last = nn::attention(0, q.slice(0, -rows), k.slice(0, -rows), v.slice(0, -rows), batch, options);
+      const at::Tensor last = nn::attention(q.slice(0, -rows), k.slice(0, -rows), v.slice(0, -rows), context, options);
       EXPECT_LT(difference(last, whole.slice(0, -rows)), 1e-5) << rows;
     }
   }
@@ -340,7 +342,7 @@ TEST(attention, in_a_window_equals_dense_attention_with_a_band) {
   };
   for (const double softcap : {0.0, 0.5}) {
     const auto expected = scores(softcap).softmax(-1).matmul(v.transpose(0, 1)).transpose(0, 1);
-    EXPECT_LT(difference(nn::attention(0, q, k, v, laid_out({0, 9}), {.scale = 0.3, .window = 3, .softcap = softcap}), expected), 1e-10) << softcap;
+    EXPECT_LT(difference(nn::attention(q, k, v, laid_out({0, 9}), {.scale = 0.3, .window = 3, .softcap = softcap}), expected), 1e-10) << softcap;
   }
 }
 
@@ -353,14 +355,14 @@ struct Prefix final : VirtualTokens {
 TEST(attention, of_every_sample_begins_with_the_prefix) {
   const at::Tensor q = torch::randn({9, 2, 8}, float64), k = torch::randn({9, 2, 8}, float64), v = torch::randn({9, 2, 8}, float64);
   Prefix prefix;
-  Batch batch = laid_out({0, 4, 9});
-  batch.prefix = &prefix;
+  ForwardContext context(laid_out({0, 4, 9}));
+  context.virtual_tokens = &prefix;
   for (const bool causal : {false, true}) {
-    const auto y = nn::attention(0, q, k, v, batch, {.scale = 0.3, .causal = causal});
+    const auto y = nn::attention(q, k, v, context, {.scale = 0.3, .causal = causal});
     for (const auto& [first, end] : {std::pair(0, 4), std::pair(4, 9)}) {
       const auto with_prefix = [&](const at::Tensor& p, const at::Tensor& x) { return at::cat({p, x.slice(0, first, end)}); };
       const auto before = torch::zeros({3, 2, 8}, float64);
-      const auto expected = nn::attention(0, with_prefix(before, q), with_prefix(prefix.keys, k), with_prefix(prefix.values, v), laid_out({0, 3 + end - first}),
+      const auto expected = nn::attention(with_prefix(before, q), with_prefix(prefix.keys, k), with_prefix(prefix.values, v), laid_out({0, 3 + end - first}),
                                           {.scale = 0.3, .causal = causal}).slice(0, 3);
       EXPECT_LT(difference(y.slice(0, first, end), expected), 1e-10);
     }
@@ -427,21 +429,20 @@ struct Two : torch::nn::Module {
   std::shared_ptr<nn::Linear> first, second;
 };
 
-TEST(linear, applies_deltas_while_they_are_enabled_and_gives_the_same_once_they_are_merged) {
+TEST(linear, applies_deltas_in_passes_where_they_act_and_gives_the_same_once_they_are_merged) {
   Two two;
-  const at::Tensor x = torch::randn({5, 4}, float64), base = two.first->forward(x);
+  const at::Tensor x = torch::randn({5, 4}, float64), base = two.first->forward(x, alone);
   two.first->add_delta("delta", std::make_shared<Product>(4, 3));
-  const at::Tensor adapted = two.first->forward(x);
+  const at::Tensor adapted = two.first->forward(x, alone);
   EXPECT_GT(difference(adapted, base), 0.1);
 
-  two.first->enable_deltas(false);
-  EXPECT_EQ(difference(two.first->forward(x), base), 0);
-  two.first->enable_deltas(true);
-  EXPECT_EQ(difference(two.first->forward(x), adapted), 0);
+  auto base_alone = alone.base_alone();
+  EXPECT_EQ(difference(two.first->forward(x, base_alone), base), 0);
+  EXPECT_EQ(difference(two.first->forward(x, alone), adapted), 0);
 
   EXPECT_TRUE(two.named_parameters().contains("first.delta.u"));
   two.first->merge_deltas();
-  EXPECT_LT(difference(two.first->forward(x), adapted), 1e-12);
+  EXPECT_LT(difference(two.first->forward(x, alone), adapted), 1e-12);
   EXPECT_FALSE(two.named_parameters().contains("first.delta.u"));
   EXPECT_TRUE(two.first->deltas().empty());
 }

@@ -51,15 +51,17 @@ TEST(model, goes_on_from_what_its_first_parts_made) {
     const torch::NoGradGuard no_grad;
     const at::Tensor whole = model->features(batch);
     for (std::int64_t parts = 1; parts <= 3; ++parts) {
-      batch.hidden = model->prefix(batch, parts);
+      batch.hidden = model->hidden_after(parts, batch);
+      batch.hidden_parts = parts;
       EXPECT_EQ(batch.hidden.size(0), parts == 3 ? whole.size(0) : batch.length());
-      EXPECT_TRUE(model->features(batch).equal(whole)) << "computed, as long as nobody said that the batch's are its own";
       batch.hidden.add_(1);
-      model->set_prefix(parts);
+      batch.hidden_of = nullptr;
+      EXPECT_TRUE(model->features(batch).equal(whole)) << "those of another model, such as a student's, are not taken";
+      batch.hidden_of = model.get();
       EXPECT_FALSE(model->features(batch).equal(whole));
       batch.hidden.sub_(1);
       EXPECT_TRUE(at::allclose(model->features(batch), whole, 1e-5, 1e-5)) << parts;
-      model->set_prefix(0);
+      batch.hidden = at::Tensor();
     }
   }
 }
@@ -67,7 +69,11 @@ TEST(model, goes_on_from_what_its_first_parts_made) {
 TEST(model, counts_the_parts_below_everything_trained) {
   const auto parts_below = [](Model& model, const std::string& trained) {
     for (auto& parameter : model.module().named_parameters()) parameter.value().requires_grad_(parameter.key().find(trained) != std::string::npos);
-    return model.frozen_parts(batch_of({3, 7}));
+    ForwardContext again(batch_of({3, 7}), Phase::training);
+    again.recompute = true;
+    const auto parts = model.frozen_parts(batch_of({3, 7}));
+    EXPECT_EQ(model.frozen_parts(again), parts) << "also when blocks are computed again";
+    return parts;
   };
   EXPECT_EQ(parts_below(*llama(), "embed_tokens"), 0);
   EXPECT_EQ(parts_below(*llama(), "layers.0.mlp.up_proj"), 0);
@@ -219,9 +225,7 @@ TEST(lora, drops_inputs_while_training_alone) {
   for (auto& [name, parameter] : trainable(*model)) parameter.normal_();
   const auto batch = batch_of({6});
 
-  model->module().train();
-  EXPECT_FALSE(model->logits(batch).equal(model->logits(batch)));
-  model->module().eval();
+  EXPECT_FALSE(model->logits(ForwardContext(batch, Phase::training)).equal(model->logits(batch)));
   EXPECT_TRUE(model->logits(batch).equal(model->logits(batch)));
 }
 

@@ -1,10 +1,9 @@
-// Job scripts, site files, what is read from Slurm's commands, and the lock of a run directory.
+// Job scripts, site files, what is read from Slurm's commands, and the state of a run.
 #include "errors.hpp"
 #include "slurm/script.hpp"
 
 #include <attune/error.hpp>
 #include <gmock/gmock.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -14,13 +13,14 @@
 #include <regex>
 
 #include "core/files.hpp"
+#include "run_directory/lock.hpp"
+#include "run_directory/progress.hpp"
 #include "slurm/command.hpp"
 #include "slurm/environment.hpp"
 #include "slurm/launch.hpp"
-#include "slurm/progress.hpp"
 #include "slurm/queue.hpp"
 #include "slurm/reasons.hpp"
-#include "slurm/run_lock.hpp"
+#include "slurm/run_state.hpp"
 #include "slurm/staging.hpp"
 #include "slurm/submission.hpp"
 
@@ -30,6 +30,10 @@ namespace {
 namespace fs = std::filesystem;
 using config::Document;
 using config::SlurmOptions;
+using run_directory::Holder;
+using run_directory::Life;
+using run_directory::read_progress;
+using run_directory::RunLock;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
@@ -785,137 +789,36 @@ TEST_F(Slurm, ACommandThatIsMissingIsToldApartFromOneThatFails) {
   EXPECT_FALSE(is_installed("no-such-program-here"));
 }
 
-// ---- The lock
-
-/// A process that has ended, and is known to have.
-std::int64_t ended_process() {
-  const auto pid = ::fork();
-  if (pid == 0) ::_exit(0);
-  ::waitpid(pid, nullptr, 0);
-  return pid;
-}
-
-TEST_F(Slurm, ADirectoryInUseIsRefusedWithItsHolder) {
-  const auto lock = RunLock::take(folder_ / "run");
-  EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run"); }), AllOf(HasSubstr("is in use by process"), HasSubstr(std::to_string(::getpid()))));
-  EXPECT_THAT(error_of([&] { check_are_free({folder_ / "run"}); }), HasSubstr("is in use by"));
-}
-
-TEST_F(Slurm, ALockGoesWithItsRun) {
-  { const auto lock = RunLock::take(folder_ / "run"); }
-  EXPECT_FALSE(holder_of(folder_ / "run").has_value());
-  const auto lock = RunLock::take(folder_ / "run");
-  EXPECT_EQ(holder_of(folder_ / "run")->pid, ::getpid());
-}
-
-TEST_F(Slurm, AStaleLockOfThisMachineIsTakenOver) {
-  auto dead = Holder::this_process();
-  dead.pid = ended_process();
-  write("run/lock.1", dead.text());
-  const auto lock = RunLock::take(folder_ / "run");
-  EXPECT_EQ(holder_of(folder_ / "run")->pid, ::getpid());
-  EXPECT_FALSE(fs::exists(folder_ / "run/lock.1"));
-}
-
-TEST_F(Slurm, APidThatIsUsedAgainIsNoLife) {
-  auto other = Holder::this_process();
-  other.started = "1";
-  EXPECT_EQ(life_of(other, Holder::this_process()), Life::gone);
-}
+// ---- The lock, as the queue judges it
 
 TEST_F(Slurm, ALockOfAnotherMachineIsJudgedByTheQueue) {
   const auto me = Holder::this_process();
   auto there = me;
   there.host = "n2";
   there.job = "12";
-  const auto says = [](const std::string& state) { return [state](const auto&) { return std::optional(read_queue("12|12|N/A|" + state + "|None|1:00|n2\n")); }; };
+  const auto says = [](const std::string& state) {
+    return [state](const std::string& job) { return std::optional(has_live(read_queue("12|12|N/A|" + state + "|None|1:00|n2\n"), job)); };
+  };
   EXPECT_EQ(life_of(there, me, says("RUNNING")), Life::alive);
   EXPECT_EQ(life_of(there, me, says("PENDING")), Life::alive) << "requeued: it comes back";
   EXPECT_EQ(life_of(there, me, says("NODE_FAIL")), Life::gone);
-  EXPECT_EQ(life_of(there, me, [](const auto&) { return std::optional(std::vector<QueuedJob>{}); }), Life::gone);
-  EXPECT_EQ(life_of(there, me, [](const auto&) { return std::optional<std::vector<QueuedJob>>(); }), Life::unknown);
+  EXPECT_EQ(life_of(there, me, [](const auto&) { return std::optional(has_live({}, "12")); }), Life::gone);
+  EXPECT_EQ(life_of(there, me, [](const auto&) { return std::optional<bool>(); }), Life::unknown);
   there.job = "";
   EXPECT_EQ(life_of(there, me, says("RUNNING")), Life::unknown) << "no job, another machine: nobody can tell";
   write("run/lock.1", there.text());
-  EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run"); }), HasSubstr("when it does not, remove"));
+  EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run", is_live); }), HasSubstr("when it does not, remove"));
 }
 
-TEST_F(Slurm, AJobsEarlierAttemptDoesNotHoldItUp) {
-  auto before = Holder::this_process(), now = before;
-  before.host = "n2";
-  before.job = now.job = "12_3";
-  EXPECT_EQ(life_of(before, now, [](const auto&) { return std::optional<std::vector<QueuedJob>>(); }), Life::gone);
+TEST_F(Slurm, ADirectoryInUseIsNotSubmittedFor) {
+  const auto lock = RunLock::take(folder_ / "run", is_live);
+  EXPECT_THAT(error_of([&] { check_are_free({folder_ / "run"}); }), HasSubstr("is in use by process"));
 }
 
-TEST_F(Slurm, OfManyAtOnceOneAtMostHolds) {
-  for (int round = 0; round < 20; ++round) {
-    const auto directory = folder_ / fmt::format("run{}", round);
-    auto dead = Holder::this_process();
-    dead.pid = ended_process();
-    write(fmt::format("run{}/lock.1", round), dead.text());
-    int gate[2];
-    ASSERT_EQ(::pipe(gate), 0);
-    std::vector<pid_t> children;
-    for (int i = 0; i < 4; ++i) {
-      const auto pid = ::fork();
-      if (pid == 0) {
-        char go;
-        if (::read(gate[0], &go, 1) != 1) ::_exit(2);
-        try {
-          const auto lock = RunLock::take(directory);
-          std::ofstream(directory / "held", std::ios::app) << "x";
-          ::usleep(20000);
-          std::ofstream(directory / "held", std::ios::app) << "y";
-          ::_exit(0);  // without its destructor: the lock stays, and goes stale
-        } catch (const Error&) {
-          ::_exit(1);
-        }
-      }
-      children.push_back(pid);
-    }
-    ASSERT_EQ(::write(gate[1], "gggg", 4), 4);
-    for (const auto child : children) ::waitpid(child, nullptr, 0);
-    ::close(gate[0]);
-    ::close(gate[1]);
-    if (fs::exists(directory / "held")) {
-      const auto held = read_text(directory / "held");
-      EXPECT_EQ(held.find("xx"), std::string::npos) << "two at once: " << held;
-    }
-  }
-}
-
-TEST_F(Slurm, ADamagedLockIsNamed) {
-  write("run/lock.1", "{");
-  EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run"); }), AllOf(HasSubstr("run/lock.1: "), HasSubstr("lock file of a run is damaged")));
-}
-
-TEST_F(Slurm, ClearingARunKeepsItsLock) {
-  const auto lock = RunLock::take(folder_ / "run");
-  write("run/metrics.jsonl", "x");
-  write("run/checkpoints/step-000001/marker", "x");
-  clear_run(folder_ / "run");
-  EXPECT_TRUE(holder_of(folder_ / "run").has_value());
-  EXPECT_FALSE(fs::exists(folder_ / "run/metrics.jsonl"));
-  EXPECT_FALSE(fs::exists(folder_ / "run/checkpoints"));
-}
-
-TEST_F(Slurm, ClearingARunLeavesWhatIsNotOfIt) {
-  write("run/metrics.jsonl", "x");
-  write("run/record.json", "{}");
-  write("run/adapter/adapter_model.safetensors", "x");
-  write("run/slurm-12.log", "maybe of the job that this is");
-  write("run/notes.txt", "mine");
-  write("run/plots/loss.png", "mine");
-  EXPECT_EQ(clear_run(folder_ / "run"), (std::vector<std::string>{"notes.txt", "plots"}));
-  for (const char* left : {"slurm-12.log", "notes.txt", "plots/loss.png"}) EXPECT_TRUE(fs::exists(folder_ / "run" / left)) << left;
-  for (const char* gone : {"metrics.jsonl", "record.json", "adapter"}) EXPECT_FALSE(fs::exists(folder_ / "run" / gone)) << gone;
-}
-
-TEST_F(Slurm, ADirectoryThatHoldsOtherRunsIsNotCleared) {
-  write("runs/metrics.jsonl", "x");
-  write("runs/first/run.toml", "x");
-  EXPECT_THAT(error_of([&] { clear_run(folder_ / "runs"); }), HasSubstr("holds another run, first, and is not replaced"));
-  EXPECT_TRUE(fs::exists(folder_ / "runs/metrics.jsonl")) << "nothing is removed";
+TEST_F(Slurm, AnElementOfAnArrayIsKnownByBothItsNumbers) {
+  const auto queue = read_queue("14|13|4|RUNNING|None|1:00|n2\n15|13|5|COMPLETED|None|1:00|n2\n");
+  for (const char* live : {"14", "13_4"}) EXPECT_TRUE(has_live(queue, live)) << live;
+  for (const char* gone : {"13", "15", "13_5", "4", ""}) EXPECT_FALSE(has_live(queue, gone)) << gone;
 }
 
 // ---- Staging
@@ -934,17 +837,17 @@ TEST_F(Slurm, DataAndModelAreCopiedToScratchAndRemoved) {
   ::setenv("ATTUNE_SCRATCH", (folder_ / "scratch").c_str(), 1);
   ::setenv("ATTUNE_STAGE", "data,model", 1);
   {
-    const Staging staging(staged_run(folder_), Comm());
+    const Staging staging(staged_run(folder_), attune::Mesh());
     EXPECT_TRUE(staging.config().dataset.path.starts_with((folder_ / "scratch/attune-").string()));
     EXPECT_EQ(read_text(staging.config().dataset.path), "data");
     EXPECT_EQ(read_text(fs::path(staging.config().model.path) / "deeper/part.bin"), std::string(40 << 20, 'x'));
   }
   EXPECT_TRUE(fs::is_empty(folder_ / "scratch"));
   ::setenv("ATTUNE_STAGE", "data", 1);
-  const Staging data_alone(staged_run(folder_), Comm());
+  const Staging data_alone(staged_run(folder_), attune::Mesh());
   EXPECT_EQ(data_alone.config().model.path, (folder_ / "model").string());
   ::unsetenv("ATTUNE_STAGE");
-  const Staging nothing(staged_run(folder_), Comm());
+  const Staging nothing(staged_run(folder_), attune::Mesh());
   EXPECT_EQ(nothing.config().dataset.path, (folder_ / "sums.h5").string());
 }
 
@@ -953,10 +856,10 @@ TEST_F(Slurm, AFullScratchIsToldBeforeAnythingIsCopied) {
   fs::resize_file(folder_ / "sums.h5", std::uintmax_t{8} << 40);  // takes no space itself
   ::setenv("ATTUNE_SCRATCH", (folder_ / "scratch").c_str(), 1);
   ::setenv("ATTUNE_STAGE", "data", 1);
-  EXPECT_THAT(error_of([&] { Staging(staged_run(folder_), Comm()); }), AllOf(HasSubstr("8.0 TiB are needed and"), HasSubstr("take 'stage' out of the site file")));
+  EXPECT_THAT(error_of([&] { Staging(staged_run(folder_), attune::Mesh()); }), AllOf(HasSubstr("8.0 TiB are needed and"), HasSubstr("take 'stage' out of the site file")));
   EXPECT_TRUE(fs::is_empty(folder_ / "scratch"));
   ::setenv("ATTUNE_SCRATCH", "/proc/nowhere", 1);
-  EXPECT_THAT(error_of([&] { Staging(staged_run(folder_), Comm()); }), HasSubstr("nothing can be written there"));
+  EXPECT_THAT(error_of([&] { Staging(staged_run(folder_), attune::Mesh()); }), HasSubstr("nothing can be written there"));
 }
 
 // ---- Progress
@@ -984,30 +887,8 @@ TEST_F(Slurm, ProgressIsReadFromARunsFiles) {
   auto saved = p;
   saved.last = "interrupted";
   EXPECT_EQ(state_of(saved, read_queue("8|8|N/A|COMPLETING|None|1:00|n1\n")), "interrupted") << "a job that ends starts nothing";
-  const auto lock = RunLock::take(folder_ / "run");
+  const auto lock = RunLock::take(folder_ / "run", is_live);
   EXPECT_EQ(state_of(read_progress(folder_ / "run"), {}), "training");
-}
-
-TEST_F(Slurm, AMetricThatIsNoNumberIsNotTheOneOfBefore) {
-  write("run/metrics.jsonl",
-        "{\"event\":\"evaluated\",\"step\":0,\"seconds\":1.0,\"evaluation\":{\"loss\":1.5,\"f1\":0.5}}\n"
-        "{\"event\":\"evaluated\",\"step\":9,\"seconds\":7.0,\"evaluation\":{\"loss\":null,\"f1\":0.25}}\n"
-        "{\"event\":\"step_end\",\"step\":10,\"seconds\":8.0,\"loss\":null,\"tokens_per_second\":20.0}\n");
-  const auto p = read_progress(folder_ / "run");
-  EXPECT_EQ(p.evaluation, (std::map<std::string, double>{{"f1", 0.25}}));
-  EXPECT_EQ(p.step, 10) << "the log is read to its end";
-}
-
-TEST_F(Slurm, ALockKnowsWhetherItsDirectoryWasRemovedOrTakenByAnother) {
-  {
-    const auto lock = RunLock::take(folder_ / "run");
-    EXPECT_TRUE(lock.is_held());
-    fs::rename(folder_ / "run", folder_ / "away");
-    EXPECT_FALSE(lock.is_held());
-    write("run/lock.1", "{}\n");
-    EXPECT_FALSE(lock.is_held());
-  }
-  EXPECT_TRUE(fs::exists(folder_ / "run/lock.1")) << "the lock of another is not removed";
 }
 
 TEST_F(Slurm, ADirectoryWithoutFilesIsNew) { EXPECT_EQ(state_of(read_progress(folder_), {}), "new"); }

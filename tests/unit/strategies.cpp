@@ -196,8 +196,8 @@ TEST(gradual_unfreezing, begins_with_the_head_and_goes_down) {
   list->prepare(*model);
   const auto all = trained_names(*model).size();
   Alone run;
-  list->begin(*model, run);
-  list->on_epoch(*model, 0);
+  list->begin(*model, run.context);
+  list->on_epoch(*model, 0, 0);
   list->on_step(*model, 0);
   EXPECT_THAT(trained_names(*model), ElementsAre("classifier.weight", "classifier.bias"));
   list->on_step(*model, 10);
@@ -252,7 +252,6 @@ TEST_P(Adapters, start_as_the_base_change_it_and_give_it_back_when_off) {
   const auto base = model->logits(batch);
   const auto list = listed(GetParam().list);
   list->prepare(*model);
-  model->module().eval();
   if (GetParam().starts_as_base) {
     EXPECT_LT(difference(model->logits(batch), base), 2e-5);
   }
@@ -260,11 +259,8 @@ TEST_P(Adapters, start_as_the_base_change_it_and_give_it_back_when_off) {
   const auto adapted = model->logits(batch);
   EXPECT_EQ(adapted.sizes(), base.sizes());
   EXPECT_GT(difference(adapted, base), 0.01);
-  {
-    const BaseAlone alone(*model);
-    if (GetParam().name != "pissa") {
-      EXPECT_LT(difference(model->logits(batch), base), 2e-5);
-    }
+  if (GetParam().name != "pissa") {
+    EXPECT_LT(difference(model->logits(ForwardContext(batch).base_alone()), base), 2e-5);
   }
   EXPECT_EQ(difference(model->logits(batch), adapted), 0);
   if (GetParam().merges) {
@@ -281,7 +277,6 @@ TEST_P(Adapters, treat_every_sample_as_if_it_were_alone_and_generate_the_same_wi
   const auto list = listed(GetParam().list);
   list->prepare(*model);
   randomise(*list, *model);
-  model->module().eval();
   const torch::NoGradGuard no_grad;
   const auto batch = batch_of({5, 1, 7});
   std::vector<at::Tensor> alone;
@@ -304,11 +299,10 @@ TEST_P(Adapters, reach_every_parameter_with_a_gradient_also_when_blocks_are_comp
     const auto list = listed(GetParam().list);
     list->prepare(*model);
     randomise(*list, *model);
-    model->set_recompute(recompute);
-    model->module().train();
     torch::manual_seed(10);
-    const auto batch = next_tokens({5, 2, 7});
-    const auto loss = list->loss(*model, batch);
+    auto context = training(next_tokens({5, 2, 7}));
+    context.recompute = recompute;
+    const auto loss = list->loss(*model, context);
     loss.sum.backward();
     losses.push_back(loss.sum.item<double>());
     gradients.emplace_back();
@@ -426,8 +420,7 @@ TEST(lora, starting_from_principal_components_is_exported_as_a_change_of_the_bas
   plain->load_adapter(*base, *pissa->export_adapter(*model), "folder");
   const auto batch = batch_of({6});
   EXPECT_LT(difference(base->logits(batch), model->logits(batch)), 1e-4);
-  const BaseAlone alone(*model);
-  EXPECT_LT(difference(model->logits(batch), llama()->logits(batch)), 1e-4) << "its base is the model's";
+  EXPECT_LT(difference(model->logits(ForwardContext(batch).base_alone()), llama()->logits(batch)), 1e-4) << "its base is the model's";
 }
 
 TEST(quantize, holds_the_base_in_fewer_bits_and_stays_near_it) {
@@ -475,11 +468,10 @@ TEST(losses, on_classes_have_the_value_of_the_plain_form) {
   const auto loss_with = [](const std::string& plugin, Values values, const Batch& batch, Model& model) {
     const auto list = listed({{"full", {}}, {plugin, std::move(values)}});
     list->prepare(model);
-    model.module().train();
     Alone run;
     run.weights = {0.5, 2, 1};
-    list->begin(model, run);
-    return list->loss(model, batch).sum;
+    list->begin(model, run.context);
+    return list->loss(model, training(batch)).sum;
   };
   const auto batch = labelled({5, 3, 6, 2});
   const auto model = bert();
@@ -499,7 +491,6 @@ TEST(losses, that_regularise_measure_the_plain_one) {
     const auto model = bert();
     const auto list = listed({{"full", {}}, {plugin, {}}});
     list->prepare(*model);
-    model->module().eval();
     EXPECT_LT(difference(list->loss(*model, batch).sum, -log_p(*model, batch).gather(1, batch.targets.unsqueeze(1)).sum()), 1e-4) << plugin;
   }
 }
@@ -514,16 +505,18 @@ TEST(distill, learns_the_teachers_softened_distribution) {
   }
   const auto list = listed({{"full", {}}, {"distill", {{"teacher", std::string("there")}, {"temperature", 3.0}, {"share", 0.7}}}});
   list->prepare(*student);
-  list->begin(*student, run);
-  student->module().train();
+  list->begin(*student, run.context);
   const auto batch = next_tokens({9, 4});
-  const auto loss = list->loss(*student, batch);
+  const auto loss = list->loss(*student, training(batch));
   const auto rows = at::nonzero(batch.targets != ignored_target).squeeze(1);
   const auto z = student->logits(batch).index_select(0, rows), t = run.teacher->logits(batch).index_select(0, rows).detach();
   const auto p = (t / 3).softmax(1);
   const auto expected = 0.3 * at::cross_entropy_loss(z, batch.targets.index_select(0, rows), {}, at::Reduction::Sum) +
                         0.7 * 9 * (p * ((t / 3).log_softmax(1) - (z / 3).log_softmax(1))).sum();
   EXPECT_LT(difference(loss.sum, expected), 1e-3);
+  const auto kl = (p * ((t / 3).log_softmax(1) - (z / 3).log_softmax(1))).sum().item<double>();
+  EXPECT_NEAR(loss.scalars.at("kl").sum, kl, 1e-4);
+  EXPECT_EQ(loss.scalars.at("kl").count, rows.size(0));
   const auto parameters = student->module().parameters();
   const auto ours = torch::autograd::grad({loss.sum}, parameters), theirs = torch::autograd::grad({expected}, parameters);
   for (std::size_t i = 0; i < parameters.size(); ++i) EXPECT_LT(difference(ours[i], theirs[i]), 1e-3 * (1 + theirs[i].abs().max().item<double>())) << i;
@@ -546,9 +539,8 @@ TEST(distill, learns_from_stored_logits_as_from_their_teacher) {
     values.insert(more.begin(), more.end());
     const auto list = listed({{"full", {}}, {"distill", values}});
     list->prepare(*student);
-    list->begin(*student, run);
-    student->module().train();
-    const auto loss = list->loss(*student, batch).sum;
+    list->begin(*student, run.context);
+    const auto loss = list->loss(*student, training(batch)).sum;
     return std::pair(loss.item<double>(), torch::autograd::grad({loss}, {student->module().parameters()[0]})[0]);
   };
   const Values teacher{{"teacher", std::string("there")}}, all{{"stored", std::string("all")}, {"top", std::int64_t{31}}};
@@ -591,10 +583,9 @@ TEST(distill, sees_the_whole_projection) {
   }
   const auto list = listed({{"full", {}}, {"distill", {{"teacher", std::string("there")}, {"temperature", 1.0}, {"share", 1.0}}}});
   list->prepare(*student);
-  list->begin(*student, run);
-  student->module().train();
+  list->begin(*student, run.context);
   const auto batch = labelled({5, 3});
-  const auto loss = list->loss(*student, batch).sum;
+  const auto loss = list->loss(*student, training(batch)).sum;
   const auto z = student->logits(batch), t = run.teacher->logits(batch).detach();
   const auto expected = (t.softmax(1) * (t.log_softmax(1) - z.log_softmax(1))).sum();
   EXPECT_LT(difference(loss, expected), 1e-5);
@@ -610,21 +601,23 @@ TEST(penalties, grow_with_the_distance_from_the_start_and_do_not_depend_on_the_s
     list->prepare(*model);
     Alone run;
     run.batches = {labelled({4, 4}), labelled({6})};
-    list->begin(*model, run);
-    model->module().train();
+    list->begin(*model, run.context);
     const auto plain = [&] { return supervised_loss(model->features(batch), model->projection(), batch.targets).sum.item<double>(); };
-    EXPECT_NEAR(list->loss(*model, batch).sum.item<double>(), plain(), 1e-4) << plugin;
+    EXPECT_NEAR(list->loss(*model, training(batch)).sum.item<double>(), plain(), 1e-4) << plugin;
     {
       const torch::NoGradGuard no_grad;
       for (auto& parameter : model->module().parameters()) parameter.add_(0.01);
     }
-    const auto whole = list->loss(*model, batch);
+    const auto whole = list->loss(*model, training(batch));
+    const auto penalty = whole.scalars.at(plugin + "/penalty");
+    EXPECT_EQ(penalty.count, 1) << plugin;
+    EXPECT_NEAR(whole.sum.item<double>(), plain() + 3 * penalty.sum, 1e-3) << plugin;
     EXPECT_GT(whole.sum.item<double>(), plain() + 1e-3) << plugin;
     double parts = 0;
     for (int sample = 0; sample < 3; ++sample) {
       auto part = pack({batch.tokens.slice(0, batch.starts[sample], batch.starts[sample + 1])});
       part.targets = batch.targets.slice(0, sample, sample + 1);
-      parts += list->loss(*model, part).sum.item<double>();
+      parts += list->loss(*model, training(part)).sum.item<double>();
     }
     EXPECT_NEAR(whole.sum.item<double>(), parts, 1e-3) << plugin;
   }
@@ -638,7 +631,7 @@ TEST(preferences, start_at_the_loss_of_no_preference_and_refuse_what_they_cannot
   const auto loss = list->loss(*model, batch);
   EXPECT_NEAR(loss.sum.item<double>(), 2 * std::log(2.0), 1e-4);
   EXPECT_EQ(loss.count, 2);
-  EXPECT_FALSE(loss.is_cross_entropy);
+  EXPECT_FALSE(find_metric(list->metrics({metrics::loss("nats", ""), metrics::perplexity()}), "perplexity")) << "it is no cross-entropy";
 
   const auto error_with = [&](const std::string& under, const std::string& over, const Batch& data) {
     const auto other = llama();
@@ -660,7 +653,7 @@ TEST(preferences, over_the_bases_own_weights_refer_to_it_as_it_was) {
   list->prepare(*model);
   Alone run;
   run.batches = {batch};
-  list->begin(*model, run);
+  list->begin(*model, run.context);
   EXPECT_NEAR(list->loss(*model, batch).sum.item<double>(), 2 * std::log(2.0), 1e-4);
   const torch::NoGradGuard no_grad;
   const auto before = sample_log_probabilities(*model, batch).sums;
@@ -687,10 +680,7 @@ TEST(kto, counts_every_answer_by_itself) {
   const auto loss = list->loss(*model, batch);
   const torch::NoGradGuard no_grad;
   const auto ours = sample_log_probabilities(*model, batch).sums;
-  const auto base = [&] {
-    const BaseAlone alone(*model);
-    return sample_log_probabilities(*model, batch).sums;
-  }();
+  const auto base = sample_log_probabilities(*model, ForwardContext(batch).base_alone()).sums;
   // The reference point: prompts with the answers to the next one. Of each sample the first two tokens are the prompt.
   const auto sample = [&](int i) { return batch.tokens.slice(0, batch.starts[i], batch.starts[i + 1]); };
   std::vector<at::Tensor> tokens, targets;
@@ -701,16 +691,46 @@ TEST(kto, counts_every_answer_by_itself) {
   auto others = pack(tokens);
   others.targets = at::cat(targets);
   const auto ours_of_others = sample_log_probabilities(*model, others).sums;
-  const auto base_of_others = [&] {
-    const BaseAlone alone(*model);
-    return sample_log_probabilities(*model, others).sums;
-  }();
+  const auto base_of_others = sample_log_probabilities(*model, ForwardContext(others).base_alone()).sums;
   const auto moved = (ours_of_others - base_of_others).mean(), rewards = ours - base;
   ASSERT_GT(moved.item<double>(), 0);
   const auto good = rewards.slice(0, 0, {}, 2), bad = rewards.slice(0, 1, {}, 2);
   const auto expected = (2 * (1 - (0.5 * (good - moved)).sigmoid())).sum() + (1 - (0.5 * (moved - bad)).sigmoid()).sum();
   EXPECT_LT(difference(loss.sum, expected), 1e-5);
   EXPECT_EQ(loss.count, 6);
+  EXPECT_NEAR(loss.scalars.at("kl").sum, moved.item<double>(), 1e-5);
+  EXPECT_NEAR(loss.scalars.at("rewards/chosen").sum, 0.5 * good.sum().item<double>(), 1e-5);
+  EXPECT_NEAR(loss.scalars.at("rewards/rejected").sum, 0.5 * bad.sum().item<double>(), 1e-5);
+}
+
+TEST(kto, of_the_base_alone_has_moved_nowhere) {
+  auto batch = next_tokens({5, 4, 6, 3, 7, 5});
+  for (int i = 0; i < 6; ++i) batch.targets[batch.starts[i]] = ignored_target;
+  batch.columns["chosen"] = torch::arange(6).remainder(2).eq(0);
+  const auto model = llama();
+  const auto list = listed({{"prefix", {{"tokens", four}, {"deviation", 2.0}}}, {"kto", {{"beta", 0.5}}}});
+  list->prepare(*model);
+  EXPECT_GT(std::abs(list->loss(*model, batch).scalars.at("kl").sum), 1e-3);
+  EXPECT_EQ(list->loss(*model, ForwardContext(batch).base_alone()).scalars.at("kl").sum, 0);
+}
+
+TEST(ewc, measures_the_same_when_blocks_are_computed_again) {
+  std::vector<double> penalties;
+  for (const bool recompute : {false, true}) {
+    torch::manual_seed(3);
+    const auto model = llama();
+    const auto list = listed({{"full", {}}, {"ewc", {{"data", std::string("earlier")}}}});
+    list->prepare(*model);
+    Alone run;
+    run.batches = {next_tokens({5, 4})};
+    run.recompute = recompute;
+    list->begin(*model, run.context);
+    const torch::NoGradGuard no_grad;
+    for (auto& parameter : model->module().parameters()) parameter.add_(0.01);
+    penalties.push_back(list->loss(*model, training(next_tokens({3}))).scalars.at("ewc/penalty").sum);
+  }
+  EXPECT_GT(penalties[0], 0);
+  EXPECT_NEAR(penalties[1], penalties[0], 1e-6 * penalties[0]);
 }
 
 TEST(neftune, makes_noise_while_training_alone) {
@@ -718,10 +738,86 @@ TEST(neftune, makes_noise_while_training_alone) {
   const auto list = listed({{"full", {}}, {"neftune", {}}});
   list->prepare(*model);
   const auto batch = batch_of({6, 3});
-  model->module().train();
-  EXPECT_FALSE(model->logits(batch).equal(model->logits(batch)));
-  model->module().eval();
+  const auto now = model->logits(training(batch, {1, 1}));
+  EXPECT_FALSE(now.equal(model->logits(training(batch, {1, 2}))));
+  EXPECT_TRUE(now.equal(model->logits(training(batch, {1, 1})))) << "a function of seed and step";
   EXPECT_TRUE(model->logits(batch).equal(llama()->logits(batch)));
+}
+
+// ---- What they report beside the loss
+
+TEST(scalars, of_contrastive_are_how_alike_pairs_are) {
+  const auto& entry = registry().find(Kind::model, "bert");
+  const auto options = entry.defaults();
+  for (const auto& option : entry.schema.options)
+    if (option.name == "head") option.set(options.get(), std::string("embedding"));
+  auto weights = bert_weights();
+  ModelContext context{bert_config, weights, {}};
+  const auto model = std::static_pointer_cast<Model>(entry.build(options.get(), &context));
+  const auto list = listed({{"full", {}}, {"contrastive", {{"temperature", 0.5}}}});
+  list->prepare(*model);
+  auto batch = batch_of({4, 3, 5, 2, 6, 3});
+  batch.columns["pair"] = torch::arange(6).floor_divide(2);
+  batch.targets = torch::arange(3);
+  const auto loss = list->loss(*model, batch);
+  const auto h = model->features(batch);
+  const auto cosines = at::mm(h.slice(0, 0, {}, 2), h.slice(0, 1, {}, 2).t());
+  const double own = cosines.diagonal().sum().item<double>();
+  EXPECT_NEAR(loss.scalars.at("similarity/own").sum, own, 1e-5);
+  EXPECT_EQ(loss.scalars.at("similarity/own").count, 3);
+  EXPECT_NEAR(loss.scalars.at("similarity/others").sum, cosines.sum().item<double>() - own, 1e-5);
+  EXPECT_EQ(loss.scalars.at("similarity/others").count, 6);
+  EXPECT_EQ(metric_names(list->metrics(metrics::of_targets({batch, model->spec()}))), "accuracy, loss");
+}
+
+/// As TRL's DPOTrainer and ORPOTrainer define them.
+TEST(scalars, of_preferences_are_their_rewards) {
+  const auto batch = pairs();
+  const auto model = llama();
+  const auto mean = [](const Loss& loss, const std::string& name) { return loss.scalars.at(name).sum / loss.scalars.at(name).count; };
+  for (const std::string form : {"sigmoid", "ipo"}) {
+    const auto other = llama();
+    const auto list = listed({{"lora", {{"rank", four}}}, {"dpo", {{"beta", 0.3}, {"form", form}}}});
+    list->prepare(*other);
+    randomise(*list, *other);
+    const auto loss = list->loss(*other, batch);
+    const torch::NoGradGuard no_grad;
+    const auto ours = sample_log_probabilities(*other, batch);
+    auto rewards = 0.3 * (ours.sums - sample_log_probabilities(*model, batch).sums);
+    if (form == "ipo") rewards = rewards / ours.counts;
+    const auto chosen = rewards.slice(0, 0, {}, 2), rejected = rewards.slice(0, 1, {}, 2);
+    const auto value = [](const at::Tensor& t) { return t.to(at::kDouble).mean().item<double>(); };
+    EXPECT_NEAR(mean(loss, "rewards/chosen"), value(chosen), 1e-5) << form;
+    EXPECT_NEAR(mean(loss, "rewards/rejected"), value(rejected), 1e-5) << form;
+    EXPECT_NEAR(mean(loss, "rewards/margins"), value(chosen - rejected), 1e-5) << form;
+    EXPECT_EQ(mean(loss, "rewards/accuracies"), value(chosen > rejected)) << form;
+    EXPECT_EQ(loss.scalars.at("rewards/chosen").count, 2) << form;
+    EXPECT_GT(std::abs(mean(loss, "rewards/margins")), 1e-4) << form;
+  }
+  const auto list = listed({{"full", {}}, {"orpo", {{"lambda", 0.2}}}});
+  list->prepare(*model);
+  const auto loss = list->loss(*model, batch);
+  const auto samples = sample_log_probabilities(*model, batch);
+  const auto means = samples.sums / samples.counts;
+  EXPECT_NEAR(mean(loss, "rewards/chosen"), (0.2 * means.slice(0, 0, {}, 2).mean()).item<double>(), 1e-5);
+  EXPECT_NEAR(mean(loss, "nll_loss"), -means.slice(0, 0, {}, 2).mean().item<double>(), 1e-5);
+  EXPECT_NEAR(loss.sum.item<double>() / 2, mean(loss, "nll_loss") - 0.2 * mean(loss, "log_odds_ratio"), 1e-4) << "the loss is made of them";
+  EXPECT_EQ(metric_names(list->metrics({metrics::loss("nats", ""), metrics::accuracy(""), metrics::perplexity()})), "accuracy, loss, rewards/chosen, rewards/margins, rewards/rejected");
+}
+
+TEST(scalars, of_changed_cross_entropies_are_the_plain_one_which_is_measured) {
+  const std::vector<Metric> plain{metrics::loss("nats", ""), metrics::accuracy(""), metrics::f1_macro()};
+  const auto batch = labelled({5, 3, 4});
+  for (const std::string plugin : {"focal", "label_smoothing", "class_weights"}) {
+    const auto model = bert();
+    const auto list = listed({{"full", {}}, {plugin, {}}});
+    list->prepare(*model);
+    EXPECT_EQ(metric_names(list->metrics(plain)), "accuracy, f1_macro, loss") << plugin;
+    const auto loss = list->loss(*model, training(batch));
+    const auto cross_entropy = supervised_loss(model->features(batch), model->projection(), batch.targets).sum.item<double>();
+    EXPECT_NEAR(loss.scalars.at("cross_entropy").sum, cross_entropy, 1e-4) << plugin;
+    EXPECT_EQ(loss.scalars.at("cross_entropy").count, 3) << plugin;
+  }
 }
 
 }  // namespace

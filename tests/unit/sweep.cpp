@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -140,16 +141,25 @@ TEST(Halving, TheBestThirdGoesOn) {
   for (int i = 0; i < 9; ++i) values[std::to_string(i)] = i;
   std::string falls, rises;
   for (const auto& [trial, value] : values) {
-    if (goes_on(values, trial, 3, false)) falls += trial;
-    if (goes_on(values, trial, 3, true)) rises += trial;
+    if (goes_on(values, trial, 3, Better::smaller)) falls += trial;
+    if (goes_on(values, trial, 3, Better::larger)) rises += trial;
   }
   EXPECT_EQ(falls, "012");
   EXPECT_EQ(rises, "678");
 }
 
 TEST(Halving, TheFirstGoesOnAndWhatIsNoNumberDoesNot) {
-  EXPECT_TRUE(goes_on({{"a", 3.0}}, "a", 3, false));
-  EXPECT_FALSE(goes_on({{"a", std::nan("")}}, "a", 3, false));
+  EXPECT_TRUE(goes_on({{"a", 3.0}}, "a", 3, Better::smaller));
+  EXPECT_FALSE(goes_on({{"a", std::nan("")}}, "a", 3, Better::smaller));
+}
+
+TEST(Halving, WhatIsNotFiniteIsBetterThanNothing) {
+  const double inf = std::numeric_limits<double>::infinity();
+  const std::map<std::string, double> values{{"a", 1.0}, {"b", -inf}, {"c", inf}, {"d", std::nan("")}};
+  for (const auto better : {Better::smaller, Better::larger}) {
+    EXPECT_TRUE(goes_on(values, "a", 3, better));
+    for (const char* trial : {"b", "c", "d"}) EXPECT_FALSE(goes_on(values, trial, 3, better)) << trial;
+  }
 }
 
 TEST(Halving, TheJournalHoldsWhatWasNotedByAnybody) {
@@ -172,10 +182,10 @@ TEST(Results, TheBestComesFirstAndThoseWithoutAValueLast) {
   std::vector<Result> results(3);
   results[0].metric = 2.0;
   results[2].metric = 1.0;
-  sort_by_metric(results, false);
+  sort_by_metric(results, {"loss", Better::smaller});
   EXPECT_EQ(results[0].metric, 1.0);
   EXPECT_FALSE(results[2].metric);
-  sort_by_metric(results, true);
+  sort_by_metric(results, {"accuracy", Better::larger});
   EXPECT_EQ(results[0].metric, 2.0);
 }
 
@@ -198,7 +208,7 @@ class SweepFiles : public testing::Test {
 
   std::vector<Result> sorted() {
     auto results = read_results(sweep_);
-    sort_by_metric(results, sweep_.options.rises());
+    sort_by_metric(results, ranking_metric(sweep_, results));
     return results;
   }
 
@@ -233,6 +243,19 @@ TEST_F(SweepFiles, AnAccuracyBesideALossThatIsNoNumberRanksNothing) {
   EXPECT_EQ(results[0].trial->name, "rank=4");
   EXPECT_FALSE(results[1].metric);
   EXPECT_EQ(full_table(sweep_, results)[2][8], "nan");
+}
+
+TEST_F(SweepFiles, NumbersThatAreNotFiniteAndDamageAreToldInTheTable) {
+  const std::string nulls = R"({"event":"step_end","step":9,"seconds":null,"loss":null,"tokens_per_second":null,"scalars":{"kl":null}})";
+  write_trial("rank=2", begun + evaluated(9, "null", "null") + nulls + "\n", "finished", "seed = 7\n");
+  write_trial("rank=4", begun + std::string("garbage\n") + evaluated(9, "1.0", "0.5"), "finished", "no toml");
+  const auto results = sorted();
+  EXPECT_EQ(csv(full_table(sweep_, results)),
+            "strategy.rank,seed,state,steps,seconds,trainable_parameters,evaluated_step,accuracy,loss,run_file_changes,trial\n"
+            "4,,done,9,1.5,77,9,0.5,1,,rank=4\n"
+            "2,7,done,9,1.5,77,9,nan,nan,,rank=2\n");
+  EXPECT_EQ(result_table(sweep_, results)[2][4], "-");
+  EXPECT_THAT(told_problems(results), ElementsAre(testing::MatchesRegex("rank=4: metrics.jsonl is damaged at byte [0-9]+ .1 line is left out.; the run file in its record is damaged")));
 }
 
 TEST_F(SweepFiles, ATrialThatWasNotEvaluatedHasEmptyCells) {

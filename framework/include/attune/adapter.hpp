@@ -1,5 +1,6 @@
 // What strategies share: choosing layers, depths, and the adapter folder that PEFT reads.
 #pragma once
+#include <attune/api.hpp>
 #include <attune/nn.hpp>
 #include <attune/strategy.hpp>
 #include <nlohmann/json_fwd.hpp>
@@ -11,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+ATTUNE_API_BEGIN
 namespace attune::nn {
 
 using NamedLinear = std::pair<std::string, std::shared_ptr<Linear>>;
@@ -27,14 +29,6 @@ struct Targets {
 /// The same over convolutions too, which {"all-linear"} leaves out. Error when that leaves nothing.
 Targets choose_targets_and_convolutions(Model& model, const std::vector<std::string>& targets);
 
-/// What a model's family calls the layers that adapters are put at, each as a pattern for name_matches().
-struct LayerNames {
-  std::vector<std::string> keys_values;  // one pattern where a layer gives both
-  std::string attention_end, mlp_end;    // the last linear layers of a block's two halves
-};
-/// Of the family whose names are all in the model; absent for one that is not known here.
-std::optional<LayerNames> layer_names(Model& model);
-
 template <class Layer>
 std::vector<std::string> names_of(const std::vector<std::pair<std::string, Layer>>& layers) {
   std::vector<std::string> names;
@@ -46,7 +40,7 @@ std::vector<std::string> names_of(const std::vector<std::pair<std::string, Layer
 std::vector<std::string> peft_names(Model& model, const std::vector<std::string>& chosen);
 
 /// A classifier's head is new: whatever is adapted, it trains in full. Nothing for other models.
-void train_head(Model& model);
+void train_head(ModelView& view);
 
 /// `config` with what every adapter_config.json holds, and the tensors of a classifier's head beside the adapter's own.
 Adapter peft_adapter(Model& model, nlohmann::ordered_json config, std::vector<NamedTensor> tensors);
@@ -66,10 +60,11 @@ bool is_delta(const torch::nn::Module& module);
 /// The embedding of the tokens, with its name. Error for a model that takes none.
 std::pair<std::string, std::shared_ptr<Embedding>> token_embedding(Model& model);
 
-/// Whether all that is trained belongs to deltas and virtual tokens, so that Model::enable_adapters(false) gives the base back.
+/// Whether all that is trained belongs to deltas and virtual tokens, so that ForwardContext::base_alone() gives the base back.
 bool trains_only_adapters(Model& model);
 
 /// The name under which a strategy registers its virtual tokens with the model's module.
 inline constexpr const char* virtual_tokens_name = "virtual_tokens";
 
 }  // namespace attune::nn
+ATTUNE_API_END

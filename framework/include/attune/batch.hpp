@@ -1,5 +1,6 @@
 // What a model sees. Samples lie end to end: no pad token is ever stored or computed, and attention never crosses a sample.
 #pragma once
+#include <attune/api.hpp>
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -7,10 +8,10 @@
 #include <string>
 #include <vector>
 
+ATTUNE_API_BEGIN
 namespace attune {
 
-class KeyValueCache;
-class VirtualTokens;
+class Model;
 
 /// Marks a position that is not trained on (the value PyTorch's losses use).
 inline constexpr std::int64_t ignored_target = -100;
@@ -24,10 +25,11 @@ struct Batch {
                                                // (ignored_target: not trained on); float32 [N, outputs] any of several labels, 0 or 1
                                                // each; float32 [N] a value.
   std::map<std::string, at::Tensor> columns;   // whatever else a dataset plugin hands over
-  at::Tensor hidden;                           // what Model::prefix made of these samples in an earlier pass; undefined: it is computed
+  at::Tensor hidden;                           // what Model::hidden_after made of these samples in an earlier pass; undefined: it is
+                                               // computed
+  std::int64_t hidden_parts = 0;               // after how many parts of the model
+  const Model* hidden_of = nullptr;            // which model; another, such as a teacher, computes everything
   std::vector<std::int64_t> ids;               // row numbers in the split; a row may give several samples (a preference gives two)
-  KeyValueCache* cache = nullptr;              // set while generating: attend to, and append to, what was seen before
-  VirtualTokens* prefix = nullptr;             // set by Model::features: keys and values that every sample attends to
 
   std::int64_t samples() const { return static_cast<std::int64_t>(starts.size()) - 1; }
   std::int64_t length() const { return starts.back(); }
@@ -41,3 +43,4 @@ Batch pack(const std::vector<at::Tensor>& tokens);
 at::Tensor next_token_targets(const at::Tensor& tokens, const at::Tensor& mask = {});
 
 }  // namespace attune
+ATTUNE_API_END

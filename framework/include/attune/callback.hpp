@@ -1,6 +1,8 @@
 // Callbacks see every event of the loop. They may log, ask for a stop or for a checkpoint; they never touch weights.
 #pragma once
+#include <attune/api.hpp>
 #include <attune/comm.hpp>
+#include <attune/metric.hpp>
 
 #include <cstdint>
 #include <filesystem>
@@ -8,6 +10,7 @@
 #include <string>
 #include <vector>
 
+ATTUNE_API_BEGIN
 namespace attune {
 
 /// The events, in the order of the loop that fires them (drawn in train/loop.cpp). Every rank fires them in the same order.
@@ -27,20 +30,9 @@ enum class Event {
 /// "run_begin", "epoch_begin", ...
 const char* name(Event event);
 
-/// Every metric that an evaluation may have.
-const std::vector<std::string>& metric_names();
-/// Whether a larger value of this metric is better. Error naming them all when there is none of this name.
-bool larger_is_better(const std::string& metric);
-
-/// How the run's checkpoints are written and kept; a callback sets it on run_begin.
-struct CheckpointPolicy {
-  std::int64_t keep = 2;  // newest ones that stay, 0: all; the best one stays besides
-  bool staged = true;     // written behind the training, from a copy in host memory
-};
-
 /// The run as callbacks see it. Numbers are the same on every rank.
 struct Run {
-  Comm comm;
+  Comm comm;  // every rank of the run (Mesh::world)
   std::string name;
   std::filesystem::path directory;
   std::int64_t step = 0;   // optimizer steps done
@@ -54,26 +46,44 @@ struct Run {
   double seconds = 0;               // since the run began
   std::int64_t trainable_parameters = 0;
   std::int64_t parameters = 0;
-  std::map<std::string, double> metrics;  // of the newest evaluation: "loss", "perplexity", "accuracy"
-  std::string stop_reason;                // set: the run ends after this step
+  std::vector<Metric> declared;           // what an evaluation of this run measures
+  std::map<std::string, double> metrics;  // of the newest evaluation, by the names in `declared`
+  std::map<std::string, double> scalars;  // of the last step: the means of what strategies report (Loss::scalars)
+  std::string stop_reason;                // why it ends early; empty: it does not
   std::int64_t skipped_steps = 0;         // whose loss or gradient was not finite
   std::int64_t samples_without_target = 0;  // of those that the steps have taken so far: they teach nothing
-  CheckpointPolicy checkpoints;
-  bool checkpoint_wanted = false, best_so_far = false;
   std::int64_t saved_step = -1;           // of the newest checkpoint that is whole on the disk
 
-  void request_stop(std::string reason) { stop_reason = std::move(reason); }
-  /// After this step. best: the state after it is the best so far, so the checkpoint becomes the one named "best".
-  void request_checkpoint(bool best = false) { checkpoint_wanted = true, best_so_far = best_so_far || best; }
+  /// The declaration of that name. Error naming those of this run when there is none.
+  const Metric& metric(const std::string& name) const;
+};
+
+/// What a callback may ask of the run. What one rank asks for, all do, after the step.
+class Requests {
+ public:
+  /// The run ends, and its record says why.
+  void stop(std::string reason) { stop_reason_ = std::move(reason); }
+  void checkpoint() { checkpoint_ = true; }
+  /// The state after this step is the best so far: its checkpoint becomes the one named "best".
+  void best_checkpoint() { checkpoint_ = best_ = true; }
+
+  const std::string& stop_reason() const { return stop_reason_; }
+  bool wants_checkpoint() const { return checkpoint_; }
+  bool is_best() const { return best_; }
+
+ private:
+  std::string stop_reason_;
+  bool checkpoint_ = false, best_ = false;
 };
 
 class Callback {
  public:
   virtual ~Callback() = default;
-  virtual void on(Event event, Run& run) = 0;
+  virtual void on(Event event, const Run& run, Requests& requests) = 0;
   /// What a resumed run needs to go on as if it had not been interrupted. Text of the callback's own choice.
   virtual std::string state() const { return {}; }
   virtual void restore(const std::string& state) { static_cast<void>(state); }
 };
 
 }  // namespace attune
+ATTUNE_API_END

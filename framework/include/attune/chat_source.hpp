@@ -1,8 +1,11 @@
 // A model's own chat template, as its files hold it.
 #pragma once
+#include <attune/api.hpp>
+
 #include <map>
 #include <string>
 
+ATTUNE_API_BEGIN
 namespace attune {
 
 struct ChatSource {
@@ -12,3 +15,4 @@ struct ChatSource {
 };
 
 }  // namespace attune
+ATTUNE_API_END

@@ -1,7 +1,9 @@
 // A dataset plugin is one kind of sample: how a record becomes columns, and how samples become a batch. Reading sources, cleaning,
 // splitting, HDF5, sampling and prefetching are the framework's, the same for every kind.
 #pragma once
+#include <attune/api.hpp>
 #include <attune/batch.hpp>
+#include <attune/metric.hpp>
 #include <attune/rejected.hpp>
 #include <attune/tokenizer.hpp>
 
@@ -9,6 +11,7 @@
 #include <string>
 #include <vector>
 
+ATTUNE_API_BEGIN
 namespace attune {
 
 /// One record of a source after field mapping.
@@ -66,6 +69,10 @@ class Dataset {
   /// What a training step sees of a sample; evaluation sees it as it is. `seed` is a function of (seed of the run, step, row): the same
   /// random choices on any number of ranks and after a resume. May be called from several threads. Default: unchanged.
   virtual Sample augment(Sample sample, std::uint64_t seed) const;
+  /// What an evaluation of a run on this data measures, unless a strategy defines another loss (Strategy::metrics). Names differ, and "loss"
+  /// is among them. Default: those of Attune that fit the targets (metrics::of_targets).
+  virtual std::vector<Metric> metrics(const MetricContext& context) const;
 };
 
 }  // namespace attune
+ATTUNE_API_END

@@ -1,12 +1,14 @@
 // Two kinds of failure. attune::Error is the user's mistake: one sentence saying what is wrong, where, and the cure; the program
 // ends with exit code 2. ATTUNE_ASSERT is our bug: it reports values, file and line, and the program ends with exit code 3.
 #pragma once
+#include <attune/api.hpp>
 #include <fmt/core.h>
 
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+ATTUNE_API_BEGIN
 namespace attune {
 
 /// What the program returns; part of the contract with schedulers and scripts.
@@ -35,6 +37,7 @@ namespace detail {
 }
 
 }  // namespace attune
+ATTUNE_API_END
 
 /// ATTUNE_ASSERT(condition, "format", values...): must hold whatever the user does.
 #define ATTUNE_ASSERT(condition, ...)                                                                                    \

@@ -1,5 +1,7 @@
 // The framework's own linear layer, with a slot for deltas (LoRA, DoRA, IA3, adapters...).
 #pragma once
+#include <attune/api.hpp>
+#include <attune/forward.hpp>
 #include <torch/nn/module.h>
 
 #include <memory>
@@ -7,6 +9,7 @@
 #include <string>
 #include <vector>
 
+ATTUNE_API_BEGIN
 namespace attune::nn {
 
 class Linear;
@@ -20,16 +23,19 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b);
 /// A trained change to one linear layer. Its parameters are registered as those of a sub-module of that layer.
 class Delta : public torch::nn::Module {
  public:
+  /// Whose change it is, where runs share a base: it acts on that one's samples (ForwardContext::shared_by).
+  std::int64_t owner = 0;
+
   /// What the layer is given instead of its input x [..., in]. Default: x.
   virtual at::Tensor input(const at::Tensor& x) { return x; }
   /// x: the layer's own input [..., in]; y: its output so far [..., out]. Returns the new output. Default: y.
-  virtual at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y);
-  /// The layer's output with the change, from x, where one function for both is cheaper than one after the other. Asked when the layer is frozen and has
-  /// no other delta. Default: undefined, which stands for no.
-  virtual at::Tensor whole(const Linear& base, const at::Tensor& x);
-  /// The output of the layer as it was before the change, from its output so far: other than y only where the weight itself was changed with the
-  /// delta.
-  virtual at::Tensor undone(const Linear& base, const at::Tensor& x, const at::Tensor& y);
+  virtual at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y, ForwardContext& context);
+  /// The layer's output with the change, from x, where one function for both is cheaper than one after the other. Called when the layer
+  /// is frozen and has no other delta. Default: undefined, and the two are computed one after the other.
+  virtual at::Tensor forward_fused(const Linear& base, const at::Tensor& x, ForwardContext& context);
+  /// The output of the layer as it was before the change, from y, its output now. Default: y, which is right unless the weight itself
+  /// was changed with the delta.
+  virtual at::Tensor base_output(const Linear& base, const at::Tensor& x, const at::Tensor& y);
   /// Some rows of the weight, int64 [k], and what stands in their place [k, in].
   struct Rows {
     at::Tensor ids, values;
@@ -56,15 +62,13 @@ class Linear : public torch::nn::Module {
   Linear(std::int64_t in, std::int64_t out, bool with_bias);
   /// For a tied projection: shares the tensor, registers no parameter of its own.
   explicit Linear(at::Tensor shared_weight);
-  at::Tensor forward(const at::Tensor& x);
+  /// x [..., in] -> [..., out], with those deltas that act in this pass.
+  at::Tensor forward(const at::Tensor& x, ForwardContext& context);
 
   void add_delta(std::string name, std::shared_ptr<Delta> delta);
   const std::vector<std::shared_ptr<Delta>>& deltas() const { return deltas_; }
   /// Folds every delta into weight and bias and removes them. Error when the weight is packed.
   void merge_deltas();
-  /// While false, forward is that of the base alone (evaluation of the base, DPO's reference).
-  void enable_deltas(bool enabled) { deltas_enabled_ = enabled; }
-  bool deltas_enabled() const { return deltas_enabled_; }
 
   /// From now on the weight is held packed: no parameter, frozen, unpacked for each product.
   void pack(std::shared_ptr<PackedWeight> packed);
@@ -88,7 +92,8 @@ class Linear : public torch::nn::Module {
   double softcap = 0;                 // the output becomes softcap tanh(output / softcap) in the end (Gemma 2's logits); 0: it stays as it is
 
  private:
-  at::Tensor uncapped(const at::Tensor& x);
+  at::Tensor uncapped(const at::Tensor& x, ForwardContext& context);
+  at::Tensor product_of(const at::Tensor& x) const;
 
   std::vector<std::shared_ptr<Delta>> deltas_;
   std::shared_ptr<PackedWeight> packed_;
@@ -96,10 +101,10 @@ class Linear : public torch::nn::Module {
   mutable std::int64_t rounded_version_ = 0;
   at::TensorOptions packed_options_;
   std::int64_t in_, out_;
-  bool deltas_enabled_ = true;
 };
 
 /// Every nn::Linear below root with its dotted name, in registration order.
 std::vector<std::pair<std::string, std::shared_ptr<Linear>>> linears(torch::nn::Module& root);
 
 }  // namespace attune::nn
+ATTUNE_API_END

@@ -1,7 +1,10 @@
-// Model = embed + blocks + head, so that the framework can freeze, checkpoint activations, cache a frozen prefix, shard, or give each
-// depth its own learning rate without the model knowing.
+// Model = embed + blocks + head, so that the framework can freeze, checkpoint activations, keep what frozen blocks give, shard, or give
+// each depth its own learning rate without the model knowing. A model is weights and arithmetic: what differs from pass to pass is in
+// the ForwardContext.
 #pragma once
+#include <attune/api.hpp>
 #include <attune/batch.hpp>
+#include <attune/forward.hpp>
 #include <attune/weights.hpp>
 #include <nlohmann/json_fwd.hpp>
 
@@ -15,7 +18,10 @@ namespace torch::nn {
 class Module;
 }
 
+ATTUNE_API_BEGIN
 namespace attune {
+
+using NamedTensor = std::pair<std::string, at::Tensor>;
 namespace nn {
 class Linear;
 }
@@ -34,6 +40,14 @@ struct ModelSpec {
   std::int64_t outputs = 0;     // rows of the projection: vocabulary, or number of labels
   std::int64_t key_heads = 0;   // of attention, each head_width wide; 0: the model takes no virtual tokens
   std::int64_t head_width = 0;
+  bool embeds_positions = false;  // embed() adds a learned position to every token: embeddings made elsewhere lack it
+};
+
+/// The linear layers that play a part in every block, each as a pattern for nn::name_matches(). Empty: the model has none, or none that
+/// is a linear layer.
+struct LayerRoles {
+  std::vector<std::string> keys_values;  // of attention; one pattern where a layer gives both
+  std::string attention_end, mlp_end;    // the last linear layers of a block's two halves
 };
 
 /// What a model plugin is built from.
@@ -76,65 +90,54 @@ class Model {
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
-  virtual at::Tensor embed(const Batch& batch) = 0;                                            // -> [T, width]
-  virtual at::Tensor block(std::int64_t index, const at::Tensor& h, const Batch& batch) = 0;   // [T, width] -> [T, width]
-  virtual at::Tensor finish(const at::Tensor& h, const Batch& batch) = 0;                      // last norm, pooling: [T, width] -> [N, width]
-  virtual nn::Linear& projection() = 0;                                                        // [N, width] -> [N, outputs]
+  /// -> [T, width]
+  virtual at::Tensor embed(ForwardContext& context) = 0;
+  /// [T, width] -> [T, width]
+  virtual at::Tensor block(std::int64_t index, const at::Tensor& h, ForwardContext& context) = 0;
+  /// Last norm, pooling: [T, width] -> [N, width]
+  virtual at::Tensor finish(const at::Tensor& h, ForwardContext& context) = 0;
+  /// [N, width] -> [N, outputs]
+  virtual nn::Linear& projection() = 0;
   /// Modules that belong to a classifier's head, the projection's among them: an adapter trains and saves them in full, for they are new when the
   /// labels are. Default: none.
   virtual std::vector<std::string> head_modules() const { return {}; }
+  /// For strategies that are put at layers by their role. Default: none.
+  virtual LayerRoles layer_roles() const { return {}; }
   virtual torch::nn::Module& module() = 0;                                                     // parameters, under Hugging Face's names
   /// The config.json that goes beside exported weights.
   virtual nlohmann::json config() const = 0;
 
-  /// embed, every block, finish: the projection's input [N, width]. Losses apply the projection in chunks.
-  at::Tensor features(const Batch& batch);
+  /// embed, every block, finish: the projection's input [N, width]. Losses apply the projection in chunks. A batch that brings `hidden`
+  /// starts from there.
+  at::Tensor features(ForwardContext context);
   /// The same, broken off: the hidden state after so many parts, where a part is a block, and part depth + 1 is finish.
-  at::Tensor prefix(const Batch& batch, std::int64_t parts);
+  at::Tensor hidden_after(std::int64_t parts, ForwardContext context);
   /// How many parts come before everything that requires a gradient; 0 when not even the first block does.
-  std::int64_t frozen_parts(const Batch& batch);
-  /// From now on a batch that brings `hidden` starts after so many parts.
-  void set_prefix(std::int64_t parts) { prefix_ = parts; }
+  std::int64_t frozen_parts(ForwardContext context);
   /// features and projection in full, [N, outputs]: for tests and generation, never for a loss.
-  at::Tensor logits(const Batch& batch);
+  at::Tensor logits(ForwardContext context);
   const ModelSpec& spec() const { return spec_; }
 
-  /// Come before every sample of a decoder's or encoder's batch from now on. Error when there are some already.
+  /// Added to the model, as deltas are to its layers: whether they act is the context's to say.
+  /// Come before every sample of a decoder's or encoder's batch. Error when there are some already.
   void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens);
   /// Changes the embeddings [T, width] of a batch in training.
-  using EmbeddingChange = std::function<at::Tensor(const at::Tensor& h, const Batch& batch)>;
+  using EmbeddingChange = std::function<at::Tensor(const at::Tensor& h, ForwardContext& context)>;
   void change_embeddings(EmbeddingChange change) { embedding_changes_.push_back(std::move(change)); }
-  /// While false the model computes as if no strategy had added to it: no deltas, no virtual tokens.
-  void enable_adapters(bool enabled);
-  bool adapters_enabled() const { return adapters_enabled_; }
-  /// From now on a block keeps only its input for the backward pass, and is computed again there. Chen et al. 2016 (arXiv:1604.06174).
-  void set_recompute(bool recompute) { recompute_ = recompute; }
 
-  /// Prefix of the parameters of block i, with the dot: "model.layers.3."
-  virtual std::string block_prefix(std::int64_t index) const = 0;
+  /// What the names of block i's parameters begin with, with the dot: "model.layers.3."
+  virtual std::string block_name(std::int64_t index) const = 0;
 
  private:
-  at::Tensor embedded(const Batch& batch);
-  at::Tensor blocks(at::Tensor h, std::int64_t from, std::int64_t to, const Batch& batch);
+  at::Tensor embedded(const ForwardContext& context);
+  at::Tensor blocks(at::Tensor h, std::int64_t from, std::int64_t to, const ForwardContext& context);
+  at::Tensor finished(const at::Tensor& h, const ForwardContext& context);
+  at::Tensor features_after_tokens(ForwardContext context);
 
   ModelSpec spec_;
   std::shared_ptr<VirtualTokens> virtual_tokens_;
   std::vector<EmbeddingChange> embedding_changes_;
-  std::int64_t prefix_ = 0;
-  bool adapters_enabled_ = true, recompute_ = false;
-};
-
-/// For as long as it lives the model is the base alone, without what strategies have added.
-class BaseAlone {
- public:
-  explicit BaseAlone(Model& model) : model_(model), was_enabled_(model.adapters_enabled()) { model.enable_adapters(false); }
-  ~BaseAlone() { model_.enable_adapters(was_enabled_); }
-  BaseAlone(const BaseAlone&) = delete;
-  BaseAlone& operator=(const BaseAlone&) = delete;
-
- private:
-  Model& model_;
-  bool was_enabled_;
 };
 
 }  // namespace attune
+ATTUNE_API_END

@@ -1,6 +1,7 @@
 // Building blocks for model and strategy authors. No layer initialises its parameters: they are loaded, or set by whoever makes the
 // layer. A parameter has the dtype that was LibTorch's default when its layer was made.
 #pragma once
+#include <attune/api.hpp>
 #include <attune/batch.hpp>
 #include <attune/linear.hpp>
 #include <attune/weights.hpp>
@@ -13,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+ATTUNE_API_BEGIN
 namespace attune::nn {
 
 /// y = x / sqrt(mean(x^2) + eps) * (offset + weight) over the last dimension [width]; the mean in float32 at least. Keeps x and one number per row
@@ -51,12 +53,15 @@ class Changeable : public torch::nn::Module {
     for (auto& child : this->named_children()) this->unregister_module(child.key());
     deltas_.clear();
   }
-  /// While false, forward is that of the base alone.
-  void enable_deltas(bool enabled) { deltas_enabled_ = enabled; }
 
  protected:
+  /// y, the layer's output for x, after each delta that acts in this pass.
+  at::Tensor changed(const at::Tensor& x, at::Tensor y, ForwardContext& context) {
+    for (auto& delta : deltas_)
+      if (context.acts(delta->owner)) y = delta->forward(static_cast<const Layer&>(*this), x, y, context);
+    return y;
+  }
   std::vector<std::shared_ptr<Change>> deltas_;
-  bool deltas_enabled_ = true;
 };
 
 class Embedding;
@@ -64,8 +69,9 @@ class Embedding;
 /// A trained change to one embedding, as Delta is to a linear layer.
 class EmbeddingDelta : public torch::nn::Module {
  public:
+  std::int64_t owner = 0;  // as Delta's
   /// ids: the layer's input, int64 [...]; y: its output so far [..., width]. Returns the new output.
-  virtual at::Tensor forward(const Embedding& base, const at::Tensor& ids, const at::Tensor& y) = 0;
+  virtual at::Tensor forward(const Embedding& base, const at::Tensor& ids, const at::Tensor& y, ForwardContext& context) = 0;
   /// Changes the layer's weight, in place, so that it gives the same output.
   virtual void merge(Embedding& base) const = 0;
 };
@@ -74,7 +80,7 @@ class EmbeddingDelta : public torch::nn::Module {
 class Embedding : public Changeable<Embedding, EmbeddingDelta> {
  public:
   Embedding(std::int64_t rows, std::int64_t width);
-  at::Tensor forward(const at::Tensor& ids);
+  at::Tensor forward(const at::Tensor& ids, ForwardContext& context);
   at::Tensor weight;
 };
 
@@ -100,8 +106,9 @@ class Conv2d;
 /// A trained change to one convolution, as Delta is to a linear layer.
 class ConvolutionDelta : public torch::nn::Module {
  public:
+  std::int64_t owner = 0;  // as Delta's
   /// x: the layer's input [B, in, height, width]; y: its output so far. Returns the new output.
-  virtual at::Tensor forward(const Conv2d& base, const at::Tensor& x, const at::Tensor& y) = 0;
+  virtual at::Tensor forward(const Conv2d& base, const at::Tensor& x, const at::Tensor& y, ForwardContext& context) = 0;
   /// Changes the layer's weight, in place, so that it gives the same output in inference.
   virtual void merge(Conv2d& base) const = 0;
 };
@@ -110,7 +117,7 @@ class ConvolutionDelta : public torch::nn::Module {
 class Conv2d : public Changeable<Conv2d, ConvolutionDelta> {
  public:
   Conv2d(std::int64_t in, std::int64_t out, const ConvolutionOptions& options);
-  at::Tensor forward(const at::Tensor& x);
+  at::Tensor forward(const at::Tensor& x, ForwardContext& context);
   const ConvolutionOptions& options() const { return options_; }
 
   at::Tensor weight, bias;
@@ -164,9 +171,9 @@ struct AttentionOptions {
 };
 
 /// softmax(q k^T scale) v within each sample of the batch; q [T, H, d]; k, v [T, Hkv, d] with H a multiple of Hkv; returns [T, H, d].
-/// While generating, the keys and values of block `block` seen before come first, and a strategy's prefix before all.
+/// While generating, the keys and values that the context's block has seen before come first, and those of virtual tokens before all.
 /// Vaswani et al. 2017 (arXiv:1706.03762), equation 1.
-at::Tensor attention(std::int64_t block, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Batch& batch, const AttentionOptions& options);
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const ForwardContext& context, const AttentionOptions& options);
 
 /// silu(gate) * up; keeps only these two for the backward pass. Shazeer 2020 (arXiv:2002.05202), section 2.
 at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
@@ -214,8 +221,8 @@ void set_labels(nlohmann::json& config, const std::vector<std::string>& labels);
 bool has_tensor(const WeightSource& source, const std::string& name, const std::vector<std::int64_t>& shape);
 
 /// A field of config.json (bool, std::int64_t, double, std::string). Error when it is of another type or, without a fallback, absent.
-template <class T> T config_value(const nlohmann::json& config, const std::string& key);
-template <class T> T config_value(const nlohmann::json& config, const std::string& key, T fallback);
+template <class T> ATTUNE_API T config_value(const nlohmann::json& config, const std::string& key);
+template <class T> ATTUNE_API T config_value(const nlohmann::json& config, const std::string& key, T fallback);
 /// An integer from 1 to 2^24.
 std::int64_t config_size(const nlohmann::json& config, const std::string& key);
 /// Error naming the right plugin when config.json is of another family.
@@ -228,3 +235,4 @@ bool name_matches(const std::string& pattern, const std::string& name);
 std::vector<std::string> select_names(const std::vector<std::string>& patterns, const std::vector<std::string>& names, const std::string& option);
 
 }  // namespace attune::nn
+ATTUNE_API_END

@@ -1,5 +1,6 @@
 // Named factories. A plugin's `add` fills it; the framework builds by name from typed options.
 #pragma once
+#include <attune/api.hpp>
 #include <attune/schema.hpp>
 
 #include <deque>
@@ -8,15 +9,19 @@
 #include <string>
 #include <vector>
 
+ATTUNE_API_BEGIN
 namespace attune {
 
 class Model;
 class Dataset;
 class Strategy;
 class Callback;
+class Optimizer;
+class Schedule;
 struct ModelContext;
+void freeze(Model& model);
 
-enum class Kind { model, dataset, strategy, callback };
+enum class Kind { model, dataset, strategy, callback, optimizer, schedule };
 const char* name(Kind kind);
 
 class Registry {
@@ -35,10 +40,14 @@ class Registry {
   template <class T> void strategy(std::string name, std::string doc = "") { add_plain<Strategy, T>(Kind::strategy, name, doc); }
   template <class T> void callback(std::string name, std::string doc = "") { add_plain<Callback, T>(Kind::callback, name, doc); }
   template <class T> void dataset(std::string name, std::string doc = "") { add_plain<Dataset, T>(Kind::dataset, name, doc); }
-  /// T is constructed from (Options, ModelContext&).
+  template <class T> void optimizer(std::string name, std::string doc = "") { add_plain<Optimizer, T>(Kind::optimizer, name, doc); }
+  template <class T> void schedule(std::string name, std::string doc = "") { add_plain<Schedule, T>(Kind::schedule, name, doc); }
+  /// T is constructed from (Options, ModelContext&), and frozen.
   template <class T> void model(std::string name, std::string doc = "") {
     add_entry<T>(Kind::model, name, doc, [](const void* options, void* context) -> std::shared_ptr<void> {
-      return std::static_pointer_cast<Model>(std::make_shared<T>(*static_cast<const typename T::Options*>(options), *static_cast<ModelContext*>(context)));
+      const auto model = std::make_shared<T>(*static_cast<const typename T::Options*>(options), *static_cast<ModelContext*>(context));
+      freeze(*model);
+      return std::static_pointer_cast<Model>(model);
     });
   }
 
@@ -76,3 +85,4 @@ class Registry {
 };
 
 }  // namespace attune
+ATTUNE_API_END

@@ -6,6 +6,8 @@
 //     static void describe(attune::Schema<Options>& s) { s.key("rank", &Options::rank, "rank of the update").range(1, 4096); }
 //   };
 #pragma once
+#include <attune/api.hpp>
+
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -17,6 +19,7 @@
 #include <variant>
 #include <vector>
 
+ATTUNE_API_BEGIN
 namespace attune {
 
 using OptionMap = std::map<std::string, std::string>;
@@ -40,6 +43,7 @@ struct Option {
   std::vector<std::string> allowed;   // empty: any text
   std::map<std::string, std::int64_t> words;  // of an integer: texts that stand for a value, whatever the range
   bool is_required = false;
+  bool is_metric = false;             // a text: names a metric that the run must measure; empty: none
   std::function<void(void*, const OptionValue&)> set;
   std::function<OptionValue(const void*)> get;
 
@@ -48,6 +52,7 @@ struct Option {
   Option& above(double from) { return low = from, open_low = true, *this; }
   Option& choices(std::vector<std::string> names) { return allowed = std::move(names), *this; }
   Option& or_word(std::string word, std::int64_t value) { return words.emplace(std::move(word), value), *this; }
+  Option& names_metric() { return is_metric = true, *this; }
   Option& required() { return is_required = true, *this; }
 };
 
@@ -92,3 +97,4 @@ struct NoOptions {
 };
 
 }  // namespace attune
+ATTUNE_API_END

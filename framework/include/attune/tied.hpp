@@ -1,10 +1,12 @@
 // Projections that share the weight of the token embedding.
 #pragma once
+#include <attune/api.hpp>
 #include <attune/model.hpp>
 
 #include <optional>
 #include <string>
 
+ATTUNE_API_BEGIN
 namespace attune::nn {
 
 /// Whether a decoder that is tied by its config.json is tied by its weights, too. As in transformers it is not where they hold tensors of both
@@ -19,3 +21,4 @@ struct TiedHead {
 std::optional<TiedHead> tied_head(Model& model);
 
 }  // namespace attune::nn
+ATTUNE_API_END

@@ -1,5 +1,6 @@
 // Text to token ids and back, and chat templates.
 #pragma once
+#include <attune/api.hpp>
 #include <attune/chat_source.hpp>
 #include <nlohmann/json_fwd.hpp>
 
@@ -11,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+ATTUNE_API_BEGIN
 namespace attune {
 
 /// A stretch of a text, in bytes.
@@ -101,3 +103,4 @@ class ChatTemplate {
 };
 
 }  // namespace attune
+ATTUNE_API_END

@@ -1,10 +1,12 @@
 // Where tensors come from: safetensors, GGUF, a torch state_dict, or another rank. Read when asked for.
 #pragma once
+#include <attune/api.hpp>
 #include <ATen/core/Tensor.h>
 
 #include <string>
 #include <vector>
 
+ATTUNE_API_BEGIN
 namespace attune {
 
 struct TensorInfo {
@@ -26,3 +28,4 @@ class WeightSource {
 };
 
 }  // namespace attune
+ATTUNE_API_END

@@ -1,9 +1,12 @@
 // Where the run is: one line that updates in a terminal, plain lines elsewhere; rank 0 writes, to standard error.
 #include <attune/plugin.hpp>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
+#include <iterator>
+#include <limits>
 
 namespace {
 
@@ -22,7 +25,7 @@ class Progress final : public attune::Callback {
   };
   explicit Progress(Options options) : options_(options), terminal_(isatty(STDERR_FILENO) != 0) {}
 
-  void on(attune::Event event, attune::Run& run) override {
+  void on(attune::Event event, const attune::Run& run, attune::Requests&) override {
     using attune::Event;
     if (!run.comm.root()) return;
     if (event == Event::run_begin) begin(run);
@@ -49,14 +52,31 @@ class Progress final : public attune::Callback {
     const auto text = fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.2f}  {:.0f} tokens/s  {} left", run.step, run.steps, run.loss,
                                   run.learning_rate, run.grad_norm, run.tokens_per_second, clock_text(left));
     if (terminal_) {
-      fmt::print(stderr, "\r\033[K{}{}", bar(run), text);
+      fmt::print(stderr, "\r\033[K{}{}{}", bar(run), text, scalars(run, columns() - bar_width - std::ssize(text)));
       std::fflush(stderr);
       open_line_ = true;
     } else {
-      fmt::print(stderr, "{}\n", text);
+      fmt::print(stderr, "{}{}\n", text, scalars(run, std::numeric_limits<std::ptrdiff_t>::max()));
     }
   }
 
+  /// Of the terminal.
+  static std::ptrdiff_t columns() {
+    winsize size{};
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+  }
+
+  /// As many as fit: a line that wraps cannot be written over.
+  static std::string scalars(const attune::Run& run, std::ptrdiff_t room) {
+    std::string text;
+    for (const auto& [name, value] : run.scalars) {
+      const auto more = fmt::format("  {} {:.4f}", name, value);
+      if (std::ssize(text) + std::ssize(more) < room) text += more;
+    }
+    return text;
+  }
+
+  static constexpr std::ptrdiff_t bar_width = 23;
   static std::string bar(const attune::Run& run) {
     constexpr std::int64_t width = 20;
     const auto full = width * run.step / run.steps;

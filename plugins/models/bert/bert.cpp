@@ -11,6 +11,7 @@
 namespace {
 
 using attune::Batch;
+using attune::ForwardContext;
 using attune::fail;
 using attune::Task;
 using attune::nn::config_size;
@@ -115,8 +116,10 @@ struct Embeddings {
     if (c.token_types > 0) types = attune::nn::register_at(net, name("token_type_embeddings"), std::make_shared<attune::nn::Embedding>(c.token_types, c.width));
     norm = attune::nn::register_at(net, name("LayerNorm"), std::make_shared<LayerNorm>(c.width, c.eps));
   }
-  at::Tensor forward(const Batch& batch) {
-    at::Tensor h = words->forward(batch.tokens) + positions->forward(first_position == 0 ? batch.positions : batch.positions + first_position);
+  at::Tensor forward(ForwardContext& context) {
+    const auto& batch = context.batch();
+    const at::Tensor moved = first_position == 0 ? batch.positions : batch.positions + first_position;
+    at::Tensor h = words->forward(batch.tokens, context) + positions->forward(moved, context);
     if (types) h = h + types->weight[0];  // a sample is one segment
     return norm->forward(h);
   }
@@ -127,7 +130,7 @@ struct Embeddings {
 };
 
 struct Block {
-  Block(torch::nn::Module& net, const Config& c, const Family& family, std::int64_t index) : index(index), head_width(c.width / c.heads) {
+  Block(torch::nn::Module& net, const Config& c, const Family& family, std::int64_t index) : head_width(c.width / c.heads) {
     const auto name = [&](const char* part) { return fmt::format("{}.{}.{}", family.layers, index, part); };
     const auto linear = [&](const char* part, std::int64_t in, std::int64_t out) { return attune::nn::register_at(net, name(part), std::make_shared<Linear>(in, out, true)); };
     query = linear(family.block.query, c.width, c.width);
@@ -139,24 +142,25 @@ struct Block {
     outer = linear(family.block.outer, c.inner, c.width);
     output_norm = attune::nn::register_at(net, name(family.block.output_norm), std::make_shared<LayerNorm>(c.width, c.eps));
   }
-  template <class Dropped>
-  at::Tensor forward(const at::Tensor& h, const Batch& batch, const Dropped& dropped) {
-    const auto heads = [&](Linear& linear) { return linear.forward(h).unflatten(1, {-1, head_width}); };
+  at::Tensor forward(const at::Tensor& h, double dropout, ForwardContext& context) {
+    const auto heads = [&](Linear& linear) { return linear.forward(h, context).unflatten(1, {-1, head_width}); };
     const double scale = 1 / std::sqrt(static_cast<double>(head_width));
-    const at::Tensor seen = attune::nn::attention(index, heads(*query), heads(*key), heads(*value), batch, {.scale = scale, .causal = false}).flatten(1);
-    const at::Tensor a = attention_norm->forward(dropped(attended->forward(seen)) + h);
-    return output_norm->forward(dropped(outer->forward(at::gelu(inner->forward(a)))) + a);
+    const at::Tensor q = heads(*query), k = heads(*key), v = heads(*value);
+    const at::Tensor seen = attune::nn::attention(q, k, v, context, {.scale = scale, .causal = false}).flatten(1);
+    const at::Tensor a = attention_norm->forward(context.dropout(attended->forward(seen, context), dropout) + h);
+    const at::Tensor added = outer->forward(at::gelu(inner->forward(a, context)), context);
+    return output_norm->forward(context.dropout(added, dropout) + a);
   }
 
-  std::int64_t index, head_width;
+  std::int64_t head_width;
   std::shared_ptr<Linear> query, key, value, attended, inner, outer;
   std::shared_ptr<LayerNorm> attention_norm, output_norm;
 };
 
 at::Tensor mean_pooled(const at::Tensor& h, const std::vector<std::int64_t>& starts) {
-  const at::Tensor bounds = torch::tensor(starts, at::kLong).to(h.device());
-  const at::Tensor lengths = bounds.diff(), samples = at::arange(lengths.size(0), bounds.options());
-  const at::Tensor sums = at::zeros({lengths.size(0), h.size(1)}, h.options()).index_add(0, samples.repeat_interleave(lengths), h);
+  const at::Tensor bounds = torch::tensor(starts, at::kLong), on_host = bounds.diff();
+  const at::Tensor samples = at::arange(on_host.size(0)).repeat_interleave(on_host).to(h.device()), lengths = on_host.to(h.device());
+  const at::Tensor sums = at::zeros({lengths.size(0), h.size(1)}, h.options()).index_add(0, samples, h);
   return sums / lengths.clamp_min(1).unsqueeze(1);
 }
 
@@ -183,18 +187,20 @@ class Encoder : public attune::Model {
   Encoder(const Family& family, const Options& options, attune::ModelContext& context)
       : Encoder(family, options, context, read_config(context.config, family, options, context.labels)) {}
 
-  at::Tensor embed(const Batch& batch) override { return dropped(embeddings_.forward(batch)); }
+  at::Tensor embed(ForwardContext& context) override { return context.dropout(embeddings_.forward(context), dropout_); }
 
-  at::Tensor block(std::int64_t index, const at::Tensor& h, const Batch& batch) override {
-    return blocks_.at(static_cast<std::size_t>(index)).forward(h, batch, [this](const at::Tensor& x) { return dropped(x); });
+  at::Tensor block(std::int64_t index, const at::Tensor& h, ForwardContext& context) override {
+    return blocks_.at(static_cast<std::size_t>(index)).forward(h, dropout_, context);
   }
 
-  at::Tensor finish(const at::Tensor& h, const Batch& batch) override {
-    if (spec().task == Task::token_classification) return dropped(h);
-    at::Tensor pooled = pools_first_ ? first_rows(h, batch.starts) : mean_pooled(h, batch.starts);
+  at::Tensor finish(const at::Tensor& h, ForwardContext& context) override {
+    if (spec().task == Task::token_classification) return context.dropout(h, dropout_);
+    const auto& starts = context.batch().starts;
+    at::Tensor pooled = pools_first_ ? first_rows(h, starts) : mean_pooled(h, starts);
     if (spec().task == Task::embedding) return pooled / pooled.norm(2, -1, true).clamp_min(1e-12);
-    if (dense_) pooled = family_.head.is_relu ? dense_->forward(pooled).relu() : dense_->forward(pooled).tanh();
-    return dropped(pooled);
+    if (dense_) pooled = dense_->forward(pooled, context);
+    if (dense_) pooled = family_.head.is_relu ? pooled.relu() : pooled.tanh();
+    return context.dropout(pooled, dropout_);
   }
 
   Linear& projection() override {
@@ -205,8 +211,12 @@ class Encoder : public attune::Model {
     if (spec().task == Task::embedding) return {};
     return spec().task == Task::classification ? family_.head.modules : std::vector<std::string>{"classifier"};
   }
+  attune::LayerRoles layer_roles() const override {
+    const auto& part = family_.block;
+    return {{part.key, part.value}, part.attended, part.outer};
+  }
   torch::nn::Module& module() override { return *net_; }
-  std::string block_prefix(std::int64_t index) const override { return fmt::format("{}.{}.", family_.layers, index); }
+  std::string block_name(std::int64_t index) const override { return fmt::format("{}.{}.", family_.layers, index); }
 
   json config() const override {
     json config = config_;
@@ -221,7 +231,7 @@ class Encoder : public attune::Model {
  private:
   Encoder(const Family& family, const Options& options, attune::ModelContext& context, const Config& c)
       : Model({.family = family.type, .task = task_of(options), .width = c.width, .depth = c.depth, .vocabulary = c.vocabulary,
-               .context = c.positions - c.first_position, .outputs = c.outputs, .key_heads = c.heads, .head_width = c.width / c.heads}),
+               .context = c.positions - c.first_position, .outputs = c.outputs, .key_heads = c.heads, .head_width = c.width / c.heads, .embeds_positions = true}),
         family_(family),
         config_(context.config),
         labels_(context.labels),
@@ -258,8 +268,6 @@ class Encoder : public attune::Model {
     }
     return new_layers;
   }
-
-  at::Tensor dropped(const at::Tensor& h) const { return at::dropout(h, dropout_, net_->is_training()); }
 
   const Family& family_;
   json config_;

@@ -9,7 +9,7 @@
 
 namespace {
 
-using attune::Batch;
+using attune::ForwardContext;
 using attune::fail;
 using attune::nn::BatchNorm2d;
 using attune::nn::config_size;
@@ -91,12 +91,12 @@ Config read_config(const json& json, const std::vector<std::string>& labels, std
 
 /// A convolution whose result has 1 / stride of the input's width and height, rounded up. What is missing of the padding on one side is on the right
 /// and below, as in TensorFlow.
-at::Tensor convolved(Conv2d& layer, const at::Tensor& x) {
+at::Tensor convolved(Conv2d& layer, const at::Tensor& x, ForwardContext& context) {
   const auto kernel = layer.options().kernel, stride = layer.options().stride;
   const auto missing = [&](std::int64_t size) { return std::max<std::int64_t>(0, ((size + stride - 1) / stride - 1) * stride + kernel - size); };
   const auto high = missing(x.size(2)), wide = missing(x.size(3));
-  if (high == 0 && wide == 0) return layer.forward(x);
-  return layer.forward(at::constant_pad_nd(x, {wide / 2, wide - wide / 2, high / 2, high - high / 2}));
+  if (high == 0 && wide == 0) return layer.forward(x, context);
+  return layer.forward(at::constant_pad_nd(x, {wide / 2, wide - wide / 2, high / 2, high - high / 2}), context);
 }
 
 /// A convolution and its normalisation, registered below one module.
@@ -106,7 +106,7 @@ struct Part {
     convolution = attune::nn::register_at(net, module + convolution_name, std::make_shared<Conv2d>(in, out, options));
     norm = attune::nn::register_at(net, module + norm_name, std::make_shared<BatchNorm2d>(out, eps));
   }
-  at::Tensor forward(const at::Tensor& x) { return norm->forward(convolved(*convolution, x)); }
+  at::Tensor forward(const at::Tensor& x, ForwardContext& context) { return norm->forward(convolved(*convolution, x, context)); }
 
   std::shared_ptr<Conv2d> convolution;
   std::shared_ptr<BatchNorm2d> norm;
@@ -129,11 +129,11 @@ struct Block {
     reduce = attune::nn::register_at(net, prefix + "squeeze_excite.reduce", std::make_shared<Conv2d>(inner, b.squeezed, attune::nn::ConvolutionOptions{.with_bias = true}));
     expand = attune::nn::register_at(net, prefix + "squeeze_excite.expand", std::make_shared<Conv2d>(b.squeezed, inner, attune::nn::ConvolutionOptions{.with_bias = true}));
   }
-  at::Tensor forward(const at::Tensor& h, const Activation& activation) {
-    at::Tensor x = expansion ? activation(expansion->forward(h)) : h;
-    x = activation(depthwise.forward(x));
-    if (reduce) x = x * expand->forward(activation(reduce->forward(x.mean({2, 3}, true)))).sigmoid();
-    x = projection.forward(x);
+  at::Tensor forward(const at::Tensor& h, const Activation& activation, ForwardContext& context) {
+    at::Tensor x = expansion ? activation(expansion->forward(h, context)) : h;
+    x = activation(depthwise.forward(x, context));
+    if (reduce) x = x * expand->forward(activation(reduce->forward(x.mean({2, 3}, true), context)), context).sigmoid();
+    x = projection.forward(x, context);
     return adds_input ? x + h : x;
   }
 
@@ -155,15 +155,17 @@ class EfficientNet final : public attune::Model {
   };
   EfficientNet(const Options& options, attune::ModelContext& context) : EfficientNet(options, context, read_config(context.config, context.labels, options.size)) {}
 
-  at::Tensor embed(const Batch& batch) override { return activation_(stem_.forward(attune::nn::pictures(batch, scale_, classifier_->options()))); }
-  at::Tensor block(std::int64_t index, const at::Tensor& h, const Batch&) override { return blocks_.at(static_cast<std::size_t>(index)).forward(h, activation_); }
-  at::Tensor finish(const at::Tensor& h, const Batch&) override {
-    return at::dropout(activation_(top_->forward(h)).mean({2, 3}), dropout_, net_->is_training());
+  at::Tensor embed(ForwardContext& context) override {
+    return activation_(stem_.forward(attune::nn::pictures(context.batch(), scale_, classifier_->options()), context));
+  }
+  at::Tensor block(std::int64_t index, const at::Tensor& h, ForwardContext& context) override { return blocks_.at(static_cast<std::size_t>(index)).forward(h, activation_, context); }
+  at::Tensor finish(const at::Tensor& h, ForwardContext& context) override {
+    return context.dropout(activation_(top_->forward(h, context)).mean({2, 3}), dropout_);
   }
   Linear& projection() override { return *classifier_; }
   std::vector<std::string> head_modules() const override { return {"classifier"}; }
   torch::nn::Module& module() override { return *net_; }
-  std::string block_prefix(std::int64_t index) const override { return fmt::format("efficientnet.encoder.blocks.{}.", index); }
+  std::string block_name(std::int64_t index) const override { return fmt::format("efficientnet.encoder.blocks.{}.", index); }
 
   json config() const override {
     json config = config_;
@@ -185,7 +187,7 @@ class EfficientNet final : public attune::Model {
         activation_{c.is_relu6},
         net_(std::make_shared<torch::nn::Module>()),
         stem_(*net_, "efficientnet.embeddings.", "convolution", "batchnorm", c.scale.channels, c.stem, c.eps, {.kernel = 3, .stride = 2}) {
-    for (std::int64_t index = 0; index < spec().depth; ++index) blocks_.emplace_back(*net_, block_prefix(index), c.blocks[static_cast<std::size_t>(index)], c.eps);
+    for (std::int64_t index = 0; index < spec().depth; ++index) blocks_.emplace_back(*net_, block_name(index), c.blocks[static_cast<std::size_t>(index)], c.eps);
     top_.emplace(*net_, "efficientnet.encoder.", "top_conv", "top_bn", c.blocks.back().out, c.width, c.eps, attune::nn::ConvolutionOptions{});
     classifier_ = net_->register_module("classifier", std::make_shared<Linear>(c.width, c.labels, true));
     const bool has_head = attune::nn::has_tensor(context.weights, "classifier.weight", {c.labels, c.width});

@@ -10,6 +10,7 @@
 namespace {
 
 using attune::Batch;
+using attune::ForwardContext;
 using attune::fail;
 using attune::nn::config_size;
 using attune::nn::config_value;
@@ -58,20 +59,21 @@ std::shared_ptr<Linear> make_linear(std::int64_t in, std::int64_t out) {
 }
 
 struct Attention : torch::nn::Module {
-  Attention(const Config& c, std::int64_t index) : heads(c.heads), index(index) {
+  Attention(const Config& c, std::int64_t index) : heads(c.heads) {
     c_attn = register_module("c_attn", make_linear(c.width, 3 * c.width));
     c_proj = register_module("c_proj", make_linear(c.width, c.width));
     if (c.scaled) scale /= std::sqrt(static_cast<double>(c.width / c.heads));
     if (c.scaled_by_depth) scale /= static_cast<double>(index + 1);
   }
-  at::Tensor forward(const at::Tensor& x, const Batch& batch) {
-    const auto parts = c_attn->forward(x).chunk(3, 1);
+  at::Tensor forward(const at::Tensor& x, ForwardContext& context) {
+    const auto parts = c_attn->forward(x, context).chunk(3, 1);
     const auto split = [&](const at::Tensor& part) { return part.unflatten(1, {heads, -1}); };
-    return c_proj->forward(attune::nn::attention(index, split(parts[0]), split(parts[1]), split(parts[2]), batch, {.scale = scale}).flatten(1));
+    const at::Tensor seen = attune::nn::attention(split(parts[0]), split(parts[1]), split(parts[2]), context, {.scale = scale});
+    return c_proj->forward(seen.flatten(1), context);
   }
 
   std::shared_ptr<Linear> c_attn, c_proj;
-  std::int64_t heads, index;
+  std::int64_t heads;
   double scale = 1;
 };
 
@@ -80,7 +82,9 @@ struct Mlp : torch::nn::Module {
     c_fc = register_module("c_fc", make_linear(c.width, c.inner));
     c_proj = register_module("c_proj", make_linear(c.inner, c.width));
   }
-  at::Tensor forward(const at::Tensor& x) { return c_proj->forward(at::gelu(c_fc->forward(x), approximation)); }
+  at::Tensor forward(const at::Tensor& x, ForwardContext& context) {
+    return c_proj->forward(at::gelu(c_fc->forward(x, context), approximation), context);
+  }
 
   std::shared_ptr<Linear> c_fc, c_proj;
   const char* approximation;
@@ -130,18 +134,21 @@ class Gpt2 final : public attune::Model {
   };
   Gpt2(const Options& options, attune::ModelContext& context) : Gpt2(options, context, config_of(context)) {}
 
-  at::Tensor embed(const Batch& batch) override {
-    return dropped(net_->transformer->wte->forward(batch.tokens) + net_->transformer->wpe->forward(batch.positions));
+  at::Tensor embed(ForwardContext& context) override {
+    const auto& batch = context.batch();
+    auto& net = *net_->transformer;
+    return context.dropout(net.wte->forward(batch.tokens, context) + net.wpe->forward(batch.positions, context), dropout_);
   }
-  at::Tensor block(std::int64_t index, const at::Tensor& h, const Batch& batch) override {
+  at::Tensor block(std::int64_t index, const at::Tensor& h, ForwardContext& context) override {
     auto& layer = *net_->transformer->blocks.at(static_cast<std::size_t>(index));
-    const at::Tensor attended = h + dropped(layer.attn->forward(layer.ln_1->forward(h), batch));
-    return attended + dropped(layer.mlp->forward(layer.ln_2->forward(attended)));
+    const at::Tensor attended = h + context.dropout(layer.attn->forward(layer.ln_1->forward(h), context), dropout_);
+    return attended + context.dropout(layer.mlp->forward(layer.ln_2->forward(attended), context), dropout_);
   }
-  at::Tensor finish(const at::Tensor& h, const Batch&) override { return net_->transformer->ln_f->forward(h); }
+  at::Tensor finish(const at::Tensor& h, ForwardContext&) override { return net_->transformer->ln_f->forward(h); }
   Linear& projection() override { return *net_->lm_head; }
+  attune::LayerRoles layer_roles() const override { return {{"c_attn"}, "attn.c_proj", "mlp.c_proj"}; }
   torch::nn::Module& module() override { return *net_; }
-  std::string block_prefix(std::int64_t index) const override { return fmt::format("transformer.h.{}.", index); }
+  std::string block_name(std::int64_t index) const override { return fmt::format("transformer.h.{}.", index); }
 
   json config() const override {
     json config = config_;
@@ -163,7 +170,7 @@ class Gpt2 final : public attune::Model {
 
   Gpt2(const Options& options, attune::ModelContext& context, const Config& c)
       : Model({.family = "gpt2", .width = c.width, .depth = c.depth, .vocabulary = c.vocabulary, .context = c.context, .outputs = c.vocabulary,
-               .key_heads = c.heads, .head_width = c.width / c.heads}),
+               .key_heads = c.heads, .head_width = c.width / c.heads, .embeds_positions = true}),
         config_(context.config),
         dropout_(options.dropout),
         is_tied_(c.tied),
@@ -174,8 +181,6 @@ class Gpt2 final : public attune::Model {
       return has_bare_names && name.starts_with(prefix) ? name.substr(prefix.size()) : name;
     });
   }
-
-  at::Tensor dropped(const at::Tensor& h) const { return at::dropout(h, dropout_, net_->is_training()); }
 
   json config_;
   double dropout_;

@@ -7,10 +7,11 @@
 
 namespace {
 
-using attune::Batch;
+using attune::ForwardContext;
 using attune::nn::config_value;
 using attune::nn::Linear;
 using attune::nn::RMSNorm;
+using attune::nn::RotaryEmbedding;
 using llama::Config;
 using llama::Family;
 using nlohmann::json;
@@ -21,7 +22,7 @@ std::shared_ptr<RMSNorm> make_norm(std::int64_t width, const Config& c, const Fa
 
 struct Attention : torch::nn::Module {
   Attention(const Config& c, const Family& family, std::int64_t index)
-      : head_width(c.head_width), options{.scale = c.scale, .window = c.windows.at(static_cast<std::size_t>(index)), .softcap = c.attention_softcap}, index(index) {
+      : head_width(c.head_width), options{.scale = c.scale, .window = c.windows.at(static_cast<std::size_t>(index)), .softcap = c.attention_softcap} {
     q_proj = register_module("q_proj", std::make_shared<Linear>(c.width, c.heads * head_width, c.qkv_bias));
     k_proj = register_module("k_proj", std::make_shared<Linear>(c.width, c.key_heads * head_width, c.qkv_bias));
     v_proj = register_module("v_proj", std::make_shared<Linear>(c.width, c.key_heads * head_width, c.qkv_bias));
@@ -31,22 +32,23 @@ struct Attention : torch::nn::Module {
     k_norm = register_module("k_norm", make_norm(head_width, c, family));
   }
 
-  at::Tensor forward(const at::Tensor& x, const Batch& batch, const attune::nn::Rotation& rotation) {
-    const at::Tensor q = turned(*q_proj, q_norm.get(), x, rotation), k = turned(*k_proj, k_norm.get(), x, rotation);
-    return o_proj->forward(attune::nn::attention(index, q, k, split(v_proj->forward(x)), batch, options).flatten(1));
+  at::Tensor forward(const at::Tensor& x, RotaryEmbedding& rotary, ForwardContext& context) {
+    const at::Tensor q = turned(*q_proj, q_norm.get(), x, rotary, context);
+    const at::Tensor k = turned(*k_proj, k_norm.get(), x, rotary, context);
+    const at::Tensor v = split(v_proj->forward(x, context));
+    return o_proj->forward(attune::nn::attention(q, k, v, context, options).flatten(1), context);
   }
 
   std::shared_ptr<Linear> q_proj, k_proj, v_proj, o_proj;
   std::shared_ptr<RMSNorm> q_norm, k_norm;  // null: the family has none
   std::int64_t head_width;
   attune::nn::AttentionOptions options;
-  std::int64_t index;  // of the block
 
  private:
   at::Tensor split(const at::Tensor& x) const { return x.unflatten(1, {-1, head_width}); }  // [T, heads, head_width]
-  at::Tensor turned(Linear& linear, RMSNorm* norm, const at::Tensor& x, const attune::nn::Rotation& rotation) const {
-    const at::Tensor heads = split(linear.forward(x));
-    return rotate(norm ? norm->forward(heads) : heads, rotation);
+  at::Tensor turned(Linear& linear, RMSNorm* norm, const at::Tensor& x, RotaryEmbedding& rotary, ForwardContext& context) const {
+    const at::Tensor heads = split(linear.forward(x, context));
+    return rotate(norm ? norm->forward(heads) : heads, context.rotation(rotary));
   }
 };
 
@@ -56,9 +58,9 @@ struct Mlp : torch::nn::Module {
     up_proj = register_module("up_proj", std::make_shared<Linear>(c.width, c.inner, c.mlp_bias));
     down_proj = register_module("down_proj", std::make_shared<Linear>(c.inner, c.width, c.mlp_bias));
   }
-  at::Tensor forward(const at::Tensor& x) {
-    const at::Tensor gate = gate_proj->forward(x), up = up_proj->forward(x);
-    return down_proj->forward(is_gelu ? at::gelu(gate, "tanh") * up : attune::nn::swiglu(gate, up));
+  at::Tensor forward(const at::Tensor& x, ForwardContext& context) {
+    const at::Tensor gate = gate_proj->forward(x, context), up = up_proj->forward(x, context);
+    return down_proj->forward(is_gelu ? at::gelu(gate, "tanh") * up : attune::nn::swiglu(gate, up), context);
   }
 
   std::shared_ptr<Linear> gate_proj, up_proj, down_proj;
@@ -79,10 +81,10 @@ struct Block : torch::nn::Module {
     before_mlp = register_module("pre_feedforward_layernorm", make_norm(c.width, c, family));
     after_mlp = register_module("post_feedforward_layernorm", make_norm(c.width, c, family));
   }
-  at::Tensor forward(const at::Tensor& h, const Batch& batch, const attune::nn::Rotation& rotation) {
+  at::Tensor forward(const at::Tensor& h, RotaryEmbedding& rotary, ForwardContext& context) {
     const auto normed = [](const std::shared_ptr<RMSNorm>& norm, const at::Tensor& x) { return norm ? norm->forward(x) : x; };
-    const at::Tensor attended = h + normed(after_attention, self_attn->forward(before_attention->forward(h), batch, rotation));
-    return attended + normed(after_mlp, mlp->forward(before_mlp->forward(attended)));
+    const at::Tensor attended = h + normed(after_attention, self_attn->forward(before_attention->forward(h), rotary, context));
+    return attended + normed(after_mlp, mlp->forward(before_mlp->forward(attended), context));
   }
 
   std::shared_ptr<Attention> self_attn;
@@ -119,17 +121,18 @@ class Llama : public attune::Model {
   using Options = attune::NoOptions;
   Llama(const Family& family, attune::ModelContext& context) : Llama(family, context, read_config(family, context)) {}
 
-  at::Tensor embed(const Batch& batch) override {
-    const at::Tensor h = net_->model->embed_tokens->forward(batch.tokens);
+  at::Tensor embed(ForwardContext& context) override {
+    const at::Tensor h = net_->model->embed_tokens->forward(context.batch().tokens, context);
     return family_.gemma ? h * at::scalar_tensor(std::sqrt(static_cast<double>(spec().width)), h.options()) : h;  // rounded to h's dtype, as in transformers
   }
-  at::Tensor block(std::int64_t index, const at::Tensor& h, const Batch& batch) override {
-    return net_->model->layers.at(static_cast<std::size_t>(index))->forward(h, batch, rotary_.at(batch.positions));
+  at::Tensor block(std::int64_t index, const at::Tensor& h, ForwardContext& context) override {
+    return net_->model->layers.at(static_cast<std::size_t>(index))->forward(h, rotary_, context);
   }
-  at::Tensor finish(const at::Tensor& h, const Batch&) override { return net_->model->norm->forward(h); }
+  at::Tensor finish(const at::Tensor& h, ForwardContext&) override { return net_->model->norm->forward(h); }
   Linear& projection() override { return *net_->lm_head; }
+  attune::LayerRoles layer_roles() const override { return {{"k_proj", "v_proj"}, "self_attn.o_proj", "mlp.down_proj"}; }
   torch::nn::Module& module() override { return *net_; }
-  std::string block_prefix(std::int64_t index) const override { return fmt::format("model.layers.{}.", index); }
+  std::string block_name(std::int64_t index) const override { return fmt::format("model.layers.{}.", index); }
 
   json config() const override {
     json config = config_;
@@ -166,7 +169,7 @@ class Llama : public attune::Model {
   json config_;
   bool is_tied_;
   std::shared_ptr<CausalModel> net_;
-  attune::nn::RotaryEmbedding rotary_;
+  RotaryEmbedding rotary_;
 };
 
 template <std::size_t index>

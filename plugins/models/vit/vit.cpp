@@ -1,5 +1,6 @@
 // Vision Transformer (Dosovitskiy et al. 2021, arXiv:2010.11929): a picture's patches as the tokens of an encoder.
 #include <attune/nn.hpp>
+#include <attune/parameter.hpp>
 #include <attune/plugin.hpp>
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
@@ -9,6 +10,7 @@
 namespace {
 
 using attune::Batch;
+using attune::ForwardContext;
 using attune::fail;
 using attune::nn::config_size;
 using attune::nn::config_value;
@@ -55,18 +57,26 @@ struct PatchEmbeddings : torch::nn::Module {
 
 struct Embeddings : torch::nn::Module {
   explicit Embeddings(const Config& c) {
-    cls_token = register_parameter("cls_token", torch::empty({1, 1, c.width}));
-    position_embeddings = register_parameter("position_embeddings", torch::empty({1, c.patches() + 1, c.width}));
+    cls_token = register_parameter("cls_token", attune::nn::new_parameter({1, 1, c.width}));
+    position_embeddings = register_parameter("position_embeddings", attune::nn::new_parameter({1, c.patches() + 1, c.width}));
     patch_embeddings = register_module("patch_embeddings", std::make_shared<PatchEmbeddings>(c));
   }
   /// [B, channels, size, size] -> [B (patches + 1), width]
-  at::Tensor forward(const at::Tensor& pixels) {
-    const at::Tensor patches = patch_embeddings->projection->forward(pixels).flatten(2).transpose(1, 2);
+  at::Tensor forward(const at::Tensor& pixels, ForwardContext& context) {
+    const at::Tensor patches = patch_embeddings->projection->forward(pixels, context).flatten(2).transpose(1, 2);
     return (at::cat({cls_token.expand({patches.size(0), -1, -1}), patches}, 1) + position_embeddings).flatten(0, 1);
   }
   at::Tensor cls_token, position_embeddings;
   std::shared_ptr<PatchEmbeddings> patch_embeddings;
 };
+
+/// The rows of h as samples of so many patches each.
+Batch patches_of(const at::Tensor& h, const Batch& batch) {
+  const auto each = h.size(0) / batch.samples();
+  Batch patches;
+  for (std::int64_t sample = 1; sample <= batch.samples(); ++sample) patches.starts.push_back(sample * each);
+  return patches;
+}
 
 struct Attention : torch::nn::Module {
   explicit Attention(const Config& c) : head_width(c.width / c.heads) {
@@ -75,10 +85,12 @@ struct Attention : torch::nn::Module {
     v_proj = register_module("v_proj", std::make_shared<Linear>(c.width, c.width, c.qkv_bias));
     o_proj = register_module("o_proj", std::make_shared<Linear>(c.width, c.width, true));
   }
-  at::Tensor forward(const at::Tensor& x, const Batch& patches, std::int64_t index) {
-    const auto heads = [&](Linear& linear) { return linear.forward(x).unflatten(1, {-1, head_width}); };
+  at::Tensor forward(const at::Tensor& x, ForwardContext& context) {
+    const auto heads = [&](Linear& linear) { return linear.forward(x, context).unflatten(1, {-1, head_width}); };
     const double scale = 1 / std::sqrt(static_cast<double>(head_width));
-    return o_proj->forward(attune::nn::attention(index, heads(*q_proj), heads(*k_proj), heads(*v_proj), patches, {.scale = scale, .causal = false}).flatten(1));
+    const at::Tensor q = heads(*q_proj), k = heads(*k_proj), v = heads(*v_proj);
+    const auto patches = context.with_batch(patches_of(x, context.batch()));
+    return o_proj->forward(attune::nn::attention(q, k, v, patches, {.scale = scale, .causal = false}).flatten(1), context);
   }
   std::shared_ptr<Linear> q_proj, k_proj, v_proj, o_proj;
   std::int64_t head_width;
@@ -147,21 +159,23 @@ class Vit final : public attune::Model {
   };
   Vit(const Options& options, attune::ModelContext& context) : Vit(options, context, read_config(context.config, context.labels)) {}
 
-  at::Tensor embed(const Batch& batch) override {
-    return dropped(net_->vit->embeddings->forward(attune::nn::pictures(batch, scale_, net_->classifier->options())));
+  at::Tensor embed(ForwardContext& context) override {
+    const at::Tensor pixels = attune::nn::pictures(context.batch(), scale_, net_->classifier->options());
+    return context.dropout(net_->vit->embeddings->forward(pixels, context), dropout_);
   }
-  at::Tensor block(std::int64_t index, const at::Tensor& h, const Batch& batch) override {
+  at::Tensor block(std::int64_t index, const at::Tensor& h, ForwardContext& context) override {
     auto& layer = *net_->vit->layers.at(static_cast<std::size_t>(index));
-    const at::Tensor attended = h + dropped(layer.attention->forward(layer.layernorm_before->forward(h), patches_of(h, batch), index));
-    return attended + dropped(layer.mlp->fc2->forward(at::gelu(layer.mlp->fc1->forward(layer.layernorm_after->forward(attended)))));
+    const at::Tensor attended = h + context.dropout(layer.attention->forward(layer.layernorm_before->forward(h), context), dropout_);
+    const at::Tensor inner = at::gelu(layer.mlp->fc1->forward(layer.layernorm_after->forward(attended), context));
+    return attended + context.dropout(layer.mlp->fc2->forward(inner, context), dropout_);
   }
-  at::Tensor finish(const at::Tensor& h, const Batch& batch) override {
-    return net_->vit->layernorm->forward(h.unflatten(0, {batch.samples(), -1}).select(1, 0));
+  at::Tensor finish(const at::Tensor& h, ForwardContext& context) override {
+    return net_->vit->layernorm->forward(h.unflatten(0, {context.batch().samples(), -1}).select(1, 0));
   }
   Linear& projection() override { return *net_->classifier; }
   std::vector<std::string> head_modules() const override { return {"classifier"}; }
   torch::nn::Module& module() override { return *net_; }
-  std::string block_prefix(std::int64_t index) const override { return fmt::format("vit.layers.{}.", index); }
+  std::string block_name(std::int64_t index) const override { return fmt::format("vit.layers.{}.", index); }
 
   json config() const override {
     json config = config_;
@@ -186,16 +200,6 @@ class Vit final : public attune::Model {
       return name.starts_with("classifier.") && !has_head ? std::string() : stored_name(name, context.weights);
     });
   }
-
-  /// The rows of h as samples of so many patches each.
-  static Batch patches_of(const at::Tensor& h, const Batch& batch) {
-    const auto each = h.size(0) / batch.samples();
-    Batch patches;
-    for (std::int64_t sample = 1; sample <= batch.samples(); ++sample) patches.starts.push_back(sample * each);
-    return patches;
-  }
-
-  at::Tensor dropped(const at::Tensor& h) const { return at::dropout(h, dropout_, net_->is_training()); }
 
   json config_;
   std::vector<std::string> labels_;

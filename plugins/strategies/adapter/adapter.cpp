@@ -22,7 +22,7 @@ class Bottleneck final : public attune::nn::Delta {
     up_bias = register_parameter("up_bias", at::zeros({base.out()}, options));
   }
 
-  at::Tensor forward(const Linear&, const at::Tensor&, const at::Tensor& y) override {
+  at::Tensor forward(const Linear&, const at::Tensor&, const at::Tensor& y, attune::ForwardContext&) override {
     const auto as = [&](const at::Tensor& tensor) { return tensor.to(y.scalar_type()); };
     const at::Tensor inner = at::linear(y, as(down), as(down_bias));
     return y + at::linear(gelu_ ? at::gelu(inner) : at::relu(inner), as(up), as(up_bias));
@@ -53,11 +53,12 @@ class BottleneckAdapter final : public attune::Strategy {
   };
   explicit BottleneckAdapter(Options options) : options_(std::move(options)) {}
 
-  void prepare(attune::Model& model) override {
+  void prepare(attune::ModelView& view) override {
+    auto& model = view.model();
     if (options_.after.empty()) choose_family(model);
     layers_ = attune::nn::choose_targets(model, options_.after, "strategy.after");
-    for (const auto& [name, linear] : layers_) linear->add_delta("adapter", std::make_shared<Bottleneck>(*linear, options_.width, options_.activation == "gelu"));
-    attune::nn::train_head(model);
+    for (const auto& [name, linear] : layers_) view.add_delta(*linear, "adapter", std::make_shared<Bottleneck>(*linear, options_.width, options_.activation == "gelu"));
+    attune::nn::train_head(view);
   }
 
   /// PEFT has no such adapter: the folder has the same form, and Attune reads it.
@@ -73,12 +74,13 @@ class BottleneckAdapter final : public attune::Strategy {
 
  private:
   void choose_family(attune::Model& model) {
-    const auto names = attune::nn::layer_names(model);
-    if (!names) attune::fail("strategy 'adapter' does not know which layers of a {} model end its attention and MLP: name them in strategy.after", model.spec().family);
+    const auto roles = model.layer_roles();
+    if (roles.attention_end.empty() || roles.mlp_end.empty())
+      attune::fail("strategy 'adapter' does not know which layers of a {} model end its attention and MLP: name them in strategy.after", model.spec().family);
     for (const auto& [name, linear] : attune::nn::linears(model.module())) {
-      const bool ends_attention = attune::nn::name_matches(names->attention_end, name);
-      // BERT's pattern for the end of the MLP fits the end of attention too.
-      if (ends_attention ? options_.kind == "houlsby" : attune::nn::name_matches(names->mlp_end, name)) options_.after.push_back(name);
+      const bool ends_attention = attune::nn::name_matches(roles.attention_end, name);
+      // A pattern for the end of the MLP may fit the end of attention too, as BERT's does.
+      if (ends_attention ? options_.kind == "houlsby" : attune::nn::name_matches(roles.mlp_end, name)) options_.after.push_back(name);
     }
   }
 

@@ -13,17 +13,18 @@ class BitFit final : public attune::Strategy {
   };
   explicit BitFit(Options options) : options_(options) {}
 
-  void prepare(attune::Model& model) override {
+  void prepare(attune::ModelView& view) override {
+    auto& model = view.model();
     bool any = false;
     for (auto& parameter : model.module().named_parameters()) {
       const auto& name = parameter.key();
       const bool of_norm = parameter.value().dim() == 1 && name.ends_with("weight");
       if (!name.ends_with("bias") && !(options_.norms && of_norm)) continue;
-      parameter.value().requires_grad_(true);
+      view.train(parameter.value());
       any = true;
     }
     if (!any) attune::fail("strategy 'bitfit' trains biases, and this {} model has none: set norms = true to train the weights of its norms", model.spec().family);
-    attune::nn::train_head(model);
+    attune::nn::train_head(view);
   }
 
  private:

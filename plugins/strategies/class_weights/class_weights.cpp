@@ -19,7 +19,8 @@ class ClassWeights final : public attune::Strategy {
   };
   explicit ClassWeights(Options options) : options_(std::move(options)) {}
 
-  void prepare(attune::Model& model) override {
+  void prepare(attune::ModelView& view) override {
+    auto& model = view.model();
     if (model.spec().task == attune::Task::next_token) attune::fail("strategy 'class_weights' serves classifiers, and this {} model predicts tokens: take it out", model.spec().family);
     std::vector<double> weights(static_cast<std::size_t>(model.spec().outputs), 1.0);
     for (const auto& [label, weight] : options_.weights) {
@@ -31,20 +32,24 @@ class ClassWeights final : public attune::Strategy {
     set(weights, model);
   }
 
-  void begin(attune::Model& model, attune::Surroundings& run) override {
+  void begin(attune::Model& model, attune::RunContext& run) override {
     if (!options_.weights.empty()) return;
-    const auto weights = run.class_weights();
+    const auto weights = run.data.class_weights();
     if (weights.empty()) attune::fail("strategy 'class_weights': the data file holds no weights: prepare it with [balance] method = \"weights\", or give strategy.weights");
     if (std::ssize(weights) != model.spec().outputs) attune::fail("the data file has weights for {} labels and the model has {}: prepare it again", weights.size(), model.spec().outputs);
     set(weights, model);
   }
 
   bool defines_loss() const override { return true; }
+  /// What is measured is the plain loss.
+  std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override { return inner; }
 
-  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction& inner) override {
-    if (!model.module().is_training()) return inner(model, batch);
-    const auto losses = attune::row_losses(model.features(batch), model.projection(), batch.targets);
-    return {(weights_.index_select(0, losses.targets) * losses.nll).sum(), losses.rows.size(0), losses.correct, {}};
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction& inner) override {
+    if (!context.is_training()) return inner(model, context);
+    const auto losses = attune::row_losses(model.features(context), model.projection(), context.batch().targets, context);
+    attune::Loss loss{(weights_.index_select(0, losses.targets) * losses.nll).sum(), losses.rows.size(0), losses.correct};
+    loss.report("cross_entropy", losses.nll);
+    return loss;
   }
 
  private:

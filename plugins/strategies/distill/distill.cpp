@@ -113,17 +113,17 @@ class Distill final : public attune::Strategy {
   };
   explicit Distill(Options options) : options_(std::move(options)) {}
 
-  void prepare(attune::Model&) override {
+  void prepare(attune::ModelView&) override {
     if (options_.teacher.empty() && options_.stored.empty()) attune::fail("strategy 'distill' has no teacher: set strategy.teacher to a model, or strategy.stored to a file of its logits");
   }
 
-  void begin(attune::Model& model, attune::Surroundings& run) override {
-    if (!run.trains()) return;
+  void begin(attune::Model& model, attune::RunContext& run) override {
+    if (!run.trains) return;
     shared_ = model.spec().outputs;
     if (options_.stored.empty()) return open_teacher(model, run);
     std::map<std::string, std::string> made_from{{"top", std::to_string(options_.top)}};
-    if (!options_.teacher.empty()) made_from["teacher (sha256)"] = run.model_sha256(options_.teacher);
-    stored_.emplace(run.kept(options_.stored, made_from, [&] {
+    if (!options_.teacher.empty()) made_from["teacher (sha256)"] = run.models.sha256(options_.teacher);
+    stored_.emplace(run.files.read_or_make(options_.stored, made_from, [&] {
       if (options_.teacher.empty()) attune::fail("strategy.stored: {} is not there yet: set strategy.teacher, which computes it", options_.stored);
       open_teacher(model, run);
       auto made = ask_teacher(run);
@@ -134,16 +134,18 @@ class Distill final : public attune::Strategy {
   }
 
   /// The soft targets' gradients shrink with the square of the temperature: they are scaled back.
-  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction& inner) override {
-    if (!model.module().is_training()) return inner(model, batch);
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction& inner) override {
+    if (!context.is_training()) return inner(model, context);
+    const auto& batch = context.batch();
     const at::Tensor rows = trained_rows(batch);
-    attune::Loss loss = options_.share < 1 ? inner(model, batch) : attune::Loss{at::zeros({}, at::kFloat), rows.size(0), 0, {}};
-    const at::Tensor x = model.features(batch).index_select(0, rows);
+    attune::Loss loss = options_.share < 1 ? inner(model, context) : attune::Loss{at::zeros({}, at::kFloat), rows.size(0), 0, {}};
+    const at::Tensor x = model.features(context).index_select(0, rows);
     auto& projection = model.projection();
     const at::Tensor weight = projection.dense_weight().narrow(0, 0, shared_);
     const auto bias = projection.bias.defined() ? std::optional(projection.bias.narrow(0, 0, shared_)) : std::nullopt;
     const auto taught = stored_ ? stored_rows(batch, rows.size(0)) : taught_rows(batch, rows);
     const at::Tensor kl = KlFunction::apply(x, weight, bias, projection.softcap, options_.temperature, taught);
+    loss.scalars["kl"] = {kl.item<double>(), static_cast<double>(rows.size(0))};
     loss.sum = (1 - options_.share) * loss.sum + options_.share * options_.temperature * options_.temperature * kl;
     return loss;
   }
@@ -154,13 +156,13 @@ class Distill final : public attune::Strategy {
     return at::nonzero(batch.targets != attune::ignored_target).squeeze(1);
   }
 
-  void open_teacher(attune::Model& model, attune::Surroundings& run) {
-    teacher_ = run.open_model(options_.teacher);
+  void open_teacher(attune::Model& model, attune::RunContext& run) {
+    teacher_ = run.models.open(options_.teacher);
     const auto &theirs = teacher_->spec(), &ours = model.spec();
     const bool reads_text = ours.task == attune::Task::next_token;
     if (theirs.task != ours.task || (theirs.outputs != ours.outputs && !reads_text))
       attune::fail("strategy.teacher: {} has {} outputs and the model has {}: take a teacher of the same task, with the same labels", options_.teacher, theirs.outputs, ours.outputs);
-    if (theirs.outputs != ours.outputs) shared_ = shared_outputs(theirs.outputs, ours.outputs, run.tokenizer().size());
+    if (theirs.outputs != ours.outputs) shared_ = shared_outputs(theirs.outputs, ours.outputs, run.models.tokenizer().size());
   }
 
   /// Embeddings of one tokenizer may be padded to different sizes; the rows beyond its tokens mean nothing, and are not compared.
@@ -181,9 +183,11 @@ class Distill final : public attune::Strategy {
 
   TaughtRows taught_rows(const attune::Batch& batch, const at::Tensor& rows) {
     const torch::NoGradGuard no_grad;
-    return [this, features = teacher_->features(batch).index_select(0, rows)](std::int64_t first, std::int64_t count) -> Taught {
+    const attune::ForwardContext context(batch);
+    return [this, context, features = teacher_->features(context).index_select(0, rows)](std::int64_t first, std::int64_t count) -> Taught {
       const torch::NoGradGuard no_grad;
-      return {teacher_->projection().forward(features.narrow(0, first, count)).narrow(1, 0, shared_), {}};
+      auto own = context;
+      return {teacher_->projection().forward(features.narrow(0, first, count), own).narrow(1, 0, shared_), {}};
     };
   }
 
@@ -198,8 +202,8 @@ class Distill final : public attune::Strategy {
   static Table empty_table() { return {at::empty({0}, at::kFloat), at::empty({0}, at::kInt), at::empty({0}, at::kLong), at::empty({0}, at::kLong)}; }
 
   /// One pass over the training split. The ranks share it: each takes one batch of a round.
-  Stored ask_teacher(attune::Surroundings& run) {
-    const auto comm = run.comm();
+  Stored ask_teacher(attune::RunContext& run) {
+    const auto comm = run.comm;
     const auto top = std::min(options_.top, shared_);
     std::array<std::vector<at::Tensor>, 4> all;
     Table mine = empty_table();
@@ -208,7 +212,8 @@ class Distill final : public attune::Strategy {
       mine = empty_table();
     };
     int index = 0;
-    run.for_each_batch("", 0, [&](const attune::Batch& batch) {
+    run.data.for_each_batch("", 0, [&](const attune::ForwardContext& context) {
+      const auto& batch = context.batch();
       if (index % comm.size() == comm.rank()) mine = taught_table(batch, top);
       if (++index % comm.size() == 0) end_round();
     });
@@ -237,6 +242,7 @@ class Distill final : public attune::Strategy {
 
   /// Every rank's, by rank.
   static at::Tensor of_all_ranks(const attune::Comm& comm, const at::Tensor& mine) {
+    if (comm.size() == 1) return mine;
     const auto bytes = mine.contiguous();
     std::vector<at::Tensor> all;
     for (const auto& part : comm.gather(std::string(static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes()))) {

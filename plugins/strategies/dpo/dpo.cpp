@@ -19,17 +19,23 @@ class Dpo final : public attune::Strategy {
   };
   explicit Dpo(Options options) : options_(std::move(options)) {}
 
-  void prepare(attune::Model&) override {}
+  void prepare(attune::ModelView&) override {}
   bool defines_loss() const override { return true; }
-  void begin(attune::Model& model, attune::Surroundings& run) override { base_.begin(model, run); }
+  void begin(attune::Model& model, attune::RunContext& run) override { base_.begin(model, run); }
 
-  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction&) override {
-    const auto base = base_.of(model, batch, "dpo");
-    const auto ours = attune::pair_log_probabilities(model, batch);
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction&) override {
+    const auto base = base_.of(model, context, "dpo");
+    const auto ours = attune::pair_log_probabilities(model, context);
     at::Tensor chosen = ours.chosen - base.chosen, rejected = ours.rejected - base.rejected;
     if (options_.form == "ipo") chosen = chosen / ours.chosen_tokens, rejected = rejected / ours.rejected_tokens;
     const at::Tensor margin = chosen - rejected;
-    return {of(margin).sum(), margin.size(0), (margin > 0).sum().item<std::int64_t>(), {}, false};
+    attune::Loss loss{of(margin).sum(), margin.size(0), (margin > 0).sum().item<std::int64_t>()};
+    attune::report_rewards(loss, options_.beta * chosen, options_.beta * rejected);
+    return loss;
+  }
+
+  std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
+    return attune::reward_metrics(std::move(inner), "mean loss of the pairs", "share of pairs whose margin is positive");
   }
 
  private:

@@ -19,16 +19,17 @@ class Ewc final : public attune::Strategy {
   };
   explicit Ewc(Options options) : options_(std::move(options)) {}
 
-  void prepare(attune::Model&) override {}
+  void prepare(attune::ModelView&) override {}
 
   /// The diagonal of the empirical Fisher information: mean squared gradients of the batches' mean losses.
-  void begin(attune::Model& model, attune::Surroundings& run) override {
-    if (!run.trains()) return;
-    for (const auto& [name, parameter] : attune::trainable(model)) held_.push_back({name, parameter, parameter.detach().clone(), at::zeros_like(parameter)});
-    model.module().eval();
+  void begin(attune::Model& model, attune::RunContext& run) override {
+    if (!run.trains) return;
+    for (const auto& [name, parameter] : run.trained) held_.push_back({name, parameter, parameter.detach().clone(), at::zeros_like(parameter)});
     std::int64_t batches = 0;
-    run.for_each_batch(options_.data, options_.samples, [&](const attune::Batch& batch) {
-      const auto loss = attune::supervised_loss(model.features(batch), model.projection(), batch.targets);
+    run.data.for_each_batch(options_.data, options_.samples, [&](const attune::ForwardContext& context) {
+      auto pass = context;
+      pass.recompute = false;  // it gives no gradients of parameters to autograd::grad
+      const auto loss = attune::supervised_loss(model, pass);
       if (loss.count == 0) return;
       std::vector<at::Tensor> parameters;
       for (const auto& held : held_) parameters.push_back(held.parameter);
@@ -42,11 +43,12 @@ class Ewc final : public attune::Strategy {
     for (auto& held : held_) held.importance.div_(static_cast<double>(batches));
   }
 
-  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction& inner) override {
-    auto loss = inner(model, batch);
-    if (!model.module().is_training()) return loss;
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction& inner) override {
+    auto loss = inner(model, context);
+    if (!context.is_training()) return loss;
     at::Tensor penalty = at::zeros({}, loss.sum.options());
     for (const auto& held : held_) penalty = penalty + (held.importance * (held.parameter - held.start).square()).sum();
+    loss.report("ewc/penalty", 0.5 * options_.lambda * penalty);
     loss.sum = loss.sum + 0.5 * options_.lambda * static_cast<double>(loss.count) * penalty;
     return loss;
   }

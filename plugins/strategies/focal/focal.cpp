@@ -14,15 +14,19 @@ class Focal final : public attune::Strategy {
   };
   explicit Focal(Options options) : options_(options) {}
 
-  void prepare(attune::Model&) override {}
+  void prepare(attune::ModelView&) override {}
   bool defines_loss() const override { return true; }
+  /// What is measured is the plain loss.
+  std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override { return inner; }
 
-  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction& inner) override {
-    if (!model.module().is_training()) return inner(model, batch);
-    const auto losses = attune::row_losses(model.features(batch), model.projection(), batch.targets);
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction& inner) override {
+    if (!context.is_training()) return inner(model, context);
+    const auto losses = attune::row_losses(model.features(context), model.projection(), context.batch().targets, context);
     // 1 - p; never zero, where a power below 1 has no finite slope.
     const at::Tensor wrong = (-at::expm1(-losses.nll)).clamp_min(std::numeric_limits<float>::min());
-    return {(wrong.pow(options_.gamma) * losses.nll).sum(), losses.rows.size(0), losses.correct, {}};
+    attune::Loss loss{(wrong.pow(options_.gamma) * losses.nll).sum(), losses.rows.size(0), losses.correct};
+    loss.report("cross_entropy", losses.nll);
+    return loss;
   }
 
  private:

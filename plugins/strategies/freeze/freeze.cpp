@@ -24,12 +24,14 @@ class Freeze final : public attune::Strategy {
   };
   explicit Freeze(Options options) : options_(std::move(options)) {}
 
-  void prepare(attune::Model& model) override {
+  void prepare(attune::ModelView& view) override {
+    auto& model = view.model();
     auto parameters = model.module().named_parameters();
     const auto names = parameters.keys();
     const auto trained = trained_names(model, names);
-    for (auto& parameter : parameters) parameter.value().requires_grad_(trained.contains(parameter.key()));
-    if (options_.head) attune::nn::train_head(model);
+    for (auto& parameter : parameters)
+      if (trained.contains(parameter.key())) view.train(parameter.value());
+    if (options_.head) attune::nn::train_head(view);
   }
 
  private:
@@ -50,7 +52,7 @@ class Freeze final : public attune::Strategy {
     const auto depth = model.spec().depth;
     if (options_.last_blocks > depth) attune::fail("strategy.last_blocks is {}, but the model has {} blocks: set it to at most {}", options_.last_blocks, depth, depth);
     std::vector<std::string> prefixes;
-    for (auto index = depth - options_.last_blocks; index < depth; ++index) prefixes.push_back(model.block_prefix(index));
+    for (auto index = depth - options_.last_blocks; index < depth; ++index) prefixes.push_back(model.block_name(index));
     return prefixes;
   }
 

@@ -8,8 +8,8 @@ class Full final : public attune::Strategy {
  public:
   using Options = attune::NoOptions;
   explicit Full(const Options&) {}
-  void prepare(attune::Model& model) override {
-    for (auto& parameter : model.module().parameters()) parameter.requires_grad_(true);
+  void prepare(attune::ModelView& view) override {
+    view.train(view.model().module());
   }
 };
 

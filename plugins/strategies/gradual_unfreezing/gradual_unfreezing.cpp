@@ -19,11 +19,11 @@ class GradualUnfreezing final : public attune::Strategy {
   };
   explicit GradualUnfreezing(Options options) : options_(options) {}
 
-  void prepare(attune::Model&) override {}
+  void prepare(attune::ModelView&) override {}
 
-  void begin(attune::Model& model, attune::Surroundings&) override {
+  void begin(attune::Model& model, attune::RunContext& run) override {
     const auto depths = attune::nn::parameter_depths(model);
-    for (const auto& parameter : attune::trainable(model)) held_.emplace_back(parameter.second, depths.at(parameter.first));
+    for (const auto& parameter : run.trained) held_.emplace_back(parameter.second, depths.at(parameter.first));
     // Where nothing lies above the blocks, the first of them must begin.
     const auto top = std::max_element(held_.begin(), held_.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->second;
     if (top < model.spec().depth + 1) options_.first = std::max(options_.first, model.spec().depth + 1 - top);

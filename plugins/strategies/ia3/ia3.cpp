@@ -20,7 +20,7 @@ class Scale final : public attune::nn::Delta {
   }
 
   at::Tensor input(const at::Tensor& x) override { return of_input_ ? x * flat(x) : x; }
-  at::Tensor forward(const Linear&, const at::Tensor&, const at::Tensor& y) override { return of_input_ ? y : y * flat(y); }
+  at::Tensor forward(const Linear&, const at::Tensor&, const at::Tensor& y, attune::ForwardContext&) override { return of_input_ ? y : y * flat(y); }
 
   void merge(Linear& base) const override {
     base.weight.mul_(factors);
@@ -45,18 +45,19 @@ class Ia3 final : public attune::Strategy {
   };
   explicit Ia3(Options options) : options_(std::move(options)) {}
 
-  void prepare(attune::Model& model) override {
+  void prepare(attune::ModelView& view) override {
+    auto& model = view.model();
     if (options_.targets.empty()) choose_family(model);
     layers_ = attune::nn::choose_targets(model, options_.targets);
     const auto inner = attune::nn::select_names(options_.feedforward, attune::nn::names_of(layers_), "strategy.feedforward");
     for (const auto& [name, linear] : layers_) {
       const bool of_input = std::ranges::find(inner, name) != inner.end();
       const auto scale = std::make_shared<Scale>(*linear, of_input);
-      linear->add_delta("ia3", scale);
+      view.add_delta(*linear, "ia3", scale);
       scales_.push_back(scale);
       if (of_input) feedforward_.emplace_back(name, linear);
     }
-    attune::nn::train_head(model);
+    attune::nn::train_head(view);
   }
 
   std::optional<attune::Adapter> export_adapter(attune::Model& model) override {
@@ -74,11 +75,12 @@ class Ia3 final : public attune::Strategy {
  private:
   /// Keys, values and the second layer of the MLP, as PEFT chooses them.
   void choose_family(attune::Model& model) {
-    const auto names = attune::nn::layer_names(model);
-    if (!names) attune::fail("strategy 'ia3' does not know which layers of a {} model hold its keys, values and MLP: name them in strategy.targets and strategy.feedforward", model.spec().family);
-    options_.targets = names->keys_values;
-    options_.targets.push_back(names->mlp_end);
-    options_.feedforward = {names->mlp_end};
+    const auto roles = model.layer_roles();
+    if (roles.keys_values.empty() || roles.mlp_end.empty())
+      attune::fail("strategy 'ia3' does not know which layers of a {} model hold its keys, values and MLP: name them in strategy.targets and strategy.feedforward", model.spec().family);
+    options_.targets = roles.keys_values;
+    options_.targets.push_back(roles.mlp_end);
+    options_.feedforward = {roles.mlp_end};
   }
 
   Options options_;

@@ -17,25 +17,34 @@ class Kto final : public attune::Strategy {
   };
   explicit Kto(Options options) : options_(options) {}
 
-  void prepare(attune::Model&) override {}
+  void prepare(attune::ModelView&) override {}
   bool defines_loss() const override { return true; }
 
-  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction&) override {
-    const auto base = attune::base_pair_log_probabilities(model, batch, "kto");
-    const auto ours = attune::pair_log_probabilities(model, batch);
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction&) override {
+    const auto base = attune::base_pair_log_probabilities(model, context, "kto");
+    const auto ours = attune::pair_log_probabilities(model, context);
     const at::Tensor chosen = ours.chosen - base.chosen, rejected = ours.rejected - base.rejected;
-    const at::Tensor moved = reference_point(model, batch).to(chosen.device());
+    const at::Tensor moved = reference_point(model, context).to(chosen.device());
     const at::Tensor liked = options_.desirable * (1 - at::sigmoid(options_.beta * (chosen - moved)));
     const at::Tensor disliked = options_.undesirable * (1 - at::sigmoid(options_.beta * (moved - rejected)));
-    return {liked.sum() + disliked.sum(), 2 * chosen.size(0), (chosen > 0).sum().item<std::int64_t>() + (rejected < 0).sum().item<std::int64_t>(), {}, false};
+    const auto correct = (chosen > 0).sum().item<std::int64_t>() + (rejected < 0).sum().item<std::int64_t>();
+    attune::Loss loss{liked.sum() + disliked.sum(), 2 * chosen.size(0), correct};
+    attune::report_rewards(loss, options_.beta * chosen, options_.beta * rejected);
+    loss.report("kl", moved);
+    return loss;
+  }
+
+  std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
+    return attune::reward_metrics(std::move(inner), "mean loss of the answers", "share of answers whose likelihood has moved the right way");
   }
 
  private:
   /// KL(model || base), estimated on prompts with the answers to other prompts, and never below zero: zero where there is no other prompt.
-  static at::Tensor reference_point(attune::Model& model, const attune::Batch& batch) {
+  static at::Tensor reference_point(attune::Model& model, const attune::ForwardContext& context) {
+    const auto& batch = context.batch();
     if (batch.samples() <= 2) return at::zeros({});
     const torch::NoGradGuard no_grad;
-    const auto others = mismatched(batch, model.spec().context);
+    const auto others = context.with_batch(mismatched(batch, model.spec().context));
     const auto ours = attune::pair_log_probabilities(model, others), base = attune::base_pair_log_probabilities(model, others, "kto");
     if (ours.chosen.size(0) == 0) return at::zeros({});
     return at::cat({ours.chosen - base.chosen, ours.rejected - base.rejected}).mean().clamp_min(0);
@@ -65,6 +74,7 @@ class Kto final : public attune::Strategy {
     made.targets = at::cat(targets);
     for (auto* tensor : {&made.tokens, &made.positions, &made.targets}) *tensor = tensor->to(batch.tokens.device());
     made.columns["chosen"] = batch.columns.at("chosen");
+    made.ids = batch.ids;
     return made;
   }
 

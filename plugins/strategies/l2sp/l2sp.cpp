@@ -13,23 +13,24 @@ class L2Sp final : public attune::Strategy {
   };
   explicit L2Sp(Options options) : options_(options) {}
 
-  void prepare(attune::Model&) override {}
+  void prepare(attune::ModelView&) override {}
 
   /// A classifier's head is new: there is nothing to stay near to.
-  void begin(attune::Model& model, attune::Surroundings&) override {
+  void begin(attune::Model& model, attune::RunContext& run) override {
     std::vector<const void*> head;
     for (const auto& name : model.head_modules())
       for (const auto& parameter : attune::nn::module_at(model.module(), name).parameters()) head.push_back(parameter.unsafeGetTensorImpl());
-    for (const auto& [name, parameter] : attune::trainable(model))
+    for (const auto& [name, parameter] : run.trained)
       if (std::find(head.begin(), head.end(), parameter.unsafeGetTensorImpl()) == head.end()) start_.emplace_back(parameter, parameter.detach().clone());
   }
 
   /// Times the count, since the framework divides by it: any split of the batch gives the same.
-  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction& inner) override {
-    auto loss = inner(model, batch);
-    if (!model.module().is_training()) return loss;
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction& inner) override {
+    auto loss = inner(model, context);
+    if (!context.is_training()) return loss;
     at::Tensor distance = at::zeros({}, loss.sum.options());
     for (const auto& [parameter, start] : start_) distance = distance + (parameter - start).square().sum();
+    loss.report("l2sp/penalty", 0.5 * options_.alpha * distance);
     loss.sum = loss.sum + 0.5 * options_.alpha * static_cast<double>(loss.count) * distance;
     return loss;
   }

@@ -12,14 +12,17 @@ class LabelSmoothing final : public attune::Strategy {
   };
   explicit LabelSmoothing(Options options) : options_(options) {}
 
-  void prepare(attune::Model&) override {}
+  void prepare(attune::ModelView&) override {}
   bool defines_loss() const override { return true; }
+  /// What is measured is the plain loss.
+  std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override { return inner; }
 
-  /// What is measured is the plain cross-entropy.
-  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction& inner) override {
-    if (!model.module().is_training()) return inner(model, batch);
-    const auto losses = attune::row_losses(model.features(batch), model.projection(), batch.targets);
-    return {(1 - options_.share) * losses.nll.sum() + options_.share * losses.uniform.sum(), losses.rows.size(0), losses.correct, {}};
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction& inner) override {
+    if (!context.is_training()) return inner(model, context);
+    const auto losses = attune::row_losses(model.features(context), model.projection(), context.batch().targets, context);
+    attune::Loss loss{(1 - options_.share) * losses.nll.sum() + options_.share * losses.uniform.sum(), losses.rows.size(0), losses.correct};
+    loss.report("cross_entropy", losses.nll);
+    return loss;
   }
 
  private:

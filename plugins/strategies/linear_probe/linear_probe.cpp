@@ -10,13 +10,14 @@ class LinearProbe final : public attune::Strategy {
   using Options = attune::NoOptions;
   explicit LinearProbe(const Options&) {}
 
-  void prepare(attune::Model& model) override {
-    attune::nn::train_head(model);
+  void prepare(attune::ModelView& view) override {
+    auto& model = view.model();
+    attune::nn::train_head(view);
     if (!model.head_modules().empty()) return;
     auto& head = model.projection();
     if (head.parameters().empty())
       attune::fail("strategy 'linear_probe' trains the head, and the head of this {} model is its token embedding: choose 'freeze' with train = [\"*norm*\"], 'bitfit' or 'lora'", model.spec().family);
-    for (auto& parameter : head.parameters()) parameter.requires_grad_(true);
+    view.train(head);
   }
 };
 

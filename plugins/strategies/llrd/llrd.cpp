@@ -15,7 +15,7 @@ class LayerwiseDecay final : public attune::Strategy {
   };
   explicit LayerwiseDecay(Options options) : options_(options) {}
 
-  void prepare(attune::Model&) override {}
+  void prepare(attune::ModelView&) override {}
 
   std::vector<attune::ParameterGroup> groups(attune::Model& model, std::vector<attune::ParameterGroup> groups) override {
     const auto depths = attune::nn::parameter_depths(model);

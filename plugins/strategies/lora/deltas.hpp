@@ -10,6 +10,7 @@
 
 namespace lora {
 
+using attune::ForwardContext;
 using attune::nn::Conv2d;
 using attune::nn::add_product;
 using attune::nn::Linear;
@@ -79,13 +80,13 @@ class LowRank : public attune::nn::Delta {
     torch::nn::init::kaiming_uniform_(a, std::sqrt(5.0));
   }
 
-  at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y) override {
-    const at::Tensor sum = changed(base, y.flatten(0, -2), dropped(x), {}, {}).view_as(y);
+  at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y, ForwardContext& context) override {
+    const at::Tensor sum = changed(base, y.flatten(0, -2), context.dropout(x, shape.dropout), {}, {}).view_as(y);
     return bias.defined() ? sum + shape.scale * bias.to(sum.scalar_type()) : sum;
   }
 
-  at::Tensor whole(const Linear& base, const at::Tensor& x) override {
-    if (base.packed() || bias.defined() || (shape.dropout > 0 && is_training())) return {};
+  at::Tensor forward_fused(const Linear& base, const at::Tensor& x, ForwardContext& context) override {
+    if (base.packed() || bias.defined() || drops(context)) return {};
     auto sizes = x.sizes().vec();
     sizes.back() = base.out();
     return changed(base, {}, x, base.operand(), base.bias.defined() ? std::optional(base.bias) : std::nullopt).view(sizes);
@@ -105,7 +106,7 @@ class LowRank : public attune::nn::Delta {
     const auto type = x.scalar_type(), operands = base.rounds_operands ? at::kBFloat16 : type;
     return LowRankChange::apply(y, x.flatten(0, -2), weight, bias, a.to(type), b.to(type), shape.scale, operands);
   }
-  at::Tensor dropped(const at::Tensor& x) const { return at::dropout(x, shape.dropout, is_training()); }
+  bool drops(const ForwardContext& context) const { return shape.dropout > 0 && context.is_training(); }
 
   Shape shape;
   at::Tensor a, b, bias;  // bias: undefined unless the shape has one
@@ -153,7 +154,7 @@ class Split final : public LowRank {
     base.weight.set_data((base.weight.to(a.scalar_type()) - change()).to(base.weight.scalar_type()));
   }
 
-  at::Tensor undone(const Linear&, const at::Tensor& x, const at::Tensor& y) override {
+  at::Tensor base_output(const Linear&, const at::Tensor& x, const at::Tensor& y) override {
     return at::addmm(y, at::linear(x, first_a.to(x.scalar_type())), first_b.to(x.scalar_type()).t(), 1, shape.scale);
   }
 
@@ -168,13 +169,12 @@ class Decomposed final : public LowRank {
     magnitude = register_parameter("magnitude", length(base).clone());
   }
 
-  at::Tensor whole(const Linear&, const at::Tensor&) override { return {}; }
+  at::Tensor forward_fused(const Linear&, const at::Tensor&, ForwardContext&) override { return {}; }
 
-  at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y) override {
+  at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y, ForwardContext& context) override {
     check_input(base, x);
-    const at::Tensor input = dropped(x);
-    const bool drops = shape.dropout > 0 && is_training();
-    const at::Tensor plain = drops ? at::linear(input, base.dense_weight()) : base.bias.defined() ? y - base.bias : y;
+    const at::Tensor input = context.dropout(x, shape.dropout);
+    const at::Tensor plain = drops(context) ? at::linear(input, base.dense_weight()) : base.bias.defined() ? y - base.bias : y;
     const at::Tensor ratio = (magnitude / length(base).detach()).to(x.scalar_type());
     const at::Tensor low_rank = at::linear(at::linear(input, a.to(x.scalar_type())), b.to(x.scalar_type()));
     return y + (ratio - 1) * plain + ratio * shape.scale * low_rank;
@@ -215,8 +215,8 @@ class LowRankConvolution final : public attune::nn::ConvolutionDelta {
     torch::nn::init::kaiming_uniform_(a, std::sqrt(5.0));
   }
 
-  at::Tensor forward(const Conv2d& base, const at::Tensor& x, const at::Tensor& y) override {
-    const at::Tensor narrowed = at::conv2d(at::dropout(x, shape.dropout, is_training()), a.to(x.scalar_type()), {}, base.options().stride, base.options().padding);
+  at::Tensor forward(const Conv2d& base, const at::Tensor& x, const at::Tensor& y, ForwardContext& context) override {
+    const at::Tensor narrowed = at::conv2d(context.dropout(x, shape.dropout), a.to(x.scalar_type()), {}, base.options().stride, base.options().padding);
     return y + at::conv2d(narrowed, b.to(x.scalar_type())) * shape.scale;
   }
 

@@ -3,6 +3,7 @@
 #include "token_rows.hpp"
 
 #include <attune/adapter.hpp>
+#include <attune/module_name.hpp>
 #include <attune/plugin.hpp>
 #include <attune/tied.hpp>
 #include <nlohmann/json.hpp>
@@ -52,7 +53,9 @@ class Lora final : public attune::Strategy {
   };
   explicit Lora(Options options) : options_(std::move(options)) {}
 
-  void prepare(attune::Model& model) override {
+  void prepare(attune::ModelView& view) override {
+    auto& model = view.model();
+    owner_ = view.owner();
     if (options_.dora && splits_base()) attune::fail("strategy.dora and strategy.init = \"{}\" both change what the weight stands for: choose one of them", options_.init);
     if (options_.lora_bias && (options_.dora || options_.init != "default"))
       attune::fail("strategy.lora_bias goes neither with dora nor with another init than the default, as in PEFT: choose one of them");
@@ -62,12 +65,12 @@ class Lora final : public attune::Strategy {
     std::ranges::copy(attune::nn::names_of(convolutions_), std::back_inserter(names_));
     target_modules_ = attune::nn::peft_names(model, names_);
     check_patterns();
-    for (auto& [name, linear] : layers_) adapt(name, *linear);
-    for (auto& [name, convolution] : convolutions_) adapt(name, *convolution);
-    attune::nn::train_head(model);
-    train_biases(model);
-    train_saved(model);
-    train_rows(model);
+    for (auto& [name, linear] : layers_) adapt(view, name, *linear);
+    for (auto& [name, convolution] : convolutions_) adapt(view, name, *convolution);
+    attune::nn::train_head(view);
+    train_biases(view);
+    train_saved(view);
+    train_rows(view);
   }
 
   std::vector<attune::ParameterGroup> groups(attune::Model&, std::vector<attune::ParameterGroup> groups) override {
@@ -110,7 +113,7 @@ class Lora final : public attune::Strategy {
     std::vector<NamedTensor> tensors;
     for (const auto& [name, linear] : layers_) add_tensors(tensors, attune::nn::peft_prefix(name), *delta_of(*linear), doubled);
     for (const auto& [name, convolution] : convolutions_) {
-      const auto& delta = dynamic_cast<const LowRankConvolution&>(*convolution->deltas().front());
+      const auto& delta = *own_change<LowRankConvolution>(*convolution);
       tensors.emplace_back(attune::nn::peft_prefix(name) + "lora_A.weight", delta.a);
       tensors.emplace_back(attune::nn::peft_prefix(name) + "lora_B.weight", delta.b);
     }
@@ -147,10 +150,13 @@ class Lora final : public attune::Strategy {
   /// The base is what is left of it beside the start of the change.
   bool splits_base() const { return options_.init == "pissa" || options_.init == "olora"; }
 
-  static LowRank* delta_of(const Linear& linear) {
-    for (const auto& delta : linear.deltas())
-      if (auto* found = dynamic_cast<LowRank*>(delta.get())) return found;
-    ATTUNE_ASSERT(false, "a target without its change: {} deltas", linear.deltas().size());
+  LowRank* delta_of(const Linear& layer) const { return own_change<LowRank>(layer); }
+
+  template <class Change, class Layer>
+  Change* own_change(const Layer& layer) const {
+    for (const auto& delta : layer.deltas())
+      if (auto* found = dynamic_cast<Change*>(delta.get()); found && found->owner == owner_) return found;
+    ATTUNE_ASSERT(false, "a target without its change: {} deltas", layer.deltas().size());
   }
 
   /// PEFT reads a pattern as a regular expression for the end of a name.
@@ -188,20 +194,20 @@ class Lora final : public attune::Strategy {
     return {rank, alpha, alpha / (options_.rslora ? std::sqrt(r) : r), options_.dropout, options_.lora_bias};
   }
 
-  void adapt(const std::string& name, Conv2d& convolution) const {
+  void adapt(attune::ModelView& view, const std::string& name, Conv2d& convolution) const {
     if (convolution.options().groups > 1) attune::fail("strategy.targets names {}, a convolution in {} groups, which a low-rank change does not fit: leave it out", name, convolution.options().groups);
     if (options_.lora_bias) attune::fail("strategy.targets names {}, a convolution, and strategy.lora_bias is for linear layers alone: leave one of them out", name);
     if (options_.dora || options_.init != "default") attune::fail("strategy.targets names {}, and strategy.{} is for linear layers alone: leave one of them out", name, options_.dora ? "dora" : "init");
-    convolution.add_delta("lora", std::make_shared<LowRankConvolution>(convolution, shape_for(name, convolution.weight.size(0), convolution.weight[0].numel())));
+    view.add_delta(convolution, "lora", std::make_shared<LowRankConvolution>(convolution, shape_for(name, convolution.weight.size(0), convolution.weight[0].numel())));
   }
 
-  void adapt(const std::string& name, Linear& linear) const {
+  void adapt(attune::ModelView& view, const std::string& name, Linear& linear) const {
     const auto shape = shape_for(name, linear.out(), linear.in());
     const auto rank = shape.rank;
     if (options_.init == "orthogonal" && rank % 2 != 0) attune::fail("strategy.init = \"orthogonal\" needs an even rank, and {} has {}", name, rank);
     if (splits_base() && linear.packed())
       attune::fail("strategy.init = \"{}\" changes the base's weights, which are held packed: list 'quantize' after 'lora', or leave out init", options_.init);
-    linear.add_delta("lora", make(linear, shape));
+    view.add_delta(linear, "lora", make(linear, shape));
   }
 
   std::shared_ptr<LowRank> make(Linear& linear, const Shape& shape) const {
@@ -212,15 +218,15 @@ class Lora final : public attune::Strategy {
     return delta;
   }
 
-  void train_biases(attune::Model& model) const {
+  void train_biases(attune::ModelView& view) const {
     if (options_.bias == "lora_only") {
       for (const auto& [name, linear] : layers_)
-        if (linear->bias.defined()) linear->bias.requires_grad_(true);
+        if (linear->bias.defined()) view.train(linear->bias);
       for (const auto& [name, convolution] : convolutions_)
-        if (convolution->bias.defined()) convolution->bias.requires_grad_(true);
+        if (convolution->bias.defined()) view.train(convolution->bias);
     } else if (options_.bias == "all") {
-      for (auto& parameter : model.module().named_parameters())
-        if (parameter.key().ends_with("bias")) parameter.value().requires_grad_(true);
+      for (const auto& parameter : view.model().module().named_parameters())
+        if (parameter.key().ends_with("bias")) view.train(parameter.value());
     }
   }
 
@@ -237,8 +243,9 @@ class Lora final : public attune::Strategy {
     }
   }
 
-  void train_saved(attune::Model& model) {
+  void train_saved(attune::ModelView& view) {
     if (options_.save.empty()) return;
+    auto& model = view.model();
     tied_ = attune::nn::tied_head(model);
     std::vector<std::string> names;
     for (const auto& item : model.module().named_modules("", false)) {
@@ -251,7 +258,7 @@ class Lora final : public attune::Strategy {
     for (const auto& name : saved_) {
       if (std::ranges::find(names_, name) != names_.end())
         attune::fail("strategy.save and strategy.targets both name {}: take it out of one of them", name);
-      for (auto& parameter : module_named(model, name)->parameters(false)) parameter.requires_grad_(true);
+      for (const auto& parameter : module_named(model, name)->parameters(false)) view.train(parameter);
     }
     std::erase_if(saved_, [&](const std::string& name) { return in_head(model, name); });  // a classifier's head is saved anyway
   }
@@ -272,22 +279,24 @@ class Lora final : public attune::Strategy {
   }
 
   /// A head that shares the embedding's weight shares its rows.
-  void train_rows(attune::Model& model) {
-    if (!options_.token_rows.empty()) train_rows_of_embedding(model);
-    if (!options_.head_rows.empty()) train_rows_of_head(model);
+  void train_rows(attune::ModelView& view) {
+    if (!options_.token_rows.empty()) train_rows_of_embedding(view);
+    if (!options_.head_rows.empty()) train_rows_of_head(view);
   }
 
-  void train_rows_of_embedding(attune::Model& model) {
+  void train_rows_of_embedding(attune::ModelView& view) {
+    auto& model = view.model();
     const auto [name, embedding] = attune::nn::token_embedding(model);
     check_not_saved(name, "strategy.token_rows");
     const auto ids = row_ids(options_.token_rows, embedding->weight.size(0), "strategy.token_rows");
     const auto rows = std::make_shared<EmbeddingRows>(*embedding, ids);
-    embedding->add_delta("lora", rows);
+    view.add_delta(*embedding, "lora", rows);
     rows_.push_back({name, options_.token_rows, rows->rows});
-    if (attune::nn::tied_head(model)) model.projection().add_delta("lora", std::make_shared<HeadRows>(*rows));
+    if (attune::nn::tied_head(model)) view.add_delta(model.projection(), "lora", std::make_shared<HeadRows>(*rows));
   }
 
-  void train_rows_of_head(attune::Model& model) {
+  void train_rows_of_head(attune::ModelView& view) {
+    auto& model = view.model();
     if (model.spec().task != attune::Task::next_token) attune::fail("strategy.head_rows is for models that predict tokens: a classifier's head is trained in full");
     if (attune::nn::tied_head(model)) {
       if (options_.head_rows == options_.token_rows) return;
@@ -298,7 +307,7 @@ class Lora final : public attune::Strategy {
     const auto name = std::ranges::find(layers, &head, [](const auto& named) { return named.second.get(); })->first;
     check_not_saved(name, "strategy.head_rows");
     const auto rows = std::make_shared<HeadRows>(head, row_ids(options_.head_rows, head.out(), "strategy.head_rows"));
-    head.add_delta("lora", rows);
+    view.add_delta(head, "lora", rows);
     rows_.push_back({name, options_.head_rows, rows->values});
   }
 
@@ -310,14 +319,12 @@ class Lora final : public attune::Strategy {
   void add_rows(ordered_json& config, std::vector<NamedTensor>& tensors) const {
     if (rows_.empty()) return;
     for (const auto& rows : rows_) {
-      config["trainable_token_indices"][last_part(rows.module)] = rows.ids;
+      config["trainable_token_indices"][attune::last_part(rows.module)] = rows.ids;
       tensors.emplace_back(attune::nn::peft_prefix(rows.module) + "token_adapter.trainable_tokens_delta", rows.values);
     }
     const bool is_embedding_alone = rows_.size() == 1 && !options_.token_rows.empty();
     if (is_embedding_alone) config["trainable_token_indices"] = options_.token_rows;
   }
-
-  static std::string last_part(const std::string& name) { return name.substr(name.rfind('.') + 1); }
 
   static bool in_head(const attune::Model& model, const std::string& module) {
     return std::ranges::any_of(model.head_modules(), [&](const std::string& head) { return module == head || module.starts_with(head + "."); });
@@ -340,6 +347,7 @@ class Lora final : public attune::Strategy {
   }
 
   Options options_;
+  std::int64_t owner_ = 0;
   std::vector<attune::nn::NamedLinear> layers_;
   std::vector<attune::nn::NamedConvolution> convolutions_;
   std::vector<std::string> names_, target_modules_, saved_;  // names_: of both

@@ -38,7 +38,7 @@ class EmbeddingRows final : public attune::nn::EmbeddingDelta {
   }
 
   /// Without the rows' index_copy into the whole weight, which would be copied for every batch.
-  at::Tensor forward(const attune::nn::Embedding&, const at::Tensor& tokens, const at::Tensor& y) override {
+  at::Tensor forward(const attune::nn::Embedding&, const at::Tensor& tokens, const at::Tensor& y, attune::ForwardContext&) override {
     const at::Tensor place = place_.index_select(0, tokens.flatten()).view_as(tokens);
     const at::Tensor padded = at::cat({rows, at::zeros({1, rows.size(1)}, rows.options())});
     return at::where((place < ids.size(0)).unsqueeze(-1), at::embedding(padded, place).to(y.scalar_type()), y);
@@ -60,7 +60,7 @@ class HeadRows final : public attune::nn::Delta {
   }
   explicit HeadRows(const EmbeddingRows& tied) : ids(tied.ids), values(tied.rows), is_tied_(true) {}
 
-  at::Tensor forward(const attune::nn::Linear& base, const at::Tensor& x, const at::Tensor& y) override {
+  at::Tensor forward(const attune::nn::Linear& base, const at::Tensor& x, const at::Tensor& y, attune::ForwardContext&) override {
     at::Tensor changed = at::linear(x, values.to(x.scalar_type()));
     if (base.bias.defined()) changed = changed + base.bias.index_select(0, ids);
     return y.index_copy(-1, ids, changed.to(y.scalar_type()));

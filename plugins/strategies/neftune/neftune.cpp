@@ -14,15 +14,17 @@ class NefTune final : public attune::Strategy {
   };
   explicit NefTune(Options options) : options_(options) {}
 
-  void prepare(attune::Model& model) override {
-    model.change_embeddings([alpha = options_.alpha](const at::Tensor& h, const attune::Batch& batch) {
+  void prepare(attune::ModelView& view) override {
+    auto& model = view.model();
+    model.change_embeddings([alpha = options_.alpha](const at::Tensor& h, attune::ForwardContext& context) {
+      const auto& batch = context.batch();
       std::vector<double> bounds;
       for (std::int64_t sample = 0; sample < batch.samples(); ++sample) {
         const auto length = batch.starts[sample + 1] - batch.starts[sample];
         bounds.insert(bounds.end(), static_cast<std::size_t>(length), alpha / std::sqrt(static_cast<double>(length * h.size(1))));
       }
       const at::Tensor bound = torch::tensor(bounds, at::kFloat).to(h.device(), h.scalar_type()).unsqueeze(1);
-      return h + at::empty(h.sizes(), h.options().requires_grad(false)).uniform_(-1, 1) * bound;
+      return h + (2 * context.random(h) - 1).to(h.scalar_type()) * bound;
     });
   }
 

@@ -22,16 +22,25 @@ class Orpo final : public attune::Strategy {
   };
   explicit Orpo(Options options) : options_(options) {}
 
-  void prepare(attune::Model&) override {}
+  void prepare(attune::ModelView&) override {}
   bool defines_loss() const override { return true; }
 
   /// Log-probabilities are means over the answer's tokens.
-  attune::Loss loss(attune::Model& model, const attune::Batch& batch, const attune::LossFunction&) override {
-    const auto pairs = attune::pair_log_probabilities(model, batch);
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction&) override {
+    const auto pairs = attune::pair_log_probabilities(model, context);
     const at::Tensor chosen = pairs.chosen / pairs.chosen_tokens, rejected = pairs.rejected / pairs.rejected_tokens;
     const at::Tensor ratio = log_odds(chosen) - log_odds(rejected);
-    const at::Tensor sum = (-chosen - options_.lambda * at::log_sigmoid(ratio)).sum();
-    return {sum, ratio.size(0), (ratio > 0).sum().item<std::int64_t>(), {}, false};
+    const at::Tensor term = at::log_sigmoid(ratio);
+    attune::Loss loss{(-chosen - options_.lambda * term).sum(), ratio.size(0), (ratio > 0).sum().item<std::int64_t>()};
+    attune::report_rewards(loss, options_.lambda * chosen, options_.lambda * rejected);
+    loss.report("nll_loss", -chosen);
+    loss.report("log_odds_ratio", term);
+    loss.report("log_odds_chosen", ratio);
+    return loss;
+  }
+
+  std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
+    return attune::reward_metrics(std::move(inner), "mean loss of the pairs", "share of pairs whose preferred answer is the likelier one");
   }
 
  private:

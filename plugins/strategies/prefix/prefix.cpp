@@ -72,16 +72,16 @@ class PrefixTuning final : public attune::Strategy {
   };
   explicit PrefixTuning(Options options) : options_(options) {}
 
-  void prepare(attune::Model& model) override {
+  void prepare(attune::ModelView& view) override {
+    auto& model = view.model();
     const auto& spec = model.spec();
     if (spec.key_heads == 0) attune::fail("strategy 'prefix' adds keys and values to attention, which a {} model does not take: choose another strategy", spec.family);
     if (options_.tokens >= spec.context) attune::fail("strategy.tokens is {}, which leaves nothing of the model's context of {}: lower it", options_.tokens, spec.context);
     const auto like = model.projection().options().dtype(at::kFloat);
     if (options_.projection > 0) prefix_ = std::make_shared<Projected>(options_.tokens, spec, like, options_.projection);
     else prefix_ = std::make_shared<Plain>(options_.tokens, spec, like, options_.deviation);
-    model.set_virtual_tokens(prefix_);
-    model.module().register_module(attune::nn::virtual_tokens_name, prefix_);
-    attune::nn::train_head(model);
+    view.add_virtual_tokens(prefix_);
+    attune::nn::train_head(view);
   }
 
   std::optional<attune::Adapter> export_adapter(attune::Model& model) override {

@@ -27,19 +27,20 @@ class PromptTuning final : public attune::Strategy {
   };
   explicit PromptTuning(Options options) : options_(std::move(options)) {}
 
-  void prepare(attune::Model& model) override {
+  void prepare(attune::ModelView& view) override {
+    auto& model = view.model();
     const auto& spec = model.spec();
     if (spec.task != attune::Task::next_token) attune::fail("strategy 'prompt' serves decoders, and this {} model classifies: choose 'prefix' or 'lora'", spec.family);
-    if (spec.family == "gpt2") attune::fail("strategy 'prompt' does not serve gpt2 models, which add learned positions to what is embedded: choose 'prefix'");
+    if (spec.embeds_positions)
+      attune::fail("strategy 'prompt' does not serve {} models, which add learned positions to what is embedded: choose 'prefix'", spec.family);
     if (options_.tokens >= spec.context) attune::fail("strategy.tokens is {}, which leaves nothing of the model's context of {}: lower it", options_.tokens, spec.context);
     prompt_ = std::make_shared<Prompt>(embeddings(model, at::randint(spec.vocabulary, {options_.tokens}, at::kLong)));
-    model.set_virtual_tokens(prompt_);
-    model.module().register_module(attune::nn::virtual_tokens_name, prompt_);
+    view.add_virtual_tokens(prompt_);
   }
 
-  void begin(attune::Model& model, attune::Surroundings& run) override {
+  void begin(attune::Model& model, attune::RunContext& run) override {
     if (options_.text.empty()) return;
-    const auto words = run.tokenizer().encode(options_.text, false);
+    const auto words = run.models.tokenizer().encode(options_.text, false);
     if (words.empty()) attune::fail("strategy.text has no token: give some words, or leave it out");
     std::vector<std::int64_t> ids;
     while (static_cast<std::int64_t>(ids.size()) < options_.tokens) ids.push_back(words[ids.size() % words.size()]);
@@ -67,7 +68,8 @@ class PromptTuning final : public attune::Strategy {
     auto batch = attune::pack({ids});
     const auto device = model.projection().options().device();
     batch.tokens = batch.tokens.to(device), batch.positions = batch.positions.to(device);
-    return model.embed(batch).to(at::kFloat).clone();
+    attune::ForwardContext context(batch);
+    return model.embed(context).to(at::kFloat).clone();
   }
 
   Options options_;

@@ -112,9 +112,9 @@ class Quantize final : public attune::Strategy {
     if (options_.block % 2 != 0) attune::fail("strategy.block is {}: it must be even, as two values share a byte", options_.block);
   }
 
-  void prepare(attune::Model& model) override {
+  void prepare(attune::ModelView& view) override {
     const torch::NoGradGuard no_grad;
-    for (const auto& [name, linear] : attune::nn::choose_targets(model, options_.layers, "strategy.layers")) {
+    for (const auto& [name, linear] : attune::nn::choose_targets(view.model(), options_.layers, "strategy.layers")) {
       if (options_.type == "nf4") linear->pack(std::make_shared<NormalFloat4>(linear->weight, options_.block, options_.double_quantization));
       else linear->pack(std::make_shared<Int8>(linear->weight, options_.block, options_.double_quantization));
     }

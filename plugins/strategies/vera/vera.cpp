@@ -22,9 +22,9 @@ class SharedLowRank final : public attune::nn::Delta {
     lambda_b = register_parameter("b", at::zeros({base.out()}, a.options()));
   }
 
-  at::Tensor forward(const Linear&, const at::Tensor& x, const at::Tensor& y) override {
+  at::Tensor forward(const Linear&, const at::Tensor& x, const at::Tensor& y, attune::ForwardContext& context) override {
     const auto as = [&](const at::Tensor& tensor) { return tensor.to(x.scalar_type()); };
-    const at::Tensor narrowed = at::linear(at::dropout(x, dropout_, is_training()), as(a_)) * as(lambda_d);
+    const at::Tensor narrowed = at::linear(context.dropout(x, dropout_), as(a_)) * as(lambda_d);
     return y + at::linear(narrowed, as(b_)) * as(lambda_b);
   }
 
@@ -53,14 +53,14 @@ class Vera final : public attune::Strategy {
   };
   explicit Vera(Options options) : options_(std::move(options)) {}
 
-  void prepare(attune::Model& model) override {
-    layers_ = attune::nn::choose_targets(model, options_.targets);
+  void prepare(attune::ModelView& view) override {
+    layers_ = attune::nn::choose_targets(view.model(), options_.targets);
     make_projections();
     for (const auto& [name, linear] : layers_) {
       deltas_.push_back(std::make_shared<SharedLowRank>(*linear, a_, b_, options_.d_initial, options_.dropout));
-      linear->add_delta("vera", deltas_.back());
+      view.add_delta(*linear, "vera", deltas_.back());
     }
-    attune::nn::train_head(model);
+    attune::nn::train_head(view);
   }
 
   /// A generator may change with LibTorch's version: the matrices are part of what a checkpoint means.

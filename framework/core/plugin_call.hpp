@@ -1,0 +1,41 @@
+// Calls of functions that a plugin's author has written: whatever is thrown there is told with the plugin's name.
+#pragma once
+#include <attune/error.hpp>
+
+#include <cstdint>
+#include <exception>
+#include <optional>
+#include <string>
+
+#include "core/out_of_memory.hpp"
+
+namespace attune {
+
+/// "strategy 'ewc'", "on_step", 12
+struct PluginCall {
+  std::string plugin;
+  std::string function;
+  std::optional<std::int64_t> step;  // from 0
+};
+
+/// A Fault that names plugin, function and step, counted from 1. what: the first line is told.
+[[noreturn]] void fail_in_plugin(const PluginCall& call, const std::string& what);
+
+/// The result of work. Errors and Faults, and what is_ours says the framework answers for, pass as they are.
+template <class Work>
+auto call_plugin(const PluginCall& call, Work&& work, bool (*is_ours)(const std::exception&) = is_out_of_memory) -> decltype(work()) {
+  try {
+    return work();
+  } catch (const Error&) {
+    throw;
+  } catch (const Fault&) {
+    throw;
+  } catch (const std::exception& error) {
+    if (is_ours(error)) throw;
+    fail_in_plugin(call, error.what());
+  } catch (...) {
+    fail_in_plugin(call, "it threw what is no std::exception");
+  }
+}
+
+}  // namespace attune

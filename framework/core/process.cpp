@@ -1,0 +1,34 @@
+#include "core/process.hpp"
+
+#include <fmt/core.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <vector>
+
+namespace attune {
+
+std::optional<ProcessStatus> parse_process_status(const std::string& line) {
+  // "4321 (a name) S ...": the name may hold anything, brackets and blanks too.
+  const auto open = line.find('(');
+  const auto close = line.rfind(')');
+  if (open == std::string::npos || close == std::string::npos || close < open) return std::nullopt;
+  std::istringstream rest(line.substr(close + 1));
+  std::vector<std::string> fields;
+  for (std::string field; rest >> field;) fields.push_back(field);
+  constexpr std::size_t state = 0, user = 11, system = 12, started = 19;  // after the name
+  if (fields.size() <= started) return std::nullopt;
+  const auto ticks = [&](std::size_t field) { return std::strtod(fields[field].c_str(), nullptr); };
+  const auto name = line.substr(open + 1, close - open - 1);
+  return ProcessStatus{name, fields[state][0], ticks(user) + ticks(system), fields[started]};
+}
+
+std::optional<ProcessStatus> process_status(std::int64_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string line;
+  std::getline(file, line);
+  return parse_process_status(line);
+}
+
+}  // namespace attune

@@ -1,0 +1,67 @@
+#include "train/plan.hpp"
+
+#include <attune/linear.hpp>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <set>
+
+#include "evaluate/evaluate.hpp"
+#include "train/memory.hpp"
+#include "train/metrics.hpp"
+#include "train/passes.hpp"
+#include "train/run_context.hpp"
+
+namespace attune::train {
+namespace {
+
+/// Of the model's own tensors, on the meta device. A shared one counts once.
+std::int64_t model_bytes(Model& model) {
+  std::set<const void*> seen;
+  std::int64_t bytes = 0;
+  for (const auto& tensors : {model.module().parameters(), model.module().buffers()})
+    for (const auto& tensor : tensors)
+      if (seen.insert(tensor.storage().unsafeGetStorageImpl()).second) bytes += static_cast<std::int64_t>(tensor.storage().nbytes());
+  for (const auto& [name, linear] : nn::linears(model.module()))
+    if (linear->packed()) bytes += static_cast<std::int64_t>(linear->packed()->bytes());
+  return bytes;
+}
+
+/// Of the validation split, those that an evaluation takes first.
+std::vector<std::int64_t> evaluated_rows(const Session& s) {
+  const auto samples = samples_to_evaluate(s.data->split("validation"), s.config.evaluate.samples);
+  return first_rows(std::min(samples, s.config.evaluate.micro_batch));
+}
+
+nn::PassMemory plan_step(Session& s, std::span<const std::int64_t> rows) {
+  const auto context = training_pass(s, load_batch(s.data->split("train"), *s.dataset, rows), 0);
+  return nn::pass_memory(*s.model, [&] { return s.strategies->loss(*s.model, context).sum; });
+}
+
+void plan_evaluation(Session& s, std::span<const std::int64_t> rows) {
+  const torch::NoGradGuard no_grad;
+  ForwardContext context(load_batch(s.data->split("validation"), *s.dataset, rows));
+  const auto metrics = declared_metrics(s);
+  context.wants_outputs = needs_outputs(metrics) != nullptr;
+  const auto loss = s.strategies->loss(*s.model, context);
+  if (context.wants_outputs && !loss.outputs.defined()) refuse_without_outputs(metrics);
+}
+
+}  // namespace
+
+std::int64_t samples_of_pass(const Session& s) { return std::max<std::int64_t>(1, s.config.train.micro_batch); }
+
+void plan_steps(Session& s, const nn::TensorMeter& meter) {
+  auto rows = longest_first(s);
+  rows.resize(static_cast<std::size_t>(std::min(samples_of_pass(s), std::ssize(rows))));
+  const auto evaluated = evaluated_rows(s);
+  auto context = SessionContext::rehearsal(s, {{"train", rows}, {"validation", evaluated}});
+  const bool has_begun = as_far_as_planned(s, [&] { s.strategies->begin(*s.model, context.run()); });
+  s.planned.other = static_cast<std::size_t>(std::max<std::int64_t>(0, meter.live() - model_bytes(*s.model)));
+  s.planned.before_first_step = static_cast<std::size_t>(meter.peak());
+  if (!has_begun) return;
+  as_far_as_planned(s, [&] { plan_evaluation(s, evaluated); });  // the base is evaluated before the first step
+  as_far_as_planned(s, [&] { s.planned.pass = plan_step(s, rows); });
+}
+
+}  // namespace attune::train
