@@ -37,7 +37,8 @@ std::optional<std::int64_t> step_of(const fs::path& path) {
 }
 
 fs::path temporary_name(const fs::path& path, const char* purpose) {
-  return path.parent_path() / fmt::format(".{}.{}.{}.tmp", path.filename().string(), purpose, ::getpid());
+  return path.parent_path() /
+         fmt::format(".{}.{}.{}.tmp", path.filename().string(), purpose, ::getpid());
 }
 
 bool is_temporary(const fs::path& path) {
@@ -50,8 +51,10 @@ std::vector<fs::path> checkpoints_in(const fs::path& folder) {
   std::vector<fs::path> found;
   if (!fs::is_directory(folder)) return found;
   for (const auto& entry : fs::directory_iterator(folder))
-    if (!entry.is_symlink() && entry.is_directory() && step_of(entry.path())) found.push_back(entry.path());
-  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return *step_of(a) > *step_of(b); });
+    if (!entry.is_symlink() && entry.is_directory() && step_of(entry.path()))
+      found.push_back(entry.path());
+  std::sort(found.begin(), found.end(),
+            [](const auto& a, const auto& b) { return *step_of(a) > *step_of(b); });
   return found;
 }
 
@@ -72,29 +75,48 @@ void remove_leftovers(const fs::path& folder) {
 // ---- The marker
 
 /// Nothing that leads out of the folder.
-bool is_part_name(const std::string& name) { return name.starts_with("state-") && name.ends_with(".h5") && name.find('/') == std::string::npos; }
+bool is_part_name(const std::string& name) {
+  return name.starts_with("state-") && name.ends_with(".h5") && name.find('/') == std::string::npos;
+}
 
 std::vector<checkpoint::Part> read_marker(const fs::path& path) {
   if (!fs::is_regular_file(path / marker_file))
-    fail("{}: was not saved to the end (there is no {}); remove it, or resume from another", path.string(), marker_file);
-  const auto damaged = [&]() { fail("{}: is damaged; remove {}, or resume from another", (path / marker_file).string(), path.string()); };
-  const auto marker = nlohmann::json::parse(read_text(path / marker_file), nullptr, /*allow_exceptions=*/false);
-  if (!marker.is_object() || !marker.contains("version") || !marker["version"].is_number_integer()) damaged();
+    fail("{}: was not saved to the end (there is no {}); remove it, or resume from another",
+         path.string(), marker_file);
+  const auto damaged = [&]() {
+    fail("{}: is damaged; remove {}, or resume from another", (path / marker_file).string(),
+         path.string());
+  };
+  const auto marker =
+      nlohmann::json::parse(read_text(path / marker_file), nullptr, /*allow_exceptions=*/false);
+  if (!marker.is_object() || !marker.contains("version") || !marker["version"].is_number_integer())
+    damaged();
   if (marker["version"] != checkpoint::format_version)
-    fail("{}: has format version {}, and this Attune reads version {}; resume with the Attune that wrote it", path.string(), marker["version"].dump(),
-         checkpoint::format_version);
-  if (!marker.contains("parts") || !marker["parts"].is_array() || marker["parts"].empty()) damaged();
+    fail(
+        "{}: has format version {}, and this Attune reads version {}; resume with the Attune that "
+        "wrote it",
+        path.string(), marker["version"].dump(), checkpoint::format_version);
+  if (!marker.contains("parts") || !marker["parts"].is_array() || marker["parts"].empty())
+    damaged();
   std::vector<checkpoint::Part> parts;
   for (const auto& part : marker["parts"]) {
-    if (!part.is_object() || !part.contains("file") || !part["file"].is_string() || !is_part_name(part["file"].get<std::string>()) || !part.contains("bytes") || !part["bytes"].is_number_unsigned() || !part.contains("sha256") || !part["sha256"].is_string()) damaged();
-    parts.push_back({part["file"].get<std::string>(), part["bytes"].get<std::uint64_t>(), part["sha256"].get<std::string>()});
+    if (!part.is_object() || !part.contains("file") || !part["file"].is_string() ||
+        !is_part_name(part["file"].get<std::string>()) || !part.contains("bytes") ||
+        !part["bytes"].is_number_unsigned() || !part.contains("sha256") ||
+        !part["sha256"].is_string())
+      damaged();
+    parts.push_back({part["file"].get<std::string>(), part["bytes"].get<std::uint64_t>(),
+                     part["sha256"].get<std::string>()});
   }
   return parts;
 }
 
 void write_marker(const fs::path& path, const std::vector<checkpoint::Part>& parts) {
-  nlohmann::ordered_json marker{{"version", checkpoint::format_version}, {"parts", nlohmann::json::array()}};
-  for (const auto& part : parts) marker["parts"].push_back({{"file", part.file}, {"bytes", part.bytes}, {"sha256", part.sha256}});
+  nlohmann::ordered_json marker{{"version", checkpoint::format_version},
+                                {"parts", nlohmann::json::array()}};
+  for (const auto& part : parts)
+    marker["parts"].push_back(
+        {{"file", part.file}, {"bytes", part.bytes}, {"sha256", part.sha256}});
   write_text(path / marker_file, marker.dump(2) + "\n");
 }
 
@@ -108,18 +130,23 @@ std::int64_t broadcast_number(std::int64_t number, int from, const Comm& comm) {
 /// Adds what `from` has read to `all`, on every rank.
 void broadcast_into(Snapshot& all, const Snapshot& part, int from, const Comm& comm) {
   const bool mine = comm.rank() == from;
-  const auto count = [&](std::size_t size) { return broadcast_number(static_cast<std::int64_t>(size), from, comm); };
+  const auto count = [&](std::size_t size) {
+    return broadcast_number(static_cast<std::int64_t>(size), from, comm);
+  };
   for (std::int64_t i = 0, tensors = count(part.tensors.size()); i < tensors; ++i) {
     auto [name, tensor] = mine ? part.tensors[i] : std::pair<std::string, at::Tensor>();
     name = comm.broadcast(name, from);
-    all.tensors.emplace_back(name, comm.size() == 1 ? tensor : parallel::broadcast_tensor(tensor, comm, from));
+    all.tensors.emplace_back(
+        name, comm.size() == 1 ? tensor : parallel::broadcast_tensor(tensor, comm, from));
   }
-  const std::vector<std::pair<std::string, std::string>> texts(part.texts.begin(), part.texts.end());
+  const std::vector<std::pair<std::string, std::string>> texts(part.texts.begin(),
+                                                               part.texts.end());
   for (std::int64_t i = 0, n = count(texts.size()); i < n; ++i) {
     const auto name = comm.broadcast(mine ? texts[i].first : "", from);
     all.texts[name] = comm.broadcast(mine ? texts[i].second : "", from);
   }
-  const std::vector<std::pair<std::string, std::int64_t>> numbers(part.numbers.begin(), part.numbers.end());
+  const std::vector<std::pair<std::string, std::int64_t>> numbers(part.numbers.begin(),
+                                                                  part.numbers.end());
   for (std::int64_t i = 0, n = count(numbers.size()); i < n; ++i) {
     const auto name = comm.broadcast(mine ? numbers[i].first : "", from);
     all.numbers[name] = broadcast_number(mine ? numbers[i].second : 0, from, comm);
@@ -130,8 +157,12 @@ void broadcast_into(Snapshot& all, const Snapshot& part, int from, const Comm& c
 
 namespace checkpoint {
 
-fs::path folder_of(const fs::path& checkpoints, std::int64_t step) { return checkpoints / fmt::format("step-{:06}", step); }
-std::string part_name(int rank, int number) { return fmt::format("state-{:04}-{:02}.h5", rank, number); }
+fs::path folder_of(const fs::path& checkpoints, std::int64_t step) {
+  return checkpoints / fmt::format("step-{:06}", step);
+}
+std::string part_name(int rank, int number) {
+  return fmt::format("state-{:04}-{:02}.h5", rank, number);
+}
 
 fs::path make_temporary(const fs::path& checkpoints, std::int64_t step) {
   fs::create_directories(checkpoints);
@@ -144,11 +175,16 @@ fs::path make_temporary(const fs::path& checkpoints, std::int64_t step) {
 void check_part(const fs::path& checkpoint, const Part& part) {
   const auto file = checkpoint / part.file;
   const auto path = checkpoint.string();
-  if (!fs::is_regular_file(file)) fail("{}: is missing; remove {}, or resume from another", file.string(), path);
+  if (!fs::is_regular_file(file))
+    fail("{}: is missing; remove {}, or resume from another", file.string(), path);
   if (fs::file_size(file) != part.bytes)
-    fail("{}: has {} bytes, but {} were saved; remove {}, or resume from another", file.string(), fs::file_size(file), part.bytes, path);
+    fail("{}: has {} bytes, but {} were saved; remove {}, or resume from another", file.string(),
+         fs::file_size(file), part.bytes, path);
   if (sha256_of_file(file) != part.sha256)
-    fail("{}: is damaged (its sha256 is not the one noted when it was saved); remove {}, or resume from another", file.string(), path);
+    fail(
+        "{}: is damaged (its sha256 is not the one noted when it was saved); remove {}, or resume "
+        "from another",
+        file.string(), path);
 }
 
 std::vector<Part> check_whole(const fs::path& path) {
@@ -159,8 +195,12 @@ std::vector<Part> check_whole(const fs::path& path) {
 
 void publish(const fs::path& temporary, const fs::path& path, const std::vector<Part>& parts) {
   for (const auto& part : parts)
-    if (const auto file = temporary / part.file; !fs::is_regular_file(file) || fs::file_size(file) != part.bytes)
-      fail("{}: a rank wrote it, but rank 0 does not see it whole: put `output` on a file system that all nodes share", file.string());
+    if (const auto file = temporary / part.file;
+        !fs::is_regular_file(file) || fs::file_size(file) != part.bytes)
+      fail(
+          "{}: a rank wrote it, but rank 0 does not see it whole: put `output` on a file system "
+          "that all nodes share",
+          file.string());
   write_marker(temporary, parts);
   if (fs::exists(path)) {
     bool whole = true;
@@ -187,7 +227,8 @@ void with_files(const std::function<void()>& work) {
   try {
     work();
   } catch (const fs::filesystem_error& error) {
-    fail("{}: {}; free space or correct the permissions, and run again", error.path1().string(), error.code().message());
+    fail("{}: {}; free space or correct the permissions, and run again", error.path1().string(),
+         error.code().message());
   }
 }
 
@@ -217,11 +258,13 @@ Snapshot load_checkpoint(const fs::path& path, const Comm& comm) {
     });
   });
   Snapshot all;
-  for (int i = 0; i < static_cast<int>(parts.size()); ++i) broadcast_into(all, read[i], i % comm.size(), comm);
+  for (int i = 0; i < static_cast<int>(parts.size()); ++i)
+    broadcast_into(all, read[i], i % comm.size(), comm);
   return all;
 }
 
-std::optional<fs::path> newest_checkpoint(const fs::path& folder, const Comm& comm, std::ostream& warnings) {
+std::optional<fs::path> newest_checkpoint(const fs::path& folder, const Comm& comm,
+                                          std::ostream& warnings) {
   std::string newest;
   checkpoint::on_root_with_files(comm, [&] {
     for (const auto& path : checkpoints_in(folder)) {
@@ -238,20 +281,26 @@ std::optional<fs::path> newest_checkpoint(const fs::path& folder, const Comm& co
   return newest.empty() ? std::nullopt : std::optional<fs::path>(newest);
 }
 
-std::optional<fs::path> newest_checkpoint(const fs::path& folder, const Comm& comm) { return newest_checkpoint(folder, comm, std::cerr); }
+std::optional<fs::path> newest_checkpoint(const fs::path& folder, const Comm& comm) {
+  return newest_checkpoint(folder, comm, std::cerr);
+}
 
 fs::path named_checkpoint(const fs::path& folder, const std::string& name, const Comm& comm) {
   if (name == "latest") {
     const auto newest = newest_checkpoint(folder, comm);
-    if (!newest) comm.agree([&] { fail("{}: holds no whole checkpoint; train the run first", folder.string()); });
+    if (!newest)
+      comm.agree(
+          [&] { fail("{}: holds no whole checkpoint; train the run first", folder.string()); });
     return *newest;
   }
   const auto step = number_in(name);
   const auto path = step ? checkpoint::folder_of(folder, *step) : folder / name;
   checkpoint::on_root_with_files(comm, [&] {
-    if (!step && name != "best") fail("there is no checkpoint '{}': give latest, best, or the number of a step", name);
+    if (!step && name != "best")
+      fail("there is no checkpoint '{}': give latest, best, or the number of a step", name);
     if (!fs::is_directory(path))
-      fail("{}: there is no such checkpoint{}", path.string(), name == "best" ? "; set checkpoint.keep_best in the run file to have one" : "");
+      fail("{}: there is no such checkpoint{}", path.string(),
+           name == "best" ? "; set checkpoint.keep_best in the run file to have one" : "");
     checkpoint::check_whole(path);
   });
   return path;

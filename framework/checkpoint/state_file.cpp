@@ -20,7 +20,8 @@ constexpr std::int64_t slice_bytes = 4 << 20;
 
 void write_in_slices(const hdf5::Dataset& dataset, const at::Tensor& tensor) {
   if (tensor.dim() == 0) return dataset.write(0, tensor);
-  const auto rows = std::max<std::int64_t>(1, slice_bytes / std::max<std::int64_t>(1, dataset.row_bytes()));
+  const auto rows =
+      std::max<std::int64_t>(1, slice_bytes / std::max<std::int64_t>(1, dataset.row_bytes()));
   for (std::int64_t first = 0; first < tensor.size(0); first += rows) {
     dataset.write(first, tensor.narrow(0, first, std::min(rows, tensor.size(0) - first)));
     std::this_thread::yield();
@@ -30,9 +31,11 @@ void write_in_slices(const hdf5::Dataset& dataset, const at::Tensor& tensor) {
 /// Members 000000, 000001, ... of a group, each with its name as an attribute.
 class EntryWriter {
  public:
-  EntryWriter(const hdf5::Group& root, const std::string& group) : group_(root.create_group(group)) {}
+  EntryWriter(const hdf5::Group& root, const std::string& group)
+      : group_(root.create_group(group)) {}
   void add(const std::string& name, const at::Tensor& tensor) {
-    const auto dataset = group_.create_dataset(fmt::format("{:06}", count_++), tensor.scalar_type(), tensor.sizes().vec(), 1 << 20);
+    const auto dataset = group_.create_dataset(fmt::format("{:06}", count_++), tensor.scalar_type(),
+                                               tensor.sizes().vec(), 1 << 20);
     dataset.attributes().set("name", name);
     write_in_slices(dataset, tensor);
   }
@@ -48,37 +51,50 @@ at::Tensor to_bytes(const std::string& text) {
   return bytes;
 }
 
-std::string to_text(const at::Tensor& bytes) { return {static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes()}; }
+std::string to_text(const at::Tensor& bytes) {
+  return {static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes()};
+}
 
 /// use(name, dataset) for each, in the order they were written.
 template <class Use>
 void for_each_entry(const hdf5::Group& root, const std::string& group_name, Use use) {
   const auto group = root.group(group_name);
   auto keys = group.members();
-  std::sort(keys.begin(), keys.end(), [](const auto& a, const auto& b) { return std::pair(a.size(), a) < std::pair(b.size(), b); });
+  std::sort(keys.begin(), keys.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.size(), a) < std::pair(b.size(), b);
+  });
   for (const auto& key : keys) {
     const auto dataset = group.dataset(key);
     use(dataset.attributes().text("name"), dataset);
   }
 }
 
-/// Small things are checked before they are read; for tensors hdf5::Dataset does that against the file's size.
+/// Small things are checked before they are read; for tensors hdf5::Dataset does that against the
+/// file's size.
 void expect(const hdf5::Dataset& dataset, at::ScalarType dtype, std::size_t dimensions) {
   if (dataset.dtype() != dtype || dataset.shape().size() != dimensions)
-    fail("{}: is not what a checkpoint holds there; the file was not written by Attune, so resume from another checkpoint", dataset.place().text());
+    fail(
+        "{}: is not what a checkpoint holds there; the file was not written by Attune, so resume "
+        "from another checkpoint",
+        dataset.place().text());
 }
 
 }  // namespace
 
 Part write_state(const fs::path& path, std::int64_t step, const Snapshot& snapshot) {
-  const auto root = hdf5::create_in_memory(path.string(), snapshot.bytes() + snapshot.bytes() / 50 + (1 << 20));
+  const auto root =
+      hdf5::create_in_memory(path.string(), snapshot.bytes() + snapshot.bytes() / 50 + (1 << 20));
   root.attributes().set("format", format_name);
   root.attributes().set("version", format_version);
   root.attributes().set("step", step);
-  EntryWriter tensors(root, "tensors"), texts(root, "texts"), numbers(root, "numbers");
-  for (const auto& [name, tensor] : snapshot.tensors) tensors.add(name, tensor.detach().cpu().contiguous());
+  EntryWriter tensors(root, "tensors");
+  EntryWriter texts(root, "texts");
+  EntryWriter numbers(root, "numbers");
+  for (const auto& [name, tensor] : snapshot.tensors)
+    tensors.add(name, tensor.detach().cpu().contiguous());
   for (const auto& [name, text] : snapshot.texts) texts.add(name, to_bytes(text));
-  for (const auto& [name, number] : snapshot.numbers) numbers.add(name, at::scalar_tensor(number, at::kLong));
+  for (const auto& [name, number] : snapshot.numbers)
+    numbers.add(name, at::scalar_tensor(number, at::kLong));
   const auto bytes = hdf5::image(root);
   write_bytes(path, bytes);
   return {path.filename().string(), bytes.size(), Sha256().add(bytes.data(), bytes.size()).hex()};
@@ -87,11 +103,19 @@ Part write_state(const fs::path& path, std::int64_t step, const Snapshot& snapsh
 Snapshot read_state(const fs::path& path) {
   const auto root = hdf5::open_file(path);
   if (!root.attributes().has("format") || root.attributes().text("format") != format_name)
-    fail("{}: is not a checkpoint of Attune (attribute 'format' is not \"{}\"); give the run folder that Attune wrote", path.string(), format_name);
+    fail(
+        "{}: is not a checkpoint of Attune (attribute 'format' is not \"{}\"); give the run folder "
+        "that Attune wrote",
+        path.string(), format_name);
   if (const auto version = root.attributes().integer("version"); version != format_version)
-    fail("{}: has format version {}, and this Attune reads version {}; resume with the Attune that wrote it", path.string(), version, format_version);
+    fail(
+        "{}: has format version {}, and this Attune reads version {}; resume with the Attune that "
+        "wrote it",
+        path.string(), version, format_version);
   Snapshot snapshot;
-  for_each_entry(root, "tensors", [&](const auto& name, const auto& dataset) { snapshot.tensors.emplace_back(name, dataset.read()); });
+  for_each_entry(root, "tensors", [&](const auto& name, const auto& dataset) {
+    snapshot.tensors.emplace_back(name, dataset.read());
+  });
   for_each_entry(root, "texts", [&](const auto& name, const auto& dataset) {
     expect(dataset, at::kByte, 1);
     snapshot.texts[name] = to_text(dataset.read());

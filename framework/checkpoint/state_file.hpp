@@ -17,10 +17,12 @@ struct Part {
   std::string sha256;
 };
 
-/// A new file, on the disk when it returns. It is made in memory first, so that HDF5 never meets a full disk: a file that it cannot close
-/// would take the process with it. Error when it cannot be written.
+/// A new file, on the disk when it returns. It is made in memory first, so that HDF5 never meets a
+/// full disk: a file that it cannot close would take the process with it. Error when it cannot be
+/// written.
 Part write_state(const std::filesystem::path& path, std::int64_t step, const Snapshot& snapshot);
-/// Error, before anything is allocated, when the file is not such a part or claims more than it holds.
+/// Error, before anything is allocated, when the file is not such a part or claims more than it
+/// holds.
 Snapshot read_state(const std::filesystem::path& path);
 
 }  // namespace attune::checkpoint

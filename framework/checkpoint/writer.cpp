@@ -16,25 +16,36 @@ namespace {
 /// Neighbouring tensors, about as many bytes for each rank; texts and numbers go with rank 0's.
 Snapshot share_of(const Snapshot& snapshot, int rank, int ranks) {
   Snapshot share;
-  if (rank == 0) share.texts = snapshot.texts, share.numbers = snapshot.numbers;
+  if (rank == 0) {
+    share.texts = snapshot.texts;
+    share.numbers = snapshot.numbers;
+  }
   const auto all = std::max<std::size_t>(1, snapshot.bytes());
   std::size_t before = 0;
   for (const auto& entry : snapshot.tensors) {
     const auto middle = before + entry.second.nbytes() / 2;
-    if (static_cast<int>(middle * ranks / all) == rank || (middle == all && rank == ranks - 1)) share.tensors.push_back(entry);
+    if (static_cast<int>(middle * ranks / all) == rank || (middle == all && rank == ranks - 1))
+      share.tensors.push_back(entry);
     before += entry.second.nbytes();
   }
   return share;
 }
 
-/// Files of about this size: few of them, and little beside the state, as each is made in memory before it is written.
-std::size_t part_bytes(const Snapshot& share) { return std::clamp(share.bytes() / 16, std::size_t{32} << 20, std::size_t{256} << 20); }
+/// Files of about this size: few of them, and little beside the state, as each is made in memory
+/// before it is written.
+std::size_t part_bytes(const Snapshot& share) {
+  return std::clamp(share.bytes() / 16, std::size_t{32} << 20, std::size_t{256} << 20);
+}
 
-std::vector<checkpoint::Part> write_parts(const fs::path& folder, int rank, std::int64_t step, const Snapshot& share) {
+std::vector<checkpoint::Part> write_parts(const fs::path& folder, int rank, std::int64_t step,
+                                          const Snapshot& share) {
   std::vector<checkpoint::Part> parts;
   Snapshot part{{}, share.texts, share.numbers};
   const auto write = [&] {
-    checkpoint::with_files([&] { parts.push_back(checkpoint::write_state(folder / checkpoint::part_name(rank, static_cast<int>(parts.size())), step, part)); });
+    checkpoint::with_files([&] {
+      parts.push_back(checkpoint::write_state(
+          folder / checkpoint::part_name(rank, static_cast<int>(parts.size())), step, part));
+    });
     part = {};
   };
   const auto most = part_bytes(share);
@@ -54,7 +65,8 @@ std::string to_json(const std::vector<checkpoint::Part>& parts) {
 
 }  // namespace
 
-CheckpointWriter::CheckpointWriter(fs::path folder, Comm world) : folder_(std::move(folder)), comm_(std::move(world)) {}
+CheckpointWriter::CheckpointWriter(fs::path folder, Comm world)
+    : folder_(std::move(folder)), comm_(std::move(world)) {}
 
 CheckpointWriter::~CheckpointWriter() {
   if (parts_.valid()) parts_.wait();
@@ -66,7 +78,8 @@ Snapshot CheckpointWriter::stage(const Snapshot& share) {
   for (std::size_t i = 0; i < share.tensors.size(); ++i) {
     const auto& [name, tensor] = share.tensors[i];
     auto& buffer = buffers_[i];
-    if (!buffer.defined() || buffer.sizes() != tensor.sizes() || buffer.scalar_type() != tensor.scalar_type())
+    if (!buffer.defined() || buffer.sizes() != tensor.sizes() ||
+        buffer.scalar_type() != tensor.scalar_type())
       buffer = at::empty(tensor.sizes(), tensor.options().device(at::kCPU).requires_grad(false));
     buffer.copy_(tensor.detach());
     copy.tensors.emplace_back(name, buffer);
@@ -78,14 +91,20 @@ void CheckpointWriter::begin(std::int64_t step, const Snapshot& snapshot, bool s
   ATTUNE_ASSERT(!in_flight(), "the checkpoint of step {} is still being written", step_);
   step_ = step;
   std::string temporary;
-  checkpoint::on_root_with_files(comm_, [&] { temporary = checkpoint::make_temporary(folder_, step).string(); });
+  checkpoint::on_root_with_files(
+      comm_, [&] { temporary = checkpoint::make_temporary(folder_, step).string(); });
   temporary_ = comm_.broadcast(temporary);
   const auto share = share_of(snapshot, comm_.rank(), comm_.size());
-  auto write = [folder = temporary_, rank = comm_.rank(), step, share = staged ? stage(share) : share] { return write_parts(folder, rank, step, share); };
+  auto write = [folder = temporary_, rank = comm_.rank(), step,
+                share = staged ? stage(share) : share] {
+    return write_parts(folder, rank, step, share);
+  };
   parts_ = std::async(staged ? std::launch::async : std::launch::deferred, std::move(write));
 }
 
-bool CheckpointWriter::part_is_done() const { return parts_.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
+bool CheckpointWriter::part_is_done() const {
+  return parts_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+}
 
 fs::path CheckpointWriter::publish(bool best) {
   const auto path = checkpoint::folder_of(folder_, step_);
@@ -96,7 +115,8 @@ fs::path CheckpointWriter::publish(bool best) {
     checkpoint::on_root_with_files(comm_, [&] {
       std::vector<checkpoint::Part> parts;
       for (const auto& text : gathered)
-        for (const auto& part : nlohmann::json::parse(text)) parts.push_back({part[0], part[1], part[2]});
+        for (const auto& part : nlohmann::json::parse(text))
+          parts.push_back({part[0], part[1], part[2]});
       checkpoint::publish(temporary_, path, parts);
       checkpoint::link_to(path, "latest");
       if (best) checkpoint::link_to(path, "best");

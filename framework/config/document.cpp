@@ -19,31 +19,41 @@ constexpr std::string_view command_line = "command line";
 
 std::string place(const toml::source_region& where) {
   const std::string file = where.path ? *where.path : "";
-  return file == command_line ? file : fmt::format("{}:{}:{}", file, where.begin.line, where.begin.column);
+  return file == command_line ? file
+                              : fmt::format("{}:{}:{}", file, where.begin.line, where.begin.column);
 }
 
 void lay_over(toml::table& into, toml::table&& from);
 
 /// strategy.lora.rank=8 is for a file with several [[strategy]].
-void refuse_name_of_plugin(const std::string& section, const toml::table& table, const toml::table& from) {
+void refuse_name_of_plugin(const std::string& section, const toml::table& table,
+                           const toml::table& from) {
   const auto plugin = table["plugin"].value<std::string>();
   const auto* inner = plugin ? from.get(*plugin) : nullptr;
   if (inner && inner->is_table() && !table.contains(*plugin))
-    fail("'{0}.{1}': the file has one [{0}]: write {0}.{2}=...", section, *plugin, std::string(inner->as_table()->begin()->first.str()));
+    fail("'{0}.{1}': the file has one [{0}]: write {0}.{2}=...", section, *plugin,
+         std::string(inner->as_table()->begin()->first.str()));
 }
 
-/// Of a list such as [[strategy]], the override names the element by its plugin: strategy.lora.rank=8.
+/// Of a list such as [[strategy]], the override names the element by its plugin:
+/// strategy.lora.rank=8.
 void lay_over_list(const std::string& section, toml::array& list, toml::table&& from) {
   for (auto&& [name, node] : from) {
-    const auto named = [&, &name = name](const toml::node& element) { return element.is_table() && (*element.as_table())["plugin"].value_or(std::string()) == name.str(); };
+    const auto named = [&, &name = name](const toml::node& element) {
+      return element.is_table() &&
+             (*element.as_table())["plugin"].value_or(std::string()) == name.str();
+    };
     const auto element = std::find_if(list.begin(), list.end(), named);
     if (element == list.end() || !node.is_table())
-      fail("'{}.{}': the file has a list of [[{}]]: name one by its plugin, as in {}.NAME.key=value", section, name.str(), section, section);
+      fail(
+          "'{}.{}': the file has a list of [[{}]]: name one by its plugin, as in {}.NAME.key=value",
+          section, name.str(), section, section);
     lay_over(*element->as_table(), std::move(*node.as_table()));
   }
 }
 
-/// Moves every value of `from` into `into`, table by table, so that source positions go along (toml++ drops them when copying).
+/// Moves every value of `from` into `into`, table by table, so that source positions go along
+/// (toml++ drops them when copying).
 void lay_over(toml::table& into, toml::table&& from) {
   for (auto&& [key, node] : from) {
     toml::table* below = into.contains(key) ? into[key].as_table() : nullptr;
@@ -76,19 +86,27 @@ std::string_view without_start(std::string_view description) {
   return description.starts_with(start) ? description.substr(start.size()) : description;
 }
 
-/// `index`: among the overrides, which becomes its line: some options keep the order in which they were written.
+/// `index`: among the overrides, which becomes its line: some options keep the order in which they
+/// were written.
 toml::table parse_override(const std::string& text, std::size_t index) {
   const auto equals = text.find('=');
-  if (equals == 0 || equals == std::string::npos) fail("'{}': an override has the form section.key=value", text);
-  const auto key = text.substr(0, equals), value = text.substr(equals + 1);
+  if (equals == 0 || equals == std::string::npos)
+    fail("'{}': an override has the form section.key=value", text);
+  const auto key = text.substr(0, equals);
+  const auto value = text.substr(equals + 1);
   try {
-    return toml::parse(std::string(index, '\n') + key + " = " + (is_toml(value) ? value : to_toml(OptionValue(value))), command_line);
+    return toml::parse(std::string(index, '\n') + key + " = " +
+                           (is_toml(value) ? value : to_toml(OptionValue(value))),
+                       command_line);
   } catch (const toml::parse_error& error) {
-    fail("'{}': {}; an override has the form section.key=value", text, without_start(error.description()));
+    fail("'{}': {}; an override has the form section.key=value", text,
+         without_start(error.description()));
   }
 }
 
-bool is_from_command_line(const toml::node& node) { return node.source().path && *node.source().path == command_line; }
+bool is_from_command_line(const toml::node& node) {
+  return node.source().path && *node.source().path == command_line;
+}
 
 std::string kind_of(const toml::node& node) {
   if (node.is_boolean()) return "a boolean";
@@ -110,7 +128,8 @@ std::optional<OptionValue> texts_by_name(const toml::table& table) {
   return map;
 }
 
-/// As they were written, and then those of the command line: toml++ sorts keys. Absent when a value is no number.
+/// As they were written, and then those of the command line: toml++ sorts keys. Absent when a value
+/// is no number.
 std::optional<OptionValue> numbers_by_name(const toml::table& table) {
   using Place = std::tuple<bool, toml::source_index, toml::source_index>;
   std::vector<std::tuple<Place, std::string, double>> entries;
@@ -118,7 +137,8 @@ std::optional<OptionValue> numbers_by_name(const toml::table& table) {
     const auto number = node.value<double>();  // none for an integer that no double holds
     if (!node.is_number() || !number) return std::nullopt;
     const auto& start = key.source().begin;
-    entries.emplace_back(Place(is_from_command_line(node), start.line, start.column), key.str(), *number);
+    entries.emplace_back(Place(is_from_command_line(node), start.line, start.column), key.str(),
+                         *number);
   }
   std::ranges::sort(entries);
   NumberMap map;
@@ -142,55 +162,70 @@ std::optional<OptionValue> convert(const toml::node& node, const Option& option)
     if (auto value = node.value_exact<bool>()) return *value;
   } else if (std::holds_alternative<std::int64_t>(fallback)) {
     if (auto value = node.value_exact<std::int64_t>()) return *value;
-    if (const auto word = option.words.find(node.value_or(std::string())); word != option.words.end()) return word->second;
+    if (const auto word = option.words.find(node.value_or(std::string()));
+        word != option.words.end())
+      return word->second;
   } else if (std::holds_alternative<double>(fallback)) {
     if (auto value = node.value<double>(); value && node.is_number()) return *value;
   } else if (std::holds_alternative<std::string>(fallback)) {
     if (auto value = node.value_exact<std::string>()) return *value;
-    if (auto value = node.value_exact<std::int64_t>(); value && is_from_command_line(node)) return std::to_string(*value);  // slurm.time=30, without quotes
+    // slurm.time=30, without quotes
+    if (auto value = node.value_exact<std::int64_t>(); value && is_from_command_line(node))
+      return std::to_string(*value);
   } else if (std::holds_alternative<std::vector<std::string>>(fallback)) {
     if (auto value = node.value_exact<std::string>()) return std::vector<std::string>{*value};
     if (const auto* array = node.as_array()) return list_of<std::string>(*array);
   } else if (std::holds_alternative<std::vector<std::int64_t>>(fallback)) {
     if (const auto* array = node.as_array()) return list_of<std::int64_t>(*array);
   } else if (const auto* table = node.as_table()) {
-    return std::holds_alternative<OptionMap>(fallback) ? texts_by_name(*table) : numbers_by_name(*table);
+    return std::holds_alternative<OptionMap>(fallback) ? texts_by_name(*table)
+                                                       : numbers_by_name(*table);
   }
   return std::nullopt;
 }
 
 /// What to write instead, when that is clear from the value; "; write 8".
 std::string type_advice(const toml::node& node, const Option& option) {
-  const bool is_number = std::holds_alternative<std::int64_t>(option.fallback) || std::holds_alternative<double>(option.fallback);
+  const bool is_number = std::holds_alternative<std::int64_t>(option.fallback) ||
+                         std::holds_alternative<double>(option.fallback);
   if (const auto text = node.value_exact<std::string>()) {
     char* end = nullptr;
     std::strtod(text->c_str(), &end);
     const bool reads_as_number = !text->empty() && *end == '\0';
     const bool reads_as_boolean = *text == "true" || *text == "false";
-    if ((is_number && reads_as_number) || (std::holds_alternative<bool>(option.fallback) && reads_as_boolean))
+    if ((is_number && reads_as_number) ||
+        (std::holds_alternative<bool>(option.fallback) && reads_as_boolean))
       return fmt::format(": write {} without quotes", *text);
     return "";
   }
   if (std::holds_alternative<std::int64_t>(option.fallback))
-    if (const auto number = node.value_exact<double>(); number && std::floor(*number) == *number && std::abs(*number) < 1e15)
+    if (const auto number = node.value_exact<double>();
+        number && std::floor(*number) == *number && std::abs(*number) < 1e15)
       return fmt::format(": write {:.0f}", *number);
   if (std::holds_alternative<bool>(option.fallback))
-    if (const auto number = node.value_exact<std::int64_t>(); number && (*number == 0 || *number == 1))
+    if (const auto number = node.value_exact<std::int64_t>();
+        number && (*number == 0 || *number == 1))
       return *number == 1 ? ": write true" : ": write false";
   if (std::holds_alternative<std::string>(option.fallback)) {
-    if (const auto number = node.value_exact<std::int64_t>()) return fmt::format(": write \"{}\"", *number);
-    if (const auto number = node.value_exact<double>()) return fmt::format(": write \"{}\"", *number);
+    if (const auto number = node.value_exact<std::int64_t>())
+      return fmt::format(": write \"{}\"", *number);
+    if (const auto number = node.value_exact<double>())
+      return fmt::format(": write \"{}\"", *number);
     if (node.is_date() || node.is_time() || node.is_date_time()) return ": write it in quotes";
-    if (const auto* list = node.as_array(); list && list->size() == 1 && list->get(0)->is_string()) return ": write it without [ ]";
+    if (const auto* list = node.as_array(); list && list->size() == 1 && list->get(0)->is_string())
+      return ": write it without [ ]";
   }
   if (std::holds_alternative<std::vector<std::string>>(option.fallback) && node.is_array())
     return ", some of whose elements are no texts: write each in quotes";
   if (std::holds_alternative<std::vector<std::int64_t>>(option.fallback))
     return node.is_array() ? ", some of whose elements are no integers" : ": write [1, 2]";
   if (std::holds_alternative<OptionMap>(option.fallback))
-    return node.is_table() ? ", some of whose values are no texts: write each in quotes" : ": write { name = \"value\" }";
+    return node.is_table() ? ", some of whose values are no texts: write each in quotes"
+                           : ": write { name = \"value\" }";
   if (std::holds_alternative<NumberMap>(option.fallback))
-    return node.is_table() ? ", some of whose values are no numbers, or larger than a number holds exactly" : ": write { name = 1.0 }";
+    return node.is_table()
+               ? ", some of whose values are no numbers, or larger than a number holds exactly"
+               : ": write { name = 1.0 }";
   return "";
 }
 
@@ -202,39 +237,50 @@ std::string expected(const Option& option) {
 
 std::string range_text(const Option& option) {
   std::string text;
-  if (std::isfinite(option.low)) text = fmt::format("{} {}", option.open_low ? "above" : "at least", option.low);
-  if (std::isfinite(option.high)) text += fmt::format("{}at most {}", text.empty() ? "" : " and ", option.high);
+  if (std::isfinite(option.low))
+    text = fmt::format("{} {}", option.open_low ? "above" : "at least", option.low);
+  if (std::isfinite(option.high))
+    text += fmt::format("{}at most {}", text.empty() ? "" : " and ", option.high);
   return text;
 }
 
 /// What is wrong with the value; "" when nothing is.
 std::string objection(const Option& option, const OptionValue& value) {
   double number = 0;
-  if (const auto* integer = std::get_if<std::int64_t>(&value)) number = static_cast<double>(*integer);
+  if (const auto* integer = std::get_if<std::int64_t>(&value))
+    number = static_cast<double>(*integer);
   if (const auto* real = std::get_if<double>(&value)) number = *real;
   const bool in_range = option.open_low ? number > option.low : number >= option.low;
   if (std::holds_alternative<std::int64_t>(value) || std::holds_alternative<double>(value))
-    if (!in_range || !(number <= option.high)) return fmt::format("'{}' is {}, it must be {}", option.name, number, range_text(option));
+    if (!in_range || !(number <= option.high))
+      return fmt::format("'{}' is {}, it must be {}", option.name, number, range_text(option));
   if (const auto* text = std::get_if<std::string>(&value); text && !option.allowed.empty())
     if (std::find(option.allowed.begin(), option.allowed.end(), *text) == option.allowed.end())
-      return fmt::format("'{}' is '{}', it must be one of {}{}", option.name, *text, joined(option.allowed), did_you_mean(*text, option.allowed));
+      return fmt::format("'{}' is '{}', it must be one of {}{}", option.name, *text,
+                         joined(option.allowed), did_you_mean(*text, option.allowed));
   return "";
 }
 
 }  // namespace
 
-Document Document::parse(const std::filesystem::path& path, const std::vector<std::string>& overrides) { return parse_text(read_text(path), path, overrides); }
+Document Document::parse(const std::filesystem::path& path,
+                         const std::vector<std::string>& overrides) {
+  return parse_text(read_text(path), path, overrides);
+}
 
-Document Document::parse_text(const std::string& text, const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+Document Document::parse_text(const std::string& text, const std::filesystem::path& path,
+                              const std::vector<std::string>& overrides) {
   Document document;
   document.path = path;
   try {
     document.root = toml::parse(text, path.string());
   } catch (const toml::parse_error& error) {
     const auto line = static_cast<std::uint32_t>(error.source().begin.line);
-    fail("{}: {}{}", place(error.source()), without_start(error.description()), syntax_advice(text, line, error.description()));
+    fail("{}: {}{}", place(error.source()), without_start(error.description()),
+         syntax_advice(text, line, error.description()));
   }
-  for (std::size_t i = 0; i < overrides.size(); ++i) lay_over(document.root, parse_override(overrides[i], i));
+  for (std::size_t i = 0; i < overrides.size(); ++i)
+    lay_over(document.root, parse_override(overrides[i], i));
   return document;
 }
 
@@ -246,16 +292,21 @@ void Problems::add_unknown(const toml::key& key, const std::vector<std::string>&
   const std::string name(key.str());
   auto text = fmt::format("unknown key '{}'", name) + did_you_mean(name, known);
   const auto where = elsewhere_ ? elsewhere_(name) : "";
-  if (!where.empty()) text += "; " + where;
-  else if (nearest(name, known).empty()) text += "; the keys here are " + joined(known);
+  if (!where.empty())
+    text += "; " + where;
+  else if (nearest(name, known).empty())
+    text += "; the keys here are " + joined(known);
   add(key.source(), std::move(text));
 }
 
-const toml::key* misspelled(const toml::table& table, const std::string& wanted, const std::vector<std::string>& known) {
+const toml::key* misspelled(const toml::table& table, const std::string& wanted,
+                            const std::vector<std::string>& known) {
   if (table.contains(wanted)) return nullptr;
   for (const auto& [key, node] : table) {
     const std::string name(key.str());
-    if (std::find(known.begin(), known.end(), name) == known.end() && nearest(name, known) == wanted) return &key;
+    if (std::find(known.begin(), known.end(), name) == known.end() &&
+        nearest(name, known) == wanted)
+      return &key;
   }
   return nullptr;
 }
@@ -270,13 +321,16 @@ void Problems::throw_if_any() const {
   if (problems_.empty()) return;
   auto sorted = problems_;
   std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
-    return std::tie(a.file, a.position.line, a.position.column) < std::tie(b.file, b.position.line, b.position.column);
+    return std::tie(a.file, a.position.line, a.position.column) <
+           std::tie(b.file, b.position.line, b.position.column);
   });
   std::vector<std::string> lines;
   for (const auto& problem : sorted)
-    lines.push_back(problem.file == command_line || problem.file.empty()
-                        ? fmt::format("{}: {}", problem.file.empty() ? "run file" : problem.file, problem.text)
-                        : fmt::format("{}:{}:{}: {}", problem.file, problem.position.line, problem.position.column, problem.text));
+    lines.push_back(
+        problem.file == command_line || problem.file.empty()
+            ? fmt::format("{}: {}", problem.file.empty() ? "run file" : problem.file, problem.text)
+            : fmt::format("{}:{}:{}: {}", problem.file, problem.position.line,
+                          problem.position.column, problem.text));
   throw Error(joined(lines, "\n"));
 }
 
@@ -288,18 +342,23 @@ const toml::table& section(const toml::table& root, std::string_view name, Probl
   const auto* list = node->as_array();
   const bool has_two_brackets = list && !list->empty() && list->is_array_of_tables();
   const auto* cure = has_two_brackets ? ": write it with one pair of brackets" : "";
-  problems.add(node->source(), fmt::format("'{}' must be a table, [{}], but is {}{}", name, name, kind_of(*node), cure));
+  problems.add(node->source(), fmt::format("'{}' must be a table, [{}], but is {}{}", name, name,
+                                           kind_of(*node), cure));
   return empty;
 }
 
-void bind_options(const toml::table& table, const OptionSet& schema, void* object, Problems& problems, const std::vector<std::string>& handled_elsewhere) {
+void bind_options(const toml::table& table, const OptionSet& schema, void* object,
+                  Problems& problems, const std::vector<std::string>& handled_elsewhere) {
   auto names = names_of(schema);
   names.insert(names.end(), handled_elsewhere.begin(), handled_elsewhere.end());
 
   for (const auto& [key, node] : table) {
-    const auto option = std::find_if(schema.options.begin(), schema.options.end(), [&](const auto& o) { return o.name == key.str(); });
+    const auto option = std::find_if(schema.options.begin(), schema.options.end(),
+                                     [&](const auto& o) { return o.name == key.str(); });
     if (option == schema.options.end()) {
-      if (std::find(handled_elsewhere.begin(), handled_elsewhere.end(), key.str()) != handled_elsewhere.end()) continue;
+      if (std::find(handled_elsewhere.begin(), handled_elsewhere.end(), key.str()) !=
+          handled_elsewhere.end())
+        continue;
       problems.add_unknown(key, names);
       continue;
     }
@@ -307,7 +366,8 @@ void bind_options(const toml::table& table, const OptionSet& schema, void* objec
     const bool word = node.is_string() && !option->words.empty();
     if (!value) {
       problems.add(node.source(),
-          fmt::format("'{}' must be {}, but is {}{}", key.str(), expected(*option), kind_of(node), type_advice(node, *option)));
+                   fmt::format("'{}' must be {}, but is {}{}", key.str(), expected(*option),
+                               kind_of(node), type_advice(node, *option)));
     } else if (auto text = word ? "" : objection(*option, *value); !text.empty()) {
       problems.add(node.source(), std::move(text));
     } else {
@@ -315,15 +375,19 @@ void bind_options(const toml::table& table, const OptionSet& schema, void* objec
     }
   }
   for (const auto& option : schema.options)
-    if (option.is_required && !table.contains(option.name) && !misspelled(table, option.name, names))
-      problems.add(table.source(), fmt::format("'{}' is missing here ({})", option.name, option.doc));
+    if (option.is_required && !table.contains(option.name) &&
+        !misspelled(table, option.name, names))
+      problems.add(table.source(),
+                   fmt::format("'{}' is missing here ({})", option.name, option.doc));
 }
 
-std::vector<Setting> settings(const toml::table& table, const OptionSet& schema, const void* object) {
+std::vector<Setting> settings(const toml::table& table, const OptionSet& schema,
+                              const void* object) {
   std::vector<Setting> all;
   for (const auto& option : schema.options) {
     const auto* node = table.get(option.name);
-    all.push_back({option.name, to_toml(option, option.get(object)), node ? place(node->source()) : "default"});
+    all.push_back({option.name, to_toml(option, option.get(object)),
+                   node ? place(node->source()) : "default"});
   }
   return all;
 }

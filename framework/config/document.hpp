@@ -1,5 +1,5 @@
-// TOML files against declared options: every mistake is collected with file:line:column and the nearest valid name, and all are
-// reported at once.
+// TOML files against declared options: every mistake is collected with file:line:column and the
+// nearest valid name, and all are reported at once.
 #pragma once
 #include <attune/schema.hpp>
 #include <toml++/toml.h>
@@ -19,9 +19,11 @@ struct Document {
   std::filesystem::path path;
 
   /// Error with file:line:column when it is not TOML, or when an override is not key=value.
-  static Document parse(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+  static Document parse(const std::filesystem::path& path,
+                        const std::vector<std::string>& overrides = {});
   /// The text of a file that is not there as such.
-  static Document parse_text(const std::string& text, const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+  static Document parse_text(const std::string& text, const std::filesystem::path& path,
+                             const std::vector<std::string>& overrides = {});
 };
 
 /// Mistakes found so far.
@@ -47,8 +49,10 @@ class Problems {
   Elsewhere elsewhere_;
 };
 
-/// The key of the table that is no known one and nearest to the wanted one, as a misspelling is; nullptr when there is none.
-const toml::key* misspelled(const toml::table& table, const std::string& wanted, const std::vector<std::string>& known);
+/// The key of the table that is no known one and nearest to the wanted one, as a misspelling is;
+/// nullptr when there is none.
+const toml::key* misspelled(const toml::table& table, const std::string& wanted,
+                            const std::vector<std::string>& known);
 
 /// The names of a set of options.
 std::vector<std::string> names_of(const OptionSet& schema);
@@ -56,12 +60,14 @@ std::vector<std::string> names_of(const OptionSet& schema);
 /// The table root[name]; an empty one when absent; a problem and an empty one when it is no table.
 const toml::table& section(const toml::table& root, std::string_view name, Problems& problems);
 
-/// Sets the members of the options struct at `object` from the table. Unknown keys (but for those handled elsewhere), wrong types,
-/// values out of range and missing required keys become problems. A single text serves as a list of one.
-void bind_options(const toml::table& table, const OptionSet& schema, void* object, Problems& problems,
-          const std::vector<std::string>& handled_elsewhere = {});
+/// Sets the members of the options struct at `object` from the table. Unknown keys (but for those
+/// handled elsewhere), wrong types, values out of range and missing required keys become problems.
+/// A single text serves as a list of one.
+void bind_options(const toml::table& table, const OptionSet& schema, void* object,
+                  Problems& problems, const std::vector<std::string>& handled_elsewhere = {});
 
 /// The table's effective values, one for each declared option.
-std::vector<Setting> settings(const toml::table& table, const OptionSet& schema, const void* object);
+std::vector<Setting> settings(const toml::table& table, const OptionSet& schema,
+                              const void* object);
 
 }  // namespace attune::config

@@ -20,61 +20,124 @@ void RunOptions::describe(Schema<RunOptions>& s) {
 }
 
 void ModelOptions::describe(Schema<ModelOptions>& s) {
-  s.key("path", &ModelOptions::path, "a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file").required();
-  s.key("dtype", &ModelOptions::dtype, "type the weights are held and computed in").choices({"float32", "bfloat16"});
-  s.key("allowed_licences", &ModelOptions::allowed_licences, "the run is refused when the model's licence is none of these, or not stated; empty: any");
+  s.key("path", &ModelOptions::path,
+        "a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file")
+      .required();
+  s.key("dtype", &ModelOptions::dtype, "type the weights are held and computed in")
+      .choices({"float32", "bfloat16"});
+  s.key("allowed_licences", &ModelOptions::allowed_licences,
+        "the run is refused when the model's licence is none of these, or not stated; empty: any");
 }
 
 void DatasetOptions::describe(Schema<DatasetOptions>& s) {
   s.key("path", &DatasetOptions::path, "an HDF5 file made by `attune prepare`").required();
-  s.key("shuffle_block", &DatasetOptions::shuffle_block, "neighbours that stay together when samples are shuffled, to be read at once; 1: every sample for itself").at_least(1);
+  s.key("shuffle_block", &DatasetOptions::shuffle_block,
+        "neighbours that stay together when samples are shuffled, to be read at once; 1: every "
+        "sample for itself")
+      .at_least(1);
 }
 
 void StrategyOptions::describe(Schema<StrategyOptions>& s) {
-  s.key("adapter", &StrategyOptions::adapter, "an adapter folder in PEFT's layout to start from; empty: a new adapter");
+  s.key("adapter", &StrategyOptions::adapter,
+        "an adapter folder in PEFT's layout to start from; empty: a new adapter");
 }
 
 void TrainOptions::describe(Schema<TrainOptions>& s) {
   s.key("steps", &TrainOptions::steps, "optimizer steps; or give epochs").at_least(0);
-  s.key("epochs", &TrainOptions::epochs, "passes over the training split; or give steps").at_least(0);
-  s.key("global_batch", &TrainOptions::global_batch, "samples per optimizer step, over all ranks").at_least(1);
-  s.key("micro_batch", &TrainOptions::micro_batch, "samples per forward pass on one rank; auto: as many as memory holds").at_least(1).or_word("auto", 0);
-  s.key("micro_tokens", &TrainOptions::micro_tokens, "instead: as many samples per forward pass as have so many tokens together; 0: micro_batch counts").at_least(0);
-  s.key("group_lengths", &TrainOptions::group_lengths, "samples of a step that are about as long share a forward pass");
-  s.key("recompute", &TrainOptions::recompute, "each block keeps only its input and is computed again in the backward pass: less memory, the same results, a third more time");
-  s.key("precision", &TrainOptions::precision, "bfloat16: matrix products round what they multiply to bfloat16 and add up in float32; weights and optimizer stay in float32 (mixed precision)").choices({"float32", "bfloat16"});
-  s.key("prefix_cache", &TrainOptions::prefix_cache, "what the frozen blocks below everything trained make of each sample is computed once and kept on disk, in this type").choices({"off", "float32", "bfloat16"});
-  s.key("prefix_folder", &TrainOptions::prefix_folder, "where it is kept, such as a node's own disk; empty: .prefix beside the run directories, where runs of the same base and data find it");
-  s.key("optimizer", &TrainOptions::optimizer, "name of an optimizer plugin; [optimizer] names one with its options instead");
-  s.key("learning_rate", &TrainOptions::learning_rate, "its highest value, reached after the warm-up").above(0);
+  s.key("epochs", &TrainOptions::epochs, "passes over the training split; or give steps")
+      .at_least(0);
+  s.key("global_batch", &TrainOptions::global_batch, "samples per optimizer step, over all ranks")
+      .at_least(1);
+  s.key("micro_batch", &TrainOptions::micro_batch,
+        "samples per forward pass on one rank; auto: as many as memory holds")
+      .at_least(1)
+      .or_word("auto", 0);
+  s.key("micro_tokens", &TrainOptions::micro_tokens,
+        "instead: as many samples per forward pass as have so many tokens together; 0: micro_batch "
+        "counts")
+      .at_least(0);
+  s.key("group_lengths", &TrainOptions::group_lengths,
+        "samples of a step that are about as long share a forward pass");
+  s.key("recompute", &TrainOptions::recompute,
+        "each block keeps only its input and is computed again in the backward pass: less memory, "
+        "the same results, a third more time");
+  s.key("precision", &TrainOptions::precision,
+        "bfloat16: matrix products round what they multiply to bfloat16 and add up in float32; "
+        "weights and optimizer stay in float32 (mixed precision)")
+      .choices({"float32", "bfloat16"});
+  s.key("prefix_cache", &TrainOptions::prefix_cache,
+        "what the frozen blocks below everything trained make of each sample is computed once and "
+        "kept on disk, in this type")
+      .choices({"off", "float32", "bfloat16"});
+  s.key("prefix_folder", &TrainOptions::prefix_folder,
+        "where it is kept, such as a node's own disk; empty: .prefix beside the run directories, "
+        "where runs of the same base and data find it");
+  s.key("optimizer", &TrainOptions::optimizer,
+        "name of an optimizer plugin; [optimizer] names one with its options instead");
+  s.key("learning_rate", &TrainOptions::learning_rate,
+        "its highest value, reached after the warm-up")
+      .above(0);
   s.key("weight_decay", &TrainOptions::weight_decay, "decoupled, on matrices alone").at_least(0);
-  s.key("warmup", &TrainOptions::warmup, "share of the steps in which the learning rate rises from zero").range(0, 1);
-  s.key("schedule", &TrainOptions::schedule, "name of a schedule plugin: the learning rate after the warm-up; [schedule] names one with its options instead");
-  s.key("clip", &TrainOptions::clip, "largest norm of all gradients together; 0: no clipping").at_least(0);
-  s.key("on_not_finite", &TrainOptions::on_not_finite, "when a loss or gradient is NaN or infinite: end the run, or leave that step out and count it").choices({"stop", "skip"});
-  s.key("time_limit", &TrainOptions::time_limit, "the run saves and ends in time, as after a signal: minutes, [days-]hours:minutes:seconds; empty: Slurm's own limit");
+  s.key("warmup", &TrainOptions::warmup,
+        "share of the steps in which the learning rate rises from zero")
+      .range(0, 1);
+  s.key("schedule", &TrainOptions::schedule,
+        "name of a schedule plugin: the learning rate after the warm-up; [schedule] names one with "
+        "its options instead");
+  s.key("clip", &TrainOptions::clip, "largest norm of all gradients together; 0: no clipping")
+      .at_least(0);
+  s.key("on_not_finite", &TrainOptions::on_not_finite,
+        "when a loss or gradient is NaN or infinite: end the run, or leave that step out and count "
+        "it")
+      .choices({"stop", "skip"});
+  s.key("time_limit", &TrainOptions::time_limit,
+        "the run saves and ends in time, as after a signal: minutes, [days-]hours:minutes:seconds; "
+        "empty: Slurm's own limit");
 }
 
 void EvaluateOptions::describe(Schema<EvaluateOptions>& s) {
-  s.key("every", &EvaluateOptions::every, "steps between evaluations; 0: before and after the run alone").at_least(0);
-  s.key("samples", &EvaluateOptions::samples, "of the validation split, from its start; 0: all").at_least(0);
-  s.key("micro_batch", &EvaluateOptions::micro_batch, "samples per forward pass on one rank").at_least(1);
+  s.key("every", &EvaluateOptions::every,
+        "steps between evaluations; 0: before and after the run alone")
+      .at_least(0);
+  s.key("samples", &EvaluateOptions::samples, "of the validation split, from its start; 0: all")
+      .at_least(0);
+  s.key("micro_batch", &EvaluateOptions::micro_batch, "samples per forward pass on one rank")
+      .at_least(1);
 }
 
 void CheckpointOptions::describe(Schema<CheckpointOptions>& s) {
-  s.key("every", &CheckpointOptions::every, "steps between checkpoints; 0: at the end alone").at_least(0);
+  s.key("every", &CheckpointOptions::every, "steps between checkpoints; 0: at the end alone")
+      .at_least(0);
   s.key("keep", &CheckpointOptions::keep, "how many of the newest stay; 0: all").at_least(0);
-  s.key("keep_best", &CheckpointOptions::keep_best, "metric of the run whose best state is saved as well, under the name 'best', and stays; the metric's declaration says which way is better; empty: none").names_metric();
-  s.key("staged", &CheckpointOptions::staged, "write behind the training, from a copy in memory; false: the training waits, and needs no copy");
+  s.key("keep_best", &CheckpointOptions::keep_best,
+        "metric of the run whose best state is saved as well, under the name 'best', and stays; "
+        "the metric's declaration says which way is better; empty: none")
+      .names_metric();
+  s.key("staged", &CheckpointOptions::staged,
+        "write behind the training, from a copy in memory; false: the training waits, and needs no "
+        "copy");
 }
 
 void ParallelOptions::describe(Schema<ParallelOptions>& s) {
-  s.key("mode", &ParallelOptions::mode, "data: every rank holds the model and computes its share of the batch").choices({"data"});
-  s.key("device", &ParallelOptions::device, "auto: a GPU where LibTorch finds one; in a Slurm job with GPUs, an error where it finds none").choices({"auto", "cpu", "cuda"});
-  s.key("threads", &ParallelOptions::threads, "a rank computes with; 0: OMP_NUM_THREADS, else as many as cores are its own").at_least(0);
-  s.key("binding", &ParallelOptions::binding, "auto: where mpirun binds unasked, ranks are spread over all cores of the run; keep: they stay where mpirun put them").choices({"auto", "keep"});
-  s.key("reproducible", &ParallelOptions::reproducible, "the same weights bit for bit on any number of ranks, for more time per step");
-  s.key("watchdog", &ParallelOptions::watchdog, "seconds without progress after which all ranks end, naming the one that is late; 0: never").at_least(0);
+  s.key("mode", &ParallelOptions::mode,
+        "data: every rank holds the model and computes its share of the batch")
+      .choices({"data"});
+  s.key("device", &ParallelOptions::device,
+        "auto: a GPU where LibTorch finds one; in a Slurm job with GPUs, an error where it finds "
+        "none")
+      .choices({"auto", "cpu", "cuda"});
+  s.key("threads", &ParallelOptions::threads,
+        "a rank computes with; 0: OMP_NUM_THREADS, else as many as cores are its own")
+      .at_least(0);
+  s.key("binding", &ParallelOptions::binding,
+        "auto: where mpirun binds unasked, ranks are spread over all cores of the run; keep: they "
+        "stay where mpirun put them")
+      .choices({"auto", "keep"});
+  s.key("reproducible", &ParallelOptions::reproducible,
+        "the same weights bit for bit on any number of ranks, for more time per step");
+  s.key("watchdog", &ParallelOptions::watchdog,
+        "seconds without progress after which all ranks end, naming the one that is late; 0: never")
+      .at_least(0);
 }
 
 namespace {
@@ -84,7 +147,8 @@ constexpr const char* always_called[] = {"progress", "jsonl"};
 /// A reader that collects every mistake of one document.
 class Reader {
  public:
-  Reader(const Document& document, const Registry& registry) : root_(document.root), registry_(registry) {
+  Reader(const Document& document, const Registry& registry)
+      : root_(document.root), registry_(registry) {
     config_.file = document.path;
     problems_.look_elsewhere([this](const std::string& key) { return where_is(key); });
   }
@@ -115,14 +179,17 @@ class Reader {
     bind_options(root_, describe<RunOptions>(), &config_.run, problems_, sections());
     config_.effective.emplace_back("", settings(root_, describe<RunOptions>(), &config_.run));
     if (const auto* name = root_.get_as<std::string>("name"))
-      if (const auto objection = objection_to_name(name->get()); !objection.empty()) problems_.add(name->source(), objection);
+      if (const auto objection = objection_to_name(name->get()); !objection.empty())
+        problems_.add(name->source(), objection);
     if (const auto* output = root_.get_as<std::string>("output"))
-      if (const auto objection = objection_to_folder(output->get()); !objection.empty()) problems_.add(output->source(), objection);
+      if (const auto objection = objection_to_folder(output->get()); !objection.empty())
+        problems_.add(output->source(), objection);
   }
 
   static const std::vector<std::string>& sections() {
-    static const std::vector<std::string> names{"model", "dataset", "strategy", "train", "optimizer", "schedule", "evaluate",
-        "checkpoint", "callback", "parallel", "slurm"};
+    static const std::vector<std::string> names{"model",     "dataset",  "strategy", "train",
+                                                "optimizer", "schedule", "evaluate", "checkpoint",
+                                                "callback",  "parallel", "slurm"};
     return names;
   }
 
@@ -130,7 +197,8 @@ class Reader {
   void refuse_other_files() {
     if (root_.contains("model") || root_.contains("dataset") || root_.contains("strategy")) return;
     const auto file = config_.file.string();
-    if (root_.contains("kind") && root_.contains("source")) fail("{}: is a recipe and no run file: give it to `attune prepare`", file);
+    if (root_.contains("kind") && root_.contains("source"))
+      fail("{}: is a recipe and no run file: give it to `attune prepare`", file);
     if (root_.contains("run") && (root_.contains("values") || root_.contains("trial")))
       fail("{}: is a sweep file and no run file: give it to `attune sweep`", file);
   }
@@ -139,15 +207,18 @@ class Reader {
   std::string where_is(const std::string& key) const {
     for (const auto& [section, schema] : framework_sections())
       if (const auto names = names_of(schema); std::ranges::find(names, key) != names.end())
-        return section.empty() ? fmt::format("'{}' belongs to the top of the file, before the first [section]", key)
-                               : fmt::format("'{}' belongs to [{}]", key, section);
+        return section.empty()
+                   ? fmt::format("'{}' belongs to the top of the file, before the first [section]",
+                                 key)
+                   : fmt::format("'{}' belongs to [{}]", key, section);
     if (std::ranges::find(sections(), key) != sections().end())
       return fmt::format("[{}] is a section of its own, and no part of another", key);
     std::vector<std::string> owners;
     for (const auto& entry : registry_.entries())
       if (const auto names = names_of(entry.schema); std::ranges::find(names, key) != names.end())
         owners.push_back(fmt::format("the {} '{}'", name(entry.kind), entry.name));
-    return owners.empty() ? "" : fmt::format("'{}' is an option of {}", key, joined(owners, " and of "));
+    return owners.empty() ? ""
+                          : fmt::format("'{}' is an option of {}", key, joined(owners, " and of "));
   }
 
   template <class T>
@@ -160,9 +231,12 @@ class Reader {
   /// Without 'optimizer' and 'schedule', whose sections are in effect.
   void read_train() {
     const auto& table = section(root_, "train", problems_);
-    bind_options(table, describe<TrainOptions>(), &config_.train, problems_, names_of(short_options()));
+    bind_options(table, describe<TrainOptions>(), &config_.train, problems_,
+                 names_of(short_options()));
     auto all = settings(table, describe<TrainOptions>(), &config_.train);
-    std::erase_if(all, [](const Setting& setting) { return setting.name == "optimizer" || setting.name == "schedule"; });
+    std::erase_if(all, [](const Setting& setting) {
+      return setting.name == "optimizer" || setting.name == "schedule";
+    });
     config_.effective.emplace_back("train", std::move(all));
   }
 
@@ -172,13 +246,17 @@ class Reader {
     return table ? *table : nothing_;
   }
 
-  /// [optimizer] or [schedule]; without it, the plugin that [train] names and the options of it that stand there.
+  /// [optimizer] or [schedule]; without it, the plugin that [train] names and the options of it
+  /// that stand there.
   Chosen read_choice_of_training(Kind kind, const std::string& named) {
     const std::string key = name(kind);
     const auto* short_form = train_table().get(key);
     if (root_.contains(key)) {
       if (short_form)
-        problems_.add(short_form->source(), fmt::format("'{0}' is named by [{0}], too: keep one of them, or write {0}.plugin", key));
+        problems_.add(
+            short_form->source(),
+            fmt::format("'{0}' is named by [{0}], too: keep one of them, or write {0}.plugin",
+                        key));
       NoOptions own;
       const auto chosen = read_plugin_section(key, kind, &own);
       check_build(chosen, *root_.get(key));
@@ -204,7 +282,8 @@ class Reader {
     try {
       chosen.entry->build(chosen.options.get(), nullptr);
     } catch (const Error& error) {
-      problems_.add(where.source(), fmt::format("{} '{}': {}", name(chosen.entry->kind), chosen.entry->name, error.what()));
+      problems_.add(where.source(), fmt::format("{} '{}': {}", name(chosen.entry->kind),
+                                                chosen.entry->name, error.what()));
     }
   }
 
@@ -214,11 +293,14 @@ class Reader {
     for (const auto& [key, node] : train_table()) in_train.emplace_back(key.str());
     const auto shorts = names_of(short_options());
     OptionSet found;
-    std::vector<Setting> all = settings(train_table(), named_key(section_name), &chosen.entry->name);
+    std::vector<Setting> all =
+        settings(train_table(), named_key(section_name), &chosen.entry->name);
     all.front().name = "plugin";
     for (const auto& option : chosen.entry->schema.options) {
-      const bool is_short = section_name == name(Kind::optimizer) && std::ranges::find(shorts, option.name) != shorts.end();
-      if (is_short) bind_options(train_table(), {{option}}, chosen.options.get(), problems_, in_train);
+      const bool is_short = section_name == name(Kind::optimizer) &&
+                            std::ranges::find(shorts, option.name) != shorts.end();
+      if (is_short)
+        bind_options(train_table(), {{option}}, chosen.options.get(), problems_, in_train);
       append(all, settings(is_short ? train_table() : nothing_, {{option}}, chosen.options.get()));
     }
     config_.effective.emplace_back(section_name, std::move(all));
@@ -227,7 +309,10 @@ class Reader {
   /// Options of optimizers that run files have in [train] from the time when it had two of them.
   static OptionSet short_options() {
     struct Short {
-      double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, momentum = 0;
+      double beta1 = 0.9;
+      double beta2 = 0.999;
+      double epsilon = 1e-8;
+      double momentum = 0;
       static void describe(Schema<Short>& s) {
         s.key("beta1", &Short::beta1, "");
         s.key("beta2", &Short::beta2, "");
@@ -238,7 +323,8 @@ class Reader {
     return attune::describe<Short>();
   }
 
-  /// Those that the optimizer lacks are refused, unless they have the value that every run directory of that time has.
+  /// Those that the optimizer lacks are refused, unless they have the value that every run
+  /// directory of that time has.
   void check_short_options() {
     for (const auto& option : short_options().options) {
       const auto* node = train_table().get(option.name);
@@ -246,26 +332,34 @@ class Reader {
       const auto& plugin = *config_.optimizer.entry;
       const auto has = names_of(plugin.schema);
       if (root_.contains("optimizer"))
-        problems_.add(node->source(), fmt::format("'{}' is an option of the optimizer: write it in [optimizer]", option.name));
-      else if (std::ranges::find(has, option.name) == has.end() && node->value<double>() != std::get<double>(option.fallback))
-        problems_.add(node->source(), fmt::format("'{}' is no option of the optimizer '{}', whose options are {}", option.name, plugin.name,
-                                                  has.empty() ? "none" : joined(has)));
+        problems_.add(node->source(),
+                      fmt::format("'{}' is an option of the optimizer: write it in [optimizer]",
+                                  option.name));
+      else if (std::ranges::find(has, option.name) == has.end() &&
+               node->value<double>() != std::get<double>(option.fallback))
+        problems_.add(node->source(),
+                      fmt::format("'{}' is no option of the optimizer '{}', whose options are {}",
+                                  option.name, plugin.name, has.empty() ? "none" : joined(has)));
     }
   }
 
-  /// `attune submit` alone acts on [slurm], with what the site says of it; its mistakes are everybody's.
+  /// `attune submit` alone acts on [slurm], with what the site says of it; its mistakes are
+  /// everybody's.
   void read_slurm() {
     if (!root_.contains("slurm")) return;
     const auto& table = section(root_, "slurm", problems_);
     SlurmOptions options;
     bind_slurm(table, options, problems_);
     auto given = settings(table, describe<SlurmOptions>(), &options);
-    std::erase_if(given, [&](const Setting& setting) { return !table.contains(setting.name); });  // the rest is for the site to say
+    // the rest is for the site to say
+    std::erase_if(given, [&](const Setting& setting) { return !table.contains(setting.name); });
     config_.effective.emplace_back("slurm", std::move(given));
   }
 
-  /// The plugin of that name with its options bound from the table; `beside` are keys there that are not the plugin's.
-  Chosen choose(const toml::table& table, Kind kind, const std::string& name, const toml::source_region& where, std::vector<std::string> beside) {
+  /// The plugin of that name with its options bound from the table; `beside` are keys there that
+  /// are not the plugin's.
+  Chosen choose(const toml::table& table, Kind kind, const std::string& name,
+                const toml::source_region& where, std::vector<std::string> beside) {
     Chosen chosen;
     try {
       chosen.entry = &registry_.find(kind, name);
@@ -279,14 +373,19 @@ class Reader {
     return chosen;
   }
 
-  /// [model], [dataset], [strategy]: a plugin's name, its options, and beside them the section's own.
+  /// [model], [dataset], [strategy]: a plugin's name, its options, and beside them the section's
+  /// own.
   template <class T>
   Chosen read_plugin_section(const std::string& section_name, Kind kind, T* own) {
     if (!root_.contains(section_name)) {
-      if (!misspelled_section(section_name)) problems_.add(root_.source(), fmt::format("[{}] is missing", section_name));
+      if (!misspelled_section(section_name))
+        problems_.add(root_.source(), fmt::format("[{}] is missing", section_name));
       return {};
     }
-    if (!root_.get(section_name)->is_table()) return section(root_, section_name, problems_), Chosen{};
+    if (!root_.get(section_name)->is_table()) {
+      section(root_, section_name, problems_);
+      return Chosen{};
+    }
     return read_plugin_table(section_name, section(root_, section_name, problems_), kind, own);
   }
 
@@ -297,42 +396,58 @@ class Reader {
     return misspelled(root_, section_name, known) != nullptr;
   }
 
-  /// The key that names a plugin without being 'plugin': misspelled, or another word with the name of one behind it.
-  const toml::key* instead_of_plugin(const toml::table& table, Kind kind, const std::vector<std::string>& own_keys) const {
+  /// The key that names a plugin without being 'plugin': misspelled, or another word with the name
+  /// of one behind it.
+  const toml::key* instead_of_plugin(const toml::table& table, Kind kind,
+                                     const std::vector<std::string>& own_keys) const {
     auto known = own_keys;
     known.emplace_back("plugin");
     if (const auto* key = misspelled(table, "plugin", known)) return key;
     for (const auto& [key, node] : table)
-      if (const auto text = node.value<std::string>(); text && std::ranges::find(own_keys, key.str()) == own_keys.end())
+      if (const auto text = node.value<std::string>();
+          text && std::ranges::find(own_keys, key.str()) == own_keys.end())
         if (registry_.has(kind, *text)) return &key;
     return nullptr;
   }
 
   /// A table without 'plugin'. When another key names one, its options are checked all the same.
   void add_without_plugin(const std::string& section_name, const toml::table& table, Kind kind,
-      const std::vector<std::string>& own_keys) {
+                          const std::vector<std::string>& own_keys) {
     const auto* instead = instead_of_plugin(table, kind, own_keys);
-    if (!instead) return problems_.add(table.source(), fmt::format("[{}] needs 'plugin', a name: {}", section_name, known(kind)));
+    if (!instead)
+      return problems_.add(table.source(), fmt::format("[{}] needs 'plugin', a name: {}",
+                                                       section_name, known(kind)));
     const std::string key(instead->str());
     problems_.add(instead->source(),
-        fmt::format("unknown key '{}'; did you mean 'plugin'? [{}] needs it, a name: {}", key, section_name, known(kind)));
+                  fmt::format("unknown key '{}'; did you mean 'plugin'? [{}] needs it, a name: {}",
+                              key, section_name, known(kind)));
     auto beside = own_keys;
     beside.push_back(key);
-    if (const auto& node = *table.get(key); node.is_string()) choose(table, kind, *node.value<std::string>(), node.source(), beside);
+    if (const auto& node = *table.get(key); node.is_string())
+      choose(table, kind, *node.value<std::string>(), node.source(), beside);
   }
 
   template <class T>
-  Chosen read_plugin_table(const std::string& section_name, const toml::table& table, Kind kind, T* own) {
+  Chosen read_plugin_table(const std::string& section_name, const toml::table& table, Kind kind,
+                           T* own) {
     const auto own_schema = describe<T>();
-    std::vector<std::string> own_keys, keys;
+    std::vector<std::string> own_keys;
+    std::vector<std::string> keys;
     for (const auto& option : own_schema.options) own_keys.push_back(option.name);
     for (const auto& [key, node] : table) keys.emplace_back(key.str());
-    bind_options(table, own_schema, own, problems_, keys);  // unknown keys are judged with the plugin's
+    // unknown keys are judged with the plugin's
+    bind_options(table, own_schema, own, problems_, keys);
 
     const auto* plugin = table.get("plugin");
-    if (!plugin) return add_without_plugin(section_name, table, kind, own_keys), Chosen{};
-    if (!plugin->is_string())
-      return problems_.add(plugin->source(), fmt::format("[{}] needs 'plugin', a name in quotes: {}", section_name, known(kind))), Chosen{};
+    if (!plugin) {
+      add_without_plugin(section_name, table, kind, own_keys);
+      return Chosen{};
+    }
+    if (!plugin->is_string()) {
+      problems_.add(plugin->source(), fmt::format("[{}] needs 'plugin', a name in quotes: {}",
+                                                  section_name, known(kind)));
+      return Chosen{};
+    }
     auto chosen = choose(table, kind, *plugin->value<std::string>(), plugin->source(), own_keys);
     if (!chosen.entry) return chosen;
     auto all = settings(table, plugin_key(), &chosen.entry->name);
@@ -355,7 +470,9 @@ class Reader {
       StrategyOptions own;
       config_.strategies.push_back(read_plugin_table("[strategy]", *table, Kind::strategy, &own));
       if (own.adapter.empty()) continue;
-      if (!config_.adapter.empty()) problems_.add(table->get("adapter")->source(), "two of [[strategy]] name an 'adapter' to start from: keep one of them");
+      if (!config_.adapter.empty())
+        problems_.add(table->get("adapter")->source(),
+                      "two of [[strategy]] name an 'adapter' to start from: keep one of them");
       config_.adapter = own.adapter;
     }
   }
@@ -366,13 +483,17 @@ class Reader {
     for (const auto* table : tables("callback", "callbacks")) {
       const auto* plugin = table->get("plugin");
       if (!plugin || !plugin->is_string()) {
-        if (!plugin) add_without_plugin("[callback]", *table, Kind::callback, {});
-        else problems_.add(plugin->source(), "[[callback]] needs 'plugin', a name in quotes: " + known(Kind::callback));
+        if (!plugin)
+          add_without_plugin("[callback]", *table, Kind::callback, {});
+        else
+          problems_.add(plugin->source(),
+                        "[[callback]] needs 'plugin', a name in quotes: " + known(Kind::callback));
         continue;
       }
       named.push_back(*plugin->value<std::string>());
       if (named.back() == "checkpoint") {
-        problems_.add(plugin->source(), "'checkpoint' is no callback: write its options under [checkpoint]");
+        problems_.add(plugin->source(),
+                      "'checkpoint' is no callback: write its options under [checkpoint]");
         continue;
       }
       auto chosen = choose(*table, Kind::callback, named.back(), plugin->source(), {});
@@ -395,7 +516,8 @@ class Reader {
     if (!node) return tables;
     const auto* array = node->as_array();
     if (!array || !array->is_homogeneous<toml::table>()) {
-      problems_.add(node->source(), fmt::format("{} are written as [[{}]], each with its 'plugin'", what, section));
+      problems_.add(node->source(),
+                    fmt::format("{} are written as [[{}]], each with its 'plugin'", what, section));
       return tables;
     }
     for (const auto& element : *array) tables.push_back(element.as_table());
@@ -406,23 +528,35 @@ class Reader {
     const auto& table = section(root_, "train", problems_);
     const auto& train = config_.train;
     if (train.steps > 0 && train.epochs > 0)
-      problems_.add(table.get("epochs")->source(), "'steps' and 'epochs' contradict each other: give one of them");
+      problems_.add(table.get("epochs")->source(),
+                    "'steps' and 'epochs' contradict each other: give one of them");
     const auto keys = names_of(attune::describe<TrainOptions>());
     const auto is_wrong = [&](const char* key) {
       return misspelled(table, key, keys) || (table.contains(key) && !table.get(key)->is_number());
     };
     const bool is_told = misspelled_section("train") || is_wrong("steps") || is_wrong("epochs");
     if (train.steps == 0 && train.epochs == 0 && !is_told)
-      problems_.add((root_.contains("train") ? table : root_).source(), "[train] needs 'steps' or 'epochs'");
+      problems_.add((root_.contains("train") ? table : root_).source(),
+                    "[train] needs 'steps' or 'epochs'");
     if (train.micro_batch > train.global_batch)
       problems_.add((table.contains("micro_batch") ? table.get("micro_batch") : &table)->source(),
-                    fmt::format("'micro_batch' ({}) is larger than 'global_batch' ({})", train.micro_batch, train.global_batch));
+                    fmt::format("'micro_batch' ({}) is larger than 'global_batch' ({})",
+                                train.micro_batch, train.global_batch));
     if (config_.parallel.reproducible && train.micro_batch == 0)
-      problems_.add(table.get("micro_batch")->source(), "'micro_batch = \"auto\"' depends on the machine's memory, which parallel.reproducible rules out: give a number");
+      problems_.add(table.get("micro_batch")->source(),
+                    "'micro_batch = \"auto\"' depends on the machine's memory, which "
+                    "parallel.reproducible rules out: give a number");
     if (train.precision == "bfloat16" && config_.model.dtype == "bfloat16")
-      problems_.add(table.get("precision")->source(), "'precision' rounds float32 weights for their products, and model.dtype = \"bfloat16\" holds them rounded: give one of them");
-    if (const auto* limit = table.get("time_limit"); limit && !train.time_limit.empty() && !seconds_of(train.time_limit))
-      problems_.add(limit->source(), fmt::format("'time_limit' is '{}', which is no time: write minutes, minutes:seconds, hours:minutes:seconds or days-hours:minutes:seconds", train.time_limit));
+      problems_.add(table.get("precision")->source(),
+                    "'precision' rounds float32 weights for their products, and model.dtype = "
+                    "\"bfloat16\" holds them rounded: give one of them");
+    if (const auto* limit = table.get("time_limit");
+        limit && !train.time_limit.empty() && !seconds_of(train.time_limit))
+      problems_.add(
+          limit->source(),
+          fmt::format("'time_limit' is '{}', which is no time: write minutes, minutes:seconds, "
+                      "hours:minutes:seconds or days-hours:minutes:seconds",
+                      train.time_limit));
   }
 
   std::string known(Kind kind) const {
@@ -437,11 +571,15 @@ class Reader {
   static OptionSet named_key(const std::string& key) {
     Option option;
     option.name = key;
-    option.get = [](const void* name) { return OptionValue(*static_cast<const std::string*>(name)); };
+    option.get = [](const void* name) {
+      return OptionValue(*static_cast<const std::string*>(name));
+    };
     return {{option}};
   }
 
-  static void append(std::vector<Setting>& to, const std::vector<Setting>& from) { to.insert(to.end(), from.begin(), from.end()); }
+  static void append(std::vector<Setting>& to, const std::vector<Setting>& from) {
+    to.insert(to.end(), from.begin(), from.end());
+  }
 
   const toml::table& root_;
   const Registry& registry_;
@@ -468,7 +606,8 @@ std::vector<std::string> plugin_names(const Document& document) {
   };
   for (const auto& [key, otherwise] : {std::pair{"optimizer", "adamw"}, {"schedule", "cosine"}})
     names.push_back(document.root["train"][key].value_or(std::string(otherwise)));
-  for (const char* section : {"model", "dataset", "strategy", "optimizer", "schedule", "callback"}) {
+  for (const char* section :
+       {"model", "dataset", "strategy", "optimizer", "schedule", "callback"}) {
     const auto* node = document.root.get(section);
     if (!node) continue;
     add(*node);
@@ -477,14 +616,17 @@ std::vector<std::string> plugin_names(const Document& document) {
   return names;
 }
 
-RunConfig read_run(const Document& document, const Registry& registry) { return Reader(document, registry).read(); }
+RunConfig read_run(const Document& document, const Registry& registry) {
+  return Reader(document, registry).read();
+}
 
 std::optional<double> seconds_of(const std::string& text) {
   static const std::regex form(R"((?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?)");
   std::smatch part;
   if (!std::regex_match(text, part, form)) return {};
   const auto number = [&](int i) { return part[i].matched ? std::stod(part[i]) : 0.0; };
-  // As sbatch reads --time: with days the first number is hours; else one number is minutes, two are minutes:seconds.
+  // As sbatch reads --time: with days the first number is hours; else one number is minutes, two
+  // are minutes:seconds.
   if (part[1].matched) return 86400 * number(1) + 3600 * number(2) + 60 * number(3) + number(4);
   if (part[4].matched) return 3600 * number(2) + 60 * number(3) + number(4);
   return 60 * number(2) + number(3);
@@ -497,7 +639,8 @@ std::vector<std::pair<std::string, std::filesystem::path>> RunConfig::plugin_fil
   std::vector<std::pair<std::string, std::filesystem::path>> files;
   for (const auto& [entry, options] : chosen) {
     const std::pair<std::string, std::filesystem::path> file{entry->plugin, entry->file};
-    if (!entry->file.empty() && std::ranges::find(files, file) == files.end()) files.push_back(file);
+    if (!entry->file.empty() && std::ranges::find(files, file) == files.end())
+      files.push_back(file);
   }
   return files;
 }
@@ -512,9 +655,14 @@ std::string RunConfig::to_toml() const {
 }
 
 std::vector<std::pair<std::string, OptionSet>> framework_sections() {
-  return {{"", attune::describe<RunOptions>()},          {"model", attune::describe<ModelOptions>()},
-          {"dataset", attune::describe<DatasetOptions>()}, {"strategy", attune::describe<StrategyOptions>()}, {"train", attune::describe<TrainOptions>()},
-          {"evaluate", attune::describe<EvaluateOptions>()}, {"checkpoint", attune::describe<CheckpointOptions>()}, {"parallel", attune::describe<ParallelOptions>()},
+  return {{"", attune::describe<RunOptions>()},
+          {"model", attune::describe<ModelOptions>()},
+          {"dataset", attune::describe<DatasetOptions>()},
+          {"strategy", attune::describe<StrategyOptions>()},
+          {"train", attune::describe<TrainOptions>()},
+          {"evaluate", attune::describe<EvaluateOptions>()},
+          {"checkpoint", attune::describe<CheckpointOptions>()},
+          {"parallel", attune::describe<ParallelOptions>()},
           {"slurm", attune::describe<SlurmOptions>()}};
 }
 

@@ -60,8 +60,11 @@ struct TrainOptions {
   bool group_lengths = false;
   bool recompute = false;
   std::string precision = "float32";
-  std::string prefix_cache = "off", prefix_folder;
-  std::string optimizer = "adamw", schedule = "cosine";  // by name alone; see RunConfig for those with their options
+  std::string prefix_cache = "off";
+  std::string prefix_folder;
+  // by name alone; see RunConfig for those with their options
+  std::string optimizer = "adamw";
+  std::string schedule = "cosine";
   double learning_rate = 2e-4;
   double weight_decay = 0;
   double warmup = 0;
@@ -75,7 +78,8 @@ struct EvaluateOptions {
   std::int64_t every = 0;
   std::int64_t samples = 0;
   std::int64_t micro_batch = 8;
-  std::vector<std::int64_t> also_at;  // further steps, of the sweep that the run is a trial of; no option
+  // further steps, of the sweep that the run is a trial of; no option
+  std::vector<std::int64_t> also_at;
   static void describe(Schema<EvaluateOptions>& s);
 };
 
@@ -107,11 +111,17 @@ struct RunConfig {
   EvaluateOptions evaluate;
   CheckpointOptions checkpoint;
   ParallelOptions parallel;
-  Chosen model_plugin, dataset_plugin, optimizer, schedule;
-  const Registry* registry = nullptr;  // outlives this: the plugins there are; a model's bears the name of the model_type that it runs
+  Chosen model_plugin;
+  Chosen dataset_plugin;
+  Chosen optimizer;
+  Chosen schedule;
+  // outlives this: the plugins there are; a model's bears the name of the model_type that it runs
+  const Registry* registry = nullptr;
   std::vector<Chosen> strategies;  // in the order they build on each other
-  std::string adapter;             // the adapter folder that the training starts from; "": a new one
-  std::vector<Chosen> callbacks;  // in the order they are called; progress and jsonl are always among them
+  // the adapter folder that the training starts from; "": a new one
+  std::string adapter;
+  // in the order they are called; progress and jsonl are always among them
+  std::vector<Chosen> callbacks;
 
   /// Every section with its effective values and their origins, in the run file's order.
   std::vector<std::pair<std::string, std::vector<Setting>>> effective;
@@ -123,15 +133,18 @@ struct RunConfig {
   std::string to_toml() const;
 };
 
-/// The folders and files named by the run file's `plugins`: needed before the rest can be checked. Mistakes elsewhere are not looked at.
+/// The folders and files named by the run file's `plugins`: needed before the rest can be checked.
+/// Mistakes elsewhere are not looked at.
 std::vector<std::filesystem::path> plugin_places(const Document& document);
 /// The plugins that a run of this file is made of, likewise.
 std::vector<std::string> plugin_names(const Document& document);
 
-/// Checks the whole file against the declared options of the framework and of the plugins it names; all mistakes in one Error.
+/// Checks the whole file against the declared options of the framework and of the plugins it names;
+/// all mistakes in one Error.
 RunConfig read_run(const Document& document, const Registry& registry);
 
-/// Seconds of a time as sbatch writes it: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
+/// Seconds of a time as sbatch writes it: minutes, minutes:seconds, hours:minutes:seconds,
+/// days-hours[:minutes[:seconds]].
 std::optional<double> seconds_of(const std::string& text);
 
 /// The sections that the framework itself declares, for the reference page: name and options.

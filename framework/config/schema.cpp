@@ -9,11 +9,17 @@ namespace {
 std::string quoted(const std::string& text) {
   std::string result = "\"";
   for (const char c : text) {
-    if (c == '"' || c == '\\') result += '\\', result += c;
-    else if (c == '\n') result += "\\n";
-    else if (c == '\t') result += "\\t";
-    else if (static_cast<unsigned char>(c) < 0x20) result += fmt::format("\\u{:04X}", static_cast<int>(c));
-    else result += c;
+    if (c == '"' || c == '\\') {
+      result += '\\';
+      result += c;
+    } else if (c == '\n')
+      result += "\\n";
+    else if (c == '\t')
+      result += "\\t";
+    else if (static_cast<unsigned char>(c) < 0x20)
+      result += fmt::format("\\u{:04X}", static_cast<int>(c));
+    else
+      result += c;
   }
   return result + '"';
 }
@@ -34,7 +40,8 @@ struct TomlText {
   std::string operator()(std::int64_t value) const { return fmt::format("{}", value); }
   std::string operator()(double value) const {
     auto text = fmt::format("{}", value);
-    return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;  // a TOML number with a point stays a number
+    // a TOML number with a point stays a number
+    return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
   }
   std::string operator()(const std::string& value) const { return quoted(value); }
   std::string operator()(const std::vector<std::string>& values) const {
@@ -59,7 +66,9 @@ struct TomlText {
   }
 
  private:
-  static std::string inline_table(const std::vector<std::string>& parts) { return parts.empty() ? "{}" : "{ " + joined(parts) + " }"; }
+  static std::string inline_table(const std::vector<std::string>& parts) {
+    return parts.empty() ? "{}" : "{ " + joined(parts) + " }";
+  }
 };
 
 }  // namespace

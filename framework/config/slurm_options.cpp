@@ -23,10 +23,16 @@ constexpr const char* element_pattern = R"(\$(SLURM_ARRAY_TASK_ID\b|\{SLURM_ARRA
 void SlurmOptions::describe(Schema<SlurmOptions>& s) {
   s.key("nodes", &SlurmOptions::nodes, "nodes of the job").at_least(1);
   s.key("tasks_per_node", &SlurmOptions::tasks_per_node, "ranks on each node").at_least(1);
-  s.key("gpus_per_node", &SlurmOptions::gpus_per_node, "GPUs of each node, one for each rank there").at_least(0);
-  s.key("cpus_per_task", &SlurmOptions::cpus_per_task, "processors of a rank, and threads it computes with").at_least(1);
-  s.key("memory", &SlurmOptions::memory, "of a node, such as \"64G\"; empty: the partition's default");
-  s.key("time", &SlurmOptions::time, "limit of one attempt: minutes, [days-]hours:minutes:seconds; empty: the partition's default");
+  s.key("gpus_per_node", &SlurmOptions::gpus_per_node, "GPUs of each node, one for each rank there")
+      .at_least(0);
+  s.key("cpus_per_task", &SlurmOptions::cpus_per_task,
+        "processors of a rank, and threads it computes with")
+      .at_least(1);
+  s.key("memory", &SlurmOptions::memory,
+        "of a node, such as \"64G\"; empty: the partition's default");
+  s.key("time", &SlurmOptions::time,
+        "limit of one attempt: minutes, [days-]hours:minutes:seconds; empty: the partition's "
+        "default");
   s.key("partition", &SlurmOptions::partition, "empty: the cluster's default");
   s.key("account", &SlurmOptions::account, "to charge; empty: your default");
   s.key("qos", &SlurmOptions::qos, "quality of service");
@@ -35,39 +41,63 @@ void SlurmOptions::describe(Schema<SlurmOptions>& s) {
   s.key("dependency", &SlurmOptions::dependency, "jobs to wait for, such as \"afterok:123\"");
   s.key("mail_type", &SlurmOptions::mail_type, "when to write, such as \"END,FAIL\"");
   s.key("mail_user", &SlurmOptions::mail_user, "to whom");
-  s.key("array", &SlurmOptions::array, "a job array, as sbatch has it: \"0-9%3\", \"1,3,5-20:5\"; every element is a run of its own, with its number behind the name; empty: one run");
-  s.key("each", &SlurmOptions::each, "what every element of the array sets, with its number: { \"dataset.path\" = \"data/part-$SLURM_ARRAY_TASK_ID.h5\" }");
-  s.key("options", &SlurmOptions::options, "any other option of sbatch, as it is: { exclusive = \"\", switches = \"1\" }");
+  s.key("array", &SlurmOptions::array,
+        "a job array, as sbatch has it: \"0-9%3\", \"1,3,5-20:5\"; every element is a run of its "
+        "own, with its number behind the name; empty: one run");
+  s.key("each", &SlurmOptions::each,
+        "what every element of the array sets, with its number: { \"dataset.path\" = "
+        "\"data/part-$SLURM_ARRAY_TASK_ID.h5\" }");
+  s.key("options", &SlurmOptions::options,
+        "any other option of sbatch, as it is: { exclusive = \"\", switches = \"1\" }");
   s.key("srun_options", &SlurmOptions::srun_options,
-      "further options of the srun that starts the ranks; $NAMES are replaced in the job: { \"cpu-bind\" = \"cores\", \"container-image\" = \"attune.sqsh\" }");
-  s.key("launcher", &SlurmOptions::launcher, "starts the ranks; srun survives preemption, mpirun needs no PMIx in Slurm").choices({"srun", "mpirun"});
+        "further options of the srun that starts the ranks; $NAMES are replaced in the job: { "
+        "\"cpu-bind\" = \"cores\", \"container-image\" = \"attune.sqsh\" }");
+  s.key("launcher", &SlurmOptions::launcher,
+        "starts the ranks; srun survives preemption, mpirun needs no PMIx in Slurm")
+      .choices({"srun", "mpirun"});
   s.key("mpi", &SlurmOptions::mpi, "of srun --mpi; `srun --mpi=list` names what there is");
   s.key("modules", &SlurmOptions::modules, "to load, in this order");
-  s.key("environment", &SlurmOptions::environment, "variables to set; $NAMES are replaced in the job, \\$ is a dollar sign");
+  s.key("environment", &SlurmOptions::environment,
+        "variables to set; $NAMES are replaced in the job, \\$ is a dollar sign");
   s.key("lines", &SlurmOptions::lines, "further lines of the job script, before the ranks start");
-  s.key("signal", &SlurmOptions::signal, "seconds before the time limit at which the run is told to save; one step and a checkpoint must fit in half a minute less").at_least(1);
-  s.key("restarts", &SlurmOptions::restarts, "how often the job may go back into the queue").at_least(0);
-  s.key("stalled", &SlurmOptions::stalled, 
-      "stop requeueing after this many consecutive attempts without a new checkpoint, or when a launch has failed once more than this")
+  s.key("signal", &SlurmOptions::signal,
+        "seconds before the time limit at which the run is told to save; one step and a checkpoint "
+        "must fit in half a minute less")
       .at_least(1);
-  s.key("retries", &SlurmOptions::retries, "how often a run that failed, for another reason than a mistake in its run file, starts again").at_least(0);
+  s.key("restarts", &SlurmOptions::restarts, "how often the job may go back into the queue")
+      .at_least(0);
+  s.key("stalled", &SlurmOptions::stalled,
+        "stop requeueing after this many consecutive attempts without a new checkpoint, or when a "
+        "launch has failed once more than this")
+      .at_least(1);
+  s.key("retries", &SlurmOptions::retries,
+        "how often a run that failed, for another reason than a mistake in its run file, starts "
+        "again")
+      .at_least(0);
 }
 
 std::vector<std::string> SlurmOptions::overrides_of(std::int64_t element) const {
   std::vector<std::string> overrides;
-  for (const auto& [key, value] : each) overrides.push_back(key + "=" + std::regex_replace(value, std::regex(element_pattern), std::to_string(element)));
+  for (const auto& [key, value] : each)
+    overrides.push_back(
+        key + "=" +
+        std::regex_replace(value, std::regex(element_pattern), std::to_string(element)));
   return overrides;
 }
 
 std::vector<std::int64_t> array_elements(const std::string& text) {
-  static const std::regex form(R"(([0-9,:-]+)(%[1-9]\d*)?)"), range(R"((\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?)");  // Slurm's largest number has seven digits
+  static const std::regex form(R"(([0-9,:-]+)(%[1-9]\d*)?)"),
+      range(
+          R"((\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?)");  // Slurm's largest number has seven digits
   std::smatch whole, part;
   if (!std::regex_match(text, whole, form)) return {};
   std::set<std::int64_t> elements;
   std::istringstream ranges(whole[1]);
   for (std::string one; std::getline(ranges, one, ',');) {
     if (!std::regex_match(one, part, range)) return {};
-    const auto first = std::stoll(part[1]), last = part[2].matched ? std::stoll(part[2]) : first, step = part[3].matched ? std::stoll(part[3]) : 1;
+    const auto first = std::stoll(part[1]);
+    const auto last = part[2].matched ? std::stoll(part[2]) : first;
+    const auto step = part[3].matched ? std::stoll(part[3]) : 1;
     if (last < first || step == 0) return {};
     for (auto element = first; element <= last; element += step) elements.insert(element);
   }
@@ -89,16 +119,20 @@ std::string array_text(const std::vector<std::int64_t>& elements) {
 double memory_bytes(const std::string& text) {
   if (text.empty() || !std::isdigit(static_cast<unsigned char>(text[0]))) return 0;
   const auto power = std::string_view("KMGT").find(text.back());
-  return std::stod(text) * std::pow(1024.0, power == std::string_view::npos ? 2 : static_cast<double>(power) + 1);
+  return std::stod(text) *
+         std::pow(1024.0, power == std::string_view::npos ? 2 : static_cast<double>(power) + 1);
 }
 
 std::string objection_to_time(const SlurmOptions& options) {
   constexpr double early = 30;  // seconds that Slurm's signal may come before its time
   const auto seconds = seconds_of(options.time);
-  if (options.time.empty() || !seconds || *seconds == 0 || *seconds > static_cast<double>(options.signal) + early)
+  if (options.time.empty() || !seconds || *seconds == 0 ||
+      *seconds > static_cast<double>(options.signal) + early)
     return "";  // 0: no limit
-  return fmt::format("'time' is '{}', and {} s before its end ('signal'), or half a minute earlier, the run is told to save: it would never train; raise 'time', or lower 'signal'",
-                     options.time, options.signal);
+  return fmt::format(
+      "'time' is '{}', and {} s before its end ('signal'), or half a minute earlier, the run is "
+      "told to save: it would never train; raise 'time', or lower 'signal'",
+      options.time, options.signal);
 }
 
 namespace {
@@ -111,29 +145,45 @@ void put_before(const std::vector<std::string>& first, std::vector<std::string>&
   all = std::move(both);
 }
 
-const toml::source_region& place_of(const toml::table& table, std::string_view key) { return (table.contains(key) ? *table.get(key) : table).source(); }
+const toml::source_region& place_of(const toml::table& table, std::string_view key) {
+  return (table.contains(key) ? *table.get(key) : table).source();
+}
 
 void check_array(const toml::table& table, const SlurmOptions& options, Problems& problems) {
   static const std::regex element(element_pattern);
   if (!options.array.empty() && array_elements(options.array).empty())
-    problems.add(place_of(table, "array"), fmt::format("'array' is '{}', which is no array: write numbers and ranges, such as \"0-9\", \"0-9%3\" (three at a time) or \"1,3,5-20:5\"", options.array));
+    problems.add(place_of(table, "array"),
+                 fmt::format("'array' is '{}', which is no array: write numbers and ranges, such "
+                             "as \"0-9\", \"0-9%3\" (three at a time) or \"1,3,5-20:5\"",
+                             options.array));
   if (!table.contains("each")) return;
   const auto& where = place_of(table, "each");
-  if (options.array.empty()) problems.add(where, "'each' is for the elements of an 'array', which is not given");
+  if (options.array.empty())
+    problems.add(where, "'each' is for the elements of an 'array', which is not given");
   for (const auto& [key, value] : options.each)
-    if (key == "name" || key == "output" || key.starts_with("slurm")) problems.add(where, fmt::format("'{}' in 'each': all elements have one job script, and the run's name with their number behind it", key));
-  if (std::none_of(options.each.begin(), options.each.end(), [](const auto& one) { return std::regex_search(one.second, element); }))
-    problems.add(where, "'each' sets the same for every element: put $SLURM_ARRAY_TASK_ID, its number, into a value");
+    if (key == "name" || key == "output" || key.starts_with("slurm"))
+      problems.add(where, fmt::format("'{}' in 'each': all elements have one job script, and the "
+                                      "run's name with their number behind it",
+                                      key));
+  if (std::none_of(options.each.begin(), options.each.end(),
+                   [](const auto& one) { return std::regex_search(one.second, element); }))
+    problems.add(where,
+                 "'each' sets the same for every element: put $SLURM_ARRAY_TASK_ID, its number, "
+                 "into a value");
 }
 
 bool has_control(const std::string& text) {
-  return std::any_of(text.begin(), text.end(), [](unsigned char c) { return (c < 0x20 && c != '\t') || c == 0x7F; });
+  return std::any_of(text.begin(), text.end(),
+                     [](unsigned char c) { return (c < 0x20 && c != '\t') || c == 0x7F; });
 }
 bool has_control(const std::vector<std::string>& texts) {
-  return std::any_of(texts.begin(), texts.end(), [](const auto& text) { return has_control(text); });
+  return std::any_of(texts.begin(), texts.end(),
+                     [](const auto& text) { return has_control(text); });
 }
 bool has_control(const OptionMap& map) {
-  return std::any_of(map.begin(), map.end(), [](const auto& one) { return has_control(one.first) || has_control(one.second); });
+  return std::any_of(map.begin(), map.end(), [](const auto& one) {
+    return has_control(one.first) || has_control(one.second);
+  });
 }
 template <class T>
 bool has_control(const T&) {
@@ -143,26 +193,44 @@ bool has_control(const T&) {
 /// Every value is one line of the script, or part of one.
 void check_lines(const toml::table& table, const SlurmOptions& options, Problems& problems) {
   for (const auto& option : attune::describe<SlurmOptions>().options)
-    if (option.name != "lines" && std::visit([](const auto& value) { return has_control(value); }, option.get(&options)))
-      problems.add(place_of(table, option.name), fmt::format("'{}' must stand on one line, without control characters", option.name));
+    if (option.name != "lines" &&
+        std::visit([](const auto& value) { return has_control(value); }, option.get(&options)))
+      problems.add(
+          place_of(table, option.name),
+          fmt::format("'{}' must stand on one line, without control characters", option.name));
 }
 
 void check_forms(const toml::table& table, const SlurmOptions& options, Problems& problems) {
-  static const std::regex memory(R"(\d+[KMGT]?)"), variable("[A-Za-z_][A-Za-z0-9_]*"), option("[a-z][a-z0-9-]+");
+  static const std::regex memory(R"(\d+[KMGT]?)"), variable("[A-Za-z_][A-Za-z0-9_]*"),
+      option("[a-z][a-z0-9-]+");
   if (!options.time.empty() && !seconds_of(options.time))
-    problems.add(place_of(table, "time"), fmt::format("'time' is '{}', which is no time: write minutes, minutes:seconds, hours:minutes:seconds or days-hours:minutes:seconds", options.time));
+    problems.add(place_of(table, "time"),
+                 fmt::format("'time' is '{}', which is no time: write minutes, minutes:seconds, "
+                             "hours:minutes:seconds or days-hours:minutes:seconds",
+                             options.time));
   if (!options.memory.empty() && !std::regex_match(options.memory, memory))
-    problems.add(place_of(table, "memory"), fmt::format("'memory' is '{}': write a number with K, M, G or T behind it, such as \"64G\"", options.memory));
+    problems.add(
+        place_of(table, "memory"),
+        fmt::format("'memory' is '{}': write a number with K, M, G or T behind it, such as \"64G\"",
+                    options.memory));
   for (const auto& [name, value] : options.environment)
-    if (!std::regex_match(name, variable)) problems.add(place_of(table, "environment"), fmt::format("'{}' cannot be the name of a variable", name));
+    if (!std::regex_match(name, variable))
+      problems.add(place_of(table, "environment"),
+                   fmt::format("'{}' cannot be the name of a variable", name));
   for (const auto& [name, value] : options.options)
     if (!std::regex_match(name, option))
-      problems.add(place_of(table, "options"),
-          fmt::format("'{}' is no long option of sbatch: write its long name, without dashes before it", name));
+      problems.add(
+          place_of(table, "options"),
+          fmt::format(
+              "'{}' is no long option of sbatch: write its long name, without dashes before it",
+              name));
   for (const auto& [name, value] : options.srun_options)
     if (!std::regex_match(name, option))
-      problems.add(place_of(table, "srun_options"),
-          fmt::format("'{}' is no long option of srun: write its long name, without dashes before it", name));
+      problems.add(
+          place_of(table, "srun_options"),
+          fmt::format(
+              "'{}' is no long option of srun: write its long name, without dashes before it",
+              name));
   if (const auto objection = objection_to_time(options); !objection.empty())
     problems.add(place_of(table, table.contains("time") ? "time" : "signal"), objection);
   check_array(table, options, problems);
@@ -171,21 +239,38 @@ void check_forms(const toml::table& table, const SlurmOptions& options, Problems
 
 /// An option that Attune sets itself, and what to use instead.
 using Taken = std::pair<std::string_view, std::string_view>;
-constexpr Taken taken_of_sbatch[] = {
-    {"nodes", "nodes"}, {"ntasks", "nodes and tasks_per_node"}, {"ntasks-per-node", "tasks_per_node"}, {"cpus-per-task", "cpus_per_task"},
-    {"gpus-per-node", "gpus_per_node"}, {"gpus", "gpus_per_node"}, {"gpus-per-task", "gpus_per_node"}, {"gpus-per-socket", "gpus_per_node"},
-    {"mem", "memory"},
-    {"time", "time"},
-    {"signal", "signal"}, {"partition", "partition"}, {"account", "account"}, {"qos", "qos"}, {"constraint", "constraint"},
-    {"reservation", "reservation"}, {"dependency", "dependency"}, {"mail-type", "mail_type"}, {"mail-user", "mail_user"},
-    {"array", "array"}};
-constexpr Taken taken_of_srun[] = {
-    {"mpi", "mpi"}, {"nodes", "nodes"}, {"ntasks", "nodes and tasks_per_node"}, {"ntasks-per-node", "tasks_per_node"},
-    {"cpus-per-task", "cpus_per_task"}};
+constexpr Taken taken_of_sbatch[] = {{"nodes", "nodes"},
+                                     {"ntasks", "nodes and tasks_per_node"},
+                                     {"ntasks-per-node", "tasks_per_node"},
+                                     {"cpus-per-task", "cpus_per_task"},
+                                     {"gpus-per-node", "gpus_per_node"},
+                                     {"gpus", "gpus_per_node"},
+                                     {"gpus-per-task", "gpus_per_node"},
+                                     {"gpus-per-socket", "gpus_per_node"},
+                                     {"mem", "memory"},
+                                     {"time", "time"},
+                                     {"signal", "signal"},
+                                     {"partition", "partition"},
+                                     {"account", "account"},
+                                     {"qos", "qos"},
+                                     {"constraint", "constraint"},
+                                     {"reservation", "reservation"},
+                                     {"dependency", "dependency"},
+                                     {"mail-type", "mail_type"},
+                                     {"mail-user", "mail_user"},
+                                     {"array", "array"}};
+constexpr Taken taken_of_srun[] = {{"mpi", "mpi"},
+                                   {"nodes", "nodes"},
+                                   {"ntasks", "nodes and tasks_per_node"},
+                                   {"ntasks-per-node", "tasks_per_node"},
+                                   {"cpus-per-task", "cpus_per_task"}};
 
-/// Those that take the script, its folder or its log from where Attune has them, and why that contradicts.
+/// Those that take the script, its folder or its log from where Attune has them, and why that
+/// contradicts.
 constexpr Taken refused_of_sbatch[] = {
-    {"chdir", "relative paths of the run file are meant from the folder of `attune submit`: submit from the folder that you want"},
+    {"chdir",
+     "relative paths of the run file are meant from the folder of `attune submit`: submit from the "
+     "folder that you want"},
     {"output", "the log lies in the run directory: set 'output' and 'name' of the run file"},
     {"error", "errors stand in the log of the run directory, in their order"},
     {"open-mode", "every attempt goes on in the same log"},
@@ -193,41 +278,56 @@ constexpr Taken refused_of_sbatch[] = {
     {"wrap", "the job runs Attune's script: add to it with 'lines'"},
     {"wait", "`attune submit --wait` waits for the job"},
     {"test-only", "`attune submit --print` submits nothing"}};
-constexpr Taken refused_of_srun[] = {{"output", "what the ranks say stands in the job's log"},
+constexpr Taken refused_of_srun[] = {
+    {"output", "what the ranks say stands in the job's log"},
     {"error", "what the ranks say stands in the job's log"},
     {"chdir", "relative paths of the run file are meant from the folder of `attune submit`"}};
 
-void check_taken(const toml::table& table, const char* key, const OptionMap& options, std::span<const Taken> taken,
-    std::span<const Taken> refused, Problems& problems) {
+void check_taken(const toml::table& table, const char* key, const OptionMap& options,
+                 std::span<const Taken> taken, std::span<const Taken> refused, Problems& problems) {
   for (const auto& [name, value] : options) {
     for (const auto& [theirs, ours] : taken)
       if (name == theirs)
-        problems.add(place_of(table, key),
-            fmt::format("'{}' stands in '{}', where Attune does not see it: use {} of [slurm]", name, key, ours));
+        problems.add(
+            place_of(table, key),
+            fmt::format("'{}' stands in '{}', where Attune does not see it: use {} of [slurm]",
+                        name, key, ours));
     for (const auto& [theirs, why] : refused)
-      if (name == theirs) problems.add(place_of(table, key), fmt::format("'{}' in '{}' contradicts the job script: {}", name, key, why));
+      if (name == theirs)
+        problems.add(place_of(table, key),
+                     fmt::format("'{}' in '{}' contradicts the job script: {}", name, key, why));
   }
 }
 
-void check_contradictions(const toml::table& table, const SlurmOptions& options, Problems& problems) {
+void check_contradictions(const toml::table& table, const SlurmOptions& options,
+                          Problems& problems) {
   if (options.gpus_per_node > 0 && options.tasks_per_node != options.gpus_per_node)
-    problems.add(place_of(table, table.contains("tasks_per_node") ? "tasks_per_node" : "gpus_per_node"),
-                 fmt::format("{} ranks and {} GPUs on a node: every rank computes on one GPU, so set tasks_per_node = {}", options.tasks_per_node, options.gpus_per_node, options.gpus_per_node));
+    problems.add(
+        place_of(table, table.contains("tasks_per_node") ? "tasks_per_node" : "gpus_per_node"),
+        fmt::format("{} ranks and {} GPUs on a node: every rank computes on one GPU, so set "
+                    "tasks_per_node = {}",
+                    options.tasks_per_node, options.gpus_per_node, options.gpus_per_node));
   check_taken(table, "options", options.options, taken_of_sbatch, refused_of_sbatch, problems);
-  check_taken(table, "srun_options", options.srun_options, taken_of_srun, refused_of_srun, problems);
+  check_taken(table, "srun_options", options.srun_options, taken_of_srun, refused_of_srun,
+              problems);
   for (const char* resources : {"gres", "tres-per-node", "tres-per-socket", "tres-per-task"}) {
     const auto found = options.options.find(resources);
     if (found != options.options.end() && found->second.find("gpu") != std::string::npos)
       problems.add(place_of(table, "options"),
-          fmt::format("GPUs stand in '{}' of 'options', where Attune does not see them: use gpus_per_node of [slurm]", resources));
+                   fmt::format("GPUs stand in '{}' of 'options', where Attune does not see them: "
+                               "use gpus_per_node of [slurm]",
+                               resources));
   }
   for (const char* other : {"mem-per-cpu", "mem-per-gpu"})
     if (!options.memory.empty() && options.options.contains(other))
-      problems.add(place_of(table, "options"),
-          fmt::format("'{}' in 'options' and 'memory' contradict each other: keep one of them", other));
+      problems.add(
+          place_of(table, "options"),
+          fmt::format("'{}' in 'options' and 'memory' contradict each other: keep one of them",
+                      other));
   if (options.launcher == "mpirun" && !options.srun_options.empty())
     problems.add(place_of(table, "srun_options"),
-        "'srun_options' are for launcher = \"srun\", and the launcher is mpirun: take one of them out");
+                 "'srun_options' are for launcher = \"srun\", and the launcher is mpirun: take one "
+                 "of them out");
 }
 
 }  // namespace

@@ -1,22 +1,38 @@
-// [slurm]: what `attune submit` asks of the scheduler. Every key is an option of sbatch, or says how the job goes on.
+// [slurm]: what `attune submit` asks of the scheduler. Every key is an option of sbatch, or says
+// how the job goes on.
 #pragma once
 #include "config/document.hpp"
 
 namespace attune::config {
 
 struct SlurmOptions {
-  std::int64_t nodes = 1, tasks_per_node = 1, gpus_per_node = 0, cpus_per_task = 1;
-  std::string memory, time;
-  std::string partition, account, qos, constraint, reservation;
-  std::string dependency, mail_type, mail_user;
+  std::int64_t nodes = 1;
+  std::int64_t tasks_per_node = 1;
+  std::int64_t gpus_per_node = 0;
+  std::int64_t cpus_per_task = 1;
+  std::string memory;
+  std::string time;
+  std::string partition;
+  std::string account;
+  std::string qos;
+  std::string constraint;
+  std::string reservation;
+  std::string dependency;
+  std::string mail_type;
+  std::string mail_user;
   std::string array;
   OptionMap each{{"seed", "$SLURM_ARRAY_TASK_ID"}};
-  OptionMap options, srun_options;
-  std::string launcher = "srun", mpi = "pmix";
-  std::vector<std::string> modules, lines;
+  OptionMap options;
+  OptionMap srun_options;
+  std::string launcher = "srun";
+  std::string mpi = "pmix";
+  std::vector<std::string> modules;
+  std::vector<std::string> lines;
   OptionMap environment;
   std::int64_t signal = 120;
-  std::int64_t restarts = 100, stalled = 2, retries = 0;
+  std::int64_t restarts = 100;
+  std::int64_t stalled = 2;
+  std::int64_t retries = 0;
   static void describe(Schema<SlurmOptions>& s);
 
   std::int64_t ranks() const { return nodes * tasks_per_node; }
@@ -24,7 +40,8 @@ struct SlurmOptions {
   std::vector<std::string> overrides_of(std::int64_t element) const;
 };
 
-/// The numbers of a job array as sbatch writes it, "0-9%3" or "1,3,5-20:5", in order; empty when it is none.
+/// The numbers of a job array as sbatch writes it, "0-9%3" or "1,3,5-20:5", in order; empty when it
+/// is none.
 std::vector<std::int64_t> array_elements(const std::string& text);
 
 /// The numbers as sbatch writes them: "1,3-5".
@@ -36,7 +53,8 @@ std::string objection_to_time(const SlurmOptions& options);
 /// Of a memory such as "64G", as sbatch reads it; 0 when it says nothing.
 double memory_bytes(const std::string& text);
 
-/// [slurm] of a run file over what `options` holds already, such as a site's; lists and tables of both add up. Mistakes become problems.
+/// [slurm] of a run file over what `options` holds already, such as a site's; lists and tables of
+/// both add up. Mistakes become problems.
 void bind_slurm(const toml::table& slurm, SlurmOptions& options, Problems& problems);
 
 }  // namespace attune::config

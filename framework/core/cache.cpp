@@ -19,7 +19,8 @@ namespace attune {
 namespace fs = std::filesystem;
 namespace {
 
-/// What tells a file from another, and from itself at another time. Empty where it changed just now.
+/// What tells a file from another, and from itself at another time. Empty where it changed just
+/// now.
 std::string identity_of(const fs::path& path, const MappedFile& file) {
   struct stat status{};
   if (::stat(path.c_str(), &status) != 0) return "";
@@ -27,8 +28,9 @@ std::string identity_of(const fs::path& path, const MappedFile& file) {
   if (std::time(nullptr) - std::max(status.st_mtim.tv_sec, status.st_ctim.tv_sec) < 2) return "";
   constexpr std::size_t head_bytes = 1 << 20;
   const auto head = sha256(file.read(0, std::min(file.size(), head_bytes)));
-  return fmt::format("{}\n{}\n{}.{:09}\n{}.{:09}\n{}\n", fs::canonical(path).string(), status.st_size, status.st_mtim.tv_sec,
-                     status.st_mtim.tv_nsec, status.st_ctim.tv_sec, status.st_ctim.tv_nsec, head);
+  return fmt::format("{}\n{}\n{}.{:09}\n{}.{:09}\n{}\n", fs::canonical(path).string(),
+                     status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec,
+                     status.st_ctim.tv_sec, status.st_ctim.tv_nsec, head);
 }
 
 bool is_sha256(const std::string& text) {
@@ -92,7 +94,8 @@ std::optional<CacheLock> CacheLock::try_take(const std::string& name) {
   return is_held ? std::nullopt : std::optional(CacheLock(-1));
 }
 
-CacheLock::CacheLock(CacheLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+CacheLock::CacheLock(CacheLock&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)) {}
 
 CacheLock& CacheLock::operator=(CacheLock&& other) noexcept {
   std::swap(descriptor_, other.descriptor_);

@@ -41,18 +41,22 @@ std::shared_ptr<MappedFile> MappedFile::open(const fs::path& path) {
 std::byte* MappedFile::data() const {
   std::call_once(mapped_, [&] {
     if (size_ == 0) return;
-    void* data = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, descriptor_, 0);
-    if (data == MAP_FAILED) fail("{}: cannot be mapped into memory ({})", path_.string(), std::strerror(errno));
+    void* data =
+        ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, descriptor_, 0);
+    if (data == MAP_FAILED)
+      fail("{}: cannot be mapped into memory ({})", path_.string(), std::strerror(errno));
     data_ = static_cast<std::byte*>(data);
   });
   return data_;
 }
 
 std::string MappedFile::read(std::size_t offset, std::size_t count) const {
-  ATTUNE_ASSERT(offset <= size_ && count <= size_ - offset, "{} bytes at {} of {}", count, offset, size_);
+  ATTUNE_ASSERT(offset <= size_ && count <= size_ - offset, "{} bytes at {} of {}", count, offset,
+                size_);
   std::string bytes(count, '\0');
   for (std::size_t done = 0; done < count;) {
-    const auto got = ::pread(descriptor_, bytes.data() + done, count - done, static_cast<off_t>(offset + done));
+    const auto got =
+        ::pread(descriptor_, bytes.data() + done, count - done, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail("{}: cannot be read ({})", path_.string(), std::strerror(errno));
     if (got == 0) fail("{}: was made shorter while it was read; try again", path_.string());
@@ -69,7 +73,9 @@ MappedFile::~MappedFile() {
 std::string read_text(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (fs::is_directory(path)) fail("{}: is a folder, where a file is needed", path.string());
-  if (!file) fail("{}: cannot be read ({})", path.string(), fs::exists(path) ? "is it a file you may read?" : "there is no such file");
+  if (!file)
+    fail("{}: cannot be read ({})", path.string(),
+         fs::exists(path) ? "is it a file you may read?" : "there is no such file");
   std::ostringstream text;
   text << file.rdbuf();
   return std::move(text).str();
@@ -96,12 +102,15 @@ std::string read_lines(const fs::path& path) {
 
 void sync_to_disk(const fs::path& path) {
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0 || ::fsync(file.fd) != 0) throw Fault(fmt::format("{}: fsync failed ({})", path.string(), std::strerror(errno)));
+  if (file.fd < 0 || ::fsync(file.fd) != 0)
+    throw Fault(fmt::format("{}: fsync failed ({})", path.string(), std::strerror(errno)));
 }
 
 void write_bytes(const fs::path& path, std::span<const std::byte> bytes) {
   const auto check = [&](bool well) {
-    if (!well) fail("{}: cannot be written ({}); free space, or see to the file system", path.string(), std::strerror(errno));
+    if (!well)
+      fail("{}: cannot be written ({}); free space, or see to the file system", path.string(),
+           std::strerror(errno));
   };
   const Descriptor file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)};
   check(file.fd >= 0);
@@ -118,7 +127,8 @@ void write_bytes(const fs::path& path, std::span<const std::byte> bytes) {
 void write_atomically(const fs::path& path, const std::function<void(const fs::path&)>& write) {
   const auto folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
   fs::create_directories(folder);
-  const auto temporary = folder / ("." + path.filename().string() + "." + std::to_string(::getpid()) + ".tmp");
+  const auto temporary =
+      folder / ("." + path.filename().string() + "." + std::to_string(::getpid()) + ".tmp");
   try {
     write(temporary);
     sync_to_disk(temporary);
@@ -136,19 +146,23 @@ void move_into_place(const fs::path& from, const fs::path& to) {
 }
 
 fs::path place_of_new_folder(const fs::path& folder) {
-  if (fs::exists(folder) && !(fs::is_directory(folder) && fs::is_empty(folder))) fail("{}: is there already and not an empty folder; remove it or name another", folder.string());
+  if (fs::exists(folder) && !(fs::is_directory(folder) && fs::is_empty(folder)))
+    fail("{}: is there already and not an empty folder; remove it or name another",
+         folder.string());
   const auto path = fs::absolute(folder).lexically_normal();
   return path.has_filename() ? path : path.parent_path();
 }
 
 void write_text(const fs::path& path, std::string_view text) {
-  write_atomically(path, [&](const fs::path& temporary) { write_bytes(temporary, std::as_bytes(std::span(text))); });
+  write_atomically(path, [&](const fs::path& temporary) {
+    write_bytes(temporary, std::as_bytes(std::span(text)));
+  });
 }
 
 std::string human_bytes(double bytes) {
   static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   int unit = 0;
-  while (bytes >= 1024 && unit < 4) bytes /= 1024, ++unit;
+  for (; bytes >= 1024 && unit < 4; ++unit) bytes /= 1024;
   return fmt::format("{:.{}f} {}", bytes, unit == 0 ? 0 : 1, units[unit]);
 }
 

@@ -20,7 +20,8 @@ std::string host_name() {
 
 std::string slurm_job() {
   const auto array = environment_variable("SLURM_ARRAY_JOB_ID");
-  return array.empty() ? environment_variable("SLURM_JOB_ID") : array + "_" + environment_variable("SLURM_ARRAY_TASK_ID");
+  return array.empty() ? environment_variable("SLURM_JOB_ID")
+                       : array + "_" + environment_variable("SLURM_ARRAY_TASK_ID");
 }
 
 std::vector<int> allowed_processors(pid_t process) {

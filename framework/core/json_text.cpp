@@ -18,7 +18,9 @@ std::optional<unsigned> code_unit(std::string_view text) {
 }
 
 bool is_high(unsigned unit) { return unit >= 0xd800 && unit < 0xdc00; }
-bool is_part_of_number(char c) { return (c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.' || c == 'e' || c == 'E'; }
+bool is_part_of_number(char c) {
+  return (c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.' || c == 'e' || c == 'E';
+}
 bool is_low(unsigned unit) { return unit >= 0xdc00 && unit < 0xe000; }
 
 }  // namespace
@@ -34,7 +36,10 @@ std::int64_t replace_lone_surrogates(std::string& json) {
     }
     const auto next = is_high(*unit) ? code_unit(rest.substr(escape_bytes)) : std::nullopt;
     const bool pair = next && is_low(*next);
-    if (!pair && (is_high(*unit) || is_low(*unit))) json.replace(at, escape_bytes, "\\ufffd"), ++count;
+    if (!pair && (is_high(*unit) || is_low(*unit))) {
+      json.replace(at, escape_bytes, "\\ufffd");
+      ++count;
+    }
     at += pair ? 2 * escape_bytes : escape_bytes;
   }
   return count;
@@ -54,7 +59,9 @@ std::string_view number_beyond_64_bits(std::string_view json) {
     while (at < json.size() && is_part_of_number(json[at])) ++at;
     const auto number = json.substr(begin, at-- - begin);
     const bool whole = number.find_first_of(".eE+") == std::string_view::npos;
-    if (whole && number.size() > most_digits && !fits(number, std::int64_t()) && !fits(number, std::uint64_t())) return number;
+    if (whole && number.size() > most_digits && !fits(number, std::int64_t()) &&
+        !fits(number, std::uint64_t()))
+      return number;
   }
   return {};
 }

@@ -5,8 +5,10 @@ namespace attune {
 std::vector<std::string> pieces_of(std::string_view text, char separator) {
   std::vector<std::string> pieces(1);
   for (const char c : text)
-    if (c == separator) pieces.emplace_back();
-    else pieces.back() += c;
+    if (c == separator)
+      pieces.emplace_back();
+    else
+      pieces.back() += c;
   return pieces;
 }
 

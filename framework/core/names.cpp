@@ -12,7 +12,9 @@ namespace {
 
 /// Large and small letters, and the two dashes, are easily taken for each other.
 bool is_alike(char a, char b) {
-  const auto plain = [](char c) { return c == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c))); };
+  const auto plain = [](char c) {
+    return c == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  };
   return plain(a) == plain(b);
 }
 
@@ -36,7 +38,8 @@ bool is_longer_form(std::string_view longer, std::string_view shorter) {
 }
 
 bool has_control(const std::string& text) {
-  return std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; });
+  return std::any_of(text.begin(), text.end(),
+                     [](unsigned char c) { return c < 0x20 || c == 0x7F; });
 }
 
 }  // namespace
@@ -44,10 +47,16 @@ bool has_control(const std::string& text) {
 std::string nearest(std::string_view name, const std::vector<std::string>& names) {
   std::string best;
   std::size_t best_distance = std::max<std::size_t>(2, name.size() / 3) + 1;
-  for (const auto& candidate : names)
-    if (const auto distance = edit_distance(name, candidate); distance < best_distance) best = candidate, best_distance = distance;
+  for (const auto& candidate : names) {
+    if (const auto distance = edit_distance(name, candidate); distance < best_distance) {
+      best = candidate;
+      best_distance = distance;
+    }
+  }
   if (!best.empty()) return best;
-  const auto extends = [&](const std::string& candidate) { return is_longer_form(name, candidate) || is_longer_form(candidate, name); };
+  const auto extends = [&](const std::string& candidate) {
+    return is_longer_form(name, candidate) || is_longer_form(candidate, name);
+  };
   const auto found = std::find_if(names.begin(), names.end(), extends);
   return found == names.end() ? "" : *found;
 }
@@ -58,7 +67,10 @@ std::string did_you_mean(std::string_view name, const std::vector<std::string>& 
 }
 
 bool is_key(const std::string& text) {
-  const auto is_plain = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || std::string_view("_/.-").find(c) != std::string_view::npos; };
+  const auto is_plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) ||
+           std::string_view("_/.-").find(c) != std::string_view::npos;
+  };
   return !text.empty() && std::ranges::all_of(text, is_plain);
 }
 
@@ -71,21 +83,25 @@ bool natural_less(std::string_view a, std::string_view b) {
     while (begin + 1 < end && text[begin] == '0') ++begin;
     return std::pair(text.substr(begin, end - begin), end);
   };
-  std::size_t i = 0, j = 0;
+  std::size_t i = 0;
+  std::size_t j = 0;
   while (i < a.size() && j < b.size()) {
     if (is_digit(a[i]) && is_digit(b[j])) {
       const auto [first, after_first] = number_at(a, i);
       const auto [second, after_second] = number_at(b, j);
       if (first.size() != second.size()) return first.size() < second.size();
       if (first != second) return first < second;
-      i = after_first, j = after_second;
+      i = after_first;
+      j = after_second;
     } else if (a[i] != b[j]) {
       return a[i] < b[j];
     } else {
-      ++i, ++j;
+      ++i;
+      ++j;
     }
   }
-  const auto left_of_a = a.size() - i, left_of_b = b.size() - j;
+  const auto left_of_a = a.size() - i;
+  const auto left_of_b = b.size() - j;
   return left_of_a != left_of_b ? left_of_a < left_of_b : a < b;  // 01 and 1: an order all the same
 }
 
@@ -95,13 +111,19 @@ std::string objection_to_folder(const std::string& output) {
 }
 
 std::string objection_to_name(const std::string& name) {
-  constexpr std::size_t longest = 200;  // bytes; file systems take 255, and some files have more behind the name
-  if (name.empty()) return "'name' is empty, and it becomes a directory's name: give one (was a variable of the shell not set?)";
+  // bytes; file systems take 255, and some files have more behind the name
+  constexpr std::size_t longest = 200;
+  if (name.empty())
+    return "'name' is empty, and it becomes a directory's name: give one (was a variable of the "
+           "shell not set?)";
   if (name.find('/') != std::string::npos || name.starts_with('.'))
     return "'name' becomes a directory's name: it may hold no '/' and not start with '.'";
-  if (has_control(name)) return "'name' becomes a directory's name: it must stand on one line, without control characters";
+  if (has_control(name))
+    return "'name' becomes a directory's name: it must stand on one line, without control "
+           "characters";
   if (name.size() > longest)
-    return fmt::format("'name' has {} bytes and becomes a directory's name: {} are the most", name.size(), longest);
+    return fmt::format("'name' has {} bytes and becomes a directory's name: {} are the most",
+                       name.size(), longest);
   return "";
 }
 

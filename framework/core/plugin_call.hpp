@@ -1,4 +1,5 @@
-// Calls of functions that a plugin's author has written: whatever is thrown there is told with the plugin's name.
+// Calls of functions that a plugin's author has written: whatever is thrown there is told with the
+// plugin's name.
 #pragma once
 #include <attune/error.hpp>
 
@@ -21,9 +22,11 @@ struct PluginCall {
 /// A Fault that names plugin, function and step, counted from 1. what: the first line is told.
 [[noreturn]] void fail_in_plugin(const PluginCall& call, const std::string& what);
 
-/// The result of work. Errors and Faults, and what is_ours says the framework answers for, pass as they are.
+/// The result of work. Errors and Faults, and what is_ours says the framework answers for, pass as
+/// they are.
 template <class Work>
-auto call_plugin(const PluginCall& call, Work&& work, bool (*is_ours)(const std::exception&) = is_out_of_memory) -> decltype(work()) {
+auto call_plugin(const PluginCall& call, Work&& work,
+                 bool (*is_ours)(const std::exception&) = is_out_of_memory) -> decltype(work()) {
   try {
     return work();
   } catch (const Error&) {

@@ -17,7 +17,11 @@ std::optional<ProcessStatus> parse_process_status(const std::string& line) {
   std::istringstream rest(line.substr(close + 1));
   std::vector<std::string> fields;
   for (std::string field; rest >> field;) fields.push_back(field);
-  constexpr std::size_t state = 0, user = 11, system = 12, started = 19;  // after the name
+  // after the name
+  constexpr std::size_t state = 0;
+  constexpr std::size_t user = 11;
+  constexpr std::size_t system = 12;
+  constexpr std::size_t started = 19;
   if (fields.size() <= started) return std::nullopt;
   const auto ticks = [&](std::size_t field) { return std::strtod(fields[field].c_str(), nullptr); };
   const auto name = line.substr(open + 1, close - open - 1);

@@ -1,4 +1,5 @@
-// SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): random numbers from one word of state, and a hash of numbers.
+// SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): random numbers from one
+// word of state, and a hash of numbers.
 #pragma once
 #include <cstdint>
 #include <initializer_list>
@@ -21,7 +22,8 @@ class SplitMix64 {
   std::uint64_t below(std::uint64_t bound) {
     __extension__ using Wide = unsigned __int128;
     Wide product = static_cast<Wide>((*this)()) * bound;
-    for (const std::uint64_t smallest = -bound % bound; static_cast<std::uint64_t>(product) < smallest;)
+    for (const std::uint64_t smallest = -bound % bound;
+         static_cast<std::uint64_t>(product) < smallest;)
       product = static_cast<Wide>((*this)()) * bound;
     return static_cast<std::uint64_t>(product >> 64);
   }

@@ -25,7 +25,8 @@ Tail read_tail(const fs::path& path, std::uint64_t bytes) {
   tail.text.resize(size - tail.begin);
   file.seekg(static_cast<std::streamoff>(tail.begin));
   file.read(tail.text.data(), static_cast<std::streamsize>(tail.text.size()));
-  tail.text.resize(static_cast<std::size_t>(file.gcount()));  // it may have become shorter meanwhile
+  // it may have become shorter meanwhile
+  tail.text.resize(static_cast<std::size_t>(file.gcount()));
   return tail;
 }
 
@@ -37,7 +38,8 @@ std::vector<std::string> last_lines(const fs::path& path, std::size_t count) {
   } catch (const std::exception&) {
     return {};
   }
-  if (lines.size() > count) lines.erase(lines.begin(), lines.end() - static_cast<std::ptrdiff_t>(count));
+  if (lines.size() > count)
+    lines.erase(lines.begin(), lines.end() - static_cast<std::ptrdiff_t>(count));
   return lines;
 }
 

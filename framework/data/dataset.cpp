@@ -5,7 +5,8 @@
 namespace attune {
 
 at::Tensor next_token_targets(const at::Tensor& tokens, const at::Tensor& mask) {
-  ATTUNE_ASSERT(tokens.dim() == 1 && (!mask.defined() || mask.sizes() == tokens.sizes()), "{} dimensions", tokens.dim());
+  ATTUNE_ASSERT(tokens.dim() == 1 && (!mask.defined() || mask.sizes() == tokens.sizes()),
+                "{} dimensions", tokens.dim());
   const auto rows = tokens.size(0);
   at::Tensor targets = at::full({rows}, ignored_target, at::kLong);
   if (rows < 2) return targets;
@@ -15,7 +16,9 @@ at::Tensor next_token_targets(const at::Tensor& tokens, const at::Tensor& mask) 
   return targets;
 }
 
-std::vector<Sample> Dataset::encode_all(const Record& record, const EncodeContext& context) const { return {encode(record, context)}; }
+std::vector<Sample> Dataset::encode_all(const Record& record, const EncodeContext& context) const {
+  return {encode(record, context)};
+}
 
 std::vector<std::string> Dataset::labels(const Record& record) const {
   const auto label = record.fields.find("label");
@@ -24,6 +27,8 @@ std::vector<std::string> Dataset::labels(const Record& record) const {
 
 Sample Dataset::augment(Sample sample, std::uint64_t) const { return sample; }
 
-std::vector<Metric> Dataset::metrics(const MetricContext& context) const { return metrics::of_targets(context); }
+std::vector<Metric> Dataset::metrics(const MetricContext& context) const {
+  return metrics::of_targets(context);
+}
 
 }  // namespace attune

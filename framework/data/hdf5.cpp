@@ -19,7 +19,8 @@ namespace {
 
 static_assert(std::is_same_v<hid_t, std::int64_t>);
 
-/// Held through every call of this layer, closing included; recursive, as the layer's functions use each other.
+/// Held through every call of this layer, closing included; recursive, as the layer's functions use
+/// each other.
 [[nodiscard]] std::unique_lock<std::recursive_mutex> alone() {
   static std::recursive_mutex mutex;
   return std::unique_lock(mutex);
@@ -43,7 +44,10 @@ std::vector<std::string> reasons() {
   const auto why = reasons();
   for (const auto& reason : why)
     if (reason.find("Fletcher32") != std::string::npos)
-      fail("{} {}: the checksum of its data is wrong, so the file was damaged after it was written; make or fetch it again", where, what);
+      fail(
+          "{} {}: the checksum of its data is wrong, so the file was damaged after it was written; "
+          "make or fetch it again",
+          where, what);
   fail("{} {} ({})", where, what, why.empty() ? "HDF5 gives no reason" : why.front());
 }
 
@@ -66,7 +70,9 @@ Handle properties(hid_t of) {
 
 Handle dataspace(const std::vector<std::int64_t>& shape) {
   const std::vector<hsize_t> sizes(shape.begin(), shape.end());
-  const hid_t id = shape.empty() ? H5Screate(H5S_SCALAR) : H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr);
+  const hid_t id = shape.empty()
+                       ? H5Screate(H5S_SCALAR)
+                       : H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr);
   ATTUNE_ASSERT(id >= 0);
   return {id, H5Sclose};
 }
@@ -88,14 +94,16 @@ const std::map<at::ScalarType, std::string>& disguised() {
 
 hid_t stored_type(at::ScalarType dtype) {
   switch (dtype) {
-    case at::kByte: case at::kBool: return H5T_STD_U8LE;
+    case at::kByte:
+    case at::kBool: return H5T_STD_U8LE;
     case at::kChar: return H5T_STD_I8LE;
     case at::kShort: return H5T_STD_I16LE;
     case at::kInt: return H5T_STD_I32LE;
     case at::kLong: return H5T_STD_I64LE;
     case at::kFloat: return H5T_IEEE_F32LE;
     case at::kDouble: return H5T_IEEE_F64LE;
-    case at::kBFloat16: case at::kHalf: return H5T_STD_U16LE;
+    case at::kBFloat16:
+    case at::kHalf: return H5T_STD_U16LE;
     default: break;
   }
   throw Fault(fmt::format("tensors of type {} cannot be stored", c10::toString(dtype)));
@@ -107,11 +115,16 @@ at::ScalarType dtype_of(const Place& place, const Handle& dataset) {
     const auto name = attributes.text("dtype");
     for (const auto& [dtype, text] : disguised())
       if (text == name && H5Tequal(type.id(), stored_type(dtype)) > 0) return dtype;
-    fail("{}: its attribute dtype is '{}', which does not go with how it is stored", place.text(), name);
+    fail("{}: its attribute dtype is '{}', which does not go with how it is stored", place.text(),
+         name);
   }
-  for (const auto dtype : {at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kFloat, at::kDouble})
+  for (const auto dtype :
+       {at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kFloat, at::kDouble})
     if (H5Tequal(type.id(), stored_type(dtype)) > 0) return dtype;
-  fail("{}: its element type is not one of uint8, int8, int16, int32, int64, float32, float64 (little-endian)", place.text());
+  fail(
+      "{}: its element type is not one of uint8, int8, int16, int32, int64, float32, float64 "
+      "(little-endian)",
+      place.text());
 }
 
 std::vector<std::int64_t> shape_of(const Place& place, const Handle& dataset) {
@@ -122,7 +135,8 @@ std::vector<std::int64_t> shape_of(const Place& place, const Handle& dataset) {
   H5Sget_simple_extent_dims(space.id(), sizes.data(), nullptr);
   std::int64_t elements = 1;
   for (const auto size : sizes)
-    if (size > static_cast<hsize_t>(INT64_MAX) || __builtin_mul_overflow(elements, static_cast<std::int64_t>(size), &elements) ||
+    if (size > static_cast<hsize_t>(INT64_MAX) ||
+        __builtin_mul_overflow(elements, static_cast<std::int64_t>(size), &elements) ||
         elements > INT64_MAX / 8)
       fail("{}: its shape is beyond any file; the file is damaged", place.text());
   return {sizes.begin(), sizes.end()};
@@ -136,12 +150,14 @@ std::int64_t row_size(at::ScalarType dtype, const std::vector<std::int64_t>& sha
 }
 
 /// Rows first .. first + count - 1 of a dataset's space.
-Handle row_selection(const std::vector<std::int64_t>& shape, std::int64_t first, std::int64_t count) {
+Handle row_selection(const std::vector<std::int64_t>& shape, std::int64_t first,
+                     std::int64_t count) {
   Handle space = dataspace(shape);
   if (count == 0) {
     H5Sselect_none(space.id());
   } else if (!shape.empty()) {
-    std::vector<hsize_t> start(shape.size(), 0), size(shape.begin(), shape.end());
+    std::vector<hsize_t> start(shape.size(), 0);
+    std::vector<hsize_t> size(shape.begin(), shape.end());
     start[0] = static_cast<hsize_t>(first);
     size[0] = static_cast<hsize_t>(count);
     H5Sselect_hyperslab(space.id(), H5S_SELECT_SET, start.data(), nullptr, size.data(), nullptr);
@@ -161,7 +177,8 @@ Handle access_properties() {
 }
 
 Group root_of(std::shared_ptr<const OpenFile> file) {
-  Handle root = checked(H5Gopen2(file->handle.id(), "/", H5P_DEFAULT), H5Gclose, file->path.string(), "has no root group");
+  Handle root = checked(H5Gopen2(file->handle.id(), "/", H5P_DEFAULT), H5Gclose,
+                        file->path.string(), "has no root group");
   return {Place{std::move(file), "/"}, std::move(root)};
 }
 
@@ -170,7 +187,8 @@ Group open_existing(const fs::path& path, unsigned flags) {
   const auto bytes = fs::file_size(path, missing);
   if (missing) fail("{}: there is no such file, or it cannot be read", path.string());
   const Handle access = access_properties();
-  Handle handle = checked(H5Fopen(path.c_str(), flags, access.id()), H5Fclose, path.string(), "cannot be opened as an HDF5 file");
+  Handle handle = checked(H5Fopen(path.c_str(), flags, access.id()), H5Fclose, path.string(),
+                          "cannot be opened as an HDF5 file");
   return root_of(std::make_shared<OpenFile>(OpenFile{path, std::move(handle), bytes, false}));
 }
 
@@ -192,14 +210,19 @@ bool Attributes::has(const std::string& name) const {
 Handle Attributes::open(const std::string& name) const {
   const auto lock = alone();
   if (!has(name)) fail("{}: the attribute '{}' is missing", place_.text(), name);
-  return checked(H5Aopen(object_, name.c_str(), H5P_DEFAULT), H5Aclose, place_.text(), "has an attribute that cannot be opened");
+  return checked(H5Aopen(object_, name.c_str(), H5P_DEFAULT), H5Aclose, place_.text(),
+                 "has an attribute that cannot be opened");
 }
 
-void Attributes::write(const std::string& name, std::int64_t type, std::int64_t space, const void* values) const {
+void Attributes::write(const std::string& name, std::int64_t type, std::int64_t space,
+                       const void* values) const {
   const auto lock = alone();
-  if (has(name)) check(H5Adelete(object_, name.c_str()), place_.text(), "has an attribute that cannot be replaced");
+  if (has(name))
+    check(H5Adelete(object_, name.c_str()), place_.text(),
+          "has an attribute that cannot be replaced");
   const Handle attribute =
-      checked(H5Acreate2(object_, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose, place_.text(), "takes no more attributes");
+      checked(H5Acreate2(object_, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose,
+              place_.text(), "takes no more attributes");
   check(H5Awrite(attribute.id(), type, values), place_.text(), "cannot take an attribute");
 }
 
@@ -214,7 +237,8 @@ void Attributes::set(const std::string& name, const std::vector<std::string>& te
   for (const auto& text : texts) longest = std::max(longest, text.size());
   std::string characters;
   for (const auto& text : texts) characters += text + std::string(longest + 1 - text.size(), '\0');
-  write(name, utf8_text(longest).id(), dataspace({static_cast<std::int64_t>(texts.size())}).id(), characters.data());
+  write(name, utf8_text(longest).id(), dataspace({static_cast<std::int64_t>(texts.size())}).id(),
+        characters.data());
 }
 
 void Attributes::set(const std::string& name, std::int64_t number) const {
@@ -224,35 +248,48 @@ void Attributes::set(const std::string& name, std::int64_t number) const {
 
 void Attributes::set(const std::string& name, const std::vector<double>& numbers) const {
   const auto lock = alone();
-  write(name, H5T_IEEE_F64LE, dataspace({static_cast<std::int64_t>(numbers.size())}).id(), numbers.data());
+  write(name, H5T_IEEE_F64LE, dataspace({static_cast<std::int64_t>(numbers.size())}).id(),
+        numbers.data());
 }
 
 std::vector<std::string> Attributes::read_texts(const std::string& name) const {
   const auto lock = alone();
   const Handle attribute = open(name);
   const Handle type(H5Aget_type(attribute.id()), H5Tclose);
-  if (H5Tget_class(type.id()) != H5T_STRING) fail("{}: the attribute '{}' is not a text", place_.text(), name);
+  if (H5Tget_class(type.id()) != H5T_STRING)
+    fail("{}: the attribute '{}' is not a text", place_.text(), name);
   if (H5Tis_variable_str(type.id()) != 0)
-    fail("{}: the attribute '{}' is a text of variable length, as HDF5 cannot read safely from a damaged file; make the file again with this Attune", place_.text(), name);
+    fail(
+        "{}: the attribute '{}' is a text of variable length, as HDF5 cannot read safely from a "
+        "damaged file; make the file again with this Attune",
+        place_.text(), name);
   const Handle space(H5Aget_space(attribute.id()), H5Sclose);
-  const auto count = static_cast<std::size_t>(std::max<hssize_t>(0, H5Sget_simple_extent_npoints(space.id())));
+  const auto count =
+      static_cast<std::size_t>(std::max<hssize_t>(0, H5Sget_simple_extent_npoints(space.id())));
   const auto width = H5Tget_size(type.id());
-  if (width == 0 || H5Aget_storage_size(attribute.id()) / width < count) fail("{}: the attribute '{}' claims more texts than it holds", place_.text(), name);
+  if (width == 0 || H5Aget_storage_size(attribute.id()) / width < count)
+    fail("{}: the attribute '{}' claims more texts than it holds", place_.text(), name);
   std::vector<std::string> texts;
   if (count == 0) return texts;
   std::string characters(count * width, '\0');
-  check(H5Aread(attribute.id(), type.id(), characters.data()), place_.text(), "has an attribute that cannot be read");
-  for (std::size_t i = 0; i < count; ++i) texts.emplace_back(characters.substr(i * width, width).c_str());
+  check(H5Aread(attribute.id(), type.id(), characters.data()), place_.text(),
+        "has an attribute that cannot be read");
+  for (std::size_t i = 0; i < count; ++i)
+    texts.emplace_back(characters.substr(i * width, width).c_str());
   return texts;
 }
 
 std::string Attributes::text(const std::string& name) const {
   auto texts = read_texts(name);
-  if (texts.size() != 1) fail("{}: the attribute '{}' should be one text and holds {}", place_.text(), name, texts.size());
+  if (texts.size() != 1)
+    fail("{}: the attribute '{}' should be one text and holds {}", place_.text(), name,
+         texts.size());
   return std::move(texts.front());
 }
 
-std::vector<std::string> Attributes::texts(const std::string& name) const { return read_texts(name); }
+std::vector<std::string> Attributes::texts(const std::string& name) const {
+  return read_texts(name);
+}
 
 std::int64_t Attributes::integer(const std::string& name) const {
   const auto lock = alone();
@@ -262,7 +299,8 @@ std::int64_t Attributes::integer(const std::string& name) const {
   if (H5Tget_class(type.id()) != H5T_INTEGER || H5Sget_simple_extent_npoints(space.id()) != 1)
     fail("{}: the attribute '{}' is not a whole number", place_.text(), name);
   std::int64_t number = 0;
-  check(H5Aread(attribute.id(), H5T_NATIVE_INT64, &number), place_.text(), "has an attribute that cannot be read");
+  check(H5Aread(attribute.id(), H5T_NATIVE_INT64, &number), place_.text(),
+        "has an attribute that cannot be read");
   return number;
 }
 
@@ -271,43 +309,55 @@ std::vector<double> Attributes::numbers(const std::string& name) const {
   const Handle attribute = open(name);
   const Handle type(H5Aget_type(attribute.id()), H5Tclose);
   const Handle space(H5Aget_space(attribute.id()), H5Sclose);
-  const auto count = static_cast<std::size_t>(std::max<hssize_t>(0, H5Sget_simple_extent_npoints(space.id())));
+  const auto count =
+      static_cast<std::size_t>(std::max<hssize_t>(0, H5Sget_simple_extent_npoints(space.id())));
   if (H5Tget_class(type.id()) != H5T_FLOAT || H5Aget_storage_size(attribute.id()) < count)
     fail("{}: the attribute '{}' is not a list of numbers", place_.text(), name);
   std::vector<double> numbers(count);
-  if (count > 0) check(H5Aread(attribute.id(), H5T_NATIVE_DOUBLE, numbers.data()), place_.text(), "has an attribute that cannot be read");
+  if (count > 0)
+    check(H5Aread(attribute.id(), H5T_NATIVE_DOUBLE, numbers.data()), place_.text(),
+          "has an attribute that cannot be read");
   return numbers;
 }
 
 // --- Dataset
 
 Dataset::Dataset(Place place, Handle handle)
-    : place_(std::move(place)), handle_(std::move(handle)), shape_(shape_of(place_, handle_)), dtype_(dtype_of(place_, handle_)) {}
+    : place_(std::move(place)),
+      handle_(std::move(handle)),
+      shape_(shape_of(place_, handle_)),
+      dtype_(dtype_of(place_, handle_)) {}
 
-std::int64_t Dataset::row_bytes() const {
-  return row_size(dtype_, shape_);
-}
+std::int64_t Dataset::row_bytes() const { return row_size(dtype_, shape_); }
 
 /// A forged shape must not make us allocate: the file has to hold what is asked for.
 void Dataset::check_plausible(std::int64_t bytes) const {
   const auto lock = alone();
   if (place_.file->bytes == 0 || bytes == 0) return;  // ours, just written
-  const auto stored = static_cast<std::int64_t>(std::min<std::uint64_t>(H5Dget_storage_size(handle_.id()), place_.file->bytes));
+  const auto stored = static_cast<std::int64_t>(
+      std::min<std::uint64_t>(H5Dget_storage_size(handle_.id()), place_.file->bytes));
   const Handle creation(H5Dget_create_plist(handle_.id()), H5Pclose);
   const bool compressed = H5Pget_nfilters(creation.id()) > 1;  // more than the checksum
   if (bytes / (compressed ? largest_compression : 1) > stored)
-    fail("{}: its shape asks for {} bytes and the file holds {}; the file is truncated or damaged", place_.text(), bytes, stored);
+    fail("{}: its shape asks for {} bytes and the file holds {}; the file is truncated or damaged",
+         place_.text(), bytes, stored);
 }
 
 namespace {
 
-/// HDF5 gives zeros for what lies beyond a file's end, with checksums that fit: a file that was cut after it was opened would go unnoticed.
+/// HDF5 gives zeros for what lies beyond a file's end, with checksums that fit: a file that was cut
+/// after it was opened would go unnoticed.
 void check_not_cut(const OpenFile& file) {
   int* descriptor = nullptr;
   struct stat status{};
-  if (file.bytes == 0 || file.parallel || H5Fget_vfd_handle(file.handle.id(), H5P_DEFAULT, reinterpret_cast<void**>(&descriptor)) < 0) return;
+  if (file.bytes == 0 || file.parallel ||
+      H5Fget_vfd_handle(file.handle.id(), H5P_DEFAULT, reinterpret_cast<void**>(&descriptor)) < 0)
+    return;
   if (::fstat(*descriptor, &status) != 0 || static_cast<std::uint64_t>(status.st_size) < file.bytes)
-    fail("{}: has {} bytes and had {} when it was opened: something cut or overwrote it; make or fetch it again", file.path.string(), status.st_size, file.bytes);
+    fail(
+        "{}: has {} bytes and had {} when it was opened: something cut or overwrote it; make or "
+        "fetch it again",
+        file.path.string(), status.st_size, file.bytes);
 }
 
 }  // namespace
@@ -319,15 +369,19 @@ at::Tensor Dataset::read() const {
 
 at::Tensor Dataset::read(std::int64_t first, std::int64_t count) const {
   const auto lock = alone();
-  ATTUNE_ASSERT(first >= 0 && count >= 0 && first <= rows() - count, "first {} count {} rows {}", first, count, rows());
+  ATTUNE_ASSERT(first >= 0 && count >= 0 && first <= rows() - count, "first {} count {} rows {}",
+                first, count, rows());
   check_not_cut(*place_.file);
   check_plausible(count * row_bytes());
   auto sizes = shape_.empty() ? std::vector<std::int64_t>{1} : shape_;
   sizes[0] = count;
   at::Tensor result = at::empty(sizes, dtype_);
   if (result.numel() == 0) return result;
-  const Handle memory = dataspace(sizes), selection = row_selection(shape_, first, count);
-  check(H5Dread(handle_.id(), stored_type(dtype_), memory.id(), selection.id(), H5P_DEFAULT, result.data_ptr()), place_.text(), "cannot be read");
+  const Handle memory = dataspace(sizes);
+  const Handle selection = row_selection(shape_, first, count);
+  check(H5Dread(handle_.id(), stored_type(dtype_), memory.id(), selection.id(), H5P_DEFAULT,
+                result.data_ptr()),
+        place_.text(), "cannot be read");
   return result;
 }
 
@@ -335,16 +389,19 @@ void Dataset::write(std::int64_t first, const at::Tensor& values) const {
   const auto lock = alone();
   const at::Tensor source = values.detach().cpu().contiguous();
   const std::int64_t count = shape_.empty() ? 1 : source.size(0);
-  ATTUNE_ASSERT(source.scalar_type() == dtype_ && first >= 0 && first <= rows() - count &&
-                    source.numel() * static_cast<std::int64_t>(source.element_size()) == count * row_bytes(),
-                "{}: first {} count {} rows {}", place_.text(), first, count, rows());
+  ATTUNE_ASSERT(
+      source.scalar_type() == dtype_ && first >= 0 && first <= rows() - count &&
+          source.numel() * static_cast<std::int64_t>(source.element_size()) == count * row_bytes(),
+      "{}: first {} count {} rows {}", place_.text(), first, count, rows());
   auto sizes = shape_;
   if (!sizes.empty()) sizes[0] = count;
-  const Handle memory = row_selection(sizes, 0, count), selection = row_selection(shape_, first, count);
+  const Handle memory = row_selection(sizes, 0, count);
+  const Handle selection = row_selection(shape_, first, count);
   const Handle transfer = properties(H5P_DATASET_XFER);
   if (place_.file->parallel) H5Pset_dxpl_mpio(transfer.id(), H5FD_MPIO_COLLECTIVE);
-  check(H5Dwrite(handle_.id(), stored_type(dtype_), memory.id(), selection.id(), transfer.id(), source.data_ptr()), place_.text(),
-        "cannot be written");
+  check(H5Dwrite(handle_.id(), stored_type(dtype_), memory.id(), selection.id(), transfer.id(),
+                 source.data_ptr()),
+        place_.text(), "cannot be written");
 }
 
 void Dataset::grow(std::int64_t rows) {
@@ -356,7 +413,9 @@ void Dataset::grow(std::int64_t rows) {
 
 // --- Group
 
-Place Group::inside(const std::string& name) const { return {place_.file, (place_.name == "/" ? "" : place_.name) + "/" + name}; }
+Place Group::inside(const std::string& name) const {
+  return {place_.file, (place_.name == "/" ? "" : place_.name) + "/" + name};
+}
 
 bool Group::has(const std::string& name) const {
   const auto lock = alone();
@@ -370,62 +429,80 @@ std::vector<std::string> Group::members() const {
     static_cast<std::vector<std::string>*>(list)->emplace_back(name);
     return 0;
   };
-  check(H5Literate(handle_.id(), H5_INDEX_NAME, H5_ITER_INC, nullptr, note, &names), place_.text(), "cannot be listed");
+  check(H5Literate(handle_.id(), H5_INDEX_NAME, H5_ITER_INC, nullptr, note, &names), place_.text(),
+        "cannot be listed");
   return names;
 }
 
 Group Group::group(const std::string& name) const {
   const auto lock = alone();
-  if (!has(name)) fail("{}: there is no group '{}'; there are: {}", place_.text(), name, joined(members()));
-  return {inside(name), checked(H5Gopen2(handle_.id(), name.c_str(), H5P_DEFAULT), H5Gclose, inside(name).text(), "cannot be opened as a group")};
+  if (!has(name))
+    fail("{}: there is no group '{}'; there are: {}", place_.text(), name, joined(members()));
+  return {inside(name), checked(H5Gopen2(handle_.id(), name.c_str(), H5P_DEFAULT), H5Gclose,
+                                inside(name).text(), "cannot be opened as a group")};
 }
 
 Group Group::create_group(const std::string& name) const {
   const auto lock = alone();
   const Handle creation = properties(H5P_GROUP_CREATE);
   H5Pset_obj_track_times(creation.id(), false);
-  return {inside(name), checked(H5Gcreate2(handle_.id(), name.c_str(), H5P_DEFAULT, creation.id(), H5P_DEFAULT), H5Gclose,
-                                inside(name).text(), "cannot be made")};
+  return {inside(name),
+          checked(H5Gcreate2(handle_.id(), name.c_str(), H5P_DEFAULT, creation.id(), H5P_DEFAULT),
+                  H5Gclose, inside(name).text(), "cannot be made")};
 }
 
 Dataset Group::dataset(const std::string& name) const {
   const auto lock = alone();
-  if (!has(name)) fail("{}: there is no dataset '{}'; there are: {}", place_.text(), name, joined(members()));
-  return {inside(name), checked(H5Dopen2(handle_.id(), name.c_str(), H5P_DEFAULT), H5Dclose, inside(name).text(), "cannot be opened as a dataset")};
+  if (!has(name))
+    fail("{}: there is no dataset '{}'; there are: {}", place_.text(), name, joined(members()));
+  return {inside(name), checked(H5Dopen2(handle_.id(), name.c_str(), H5P_DEFAULT), H5Dclose,
+                                inside(name).text(), "cannot be opened as a dataset")};
 }
 
-Dataset Group::create(const std::string& name, at::ScalarType dtype, std::int64_t space, const std::vector<std::int64_t>& chunk) const {
+Dataset Group::create(const std::string& name, at::ScalarType dtype, std::int64_t space,
+                      const std::vector<std::int64_t>& chunk) const {
   const auto lock = alone();
   const Handle creation = properties(H5P_DATASET_CREATE);
   H5Pset_obj_track_times(creation.id(), false);
   if (!chunk.empty()) {
-    H5Pset_chunk(creation.id(), static_cast<int>(chunk.size()), std::vector<hsize_t>(chunk.begin(), chunk.end()).data());
+    H5Pset_chunk(creation.id(), static_cast<int>(chunk.size()),
+                 std::vector<hsize_t>(chunk.begin(), chunk.end()).data());
     H5Pset_fletcher32(creation.id());
   }
-  Handle handle = checked(H5Dcreate2(handle_.id(), name.c_str(), stored_type(dtype), space, H5P_DEFAULT, creation.id(), H5P_DEFAULT), H5Dclose,
-                          inside(name).text(), "cannot be made");
+  Handle handle = checked(H5Dcreate2(handle_.id(), name.c_str(), stored_type(dtype), space,
+                                     H5P_DEFAULT, creation.id(), H5P_DEFAULT),
+                          H5Dclose, inside(name).text(), "cannot be made");
   if (const auto alias = disguised().find(dtype); alias != disguised().end())
     Attributes(inside(name), handle.id()).set("dtype", alias->second);
   return {inside(name), std::move(handle)};
 }
 
-Dataset Group::create_dataset(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& shape,
+Dataset Group::create_dataset(const std::string& name, at::ScalarType dtype,
+                              const std::vector<std::int64_t>& shape,
                               std::int64_t chunk_bytes) const {
   const auto lock = alone();
-  if (shape.empty() || std::find(shape.begin(), shape.end(), 0) != shape.end()) return create(name, dtype, dataspace(shape).id(), {});
+  if (shape.empty() || std::find(shape.begin(), shape.end(), 0) != shape.end())
+    return create(name, dtype, dataspace(shape).id(), {});
   auto chunk = shape;
-  const auto most = std::clamp<std::int64_t>(chunk_bytes / row_size(dtype, shape), 1, shape[0]), chunks = (shape[0] + most - 1) / most;
-  chunk[0] = (shape[0] + chunks - 1) / chunks;  // even ones: the last lies in the file as a whole one, too
+  const auto most = std::clamp<std::int64_t>(chunk_bytes / row_size(dtype, shape), 1, shape[0]);
+  const auto chunks = (shape[0] + most - 1) / most;
+  // even ones: the last lies in the file as a whole one, too
+  chunk[0] = (shape[0] + chunks - 1) / chunks;
   return create(name, dtype, dataspace(shape).id(), chunk);
 }
 
-Dataset Group::create_growing(const std::string& name, at::ScalarType dtype, const std::vector<std::int64_t>& item, std::int64_t chunk_bytes) const {
+Dataset Group::create_growing(const std::string& name, at::ScalarType dtype,
+                              const std::vector<std::int64_t>& item,
+                              std::int64_t chunk_bytes) const {
   const auto lock = alone();
   std::vector<std::int64_t> chunk{1};
   chunk.insert(chunk.end(), item.begin(), item.end());
-  std::vector<hsize_t> now(chunk.begin(), chunk.end()), most = now;
-  now[0] = 0, most[0] = H5S_UNLIMITED;
-  const Handle space(H5Screate_simple(static_cast<int>(now.size()), now.data(), most.data()), H5Sclose);
+  std::vector<hsize_t> now(chunk.begin(), chunk.end());
+  std::vector<hsize_t> most = now;
+  now[0] = 0;
+  most[0] = H5S_UNLIMITED;
+  const Handle space(H5Screate_simple(static_cast<int>(now.size()), now.data(), most.data()),
+                     H5Sclose);
   chunk[0] = std::max<std::int64_t>(1, chunk_bytes / row_size(dtype, chunk));
   return create(name, dtype, space.id(), chunk);
 }
@@ -454,16 +531,19 @@ Group create_file(const fs::path& path, const Comm& comm) {
   if (parallel) H5Pset_fapl_mpio(access.id(), mpi_handle(comm), MPI_INFO_NULL);
   const Handle creation = properties(H5P_FILE_CREATE);
   H5Pset_obj_track_times(creation.id(), false);
-  Handle handle = checked(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()), H5Fclose, path.string(), "cannot be made");
+  Handle handle = checked(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()),
+                          H5Fclose, path.string(), "cannot be made");
   return root_of(std::make_shared<OpenFile>(OpenFile{path, std::move(handle), 0, parallel}));
 }
 
 Group create_in_memory(const std::string& label, std::size_t bytes) {
   const auto lock = alone();
-  const Handle access = access_properties(), creation = properties(H5P_FILE_CREATE);
+  const Handle access = access_properties();
+  const Handle creation = properties(H5P_FILE_CREATE);
   H5Pset_fapl_core(access.id(), bytes, /*backing_store=*/false);
   H5Pset_obj_track_times(creation.id(), false);
-  Handle handle = checked(H5Fcreate(label.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()), H5Fclose, label, "cannot be made in memory");
+  Handle handle = checked(H5Fcreate(label.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()),
+                          H5Fclose, label, "cannot be made in memory");
   return root_of(std::make_shared<OpenFile>(OpenFile{label, std::move(handle), 0, false}));
 }
 
@@ -472,7 +552,8 @@ std::span<const std::byte> image(const Group& root) {
   flush(root);
   const auto& file = *root.place().file;
   void* buffer = nullptr;  // the driver's pointer to its memory
-  check(H5Fget_vfd_handle(file.handle.id(), H5P_DEFAULT, &buffer), file.path.string(), "is not in memory");
+  check(H5Fget_vfd_handle(file.handle.id(), H5P_DEFAULT, &buffer), file.path.string(),
+        "is not in memory");
   const auto bytes = H5Fget_file_image(file.handle.id(), nullptr, 0);  // asked for its size alone
   if (bytes < 0) refuse(file.path.string(), "has no size");
   return {*static_cast<std::byte**>(buffer), static_cast<std::size_t>(bytes)};

@@ -18,17 +18,24 @@ constexpr const char* hidden_column = "hidden";
 
 }  // namespace
 
-std::shared_ptr<const HiddenStates> HiddenStates::open(const std::filesystem::path& path, const std::string& key, const MadeBy& made_by) {
+std::shared_ptr<const HiddenStates> HiddenStates::open(const std::filesystem::path& path,
+                                                       const std::string& key,
+                                                       const MadeBy& made_by) {
   if (!std::filesystem::exists(path)) return nullptr;
   auto root = hdf5::open_file(path);
   const auto attributes = root.attributes();
-  if (!attributes.has("format") || attributes.text("format") != hidden_format || attributes.text("key") != key) return nullptr;
+  if (!attributes.has("format") || attributes.text("format") != hidden_format ||
+      attributes.text("key") != key)
+    return nullptr;
   std::vector<std::int64_t> shape{-1};
-  for (const double size : attributes.numbers("item")) shape.push_back(static_cast<std::int64_t>(size));
-  return std::shared_ptr<const HiddenStates>(new HiddenStates(std::move(shape), made_by, std::make_unique<const Split>(std::move(root))));
+  for (const double size : attributes.numbers("item"))
+    shape.push_back(static_cast<std::int64_t>(size));
+  return std::shared_ptr<const HiddenStates>(
+      new HiddenStates(std::move(shape), made_by, std::make_unique<const Split>(std::move(root))));
 }
 
-HiddenStates::HiddenStates(std::vector<std::int64_t> shape, MadeBy made_by, std::unique_ptr<const Split> split)
+HiddenStates::HiddenStates(std::vector<std::int64_t> shape, MadeBy made_by,
+                           std::unique_ptr<const Split> split)
     : shape_(std::move(shape)), made_by_(made_by), split_(std::move(split)) {}
 HiddenStates::~HiddenStates() = default;
 
@@ -40,7 +47,8 @@ at::Tensor HiddenStates::read(std::span<const std::int64_t> rows) const {
   return at::cat(parts).view(shape_);
 }
 
-HiddenWriter::HiddenWriter(std::filesystem::path path, const std::string& key, const at::Tensor& states)
+HiddenWriter::HiddenWriter(std::filesystem::path path, const std::string& key,
+                           const at::Tensor& states)
     : path_(std::move(path)), unfinished_(fmt::format("{}.{}", path_.string(), getpid())) {
   std::filesystem::create_directories(path_.parent_path());
   root_ = std::make_unique<hdf5::Group>(hdf5::create_file(unfinished_));
@@ -59,18 +67,22 @@ void HiddenWriter::append(const at::Tensor& states, std::span<const std::int64_t
   const auto item = states.numel() / std::max<std::int64_t>(1, states.size(0));
   const auto first = offsets_.back();
   for (const auto count : positions) offsets_.push_back(offsets_.back() + count * item);
-  ATTUNE_ASSERT(offsets_.back() - first == states.numel(), "{} elements for rows of {}", states.numel(), offsets_.back() - first);
+  ATTUNE_ASSERT(offsets_.back() - first == states.numel(), "{} elements for rows of {}",
+                states.numel(), offsets_.back() - first);
   if (!values_) {
     // Rows are read in any order, and a chunk is read whole.
     const auto row_bytes = static_cast<std::int64_t>(states.nbytes() / positions.size());
-    values_ = std::make_unique<hdf5::Dataset>(root_->create_growing(hidden_column, states.scalar_type(), {}, std::clamp<std::int64_t>(row_bytes, 1 << 12, 1 << 16)));
+    values_ = std::make_unique<hdf5::Dataset>(
+        root_->create_growing(hidden_column, states.scalar_type(), {},
+                              std::clamp<std::int64_t>(row_bytes, 1 << 12, 1 << 16)));
   }
   values_->grow(states.numel());
   values_->write(first, states.flatten());
 }
 
 void HiddenWriter::finish() {
-  root_->write(std::string(hidden_column) + offsets_suffix, at::tensor(at::ArrayRef<std::int64_t>(offsets_)));
+  root_->write(std::string(hidden_column) + offsets_suffix,
+               at::tensor(at::ArrayRef<std::int64_t>(offsets_)));
   hdf5::flush(*root_);
   values_.reset();
   root_.reset();

@@ -1,8 +1,8 @@
 // Hidden states kept on disk: what a model's first parts made of every row of a split.
 //
-//   /                 format = "attune-hidden", key = what they were made from, item = shape of the state at one position
-//   /hidden           of all rows end to end, each position's state flat; float32 or bfloat16
-//   /hidden.offsets   where each row begins, int64 [rows + 1]
+//   /                 format = "attune-hidden", key = what they were made from, item = shape of the
+//   state at one position /hidden           of all rows end to end, each position's state flat;
+//   float32 or bfloat16 /hidden.offsets   where each row begins, int64 [rows + 1]
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -27,7 +27,8 @@ class HiddenStates {
     std::int64_t parts = 0;
   };
   /// Null when there is no such file, or it was made from something else.
-  static std::shared_ptr<const HiddenStates> open(const std::filesystem::path& path, const std::string& key, const MadeBy& made_by);
+  static std::shared_ptr<const HiddenStates> open(const std::filesystem::path& path,
+                                                  const std::string& key, const MadeBy& made_by);
   ~HiddenStates();
 
   /// The states of these rows end to end, [positions, item...]. Error when the file is damaged.
@@ -51,13 +52,15 @@ class HiddenWriter {
   HiddenWriter(const HiddenWriter&) = delete;
   HiddenWriter& operator=(const HiddenWriter&) = delete;
 
-  /// The states of rows to come, end to end: [positions, item...], and how many positions each row has.
+  /// The states of rows to come, end to end: [positions, item...], and how many positions each row
+  /// has.
   void append(const at::Tensor& states, std::span<const std::int64_t> positions);
   /// On the disk, and under its name.
   void finish();
 
  private:
-  std::filesystem::path path_, unfinished_;
+  std::filesystem::path path_;
+  std::filesystem::path unfinished_;
   std::unique_ptr<hdf5::Group> root_;
   std::unique_ptr<hdf5::Dataset> values_;
   std::vector<std::int64_t> offsets_{0};

@@ -7,7 +7,8 @@
 namespace attune {
 
 Batch pack(const std::vector<at::Tensor>& tokens) {
-  std::vector<at::Tensor> wide{at::empty({0}, at::kLong)}, positions{at::empty({0}, at::kLong)};
+  std::vector<at::Tensor> wide{at::empty({0}, at::kLong)};
+  std::vector<at::Tensor> positions{at::empty({0}, at::kLong)};
   Batch batch;
   for (const auto& one : tokens) {
     ATTUNE_ASSERT(one.dim() == 1, "{} dimensions", one.dim());

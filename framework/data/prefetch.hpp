@@ -11,8 +11,8 @@
 
 namespace attune {
 
-/// The values of an endless series, in order. `make` is called by one thread at a time. What it throws comes out of next(), after all
-/// values made before, and again at every later call.
+/// The values of an endless series, in order. `make` is called by one thread at a time. What it
+/// throws comes out of next(), after all values made before, and again at every later call.
 template <class T>
 class Prefetch {
  public:

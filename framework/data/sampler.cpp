@@ -17,23 +17,32 @@ std::vector<std::int64_t> permutation(std::int64_t size, std::uint64_t seed, std
   return order;
 }
 
-std::vector<std::int64_t> block_permutation(std::int64_t size, std::int64_t block, std::uint64_t seed, std::uint64_t stream) {
+std::vector<std::int64_t> block_permutation(std::int64_t size, std::int64_t block,
+                                            std::uint64_t seed, std::uint64_t stream) {
   if (block == 1) return permutation(size, seed, stream);
   std::vector<std::int64_t> order;
   order.reserve(static_cast<std::size_t>(size));
   for (const auto chosen : permutation((size + block - 1) / block, seed, stream))
-    for (auto row = chosen * block; row < std::min(size, (chosen + 1) * block); ++row) order.push_back(row);
+    for (auto row = chosen * block; row < std::min(size, (chosen + 1) * block); ++row)
+      order.push_back(row);
   return order;
 }
 
-Sampler::Sampler(std::int64_t size, std::int64_t batch, std::uint64_t seed, int ranks, std::int64_t block)
+Sampler::Sampler(std::int64_t size, std::int64_t batch, std::uint64_t seed, int ranks,
+                 std::int64_t block)
     : size_(size), batch_(batch), block_(block), seed_(seed) {
-  ATTUNE_ASSERT(size > 0 && batch > 0 && block > 0, "size {} batch {} block {}", size, batch, block);
+  ATTUNE_ASSERT(size > 0 && batch > 0 && block > 0, "size {} batch {} block {}", size, batch,
+                block);
   if (batch > size)
-    fail("train.global_batch is {} and the split has {} samples; set train.global_batch to at most {}", batch, size, size);
+    fail(
+        "train.global_batch is {} and the split has {} samples; set train.global_batch to at most "
+        "{}",
+        batch, size, size);
   if (ranks > batch)
-    fail("there are {} ranks and train.global_batch is {}, so some would have nothing to do; run on at most {} ranks or raise train.global_batch",
-         ranks, batch, batch);
+    fail(
+        "there are {} ranks and train.global_batch is {}, so some would have nothing to do; run on "
+        "at most {} ranks or raise train.global_batch",
+        ranks, batch, batch);
 }
 
 std::vector<std::int64_t> Sampler::step_rows(std::int64_t step) {
@@ -48,9 +57,11 @@ std::vector<std::int64_t> Sampler::step_rows(std::int64_t step) {
   return rows;
 }
 
-std::span<const std::int64_t> Sampler::share(std::span<const std::int64_t> rows, int rank, int ranks) {
+std::span<const std::int64_t> Sampler::share(std::span<const std::int64_t> rows, int rank,
+                                             int ranks) {
   const auto begin = rows.size() * static_cast<std::size_t>(rank) / static_cast<std::size_t>(ranks);
-  const auto end = rows.size() * (static_cast<std::size_t>(rank) + 1) / static_cast<std::size_t>(ranks);
+  const auto end =
+      rows.size() * (static_cast<std::size_t>(rank) + 1) / static_cast<std::size_t>(ranks);
   return rows.subspan(begin, end - begin);
 }
 

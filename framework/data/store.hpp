@@ -1,6 +1,7 @@
 // The data file, format version 1: groups of columns in HDF5.
 //
-//   /                 format = "attune-dataset", version = 1, name, kind, labels, licence, recipe, sources, sources_sha256,
+//   /                 format = "attune-dataset", version = 1, name, kind, labels, licence, recipe,
+//   sources, sources_sha256,
 //                     tokenizer_sha256, rejected (JSON), created
 //   /train            sha256 = of the split's content; likewise /validation, /test
 //   /train/tokens            a ragged column: all values end to end ...
@@ -31,8 +32,8 @@ inline constexpr const char* offsets_suffix = ".offsets";
 /// One split. Every rank reads what it needs; nothing here is collective. Threads may share it.
 class Split {
  public:
-  /// Checks columns and shapes, and that offsets begin and end as they must; all of them are read, and checked, when they are first
-  /// needed. Error with file and dataset when they do not agree.
+  /// Checks columns and shapes, and that offsets begin and end as they must; all of them are read,
+  /// and checked, when they are first needed. Error with file and dataset when they do not agree.
   explicit Split(hdf5::Group group);
   Split(Split&&) noexcept;
   ~Split();
@@ -64,7 +65,8 @@ class Split {
 
 class DataFile {
  public:
-  /// Error, on all ranks alike, when it is not a data file of this version or its splits do not hold together.
+  /// Error, on all ranks alike, when it is not a data file of this version or its splits do not
+  /// hold together.
   static DataFile open(const std::filesystem::path& path, const Comm& comm = {});
 
   const std::filesystem::path& path() const { return path_; }
@@ -73,7 +75,9 @@ class DataFile {
   std::string licence() const { return text("licence"); }
   std::string recipe() const { return text("recipe"); }
   std::string tokenizer_sha256() const { return text("tokenizer_sha256"); }
-  std::string text(const std::string& attribute) const { return root_.attributes().text(attribute); }
+  std::string text(const std::string& attribute) const {
+    return root_.attributes().text(attribute);
+  }
   /// Label names by id; empty when the kind has none.
   std::vector<std::string> labels() const;
   /// How the conversations of the samples are written.
@@ -103,11 +107,14 @@ class DataFile {
 /// SHA-256 of a tokenizer.json, whatever its layout: what DataFile::tokenizer_sha256 holds.
 std::string tokenizer_sha256(const nlohmann::json& tokenizer);
 
-/// SHA-256 over every dataset of a split in the order of their names: its name, a zero byte, its elements (little-endian).
+/// SHA-256 over every dataset of a split in the order of their names: its name, a zero byte, its
+/// elements (little-endian).
 std::string content_sha256(const hdf5::Group& split);
 
-/// These samples as a batch whose ids are their rows. A Fault when the plugin does not make as many samples of every row.
-Batch collate(const Dataset& dataset, const std::vector<Sample>& samples, std::span<const std::int64_t> rows);
+/// These samples as a batch whose ids are their rows. A Fault when the plugin does not make as many
+/// samples of every row.
+Batch collate(const Dataset& dataset, const std::vector<Sample>& samples,
+              std::span<const std::int64_t> rows);
 
 /// These rows, read and collated.
 Batch load_batch(const Split& split, const Dataset& dataset, std::span<const std::int64_t> rows);

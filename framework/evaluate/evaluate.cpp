@@ -17,7 +17,8 @@ namespace {
 
 /// Sums over the ranks; all of them are exact.
 struct Counts {
-  double targets = 0, without_target = 0;
+  double targets = 0;
+  double without_target = 0;
   double without_outputs = 0;  // batches whose loss lacks outputs that a metric needs
   double gave_up = 0;          // ranks
 };
@@ -31,8 +32,8 @@ Counts sum_over_ranks(const Counts& mine, const Mesh& mesh) {
   return {sums[0], sums[1], sums[2], gave_up[0]};
 }
 
-/// The states of the metrics' accumulators, by batch. As numbers: of every batch its index, and of every metric the length of its state
-/// and the state.
+/// The states of the metrics' accumulators, by batch. As numbers: of every batch its index, and of
+/// every metric the length of its state and the state.
 class States {
  public:
   explicit States(const std::vector<Metric>& metrics) : metrics_(metrics) {}
@@ -62,9 +63,12 @@ class States {
   }
 
  private:
-  std::string bytes() const { return {reinterpret_cast<const char*>(numbers_.data()), numbers_.size() * sizeof(double)}; }
+  std::string bytes() const {
+    return {reinterpret_cast<const char*>(numbers_.data()), numbers_.size() * sizeof(double)};
+  }
 
-  void read(const std::string& part, std::map<std::int64_t, std::vector<std::vector<double>>>& by_batch) const {
+  void read(const std::string& part,
+            std::map<std::int64_t, std::vector<std::vector<double>>>& by_batch) const {
     std::vector<double> numbers(part.size() / sizeof(double));
     std::memcpy(numbers.data(), part.data(), part.size());
     for (auto at = numbers.begin(); at != numbers.end();) {
@@ -100,14 +104,18 @@ const Metric* needs_outputs(const std::vector<Metric>& metrics) {
 }
 
 void refuse_without_outputs(const std::vector<Metric>& metrics) {
-  fail("the metric '{}' compares outputs with targets, and the loss of this run's strategies gives no outputs: leave it out in "
-       "Strategy::metrics, or set Loss::outputs", needs_outputs(metrics)->name);
+  fail(
+      "the metric '{}' compares outputs with targets, and the loss of this run's strategies gives "
+      "no outputs: leave it out in "
+      "Strategy::metrics, or set Loss::outputs",
+      needs_outputs(metrics)->name);
 }
 
-std::optional<Metrics> evaluate(Model& model, Strategies& strategies, const Dataset& dataset, const EvaluateOn& on, const Mesh& mesh,
-                                c10::Device device) {
+std::optional<Metrics> evaluate(Model& model, Strategies& strategies, const Dataset& dataset,
+                                const EvaluateOn& on, const Mesh& mesh, c10::Device device) {
   const torch::NoGradGuard no_grad;
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(on.samples)), batches((rows.size() + on.micro_batch - 1) / on.micro_batch);
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(on.samples));
+  std::vector<std::int64_t> batches((rows.size() + on.micro_batch - 1) / on.micro_batch);
   std::iota(rows.begin(), rows.end(), 0);
   std::iota(batches.begin(), batches.end(), 0);
 
@@ -121,7 +129,9 @@ std::optional<Metrics> evaluate(Model& model, Strategies& strategies, const Data
       break;
     }
     const auto first = static_cast<std::size_t>(batch_index * on.micro_batch);
-    auto batch = load_batch(on.split, dataset, std::span(rows).subspan(first, std::min<std::size_t>(on.micro_batch, rows.size() - first)));
+    auto batch = load_batch(
+        on.split, dataset,
+        std::span(rows).subspan(first, std::min<std::size_t>(on.micro_batch, rows.size() - first)));
     counts.without_target += static_cast<double>(rows_without_target(batch).size());
     move_to(batch, device);
     ForwardContext context(std::move(batch));
@@ -129,19 +139,26 @@ std::optional<Metrics> evaluate(Model& model, Strategies& strategies, const Data
     if (on.base_alone) context = context.base_alone();
     const auto loss = strategies.loss(model, context);
     counts.targets += static_cast<double>(loss.count);
-    if (context.wants_outputs && !loss.outputs.defined()) ++counts.without_outputs;
-    else states.add(batch_index, {loss, context.batch()});
+    if (context.wants_outputs && !loss.outputs.defined())
+      ++counts.without_outputs;
+    else
+      states.add(batch_index, {loss, context.batch()});
     parallel::report_phase("evaluation", batch_index + 1);
   }
   counts = sum_over_ranks(counts, mesh);
   if (counts.gave_up > 0) return std::nullopt;
   if (counts.without_outputs > 0) refuse_without_outputs(metrics);
   if (on.without_target) *on.without_target = static_cast<std::int64_t>(counts.without_target);
-  if (counts.targets == 0) fail("evaluation: none of the {} samples has a target: check the data's loss_mask, dataset.train_on and dataset.max_length", on.samples);
+  if (counts.targets == 0)
+    fail(
+        "evaluation: none of the {} samples has a target: check the data's loss_mask, "
+        "dataset.train_on and dataset.max_length",
+        on.samples);
   return states.values(mesh.data);
 }
 
-std::vector<Metric> data_metrics(const Dataset& dataset, const Split& split, const ModelSpec& model) {
+std::vector<Metric> data_metrics(const Dataset& dataset, const Split& split,
+                                 const ModelSpec& model) {
   const std::int64_t first[] = {0};
   const auto example = load_batch(split, dataset, first);
   auto metrics = dataset.metrics({example, model});
@@ -152,11 +169,13 @@ std::vector<Metric> data_metrics(const Dataset& dataset, const Split& split, con
 std::string comparison_table(const Comparison& c) {
   std::size_t width = 12;
   for (const auto& [name, value] : c.base) width = std::max(width, name.size());
-  std::string text = fmt::format("  {:<{}} {:>10} {:>10} {:>10}\n", "", width, "base", "tuned", "change");
+  std::string text =
+      fmt::format("  {:<{}} {:>10} {:>10} {:>10}\n", "", width, "base", "tuned", "change");
   for (const auto& [name, base] : c.base) {
     const auto tuned = c.tuned.find(name);
     if (tuned == c.tuned.end()) continue;
-    text += fmt::format("  {:<{}} {:>10.4f} {:>10.4f} {:>+10.4f}", name, width, base, tuned->second, tuned->second - base);
+    text += fmt::format("  {:<{}} {:>10.4f} {:>10.4f} {:>+10.4f}", name, width, base, tuned->second,
+                        tuned->second - base);
     if (const auto* metric = find_metric(c.declared, name)) {
       text += metric->better == Better::larger ? "  larger is better" : "  smaller is better";
       if (!metric->unit.empty()) text += ", in " + metric->unit;

@@ -14,25 +14,29 @@
 
 namespace attune {
 
-/// What the dataset plugin declares, by one sample of the split: nothing is computed. Error: check_declarations.
-std::vector<Metric> data_metrics(const Dataset& dataset, const Split& split, const ModelSpec& model);
+/// What the dataset plugin declares, by one sample of the split: nothing is computed. Error:
+/// check_declarations.
+std::vector<Metric> data_metrics(const Dataset& dataset, const Split& split,
+                                 const ModelSpec& model);
 
 /// Values by the names of declared metrics.
 using Metrics = std::map<std::string, double>;
 
 struct EvaluateOn {
   const Split& split;
-  std::int64_t samples;      // from its start
-  std::int64_t micro_batch;  // samples per forward pass
+  std::int64_t samples;                                  // from its start
+  std::int64_t micro_batch;                              // samples per forward pass
   std::function<bool()> give_up = [] { return false; };  // asked before every forward pass
   bool base_alone = false;                               // without what strategies added
-  std::int64_t* without_target = nullptr;                // becomes the number of samples that have none, and are left out
+  // becomes the number of samples that have none, and are left out
+  std::int64_t* without_target = nullptr;
 };
 
-/// Collective. Batches are divided over the data-parallel group. The same numbers on every rank, and on any number of them: batches are
-/// the same, and their losses are added in their order. Absent when a rank of the run gave up.
-std::optional<Metrics> evaluate(Model& model, Strategies& strategies, const Dataset& dataset, const EvaluateOn& on, const Mesh& mesh,
-                                c10::Device device);
+/// Collective. Batches are divided over the data-parallel group. The same numbers on every rank,
+/// and on any number of them: batches are the same, and their losses are added in their order.
+/// Absent when a rank of the run gave up.
+std::optional<Metrics> evaluate(Model& model, Strategies& strategies, const Dataset& dataset,
+                                const EvaluateOn& on, const Mesh& mesh, c10::Device device);
 
 /// The first of the metrics that compares outputs with targets; null when none does.
 const Metric* needs_outputs(const std::vector<Metric>& metrics);
@@ -45,7 +49,8 @@ std::int64_t samples_to_evaluate(const Split& split, std::int64_t samples);
 /// What a run's evaluations found, and what was measured.
 struct Comparison {
   std::vector<Metric> declared;
-  Metrics base, tuned;
+  Metrics base;
+  Metrics tuned;
 };
 
 /// A small table: a row per metric, base, tuned and the change, which way is better, and the unit.

@@ -1,4 +1,5 @@
-// Compiled once for each instruction set by foreach_target.h, which includes this file again and again.
+// Compiled once for each instruction set by foreach_target.h, which includes this file again and
+// again.
 #include "kernels/rows.hpp"
 
 #include <algorithm>
@@ -31,7 +32,8 @@ HWY_INLINE void for_each_vector(std::size_t n, Work&& work) {
 template <class Term>
 HWY_INLINE float sum_of(std::size_t n, Term&& term) {
   const D d;
-  V sum = hn::Zero(d), other = hn::Zero(d);
+  V sum = hn::Zero(d);
+  V other = hn::Zero(d);
   const std::size_t step = hn::Lanes(d);
   std::size_t i = 0;
   for (; i + 2 * step <= n; i += 2 * step) {
@@ -44,25 +46,31 @@ HWY_INLINE float sum_of(std::size_t n, Term&& term) {
   return total;
 }
 
-/// 1 / (1 + exp(-x)). Below -87 the exponential is infinite in float, and the result zero, as it should be.
+/// 1 / (1 + exp(-x)). Below -87 the exponential is infinite in float, and the result zero, as it
+/// should be.
 template <class Tag, class Vector>
 HWY_INLINE Vector sigmoid(Tag d, Vector x) {
   const auto one = hn::Set(d, 1.0f);
-  return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(hn::Clamp(x, hn::Set(d, -87.0f), hn::Set(d, 87.0f))))));
+  return hn::Div(
+      one, hn::Add(one, hn::Exp(d, hn::Neg(hn::Clamp(x, hn::Set(d, -87.0f), hn::Set(d, 87.0f))))));
 }
 
-void swiglu(const float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, float* HWY_RESTRICT out, std::size_t n) {
+void swiglu(const float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, float* HWY_RESTRICT out,
+            std::size_t n) {
   for_each_vector(n, [&](auto d, std::size_t i) {
     const auto g = hn::LoadU(d, gate + i);
     hn::StoreU(hn::Mul(hn::Mul(g, sigmoid(d, g)), hn::LoadU(d, up + i)), d, out + i);
   });
 }
 
-void swiglu_backward(const float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, const float* HWY_RESTRICT dy, float* HWY_RESTRICT dgate, float* HWY_RESTRICT dup,
-                     std::size_t n) {
+void swiglu_backward(const float* HWY_RESTRICT gate, const float* HWY_RESTRICT up,
+                     const float* HWY_RESTRICT dy, float* HWY_RESTRICT dgate,
+                     float* HWY_RESTRICT dup, std::size_t n) {
   for_each_vector(n, [&](auto d, std::size_t i) {
-    const auto g = hn::LoadU(d, gate + i), grad = hn::LoadU(d, dy + i);
-    const auto s = sigmoid(d, g), silu = hn::Mul(g, s);
+    const auto g = hn::LoadU(d, gate + i);
+    const auto grad = hn::LoadU(d, dy + i);
+    const auto s = sigmoid(d, g);
+    const auto silu = hn::Mul(g, s);
     hn::StoreU(hn::Mul(grad, silu), d, dup + i);
     // silu' = s + silu (1 - s)
     const auto slope = hn::Add(s, hn::NegMulAdd(silu, s, silu));
@@ -70,43 +78,61 @@ void swiglu_backward(const float* HWY_RESTRICT gate, const float* HWY_RESTRICT u
   });
 }
 
-void rms_norm(const float* HWY_RESTRICT x, const float* HWY_RESTRICT weight, float eps, float* HWY_RESTRICT y, float* HWY_RESTRICT scale, std::size_t rows, std::size_t width) {
+void rms_norm(const float* HWY_RESTRICT x, const float* HWY_RESTRICT weight, float eps,
+              float* HWY_RESTRICT y, float* HWY_RESTRICT scale, std::size_t rows,
+              std::size_t width) {
   for (std::size_t row = 0; row < rows; ++row, x += width, y += width) {
-    const float squares = sum_of(width, [&](auto d, std::size_t i) { return hn::Mul(hn::LoadU(d, x + i), hn::LoadU(d, x + i)); });
+    const float squares = sum_of(width, [&](auto d, std::size_t i) {
+      return hn::Mul(hn::LoadU(d, x + i), hn::LoadU(d, x + i));
+    });
     const float s = scale[row] = 1.0f / std::sqrt(squares / static_cast<float>(width) + eps);
-    for_each_vector(width, [&](auto d, std::size_t i) { hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, s)), hn::LoadU(d, weight + i)), d, y + i); });
+    for_each_vector(width, [&](auto d, std::size_t i) {
+      hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, s)), hn::LoadU(d, weight + i)), d,
+                 y + i);
+    });
   }
 }
 
-// With n = x scale and g = dy weight: dx = scale (g - n mean(g n)), dweight = sum over rows of dy n.
-void rms_norm_backward(const float* HWY_RESTRICT x, const float* HWY_RESTRICT weight, const float* HWY_RESTRICT scale, const float* HWY_RESTRICT dy, float* HWY_RESTRICT dx,
-                       float* HWY_RESTRICT dweight, std::size_t rows, std::size_t width) {
+// With n = x scale and g = dy weight: dx = scale (g - n mean(g n)), dweight = sum over rows of dy
+// n.
+void rms_norm_backward(const float* HWY_RESTRICT x, const float* HWY_RESTRICT weight,
+                       const float* HWY_RESTRICT scale, const float* HWY_RESTRICT dy,
+                       float* HWY_RESTRICT dx, float* HWY_RESTRICT dweight, std::size_t rows,
+                       std::size_t width) {
   for (std::size_t row = 0; row < rows; ++row, x += width, dy += width) {
     const float s = scale[row];
     if (dx) {
       const float along = s / static_cast<float>(width) * sum_of(width, [&](auto d, std::size_t i) {
-        return hn::Mul(hn::Mul(hn::LoadU(d, dy + i), hn::LoadU(d, weight + i)), hn::LoadU(d, x + i));
-      });
+                            return hn::Mul(hn::Mul(hn::LoadU(d, dy + i), hn::LoadU(d, weight + i)),
+                                           hn::LoadU(d, x + i));
+                          });
       for_each_vector(width, [&](auto d, std::size_t i) {
         const auto g = hn::Mul(hn::LoadU(d, dy + i), hn::LoadU(d, weight + i));
-        hn::StoreU(hn::Mul(hn::Set(d, s), hn::NegMulAdd(hn::LoadU(d, x + i), hn::Set(d, s * along), g)), d, dx + i);
+        hn::StoreU(
+            hn::Mul(hn::Set(d, s), hn::NegMulAdd(hn::LoadU(d, x + i), hn::Set(d, s * along), g)), d,
+            dx + i);
       });
       dx += width;
     }
     if (dweight)
       for_each_vector(width, [&](auto d, std::size_t i) {
-        hn::StoreU(hn::MulAdd(hn::Mul(hn::LoadU(d, dy + i), hn::Set(d, s)), hn::LoadU(d, x + i), hn::LoadU(d, dweight + i)), d, dweight + i);
+        hn::StoreU(hn::MulAdd(hn::Mul(hn::LoadU(d, dy + i), hn::Set(d, s)), hn::LoadU(d, x + i),
+                              hn::LoadU(d, dweight + i)),
+                   d, dweight + i);
       });
   }
 }
 
-void rotate(const float* HWY_RESTRICT x, const float* HWY_RESTRICT cosine, const float* HWY_RESTRICT sine, float* HWY_RESTRICT y, std::size_t rows, std::size_t heads,
-            std::size_t half, bool backwards) {
+void rotate(const float* HWY_RESTRICT x, const float* HWY_RESTRICT cosine,
+            const float* HWY_RESTRICT sine, float* HWY_RESTRICT y, std::size_t rows,
+            std::size_t heads, std::size_t half, bool backwards) {
   const float direction = backwards ? -1.0f : 1.0f;
   for (std::size_t row = 0; row < rows; ++row, cosine += half, sine += half)
     for (std::size_t head = 0; head < heads; ++head, x += 2 * half, y += 2 * half)
       for_each_vector(half, [&](auto d, std::size_t i) {
-        const auto first = hn::LoadU(d, x + i), second = hn::LoadU(d, x + half + i), c = hn::LoadU(d, cosine + i);
+        const auto first = hn::LoadU(d, x + i);
+        const auto second = hn::LoadU(d, x + half + i);
+        const auto c = hn::LoadU(d, cosine + i);
         const auto s = hn::Mul(hn::LoadU(d, sine + i), hn::Set(d, direction));
         hn::StoreU(hn::NegMulAdd(second, s, hn::Mul(first, c)), d, y + i);
         hn::StoreU(hn::MulAdd(first, s, hn::Mul(second, c)), d, y + half + i);
@@ -127,23 +153,30 @@ SoftmaxSums softmax(float* scores, std::size_t n) {
     return e;
   });
   const float share = 1.0f / total;
-  for_each_vector(n, [&](auto tag, std::size_t at) { hn::StoreU(hn::Mul(hn::LoadU(tag, scores + at), hn::Set(tag, share)), tag, scores + at); });
+  for_each_vector(n, [&](auto tag, std::size_t at) {
+    hn::StoreU(hn::Mul(hn::LoadU(tag, scores + at), hn::Set(tag, share)), tag, scores + at);
+  });
   return {largest + std::log(total), largest};
 }
 
 void softmax_again(float* scores, float log_total, std::size_t n) {
-  for_each_vector(n, [&](auto d, std::size_t i) { hn::StoreU(hn::Exp(d, hn::Sub(hn::LoadU(d, scores + i), hn::Set(d, log_total))), d, scores + i); });
+  for_each_vector(n, [&](auto d, std::size_t i) {
+    hn::StoreU(hn::Exp(d, hn::Sub(hn::LoadU(d, scores + i), hn::Set(d, log_total))), d, scores + i);
+  });
 }
 
-void softmax_backward(const float* HWY_RESTRICT p, float* HWY_RESTRICT dp, float projected, float scale, std::size_t n) {
+void softmax_backward(const float* HWY_RESTRICT p, float* HWY_RESTRICT dp, float projected,
+                      float scale, std::size_t n) {
   for_each_vector(n, [&](auto d, std::size_t i) {
-    const auto change = hn::Mul(hn::Sub(hn::LoadU(d, dp + i), hn::Set(d, projected)), hn::Set(d, scale));
+    const auto change =
+        hn::Mul(hn::Sub(hn::LoadU(d, dp + i), hn::Set(d, projected)), hn::Set(d, scale));
     hn::StoreU(hn::Mul(hn::LoadU(d, p + i), change), d, dp + i);
   });
 }
 
 float dot(const float* a, const float* b, std::size_t n) {
-  return sum_of(n, [&](auto d, std::size_t i) { return hn::Mul(hn::LoadU(d, a + i), hn::LoadU(d, b + i)); });
+  return sum_of(
+      n, [&](auto d, std::size_t i) { return hn::Mul(hn::LoadU(d, a + i), hn::LoadU(d, b + i)); });
 }
 
 using U32 = hn::ScalableTag<std::uint32_t>;
@@ -153,7 +186,8 @@ using Words = hn::Vec<U32>;
 HWY_INLINE Words multiplied_high(Words a, Words b) {
   const U32 d;
 #if HWY_TARGET == HWY_SCALAR
-  return hn::Set(d, static_cast<std::uint32_t>(std::uint64_t{hn::GetLane(a)} * hn::GetLane(b) >> 32));
+  return hn::Set(d,
+                 static_cast<std::uint32_t>(std::uint64_t{hn::GetLane(a)} * hn::GetLane(b) >> 32));
 #else
   const Words even = hn::BitCast(d, hn::MulEven(a, b));
   const Words odd = hn::BitCast(d, hn::MulEven(hn::DupOdd(a), hn::DupOdd(b)));
@@ -162,14 +196,22 @@ HWY_INLINE Words multiplied_high(Words a, Words b) {
 }
 
 /// Four words for every counter (first + lane, row, 0, 0), one after the other.
-HWY_INLINE void philox(std::uint64_t key, std::uint32_t row, std::uint32_t first, std::uint32_t* HWY_RESTRICT out) {
+HWY_INLINE void philox(std::uint64_t key, std::uint32_t row, std::uint32_t first,
+                       std::uint32_t* HWY_RESTRICT out) {
   const U32 d;
-  Words c0 = hn::Iota(d, first), c1 = hn::Set(d, row), c2 = hn::Zero(d), c3 = hn::Zero(d);
-  auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-  const Words m0 = hn::Set(d, 0xD2511F53u), m1 = hn::Set(d, 0xCD9E8D57u);
+  Words c0 = hn::Iota(d, first);
+  Words c1 = hn::Set(d, row);
+  Words c2 = hn::Zero(d);
+  Words c3 = hn::Zero(d);
+  auto k0 = static_cast<std::uint32_t>(key);
+  auto k1 = static_cast<std::uint32_t>(key >> 32);
+  const Words m0 = hn::Set(d, 0xD2511F53u);
+  const Words m1 = hn::Set(d, 0xCD9E8D57u);
   for (int round = 0; round < 10; ++round) {
-    const Words high0 = multiplied_high(m0, c0), low0 = hn::Mul(m0, c0);
-    const Words high1 = multiplied_high(m1, c2), low1 = hn::Mul(m1, c2);
+    const Words high0 = multiplied_high(m0, c0);
+    const Words low0 = hn::Mul(m0, c0);
+    const Words high1 = multiplied_high(m1, c2);
+    const Words low1 = hn::Mul(m1, c2);
     c0 = hn::Xor(hn::Xor(high1, c1), hn::Set(d, k0));
     c1 = low1;
     c2 = hn::Xor(hn::Xor(high0, c3), hn::Set(d, k1));
@@ -199,14 +241,19 @@ HWY_INLINE void for_each_uniform(std::uint64_t key, std::uint32_t row, std::size
 }
 
 void uniform(std::uint64_t key, std::uint32_t row, float* HWY_RESTRICT out, std::size_t n) {
-  for_each_uniform(key, row, n, [&](std::size_t first, const float* numbers, std::size_t count) { std::copy_n(numbers, count, out + first); });
+  for_each_uniform(key, row, n, [&](std::size_t first, const float* numbers, std::size_t count) {
+    std::copy_n(numbers, count, out + first);
+  });
 }
 
-void dropout(std::uint64_t key, std::uint32_t row, const float* HWY_RESTRICT x, float p, float scale, float* HWY_RESTRICT y, std::size_t n) {
+void dropout(std::uint64_t key, std::uint32_t row, const float* HWY_RESTRICT x, float p,
+             float scale, float* HWY_RESTRICT y, std::size_t n) {
   for_each_uniform(key, row, n, [&](std::size_t first, const float* numbers, std::size_t count) {
     for_each_vector(count, [&](auto d, std::size_t i) {
       const auto is_kept = hn::Ge(hn::LoadU(d, numbers + i), hn::Set(d, p));
-      hn::StoreU(hn::IfThenElseZero(is_kept, hn::Mul(hn::LoadU(d, x + first + i), hn::Set(d, scale))), d, y + first + i);
+      hn::StoreU(
+          hn::IfThenElseZero(is_kept, hn::Mul(hn::LoadU(d, x + first + i), hn::Set(d, scale))), d,
+          y + first + i);
     });
   });
 }
@@ -223,18 +270,25 @@ bool is_zero(const float* x, std::size_t n) {
 
 void scale(float* x, float factor, std::size_t n) {
   if (factor == 1) return;
-  for_each_vector(n, [&](auto d, std::size_t i) { hn::StoreU(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor)), d, x + i); });
+  for_each_vector(n, [&](auto d, std::size_t i) {
+    hn::StoreU(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor)), d, x + i);
+  });
 }
 
-void adamw(const AdamW& u, const float* HWY_RESTRICT gradient, float* HWY_RESTRICT parameter, float* HWY_RESTRICT first, float* HWY_RESTRICT second, std::size_t n) {
+void adamw(const AdamW& u, const float* HWY_RESTRICT gradient, float* HWY_RESTRICT parameter,
+           float* HWY_RESTRICT first, float* HWY_RESTRICT second, std::size_t n) {
   for_each_vector(n, [&](auto d, std::size_t i) {
     const auto g = hn::Mul(hn::LoadU(d, gradient + i), hn::Set(d, u.scale));
-    const auto m = hn::MulAdd(hn::Set(d, u.beta1), hn::LoadU(d, first + i), hn::Mul(hn::Set(d, u.rest1), g));
-    const auto v = hn::MulAdd(hn::Set(d, u.beta2), hn::LoadU(d, second + i), hn::Mul(hn::Set(d, u.rest2), hn::Mul(g, g)));
+    const auto m =
+        hn::MulAdd(hn::Set(d, u.beta1), hn::LoadU(d, first + i), hn::Mul(hn::Set(d, u.rest1), g));
+    const auto v = hn::MulAdd(hn::Set(d, u.beta2), hn::LoadU(d, second + i),
+                              hn::Mul(hn::Set(d, u.rest2), hn::Mul(g, g)));
     const auto length = hn::MulAdd(hn::Sqrt(v), hn::Set(d, u.root), hn::Set(d, u.epsilon));
     hn::StoreU(m, d, first + i);
     hn::StoreU(v, d, second + i);
-    hn::StoreU(hn::Sub(hn::Mul(hn::LoadU(d, parameter + i), hn::Set(d, u.keep)), hn::Mul(hn::Set(d, u.rate), hn::Div(m, length))), d, parameter + i);
+    hn::StoreU(hn::Sub(hn::Mul(hn::LoadU(d, parameter + i), hn::Set(d, u.keep)),
+                       hn::Mul(hn::Set(d, u.rate), hn::Div(m, length))),
+               d, parameter + i);
   });
 }
 
@@ -259,30 +313,48 @@ HWY_EXPORT(is_zero);
 HWY_EXPORT(scale);
 HWY_EXPORT(adamw);
 
-void swiglu(const float* gate, const float* up, float* out, std::size_t n) { HWY_DYNAMIC_DISPATCH(swiglu)(gate, up, out, n); }
-void swiglu_backward(const float* gate, const float* up, const float* dy, float* dgate, float* dup, std::size_t n) {
+void swiglu(const float* gate, const float* up, float* out, std::size_t n) {
+  HWY_DYNAMIC_DISPATCH(swiglu)(gate, up, out, n);
+}
+void swiglu_backward(const float* gate, const float* up, const float* dy, float* dgate, float* dup,
+                     std::size_t n) {
   HWY_DYNAMIC_DISPATCH(swiglu_backward)(gate, up, dy, dgate, dup, n);
 }
-void rms_norm(const float* x, const float* weight, float eps, float* y, float* scale, std::size_t rows, std::size_t width) {
+void rms_norm(const float* x, const float* weight, float eps, float* y, float* scale,
+              std::size_t rows, std::size_t width) {
   HWY_DYNAMIC_DISPATCH(rms_norm)(x, weight, eps, y, scale, rows, width);
 }
-void rms_norm_backward(const float* x, const float* weight, const float* scale, const float* dy, float* dx, float* dweight, std::size_t rows, std::size_t width) {
+void rms_norm_backward(const float* x, const float* weight, const float* scale, const float* dy,
+                       float* dx, float* dweight, std::size_t rows, std::size_t width) {
   HWY_DYNAMIC_DISPATCH(rms_norm_backward)(x, weight, scale, dy, dx, dweight, rows, width);
 }
-void rotate(const float* x, const float* cosine, const float* sine, float* y, std::size_t rows, std::size_t heads, std::size_t half, bool backwards) {
+void rotate(const float* x, const float* cosine, const float* sine, float* y, std::size_t rows,
+            std::size_t heads, std::size_t half, bool backwards) {
   HWY_DYNAMIC_DISPATCH(rotate)(x, cosine, sine, y, rows, heads, half, backwards);
 }
-SoftmaxSums softmax(float* scores, std::size_t n) { return HWY_DYNAMIC_DISPATCH(softmax)(scores, n); }
-void softmax_again(float* scores, float log_total, std::size_t n) { HWY_DYNAMIC_DISPATCH(softmax_again)(scores, log_total, n); }
-void softmax_backward(const float* p, float* dp, float projected, float scale, std::size_t n) { HWY_DYNAMIC_DISPATCH(softmax_backward)(p, dp, projected, scale, n); }
-float dot(const float* a, const float* b, std::size_t n) { return HWY_DYNAMIC_DISPATCH(dot)(a, b, n); }
-void uniform(std::uint64_t key, std::uint32_t row, float* out, std::size_t n) { HWY_DYNAMIC_DISPATCH(uniform)(key, row, out, n); }
-void dropout(std::uint64_t key, std::uint32_t row, const float* x, float p, float scale, float* y, std::size_t n) {
+SoftmaxSums softmax(float* scores, std::size_t n) {
+  return HWY_DYNAMIC_DISPATCH(softmax)(scores, n);
+}
+void softmax_again(float* scores, float log_total, std::size_t n) {
+  HWY_DYNAMIC_DISPATCH(softmax_again)(scores, log_total, n);
+}
+void softmax_backward(const float* p, float* dp, float projected, float scale, std::size_t n) {
+  HWY_DYNAMIC_DISPATCH(softmax_backward)(p, dp, projected, scale, n);
+}
+float dot(const float* a, const float* b, std::size_t n) {
+  return HWY_DYNAMIC_DISPATCH(dot)(a, b, n);
+}
+void uniform(std::uint64_t key, std::uint32_t row, float* out, std::size_t n) {
+  HWY_DYNAMIC_DISPATCH(uniform)(key, row, out, n);
+}
+void dropout(std::uint64_t key, std::uint32_t row, const float* x, float p, float scale, float* y,
+             std::size_t n) {
   HWY_DYNAMIC_DISPATCH(dropout)(key, row, x, p, scale, y, n);
 }
 bool is_zero(const float* x, std::size_t n) { return HWY_DYNAMIC_DISPATCH(is_zero)(x, n); }
 void scale(float* x, float factor, std::size_t n) { HWY_DYNAMIC_DISPATCH(scale)(x, factor, n); }
-void adamw(const AdamW& update, const float* gradient, float* parameter, float* first, float* second, std::size_t n) {
+void adamw(const AdamW& update, const float* gradient, float* parameter, float* first,
+           float* second, std::size_t n) {
   HWY_DYNAMIC_DISPATCH(adamw)(update, gradient, parameter, first, second, n);
 }
 

@@ -25,7 +25,9 @@ class SumAccumulator final : public Accumulator {
     ATTUNE_ASSERT(state.size() == sums_.size(), "{} sums and {}", state.size(), sums_.size());
     for (std::size_t i = 0; i < state.size(); ++i) sums_[i] += state[i];
   }
-  double value() const override { return sums_.empty() ? std::numeric_limits<double>::quiet_NaN() : value_of_(sums_); }
+  double value() const override {
+    return sums_.empty() ? std::numeric_limits<double>::quiet_NaN() : value_of_(sums_);
+  }
 
  private:
   Sums sums_of_;
@@ -44,7 +46,9 @@ std::vector<std::string> sorted_names(const std::vector<Metric>& metrics) {
 
 MakeAccumulator accumulate_sums(std::function<std::vector<double>(const Measured&)> sums,
                                 std::function<double(const std::vector<double>&)> value) {
-  return [sums = std::move(sums), value = std::move(value)] { return std::make_shared<SumAccumulator>(sums, value); };
+  return [sums = std::move(sums), value = std::move(value)] {
+    return std::make_shared<SumAccumulator>(sums, value);
+  };
 }
 
 const Metric* find_metric(const std::vector<Metric>& metrics, const std::string& name) {
@@ -52,13 +56,17 @@ const Metric* find_metric(const std::vector<Metric>& metrics, const std::string&
   return found == metrics.end() ? nullptr : &*found;
 }
 
-std::string metric_names(const std::vector<Metric>& metrics) { return joined(sorted_names(metrics)); }
+std::string metric_names(const std::vector<Metric>& metrics) {
+  return joined(sorted_names(metrics));
+}
 
 std::string metrics_to_json(const std::vector<Metric>& metrics) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   for (const auto& name : sorted_names(metrics)) {
     const auto& metric = *find_metric(metrics, name);
-    json[name] = {{"better", metric.better == Better::larger ? "larger" : "smaller"}, {"unit", metric.unit}, {"doc", metric.doc}};
+    json[name] = {{"better", metric.better == Better::larger ? "larger" : "smaller"},
+                  {"unit", metric.unit},
+                  {"doc", metric.doc}};
   }
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
@@ -75,7 +83,8 @@ std::vector<Metric> metrics_of_json(const std::string& json) {
     if (!one.is_object()) continue;
     const auto better = text(one, "better");
     if (better != "larger" && better != "smaller") continue;
-    metrics.push_back({name, better == "larger" ? Better::larger : Better::smaller, text(one, "unit"), text(one, "doc")});
+    metrics.push_back({name, better == "larger" ? Better::larger : Better::smaller,
+                       text(one, "unit"), text(one, "doc")});
   }
   return metrics;
 }
@@ -83,7 +92,8 @@ std::vector<Metric> metrics_of_json(const std::string& json) {
 std::string objection_to_metric(const std::string& name, const std::vector<Metric>& metrics) {
   if (find_metric(metrics, name)) return "";
   const auto names = sorted_names(metrics);
-  return fmt::format("this run has no metric '{}'; it measures {}{}", name, joined(names), did_you_mean(name, names));
+  return fmt::format("this run has no metric '{}'; it measures {}{}", name, joined(names),
+                     did_you_mean(name, names));
 }
 
 const Metric& Run::metric(const std::string& name) const {

@@ -7,7 +7,8 @@
 
 namespace attune {
 
-/// "this run has no metric 'f2'; it measures accuracy, f1, loss; did you mean 'f1'?"; "" when `metrics` has one of that name.
+/// "this run has no metric 'f2'; it measures accuracy, f1, loss; did you mean 'f1'?"; "" when
+/// `metrics` has one of that name.
 std::string objection_to_metric(const std::string& name, const std::vector<Metric>& metrics);
 
 }  // namespace attune

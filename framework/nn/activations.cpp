@@ -9,8 +9,8 @@
 namespace attune::nn {
 namespace {
 
-/// What tensors on the meta device would take. It allocates nothing, as LibTorch's own allocator there, and reports to the
-/// meter as the host's allocator does.
+/// What tensors on the meta device would take. It allocates nothing, as LibTorch's own allocator
+/// there, and reports to the meter as the host's allocator does.
 class MetaAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(std::size_t bytes) override {
@@ -24,13 +24,17 @@ class MetaAllocator final : public c10::Allocator {
   /// From its first use on for as long as the program runs.
   static void install() {
     static MetaAllocator allocator;
-    static const bool is_installed = [] { return c10::SetAllocator(c10::kMeta, &allocator, 1), true; }();
+    static const bool is_installed = [] {
+      c10::SetAllocator(c10::kMeta, &allocator, 1);
+      return true;
+    }();
     (void)is_installed;
   }
 
  private:
   static void report(std::int64_t change) {
-    auto* meter = static_cast<c10::MemoryReportingInfoBase*>(c10::ThreadLocalDebugInfo::get(c10::DebugInfoKind::PROFILER_STATE));
+    auto* meter = static_cast<c10::MemoryReportingInfoBase*>(
+        c10::ThreadLocalDebugInfo::get(c10::DebugInfoKind::PROFILER_STATE));
     if (meter) meter->reportMemoryUsage(nullptr, change, 0, 0, c10::kMeta);
   }
   static void forget(void* size) {
@@ -39,23 +43,28 @@ class MetaAllocator final : public c10::Allocator {
   }
 };
 
-std::size_t bytes_of(std::int64_t count) { return static_cast<std::size_t>(std::max<std::int64_t>(0, count)); }
+std::size_t bytes_of(std::int64_t count) {
+  return static_cast<std::size_t>(std::max<std::int64_t>(0, count));
+}
 
 }  // namespace
 
 /// LibTorch's allocator tells it of every tensor of this thread.
 struct TensorMeter::Count final : c10::MemoryReportingInfoBase {
-  void reportMemoryUsage(void*, std::int64_t size, std::size_t, std::size_t, c10::Device device) override {
+  void reportMemoryUsage(void*, std::int64_t size, std::size_t, std::size_t,
+                         c10::Device device) override {
     if (!device.is_cpu() && !device.is_meta()) return;
     live += size;
     peak = std::max(peak, live);
   }
   bool memoryProfilingEnabled() const override { return true; }
-  std::int64_t live = 0, peak = 0;
+  std::int64_t live = 0;
+  std::int64_t peak = 0;
 };
 
 struct TensorMeter::Guard {
-  explicit Guard(std::shared_ptr<Count> count) : guard(c10::DebugInfoKind::PROFILER_STATE, std::move(count)) {}
+  explicit Guard(std::shared_ptr<Count> count)
+      : guard(c10::DebugInfoKind::PROFILER_STATE, std::move(count)) {}
   c10::DebugInfoGuard guard;
 };
 

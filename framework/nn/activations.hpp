@@ -1,4 +1,5 @@
-// How much memory tensors take: those of the host, and those of the meta device, which would take it.
+// How much memory tensors take: those of the host, and those of the meta device, which would take
+// it.
 #pragma once
 #include <attune/model.hpp>
 
@@ -9,7 +10,8 @@
 
 namespace attune::nn {
 
-/// Counts the bytes of the tensors that this thread makes and drops while it lives, on the host and on the meta device.
+/// Counts the bytes of the tensors that this thread makes and drops while it lives, on the host and
+/// on the meta device.
 class TensorMeter {
  public:
   TensorMeter();
@@ -35,11 +37,13 @@ struct PassMemory {
   std::size_t most = 0;  // at any time, gradients included
 };
 
-/// `loss` makes the forward pass and returns the loss; what is trained is left without gradients. On the host the pass is
-/// computed; a model on the meta device gives the same numbers without a computation and without memory.
+/// `loss` makes the forward pass and returns the loss; what is trained is left without gradients.
+/// On the host the pass is computed; a model on the meta device gives the same numbers without a
+/// computation and without memory.
 PassMemory pass_memory(Model& model, const std::function<at::Tensor()>& loss);
 
-/// Bytes of the tensors that Model::features(context) leaves alive: its result and what autograd keeps.
+/// Bytes of the tensors that Model::features(context) leaves alive: its result and what autograd
+/// keeps.
 std::size_t activation_bytes(Model& model, const ForwardContext& context);
 
 }  // namespace attune::nn

@@ -1,5 +1,6 @@
-// Attention within samples that lie end to end. In float32 on the CPU it is our own: no scores are kept, no sample is copied out of the batch, and
-// heads that share keys share the work on them. Everything else goes to LibTorch, sample by sample.
+// Attention within samples that lie end to end. In float32 on the CPU it is our own: no scores are
+// kept, no sample is copied out of the batch, and heads that share keys share the work on them.
+// Everything else goes to LibTorch, sample by sample.
 #include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
 #include <attune/model.hpp>
@@ -12,9 +13,11 @@
 
 #include "kernels/rows.hpp"
 
-// The Fortran interface of the BLAS that LibTorch brings: in a parallel region each call stays on its thread.
-extern "C" void sgemm_(const char* transa, const char* transb, const int* m, const int* n, const int* k, const float* alpha, const float* a, const int* lda, const float* b,
-                       const int* ldb, const float* beta, float* c, const int* ldc);
+// The Fortran interface of the BLAS that LibTorch brings: in a parallel region each call stays on
+// its thread.
+extern "C" void sgemm_(const char* transa, const char* transb, const int* m, const int* n,
+                       const int* k, const float* alpha, const float* a, const int* lda,
+                       const float* b, const int* ldb, const float* beta, float* c, const int* ldc);
 
 namespace attune::nn {
 namespace {
@@ -28,29 +31,41 @@ struct Rows {
   std::int64_t stride;
 };
 
-/// c [m, n] = alpha a b + beta c, all in rows. a: [m, k], or [k, m] to be transposed; b: [k, n], or [n, k].
-void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Rows a, bool transpose_a, Rows b, bool transpose_b, float beta, float* c, std::int64_t stride_c) {
+/// c [m, n] = alpha a b + beta c, all in rows. a: [m, k], or [k, m] to be transposed; b: [k, n], or
+/// [n, k].
+void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Rows a, bool transpose_a,
+              Rows b, bool transpose_b, float beta, float* c, std::int64_t stride_c) {
   // In BLAS's columns c is transposed, and so are the factors' order and forms.
-  const int rows = static_cast<int>(n), columns = static_cast<int>(m), inner = static_cast<int>(k), lda = static_cast<int>(b.stride), ldb = static_cast<int>(a.stride),
+  const int rows = static_cast<int>(n), columns = static_cast<int>(m), inner = static_cast<int>(k),
+            lda = static_cast<int>(b.stride), ldb = static_cast<int>(a.stride),
             ldc = static_cast<int>(stride_c);
-  sgemm_(transpose_b ? "T" : "N", transpose_a ? "T" : "N", &rows, &columns, &inner, &alpha, b.data, &lda, a.data, &ldb, &beta, c, &ldc);
+  sgemm_(transpose_b ? "T" : "N", transpose_a ? "T" : "N", &rows, &columns, &inner, &alpha, b.data,
+         &lda, a.data, &ldb, &beta, c, &ldc);
 }
 
-/// Queries taken together: their scores stay in the processor's cache, and what a causal block computes in vain is half a block.
+/// Queries taken together: their scores stay in the processor's cache, and what a causal block
+/// computes in vain is half a block.
 constexpr std::int64_t query_rows = 128;
 
 /// The tensors' sizes, and what part of them one head of one sample is.
 struct Geometry {
-  std::int64_t heads, key_heads, width;
+  std::int64_t heads;
+  std::int64_t key_heads;
+  std::int64_t width;
   std::vector<std::int64_t> starts;
   bool causal;
 
   std::int64_t samples() const { return static_cast<std::int64_t>(starts.size()) - 1; }
   std::int64_t group() const { return heads / key_heads; }
-  Rows query(const at::Tensor& q, std::int64_t row, std::int64_t head) const { return {q.const_data_ptr<float>() + (row * heads + head) * width, heads * width}; }
-  Rows key(const at::Tensor& k, std::int64_t row, std::int64_t head) const { return {k.const_data_ptr<float>() + (row * key_heads + head) * width, key_heads * width}; }
+  Rows query(const at::Tensor& q, std::int64_t row, std::int64_t head) const {
+    return {q.const_data_ptr<float>() + (row * heads + head) * width, heads * width};
+  }
+  Rows key(const at::Tensor& k, std::int64_t row, std::int64_t head) const {
+    return {k.const_data_ptr<float>() + (row * key_heads + head) * width, key_heads * width};
+  }
 
-  /// work(first row of the block, its rows, keys that its last row sees) for each block of a sample's queries.
+  /// work(first row of the block, its rows, keys that its last row sees) for each block of a
+  /// sample's queries.
   template <class Work>
   void for_each_block(std::int64_t sample, Work&& work) const {
     const auto length = starts[sample + 1] - starts[sample];
@@ -59,34 +74,48 @@ struct Geometry {
       work(first, rows, causal ? first + rows : length);
     }
   }
-  std::int64_t keys_of(std::int64_t row_in_sample, std::int64_t keys) const { return causal ? row_in_sample + 1 : keys; }
+  std::int64_t keys_of(std::int64_t row_in_sample, std::int64_t keys) const {
+    return causal ? row_in_sample + 1 : keys;
+  }
 };
 
-/// Tasks differ in length: each thread takes the next one when it is done. What a task computes does not depend on who does.
+/// Tasks differ in length: each thread takes the next one when it is done. What a task computes
+/// does not depend on who does.
 template <class Work>
 void share_out_tasks(std::int64_t tasks, Work&& work) {
   std::atomic<std::int64_t> next = 0;
-  at::parallel_for(0, std::min<std::int64_t>(tasks, at::get_num_threads()), 1, [&](std::int64_t, std::int64_t) {
-    for (auto task = next++; task < tasks; task = next++) work(task);
-  });
+  at::parallel_for(0, std::min<std::int64_t>(tasks, at::get_num_threads()), 1,
+                   [&](std::int64_t, std::int64_t) {
+                     for (auto task = next++; task < tasks; task = next++) work(task);
+                   });
 }
 
-/// Scores [rows, keys] of a block of queries. Returns where they are, in memory of this thread that grows as needed.
-float* scores_of(std::vector<float>& memory, const Rows& q, const Rows& k, std::int64_t rows, std::int64_t keys, std::int64_t width, float scale) {
+/// Scores [rows, keys] of a block of queries. Returns where they are, in memory of this thread that
+/// grows as needed.
+float* scores_of(std::vector<float>& memory, const Rows& q, const Rows& k, std::int64_t rows,
+                 std::int64_t keys, std::int64_t width, float scale) {
   memory.resize(std::max(memory.size(), static_cast<std::size_t>(rows * keys)));
   multiply(rows, keys, width, scale, q, false, k, true, 0, memory.data(), keys);
   return memory.data();
 }
 
-/// Dao 2023 (arXiv:2307.08691), section 3: the output and, for each query, the logarithm of its scores' sum of exponentials; the backward pass makes
-/// the scores again from those.
+/// Dao 2023 (arXiv:2307.08691), section 3: the output and, for each query, the logarithm of its
+/// scores' sum of exponentials; the backward pass makes the scores again from those.
 struct FusedAttention : torch::autograd::Function<FusedAttention> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& q_, const at::Tensor& k_, const at::Tensor& v_, const std::vector<std::int64_t>& starts, double scale,
-                            bool causal) {
-    const at::Tensor q = q_.contiguous(), k = k_.contiguous(), v = v_.contiguous();
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q_, const at::Tensor& k_,
+                            const at::Tensor& v_, const std::vector<std::int64_t>& starts,
+                            double scale, bool causal) {
+    const at::Tensor q = q_.contiguous();
+    const at::Tensor k = k_.contiguous();
+    const at::Tensor v = v_.contiguous();
     const Geometry g{q.size(1), k.size(1), q.size(2), starts, causal};
-    const at::Tensor out = at::empty_like(q), log_sums = at::empty({q.size(0), g.heads}, q.options());
-    if (!q.is_meta()) share_out_tasks(g.samples() * g.heads, [&](std::int64_t task) { attend(g, task / g.heads, task % g.heads, q, k, v, static_cast<float>(scale), out, log_sums); });
+    const at::Tensor out = at::empty_like(q);
+    const at::Tensor log_sums = at::empty({q.size(0), g.heads}, q.options());
+    if (!q.is_meta())
+      share_out_tasks(g.samples() * g.heads, [&](std::int64_t task) {
+        attend(g, task / g.heads, task % g.heads, q, k, v, static_cast<float>(scale), out,
+               log_sums);
+      });
     context->save_for_backward({q, k, v, out, log_sums});
     context->saved_data["starts"] = starts;
     context->saved_data["scale"] = scale;
@@ -96,60 +125,93 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    const auto &q = saved[0], &k = saved[1];
-    const Geometry g{q.size(1), k.size(1), q.size(2), context->saved_data["starts"].toIntVector(), context->saved_data["causal"].toBool()};
+    const auto& q = saved[0];
+    const auto& k = saved[1];
+    const Geometry g{q.size(1), k.size(1), q.size(2), context->saved_data["starts"].toIntVector(),
+                     context->saved_data["causal"].toBool()};
     const auto scale = static_cast<float>(context->saved_data["scale"].toDouble());
-    const Gradients d{gradients[0].contiguous(), at::empty_like(q), at::zeros_like(k), at::zeros_like(saved[2])};
-    if (!q.is_meta()) share_out_tasks(g.samples() * g.key_heads, [&](std::int64_t task) {
-      for (std::int64_t i = 0; i < g.group(); ++i) go_back(g, task / g.key_heads, task % g.key_heads * g.group() + i, saved, scale, d);
-    });
+    const Gradients d{gradients[0].contiguous(), at::empty_like(q), at::zeros_like(k),
+                      at::zeros_like(saved[2])};
+    if (!q.is_meta())
+      share_out_tasks(g.samples() * g.key_heads, [&](std::int64_t task) {
+        for (std::int64_t i = 0; i < g.group(); ++i)
+          go_back(g, task / g.key_heads, task % g.key_heads * g.group() + i, saved, scale, d);
+      });
     return {d.q, d.k, d.v, {}, {}, {}};
   }
 
  private:
   struct Gradients {
-    at::Tensor out, q, k, v;
+    at::Tensor out;
+    at::Tensor q;
+    at::Tensor k;
+    at::Tensor v;
   };
 
-  static void attend(const Geometry& g, std::int64_t sample, std::int64_t head, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, float scale, const at::Tensor& out,
+  static void attend(const Geometry& g, std::int64_t sample, std::int64_t head, const at::Tensor& q,
+                     const at::Tensor& k, const at::Tensor& v, float scale, const at::Tensor& out,
                      const at::Tensor& log_sums) {
     static thread_local std::vector<float> memory;
-    const auto start = g.starts[sample], key_head = head / g.group();
+    const auto start = g.starts[sample];
+    const auto key_head = head / g.group();
     g.for_each_block(sample, [&](std::int64_t first, std::int64_t rows, std::int64_t keys) {
-      float* p = scores_of(memory, g.query(q, start + first, head), g.key(k, start, key_head), rows, keys, g.width, scale);
+      float* p = scores_of(memory, g.query(q, start + first, head), g.key(k, start, key_head), rows,
+                           keys, g.width, scale);
       for (std::int64_t row = 0; row < rows; ++row) {
         const auto seen = g.keys_of(first + row, keys);
-        log_sums.data_ptr<float>()[(start + first + row) * g.heads + head] = kernels::softmax(p + row * keys, static_cast<std::size_t>(seen)).log_total;
+        log_sums.data_ptr<float>()[(start + first + row) * g.heads + head] =
+            kernels::softmax(p + row * keys, static_cast<std::size_t>(seen)).log_total;
         std::fill(p + row * keys + seen, p + (row + 1) * keys, 0.0f);
       }
-      multiply(rows, g.width, keys, 1, {p, keys}, false, g.key(v, start, key_head), false, 0, out.data_ptr<float>() + ((start + first) * g.heads + head) * g.width,
+      multiply(rows, g.width, keys, 1, {p, keys}, false, g.key(v, start, key_head), false, 0,
+               out.data_ptr<float>() + ((start + first) * g.heads + head) * g.width,
                g.heads * g.width);
     });
   }
 
-  /// With p the softmax and o its product with v: dv = p^T do, dp = do v^T, ds = p (dp - do . o) scale, dq = ds k, dk = ds^T q.
-  static void go_back(const Geometry& g, std::int64_t sample, std::int64_t head, const variable_list& saved, float scale, const Gradients& d) {
-    static thread_local std::vector<float> memory, other;
-    const auto &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3], &log_sums = saved[4];
-    const auto start = g.starts[sample], key_head = head / g.group(), key_stride = g.key_heads * g.width, query_stride = g.heads * g.width;
+  /// With p the softmax and o its product with v: dv = p^T do, dp = do v^T, ds = p (dp - do . o)
+  /// scale, dq = ds k, dk = ds^T q.
+  static void go_back(const Geometry& g, std::int64_t sample, std::int64_t head,
+                      const variable_list& saved, float scale, const Gradients& d) {
+    static thread_local std::vector<float> memory;
+    static thread_local std::vector<float> other;
+    const auto& q = saved[0];
+    const auto& k = saved[1];
+    const auto& v = saved[2];
+    const auto& out = saved[3];
+    const auto& log_sums = saved[4];
+    const auto start = g.starts[sample];
+    const auto key_head = head / g.group();
+    const auto key_stride = g.key_heads * g.width;
+    const auto query_stride = g.heads * g.width;
     const auto key_place = (start * g.key_heads + key_head) * g.width;
     g.for_each_block(sample, [&](std::int64_t first, std::int64_t rows, std::int64_t keys) {
-      const auto top = start + first, place = (top * g.heads + head) * g.width;
-      const Rows dout = g.query(d.out, top, head), o = g.query(out, top, head);
-      float* p = scores_of(memory, g.query(q, top, head), g.key(k, start, key_head), rows, keys, g.width, scale);
+      const auto top = start + first;
+      const auto place = (top * g.heads + head) * g.width;
+      const Rows dout = g.query(d.out, top, head);
+      const Rows o = g.query(out, top, head);
+      float* p = scores_of(memory, g.query(q, top, head), g.key(k, start, key_head), rows, keys,
+                           g.width, scale);
       float* dp = scores_of(other, dout, g.key(v, start, key_head), rows, keys, g.width, 1);
       for (std::int64_t row = 0; row < rows; ++row) {
         const auto seen = static_cast<std::size_t>(g.keys_of(first + row, keys));
-        float *p_row = p + row * keys, *dp_row = dp + row * keys;
-        kernels::softmax_again(p_row, log_sums.const_data_ptr<float>()[(top + row) * g.heads + head], seen);
-        const float projected = kernels::dot(dout.data + row * query_stride, o.data + row * query_stride, static_cast<std::size_t>(g.width));
+        float* p_row = p + row * keys;
+        float* dp_row = dp + row * keys;
+        kernels::softmax_again(
+            p_row, log_sums.const_data_ptr<float>()[(top + row) * g.heads + head], seen);
+        const float projected =
+            kernels::dot(dout.data + row * query_stride, o.data + row * query_stride,
+                         static_cast<std::size_t>(g.width));
         kernels::softmax_backward(p_row, dp_row, projected, scale, seen);
         std::fill(p_row + seen, p_row + keys, 0.0f);
         std::fill(dp_row + seen, dp_row + keys, 0.0f);
       }
-      multiply(keys, g.width, rows, 1, {p, keys}, true, dout, false, 1, d.v.data_ptr<float>() + key_place, key_stride);
-      multiply(rows, g.width, keys, 1, {dp, keys}, false, g.key(k, start, key_head), false, 0, d.q.data_ptr<float>() + place, query_stride);
-      multiply(keys, g.width, rows, 1, {dp, keys}, true, g.query(q, top, head), false, 1, d.k.data_ptr<float>() + key_place, key_stride);
+      multiply(keys, g.width, rows, 1, {p, keys}, true, dout, false, 1,
+               d.v.data_ptr<float>() + key_place, key_stride);
+      multiply(rows, g.width, keys, 1, {dp, keys}, false, g.key(k, start, key_head), false, 0,
+               d.q.data_ptr<float>() + place, query_stride);
+      multiply(keys, g.width, rows, 1, {dp, keys}, true, g.query(q, top, head), false, 1,
+               d.k.data_ptr<float>() + key_place, key_stride);
     });
   }
 };
@@ -157,35 +219,53 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
 using KeysValues = std::pair<at::Tensor, at::Tensor>;
 
 /// Or planned to be there.
-bool is_float_on_cpu(const at::Tensor& x) { return (x.is_cpu() || x.is_meta()) && x.scalar_type() == at::kFloat; }
+bool is_float_on_cpu(const at::Tensor& x) {
+  return (x.is_cpu() || x.is_meta()) && x.scalar_type() == at::kFloat;
+}
 
-/// Queries of samples end to end, each against its own keys and values, of which the last are the queries'. No gradients.
-at::Tensor attend_to_seen(const at::Tensor& q, const std::vector<KeysValues>& seen, const std::vector<std::int64_t>& starts, const AttentionOptions& options) {
-  const auto heads = q.size(1), width = q.size(2);
+/// Queries of samples end to end, each against its own keys and values, of which the last are the
+/// queries'. No gradients.
+at::Tensor attend_to_seen(const at::Tensor& q, const std::vector<KeysValues>& seen,
+                          const std::vector<std::int64_t>& starts,
+                          const AttentionOptions& options) {
+  const auto heads = q.size(1);
+  const auto width = q.size(2);
   const at::Tensor out = at::empty_like(q);
   share_out_tasks(std::ssize(seen) * heads, [&](std::int64_t task) {
     static thread_local std::vector<float> memory;
     const auto sample = static_cast<std::size_t>(task / heads);
     const auto& [k, v] = seen[sample];
-    const auto head = task % heads, key_heads = k.size(1), key_place = head / (heads / key_heads) * width, key_stride = key_heads * width;
-    const auto length = starts[sample + 1] - starts[sample], before = k.size(0) - length;
+    const auto head = task % heads;
+    const auto key_heads = k.size(1);
+    const auto key_place = head / (heads / key_heads) * width;
+    const auto key_stride = key_heads * width;
+    const auto length = starts[sample + 1] - starts[sample];
+    const auto before = k.size(0) - length;
     for (std::int64_t first = 0; first < length; first += query_rows) {
-      const auto rows = std::min(query_rows, length - first), keys = options.causal ? before + first + rows : k.size(0), place = ((starts[sample] + first) * heads + head) * width;
-      float* p = scores_of(memory, {q.const_data_ptr<float>() + place, heads * width}, {k.const_data_ptr<float>() + key_place, key_stride}, rows, keys, width, static_cast<float>(options.scale));
+      const auto rows = std::min(query_rows, length - first);
+      const auto keys = options.causal ? before + first + rows : k.size(0);
+      const auto place = ((starts[sample] + first) * heads + head) * width;
+      float* p = scores_of(memory, {q.const_data_ptr<float>() + place, heads * width},
+                           {k.const_data_ptr<float>() + key_place, key_stride}, rows, keys, width,
+                           static_cast<float>(options.scale));
       for (std::int64_t row = 0; row < rows; ++row) {
         float* scores = p + row * keys;
-        const auto end = options.causal ? before + first + row + 1 : keys, begin = options.window > 0 ? std::max<std::int64_t>(0, end - options.window) : 0;
+        const auto end = options.causal ? before + first + row + 1 : keys;
+        const auto begin = options.window > 0 ? std::max<std::int64_t>(0, end - options.window) : 0;
         kernels::softmax(scores + begin, static_cast<std::size_t>(end - begin));
         std::fill(scores, scores + begin, 0.0f);
         std::fill(scores + end, scores + keys, 0.0f);
       }
-      multiply(rows, width, keys, 1, {p, keys}, false, {v.const_data_ptr<float>() + key_place, key_stride}, false, 0, out.data_ptr<float>() + place, heads * width);
+      multiply(rows, width, keys, 1, {p, keys}, false,
+               {v.const_data_ptr<float>() + key_place, key_stride}, false, 0,
+               out.data_ptr<float>() + place, heads * width);
     }
   });
   return out;
 }
 
-bool serves_fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const ForwardContext& context, const AttentionOptions& options) {
+bool serves_fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const ForwardContext& context, const AttentionOptions& options) {
   if (context.cache || context.virtual_tokens) return false;
   const auto& batch = context.batch();
   if (!is_float_on_cpu(q) || !is_float_on_cpu(k) || !is_float_on_cpu(v)) return false;
@@ -198,72 +278,104 @@ bool serves_fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 }
 
 /// Which keys a query sees: bool [rows, keys]; the last query is the last key. Absent: all of them.
-std::optional<at::Tensor> visible(std::int64_t rows, std::int64_t keys, const AttentionOptions& options, at::Device device) {
+std::optional<at::Tensor> visible(std::int64_t rows, std::int64_t keys,
+                                  const AttentionOptions& options, at::Device device) {
   if (!options.causal) return std::nullopt;
   const bool windowed = options.window > 0 && options.window < keys;
   if (rows == 1 && !windowed) return std::nullopt;
-  at::Tensor mask = at::ones({rows, keys}, at::TensorOptions().dtype(at::kBool).device(device)).tril(keys - rows);
+  at::Tensor mask =
+      at::ones({rows, keys}, at::TensorOptions().dtype(at::kBool).device(device)).tril(keys - rows);
   if (windowed) mask = mask.triu(keys - rows - options.window + 1);
   return mask;
 }
 
 /// Attention with the scores in full, for what the fused kernels do not know.
-at::Tensor attend_softly(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::optional<at::Tensor>& mask, const AttentionOptions& options) {
+at::Tensor attend_softly(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         const std::optional<at::Tensor>& mask, const AttentionOptions& options) {
   const auto repeats = q.size(1) / k.size(1);
-  at::Tensor scores = at::matmul(q.transpose(0, 1), k.repeat_interleave(repeats, 1).permute({1, 2, 0})) * options.scale;
+  at::Tensor scores =
+      at::matmul(q.transpose(0, 1), k.repeat_interleave(repeats, 1).permute({1, 2, 0})) *
+      options.scale;
   scores = options.softcap * (scores / options.softcap).tanh();
-  if (mask) scores = scores.masked_fill(mask->logical_not(), -std::numeric_limits<double>::infinity());
-  const at::Tensor shares = at::softmax(scores, -1, at::toOpMathType(q.scalar_type())).to(q.scalar_type());
+  if (mask)
+    scores = scores.masked_fill(mask->logical_not(), -std::numeric_limits<double>::infinity());
+  const at::Tensor shares =
+      at::softmax(scores, -1, at::toOpMathType(q.scalar_type())).to(q.scalar_type());
   return at::matmul(shares, v.repeat_interleave(repeats, 1).transpose(0, 1)).transpose(0, 1);
 }
 
-/// The kernel that LibTorch takes on the host, which is given what is added to the scores. Of the meta device's own choice all scores
-/// would be kept.
-at::Tensor planned_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::optional<at::Tensor>& mask, bool causal, const AttentionOptions& options) {
+/// The kernel that LibTorch takes on the host, which is given what is added to the scores. Of the
+/// meta device's own choice all scores would be kept.
+at::Tensor planned_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const std::optional<at::Tensor>& mask, bool causal,
+                             const AttentionOptions& options) {
   const auto added = mask ? std::optional(mask->to(q.scalar_type())) : std::nullopt;
-  const auto [y, log_sums] = at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, added, options.scale);
+  const auto [y, log_sums] =
+      at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, added, options.scale);
   return y.squeeze(0).transpose(0, 1);
 }
 
 /// One sample: its queries against its keys, of which there may be more, earlier ones.
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options) {
-  const auto rows = q.size(0), keys = k.size(0);
-  const bool plain = options.causal && rows > 1 && rows == keys && (options.window == 0 || options.window >= keys);
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const AttentionOptions& options) {
+  const auto rows = q.size(0);
+  const auto keys = k.size(0);
+  const bool plain =
+      options.causal && rows > 1 && rows == keys && (options.window == 0 || options.window >= keys);
   const bool soft = options.softcap > 0;
   const auto mask = plain && !soft ? std::nullopt : visible(rows, keys, options, q.device());
   if (soft) return attend_softly(q, k, v, mask, options);
   const auto heads_first = [](const at::Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
-  if (q.is_meta()) return planned_attention(heads_first(q), heads_first(k), heads_first(v), mask, plain, options);
-  const at::Tensor y = at::scaled_dot_product_attention(heads_first(q), heads_first(k), heads_first(v), mask, 0.0, plain, options.scale, q.size(1) != k.size(1));
+  if (q.is_meta())
+    return planned_attention(heads_first(q), heads_first(k), heads_first(v), mask, plain, options);
+  const at::Tensor y =
+      at::scaled_dot_product_attention(heads_first(q), heads_first(k), heads_first(v), mask, 0.0,
+                                       plain, options.scale, q.size(1) != k.size(1));
   return y.squeeze(0).transpose(0, 1);
 }
 
 }  // namespace
 
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const ForwardContext& context, const AttentionOptions& options) {
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const ForwardContext& context, const AttentionOptions& options) {
   const auto& starts = context.batch().starts;
-  if (serves_fused(q, k, v, context, options)) return FusedAttention::apply(q, k, v, starts, options.scale, options.causal);
+  if (serves_fused(q, k, v, context, options))
+    return FusedAttention::apply(q, k, v, starts, options.scale, options.causal);
   const auto block = context.block();
-  at::Tensor first_k, first_v;  // of virtual tokens
-  if (context.virtual_tokens) std::tie(first_k, first_v) = context.virtual_tokens->keys_values(block);
-  const auto after = [](const at::Tensor& first, const at::Tensor& x) { return first.defined() ? at::cat({first.to(x.scalar_type()), x}) : x; };
+  // of virtual tokens
+  at::Tensor first_k;
+  at::Tensor first_v;
+  if (context.virtual_tokens)
+    std::tie(first_k, first_v) = context.virtual_tokens->keys_values(block);
+  const auto after = [](const at::Tensor& first, const at::Tensor& x) {
+    return first.defined() ? at::cat({first.to(x.scalar_type()), x}) : x;
+  };
   auto* const cache = context.cache;
   const auto samples = starts.size() - 1;
-  const auto seen = [&](std::int64_t sample, const at::Tensor& keys, const at::Tensor& values) -> KeysValues {
+  const auto seen = [&](std::int64_t sample, const at::Tensor& keys,
+                        const at::Tensor& values) -> KeysValues {
     const bool begins = !cache || cache->length(sample, block) == 0;
-    const KeysValues all = begins ? KeysValues{after(first_k, keys), after(first_v, values)} : KeysValues{keys, values};
+    const KeysValues all = begins ? KeysValues{after(first_k, keys), after(first_v, values)}
+                                  : KeysValues{keys, values};
     return cache ? cache->append(block, sample, all.first, all.second) : all;
   };
   std::vector<std::int64_t> lengths;
-  for (std::size_t sample = 0; sample < samples; ++sample) lengths.push_back(starts[sample + 1] - starts[sample]);
+  for (std::size_t sample = 0; sample < samples; ++sample)
+    lengths.push_back(starts[sample + 1] - starts[sample]);
   // One split, not a slice per sample: its gradient is one concatenation.
-  const auto queries = q.split_with_sizes(lengths), keys = k.split_with_sizes(lengths), values = v.split_with_sizes(lengths);
+  const auto queries = q.split_with_sizes(lengths);
+  const auto keys = k.split_with_sizes(lengths);
+  const auto values = v.split_with_sizes(lengths);
   std::vector<KeysValues> all;
-  for (std::size_t sample = 0; sample < samples; ++sample) all.push_back(seen(static_cast<std::int64_t>(sample), keys[sample], values[sample]));
-  const bool is_plain = options.softcap == 0 && is_float_on_cpu(q) && is_float_on_cpu(k) && is_float_on_cpu(v);
-  if (cache && is_plain && !at::GradMode::is_enabled()) return attend_to_seen(q.contiguous(), all, starts, options);
+  for (std::size_t sample = 0; sample < samples; ++sample)
+    all.push_back(seen(static_cast<std::int64_t>(sample), keys[sample], values[sample]));
+  const bool is_plain =
+      options.softcap == 0 && is_float_on_cpu(q) && is_float_on_cpu(k) && is_float_on_cpu(v);
+  if (cache && is_plain && !at::GradMode::is_enabled())
+    return attend_to_seen(q.contiguous(), all, starts, options);
   std::vector<at::Tensor> attended;
-  for (std::size_t sample = 0; sample < samples; ++sample) attended.push_back(attend(queries[sample], all[sample].first, all[sample].second, options));
+  for (std::size_t sample = 0; sample < samples; ++sample)
+    attended.push_back(attend(queries[sample], all[sample].first, all[sample].second, options));
   return samples == 1 ? attended.front() : at::cat(attended);
 }
 

@@ -6,8 +6,8 @@
 
 namespace attune::nn {
 
-/// Parameters that are trained and belong neither to a delta nor to virtual tokens: ForwardContext::base_alone() does not leave out
-/// what becomes of them.
+/// Parameters that are trained and belong neither to a delta nor to virtual tokens:
+/// ForwardContext::base_alone() does not leave out what becomes of them.
 std::vector<NamedTensor> trained_base_parameters(Model& model);
 
 }  // namespace attune::nn

@@ -28,17 +28,23 @@ constexpr std::int64_t numbers_per_thread = 16384;
 
 template <class Work>
 void for_each_row(const at::Tensor& x, Work&& work) {
-  const auto rows = x.size(0), width = rows == 0 ? 0 : x.numel() / rows;
-  at::parallel_for(0, rows, std::max<std::int64_t>(1, numbers_per_thread / std::max<std::int64_t>(1, width)), [&](std::int64_t first, std::int64_t end) {
-    for (auto row = first; row < end; ++row) work(static_cast<std::size_t>(row), row * width, static_cast<std::size_t>(width));
-  });
+  const auto rows = x.size(0);
+  const auto width = rows == 0 ? 0 : x.numel() / rows;
+  at::parallel_for(
+      0, rows, std::max<std::int64_t>(1, numbers_per_thread / std::max<std::int64_t>(1, width)),
+      [&](std::int64_t first, std::int64_t end) {
+        for (auto row = first; row < end; ++row)
+          work(static_cast<std::size_t>(row), row * width, static_cast<std::size_t>(width));
+      });
 }
 
 /// float32 on the host, [rows, ...] like x.
 at::Tensor numbers_like(const at::Tensor& x, const Streams& streams) {
   const at::Tensor numbers = at::empty(x.sizes(), at::kFloat);
   auto* out = numbers.data_ptr<float>();
-  for_each_row(x, [&](std::size_t row, std::int64_t first, std::size_t width) { kernels::uniform(streams.keys[row], streams.rows[row], out + first, width); });
+  for_each_row(x, [&](std::size_t row, std::int64_t first, std::size_t width) {
+    kernels::uniform(streams.keys[row], streams.rows[row], out + first, width);
+  });
   return numbers;
 }
 
@@ -54,19 +60,22 @@ at::Tensor dropped(const at::Tensor& given, const Streams& streams, double p) {
   const auto* in = x.const_data_ptr<float>();
   auto* out = y.data_ptr<float>();
   for_each_row(x, [&](std::size_t row, std::int64_t first, std::size_t width) {
-    kernels::dropout(streams.keys[row], streams.rows[row], in + first, static_cast<float>(p), scale, out + first, width);
+    kernels::dropout(streams.keys[row], streams.rows[row], in + first, static_cast<float>(p), scale,
+                     out + first, width);
   });
   return y;
 }
 
-/// Srivastava et al. 2014 (jmlr.org/papers/v15/srivastava14a.html). Its numbers are drawn again for the backward pass.
+/// Srivastava et al. 2014 (jmlr.org/papers/v15/srivastava14a.html). Its numbers are drawn again for
+/// the backward pass.
 struct DropoutFunction : torch::autograd::Function<DropoutFunction> {
   struct Held : torch::CustomClassHolder {
     explicit Held(Streams streams) : streams(std::move(streams)) {}
     Streams streams;
   };
 
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const Streams& streams, double p) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const Streams& streams,
+                            double p) {
     context->saved_data["streams"] = at::IValue::make_capsule(c10::make_intrusive<Held>(streams));
     context->saved_data["p"] = p;
     return dropped(x, streams, p);
@@ -87,7 +96,10 @@ struct ForwardContext::Tables {
 ForwardContext::ForwardContext() : ForwardContext(Batch{}) {}
 
 ForwardContext::ForwardContext(Batch batch, Phase phase, RandomKey key)
-    : batch_(std::make_shared<const Batch>(std::move(batch))), phase_(phase), key_(key), tables_(std::make_shared<Tables>()) {}
+    : batch_(std::make_shared<const Batch>(std::move(batch))),
+      phase_(phase),
+      key_(key),
+      tables_(std::make_shared<Tables>()) {}
 
 ForwardContext ForwardContext::base_alone() const {
   auto other = *this;
@@ -99,7 +111,8 @@ ForwardContext ForwardContext::base_alone() const {
 ForwardContext ForwardContext::shared_by(std::vector<OwnedSamples> owners) const {
   std::int64_t seen = 0;
   for (const auto& owned : owners) {
-    ATTUNE_ASSERT(owned.first >= seen && owned.count >= 0, "owner {} has {} samples from {}", owned.owner, owned.count, owned.first);
+    ATTUNE_ASSERT(owned.first >= seen && owned.count >= 0, "owner {} has {} samples from {}",
+                  owned.owner, owned.count, owned.first);
     seen = owned.first + owned.count;
   }
   ATTUNE_ASSERT(seen <= batch_->samples(), "owners have {} samples of {}", seen, batch_->samples());
@@ -122,7 +135,9 @@ ForwardContext ForwardContext::in_block(std::int64_t block) const {
   return other;
 }
 
-ForwardContext ForwardContext::in_projection() const { return in_block(std::numeric_limits<std::int64_t>::max()); }
+ForwardContext ForwardContext::in_projection() const {
+  return in_block(std::numeric_limits<std::int64_t>::max());
+}
 
 ForwardContext ForwardContext::of_rows(at::Tensor rows, std::int64_t all) const {
   auto other = *this;
@@ -145,14 +160,16 @@ std::vector<ForwardContext::Place> ForwardContext::places(std::int64_t rows) con
     const auto all = whole.places(all_rows_);
     const at::Tensor chosen = rows_.cpu().contiguous();
     std::vector<Place> places;
-    for (std::int64_t i = 0; i < rows; ++i) places.push_back(all[static_cast<std::size_t>(chosen.const_data_ptr<std::int64_t>()[i])]);
+    for (std::int64_t i = 0; i < rows; ++i)
+      places.push_back(all[static_cast<std::size_t>(chosen.const_data_ptr<std::int64_t>()[i])]);
     return places;
   }
   const auto samples = batch_->samples();
   std::vector<Place> places;
   if (samples > 0 && rows == batch_->length()) {
     for (std::int64_t sample = 0; sample < samples; ++sample) {
-      const auto first = batch_->starts[static_cast<std::size_t>(sample)], end = batch_->starts[static_cast<std::size_t>(sample) + 1];
+      const auto first = batch_->starts[static_cast<std::size_t>(sample)];
+      const auto end = batch_->starts[static_cast<std::size_t>(sample) + 1];
       for (auto row = first; row < end; ++row) places.push_back({sample, row - first});
     }
     return places;
@@ -179,8 +196,9 @@ std::vector<ForwardContext::Part> ForwardContext::parts(std::int64_t rows) const
 }
 
 ForwardContext ForwardContext::of_part(const Part& part, std::int64_t rows) const {
-  auto context = rows_.defined() ? of_rows(rows_.narrow(0, part.first, part.count), all_rows_)
-                                 : of_rows(at::arange(part.first, part.first + part.count, at::kLong), rows);
+  auto context = rows_.defined()
+                     ? of_rows(rows_.narrow(0, part.first, part.count), all_rows_)
+                     : of_rows(at::arange(part.first, part.first + part.count, at::kLong), rows);
   context.owners_.clear();
   context.owner_ = part.owner;
   context.changes_act_ = changes_act_ && part.owner.has_value();
@@ -208,7 +226,8 @@ std::vector<std::uint64_t> ForwardContext::keys(std::int64_t samples) const {
   std::vector<std::uint64_t> keys;
   for (std::int64_t sample = 0; sample < samples; ++sample) {
     const auto row = known ? ids[static_cast<std::size_t>(sample / each)] : sample;
-    keys.push_back(mixed({key_.seed, key_.step, static_cast<std::uint64_t>(row), static_cast<std::uint64_t>(sample % each),
+    keys.push_back(mixed({key_.seed, key_.step, static_cast<std::uint64_t>(row),
+                          static_cast<std::uint64_t>(sample % each),
                           static_cast<std::uint64_t>(block_), static_cast<std::uint64_t>(draws_)}));
   }
   return keys;
@@ -218,7 +237,8 @@ struct ForwardContext::Drawn : Streams {};
 
 ForwardContext::Drawn ForwardContext::draw(std::int64_t rows) {
   const auto where = places(rows);
-  const auto of_sample = keys(where.empty() ? 0 : 1 + std::ranges::max(where, {}, &Place::sample).sample);
+  const auto of_sample =
+      keys(where.empty() ? 0 : 1 + std::ranges::max(where, {}, &Place::sample).sample);
   Drawn drawn;
   for (const auto& place : where) {
     drawn.keys.push_back(of_sample[static_cast<std::size_t>(place.sample)]);
@@ -230,7 +250,8 @@ ForwardContext::Drawn ForwardContext::draw(std::int64_t rows) {
 
 at::Tensor ForwardContext::random(const at::Tensor& x) {
   const auto drawn = draw(x.size(0));
-  return x.is_meta() ? at::empty(x.sizes(), x.options().dtype(at::kFloat).requires_grad(false)) : numbers_like(x, drawn).to(x.device());
+  return x.is_meta() ? at::empty(x.sizes(), x.options().dtype(at::kFloat).requires_grad(false))
+                     : numbers_like(x, drawn).to(x.device());
 }
 
 at::Tensor ForwardContext::dropout(const at::Tensor& x, double p) {

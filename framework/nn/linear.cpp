@@ -8,8 +8,12 @@
 #include <ranges>
 
 // MKL's, in LibTorch for x86: c [m, n] = alpha a b + beta c in columns, sums in float32.
-extern "C" [[gnu::weak]] void gemm_bf16bf16f32_(const char* transa, const char* transb, const int* m, const int* n, const int* k, const float* alpha, const at::BFloat16* a,
-                                                const int* lda, const at::BFloat16* b, const int* ldb, const float* beta, float* c, const int* ldc);
+extern "C" [[gnu::weak]] void gemm_bf16bf16f32_(const char* transa, const char* transb,
+                                                const int* m, const int* n, const int* k,
+                                                const float* alpha, const at::BFloat16* a,
+                                                const int* lda, const at::BFloat16* b,
+                                                const int* ldb, const float* beta, float* c,
+                                                const int* ldc);
 
 namespace attune::nn {
 namespace {
@@ -17,9 +21,11 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// x weight^T + bias, of float32 and in rows, with x and weight rounded to bfloat16; gradients likewise.
+/// x weight^T + bias, of float32 and in rows, with x and weight rounded to bfloat16; gradients
+/// likewise.
 struct RoundedProduct : torch::autograd::Function<RoundedProduct> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, const at::Tensor& operand) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, const at::Tensor& operand) {
     const at::Tensor rounded = x.to(at::kBFloat16);
     context->save_for_backward({weight.requires_grad() ? rounded : at::Tensor(), operand});
     context->saved_data["trains_bias"] = bias && bias->requires_grad();
@@ -29,8 +35,11 @@ struct RoundedProduct : torch::autograd::Function<RoundedProduct> {
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor &dy = gradients[0], rounded = dy.to(at::kBFloat16);
-    at::Tensor dx, dweight, dbias;
+    const at::Tensor& dy = gradients[0];
+    const at::Tensor rounded = dy.to(at::kBFloat16);
+    at::Tensor dx;
+    at::Tensor dweight;
+    at::Tensor dbias;
     if (context->needs_input_grad(0)) dx = product(rounded, saved[1]);
     if (saved[0].defined()) dweight = product(rounded.t(), saved[0]);
     if (context->saved_data["trains_bias"].toBool()) dbias = dy.sum(0);
@@ -38,9 +47,12 @@ struct RoundedProduct : torch::autograd::Function<RoundedProduct> {
   }
 };
 
-/// The product with a weight that is unpacked for it, and once more for the gradient of x: it is never kept.
+/// The product with a weight that is unpacked for it, and once more for the gradient of x: it is
+/// never kept.
 struct PackedProduct : torch::autograd::Function<PackedProduct> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const std::optional<at::Tensor>& bias, const std::shared_ptr<PackedWeight>& packed) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
+                            const std::optional<at::Tensor>& bias,
+                            const std::shared_ptr<PackedWeight>& packed) {
     context->saved_data["packed"] = at::IValue::make_capsule(c10::make_intrusive<Holder>(packed));
     context->saved_data["trains_bias"] = bias && bias->requires_grad();
     return at::linear(x, packed->unpack(), bias);
@@ -64,28 +76,40 @@ struct Matrix {
   explicit Matrix(const at::Tensor& given) : tensor(given) {
     if (!is_rows(tensor) && !is_rows(tensor.t())) tensor = tensor.contiguous();
     transposed = !is_rows(tensor);
-    step = static_cast<int>(std::max<std::int64_t>({1, tensor.stride(transposed ? 1 : 0), tensor.size(transposed ? 0 : 1)}));
+    step = static_cast<int>(std::max<std::int64_t>(
+        {1, tensor.stride(transposed ? 1 : 0), tensor.size(transposed ? 0 : 1)}));
   }
-  static bool is_rows(const at::Tensor& t) { return (t.stride(1) == 1 || t.size(1) == 1) && t.stride(0) >= t.size(1); }
+  static bool is_rows(const at::Tensor& t) {
+    return (t.stride(1) == 1 || t.size(1) == 1) && t.stride(0) >= t.size(1);
+  }
   at::Tensor tensor;
   bool transposed;
   int step;
 };
 
-void add_rounded_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, float scale, float keep) {
+void add_rounded_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b,
+                         float scale, float keep) {
   // In columns it is sum^T = b^T a^T.
-  const Matrix left(b), right(a);
-  const int m = static_cast<int>(b.size(1)), n = static_cast<int>(a.size(0)), k = static_cast<int>(a.size(1)), step = static_cast<int>(sum.stride(0));
-  gemm_bf16bf16f32_(left.transposed ? "T" : "N", right.transposed ? "T" : "N", &m, &n, &k, &scale, left.tensor.data_ptr<at::BFloat16>(), &left.step,
-                    right.tensor.data_ptr<at::BFloat16>(), &right.step, &keep, sum.data_ptr<float>(), &step);
+  const Matrix left(b);
+  const Matrix right(a);
+  const int m = static_cast<int>(b.size(1));
+  const int n = static_cast<int>(a.size(0));
+  const int k = static_cast<int>(a.size(1));
+  const int step = static_cast<int>(sum.stride(0));
+  gemm_bf16bf16f32_(left.transposed ? "T" : "N", right.transposed ? "T" : "N", &m, &n, &k, &scale,
+                    left.tensor.data_ptr<at::BFloat16>(), &left.step,
+                    right.tensor.data_ptr<at::BFloat16>(), &right.step, &keep,
+                    sum.data_ptr<float>(), &step);
 }
 
 /// Where MKL does it: operands bfloat16, the sum float32 in rows.
 bool is_rounded(const at::Tensor& sum, const at::Tensor& a) {
-  return gemm_bf16bf16f32_ && sum.is_cpu() && sum.scalar_type() == at::kFloat && a.scalar_type() == at::kBFloat16 && sum.stride(1) == 1 && sum.numel() > 0 && a.size(1) > 0;
+  return gemm_bf16bf16f32_ && sum.is_cpu() && sum.scalar_type() == at::kFloat &&
+         a.scalar_type() == at::kBFloat16 && sum.stride(1) == 1 && sum.numel() > 0 && a.size(1) > 0;
 }
 
-/// work on [n, in], given and returned in the shape of x [..., in]. Rows stay what they are: a view could not be written into by a delta.
+/// work on [n, in], given and returned in the shape of x [..., in]. Rows stay what they are: a view
+/// could not be written into by a delta.
 template <class Work>
 at::Tensor in_rows(const at::Tensor& x, Work&& work) {
   if (x.dim() == 2) return work(x);
@@ -97,7 +121,8 @@ at::Tensor in_rows(const at::Tensor& x, Work&& work) {
 
 }  // namespace
 
-void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, double scale, double keep) {
+void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, double scale,
+                 double keep) {
   if (is_rounded(sum, a)) {
     add_rounded_product(sum, a, b, static_cast<float>(scale), static_cast<float>(keep));
   } else if (sum.scalar_type() == a.scalar_type()) {
@@ -109,12 +134,16 @@ void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b
 }
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
-  const at::Tensor result = at::empty({a.size(0), b.size(1)}, a.options().dtype(a.scalar_type() == at::kBFloat16 ? at::kFloat : a.scalar_type()));
+  const at::Tensor result =
+      at::empty({a.size(0), b.size(1)},
+                a.options().dtype(a.scalar_type() == at::kBFloat16 ? at::kFloat : a.scalar_type()));
   add_product(result, a, b, 1, 0);
   return result;
 }
 
-at::Tensor Delta::forward(const Linear&, const at::Tensor&, const at::Tensor& y, ForwardContext&) { return y; }
+at::Tensor Delta::forward(const Linear&, const at::Tensor&, const at::Tensor& y, ForwardContext&) {
+  return y;
+}
 at::Tensor Delta::forward_fused(const Linear&, const at::Tensor&, ForwardContext&) { return {}; }
 std::optional<Delta::Rows> Delta::rows() const { return std::nullopt; }
 at::Tensor Delta::base_output(const Linear&, const at::Tensor&, const at::Tensor& y) { return y; }
@@ -124,16 +153,24 @@ Linear::Linear(std::int64_t in, std::int64_t out, bool with_bias) : in_(in), out
   if (with_bias) bias = register_parameter("bias", new_parameter({out}));
 }
 
-Linear::Linear(at::Tensor shared_weight) : weight(std::move(shared_weight)), in_(weight.size(1)), out_(weight.size(0)) {}
+Linear::Linear(at::Tensor shared_weight)
+    : weight(std::move(shared_weight)), in_(weight.size(1)), out_(weight.size(0)) {}
 
 at::Tensor Linear::forward(const at::Tensor& x, ForwardContext& context) {
-  const at::Tensor y = deltas_.empty() ? product_of(x) : context.by_owner(x, [&](const at::Tensor& rows, ForwardContext& own) { return uncapped(rows, own); });
+  const at::Tensor y = deltas_.empty()
+                           ? product_of(x)
+                           : context.by_owner(x, [&](const at::Tensor& rows, ForwardContext& own) {
+                               return uncapped(rows, own);
+                             });
   return softcap > 0 ? softcap * (y / softcap).tanh() : y;
 }
 
 at::Tensor Linear::product_of(const at::Tensor& x) const {
   const auto maybe_bias = bias.defined() ? std::optional(bias) : std::nullopt;
-  if (rounds_operands && !packed_) return in_rows(x, [&](const at::Tensor& rows) { return RoundedProduct::apply(rows, weight, maybe_bias, operand()); });
+  if (rounds_operands && !packed_)
+    return in_rows(x, [&](const at::Tensor& rows) {
+      return RoundedProduct::apply(rows, weight, maybe_bias, operand());
+    });
   return packed_ ? PackedProduct::apply(x, maybe_bias, packed_) : at::linear(x, weight, bias);
 }
 
@@ -155,27 +192,43 @@ at::Tensor Linear::uncapped(const at::Tensor& x, ForwardContext& context) {
 at::Tensor Linear::operand() const {
   const at::Tensor now = dense_weight().detach();
   if (!rounds_operands || packed_) return now;
-  if (weight.requires_grad()) return rounded_ = at::Tensor(), now.to(at::kBFloat16);
-  if (!rounded_.defined() || rounded_version_ != weight._version()) rounded_ = now.to(at::kBFloat16), rounded_version_ = weight._version();
+  if (weight.requires_grad()) {
+    rounded_ = at::Tensor();
+    return now.to(at::kBFloat16);
+  }
+  if (!rounded_.defined() || rounded_version_ != weight._version()) {
+    rounded_ = now.to(at::kBFloat16);
+    rounded_version_ = weight._version();
+  }
   return rounded_;
 }
 
-bool Linear::is_frozen() const { return (packed_ || !weight.requires_grad()) && !(bias.defined() && bias.requires_grad()); }
+bool Linear::is_frozen() const {
+  return (packed_ || !weight.requires_grad()) && !(bias.defined() && bias.requires_grad());
+}
 
 void Linear::add_delta(std::string name, std::shared_ptr<Delta> delta) {
   if (named_children().contains(name))
-    fail("two strategies change the same layers under the name '{}': list each of these strategies once, or give them other targets", name);
+    fail(
+        "two strategies change the same layers under the name '{}': list each of these strategies "
+        "once, or give them other targets",
+        name);
   deltas_.push_back(register_module(std::move(name), std::move(delta)));
 }
 
 void Linear::merge_deltas() {
   if (deltas_.empty()) return;
-  if (packed_) fail("the adapter cannot be folded into the base, whose weights are held packed: export the adapter, and merge it in a run without quantization");
+  if (packed_)
+    fail(
+        "the adapter cannot be folded into the base, whose weights are held packed: export the "
+        "adapter, and merge it in a run without quantization");
   const torch::NoGradGuard no_grad;
-  // A delta's output comes from the layer's own input, so that what changes the input changes the weight alone, and first.
+  // A delta's output comes from the layer's own input, so that what changes the input changes the
+  // weight alone, and first.
   const at::Tensor probe = at::zeros({1, in_}, weight.options());
   auto in_order = deltas_;
-  std::ranges::stable_partition(in_order, [&](const auto& delta) { return !delta->input(probe).is_same(probe); });
+  std::ranges::stable_partition(
+      in_order, [&](const auto& delta) { return !delta->input(probe).is_same(probe); });
   for (auto& delta : in_order) delta->merge(*this);
   for (auto& child : named_children()) {
     if (std::dynamic_pointer_cast<Delta>(child.value())) unregister_module(child.key());
@@ -190,6 +243,8 @@ void Linear::pack(std::shared_ptr<PackedWeight> packed) {
   weight = at::Tensor();
 }
 
-std::vector<std::pair<std::string, std::shared_ptr<Linear>>> linears(torch::nn::Module& root) { return layers_of<Linear>(root); }
+std::vector<std::pair<std::string, std::shared_ptr<Linear>>> linears(torch::nn::Module& root) {
+  return layers_of<Linear>(root);
+}
 
 }  // namespace attune::nn

@@ -13,7 +13,9 @@
 namespace attune::nn {
 namespace {
 
-std::string shape_text(at::IntArrayRef shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+std::string shape_text(at::IntArrayRef shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
 
 /// The first few of a long list, and how many more there are.
 std::string some(std::vector<std::string> parts, std::size_t most) {
@@ -25,7 +27,8 @@ std::string some(std::vector<std::string> parts, std::size_t most) {
 /// "a.b.c" -> "a.b.c", "b.c", "c"
 void add_endings(const std::string& name, std::set<std::string>& endings) {
   endings.insert(name);
-  for (auto dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1)) endings.insert(name.substr(dot + 1));
+  for (auto dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1))
+    endings.insert(name.substr(dot + 1));
 }
 
 std::vector<std::pair<std::string, at::Tensor>> parameters_and_buffers(torch::nn::Module& module) {
@@ -66,14 +69,19 @@ const nlohmann::json* present(const nlohmann::json& config, const std::string& k
 
 template <class T>
 T checked(const nlohmann::json& value, const std::string& key) {
-  if (!holds<T>(value)) fail("config.json has {} = {} where {} is needed: take the config.json that came with the weights", key, value.dump(), json_type<T>());
+  if (!holds<T>(value))
+    fail(
+        "config.json has {} = {} where {} is needed: take the config.json that came with the "
+        "weights",
+        key, value.dump(), json_type<T>());
   return value.get<T>();
 }
 
 /// What a number of config.json may be.
 struct Range {
   std::string_view key;  // of all keys that end so
-  double low, high;
+  double low;
+  double high;
   bool is_open = false;  // low itself is not in it
 };
 
@@ -101,19 +109,24 @@ constexpr Range ranges[] = {
 };
 
 void check_range(double value, const std::string& key) {
-  const auto range = std::ranges::find_if(ranges, [&](const Range& one) { return key.ends_with(one.key); });
+  const auto range =
+      std::ranges::find_if(ranges, [&](const Range& one) { return key.ends_with(one.key); });
   if (range == std::end(ranges)) return;
-  const bool is_within = value <= range->high && (range->is_open ? value > range->low : value >= range->low);
+  const bool is_within =
+      value <= range->high && (range->is_open ? value > range->low : value >= range->low);
   if (!is_within)
-    fail("config.json has {} = {}, where a number {} {} and at most {} is needed: take the config.json that came with the weights", key, value,
-         range->is_open ? "above" : "of at least", range->low, range->high);
+    fail(
+        "config.json has {} = {}, where a number {} {} and at most {} is needed: take the "
+        "config.json that came with the weights",
+        key, value, range->is_open ? "above" : "of at least", range->low, range->high);
 }
 
 /// The value as it is meant: of its type, and a number that makes sense under its key.
 template <class T>
 T read(const nlohmann::json& value, const std::string& key) {
   const T result = checked<T>(value, key);
-  if constexpr (std::is_same_v<T, double> || std::is_same_v<T, std::int64_t>) check_range(static_cast<double>(result), key);
+  if constexpr (std::is_same_v<T, double> || std::is_same_v<T, std::int64_t>)
+    check_range(static_cast<double>(result), key);
   return result;
 }
 
@@ -124,7 +137,8 @@ torch::nn::Module& module_at(torch::nn::Module& root, const std::string& name) {
   const auto first = name.substr(0, dot);
   const auto children = root.named_children();
   const auto* found = children.find(first);
-  auto& child = *(found ? *found : root.register_module(first, std::make_shared<torch::nn::Module>()));
+  auto& child =
+      *(found ? *found : root.register_module(first, std::make_shared<torch::nn::Module>()));
   return dot == std::string::npos ? child : module_at(child, name.substr(dot + 1));
 }
 
@@ -138,7 +152,8 @@ void load_parameters(torch::nn::Module& module, WeightSource& source, const Rena
     bool is_transposed;
   };
   std::vector<Wanted> wanted;
-  std::vector<std::string> missing, misshapen;
+  std::vector<std::string> missing;
+  std::vector<std::string> misshapen;
   const auto transposed = transposed_weights(module);
   for (auto& [key, tensor] : parameters_and_buffers(module)) {
     const std::string name = rename ? rename(key) : key;
@@ -149,22 +164,30 @@ void load_parameters(torch::nn::Module& module, WeightSource& source, const Rena
     if (found == stored.end()) {
       missing.push_back(name);
     } else if (sizes != found->second->shape) {
-      misshapen.push_back(fmt::format("{} is {}, not {}", name, shape_text(found->second->shape), shape_text(sizes)));
+      misshapen.push_back(fmt::format("{} is {}, not {}", name, shape_text(found->second->shape),
+                                      shape_text(sizes)));
     } else {
       wanted.push_back({tensor, name, is_transposed});
     }
   }
   if (!missing.empty() || !misshapen.empty()) {
     std::string what;
-    if (!missing.empty()) what += fmt::format("{} tensors are missing ({})", missing.size(), some(missing, 8));
-    if (!misshapen.empty()) what += fmt::format("{}{} have another shape ({})", what.empty() ? "" : ", ", misshapen.size(), some(misshapen, 8));
-    fail("the weights do not fit the model's config.json: {}; use the config.json and weights of one and the same model", what);
+    if (!missing.empty())
+      what += fmt::format("{} tensors are missing ({})", missing.size(), some(missing, 8));
+    if (!misshapen.empty())
+      what += fmt::format("{}{} have another shape ({})", what.empty() ? "" : ", ",
+                          misshapen.size(), some(misshapen, 8));
+    fail(
+        "the weights do not fit the model's config.json: {}; use the config.json and weights of "
+        "one and the same model",
+        what);
   }
   for (auto& [tensor, name, is_transposed] : wanted) {
     const at::Tensor stored_as = source.read(name);
     if (at::isFloatingType(tensor.scalar_type()) && !at::isFloatingType(stored_as.scalar_type()))
       fail(
-          "the weights hold '{}' as {}, which are no weights but codes of a quantization that is not "
+          "the weights hold '{}' as {}, which are no weights but codes of a quantization that is "
+          "not "
           "supported; use the model's weights before that, or a GGUF file of it",
           name, stored.at(name)->stored);
     const at::Tensor read = stored_as.to(tensor.scalar_type());
@@ -185,7 +208,8 @@ std::vector<std::pair<std::string, at::Tensor>> stored_tensors(torch::nn::Module
 std::int64_t count_labels(const nlohmann::json& config, const std::vector<std::string>& labels) {
   if (!labels.empty()) return static_cast<std::int64_t>(labels.size());
   const auto* names = present(config, "id2label");
-  const std::int64_t named = names && names->is_object() && !names->empty() ? static_cast<std::int64_t>(names->size()) : 2;
+  const std::int64_t named =
+      names && names->is_object() && !names->empty() ? static_cast<std::int64_t>(names->size()) : 2;
   const auto count = config_value<std::int64_t>(config, "num_labels", named);
   if (count < 1) fail("config.json has num_labels {}: a classifier needs at least one", count);
   return count;
@@ -193,7 +217,8 @@ std::int64_t count_labels(const nlohmann::json& config, const std::vector<std::s
 
 void set_labels(nlohmann::json& config, const std::vector<std::string>& labels) {
   if (labels.empty()) return;
-  nlohmann::json names = nlohmann::json::object(), numbers = nlohmann::json::object();
+  nlohmann::json names = nlohmann::json::object();
+  nlohmann::json numbers = nlohmann::json::object();
   for (std::size_t label = 0; label < labels.size(); ++label) {
     names[std::to_string(label)] = labels[label];
     numbers[labels[label]] = label;
@@ -203,8 +228,11 @@ void set_labels(nlohmann::json& config, const std::vector<std::string>& labels) 
   config.erase("num_labels");
 }
 
-bool has_tensor(const WeightSource& source, const std::string& name, const std::vector<std::int64_t>& shape) {
-  return std::ranges::any_of(source.tensors(), [&](const TensorInfo& info) { return info.name == name && info.shape == shape; });
+bool has_tensor(const WeightSource& source, const std::string& name,
+                const std::vector<std::int64_t>& shape) {
+  return std::ranges::any_of(source.tensors(), [&](const TensorInfo& info) {
+    return info.name == name && info.shape == shape;
+  });
 }
 
 template <class T>
@@ -231,33 +259,46 @@ template std::string config_value(const nlohmann::json&, const std::string&, std
 
 std::int64_t config_size(const nlohmann::json& config, const std::string& key) {
   const auto size = config_value<std::int64_t>(config, key);
-  if (size < 1 || size > (1 << 24)) fail("config.json has {} = {}, which no model has: take the config.json that came with the weights", key, size);
+  if (size < 1 || size > (1 << 24))
+    fail(
+        "config.json has {} = {}, which no model has: take the config.json that came with the "
+        "weights",
+        key, size);
   return size;
 }
 
 void require_model_type(const nlohmann::json& config, const std::string& type) {
   const auto found = config_value<std::string>(config, "model_type");
   if (found == type) return;
-  fail("config.json says model_type \"{}\", which plugin '{}' does not serve: set plugin = \"{}\" under [model] (`attune list` shows the plugins there are)",
-       found, type, found);
+  fail(
+      "config.json says model_type \"{}\", which plugin '{}' does not serve: set plugin = \"{}\" "
+      "under [model] (`attune list` shows the plugins there are)",
+      found, type, found);
 }
 
 bool name_matches(const std::string& pattern, const std::string& name) {
-  return fnmatch(pattern.c_str(), name.c_str(), 0) == 0 || fnmatch(("*." + pattern).c_str(), name.c_str(), 0) == 0;
+  return fnmatch(pattern.c_str(), name.c_str(), 0) == 0 ||
+         fnmatch(("*." + pattern).c_str(), name.c_str(), 0) == 0;
 }
 
-std::vector<std::string> select_names(const std::vector<std::string>& patterns, const std::vector<std::string>& names, const std::string& option) {
+std::vector<std::string> select_names(const std::vector<std::string>& patterns,
+                                      const std::vector<std::string>& names,
+                                      const std::string& option) {
   std::set<std::string> chosen;
   for (const auto& pattern : patterns) {
     bool any = false;
     for (const auto& name : names) {
-      if (name_matches(pattern, name)) chosen.insert(name), any = true;
+      if (name_matches(pattern, name)) {
+        chosen.insert(name);
+        any = true;
+      }
     }
     if (any) continue;
     std::set<std::string> endings;
     for (const auto& name : names) add_endings(name, endings);
     const auto hint = did_you_mean(pattern, {endings.begin(), endings.end()});
-    fail("{} has \"{}\", which matches nothing in the model{}", option, pattern, hint.empty() ? "; it has " + some(names, 12) : hint);
+    fail("{} has \"{}\", which matches nothing in the model{}", option, pattern,
+         hint.empty() ? "; it has " + some(names, 12) : hint);
   }
   std::vector<std::string> ordered;
   for (const auto& name : names) {

@@ -1,5 +1,6 @@
-// Operators that LibTorch's C++ has no shape function for on its meta device (those are in Python): a
-// model that is planned runs them too. They give tensors of the right shape and dtype, and no values.
+// Operators that LibTorch's C++ has no shape function for on its meta device (those are in Python):
+// a model that is planned runs them too. They give tensors of the right shape and dtype, and no
+// values.
 #include "nn/meta_kernels.hpp"
 
 #include <ATen/OpMathType.h>
@@ -17,7 +18,8 @@ namespace {
 
 at::Tensor selected(const at::Tensor& x, std::int64_t dimension, const at::Tensor& index) {
   auto sizes = x.sizes().vec();
-  if (!sizes.empty()) sizes[static_cast<std::size_t>(at::maybe_wrap_dim(dimension, x.dim()))] = index.numel();
+  if (!sizes.empty())
+    sizes[static_cast<std::size_t>(at::maybe_wrap_dim(dimension, x.dim()))] = index.numel();
   return at::empty(sizes, x.options());
 }
 
@@ -28,68 +30,94 @@ at::Tensor bucketed(const at::Tensor& x, const at::Tensor&, bool in_int32, bool)
 using ThreeTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 /// The output, and the mean and the reciprocal deviation of every row.
-ThreeTensors layer_normed(const at::Tensor& x, at::IntArrayRef normalized, const std::optional<at::Tensor>&,
-                          const std::optional<at::Tensor>&, double) {
+ThreeTensors layer_normed(const at::Tensor& x, at::IntArrayRef normalized,
+                          const std::optional<at::Tensor>&, const std::optional<at::Tensor>&,
+                          double) {
   auto rows = x.sizes().vec();
   std::fill(rows.end() - std::ssize(normalized), rows.end(), 1);
   return {at::empty_like(x), at::empty(rows, x.options()), at::empty(rows, x.options())};
 }
 
 /// In inference, which is all that BatchNorm2d does: no statistics come of it.
-ThreeTensors batch_normed(const at::Tensor& x, const std::optional<at::Tensor>&, const std::optional<at::Tensor>&,
-                          const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, bool, double, double) {
+ThreeTensors batch_normed(const at::Tensor& x, const std::optional<at::Tensor>&,
+                          const std::optional<at::Tensor>&, const std::optional<at::Tensor>&,
+                          const std::optional<at::Tensor>&, bool, double, double) {
   return {at::empty_like(x), at::empty({0}, x.options()), at::empty({0}, x.options())};
 }
 
-/// x [B, in, ...], weight [out, in / groups, ...]. Dumoulin and Visin 2016 (arXiv:1603.07285), relationship 6,
-/// with the kernel spread by the dilation (relationship 14).
-at::Tensor convolved(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>&,
-                     at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+/// x [B, in, ...], weight [out, in / groups, ...]. Dumoulin and Visin 2016 (arXiv:1603.07285),
+/// relationship 6, with the kernel spread by the dilation (relationship 14).
+at::Tensor convolved(const at::Tensor& x, const at::Tensor& weight,
+                     const std::optional<at::Tensor>&, at::IntArrayRef stride,
+                     at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
                      at::IntArrayRef, std::int64_t) {
   TORCH_CHECK_NOT_IMPLEMENTED(!transposed, "a transposed convolution without values");
   std::vector<std::int64_t> sizes{x.size(0), weight.size(0)};
   for (std::int64_t i = 0; i + 2 < x.dim(); ++i) {
-    const auto at = [&](at::IntArrayRef values) { return values[values.size() == 1 ? 0 : static_cast<std::size_t>(i)]; };
+    const auto at = [&](at::IntArrayRef values) {
+      return values[values.size() == 1 ? 0 : static_cast<std::size_t>(i)];
+    };
     const auto spread = at(dilation) * (weight.size(i + 2) - 1) + 1;
     sizes.push_back((x.size(i + 2) + 2 * at(padding) - spread) / at(stride) + 1);
   }
   return at::empty(sizes, x.options());
 }
 
-/// q [B, heads, rows, width]. The output, and for each row and head the logarithm of its scores' sum [B, rows, heads].
-std::tuple<at::Tensor, at::Tensor> attended(const at::Tensor& q, const at::Tensor&, const at::Tensor&, double, bool,
-                                            const std::optional<at::Tensor>&, std::optional<double>) {
-  return {at::empty_like(q), at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::toOpMathType(q.scalar_type())))};
+/// q [B, heads, rows, width]. The output, and for each row and head the logarithm of its scores'
+/// sum [B, rows, heads].
+std::tuple<at::Tensor, at::Tensor> attended(const at::Tensor& q, const at::Tensor&,
+                                            const at::Tensor&, double, bool,
+                                            const std::optional<at::Tensor>&,
+                                            std::optional<double>) {
+  return {at::empty_like(q), at::empty({q.size(0), q.size(2), q.size(1)},
+                                       q.options().dtype(at::toOpMathType(q.scalar_type())))};
 }
 
 // ---- Their gradients: of the shape of what they are for, where they are asked for
 
-at::Tensor gradient_of(const at::Tensor& x, bool is_wanted) { return is_wanted ? at::empty_like(x) : at::Tensor(); }
+at::Tensor gradient_of(const at::Tensor& x, bool is_wanted) {
+  return is_wanted ? at::empty_like(x) : at::Tensor();
+}
 
-at::Tensor gradient_of(const std::optional<at::Tensor>& x, bool is_wanted) { return is_wanted && x ? at::empty_like(*x) : at::Tensor(); }
+at::Tensor gradient_of(const std::optional<at::Tensor>& x, bool is_wanted) {
+  return is_wanted && x ? at::empty_like(*x) : at::Tensor();
+}
 
-ThreeTensors layer_norm_gradients(const at::Tensor&, const at::Tensor& x, at::IntArrayRef, const at::Tensor&, const at::Tensor&,
-                                  const std::optional<at::Tensor>& weight, const std::optional<at::Tensor>& bias, std::array<bool, 3> wanted) {
+ThreeTensors layer_norm_gradients(const at::Tensor&, const at::Tensor& x, at::IntArrayRef,
+                                  const at::Tensor&, const at::Tensor&,
+                                  const std::optional<at::Tensor>& weight,
+                                  const std::optional<at::Tensor>& bias,
+                                  std::array<bool, 3> wanted) {
   return {gradient_of(x, wanted[0]), gradient_of(weight, wanted[1]), gradient_of(bias, wanted[2])};
 }
 
-ThreeTensors batch_norm_gradients(const at::Tensor&, const at::Tensor& x, const std::optional<at::Tensor>& weight, const std::optional<at::Tensor>&,
-                                  const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, bool, double,
+ThreeTensors batch_norm_gradients(const at::Tensor&, const at::Tensor& x,
+                                  const std::optional<at::Tensor>& weight,
+                                  const std::optional<at::Tensor>&,
+                                  const std::optional<at::Tensor>&,
+                                  const std::optional<at::Tensor>&,
+                                  const std::optional<at::Tensor>&, bool, double,
                                   std::array<bool, 3> wanted) {
-  return {gradient_of(x, wanted[0]), gradient_of(weight, wanted[1]), gradient_of(weight, wanted[2])};
+  return {gradient_of(x, wanted[0]), gradient_of(weight, wanted[1]),
+          gradient_of(weight, wanted[2])};
 }
 
-ThreeTensors convolution_gradients(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, bool,
-                                   at::IntArrayRef, std::int64_t, std::array<bool, 3> wanted) {
-  return {gradient_of(x, wanted[0]), gradient_of(weight, wanted[1]), wanted[2] ? at::empty({dy.size(1)}, dy.options()) : at::Tensor()};
+ThreeTensors convolution_gradients(const at::Tensor& dy, const at::Tensor& x,
+                                   const at::Tensor& weight, at::IntArrayRef, at::IntArrayRef,
+                                   at::IntArrayRef, bool, at::IntArrayRef, std::int64_t,
+                                   std::array<bool, 3> wanted) {
+  return {gradient_of(x, wanted[0]), gradient_of(weight, wanted[1]),
+          wanted[2] ? at::empty({dy.size(1)}, dy.options()) : at::Tensor()};
 }
 
-ThreeTensors attention_gradients(const at::Tensor&, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor&, const at::Tensor&, double, bool,
-                                 const std::optional<at::Tensor>&, std::optional<double>) {
+ThreeTensors attention_gradients(const at::Tensor&, const at::Tensor& q, const at::Tensor& k,
+                                 const at::Tensor& v, const at::Tensor&, const at::Tensor&, double,
+                                 bool, const std::optional<at::Tensor>&, std::optional<double>) {
   return {at::empty_like(q), at::empty_like(k), at::empty_like(v)};
 }
 
-at::Tensor embedding_gradient(const at::Tensor& dy, const at::Tensor&, std::int64_t rows, std::int64_t, bool) {
+at::Tensor embedding_gradient(const at::Tensor& dy, const at::Tensor&, std::int64_t rows,
+                              std::int64_t, bool) {
   return at::empty({rows, dy.size(-1)}, dy.options());
 }
 
@@ -130,7 +158,8 @@ class StandIns {
     auto sizes = tensor.sizes().vec();
     if (are_single_) {
       if (tensor.numel() > 0) sizes_ = at::infer_size(sizes_, sizes);
-      std::ranges::for_each(sizes, [](std::int64_t& size) { size = std::min<std::int64_t>(size, 1); });
+      std::ranges::for_each(sizes,
+                            [](std::int64_t& size) { size = std::min<std::int64_t>(size, 1); });
     }
     numbers_ += tensor.numel();
     const bool is_small = are_single_ || numbers_ <= most_numbers;
@@ -143,8 +172,10 @@ class StandIns {
   std::vector<std::int64_t> sizes_;
 };
 
-/// The result as it is on the meta device. `written`: the argument that the operator returns, if it does.
-at::Tensor without_values(const at::Tensor& result, const StandIns& given, bool is_single, const at::Tensor* written) {
+/// The result as it is on the meta device. `written`: the argument that the operator returns, if it
+/// does.
+at::Tensor without_values(const at::Tensor& result, const StandIns& given, bool is_single,
+                          const at::Tensor* written) {
   if (!result.defined()) return result;
   const auto sizes = is_single ? at::IntArrayRef(given.sizes()) : result.sizes();
   if (!written) return at::empty(sizes, result.options().device(at::kMeta));
@@ -153,12 +184,14 @@ at::Tensor without_values(const at::Tensor& result, const StandIns& given, bool 
 }
 
 /// The argument that result `index` of the operator is, where it writes into one.
-const at::Tensor* written_by(const c10::FunctionSchema& schema, std::size_t index, at::ArrayRef<at::IValue> arguments) {
+const at::Tensor* written_by(const c10::FunctionSchema& schema, std::size_t index,
+                             at::ArrayRef<at::IValue> arguments) {
   const auto* alias = schema.returns()[index].alias_info();
   if (!alias || !alias->isWrite()) return nullptr;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const auto* other = schema.arguments()[i].alias_info();
-    if (other && other->isWrite() && other->beforeSets() == alias->beforeSets()) return &arguments[i].toTensor();
+    if (other && other->isWrite() && other->beforeSets() == alias->beforeSets())
+      return &arguments[i].toTensor();
   }
   return nullptr;
 }
@@ -167,7 +200,8 @@ const at::Tensor* written_by(const c10::FunctionSchema& schema, std::size_t inde
 void run_on_stand_ins(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto& schema = op.schema();
   const auto count = schema.arguments().size();
-  const std::vector<at::IValue> arguments(stack->end() - static_cast<std::ptrdiff_t>(count), stack->end());
+  const std::vector<at::IValue> arguments(stack->end() - static_cast<std::ptrdiff_t>(count),
+                                          stack->end());
   torch::jit::drop(*stack, count);
   const bool is_single = is_elementwise(op);
   StandIns given(is_single);
@@ -177,19 +211,23 @@ void run_on_stand_ins(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   for (std::size_t i = 0; i < on_host.size(); ++i) {
     const auto& result = on_host[i];
     TORCH_CHECK_NOT_IMPLEMENTED(result.isTensor(), op.schema().name(), " without values");
-    stack->push_back(without_values(result.toTensor(), given, is_single, written_by(schema, i, arguments)));
+    stack->push_back(
+        without_values(result.toTensor(), given, is_single, written_by(schema, i, arguments)));
   }
 }
 
-/// It has a kernel for the host and none that serves the meta device, and the shape of what it gives does not depend on values.
+/// It has a kernel for the host and none that serves the meta device, and the shape of what it
+/// gives does not depend on values.
 bool can_stand_in(const c10::OperatorHandle& op) {
   using c10::DispatchKey;
   const auto has = [&](DispatchKey key) { return op.hasKernelForDispatchKey(key); };
   if (!op.hasSchema() || !has(DispatchKey::CPU) || has(DispatchKey::Meta)) return false;
-  for (const auto key : {DispatchKey::CompositeExplicitAutograd, DispatchKey::CompositeImplicitAutograd,
-                         DispatchKey::CompositeExplicitAutogradNonFunctional})
+  for (const auto key :
+       {DispatchKey::CompositeExplicitAutograd, DispatchKey::CompositeImplicitAutograd,
+        DispatchKey::CompositeExplicitAutogradNonFunctional})
     if (has(key)) return false;
-  if (op.hasTag(at::Tag::dynamic_output_shape) || op.hasTag(at::Tag::data_dependent_output)) return false;
+  if (op.hasTag(at::Tag::dynamic_output_shape) || op.hasTag(at::Tag::data_dependent_output))
+    return false;
   const auto& returns = op.schema().returns();
   return !returns.empty() && std::ranges::all_of(returns, [](const c10::Argument& result) {
     return result.type()->kind() == c10::TypeKind::TensorType;
@@ -202,13 +240,16 @@ void register_stand_ins() {
   for (const auto& name : dispatcher.getAllOpNames()) {
     const auto op = dispatcher.findOp(name);
     if (!name.name.starts_with("aten::") || !op || !can_stand_in(*op)) continue;
-    registered.push_back(dispatcher.registerImpl(
-        name, c10::DispatchKey::Meta, c10::KernelFunction::makeFromBoxedFunction<&run_on_stand_ins>(), std::nullopt, nullptr, "attune"));
+    registered.push_back(
+        dispatcher.registerImpl(name, c10::DispatchKey::Meta,
+                                c10::KernelFunction::makeFromBoxedFunction<&run_on_stand_ins>(),
+                                std::nullopt, nullptr, "attune"));
   }
 }
 
 void register_shapes() {
-  static torch::Library library(torch::Library::IMPL, "aten", c10::DispatchKey::Meta, __FILE__, __LINE__);
+  static torch::Library library(torch::Library::IMPL, "aten", c10::DispatchKey::Meta, __FILE__,
+                                __LINE__);
   library.impl("index_select", &selected);
   library.impl("native_layer_norm", &layer_normed);
   library.impl("native_batch_norm", &batch_normed);

@@ -14,34 +14,49 @@ void check_length(const ForwardContext& pass, std::int64_t context) {
   std::int64_t longest = 0;
   for (std::int64_t sample = 0; sample < batch.samples(); ++sample) {
     const auto seen = pass.cache ? pass.cache->length(sample) : 0;
-    longest = std::max(longest, seen + batch.starts[static_cast<std::size_t>(sample) + 1] - batch.starts[static_cast<std::size_t>(sample)]);
+    longest = std::max(longest, seen + batch.starts[static_cast<std::size_t>(sample) + 1] -
+                                    batch.starts[static_cast<std::size_t>(sample)]);
   }
   if (longest > context) {
-    fail("a sample of {} tokens is longer than the model's context of {}: set max_length to at most {} when preparing the data", longest, context, context);
+    fail(
+        "a sample of {} tokens is longer than the model's context of {}: set max_length to at most "
+        "{} when preparing the data",
+        longest, context, context);
   }
 }
 
 /// A decoder's batch with `added` virtual tokens before every sample.
 struct Widened {
   Batch batch;
-  at::Tensor source;    // int64 [T + B added]: which row of (virtual tokens, samples end to end) each row is
+  // int64 [T + B added]: which row of (virtual tokens, samples end to end) each row is
+  at::Tensor source;
   at::Tensor own_rows;  // int64 [T]: where the samples' own rows are
 
   Widened(const Batch& narrow, std::int64_t added) : batch(narrow) {
-    std::vector<std::int64_t> rows, own, positions, starts{0};
+    std::vector<std::int64_t> rows;
+    std::vector<std::int64_t> own;
+    std::vector<std::int64_t> positions;
+    std::vector<std::int64_t> starts{0};
     for (std::int64_t sample = 0; sample < narrow.samples(); ++sample) {
-      const auto first = narrow.starts[sample], end = narrow.starts[sample + 1];
+      const auto first = narrow.starts[sample];
+      const auto end = narrow.starts[sample + 1];
       for (std::int64_t i = 0; i < added; ++i) rows.push_back(i);
-      for (auto row = first; row < end; ++row) own.push_back(static_cast<std::int64_t>(rows.size())), rows.push_back(added + row);
+      for (auto row = first; row < end; ++row) {
+        own.push_back(static_cast<std::int64_t>(rows.size()));
+        rows.push_back(added + row);
+      }
       for (std::int64_t i = 0; i < added + end - first; ++i) positions.push_back(i);
       starts.push_back(static_cast<std::int64_t>(rows.size()));
     }
-    const auto on_device = [&](const std::vector<std::int64_t>& values) { return torch::tensor(values, at::kLong).to(narrow.positions.device()); };
+    const auto on_device = [&](const std::vector<std::int64_t>& values) {
+      return torch::tensor(values, at::kLong).to(narrow.positions.device());
+    };
     source = on_device(rows);
     own_rows = on_device(own);
     batch.positions = on_device(positions);
     batch.starts = std::move(starts);
-    batch.tokens = at::cat({at::zeros({added}, narrow.tokens.options()), narrow.tokens}).index_select(0, source);
+    batch.tokens = at::cat({at::zeros({added}, narrow.tokens.options()), narrow.tokens})
+                       .index_select(0, source);
   }
 };
 
@@ -52,15 +67,18 @@ using Forward = std::function<at::Tensor(const at::Tensor&)>;
 /// Keeps x alone and computes forward(x) again in the backward pass, with the same random numbers.
 struct RecomputeFunction : torch::autograd::Function<RecomputeFunction> {
   struct Held : torch::CustomClassHolder {
-    Held(Forward forward, at::Tensor random) : forward(std::move(forward)), random(std::move(random)) {}
+    Held(Forward forward, at::Tensor random)
+        : forward(std::move(forward)), random(std::move(random)) {}
     Forward forward;
     at::Tensor random;
   };
 
   /// `anchor` requires a gradient, so that there is a backward pass also where x needs none.
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& /*anchor*/, const Forward& forward) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& /*anchor*/, const Forward& forward) {
     context->save_for_backward({x});
-    context->saved_data["held"] = at::IValue::make_capsule(c10::make_intrusive<Held>(forward, generator(x).get_state()));
+    context->saved_data["held"] =
+        at::IValue::make_capsule(c10::make_intrusive<Held>(forward, generator(x).get_state()));
     const torch::NoGradGuard no_grad;
     return forward(x);
   }
@@ -93,18 +111,22 @@ at::Tensor recomputed(const Forward& forward, const at::Tensor& x) {
 
 }  // namespace
 
-KeyValueCache::KeyValueCache(std::int64_t blocks, std::int64_t samples) : entries_(static_cast<std::size_t>(samples)) {
+KeyValueCache::KeyValueCache(std::int64_t blocks, std::int64_t samples)
+    : entries_(static_cast<std::size_t>(samples)) {
   for (auto& sample : entries_) sample.resize(static_cast<std::size_t>(blocks));
 }
 
 namespace {
 
-/// The rows so far and `more` after them; seen may be undefined. They are the first rows of a storage that has room for others.
+/// The rows so far and `more` after them; seen may be undefined. They are the first rows of a
+/// storage that has room for others.
 at::Tensor extended(const at::Tensor& seen, const at::Tensor& more) {
-  const auto before = seen.defined() ? seen.size(0) : 0, rows = before + more.size(0);
+  const auto before = seen.defined() ? seen.size(0) : 0;
+  const auto rows = before + more.size(0);
   auto sizes = more.sizes().vec();
   at::Tensor room = seen;
-  if (!seen.defined() || seen.storage().nbytes() < static_cast<std::size_t>(rows) * more[0].nbytes()) {
+  if (!seen.defined() ||
+      seen.storage().nbytes() < static_cast<std::size_t>(rows) * more[0].nbytes()) {
     sizes[0] = std::max<std::int64_t>(64, 2 * rows);
     room = at::empty(sizes, more.options());
     if (seen.defined()) room.narrow(0, 0, before).copy_(seen);
@@ -117,21 +139,26 @@ at::Tensor extended(const at::Tensor& seen, const at::Tensor& more) {
 
 }  // namespace
 
-std::pair<at::Tensor, at::Tensor> KeyValueCache::append(std::int64_t block, std::int64_t sample, const at::Tensor& keys, const at::Tensor& values) {
-  auto& [all_keys, all_values] = entries_.at(static_cast<std::size_t>(sample)).at(static_cast<std::size_t>(block));
+std::pair<at::Tensor, at::Tensor> KeyValueCache::append(std::int64_t block, std::int64_t sample,
+                                                        const at::Tensor& keys,
+                                                        const at::Tensor& values) {
+  auto& [all_keys, all_values] =
+      entries_.at(static_cast<std::size_t>(sample)).at(static_cast<std::size_t>(block));
   all_keys = extended(all_keys, keys);
   all_values = extended(all_values, values);
   return {all_keys, all_values};
 }
 
 std::int64_t KeyValueCache::length(std::int64_t sample, std::int64_t block) const {
-  const auto& keys = entries_.at(static_cast<std::size_t>(sample)).at(static_cast<std::size_t>(block)).first;
+  const auto& keys =
+      entries_.at(static_cast<std::size_t>(sample)).at(static_cast<std::size_t>(block)).first;
   return keys.defined() ? keys.size(0) : 0;
 }
 
 void KeyValueCache::keep(const std::vector<std::int64_t>& samples) {
   decltype(entries_) kept;
-  for (const auto sample : samples) kept.push_back(std::move(entries_.at(static_cast<std::size_t>(sample))));
+  for (const auto sample : samples)
+    kept.push_back(std::move(entries_.at(static_cast<std::size_t>(sample))));
   entries_ = std::move(kept);
 }
 
@@ -140,7 +167,8 @@ at::Tensor VirtualTokens::embeddings() { return {}; }
 std::pair<at::Tensor, at::Tensor> VirtualTokens::keys_values(std::int64_t) { return {}; }
 
 void Model::set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) {
-  if (virtual_tokens_) fail("two strategies put virtual tokens before every sample: keep one of them");
+  if (virtual_tokens_)
+    fail("two strategies put virtual tokens before every sample: keep one of them");
   virtual_tokens_ = std::move(tokens);
 }
 
@@ -149,7 +177,8 @@ at::Tensor Model::features(ForwardContext context) {
   const auto& batch = context.batch();
   const auto done = batch.hidden.defined() && batch.hidden_of == this ? batch.hidden_parts : 0;
   check_length(context, spec().context);
-  const at::Tensor start = done > 0 ? batch.hidden.to(projection().options().dtype()) : embedded(context);
+  const at::Tensor start =
+      done > 0 ? batch.hidden.to(projection().options().dtype()) : embedded(context);
   const at::Tensor h = blocks(start, done, spec().depth, context);
   return done > spec().depth ? h : finished(h, context);
 }
@@ -171,7 +200,9 @@ at::Tensor Model::features_after_tokens(ForwardContext context) {
   const Widened wider(batch, added);
   const auto whole = context.with_batch(wider.batch);
   check_length(whole, spec().context);
-  const at::Tensor own = embedded(context), h = at::cat({embeddings.to(own.scalar_type()), own}).index_select(0, wider.source);
+  const at::Tensor own = embedded(context);
+  const at::Tensor h =
+      at::cat({embeddings.to(own.scalar_type()), own}).index_select(0, wider.source);
   return finished(blocks(h, 0, spec().depth, whole), whole).index_select(0, wider.own_rows);
 }
 
@@ -183,7 +214,8 @@ at::Tensor Model::hidden_after(std::int64_t parts, ForwardContext context) {
 
 std::int64_t Model::frozen_parts(ForwardContext context) {
   if (virtual_tokens_) return 0;  // every block attends to them
-  context.recompute = false;      // what is computed again requires a gradient, whatever it is made of
+  // what is computed again requires a gradient, whatever it is made of
+  context.recompute = false;
   check_length(context, spec().context);
   at::Tensor h = embedded(context);
   if (h.requires_grad()) return 0;
@@ -202,7 +234,8 @@ at::Tensor Model::embedded(const ForwardContext& context) {
   return h;
 }
 
-at::Tensor Model::blocks(at::Tensor h, std::int64_t from, std::int64_t to, const ForwardContext& context) {
+at::Tensor Model::blocks(at::Tensor h, std::int64_t from, std::int64_t to,
+                         const ForwardContext& context) {
   const bool recompute = context.recompute && at::GradMode::is_enabled();
   for (auto index = from; index < to; ++index) {
     const auto forward = [this, index, own = context.in_block(index)](const at::Tensor& x) {

@@ -22,7 +22,8 @@ std::vector<NamedTensor> ModelView::trained() const {
   std::vector<NamedTensor> found;
   auto left = trained_;
   for (const auto& parameter : model_.module().named_parameters())
-    if (left.erase(parameter.value().unsafeGetTensorImpl()) > 0) found.emplace_back(parameter.key(), parameter.value());
+    if (left.erase(parameter.value().unsafeGetTensorImpl()) > 0)
+      found.emplace_back(parameter.key(), parameter.value());
   return found;
 }
 
@@ -30,7 +31,8 @@ std::string ModelView::own_name(const std::string& name) const {
   return owner_ == 0 ? name : fmt::format("{}@{}", name, owner_);
 }
 
-void ModelView::add_tokens(std::shared_ptr<VirtualTokens> tokens, std::shared_ptr<torch::nn::Module> module) {
+void ModelView::add_tokens(std::shared_ptr<VirtualTokens> tokens,
+                           std::shared_ptr<torch::nn::Module> module) {
   model_.set_virtual_tokens(std::move(tokens));
   train_added(*model_.module().register_module(nn::virtual_tokens_name, std::move(module)));
 }

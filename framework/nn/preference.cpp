@@ -16,17 +16,23 @@ struct Kept {
 };
 
 void check_pairs(const Batch& batch) {
-  if (!batch.columns.contains("chosen")) fail("the loss compares two answers to a prompt: set dataset.plugin = \"preference\", and prepare the data as that");
+  if (!batch.columns.contains("chosen"))
+    fail(
+        "the loss compares two answers to a prompt: set dataset.plugin = \"preference\", and "
+        "prepare the data as that");
 }
 
-/// Of every sample, by its tokens and which of them are trained on. That two of a million share one has odds of 1 to 30 million.
+/// Of every sample, by its tokens and which of them are trained on. That two of a million share one
+/// has odds of 1 to 30 million.
 std::vector<std::uint64_t> sample_keys(const Batch& batch) {
   const at::Tensor content = at::stack({batch.tokens, batch.targets}, 1).cpu().contiguous();
   const auto* bytes = static_cast<const char*>(content.const_data_ptr());
-  const auto row = content.nbytes() / static_cast<std::size_t>(std::max<std::int64_t>(1, content.size(0)));
+  const auto row =
+      content.nbytes() / static_cast<std::size_t>(std::max<std::int64_t>(1, content.size(0)));
   std::vector<std::uint64_t> keys;
   for (std::size_t sample = 0; sample + 1 < batch.starts.size(); ++sample) {
-    const auto first = static_cast<std::size_t>(batch.starts[sample]) * row, end = static_cast<std::size_t>(batch.starts[sample + 1]) * row;
+    const auto first = static_cast<std::size_t>(batch.starts[sample]) * row;
+    const auto end = static_cast<std::size_t>(batch.starts[sample + 1]) * row;
     keys.push_back(std::hash<std::string_view>{}({bytes + first, end - first}));
   }
   return keys;
@@ -37,7 +43,8 @@ at::Tensor answered_pairs(const Batch& batch) {
   const auto counts = targets_by_sample(batch);
   std::vector<std::int64_t> pairs;
   for (std::size_t pair = 0; 2 * pair + 1 < counts.size(); ++pair)
-    if (counts[2 * pair] > 0 && counts[2 * pair + 1] > 0) pairs.push_back(static_cast<std::int64_t>(pair));
+    if (counts[2 * pair] > 0 && counts[2 * pair + 1] > 0)
+      pairs.push_back(static_cast<std::int64_t>(pair));
   return torch::tensor(pairs, at::kLong).to(batch.tokens.device());
 }
 
@@ -47,13 +54,20 @@ PairLogProbabilities pair_log_probabilities(Model& model, const ForwardContext& 
   check_pairs(context.batch());
   const auto samples = sample_log_probabilities(model, context);
   const auto answered = answered_pairs(context.batch());
-  const auto every_other = [&](const at::Tensor& tensor, std::int64_t first) { return tensor.slice(0, first, {}, 2).index_select(0, answered); };
-  return {every_other(samples.sums, 0), every_other(samples.sums, 1), every_other(samples.counts, 0), every_other(samples.counts, 1)};
+  const auto every_other = [&](const at::Tensor& tensor, std::int64_t first) {
+    return tensor.slice(0, first, {}, 2).index_select(0, answered);
+  };
+  return {every_other(samples.sums, 0), every_other(samples.sums, 1),
+          every_other(samples.counts, 0), every_other(samples.counts, 1)};
 }
 
-PairLogProbabilities base_pair_log_probabilities(Model& model, const ForwardContext& context, const std::string& strategy) {
+PairLogProbabilities base_pair_log_probabilities(Model& model, const ForwardContext& context,
+                                                 const std::string& strategy) {
   if (!nn::trains_only_adapters(model))
-    fail("strategy '{}' compares with the base, whose own weights this run trains: list it after an adapter such as 'lora', which leaves them as they are", strategy);
+    fail(
+        "strategy '{}' compares with the base, whose own weights this run trains: list it after an "
+        "adapter such as 'lora', which leaves them as they are",
+        strategy);
   const torch::NoGradGuard no_grad;
   return pair_log_probabilities(model, context.base_alone());
 }
@@ -66,15 +80,22 @@ void report_rewards(Loss& loss, const at::Tensor& chosen, const at::Tensor& reje
   loss.report("rewards/accuracies", margins.gt(0));
 }
 
-std::vector<Metric> reward_metrics(std::vector<Metric> inner, const std::string& loss, const std::string& accuracy) {
+std::vector<Metric> reward_metrics(std::vector<Metric> inner, const std::string& loss,
+                                   const std::string& accuracy) {
   std::erase_if(inner, [](const Metric& metric) { return metric.needs != Needs::sums; });
   for (auto& metric : inner) {
-    if (metric.name == "loss") metric.unit = "", metric.doc = loss;
+    if (metric.name == "loss") {
+      metric.unit = "";
+      metric.doc = loss;
+    }
     if (metric.name == "accuracy") metric.doc = accuracy;
   }
-  inner.push_back(metrics::scalar("rewards/chosen", "rewards/chosen", Better::larger, "", "mean reward of preferred answers"));
-  inner.push_back(metrics::scalar("rewards/rejected", "rewards/rejected", Better::smaller, "", "mean reward of rejected answers"));
-  inner.push_back(metrics::scalar("rewards/margins", "rewards/margins", Better::larger, "", "mean difference of the two"));
+  inner.push_back(metrics::scalar("rewards/chosen", "rewards/chosen", Better::larger, "",
+                                  "mean reward of preferred answers"));
+  inner.push_back(metrics::scalar("rewards/rejected", "rewards/rejected", Better::smaller, "",
+                                  "mean reward of rejected answers"));
+  inner.push_back(metrics::scalar("rewards/margins", "rewards/margins", Better::larger, "",
+                                  "mean difference of the two"));
   return inner;
 }
 
@@ -103,17 +124,26 @@ void BaseLogProbabilities::begin(Model& model, RunContext& run) {
     }
 }
 
-PairLogProbabilities BaseLogProbabilities::of(Model& model, const ForwardContext& context, const std::string& strategy) const {
+PairLogProbabilities BaseLogProbabilities::of(Model& model, const ForwardContext& context,
+                                              const std::string& strategy) const {
   if (kept_.empty()) return base_pair_log_probabilities(model, context, strategy);
   const auto& batch = context.batch();
   std::vector<double> sums;
   for (const auto key : sample_keys(batch)) {
     const auto found = kept_.find(key);
-    if (found == kept_.end()) fail("strategy '{}' has kept the base's log-probabilities of the run's own pairs, and is asked for another: list it after an adapter such as 'lora'", strategy);
+    if (found == kept_.end())
+      fail(
+          "strategy '{}' has kept the base's log-probabilities of the run's own pairs, and is "
+          "asked for another: list it after an adapter such as 'lora'",
+          strategy);
     sums.push_back(found->second);
   }
-  const at::Tensor all = torch::tensor(sums, at::kDouble).to(batch.tokens.device(), at::kFloat), answered = answered_pairs(batch);
-  return {all.slice(0, 0, {}, 2).index_select(0, answered), all.slice(0, 1, {}, 2).index_select(0, answered), {}, {}};
+  const at::Tensor all = torch::tensor(sums, at::kDouble).to(batch.tokens.device(), at::kFloat);
+  const at::Tensor answered = answered_pairs(batch);
+  return {all.slice(0, 0, {}, 2).index_select(0, answered),
+          all.slice(0, 1, {}, 2).index_select(0, answered),
+          {},
+          {}};
 }
 
 }  // namespace attune

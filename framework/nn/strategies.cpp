@@ -26,90 +26,137 @@ std::string refusal(const c10::Error& error) {
   return std::string(text.substr(0, text.find('\n')));
 }
 
-bool is_the_frameworks(const std::exception& error) { return nn::asks_for_values(error) || is_out_of_memory(error); }
+bool is_the_frameworks(const std::exception& error) {
+  return nn::asks_for_values(error) || is_out_of_memory(error);
+}
 
 std::string named(const std::string& strategy) { return fmt::format("strategy '{}'", strategy); }
 
 std::optional<std::int64_t> step_of(const ForwardContext& context) {
-  return context.is_training() ? std::optional(static_cast<std::int64_t>(context.key().step)) : std::nullopt;
+  return context.is_training() ? std::optional(static_cast<std::int64_t>(context.key().step))
+                               : std::nullopt;
 }
 
 /// A function of a strategy's.
 template <class Work>
-auto in_strategy(const std::string& name, const char* function, std::optional<std::int64_t> step, Work&& work) {
+auto in_strategy(const std::string& name, const char* function, std::optional<std::int64_t> step,
+                 Work&& work) {
   return call_plugin({named(name), function, step}, work, is_the_frameworks);
 }
 
-/// Work on model and data in whose combination LibTorch may find something that does not fit, in words that are not the
-/// user's: who (a strategy or the loss) and what for are said with them.
+/// Work on model and data in whose combination LibTorch may find something that does not fit, in
+/// words that are not the user's: who (a strategy or the loss) and what for are said with them.
 template <class Work>
-auto with_misfit_told(const std::string& who, const std::string& what, const Model& model, Work&& work) {
+auto with_misfit_told(const std::string& who, const std::string& what, const Model& model,
+                      Work&& work) {
   try {
     return work();
   } catch (const c10::Error& error) {
     if (is_the_frameworks(error)) throw;
-    fail("{} cannot {} of this {} model, with these options and data: LibTorch says \"{}\"; choose data or strategies that fit the model", who, what, model.spec().family, refusal(error));
+    fail(
+        "{} cannot {} of this {} model, with these options and data: LibTorch says \"{}\"; choose "
+        "data or strategies that fit the model",
+        who, what, model.spec().family, refusal(error));
   }
 }
 
 /// What a checkpoint is restored into.
-void check_live(const std::string& strategy, const std::vector<NamedTensor>& once, const std::vector<NamedTensor>& again) {
+void check_live(const std::string& strategy, const std::vector<NamedTensor>& once,
+                const std::vector<NamedTensor>& again) {
   for (std::size_t i = 0; i < once.size(); ++i)
     if (i >= again.size() || !once[i].second.is_alias_of(again[i].second))
-      throw Fault(fmt::format("{} gives a copy of '{}' in state(): it has to be the tensor itself, or a checkpoint is not restored into it", named(strategy), once[i].first));
+      throw Fault(
+          fmt::format("{} gives a copy of '{}' in state(): it has to be the tensor itself, or a "
+                      "checkpoint is not restored into it",
+                      named(strategy), once[i].first));
 }
 
 /// Of one micro-batch.
 void check_loss(const std::string& strategy, const Loss& loss, const ForwardContext& context) {
   if (!loss.sum.defined() || loss.sum.numel() != 1)
-    throw Fault(fmt::format("{} gives a loss of {}: it has to be a sum, of one number", named(strategy), loss.sum.defined() ? c10::str(loss.sum.sizes()) : "no tensor"));
-  if (context.is_training() && at::GradMode::is_enabled() && loss.count > 0 && !loss.sum.requires_grad())
-    throw Fault(fmt::format("{} gives a loss without a gradient: it was detached, computed under a NoGradGuard, or from nothing that is trained", named(strategy)));
+    throw Fault(fmt::format("{} gives a loss of {}: it has to be a sum, of one number",
+                            named(strategy),
+                            loss.sum.defined() ? c10::str(loss.sum.sizes()) : "no tensor"));
+  if (context.is_training() && at::GradMode::is_enabled() && loss.count > 0 &&
+      !loss.sum.requires_grad())
+    throw Fault(
+        fmt::format("{} gives a loss without a gradient: it was detached, computed under a "
+                    "NoGradGuard, or from nothing that is trained",
+                    named(strategy)));
 }
 
 /// To a model of pictures each is a sample of length 1.
 bool takes_pictures(const ModelSpec& spec) { return spec.vocabulary == 0 && spec.context == 1; }
 
-/// The names that PEFT reads too: of its older versions, and of an adapter that was saved with its name.
+/// The names that PEFT reads too: of its older versions, and of an adapter that was saved with its
+/// name.
 std::string current_name(std::string name) {
-  for (const auto& [old, now] : {std::pair(".lora_A.default.weight", ".lora_A.weight"), std::pair(".lora_B.default.weight", ".lora_B.weight"),
-                                 std::pair(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector"), std::pair(".lora_magnitude_vector.weight", ".lora_magnitude_vector")})
-    if (name.ends_with(old)) name.replace(name.size() - std::string_view(old).size(), std::string::npos, now);
+  for (const auto& [old, now] :
+       {std::pair(".lora_A.default.weight", ".lora_A.weight"),
+        std::pair(".lora_B.default.weight", ".lora_B.weight"),
+        std::pair(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector"),
+        std::pair(".lora_magnitude_vector.weight", ".lora_magnitude_vector")})
+    if (name.ends_with(old))
+      name.replace(name.size() - std::string_view(old).size(), std::string::npos, now);
   return name;
 }
 
 /// VeRA's projection, which an adapter may leave to its seed.
-bool is_drawn_again(const std::string& name) { return name == "base_model.vera_A" || name == "base_model.vera_B"; }
+bool is_drawn_again(const std::string& name) {
+  return name == "base_model.vera_A" || name == "base_model.vera_B";
+}
 
 /// Two names of one parameter (tied embeddings) have one value here, as they have to have there.
-void check_tied(const std::vector<NamedTensor>& ours, const std::map<std::string, at::Tensor>& theirs, const std::string& from) {
+void check_tied(const std::vector<NamedTensor>& ours,
+                const std::map<std::string, at::Tensor>& theirs, const std::string& from) {
   std::map<const void*, std::string> first;
   for (const auto& [name, tensor] : ours) {
     const auto [other, is_new] = first.emplace(tensor.unsafeGetTensorImpl(), name);
     if (is_new || at::equal(theirs.at(name), theirs.at(other->second))) continue;
-    fail("{}: '{}' and '{}' differ, and are one tensor in this model, whose embeddings are tied: merge the adapter in PEFT, and start from the merged model", from, other->second, name);
+    fail(
+        "{}: '{}' and '{}' differ, and are one tensor in this model, whose embeddings are tied: "
+        "merge the adapter in PEFT, and start from the merged model",
+        from, other->second, name);
   }
 }
 
-/// PEFT copies an embedding that modules_to_save names, and a head that is tied to it keeps the old values: here both are one tensor.
-[[noreturn]] void refuse_without(const NamedTensor& missing, const std::vector<NamedTensor>& ours, const std::map<std::string, at::Tensor>& theirs, const std::string& from) {
+/// PEFT copies an embedding that modules_to_save names, and a head that is tied to it keeps the old
+/// values: here both are one tensor.
+[[noreturn]] void refuse_without(const NamedTensor& missing, const std::vector<NamedTensor>& ours,
+                                 const std::map<std::string, at::Tensor>& theirs,
+                                 const std::string& from) {
   for (const auto& [name, tensor] : ours)
     if (theirs.contains(name) && tensor.is_same(missing.second))
-      fail("{}: modules_to_save holds '{}' without '{}', which is tied to it in this model and stays as it was in PEFT: save both in PEFT, or merge the adapter and start from the merged model",
-           from, name, missing.first);
-  fail("{}: holds no '{}', which this run's adapter has: it is for another model, or for other targets", from, missing.first);
+      fail(
+          "{}: modules_to_save holds '{}' without '{}', which is tied to it in this model and "
+          "stays as it was in PEFT: save both in PEFT, or merge the adapter and start from the "
+          "merged model",
+          from, name, missing.first);
+  fail(
+      "{}: holds no '{}', which this run's adapter has: it is for another model, or for other "
+      "targets",
+      from, missing.first);
 }
 
 /// A tensor that the run's adapter does not have.
 [[noreturn]] void refuse_tensor(const std::string& name, const std::string& from) {
   const auto holds = [&](const char* part) { return name.find(part) != std::string::npos; };
   if (holds("lora_embedding_"))
-    fail("{}: holds '{}', a low-rank change of an embedding, which 'lora' does not train: merge the adapter in PEFT, and start from the merged model", from, name);
-  if (!holds("lora_") && name.ends_with(".weight") && (holds("embed") || holds("head") || holds(".wte.")))
-    fail("{}: holds '{}' whole (save_embedding_layers, a larger vocabulary, or modules_to_save), which this run's adapter does not have: name its module in strategy.save if "
-         "modules_to_save does, or else merge the adapter in PEFT, and start from the merged model",
-         from, name);
-  fail("{}: holds '{}', which this run's adapter does not have: it is for another model, or for other targets", from, name);
+    fail(
+        "{}: holds '{}', a low-rank change of an embedding, which 'lora' does not train: merge the "
+        "adapter in PEFT, and start from the merged model",
+        from, name);
+  if (!holds("lora_") && name.ends_with(".weight") &&
+      (holds("embed") || holds("head") || holds(".wte.")))
+    fail(
+        "{}: holds '{}' whole (save_embedding_layers, a larger vocabulary, or modules_to_save), "
+        "which this run's adapter does not have: name its module in strategy.save if "
+        "modules_to_save does, or else merge the adapter in PEFT, and start from the merged model",
+        from, name);
+  fail(
+      "{}: holds '{}', which this run's adapter does not have: it is for another model, or for "
+      "other targets",
+      from, name);
 }
 
 }  // namespace
@@ -117,26 +164,38 @@ void check_tied(const std::vector<NamedTensor>& ours, const std::map<std::string
 void check_inputs(const Model& model, const Batch& batch) {
   const auto& spec = model.spec();
   if (spec.vocabulary > 0 && !batch.tokens.defined() && !batch.hidden.defined())
-    fail("the data hold no tokens, which this {} model reads: take a model for such data, or prepare text with this model's tokenizer", spec.family);
+    fail(
+        "the data hold no tokens, which this {} model reads: take a model for such data, or "
+        "prepare text with this model's tokenizer",
+        spec.family);
   if (takes_pictures(spec) && batch.tokens.defined())
-    fail("the data hold tokens and no pictures, which this {} model takes: take a model for text, or prepare the data with kind = \"images\"", spec.family);
+    fail(
+        "the data hold tokens and no pictures, which this {} model takes: take a model for text, "
+        "or prepare the data with kind = \"images\"",
+        spec.family);
 }
 
 void check_declarations(const std::vector<Metric>& metrics, const std::string& by) {
   std::set<std::string> names;
   for (const auto& metric : metrics) {
-    if (!is_key(metric.name)) fail("{} declares a metric '{}': a name is of letters, digits and _ / . -", by, metric.name);
-    if (!names.insert(metric.name).second) fail("{} declares the metric '{}' twice: give one of them another name", by, metric.name);
-    if (!metric.accumulator) fail("{} declares the metric '{}' without an accumulator", by, metric.name);
+    if (!is_key(metric.name))
+      fail("{} declares a metric '{}': a name is of letters, digits and _ / . -", by, metric.name);
+    if (!names.insert(metric.name).second)
+      fail("{} declares the metric '{}' twice: give one of them another name", by, metric.name);
+    if (!metric.accumulator)
+      fail("{} declares the metric '{}' without an accumulator", by, metric.name);
   }
-  if (!names.contains("loss")) fail("{} declares metrics without 'loss', which every run has: add metrics::loss", by);
+  if (!names.contains("loss"))
+    fail("{} declares metrics without 'loss', which every run has: add metrics::loss", by);
 }
 
 void Strategies::check_losses() const {
   const Named* first = nullptr;
   for (const auto& named : list_) {
     if (!named.strategy->defines_loss()) continue;
-    if (first) fail("strategies '{}' and '{}' both define the loss: keep one of them", first->name, named.name);
+    if (first)
+      fail("strategies '{}' and '{}' both define the loss: keep one of them", first->name,
+           named.name);
     first = &named;
   }
 }
@@ -144,10 +203,18 @@ void Strategies::check_losses() const {
 namespace {
 
 /// A parameter that is trained, and no view knows of it.
-void check_for_strays(const std::string& strategy, const std::map<std::string, std::string>& trained_by, const std::vector<NamedTensor>& of_others, Model& model) {
+void check_for_strays(const std::string& strategy,
+                      const std::map<std::string, std::string>& trained_by,
+                      const std::vector<NamedTensor>& of_others, Model& model) {
   for (const auto& [name, parameter] : trainable(model)) {
-    const bool is_known = trained_by.contains(name) || std::ranges::any_of(of_others, [&](const NamedTensor& other) { return other.second.is_same(parameter); });
-    if (!is_known) throw Fault(fmt::format("strategy '{}' sets requires_grad of {} itself: ModelView::train says what is trained", strategy, name));
+    const bool is_known =
+        trained_by.contains(name) || std::ranges::any_of(of_others, [&](const NamedTensor& other) {
+          return other.second.is_same(parameter);
+        });
+    if (!is_known)
+      throw Fault(fmt::format(
+          "strategy '{}' sets requires_grad of {} itself: ModelView::train says what is trained",
+          strategy, name));
   }
 }
 
@@ -155,10 +222,14 @@ void check_for_strays(const std::string& strategy, const std::map<std::string, s
 std::vector<NamedTensor> still_there(std::map<std::string, std::string> trained_by, Model& model) {
   std::vector<NamedTensor> trained;
   for (auto& parameter : model.module().named_parameters())
-    if (trained_by.erase(parameter.key()) > 0) trained.emplace_back(parameter.key(), parameter.value());
+    if (trained_by.erase(parameter.key()) > 0)
+      trained.emplace_back(parameter.key(), parameter.value());
   if (trained_by.empty()) return trained;
   const auto& [parameter, strategy] = *trained_by.begin();
-  fail("strategy '{}' trains {}, which another strategy has put away: a packed weight cannot be trained", strategy, parameter);
+  fail(
+      "strategy '{}' trains {}, which another strategy has put away: a packed weight cannot be "
+      "trained",
+      strategy, parameter);
 }
 
 }  // namespace
@@ -175,7 +246,9 @@ void Strategies::prepare(Model& model) {
     const auto own = view.trained();
     for (const auto& [parameter, tensor] : own) {
       const auto [first, is_new] = trained_by.emplace(parameter, name);
-      if (!is_new) fail("strategies '{}' and '{}' both train {}: take it out of one of them", first->second, name, parameter);
+      if (!is_new)
+        fail("strategies '{}' and '{}' both train {}: take it out of one of them", first->second,
+             name, parameter);
     }
     check_for_strays(name, trained_by, of_others, model);
     trains_.push_back(!own.empty());
@@ -183,15 +256,21 @@ void Strategies::prepare(Model& model) {
   trained_ = still_there(trained_by, model);
   if (!trained_.empty()) return;
   if (list_.size() == 1)
-    fail("strategy '{}' leaves no parameter to train: check its options; if it only changes the loss or the learning rates, list it as [[strategy]] after one that trains, such as 'lora' or 'full'", list_[0].name);
-  fail("the strategies leave no parameter to train: list one that trains, such as 'lora' or 'full'");
+    fail(
+        "strategy '{}' leaves no parameter to train: check its options; if it only changes the "
+        "loss or the learning rates, list it as [[strategy]] after one that trains, such as 'lora' "
+        "or 'full'",
+        list_[0].name);
+  fail(
+      "the strategies leave no parameter to train: list one that trains, such as 'lora' or 'full'");
 }
 
 void Strategies::begin(Model& model, RunContext& run) {
   run.trained = trained_;
   seed_ = run.seed;
   for_each("begin", {}, [&](const Named& one) {
-    with_misfit_told(named(one.name), "begin with the weights", model, [&] { one.strategy->begin(model, run); });
+    with_misfit_told(named(one.name), "begin with the weights", model,
+                     [&] { one.strategy->begin(model, run); });
     check_live(one.name, one.strategy->state(model), one.strategy->state(model));
   });
 }
@@ -204,24 +283,30 @@ void Strategies::on_step(Model& model, std::int64_t step) {
   for_each("on_step", step, [&](const Named& one) { one.strategy->on_step(model, step); });
 }
 
-/// Each draws from LibTorch's generator what depends on the seed, the step and the function alone: the same on every rank, and again
-/// after a resume.
-void Strategies::for_each(const char* function, std::optional<std::int64_t> step, const std::function<void(const Named&)>& work) const {
+/// Each draws from LibTorch's generator what depends on the seed, the step and the function alone:
+/// the same on every rank, and again after a resume.
+void Strategies::for_each(const char* function, std::optional<std::int64_t> step,
+                          const std::function<void(const Named&)>& work) const {
   for (std::size_t i = 0; i < list_.size(); ++i) {
-    torch::manual_seed(mixed({static_cast<std::uint64_t>(seed_), static_cast<std::uint64_t>(step.value_or(-1)), hash_of_name(function), i}));
+    torch::manual_seed(
+        mixed({static_cast<std::uint64_t>(seed_), static_cast<std::uint64_t>(step.value_or(-1)),
+               hash_of_name(function), i}));
     in_strategy(list_[i].name, function, step, [&] { work(list_[i]); });
   }
 }
 
 std::vector<ParameterGroup> Strategies::groups(Model& model) {
-  ParameterGroup matrices, vectors;
+  ParameterGroup matrices;
+  ParameterGroup vectors;
   vectors.weight_decay_scale = 0;
-  for (const auto& parameter : trained_) (parameter.second.dim() > 1 ? matrices : vectors).parameters.push_back(parameter);
+  for (const auto& parameter : trained_)
+    (parameter.second.dim() > 1 ? matrices : vectors).parameters.push_back(parameter);
   std::vector<ParameterGroup> groups;
   for (auto* group : {&matrices, &vectors})
     if (!group->parameters.empty()) groups.push_back(std::move(*group));
   for (const auto& [name, strategy] : list_)
-    groups = in_strategy(name, "groups", {}, [&] { return strategy->groups(model, std::move(groups)); });
+    groups =
+        in_strategy(name, "groups", {}, [&] { return strategy->groups(model, std::move(groups)); });
   return groups;
 }
 
@@ -230,12 +315,17 @@ Loss Strategies::loss(Model& model, const ForwardContext& context) {
   LossFunction loss = [](Model& m, const ForwardContext& c) {
     return call_plugin(
         {fmt::format("the model '{}'", m.spec().family), "forward", step_of(c)},
-        [&] { return with_misfit_told("the loss", "be computed from the outputs", m, [&] { return supervised_loss(m, c); }); }, is_the_frameworks);
+        [&] {
+          return with_misfit_told("the loss", "be computed from the outputs", m,
+                                  [&] { return supervised_loss(m, c); });
+        },
+        is_the_frameworks);
   };
   for (const auto& [name, strategy] : list_)
     loss = [inner = std::move(loss), &outer = *strategy, &name](Model& m, const ForwardContext& c) {
       auto made = in_strategy(name, "loss", step_of(c), [&] {
-        return with_misfit_told(named(name), "compute its loss from the outputs", m, [&] { return outer.loss(m, c, inner); });
+        return with_misfit_told(named(name), "compute its loss from the outputs", m,
+                                [&] { return outer.loss(m, c, inner); });
       });
       check_loss(name, made, c);
       return made;
@@ -245,7 +335,8 @@ Loss Strategies::loss(Model& model, const ForwardContext& context) {
 
 std::vector<Metric> Strategies::metrics(std::vector<Metric> of_data) const {
   for (const auto& [name, strategy] : list_) {
-    of_data = in_strategy(name, "metrics", {}, [&] { return strategy->metrics(std::move(of_data)); });
+    of_data =
+        in_strategy(name, "metrics", {}, [&] { return strategy->metrics(std::move(of_data)); });
     check_declarations(of_data, fmt::format("strategy '{}'", name));
   }
   return of_data;
@@ -254,7 +345,9 @@ std::vector<Metric> Strategies::metrics(std::vector<Metric> of_data) const {
 std::vector<NamedTensor> Strategies::state(Model& model) {
   auto state = trained_;
   for (const auto& [name, strategy] : list_)
-    for (auto& [key, tensor] : in_strategy(name, "state", {}, [&] { return strategy->state(model); })) state.emplace_back(name + "/" + key, std::move(tensor));
+    for (auto& [key, tensor] :
+         in_strategy(name, "state", {}, [&] { return strategy->state(model); }))
+      state.emplace_back(name + "/" + key, std::move(tensor));
   return state;
 }
 
@@ -266,30 +359,44 @@ const Strategies::Named* Strategies::only_one_that_trains() const {
 std::optional<Adapter> Strategies::export_adapter(Model& model) {
   const auto* one = only_one_that_trains();
   if (!one) return std::nullopt;
-  return in_strategy(one->name, "export_adapter", {}, [&] { return one->strategy->export_adapter(model); });
+  return in_strategy(one->name, "export_adapter", {},
+                     [&] { return one->strategy->export_adapter(model); });
 }
 
 std::optional<Adapter> Strategies::adapter_to_start(Model& model) {
   const auto* one = only_one_that_trains();
   if (!one) return std::nullopt;
-  return in_strategy(one->name, "adapter_to_start", {}, [&] { return one->strategy->adapter_to_start(model); });
+  return in_strategy(one->name, "adapter_to_start", {},
+                     [&] { return one->strategy->adapter_to_start(model); });
 }
 
 void Strategies::load_adapter(Model& model, const Adapter& adapter, const std::string& from) {
   const auto ours = adapter_to_start(model);
-  if (!ours) fail("{}: is an adapter, but this run's strategies make a whole model: choose a strategy that makes an adapter", from);
-  if (!ours->is_live) fail("{}: this run's adapter is written in another form than it is trained in, and cannot start from one: change its initialisation", from);
+  if (!ours)
+    fail(
+        "{}: is an adapter, but this run's strategies make a whole model: choose a strategy that "
+        "makes an adapter",
+        from);
+  if (!ours->is_live)
+    fail(
+        "{}: this run's adapter is written in another form than it is trained in, and cannot start "
+        "from one: change its initialisation",
+        from);
   check_peft_config(*ours, adapter, from);
   std::map<std::string, at::Tensor> theirs;
   for (const auto& [name, tensor] : adapter.tensors) theirs[current_name(name)] = tensor;
   std::set<std::string> left;
   for (const auto& name : theirs | std::views::keys) left.insert(name);
   std::vector<NamedTensor> wanted = ours->tensors;
-  std::erase_if(wanted, [&](const NamedTensor& tensor) { return is_drawn_again(tensor.first) && !theirs.contains(tensor.first); });
+  std::erase_if(wanted, [&](const NamedTensor& tensor) {
+    return is_drawn_again(tensor.first) && !theirs.contains(tensor.first);
+  });
   for (const auto& [name, tensor] : wanted) {
     const auto found = theirs.find(name);
     if (found == theirs.end()) refuse_without({name, tensor}, wanted, theirs, from);
-    if (found->second.sizes() != tensor.sizes()) fail("{}: '{}' is {}, and {} in this run: it is for another model, or has other options", from, name, c10::str(found->second.sizes()), c10::str(tensor.sizes()));
+    if (found->second.sizes() != tensor.sizes())
+      fail("{}: '{}' is {}, and {} in this run: it is for another model, or has other options",
+           from, name, c10::str(found->second.sizes()), c10::str(tensor.sizes()));
     left.erase(name);
   }
   if (!left.empty()) refuse_tensor(*left.begin(), from);
@@ -305,7 +412,8 @@ std::optional<std::size_t> Strategies::defining_loss() const {
 }
 
 void Strategies::merge(Model& model) {
-  for (const auto& [name, strategy] : list_) in_strategy(name, "merge", {}, [&] { strategy->merge(model); });
+  for (const auto& [name, strategy] : list_)
+    in_strategy(name, "merge", {}, [&] { strategy->merge(model); });
 }
 
 }  // namespace attune

@@ -10,16 +10,21 @@ std::vector<NamedTensor> trainable(Model& model) {
   std::vector<NamedTensor> found;
   std::unordered_set<const void*> seen;
   for (auto& parameter : model.module().named_parameters()) {
-    if (parameter.value().requires_grad() && seen.insert(parameter.value().unsafeGetTensorImpl()).second) {
+    if (parameter.value().requires_grad() &&
+        seen.insert(parameter.value().unsafeGetTensorImpl()).second) {
       found.emplace_back(parameter.key(), parameter.value());
     }
   }
   return found;
 }
 
-std::vector<ParameterGroup> Strategy::groups(Model&, std::vector<ParameterGroup> groups) { return groups; }
+std::vector<ParameterGroup> Strategy::groups(Model&, std::vector<ParameterGroup> groups) {
+  return groups;
+}
 
-Loss Strategy::loss(Model& model, const ForwardContext& context, const LossFunction& inner) { return inner(model, context); }
+Loss Strategy::loss(Model& model, const ForwardContext& context, const LossFunction& inner) {
+  return inner(model, context);
+}
 
 std::vector<Metric> Strategy::metrics(std::vector<Metric> inner) const {
   if (!defines_loss()) return inner;
@@ -46,8 +51,10 @@ std::optional<Adapter> Strategy::adapter_to_start(Model& model) { return export_
 
 void Strategy::merge(Model& model) {
   for (auto& [name, linear] : nn::linears(model.module())) linear->merge_deltas();
-  for (auto& [name, convolution] : nn::layers_of<nn::Conv2d>(model.module())) convolution->merge_deltas();
-  for (auto& [name, embedding] : nn::layers_of<nn::Embedding>(model.module())) embedding->merge_deltas();
+  for (auto& [name, convolution] : nn::layers_of<nn::Conv2d>(model.module()))
+    convolution->merge_deltas();
+  for (auto& [name, embedding] : nn::layers_of<nn::Embedding>(model.module()))
+    embedding->merge_deltas();
 }
 
 }  // namespace attune

@@ -69,7 +69,8 @@ class Receiver {
   }
 
  private:
-  at::Tensor output_, buffer_;
+  at::Tensor output_;
+  at::Tensor buffer_;
 };
 
 void all_reduce(const Collectives& collectives, at::Tensor& tensor, Reduction op) {
@@ -174,7 +175,8 @@ void all_to_all_list(const Collectives& collectives, const std::vector<at::Tenso
   require_count(inputs.size(), collectives.comm().size(), "all_to_all");
   require_one_type(outputs, inputs.front().scalar_type(), "all_to_all");
   require_one_type(inputs, inputs.front().scalar_type(), "all_to_all");
-  std::vector<at::Tensor> sent, buffers;
+  std::vector<at::Tensor> sent;
+  std::vector<at::Tensor> buffers;
   std::vector<Receiver> receivers;
   for (const auto& input : inputs) sent.push_back(input.contiguous());
   for (const auto& output : outputs) {

@@ -22,6 +22,7 @@ namespace attune::parallel {
 /// of lists need not be contiguous, those of the other forms must be. Collective.
 ///
 /// largest: bytes that one call of MPI may move; its counts are int.
-c10::intrusive_ptr<c10d::ProcessGroup> make_process_group(const Comm& comm, std::size_t largest = 1 << 30);
+c10::intrusive_ptr<c10d::ProcessGroup> make_process_group(const Comm& comm,
+                                                          std::size_t largest = 1 << 30);
 
 }  // namespace attune::parallel

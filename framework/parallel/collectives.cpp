@@ -195,7 +195,8 @@ void Collectives::all_gather(const at::Tensor& output, const at::Tensor& input,
 
 void Collectives::all_to_all(const std::vector<at::Tensor>& outputs,
                              const std::vector<at::Tensor>& inputs) const {
-  const Blocks sent(inputs, largest_), received(outputs, largest_);
+  const Blocks sent(inputs, largest_);
+  const Blocks received(outputs, largest_);
   const std::vector<int> nowhere(inputs.size(), 0);  // the types hold addresses
   std::size_t bytes = 0;
   for (const auto& input : inputs) bytes += input.nbytes();

@@ -1,5 +1,5 @@
-// The gradients of a step, summed over its micro-batches and the data-parallel group: as fast as can be, or in an order that no number of
-// ranks changes.
+// The gradients of a step, summed over its micro-batches and the data-parallel group: as fast as
+// can be, or in an order that no number of ranks changes.
 #pragma once
 #include <memory>
 #include <optional>
@@ -16,7 +16,8 @@ namespace attune::parallel {
 /// or, before the last backward, sum.abandon() on all ranks: the step is left.
 class GradientSum {
  public:
-  /// data: the data-parallel group. reproducible: by GradientTree, otherwise by GradientReducer. Collective.
+  /// data: the data-parallel group. reproducible: by GradientTree, otherwise by GradientReducer.
+  /// Collective.
   GradientSum(const NamedTensors& parameters, const Comm& data, bool reproducible);
 
   void begin(std::int64_t micro_batches, std::int64_t first, std::int64_t last);

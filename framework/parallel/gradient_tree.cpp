@@ -11,20 +11,27 @@ namespace attune::parallel {
 namespace {
 
 /// How many nodes a level has; the last one may stand for fewer leaves than the others.
-std::int64_t width(std::int64_t leaves, int level) { return (leaves + (std::int64_t{1} << level) - 1) >> level; }
+std::int64_t width(std::int64_t leaves, int level) {
+  return (leaves + (std::int64_t{1} << level) - 1) >> level;
+}
 
 void send(const at::Tensor& sum, int to, const Comm& comm) {
   const InCollective counted(comm, Collective::send, sum.nbytes());
   const auto bytes = static_cast<const std::byte*>(sum.const_data_ptr());
   for (std::size_t done = 0; done < sum.nbytes(); done += largest_message)
-    check_mpi(MPI_Send(bytes + done, static_cast<int>(std::min(sum.nbytes() - done, largest_message)), MPI_BYTE, to, 0, mpi_handle(comm)), "MPI_Send");
+    check_mpi(
+        MPI_Send(bytes + done, static_cast<int>(std::min(sum.nbytes() - done, largest_message)),
+                 MPI_BYTE, to, 0, mpi_handle(comm)),
+        "MPI_Send");
 }
 
 void receive(at::Tensor& sum, int from, const Comm& comm) {
   auto* bytes = static_cast<std::byte*>(sum.data_ptr());
   for (std::size_t done = 0; done < sum.nbytes(); done += largest_message)
-    check_mpi(MPI_Recv(bytes + done, static_cast<int>(std::min(sum.nbytes() - done, largest_message)), MPI_BYTE, from, 0, mpi_handle(comm), MPI_STATUS_IGNORE),
-              "MPI_Recv");
+    check_mpi(
+        MPI_Recv(bytes + done, static_cast<int>(std::min(sum.nbytes() - done, largest_message)),
+                 MPI_BYTE, from, 0, mpi_handle(comm), MPI_STATUS_IGNORE),
+        "MPI_Recv");
 }
 
 }  // namespace
@@ -34,8 +41,11 @@ GradientTree::GradientTree(NamedTensors parameters, Comm data) : data_(std::move
 }
 
 void GradientTree::begin(std::int64_t leaves, std::int64_t first, std::int64_t last) {
-  ATTUNE_ASSERT(sums_.empty() && 0 <= first && first <= last && last <= leaves, "leaves {} first {} last {}", leaves, first, last);
-  leaves_ = leaves, next_ = first, last_ = last;
+  ATTUNE_ASSERT(sums_.empty() && 0 <= first && first <= last && last <= leaves,
+                "leaves {} first {} last {}", leaves, first, last);
+  leaves_ = leaves;
+  next_ = first;
+  last_ = last;
 }
 
 void GradientTree::add() {
@@ -46,11 +56,13 @@ void GradientTree::add() {
 /// Adds it to its sibling, and the two to theirs, as far as this rank has them.
 void GradientTree::settle(Node node, at::Tensor sum) {
   while (width(leaves_, node.level) > 1) {
-    const Node sibling{node.level, node.index ^ 1}, parent{node.level + 1, node.index / 2};
+    const Node sibling{node.level, node.index ^ 1};
+    const Node parent{node.level + 1, node.index / 2};
     if (sibling.index < width(leaves_, node.level)) {
       const auto found = sums_.find(sibling);
       if (found == sums_.end()) break;
-      // Left plus right, in place of whichever is at hand: addition of two numbers does not depend on their order.
+      // Left plus right, in place of whichever is at hand: addition of two numbers does not depend
+      // on their order.
       sum.add_(found->second);
       sums_.erase(found);
     }
@@ -59,8 +71,8 @@ void GradientTree::settle(Node node, at::Tensor sum) {
   sums_.emplace(node, std::move(sum));
 }
 
-/// Level by level every pair whose halves lie on two ranks comes together on the left one's. All ranks know who holds what, because they
-/// tell each other once.
+/// Level by level every pair whose halves lie on two ranks comes together on the left one's. All
+/// ranks know who holds what, because they tell each other once.
 void GradientTree::finish() {
   ATTUNE_ASSERT(next_ == last_, "leaf {} of {}", next_, last_);
   std::string mine;
@@ -72,14 +84,17 @@ void GradientTree::finish() {
     for (Node node{}; text >> node.level >> node.index;) holders[node] = rank;
   }
   const InCollective waiting;
-  while (holders.size() > 1 || holders.begin()->first.index != 0 || width(leaves_, holders.begin()->first.level) > 1) {
+  while (holders.size() > 1 || holders.begin()->first.index != 0 ||
+         width(leaves_, holders.begin()->first.level) > 1) {
     const auto [left, left_rank] = *holders.begin();  // the lowest level's first
-    const Node right{left.level, left.index + 1}, parent{left.level + 1, left.index / 2};
+    const Node right{left.level, left.index + 1};
+    const Node parent{left.level + 1, left.index / 2};
     holders.erase(left);
     const auto found = holders.find(right);
     if (left.index % 2 == 0 && found != holders.end()) {
       const int right_rank = found->second;
-      if (data_.rank() == right_rank && right_rank != left_rank) send(sums_.at(right), left_rank, data_);
+      if (data_.rank() == right_rank && right_rank != left_rank)
+        send(sums_.at(right), left_rank, data_);
       if (data_.rank() == left_rank) {
         auto other = right_rank == left_rank ? sums_.at(right) : at::empty_like(sums_.at(left));
         if (right_rank != left_rank) receive(other, right_rank, data_);
@@ -118,7 +133,8 @@ void GradientTree::give_gradients(const at::Tensor& sum) {
   torch::NoGradGuard no_grad;
   std::int64_t from = 0;
   for (auto& parameter : parameters_) {
-    parameter.mutable_grad() = sum.narrow(0, from, parameter.numel()).view_as(parameter).to(parameter.options());
+    parameter.mutable_grad() =
+        sum.narrow(0, from, parameter.numel()).view_as(parameter).to(parameter.options());
     from += parameter.numel();
   }
 }

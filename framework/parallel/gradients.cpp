@@ -26,31 +26,39 @@ class SumHook final : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d:
 void check_same_everywhere(const NamedTensors& tensors, const Comm& comm) {
   Sha256 sum;
   for (const auto& [name, tensor] : tensors)
-    sum.add(fmt::format("{} {} {}\n", name, c10::str(tensor.sizes()), c10::toString(tensor.scalar_type())));
+    sum.add(fmt::format("{} {} {}\n", name, c10::str(tensor.sizes()),
+                        c10::toString(tensor.scalar_type())));
   const auto mine = sum.hex();
   const auto roots = comm.broadcast(mine);
-  comm.agree([&] { ATTUNE_ASSERT(mine == roots, "{} tensors here; names, shapes or dtypes are not those of rank 0", tensors.size()); });
+  comm.agree([&] {
+    ATTUNE_ASSERT(mine == roots, "{} tensors here; names, shapes or dtypes are not those of rank 0",
+                  tensors.size());
+  });
 }
 
-/// In the order their gradients become ready, about last to first. The first bucket is small, so that reduction starts early.
+/// In the order their gradients become ready, about last to first. The first bucket is small, so
+/// that reduction starts early.
 std::vector<std::vector<std::size_t>> buckets(const std::vector<at::Tensor>& parameters) {
-  auto indices = std::get<0>(
-      c10d::compute_bucket_assignment_by_size(parameters, {c10d::kDefaultFirstBucketBytes, c10d::kDefaultBucketBytesCap}));
+  auto indices = std::get<0>(c10d::compute_bucket_assignment_by_size(
+      parameters, {c10d::kDefaultFirstBucketBytes, c10d::kDefaultBucketBytesCap}));
   std::reverse(indices.begin(), indices.end());
   return indices;
 }
 
-std::unique_ptr<c10d::Reducer> make_reducer(const NamedTensors& named, const std::vector<at::Tensor>& parameters, const Comm& comm) {
+std::unique_ptr<c10d::Reducer> make_reducer(const NamedTensors& named,
+                                            const std::vector<at::Tensor>& parameters,
+                                            const Comm& comm) {
   std::unordered_map<std::size_t, std::string> names;
   for (std::size_t i = 0; i < named.size(); ++i) names[i] = named[i].first;
   const auto group = make_process_group(comm);
-  // Unused parameters are ours to find, in finish(): the reducer's own search sees only the graph before the pass, and misses what
-  // recomputed activations reach.
-  auto reducer = std::make_unique<c10d::Reducer>(parameters, buckets(parameters), group, std::vector<bool>(parameters.size(), false),
-                                                 c10d::kDefaultBucketBytesCap, /*find_unused_parameters=*/false,
-                                                 /*gradient_as_bucket_view=*/true, names, c10d::kDefaultFirstBucketBytes,
-                                                 /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false,
-                                                 std::vector<std::int64_t>{});
+  // Unused parameters are ours to find, in finish(): the reducer's own search sees only the graph
+  // before the pass, and misses what recomputed activations reach.
+  auto reducer = std::make_unique<c10d::Reducer>(
+      parameters, buckets(parameters), group, std::vector<bool>(parameters.size(), false),
+      c10d::kDefaultBucketBytesCap, /*find_unused_parameters=*/false,
+      /*gradient_as_bucket_view=*/true, names, c10d::kDefaultFirstBucketBytes,
+      /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false,
+      std::vector<std::int64_t>{});
   reducer->register_comm_hook(std::make_unique<SumHook>(group));
   return reducer;
 }
@@ -59,7 +67,8 @@ std::unique_ptr<c10d::Reducer> make_reducer(const NamedTensors& named, const std
 
 struct GradientReducer::Parts {
   std::vector<at::Tensor> parameters;
-  std::vector<char> reached;            // in the last backward pass, by parameter; not vector<bool>: threads may set neighbours
+  // in the last backward pass, by parameter; not vector<bool>: threads may set neighbours
+  std::vector<char> reached;
   std::vector<unsigned> hooks;
   std::unique_ptr<c10d::Reducer> reducer;  // null on one rank
 
@@ -70,12 +79,17 @@ struct GradientReducer::Parts {
   void watch() {
     reached.resize(parameters.size());
     for (std::size_t i = 0; i < parameters.size(); ++i)
-      hooks.push_back(parameters[i].register_hook([this, i](const at::Tensor&) { reached[i] = 1; }));
+      hooks.push_back(
+          parameters[i].register_hook([this, i](const at::Tensor&) { reached[i] = 1; }));
   }
 
-  /// Gives every parameter that the pass did not reach a gradient of zero, and the reducer what it still waits for.
+  /// Gives every parameter that the pass did not reach a gradient of zero, and the reducer what it
+  /// still waits for.
   void complete() {
-    std::vector<at::Tensor> unreached, zeros, frozen;  // frozen for a while by a strategy
+    // frozen for a while by a strategy
+    std::vector<at::Tensor> unreached;
+    std::vector<at::Tensor> zeros;
+    std::vector<at::Tensor> frozen;
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       if (reached[i]) continue;
       unreached.push_back(parameters[i]);
@@ -88,7 +102,8 @@ struct GradientReducer::Parts {
   }
 };
 
-GradientReducer::GradientReducer(NamedTensors named, const Comm& data) : parts_(std::make_unique<Parts>()) {
+GradientReducer::GradientReducer(NamedTensors named, const Comm& data)
+    : parts_(std::make_unique<Parts>()) {
   ATTUNE_ASSERT(!named.empty(), "there is no parameter to reduce");
   check_same_everywhere(named, data);
   for (const auto& [name, tensor] : named) parts_->parameters.push_back(tensor);
@@ -102,7 +117,8 @@ GradientReducer::GradientReducer(GradientReducer&&) noexcept = default;
 void GradientReducer::begin_last_backward() {
   std::fill(parts_->reached.begin(), parts_->reached.end(), 0);
   if (!parts_->reducer) return;
-  parts_->reducer->rebuild_buckets();  // once, after the first step: in the order gradients became ready on rank 0
+  // once, after the first step: in the order gradients became ready on rank 0
+  parts_->reducer->rebuild_buckets();
   parts_->reducer->prepare_for_backward({});
 }
 

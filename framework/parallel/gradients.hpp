@@ -1,4 +1,5 @@
-// Data parallelism: the sum of every rank's gradients, reduced in buckets while the backward pass still runs.
+// Data parallelism: the sum of every rank's gradients, reduced in buckets while the backward pass
+// still runs.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <attune/comm.hpp>
@@ -16,13 +17,14 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 ///   reducer.begin_last_backward();
 ///   loss.backward();      // buckets are reduced as they fill
 ///   reducer.finish();     // every .grad is defined, and holds the sum over ranks
-/// A rank with nothing to do in a step calls the two without a backward pass between. A parameter that a pass does not reach counts as
-/// zero, whichever ranks it happens on, and never makes a rank wait. Between steps the gradients may be zeroed or reset.
-/// Method: Li et al., PyTorch Distributed (VLDB 2020), with LibTorch's own c10d::Reducer; on one rank there is nothing to reduce.
+/// A rank with nothing to do in a step calls the two without a backward pass between. A parameter
+/// that a pass does not reach counts as zero, whichever ranks it happens on, and never makes a rank
+/// wait. Between steps the gradients may be zeroed or reset. Method: Li et al., PyTorch Distributed
+/// (VLDB 2020), with LibTorch's own c10d::Reducer; on one rank there is nothing to reduce.
 class GradientReducer {
  public:
-  /// parameters: all that are trained, in the model's order, the same on every rank (Fault otherwise). data: the data-parallel group.
-  /// Collective.
+  /// parameters: all that are trained, in the model's order, the same on every rank (Fault
+  /// otherwise). data: the data-parallel group. Collective.
   GradientReducer(NamedTensors parameters, const Comm& data);
   ~GradientReducer();
   GradientReducer(GradientReducer&&) noexcept;
@@ -35,8 +37,9 @@ class GradientReducer {
   std::unique_ptr<Parts> parts_;
 };
 
-/// The values of the group's rank 0, in place, on every rank of the data-parallel group: its ranks hold the same model, or the same shard
-/// of it. Any dtype; names, shapes and dtypes are the same on every rank (Fault otherwise). Collective.
+/// The values of the group's rank 0, in place, on every rank of the data-parallel group: its ranks
+/// hold the same model, or the same shard of it. Any dtype; names, shapes and dtypes are the same
+/// on every rank (Fault otherwise). Collective.
 void broadcast_parameters(const NamedTensors& tensors, const Comm& data);
 
 }  // namespace attune::parallel

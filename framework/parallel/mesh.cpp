@@ -9,7 +9,8 @@ Mesh Mesh::make(const Comm& world, int shard_size) {
         "{} ranks cannot be divided into shard groups of {}: start a multiple of {} ranks, or "
         "choose a shard size that divides {}",
         world.size(), shard_size, shard_size, world.size());
-  const int column = world.rank() % shard_size, row = world.rank() / shard_size;
+  const int column = world.rank() % shard_size;
+  const int row = world.rank() / shard_size;
   return {world, world.split_by_node(), world.split(column), world.split(row)};
 }
 

@@ -28,7 +28,9 @@ std::string mpi_version() {
   return all.substr(0, all.find(','));
 }
 
-TrafficByKind traffic_of_rank(const Comm& comm) { return Traffic::by_kind(comm.impl().traffic->numbers()); }
+TrafficByKind traffic_of_rank(const Comm& comm) {
+  return Traffic::by_kind(comm.impl().traffic->numbers());
+}
 
 TrafficByKind traffic_of_ranks(const Comm& comm) {
   auto numbers = comm.impl().traffic->numbers();
@@ -39,7 +41,9 @@ TrafficByKind traffic_of_ranks(const Comm& comm) {
 void sum_in_place(std::vector<double>& values, const Comm& comm) {
   if (comm.size() == 1) return;
   const InCollective waiting(comm, Collective::all_reduce, values.size() * sizeof(double));
-  check_mpi(MPI_Allreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()), MPI_DOUBLE, MPI_SUM, mpi_handle(comm)), "MPI_Allreduce");
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()), MPI_DOUBLE,
+                          MPI_SUM, mpi_handle(comm)),
+            "MPI_Allreduce");
 }
 
 }  // namespace parallel
@@ -47,7 +51,8 @@ void sum_in_place(std::vector<double>& values, const Comm& comm) {
 namespace {
 
 bool mpi_is_up() {
-  int started = 0, ended = 0;
+  int started = 0;
+  int ended = 0;
   MPI_Initialized(&started);
   MPI_Finalized(&ended);
   return started && !ended;
@@ -56,13 +61,15 @@ bool mpi_is_up() {
 template <class T>
 T all_reduce(const Comm& comm, T value, MPI_Datatype type, MPI_Op op) {
   const parallel::InCollective waiting(comm, parallel::Collective::all_reduce, sizeof value);
-  if (comm.size() > 1) check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, type, op, mpi_handle(comm)), "MPI_Allreduce");
+  if (comm.size() > 1)
+    check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, type, op, mpi_handle(comm)), "MPI_Allreduce");
   return value;
 }
 
 /// Of this process among all that MPI started.
 struct Place {
-  int rank = 0, size = 1;
+  int rank = 0;
+  int size = 1;
 };
 
 Place place_in_world() {
@@ -76,7 +83,8 @@ Place place_in_world() {
 /// The rank in MPI_COMM_WORLD of a rank of the group.
 int rank_in_world(const Comm& comm, int rank) {
   if (!mpi_is_up() || comm.impl().handle == MPI_COMM_NULL) return place_in_world().rank;
-  MPI_Group ours = MPI_GROUP_NULL, world = MPI_GROUP_NULL;
+  MPI_Group ours = MPI_GROUP_NULL;
+  MPI_Group world = MPI_GROUP_NULL;
   MPI_Comm_group(comm.impl().handle, &ours);
   MPI_Comm_group(MPI_COMM_WORLD, &world);
   int found = 0;
@@ -106,8 +114,12 @@ Outcome attempt(const std::function<void()>& work) {
   }
 }
 
-std::string to_message(const Outcome& outcome) { return std::to_string(outcome.status) + outcome.text; }
-Outcome from_message(const std::string& message) { return {static_cast<Status>(message.at(0) - '0'), message.substr(1)}; }
+std::string to_message(const Outcome& outcome) {
+  return std::to_string(outcome.status) + outcome.text;
+}
+Outcome from_message(const std::string& message) {
+  return {static_cast<Status>(message.at(0) - '0'), message.substr(1)};
+}
 
 void rethrow(const Outcome& outcome, const Comm& comm) {
   const Agreement who{comm.size() == place_in_world().size, comm.root()};
@@ -117,11 +129,15 @@ void rethrow(const Outcome& outcome, const Comm& comm) {
 
 /// The lowest rank's failure; that rank is named unless every rank of the group says the same.
 Outcome first_failure(const std::vector<std::string>& messages, const Comm& comm) {
-  const auto first = std::find_if(messages.begin(), messages.end(), [](const auto& message) { return from_message(message).status != succeeded; });
-  const bool unanimous = std::all_of(messages.begin(), messages.end(), [&](const auto& message) { return message == *first; });
+  const auto first = std::find_if(messages.begin(), messages.end(), [](const auto& message) {
+    return from_message(message).status != succeeded;
+  });
+  const bool unanimous = std::all_of(messages.begin(), messages.end(),
+                                     [&](const auto& message) { return message == *first; });
   auto failure = from_message(*first);
   const auto rank = rank_in_world(comm, static_cast<int>(first - messages.begin()));
-  if (!unanimous) failure.text = fmt::format("rank {} of {}: {}", rank, place_in_world().size, failure.text);
+  if (!unanimous)
+    failure.text = fmt::format("rank {} of {}: {}", rank, place_in_world().size, failure.text);
   return failure;
 }
 
@@ -139,11 +155,15 @@ namespace {
 
 bool is_set(const char* name) { return std::getenv(name) != nullptr; }
 
-/// Environment variables for as long as this stands, where the user has set none; children of this process see nothing of them.
+/// Environment variables for as long as this stands, where the user has set none; children of this
+/// process see nothing of them.
 class Preset {
  public:
   void set(const char* name, const char* value) {
-    if (!is_set(name)) setenv(name, value, 0), set_.push_back(name);
+    if (!is_set(name)) {
+      setenv(name, value, 0);
+      set_.push_back(name);
+    }
   }
   ~Preset() {
     for (const char* name : set_) unsetenv(name);
@@ -155,16 +175,22 @@ class Preset {
 
 /// mpirun's ranks, all on this node.
 bool are_on_one_node() {
-  const char *all = std::getenv("OMPI_COMM_WORLD_SIZE"), *here = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+  const char* all = std::getenv("OMPI_COMM_WORLD_SIZE");
+  const char* here = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
   return all && here && std::strcmp(all, here) == 0;
 }
 
-bool has_launcher() { return is_set("OMPI_COMM_WORLD_SIZE") || is_set("PMIX_NAMESPACE") || is_set("PMIX_RANK") || is_set("PMI_RANK") || is_set("PMI_FD"); }
+bool has_launcher() {
+  return is_set("OMPI_COMM_WORLD_SIZE") || is_set("PMIX_NAMESPACE") || is_set("PMIX_RANK") ||
+         is_set("PMI_RANK") || is_set("PMI_FD");
+}
 
-/// Ranks that talk to none beyond this node open no libraries of networks. A process of its own talks to no other: it needs no daemon of Open MPI's
-/// beside it either, and not the machine's topology, which Open MPI would read from a hundred files.
+/// Ranks that talk to none beyond this node open no libraries of networks. A process of its own
+/// talks to no other: it needs no daemon of Open MPI's beside it either, and not the machine's
+/// topology, which Open MPI would read from a hundred files.
 void open_what_is_needed(Preset& preset) {
-  preset.set("HWLOC_PLUGINS_BLACKLIST", "hwloc_gl.so,hwloc_opencl.so");  // they look for displays, and open 25 libraries of X11's and OpenCL's for that
+  // they look for displays, and open 25 libraries of X11's and OpenCL's for that
+  preset.set("HWLOC_PLUGINS_BLACKLIST", "hwloc_gl.so,hwloc_opencl.so");
   if (!has_launcher() || are_on_one_node()) preset.set("OMPI_MCA_pml", "ob1");
   if (has_launcher()) return;
   preset.set("OMPI_MCA_ess_singleton_isolated", "1");
@@ -184,8 +210,10 @@ MpiSession::MpiSession() {
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_MULTIPLE) {
     MPI_Finalize();
-    fail("this MPI library does not allow calls from several threads at once (MPI_THREAD_MULTIPLE); use one built with thread support, "
-         "such as Open MPI 4 as Debian packages it");
+    fail(
+        "this MPI library does not allow calls from several threads at once (MPI_THREAD_MULTIPLE); "
+        "use one built with thread support, "
+        "such as Open MPI 4 as Debian packages it");
   }
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
@@ -223,7 +251,8 @@ void abort_all(ExitCode code, const std::string& message) {
 
 Comm::Impl::Impl() : traffic(std::make_shared<parallel::Traffic>()) {}
 
-Comm::Impl::Impl(MPI_Comm owned, std::shared_ptr<parallel::Traffic> counted) : handle(owned), traffic(std::move(counted)) {
+Comm::Impl::Impl(MPI_Comm owned, std::shared_ptr<parallel::Traffic> counted)
+    : handle(owned), traffic(std::move(counted)) {
   MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN);
   MPI_Comm_rank(handle, &rank);
   MPI_Comm_size(handle, &size);
@@ -248,7 +277,8 @@ Comm Comm::split(int color, int key) const {
 Comm Comm::split_by_node() const {
   if (size() == 1) return *this;
   MPI_Comm part = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split_type(impl_->handle, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &part), "MPI_Comm_split_type");
+  check_mpi(MPI_Comm_split_type(impl_->handle, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &part),
+            "MPI_Comm_split_type");
   return Comm(std::make_shared<Impl>(part, impl_->traffic));
 }
 
@@ -259,10 +289,13 @@ void Comm::barrier() const {
 
 void Comm::broadcast(void* bytes, std::size_t count, int from) const {
   if (size() == 1) return;
-  const parallel::InCollective waiting(*this, parallel::Collective::broadcast, rank() == from ? count : 0);
+  const parallel::InCollective waiting(*this, parallel::Collective::broadcast,
+                                       rank() == from ? count : 0);
   for (std::size_t done = 0; done < count; done += parallel::largest_message) {
     const auto piece = static_cast<int>(std::min(count - done, parallel::largest_message));
-    check_mpi(MPI_Bcast(static_cast<std::byte*>(bytes) + done, piece, MPI_BYTE, from, impl_->handle), "MPI_Bcast");
+    check_mpi(
+        MPI_Bcast(static_cast<std::byte*>(bytes) + done, piece, MPI_BYTE, from, impl_->handle),
+        "MPI_Bcast");
   }
 }
 
@@ -275,26 +308,34 @@ std::string Comm::broadcast(std::string text, int from) const {
 }
 
 double Comm::sum(double value) const { return all_reduce(*this, value, MPI_DOUBLE, MPI_SUM); }
-std::int64_t Comm::sum(std::int64_t value) const { return all_reduce(*this, value, MPI_INT64_T, MPI_SUM); }
-std::int64_t Comm::max(std::int64_t value) const { return all_reduce(*this, value, MPI_INT64_T, MPI_MAX); }
+std::int64_t Comm::sum(std::int64_t value) const {
+  return all_reduce(*this, value, MPI_INT64_T, MPI_SUM);
+}
+std::int64_t Comm::max(std::int64_t value) const {
+  return all_reduce(*this, value, MPI_INT64_T, MPI_MAX);
+}
 
 std::vector<std::string> Comm::gather(const std::string& text) const {
   if (size() == 1) return {text};
   const parallel::InCollective waiting(*this, parallel::Collective::all_gather, text.size());
   const auto mine = static_cast<std::int64_t>(text.size());
   std::vector<std::int64_t> lengths(size());
-  check_mpi(MPI_Allgather(&mine, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, impl_->handle), "MPI_Allgather");
+  check_mpi(MPI_Allgather(&mine, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, impl_->handle),
+            "MPI_Allgather");
   const auto total = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
-  ATTUNE_ASSERT(total <= static_cast<std::int64_t>(parallel::largest_message), "{} bytes of text over all ranks", total);
+  ATTUNE_ASSERT(total <= static_cast<std::int64_t>(parallel::largest_message),
+                "{} bytes of text over all ranks", total);
 
   const std::vector<int> counts(lengths.begin(), lengths.end());
   std::vector<int> offsets(counts.size(), 0);
   std::partial_sum(counts.begin(), counts.end() - 1, offsets.begin() + 1);
   std::string all(static_cast<std::size_t>(total), '\0');
-  check_mpi(MPI_Allgatherv(text.data(), counts[rank()], MPI_BYTE, all.data(), counts.data(), offsets.data(), MPI_BYTE, impl_->handle),
+  check_mpi(MPI_Allgatherv(text.data(), counts[rank()], MPI_BYTE, all.data(), counts.data(),
+                           offsets.data(), MPI_BYTE, impl_->handle),
             "MPI_Allgatherv");
   std::vector<std::string> texts;
-  for (std::size_t i = 0; i < counts.size(); ++i) texts.push_back(all.substr(offsets[i], counts[i]));
+  for (std::size_t i = 0; i < counts.size(); ++i)
+    texts.push_back(all.substr(offsets[i], counts[i]));
   return texts;
 }
 

@@ -10,19 +10,22 @@ namespace {
 
 std::string to_text(const std::vector<TensorInfo>& tensors) {
   auto list = nlohmann::json::array();
-  for (const auto& tensor : tensors) list.push_back({tensor.name, tensor.shape, tensor.stored, tensor.bytes});
+  for (const auto& tensor : tensors)
+    list.push_back({tensor.name, tensor.shape, tensor.stored, tensor.bytes});
   return list.dump();
 }
 
 std::vector<TensorInfo> from_text(const std::string& text) {
   std::vector<TensorInfo> tensors;
-  for (const auto& item : nlohmann::json::parse(text)) tensors.push_back({item[0], item[1], item[2], item[3]});
+  for (const auto& item : nlohmann::json::parse(text))
+    tensors.push_back({item[0], item[1], item[2], item[3]});
   return tensors;
 }
 
 }  // namespace
 
-SharedWeights::SharedWeights(std::unique_ptr<WeightSource> source, Comm comm) : source_(std::move(source)), comm_(std::move(comm)) {
+SharedWeights::SharedWeights(std::unique_ptr<WeightSource> source, Comm comm)
+    : source_(std::move(source)), comm_(std::move(comm)) {
   std::string list;
   on_root(comm_, [&] { list = to_text(source_->tensors()); });
   tensors_ = from_text(comm_.broadcast(list));

@@ -9,7 +9,15 @@
 
 namespace attune::parallel {
 
-enum class Collective { all_reduce, reduce_scatter, all_gather, all_to_all, broadcast, send, barrier };
+enum class Collective {
+  all_reduce,
+  reduce_scatter,
+  all_gather,
+  all_to_all,
+  broadcast,
+  send,
+  barrier
+};
 
 /// "all_reduce", "reduce_scatter", ...
 const char* name(Collective kind);
@@ -23,15 +31,16 @@ struct Calls {
 /// By name of the collective; kinds that were never called are left out.
 using TrafficByKind = std::map<std::string, Calls>;
 
-/// Of one rank. A call counts once, however many messages it is cut into. Its bytes are the rank's input, in the type that travels
-/// (bfloat16 and float16 are reduced as float32):
+/// Of one rank. A call counts once, however many messages it is cut into. Its bytes are the rank's
+/// input, in the type that travels (bfloat16 and float16 are reduced as float32):
 ///   all_reduce, reduce_scatter, all_to_all   the whole input, with the part that stays on the rank
 ///   all_gather                               the rank's own part
-///   broadcast                                the tensor or text on the rank it comes from, 0 on the others
-///   send                                     the message on the sender; receiving counts nothing
-///   barrier                                  0
-/// What the network carries depends on MPI's algorithm and is not known: a ring moves 2 (n - 1) / n of the input in an all_reduce over
-/// n ranks. Groups of one rank send nothing and count nothing. The watchdog's heartbeats are not counted.
+///   broadcast                                the tensor or text on the rank it comes from, 0 on
+///   the others send                                     the message on the sender; receiving
+///   counts nothing barrier                                  0
+/// What the network carries depends on MPI's algorithm and is not known: a ring moves 2 (n - 1) / n
+/// of the input in an all_reduce over n ranks. Groups of one rank send nothing and count nothing.
+/// The watchdog's heartbeats are not counted.
 class Traffic {
  public:
   static constexpr std::size_t kinds = static_cast<std::size_t>(Collective::barrier) + 1;
@@ -45,7 +54,8 @@ class Traffic {
 
  private:
   struct Count {
-    std::atomic<std::int64_t> calls{0}, bytes{0};
+    std::atomic<std::int64_t> calls{0};
+    std::atomic<std::int64_t> bytes{0};
   };
   std::array<Count, kinds> counts_;
 };

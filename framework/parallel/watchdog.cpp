@@ -22,14 +22,17 @@ namespace attune::parallel {
 struct RankStatus {
   std::uint64_t beats = 0;
   std::int64_t step = 0;
-  std::int32_t waiting = 0, signal = 0;
-  char phase[32] = {}, host[64] = {};
+  std::int32_t waiting = 0;
+  std::int32_t signal = 0;
+  char phase[32] = {};
+  char host[64] = {};
   bool operator==(const RankStatus&) const = default;
 };
 
 /// Rank 0 to a rank.
 struct RankOrder {
-  std::int32_t signal = 0, show_stack = 0;
+  std::int32_t signal = 0;
+  std::int32_t show_stack = 0;
 };
 
 namespace {
@@ -39,7 +42,8 @@ using Clock = std::chrono::steady_clock;
 constexpr auto tick = std::chrono::milliseconds(100);
 constexpr auto heartbeat = std::chrono::seconds(1);
 constexpr auto patience_for_stack = std::chrono::seconds(5);
-constexpr auto grace_of_root = std::chrono::seconds(30);  // rank 0 names the late one first, if it can
+// rank 0 names the late one first, if it can
+constexpr auto grace_of_root = std::chrono::seconds(30);
 
 std::atomic<const char*> current_phase{"start"};
 std::atomic<std::int64_t> current_step{0};
@@ -63,12 +67,15 @@ std::string stack_of(pthread_t thread) {
   stack_taken = false;
   if (pthread_kill(thread, stack_signal()) != 0) return "(that thread has ended)\n";
   const auto start = Clock::now();
-  while (!stack_taken && Clock::now() - start < patience_for_stack) std::this_thread::sleep_for(tick);
+  while (!stack_taken && Clock::now() - start < patience_for_stack)
+    std::this_thread::sleep_for(tick);
   if (!stack_taken) return "(the thread does not answer: it hangs in the operating system)\n";
-  return boost::stacktrace::to_string(boost::stacktrace::stacktrace::from_dump(stack_dump.data(), stack_dump.size()));
+  return boost::stacktrace::to_string(
+      boost::stacktrace::stacktrace::from_dump(stack_dump.data(), stack_dump.size()));
 }
 
-/// Sends the newest value again and again, never more than one at a time: a process that is stopped takes nothing in.
+/// Sends the newest value again and again, never more than one at a time: a process that is stopped
+/// takes nothing in.
 template <class T>
 class Sender {
  public:
@@ -107,7 +114,8 @@ struct Watchdog::Parts {
   /// What rank 0 knows of a rank.
   struct Seen {
     RankStatus status;
-    Clock::time_point heard = Clock::now(), changed = Clock::now();
+    Clock::time_point heard = Clock::now();
+    Clock::time_point changed = Clock::now();
     void note(const RankStatus& newest) {
       heard = Clock::now();
       if (!(newest == status)) changed = heard;
@@ -118,10 +126,11 @@ struct Watchdog::Parts {
   Comm comm;
   std::chrono::duration<double> limit;
   pthread_t watched = pthread_self();
-  std::vector<Seen> seen;                // on rank 0
-  std::vector<Sender<RankOrder>> orders;     // on rank 0, by rank
-  Sender<RankStatus> status;                 // on the others
-  Clock::time_point last_sent{}, heard_root = Clock::now();
+  std::vector<Seen> seen;                 // on rank 0
+  std::vector<Sender<RankOrder>> orders;  // on rank 0, by rank
+  Sender<RankStatus> status;              // on the others
+  Clock::time_point last_sent{};
+  Clock::time_point heard_root = Clock::now();
   std::atomic<bool> ending{false};
   std::thread thread;
 
@@ -162,8 +171,10 @@ struct Watchdog::Parts {
       last_sent = Clock::now();
     }
     if (limit.count() > 0 && Clock::now() - heard_root > limit + grace_of_root)
-      abort_all(ExitCode::fault, fmt::format("rank 0 has shown no sign of life for {:.0f} s; this rank is in phase '{}' of step {}",
-                                                   (limit + grace_of_root).count(), current_phase.load(), current_step.load()));
+      abort_all(ExitCode::fault, fmt::format("rank 0 has shown no sign of life for {:.0f} s; this "
+                                             "rank is in phase '{}' of step {}",
+                                             (limit + grace_of_root).count(), current_phase.load(),
+                                             current_step.load()));
   }
 
   // ---- Rank 0
@@ -177,7 +188,8 @@ struct Watchdog::Parts {
       }
     if (Clock::now() - last_sent >= heartbeat) {
       for (int rank = 1; rank < comm.size(); ++rank)
-        if (orders[rank].idle()) orders[rank].send({signal_received(), 0}, rank, order_tag, handle());
+        if (orders[rank].idle())
+          orders[rank].send({signal_received(), 0}, rank, order_tag, handle());
       last_sent = Clock::now();
     }
     if (limit.count() > 0) judge();
@@ -191,7 +203,8 @@ struct Watchdog::Parts {
     std::vector<int> late;
     bool all_stand = true;
     for (int rank = 0; rank < comm.size(); ++rank) {
-      if (is_silent(rank) || (stands_still(rank) && !seen[rank].status.waiting)) late.push_back(rank);
+      if (is_silent(rank) || (stands_still(rank) && !seen[rank].status.waiting))
+        late.push_back(rank);
       all_stand = all_stand && stands_still(rank);
     }
     if (late.empty() && !all_stand) return;
@@ -206,9 +219,14 @@ struct Watchdog::Parts {
 
   std::string describe(int rank) {
     const auto& status = seen[rank].status;
-    auto text = fmt::format("rank {} on {} is late: {} phase '{}' of step {}", rank, status.host[0] ? status.host : "an unknown host",
-                            is_silent(rank) ? "its process is stopped, gone or cut off; it was last seen in" : "it is in", status.phase, status.step);
-    if (!is_silent(rank)) text += ". Its stack:\n" + (rank == 0 ? stack_of(watched) : remote_stack(rank));
+    auto text =
+        fmt::format("rank {} on {} is late: {} phase '{}' of step {}", rank,
+                    status.host[0] ? status.host : "an unknown host",
+                    is_silent(rank) ? "its process is stopped, gone or cut off; it was last seen in"
+                                    : "it is in",
+                    status.phase, status.step);
+    if (!is_silent(rank))
+      text += ". Its stack:\n" + (rank == 0 ? stack_of(watched) : remote_stack(rank));
     return text;
   }
 
@@ -239,7 +257,8 @@ Watchdog::Watchdog(const Comm& world, double limit) : parts_(std::make_unique<Pa
   parts_->limit = std::chrono::duration<double>(limit);
   parts_->seen.resize(world.root() ? world.size() : 0);
   parts_->orders.resize(parts_->seen.size());
-  boost::stacktrace::stacktrace().size();  // loads what unwinding needs, which a signal handler may not
+  // loads what unwinding needs, which a signal handler may not
+  boost::stacktrace::stacktrace().size();
   std::signal(stack_signal(), take_stack);
   report_phase("start", 0);
   parts_->thread = std::thread([parts = parts_.get()] { parts->loop(); });

@@ -32,13 +32,15 @@ T check(arrow::Result<T> result) {
   return std::move(result).ValueUnsafe();
 }
 
-// --- Values as JSON. Texts keep their bytes, whether they are UTF-8 or not: the reader of sources counts those that are not.
+// --- Values as JSON. Texts keep their bytes, whether they are UTF-8 or not: the reader of sources
+// counts those that are not.
 
 void write_text(std::string_view text, std::string& to) {
   to += '"';
   for (const char c : text) {
     if (c == '"' || c == '\\') {
-      to += '\\', to += c;
+      to += '\\';
+      to += c;
     } else if (static_cast<unsigned char>(c) < 0x20) {
       char escaped[8];
       std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(c));
@@ -52,26 +54,34 @@ void write_text(std::string_view text, std::string& to) {
 
 bool is_utf8(std::string_view bytes) {
   try {
-    return json(bytes).dump(), true;
+    json(bytes).dump();
+    return true;
   } catch (const json::exception&) {
     return false;
   }
 }
 
 /// What has no text here: other_key of prepare/values.hpp.
-void write_unread(const std::string& type, std::string& to) { to += "{\"\\u0001type\":" + json(type).dump() + "}"; }
+void write_unread(const std::string& type, std::string& to) {
+  to += "{\"\\u0001type\":" + json(type).dump() + "}";
+}
 
 /// Bytes are a text where they can be: many writers leave out that a column is one.
 void write_bytes(std::string_view bytes, std::string& to) {
   if (is_utf8(bytes)) return write_text(bytes, to);
-  to += "{\"\\u0001bytes\":" + std::to_string(bytes.size()) + "}";  // bytes_key of prepare/values.hpp
+  // bytes_key of prepare/values.hpp
+  to += "{\"\\u0001bytes\":" + std::to_string(bytes.size()) + "}";
 }
 
-/// A number that is none stands for a missing value, as in pandas. JSON has no infinity: it becomes Python's text for it.
+/// A number that is none stands for a missing value, as in pandas. JSON has no infinity: it becomes
+/// Python's text for it.
 void write_number(double number, std::string& to) {
-  if (std::isnan(number)) to += "null";
-  else if (std::isinf(number)) to += number > 0 ? "\"inf\"" : "\"-inf\"";
-  else to += json(number).dump();
+  if (std::isnan(number))
+    to += "null";
+  else if (std::isinf(number))
+    to += number > 0 ? "\"inf\"" : "\"-inf\"";
+  else
+    to += json(number).dump();
 }
 
 /// 0.1 and not 0.10000000149011612.
@@ -82,21 +92,25 @@ void write_number(float number, std::string& to) {
   write_number(std::strtod(digits, nullptr), to);
 }
 
-/// Python's form: no fraction of a second where it is zero, six digits of it or nine; the zone as an offset.
+/// Python's form: no fraction of a second where it is zero, six digits of it or nine; the zone as
+/// an offset.
 std::string python_time(std::string text) {
   const bool utc = text.ends_with('Z');
   if (utc) text.pop_back();
   if (const auto point = text.find('.'); point != std::string::npos) {
     text.erase(std::max(text.find_last_not_of('0') + 1, point));
-    if (text.ends_with('.')) text.pop_back();
-    else text.resize(std::max(text.size(), point + 1 + (text.size() > point + 7 ? 9u : 6u)), '0');
+    if (text.ends_with('.'))
+      text.pop_back();
+    else
+      text.resize(std::max(text.size(), point + 1 + (text.size() > point + 7 ? 9u : 6u)), '0');
   }
   return utc ? text + "+00:00" : text;
 }
 
 void write_cell(const arrow::Array& array, std::int64_t i, std::string& to);
 
-void write_list(const arrow::Array& values, std::int64_t begin, std::int64_t length, std::string& to) {
+void write_list(const arrow::Array& values, std::int64_t begin, std::int64_t length,
+                std::string& to) {
   to += '[';
   for (auto at = begin; at < begin + length; ++at) {
     if (at > begin) to += ',';
@@ -134,8 +148,10 @@ void write_map(const arrow::Array& array, std::int64_t i, std::string& to) {
     if (at > map.value_offset(i)) to += ',';
     std::string key;
     write_cell(*map.keys(), at, key);
-    if (key.starts_with('"')) to += key;
-    else write_text(key, to);
+    if (key.starts_with('"'))
+      to += key;
+    else
+      write_text(key, to);
     to += ':';
     write_cell(*map.items(), at, to);
   }
@@ -161,17 +177,24 @@ void write_cell(const arrow::Array& array, std::int64_t i, std::string& to) {
     case arrow::Type::BINARY: return write_bytes(view<arrow::BinaryArray>(array, i), to);
     case arrow::Type::LARGE_BINARY: return write_bytes(view<arrow::LargeBinaryArray>(array, i), to);
     case arrow::Type::BINARY_VIEW: return write_bytes(view<arrow::BinaryViewArray>(array, i), to);
-    case arrow::Type::FIXED_SIZE_BINARY: return write_bytes(view<arrow::FixedSizeBinaryArray>(array, i), to);
-    case arrow::Type::BOOL: return void(to += value<arrow::BooleanArray>(array, i) ? "true" : "false");
+    case arrow::Type::FIXED_SIZE_BINARY:
+      return write_bytes(view<arrow::FixedSizeBinaryArray>(array, i), to);
+    case arrow::Type::BOOL:
+      return void(to += value<arrow::BooleanArray>(array, i) ? "true" : "false");
     case arrow::Type::INT8: return void(to += std::to_string(value<arrow::Int8Array>(array, i)));
     case arrow::Type::INT16: return void(to += std::to_string(value<arrow::Int16Array>(array, i)));
     case arrow::Type::INT32: return void(to += std::to_string(value<arrow::Int32Array>(array, i)));
     case arrow::Type::INT64: return void(to += std::to_string(value<arrow::Int64Array>(array, i)));
     case arrow::Type::UINT8: return void(to += std::to_string(value<arrow::UInt8Array>(array, i)));
-    case arrow::Type::UINT16: return void(to += std::to_string(value<arrow::UInt16Array>(array, i)));
-    case arrow::Type::UINT32: return void(to += std::to_string(value<arrow::UInt32Array>(array, i)));
-    case arrow::Type::UINT64: return void(to += std::to_string(value<arrow::UInt64Array>(array, i)));
-    case arrow::Type::HALF_FLOAT: return write_number(arrow::util::Float16::FromBits(value<arrow::HalfFloatArray>(array, i)).ToFloat(), to);
+    case arrow::Type::UINT16:
+      return void(to += std::to_string(value<arrow::UInt16Array>(array, i)));
+    case arrow::Type::UINT32:
+      return void(to += std::to_string(value<arrow::UInt32Array>(array, i)));
+    case arrow::Type::UINT64:
+      return void(to += std::to_string(value<arrow::UInt64Array>(array, i)));
+    case arrow::Type::HALF_FLOAT:
+      return write_number(
+          arrow::util::Float16::FromBits(value<arrow::HalfFloatArray>(array, i)).ToFloat(), to);
     case arrow::Type::FLOAT: return write_number(value<arrow::FloatArray>(array, i), to);
     case arrow::Type::DOUBLE: return write_number(value<arrow::DoubleArray>(array, i), to);
     case arrow::Type::LIST: return write_list<arrow::ListArray>(array, i, to);
@@ -183,10 +206,12 @@ void write_cell(const arrow::Array& array, std::int64_t i, std::string& to) {
       const auto& typed = static_cast<const arrow::DictionaryArray&>(array);
       return write_cell(*typed.dictionary(), typed.GetValueIndex(i), to);
     }
-    case arrow::Type::EXTENSION: return write_cell(*static_cast<const arrow::ExtensionArray&>(array).storage(), i, to);
+    case arrow::Type::EXTENSION:
+      return write_cell(*static_cast<const arrow::ExtensionArray&>(array).storage(), i, to);
     case arrow::Type::TIMESTAMP:
     case arrow::Type::TIME32:
-    case arrow::Type::TIME64: return write_text(python_time(check(array.GetScalar(i))->ToString()), to);
+    case arrow::Type::TIME64:
+      return write_text(python_time(check(array.GetScalar(i))->ToString()), to);
     case arrow::Type::DATE32:
     case arrow::Type::DATE64:
     case arrow::Type::DECIMAL32:
@@ -230,15 +255,18 @@ const char* answer(Work work) {
 
 }  // namespace
 
-const char* attune_parquet_scan(const char* path, void* to, bool (*group)(void*, std::int64_t, std::int64_t)) {
+const char* attune_parquet_scan(const char* path, void* to,
+                                bool (*group)(void*, std::int64_t, std::int64_t)) {
   return answer([&] {
     const auto metadata = open(path)->metadata();
     for (int i = 0; i < metadata->num_row_groups(); ++i)
-      if (!group(to, metadata->RowGroup(i)->num_rows(), metadata->RowGroup(i)->total_byte_size())) return;
+      if (!group(to, metadata->RowGroup(i)->num_rows(), metadata->RowGroup(i)->total_byte_size()))
+        return;
   });
 }
 
-const char* attune_parquet_read(const char* path, std::int64_t group, void* to, bool (*row)(void*, const char*, std::size_t)) {
+const char* attune_parquet_read(const char* path, std::int64_t group, void* to,
+                                bool (*row)(void*, const char*, std::size_t)) {
   return answer([&] {
     parquet::ArrowReaderProperties properties(false);
     properties.set_batch_size(rows_at_once);

@@ -41,8 +41,9 @@ bool maps_by_node(const std::string& policy) {
 
 bool bound_unasked(const Variables& variable) {
   if (variable("OMPI_MCA_orte_bound_at_launch") != "1") return false;
-  for (const char* asked : {"OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_rmaps_base_cpus_per_rank", "OMPI_MCA_orte_rankfile",
-                            "OMPI_MCA_hwloc_base_cpu_set", "OMPI_MCA_hwloc_base_cpu_list"})
+  for (const char* asked :
+       {"OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_rmaps_base_cpus_per_rank",
+        "OMPI_MCA_orte_rankfile", "OMPI_MCA_hwloc_base_cpu_set", "OMPI_MCA_hwloc_base_cpu_list"})
     if (!variable(asked).empty()) return false;
   return maps_by_node(variable("OMPI_MCA_rmaps_base_mapping_policy"));
 }
@@ -57,7 +58,8 @@ Processors processors_of_launcher() {
   return {};
 }
 
-bool is_default_binding(const Topology& topology, const Processors& mine, const Processors& launcher, int ranks) {
+bool is_default_binding(const Topology& topology, const Processors& mine,
+                        const Processors& launcher, int ranks) {
   if (!std::includes(launcher.begin(), launcher.end(), mine.begin(), mine.end())) return false;
   return ranks <= 2 ? topology.cores(mine).size() == 1 : topology.is_packages(mine, launcher);
 }

@@ -16,7 +16,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_number(const std::string& name) { return !name.empty() && std::all_of(name.begin(), name.end(), [](unsigned char c) { return c >= '0' && c <= '9'; }); }
+bool is_number(const std::string& name) {
+  return !name.empty() && std::all_of(name.begin(), name.end(),
+                                      [](unsigned char c) { return c >= '0' && c <= '9'; });
+}
 
 std::map<int, ProcessStatus> all_processes() {
   std::map<int, ProcessStatus> all;
@@ -48,7 +51,8 @@ Neighbours neighbours(std::chrono::milliseconds look) {
   std::this_thread::sleep_for(look);
   const auto after = all_processes();
   const auto stolen_after = stolen_of_all();
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   const double ticks_a_second = static_cast<double>(::sysconf(_SC_CLK_TCK));
 
   Neighbours found;

@@ -13,8 +13,10 @@ struct Neighbour {
 };
 
 struct Neighbours {
-  std::vector<Neighbour> processes;  // those that kept at least a tenth of a core busy, the busiest first; this process is none
-  double stolen = 0;                 // of the processors' time, the share that a hypervisor gave to other machines
+  // those that kept at least a tenth of a core busy, the busiest first; this process is none
+  std::vector<Neighbour> processes;
+  // of the processors' time, the share that a hypervisor gave to other machines
+  double stolen = 0;
 };
 
 /// What is so for as long as it looks (/proc; proc_pid_stat(5), proc_stat(5)).

@@ -28,18 +28,22 @@ int visible_gpus() {
   if (!named.empty()) return static_cast<int>(std::count(named.begin(), named.end(), ',')) + 1;
   int count = 0;
   std::error_code none;
-  for ([[maybe_unused]] const auto& gpu : fs::directory_iterator("/proc/driver/nvidia/gpus", none)) ++count;
+  for ([[maybe_unused]] const auto& gpu : fs::directory_iterator("/proc/driver/nvidia/gpus", none))
+    ++count;
   return count;
 }
 
 bool is_mpirun() { return !environment_variable("OMPI_COMM_WORLD_SIZE").empty(); }
 bool is_srun() { return !environment_variable("SLURM_STEP_NUM_TASKS").empty() && !is_mpirun(); }
 
-/// Cores of this host that belong to the run: srun's step, mpirun's allocation, or what this process may use.
+/// Cores of this host that belong to the run: srun's step, mpirun's allocation, or what this
+/// process may use.
 int owned_cores(const Topology& topology, const Processors& mine) {
   const int own = static_cast<int>(topology.cores(mine).size());
-  if (is_mpirun()) return std::max(own, static_cast<int>(topology.cores(processors_of_launcher()).size()));
-  // Slurm counts processors, or cores where a site has configured it so. Where it binds nothing, a task sees cores of other jobs, too.
+  if (is_mpirun())
+    return std::max(own, static_cast<int>(topology.cores(processors_of_launcher()).size()));
+  // Slurm counts processors, or cores where a site has configured it so. Where it binds nothing, a
+  // task sees cores of other jobs, too.
   const int given = is_srun() ? number(environment_variable("SLURM_CPUS_ON_NODE")) : 0;
   return given > 0 ? std::min(given, topology.all_cores()) : own;
 }
@@ -48,13 +52,15 @@ void bind_to(const Processors& processors) {
   cpu_set_t set;
   CPU_ZERO(&set);
   for (const int processor : processors) CPU_SET(processor, &set);
-  ::sched_setaffinity(0, sizeof set, &set);  // refused: the rank stays where it is, and `idle` says so
+  // refused: the rank stays where it is, and `idle` says so
+  ::sched_setaffinity(0, sizeof set, &set);
 }
 
 /// Names the binding that mpirun gave, in a rank that is started again.
 constexpr const char* given_binding = "ATTUNE_GIVEN_BINDING";
 
-/// What mpirun bound this rank to before Attune did; empty when Attune did not. The variable is not for the programs that this one starts.
+/// What mpirun bound this rank to before Attune did; empty when Attune did not. The variable is not
+/// for the programs that this one starts.
 const Processors& binding_of_mpirun() {
   static const Processors given = [] {
     const auto text = environment_variable(given_binding);
@@ -78,7 +84,9 @@ std::set<int> cores_of(const std::vector<const RankPlace*>& here) {
 }
 
 int owned_cores(const std::vector<const RankPlace*>& here) {
-  return (*std::max_element(here.begin(), here.end(), [](const auto* a, const auto* b) { return a->owned < b->owned; }))->owned;
+  return (*std::max_element(here.begin(), here.end(),
+                            [](const auto* a, const auto* b) { return a->owned < b->owned; }))
+      ->owned;
 }
 
 int busy_cores(const std::vector<const RankPlace*>& here) {
@@ -87,15 +95,19 @@ int busy_cores(const std::vector<const RankPlace*>& here) {
   return std::min({threads, static_cast<int>(cores_of(here).size()), owned_cores(here)});
 }
 
-std::string counted(std::size_t count, const char* what) { return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"); }
+std::string counted(std::size_t count, const char* what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
 
 }  // namespace
 
 void start_on_share(char** arguments) {
   if (!binding_of_mpirun().empty() || !bound_unasked(environment_variable)) return;
   const auto topology = Topology::here();
-  const auto mine = allowed_processors(), launcher = processors_of_launcher();
-  const int ranks = number(environment_variable("OMPI_COMM_WORLD_SIZE")), here = number(environment_variable("OMPI_COMM_WORLD_LOCAL_SIZE"));
+  const auto mine = allowed_processors();
+  const auto launcher = processors_of_launcher();
+  const int ranks = number(environment_variable("OMPI_COMM_WORLD_SIZE"));
+  const int here = number(environment_variable("OMPI_COMM_WORLD_LOCAL_SIZE"));
   const int rank = number(environment_variable("OMPI_COMM_WORLD_LOCAL_RANK"));
   if (rank >= here || !is_default_binding(topology, mine, launcher, ranks)) return;
   std::error_code unknown;
@@ -103,7 +115,8 @@ void start_on_share(char** arguments) {
   if (unknown) return;
   bind_to(topology.shares(launcher, here)[static_cast<std::size_t>(rank)]);
   ::setenv(given_binding, nlohmann::json(mine).dump().c_str(), 1);
-  ::execv(program.c_str(), arguments);  // returns only where it fails: then the rank goes on as it is
+  // returns only where it fails: then the rank goes on as it is
+  ::execv(program.c_str(), arguments);
 }
 
 RankPlace RankPlace::here(const Topology& topology) {
@@ -126,7 +139,8 @@ std::string RankPlace::text() const {
 
 RankPlace RankPlace::parse(const std::string& text) {
   const auto json = nlohmann::json::parse(text);
-  return {json[0], json[1].get<Processors>(), json[2], json[3], json[4], json[5], json[6].get<std::vector<int>>(), json[7]};
+  return {json[0], json[1].get<Processors>(),       json[2], json[3], json[4],
+          json[5], json[6].get<std::vector<int>>(), json[7]};
 }
 
 std::vector<int> fair_threads(const std::vector<RankPlace>& ranks) {
@@ -144,12 +158,16 @@ std::vector<RankPlace> place_ranks(const Wishes& wishes, const Comm& comm) {
   const auto topology = Topology::here();
   if (wishes.keep_binding && !binding_of_mpirun().empty()) bind_to(binding_of_mpirun());
   std::vector<RankPlace> ranks;
-  for (const auto& text : comm.gather(RankPlace::here(topology).text())) ranks.push_back(RankPlace::parse(text));
+  for (const auto& text : comm.gather(RankPlace::here(topology).text()))
+    ranks.push_back(RankPlace::parse(text));
   auto fair = fair_threads(ranks);
-  if (wishes.equal_threads) std::fill(fair.begin(), fair.end(), *std::min_element(fair.begin(), fair.end()));
+  if (wishes.equal_threads)
+    std::fill(fair.begin(), fair.end(), *std::min_element(fair.begin(), fair.end()));
   for (std::size_t i = 0; i < ranks.size(); ++i) {
-    if (wishes.threads > 0) ranks[i].threads = wishes.threads;
-    else if (ranks[i].threads == 0) ranks[i].threads = fair[i];
+    if (wishes.threads > 0)
+      ranks[i].threads = wishes.threads;
+    else if (ranks[i].threads == 0)
+      ranks[i].threads = fair[i];
   }
   at::set_num_threads(ranks[static_cast<std::size_t>(comm.rank())].threads);
   return ranks;
@@ -166,13 +184,19 @@ std::vector<std::string> remarks(const std::vector<RankPlace>& ranks, const Wish
 
 std::string summary(const std::vector<RankPlace>& ranks) {
   const auto hosts = by_host(ranks);
-  int busy = 0, owned = 0;
-  for (const auto& [host, here] : hosts) busy += busy_cores(here), owned += owned_cores(here);
+  int busy = 0;
+  int owned = 0;
+  for (const auto& [host, here] : hosts) {
+    busy += busy_cores(here);
+    owned += owned_cores(here);
+  }
   const auto by_threads = [](const auto& a, const auto& b) { return a.threads < b.threads; };
   const auto [least, most] = std::minmax_element(ranks.begin(), ranks.end(), by_threads);
-  const auto threads = least->threads == most->threads ? counted(static_cast<std::size_t>(most->threads), "thread")
-                                                       : fmt::format("{} to {} threads", least->threads, most->threads);
-  return fmt::format("{} x {} on {}, {} of {}", counted(ranks.size(), "rank"), threads, counted(hosts.size(), "node"), busy,
+  const auto threads = least->threads == most->threads
+                           ? counted(static_cast<std::size_t>(most->threads), "thread")
+                           : fmt::format("{} to {} threads", least->threads, most->threads);
+  return fmt::format("{} x {} on {}, {} of {}", counted(ranks.size(), "rank"), threads,
+                     counted(hosts.size(), "node"), busy,
                      counted(static_cast<std::size_t>(owned), "core"));
 }
 
@@ -182,17 +206,23 @@ std::vector<std::string> crowded(const std::vector<RankPlace>& ranks) {
     std::set<int> together;
     for (const auto* rank : here) together.insert(rank->processors.begin(), rank->processors.end());
     const auto& first = *here.front();
-    const int count = static_cast<int>(here.size()), processors = static_cast<int>(together.size());
+    const int count = static_cast<int>(here.size());
+    const int processors = static_cast<int>(together.size());
     if (count > processors && processors < first.online)
-      sentences.push_back(fmt::format("{}: {} ranks may use {} of {} processors: give srun --cpus-per-task, or mpirun --bind-to none",
-                                      host, count, processors, first.online));
+      sentences.push_back(
+          fmt::format("{}: {} ranks may use {} of {} processors: give srun --cpus-per-task, or "
+                      "mpirun --bind-to none",
+                      host, count, processors, first.online));
     else if (first.threads > static_cast<int>(first.processors.size()))
-      sentences.push_back(fmt::format("{}: a rank computes with {} threads on {} processor(s): lower parallel.threads or OMP_NUM_THREADS,"
-                                      " or give srun --cpus-per-task",
-                                      host, first.threads, first.processors.size()));
+      sentences.push_back(
+          fmt::format("{}: a rank computes with {} threads on {} processor(s): lower "
+                      "parallel.threads or OMP_NUM_THREADS,"
+                      " or give srun --cpus-per-task",
+                      host, first.threads, first.processors.size()));
     if (first.gpus > 0 && count > first.gpus)
       sentences.push_back(
-          fmt::format("{}: {} ranks share {} GPU(s): start as many ranks on a node as it has GPUs", host, count, first.gpus));
+          fmt::format("{}: {} ranks share {} GPU(s): start as many ranks on a node as it has GPUs",
+                      host, count, first.gpus));
   }
   return sentences;
 }
@@ -200,12 +230,18 @@ std::vector<std::string> crowded(const std::vector<RankPlace>& ranks) {
 std::vector<std::string> idle(const std::vector<RankPlace>& ranks) {
   std::vector<std::string> sentences;
   for (const auto& [host, here] : by_host(ranks)) {
-    const int busy = busy_cores(here), owned = owned_cores(here), each = owned / static_cast<int>(here.size());
+    const int busy = busy_cores(here);
+    const int owned = owned_cores(here);
+    const int each = owned / static_cast<int>(here.size());
     if (owned - busy < static_cast<int>(here.size())) continue;  // less than one more for each rank
     const bool are_bound = std::ssize(cores_of(here)) < owned;
-    const auto mend = are_bound ? fmt::format("give srun --cpus-per-task={}, or take mpirun's options of binding away", each)
-                                : fmt::format("set parallel.threads = {}, or OMP_NUM_THREADS", each);
-    sentences.push_back(fmt::format("{}: {} of the run's {} cores are idle: {}", host, owned - busy, owned, mend));
+    const auto mend =
+        are_bound
+            ? fmt::format("give srun --cpus-per-task={}, or take mpirun's options of binding away",
+                          each)
+            : fmt::format("set parallel.threads = {}, or OMP_NUM_THREADS", each);
+    sentences.push_back(
+        fmt::format("{}: {} of the run's {} cores are idle: {}", host, owned - busy, owned, mend));
   }
   return sentences;
 }

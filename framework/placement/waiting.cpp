@@ -20,8 +20,10 @@ namespace fs = std::filesystem;
 const int processors_at_start = static_cast<int>(allowed_processors().size());
 
 constexpr auto between_looks = std::chrono::milliseconds(500);
-constexpr double crowded_share = 0.15, calm_share = 0.05;
-constexpr int looks_until_patient = 2, looks_until_calm = 20;
+constexpr double crowded_share = 0.15;
+constexpr double calm_share = 0.05;
+constexpr int looks_until_patient = 2;
+constexpr int looks_until_calm = 20;
 
 /// libgomp ends the process where it cannot start a thread.
 void try_threads(int count) {
@@ -38,7 +40,8 @@ void try_threads(int count) {
 }  // namespace
 
 double Contention::share() {
-  double ran = 0, waited = 0;
+  double ran = 0;
+  double waited = 0;
   std::map<int, Times> now;
   std::error_code gone;
   for (const auto& task : fs::directory_iterator("/proc/self/task", gone)) {
@@ -86,8 +89,10 @@ bool Patience::after(double share) {
   return is_patient_;
 }
 
-Waiting::Waiting(int threads, std::function<void(double)> tell) : threads_(threads), tell_(std::move(tell)) {
-  const bool is_chosen = !environment_variable("OMP_WAIT_POLICY").empty() || !environment_variable("GOMP_SPINCOUNT").empty();
+Waiting::Waiting(int threads, std::function<void(double)> tell)
+    : threads_(threads), tell_(std::move(tell)) {
+  const bool is_chosen = !environment_variable("OMP_WAIT_POLICY").empty() ||
+                         !environment_variable("GOMP_SPINCOUNT").empty();
   if (threads > 1 && !is_chosen) thread_ = std::thread([this] { watch(); });
 }
 
@@ -115,7 +120,8 @@ void Waiting::watch() {
 
 void Waiting::be_patient(double share) {
   try {
-    // One manager of its own that libgomp does not count, and one thread more than fit beside those that compute.
+    // One manager of its own that libgomp does not count, and one thread more than fit beside those
+    // that compute.
     team_ = std::make_unique<SleepingTeam>(std::max(2, processors_at_start - threads_ + 2));
   } catch (const std::system_error&) {
     return;  // the threads go on as they are

@@ -17,7 +17,9 @@ class Random {
   }
   /// In [0, 1).
   double share() { return static_cast<double>(next() >> 11) * 0x1p-53; }
-  std::size_t below(std::size_t size) { return static_cast<std::size_t>(share() * static_cast<double>(size)); }
+  std::size_t below(std::size_t size) {
+    return static_cast<std::size_t>(share() * static_cast<double>(size));
+  }
 
  private:
   std::uint64_t state_;
@@ -27,7 +29,8 @@ constexpr std::string_view white_space = " \t\r\n";
 
 /// A word and the white space after it.
 struct Word {
-  std::string word, space;
+  std::string word;
+  std::string space;
 };
 
 std::vector<Word> words_of(const std::string& text) {
@@ -47,8 +50,10 @@ std::string augmented(const AugmentOptions& options, Random& random, const std::
   const auto kept = random.below(words.size());
   std::vector<Word> left;
   for (std::size_t i = 0; i < words.size(); ++i)
-    if (const bool out = random.share() < options.drop; i == kept || !out) left.push_back(std::move(words[i]));
-  for (auto swaps = std::lround(options.swap * static_cast<double>(left.size()) / 2); swaps > 0; --swaps)
+    if (const bool out = random.share() < options.drop; i == kept || !out)
+      left.push_back(std::move(words[i]));
+  for (auto swaps = std::lround(options.swap * static_cast<double>(left.size()) / 2); swaps > 0;
+       --swaps)
     std::swap(left[random.below(left.size())].word, left[random.below(left.size())].word);
   std::string result;
   for (const auto& [word, space] : left) result += word + space;
@@ -60,7 +65,8 @@ std::string augmented(const AugmentOptions& options, Random& random, const std::
 void augment(const AugmentOptions& options, std::uint64_t seed, Record& record) {
   Random random(seed);
   for (const auto& name : options.fields)
-    if (const auto field = record.fields.find(name); field != record.fields.end()) field->second = augmented(options, random, field->second);
+    if (const auto field = record.fields.find(name); field != record.fields.end())
+      field->second = augmented(options, random, field->second);
 }
 
 }  // namespace attune

@@ -14,7 +14,8 @@ std::string normalized(const std::string& form, const std::string& text) {
   return text::normal_form(text, form == "nfkc" ? text::NormalForm::nfkc : text::NormalForm::nfc);
 }
 
-/// Without control characters (Unicode's category Cc) but tabs and line ends; CR LF and CR become LF. Byte order marks go too.
+/// Without control characters (Unicode's category Cc) but tabs and line ends; CR LF and CR become
+/// LF. Byte order marks go too.
 std::string without_controls(const std::string& text) {
   std::string kept;
   kept.reserve(text.size());
@@ -48,23 +49,37 @@ void rewrite(Record& record, Ledger& ledger, const std::string& what, Rewrite re
 
 bool clean(const CleanOptions& options, Record& record, Ledger& ledger) {
   if (options.normalize != "none")
-    rewrite(record, ledger, "brought to the normal form " + options.normalize, [&](const auto& text) { return normalized(options.normalize, text); });
-  if (options.control_characters) rewrite(record, ledger, "control characters removed", without_controls);
+    rewrite(record, ledger, "brought to the normal form " + options.normalize,
+            [&](const auto& text) { return normalized(options.normalize, text); });
+  if (options.control_characters)
+    rewrite(record, ledger, "control characters removed", without_controls);
   if (options.min_length == 0 && options.max_length == 0) return true;
   std::int64_t length = 0;
-  for_each_text(record, [&](const std::string& text) { length += static_cast<std::int64_t>(text::count_code_points(text)); });
-  if (length < options.min_length) return ledger.drop(fmt::format("shorter than {} characters", options.min_length), record), false;
-  if (options.max_length > 0 && length > options.max_length) return ledger.drop(fmt::format("longer than {} characters", options.max_length), record), false;
+  for_each_text(record, [&](const std::string& text) {
+    length += static_cast<std::int64_t>(text::count_code_points(text));
+  });
+  if (length < options.min_length) {
+    ledger.drop(fmt::format("shorter than {} characters", options.min_length), record);
+    return false;
+  }
+  if (options.max_length > 0 && length > options.max_length) {
+    ledger.drop(fmt::format("longer than {} characters", options.max_length), record);
+    return false;
+  }
   return true;
 }
 
-void check_labels(const CleanOptions& options, const Record& record, const std::vector<std::string>& names) {
+void check_labels(const CleanOptions& options, const Record& record,
+                  const std::vector<std::string>& names) {
   if (options.labels.empty()) return;
   for (const auto& name : names)
-    if (const auto named = named_in(options.labels, name); std::ranges::find(options.labels, named) == options.labels.end())
+    if (const auto named = named_in(options.labels, name);
+        std::ranges::find(options.labels, named) == options.labels.end())
       throw BadRow("a label that [clean] does not name",
-                   fmt::format("{}: the label '{}' is none of those that [clean] names ({}){}; correct it, or add it there", place_of(record), name,
-                               joined(options.labels), did_you_mean(name, options.labels)));
+                   fmt::format("{}: the label '{}' is none of those that [clean] names ({}){}; "
+                               "correct it, or add it there",
+                               place_of(record), name, joined(options.labels),
+                               did_you_mean(name, options.labels)));
 }
 
 }  // namespace attune

@@ -9,6 +9,7 @@ namespace attune {
 bool clean(const CleanOptions& options, Record& record, Ledger& ledger);
 
 /// BadRow when one of the names is none of those that [clean] names.
-void check_labels(const CleanOptions& options, const Record& record, const std::vector<std::string>& names);
+void check_labels(const CleanOptions& options, const Record& record,
+                  const std::vector<std::string>& names);
 
 }  // namespace attune

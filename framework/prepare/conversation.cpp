@@ -14,20 +14,21 @@ namespace {
 /// What roles are called: OpenAI's names, ShareGPT's, and those of single families of models.
 const std::map<std::string, std::string>& roles() {
   static const std::map<std::string, std::string> all{
-      {"system", "system"},       {"developer", "developer"},   {"user", "user"},      {"human", "user"},
-      {"assistant", "assistant"}, {"gpt", "assistant"},         {"model", "assistant"}, {"function_call", "assistant"},
-      {"tool", "tool"},           {"function", "tool"},         {"observation", "tool"}, {"function_response", "tool"},
-      {"ipython", "ipython"},     {"environment", "environment"}};
+      {"system", "system"},   {"developer", "developer"},     {"user", "user"},
+      {"human", "user"},      {"assistant", "assistant"},     {"gpt", "assistant"},
+      {"model", "assistant"}, {"function_call", "assistant"}, {"tool", "tool"},
+      {"function", "tool"},   {"observation", "tool"},        {"function_response", "tool"},
+      {"ipython", "ipython"}, {"environment", "environment"}};
   return all;
 }
 
 enum class Use {
   structure,  // read by name
   template_reads,
-  trains,     // true or 1: the message is learnt; false or 0: it is not
-  masks,      // the other way round
-  harmless,   // says nothing about what is learnt
-  refused,    // where it says something
+  trains,    // true or 1: the message is learnt; false or 0: it is not
+  masks,     // the other way round
+  harmless,  // says nothing about what is learnt
+  refused,   // where it says something
 };
 
 /// Every key of a message that a format in use has; any other is an error.
@@ -38,11 +39,14 @@ const std::map<std::string, Use>& uses() {
       for (const auto* name : names) keys[name] = use;
     };
     add(Use::structure, {"role", "content", "from", "value", "tool_calls", "function_call"});
-    add(Use::template_reads, {"name", "tool_call_id", "reasoning_content", "reasoning", "thinking", "tool_plan", "tools", "functions"});
+    add(Use::template_reads, {"name", "tool_call_id", "reasoning_content", "reasoning", "thinking",
+                              "tool_plan", "tools", "functions"});
     add(Use::trains, {"weight", "train", "training", "trainable", "loss"});
     add(Use::masks, {"masked"});
-    add(Use::harmless, {"id", "uuid", "created", "created_at", "create_time", "timestamp", "model", "language", "markdown", "annotations"});
-    add(Use::refused, {"mask", "train_detail", "prefix", "refusal", "audio", "audios", "image", "images", "video", "videos"});
+    add(Use::harmless, {"id", "uuid", "created", "created_at", "create_time", "timestamp", "model",
+                        "language", "markdown", "annotations"});
+    add(Use::refused, {"mask", "train_detail", "prefix", "refusal", "audio", "audios", "image",
+                       "images", "video", "videos"});
     return keys;
   }();
   return all;
@@ -54,19 +58,24 @@ std::vector<std::string> names_of(const auto& map) {
   return names;
 }
 
-/// Good or bad, in any spelling: of TRL's unpaired preferences, which tables may hold as numbers or texts.
+/// Good or bad, in any spelling: of TRL's unpaired preferences, which tables may hold as numbers or
+/// texts.
 bool is_verdict(const RowJson& label) {
-  static const std::set<std::string> spellings{"true", "false", "True", "False", "TRUE", "FALSE", "0", "1", "0.0", "1.0"};
-  return label.is_boolean() || label == 0 || label == 1 || (label.is_string() && spellings.contains(label.get<std::string>()));
+  static const std::set<std::string> spellings{"true",  "false", "True", "False", "TRUE",
+                                               "FALSE", "0",     "1",    "0.0",   "1.0"};
+  return label.is_boolean() || label == 0 || label == 1 ||
+         (label.is_string() && spellings.contains(label.get<std::string>()));
 }
 
 bool is_object_list(const RowJson& value) {
-  return value.is_array() && std::ranges::all_of(value, [](const auto& one) { return one.is_object(); });
+  return value.is_array() &&
+         std::ranges::all_of(value, [](const auto& one) { return one.is_object(); });
 }
 
 /// Lists and tables may also stand as their JSON text.
 RowJson parsed(const RowJson& value) {
-  return value.is_string() ? RowJson::parse(value.get_ref<const std::string&>(), nullptr, false) : value;
+  return value.is_string() ? RowJson::parse(value.get_ref<const std::string&>(), nullptr, false)
+                           : value;
 }
 
 }  // namespace
@@ -75,8 +84,9 @@ bool says_nothing(const Message& message) {
   if (message.content.find_first_not_of(" \t\r\n") != std::string::npos) return false;
   if (message.extra.empty()) return true;
   const auto extra = RowJson::parse(message.extra);
-  return std::ranges::none_of(std::array{"tool_calls", "reasoning_content", "reasoning", "thinking", "tool_plan"},
-                              [&](const char* key) { return extra.contains(key); });
+  return std::ranges::none_of(
+      std::array{"tool_calls", "reasoning_content", "reasoning", "thinking", "tool_plan"},
+      [&](const char* key) { return extra.contains(key); });
 }
 
 // --- One message
@@ -87,15 +97,19 @@ void ConversationReader::check_key(const std::string& key, const RowJson& value)
   if (use == uses().end()) {
     if (value.is_null()) return;
     bad_row(row_, "an unknown key of a message",
-            "the key '{}' of a message is unknown{}; correct it, or leave it out with ignore = [\"{}\"] in the source", key,
-            did_you_mean(key, names_of(uses())), key);
+            "the key '{}' of a message is unknown{}; correct it, or leave it out with ignore = "
+            "[\"{}\"] in the source",
+            key, did_you_mean(key, names_of(uses())), key);
   }
   if (use->second != Use::refused || says_no(value)) return;
   if (key == "mask")
     bad_row(row_, "a key of a message that cannot be honoured",
-            "the key 'mask' of a message means trained on in some formats and left out in others; write train = true or false");
+            "the key 'mask' of a message means trained on in some formats and left out in others; "
+            "write train = true or false");
   bad_row(row_, "a key of a message that cannot be honoured",
-          "the key '{}' of a message cannot be honoured; remove it, or leave it out with ignore = [\"{}\"] in the source", key, key);
+          "the key '{}' of a message cannot be honoured; remove it, or leave it out with ignore = "
+          "[\"{}\"] in the source",
+          key, key);
 }
 
 /// Whether the message is learnt, as its keys say; what they cannot say is a BadRow.
@@ -105,17 +119,22 @@ bool ConversationReader::is_trained(const RowJson& entry, const std::string& rol
     const auto use = uses().find(key);
     if (use == uses().end() || value.is_null()) continue;
     if (use->second != Use::trains && use->second != Use::masks) continue;
-    const bool yes = value == true || value == 1, no = value == false || value == 0;
+    const bool yes = value == true || value == 1;
+    const bool no = value == false || value == 0;
     if (!yes && !no)
       bad_row(row_, "a key of a message that cannot be honoured",
-              "the key '{}' of a message is {} and should be 0, 1, false or true: an answer is learnt or it is not", key, value.dump());
+              "the key '{}' of a message is {} and should be 0, 1, false or true: an answer is "
+              "learnt or it is not",
+              key, value.dump());
     const bool wanted = yes == (use->second == Use::trains);
     if (trained.value_or(wanted) != wanted)
       bad_row(row_, "keys that contradict each other",
               "the key '{}' of a message contradicts another about whether it is trained on", key);
     if (wanted && role != "assistant" && use->second == Use::trains)
       bad_row(row_, "a key of a message that cannot be honoured",
-              "the key '{}' asks to train on a message of the role '{}', and answers alone are trained on; remove it", key, role);
+              "the key '{}' asks to train on a message of the role '{}', and answers alone are "
+              "trained on; remove it",
+              key, role);
     trained = wanted;
   }
   return trained.value_or(true);
@@ -126,18 +145,23 @@ std::string ConversationReader::content(const RowJson& value) const {
   if (is_plain(value)) return value.is_string() ? value.get<std::string>() : value.dump();
   if (!is_object_list(value))
     bad_row(row_, "content that is no text",
-            "the content of a message is {} and should be a text, or a list of parts with type and text",
+            "the content of a message is {} and should be a text, or a list of parts with type and "
+            "text",
             kind_of(value));
   std::string text;
   for (const auto& part : value) {
     const auto type = optional_text(row_, part, "type");
     if (type != "text" && type != "input_text" && type != "output_text")
       bad_row(row_, "content that is no text",
-              "the content of a message has a part of type '{}', and parts of type 'text' alone can be read", type);
+              "the content of a message has a part of type '{}', and parts of type 'text' alone "
+              "can be read",
+              type);
     for (const auto& [key, more] : part.items())
       if (key != "type" && key != "text" && !says_no(more))
-        bad_row(row_, "content that is no text",
-                "a part of a message's content has the key '{}', which cannot be honoured; remove it", key);
+        bad_row(
+            row_, "content that is no text",
+            "a part of a message's content has the key '{}', which cannot be honoured; remove it",
+            key);
     text += text_of(row_, part, "text");
   }
   return text;
@@ -152,16 +176,20 @@ RowJson ConversationReader::checked_calls(RowJson calls) const {
   };
   if (!is_object_list(calls) || calls.empty() || !std::ranges::all_of(calls, is_call))
     bad_row(row_, "a damaged tool call",
-            "a message's tool calls should be a list of {{\"function\": {{\"name\": ..., \"arguments\": ...}}}}");
+            "a message's tool calls should be a list of {{\"function\": {{\"name\": ..., "
+            "\"arguments\": ...}}}}");
   return calls;
 }
 
 /// The calls of an assistant's message in OpenAI's form; null: none.
 RowJson ConversationReader::tool_calls(const RowJson& entry) const {
-  const auto as_call = [](const RowJson& function) { return RowJson{{"type", "function"}, {"function", function}}; };
+  const auto as_call = [](const RowJson& function) {
+    return RowJson{{"type", "function"}, {"function", function}};
+  };
   const auto* calls = given(entry, "tool_calls");
   const auto* older = given(entry, "function_call");
-  const bool has_calls = calls && !says_no(*calls), has_older = older && !says_no(*older);
+  const bool has_calls = calls && !says_no(*calls);
+  const bool has_older = older && !says_no(*older);
   if (has_calls && has_older)
     bad_row(row_, "a damaged tool call",
             "a message has both tool_calls and function_call; keep one of them");
@@ -202,14 +230,14 @@ Message ConversationReader::message(const RowJson& entry) const {
   for (const auto& [key, value] : entry.items()) check_key(key, value);
   const auto* other = given(entry, share_gpt ? "content" : "value");
   if (other)
-    bad_row(row_, "keys that contradict each other",
-            "a message has {}", share_gpt ? "'from' and 'content'; use 'value'" : "'role' and 'value'; use 'content'");
+    bad_row(row_, "keys that contradict each other", "a message has {}",
+            share_gpt ? "'from' and 'content'; use 'value'" : "'role' and 'value'; use 'content'");
 
   const auto name = text_of(row_, entry, share_gpt ? "from" : "role");
   const auto role = roles().find(name);
   if (role == roles().end())
-    bad_row(row_, "an unknown role",
-            "the role '{}' is none of {}{}", name, joined(names_of(roles())), did_you_mean(name, names_of(roles())));
+    bad_row(row_, "an unknown role", "the role '{}' is none of {}{}", name,
+            joined(names_of(roles())), did_you_mean(name, names_of(roles())));
   Message message{role->second, ""};
   message.train = is_trained(entry, message.role);
   auto extra = this->extra(entry);
@@ -230,7 +258,8 @@ Message ConversationReader::message(const RowJson& entry) const {
 
 // --- Conversations
 
-std::vector<Message> ConversationReader::messages(const std::string& key, const std::string& role) const {
+std::vector<Message> ConversationReader::messages(const std::string& key,
+                                                  const std::string& role) const {
   const auto& value = member(row_, object_, key);
   if (value.is_object()) return {message(value)};
   if (!value.is_array()) return {{role, text_of(row_, object_, key)}};
@@ -251,7 +280,8 @@ std::vector<Message> ConversationReader::conversation() const {
             "'{}' and '{}' hold two conversations; keep one of them", keys[0], keys[1]);
   const auto key = keys.empty() ? "messages" : keys.front();
   if (const auto& value = member(row_, object_, key); !value.is_array())
-    bad_row(row_, "no list of messages", "'{}' should be a list of {{role, content}} with at least one entry", key);
+    bad_row(row_, "no list of messages",
+            "'{}' should be a list of {{role, content}} with at least one entry", key);
   auto conversation = messages(key, "user");
   add_system(conversation);
   return conversation;
@@ -260,10 +290,12 @@ std::vector<Message> ConversationReader::conversation() const {
 void ConversationReader::add_system(std::vector<Message>& messages) const {
   auto system = optional_text(row_, object_, "system");
   if (system.empty()) return;
-  if (messages.front().role != "system") return void(messages.insert(messages.begin(), {"system", std::move(system)}));
+  if (messages.front().role != "system")
+    return void(messages.insert(messages.begin(), {"system", std::move(system)}));
   if (messages.front().content != system)
     bad_row(row_, "keys that contradict each other",
-            "the field 'system' is another system message than that of the conversation; keep one of them");
+            "the field 'system' is another system message than that of the conversation; keep one "
+            "of them");
 }
 
 // --- The row's own keys
@@ -271,23 +303,30 @@ void ConversationReader::add_system(std::vector<Message>& messages) const {
 void ConversationReader::check_keys() const {
   const auto refuse = [&](const std::string& key, const char* why) {
     bad_row(row_, "a key that cannot be honoured",
-            "the key '{}' {}; remove it, or leave it out with ignore = [\"{}\"] in the source", key, why, key);
+            "the key '{}' {}; remove it, or leave it out with ignore = [\"{}\"] in the source", key,
+            why, key);
   };
   const auto says_something = [&](const char* key) {
     const auto* value = given(object_, key);
     return value && !says_no(*value);
   };
   for (const auto* key : {"image", "images", "video", "videos", "audio", "audios"})
-    if (says_something(key)) refuse(key, "holds what is no text, and conversations are texts alone");
+    if (says_something(key))
+      refuse(key, "holds what is no text, and conversations are texts alone");
   for (const auto* key : {"documents", "chat_template_kwargs"})
-    if (says_something(key)) refuse(key, "changes what the chat template writes, and cannot be honoured");
+    if (says_something(key))
+      refuse(key, "changes what the chat template writes, and cannot be honoured");
   for (const auto* key : {"mask", "train", "loss", "masked"})
-    if (given(object_, key)) refuse(key, "says for the whole row what is trained on; give the messages their own train = true or false");
+    if (given(object_, key))
+      refuse(key,
+             "says for the whole row what is trained on; give the messages their own train = true "
+             "or false");
   if (const auto* weight = given(object_, "weight"); weight && *weight != 1)
     refuse("weight", "weighs a single row, and whole sources alone have a weight");
   if (const auto* label = given(object_, "label"); label && is_verdict(*label))
     refuse("label", "judges the answer, which is not learnt from here");
-  if (given(object_, "kto_tag")) refuse("kto_tag", "judges the answer, which is not learnt from here");
+  if (given(object_, "kto_tag"))
+    refuse("kto_tag", "judges the answer, which is not learnt from here");
 }
 
 RowJson ConversationReader::functions_of(const char* key) const {
@@ -295,8 +334,7 @@ RowJson ConversationReader::functions_of(const char* key) const {
   if (!value || says_no(*value)) return RowJson::array();
   auto functions = parsed(*value);
   if (!is_object_list(functions))
-    bad_row(row_, "damaged tools",
-            "'{}' should be a list of functions, or its JSON text", key);
+    bad_row(row_, "damaged tools", "'{}' should be a list of functions, or its JSON text", key);
   return functions;
 }
 
@@ -306,7 +344,8 @@ std::string ConversationReader::tools() const {
   if (!tools.empty() && !functions.empty())
     bad_row(row_, "keys that contradict each other",
             "the row has both tools and functions; keep one of them");
-  for (const auto& function : functions) tools.push_back({{"type", "function"}, {"function", function}});
+  for (const auto& function : functions)
+    tools.push_back({{"type", "function"}, {"function", function}});
   return tools.empty() ? "" : tools.dump(-1, ' ', false, RowJson::error_handler_t::replace);
 }
 

@@ -28,11 +28,13 @@ class Encoder {
   /// The form's name where the recipe names a form; else "".
   std::string form() const;
   /// The samples of these draws, in order. What the plugin rejects is noted.
-  std::vector<Sample> encode(const std::vector<Draw>& draws, const Records& records, const std::vector<std::string>& labels, Ledger& ledger) const;
+  std::vector<Sample> encode(const std::vector<Draw>& draws, const Records& records,
+                             const std::vector<std::string>& labels, Ledger& ledger) const;
 
  private:
   Encoder(const Recipe& recipe, const Registry& registry, const nlohmann::json& tokenizer);
-  void encode(const Record& record, const EncodeContext& context, std::vector<Sample>& samples, Ledger& ledger) const;
+  void encode(const Record& record, const EncodeContext& context, std::vector<Sample>& samples,
+              Ledger& ledger) const;
 
   const Recipe& recipe_;
   std::shared_ptr<Dataset> dataset_;

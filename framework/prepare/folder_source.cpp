@@ -14,11 +14,13 @@ namespace fs = std::filesystem;
 namespace {
 
 std::vector<std::string> files_in(const fs::path& folder, const std::string& pattern) {
-  if (!fs::is_directory(folder)) fail("{}: is not a folder; this format reads the files of one", folder.string());
+  if (!fs::is_directory(folder))
+    fail("{}: is not a folder; this format reads the files of one", folder.string());
   std::vector<std::string> names;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {
     auto name = entry.path().lexically_relative(folder).generic_string();
-    if (entry.is_regular_file() && fnmatch(pattern.c_str(), name.c_str(), 0) == 0) names.push_back(std::move(name));
+    if (entry.is_regular_file() && fnmatch(pattern.c_str(), name.c_str(), 0) == 0)
+      names.push_back(std::move(name));
   }
   if (names.empty()) fail("{}: no file in it matches files = \"{}\"", folder.string(), pattern);
   std::sort(names.begin(), names.end());
@@ -43,7 +45,8 @@ void scan_folder(Source& source) {
 
 /// make(row, path, record) for each of a block's files.
 template <class Make>
-void read_files(const Source& source, const Block& block, Ledger& ledger, const UseRecord& use, Make make) {
+void read_files(const Source& source, const Block& block, Ledger& ledger, const UseRecord& use,
+                Make make) {
   for (auto i = block.begin; i < block.end; ++i) {
     const auto& file = source.files[i];
     const auto name = (fs::path(source.options.path) / file).generic_string();
@@ -69,12 +72,14 @@ void read_texts(const Source& source, const Block& block, Ledger& ledger, const 
 void read_pictures(const Source& source, const Block& block, Ledger& ledger, const UseRecord& use) {
   read_files(source, block, ledger, use, [&](const Row& row, const fs::path& path, Record& record) {
     record.image = decode_picture(row, read_unpacked(path));
-    if (const auto folder = path.lexically_relative(source.path).parent_path(); !folder.empty()) record.fields["label"] = folder.filename().string();
+    if (const auto folder = path.lexically_relative(source.path).parent_path(); !folder.empty())
+      record.fields["label"] = folder.filename().string();
   });
 }
 
 }  // namespace
 
-const SourceFormat text_format{scan_folder, read_texts}, images_format{scan_folder, read_pictures};
+const SourceFormat text_format{scan_folder, read_texts};
+const SourceFormat images_format{scan_folder, read_pictures};
 
 }  // namespace attune

@@ -10,31 +10,45 @@ namespace {
 
 constexpr std::string_view blanks = " \t\r\n";
 
-bool is_blank(std::string_view text) { return text.find_first_not_of(blanks) == std::string_view::npos; }
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(blanks) == std::string_view::npos;
+}
 
 RowJson parse_row(const Row& row, const std::string& text) {
   if (const auto number = number_beyond_64_bits(text); !number.empty())
-    bad_row(row, "a number of more than 64 bits", "holds the whole number {}, which 64 bits cannot hold; write it in quotes, as a text", number);
+    bad_row(row, "a number of more than 64 bits",
+            "holds the whole number {}, which 64 bits cannot hold; write it in quotes, as a text",
+            number);
   try {
     return RowJson::parse(text);
   } catch (const RowJson::parse_error& error) {
     if (const auto word = non_number_at(text, error.byte); !word.empty())
-      bad_row(row, "not valid JSON", "holds {} (at byte {} of it), which JSON does not have; write a number or null", word, error.byte);
-    if (error.byte > text.size()) bad_row(row, "not valid JSON", "is not valid JSON: it ends in the middle; correct or remove it, or fetch the file again");
-    bad_row(row, "not valid JSON", "is not valid JSON (at byte {} of it); correct or remove it", error.byte);
+      bad_row(row, "not valid JSON",
+              "holds {} (at byte {} of it), which JSON does not have; write a number or null", word,
+              error.byte);
+    if (error.byte > text.size())
+      bad_row(row, "not valid JSON",
+              "is not valid JSON: it ends in the middle; correct or remove it, or fetch the file "
+              "again");
+    bad_row(row, "not valid JSON", "is not valid JSON (at byte {} of it); correct or remove it",
+            error.byte);
   } catch (const RowJson::out_of_range&) {
     bad_row(row, "not valid JSON", "holds a number that is larger than any; correct or remove it");
   }
 }
 
-/// JSON's grammar allows an escaped half of a surrogate pair, and UTF-8 has no form for it (RFC 8259, section 8.2).
+/// JSON's grammar allows an escaped half of a surrogate pair, and UTF-8 has no form for it (RFC
+/// 8259, section 8.2).
 std::string with_whole_surrogates(const Row& row, std::string text, Ledger& ledger) {
   const auto halves = replace_lone_surrogates(text);
-  if (halves > 0) ledger.change("unpaired surrogates (\\ud800 to \\udfff) replaced by U+FFFD", row.where(), halves);
+  if (halves > 0)
+    ledger.change("unpaired surrogates (\\ud800 to \\udfff) replaced by U+FFFD", row.where(),
+                  halves);
   return text;
 }
 
-void use_row(const Source& source, const Row& row, std::string_view text, Ledger& ledger, const UseRecord& use) {
+void use_row(const Source& source, const Row& row, std::string_view text, Ledger& ledger,
+             const UseRecord& use) {
   ledger.guard(source.skips_bad_rows(), row.source, row.number, [&] {
     auto sound = with_whole_surrogates(row, sound_text(std::string(text), row, ledger), ledger);
     auto record = record_of(source.options, row, parse_row(row, sound));
@@ -65,36 +79,48 @@ class ListCursor {
   /// Where this character leaves us: the commas and ends of the outermost list alone are told.
   At step(char c) {
     if (in_string_) {
-      if (escaped_) escaped_ = false;
-      else if (c == '\\') escaped_ = true;
-      else if (c == '"') in_string_ = false;
+      if (escaped_)
+        escaped_ = false;
+      else if (c == '\\')
+        escaped_ = true;
+      else if (c == '"')
+        in_string_ = false;
       return At::inside;
     }
     if (depth_ == 0) {
       if (blanks.find(c) != std::string_view::npos) return At::after;
       if (c != '[' || ended_) return At::stray;
-      return ++depth_, At::begin;
+      ++depth_;
+      return At::begin;
     }
     if (c == '"') in_string_ = true;
     if (c == '[' || c == '{') ++depth_;
-    if ((c == ']' || c == '}') && --depth_ == 0) return ended_ = true, At::end;
+    if ((c == ']' || c == '}') && --depth_ == 0) {
+      ended_ = true;
+      return At::end;
+    }
     return c == ',' && depth_ == 1 ? At::comma : At::inside;
   }
   bool ended() const { return ended_; }
 
  private:
   std::int64_t depth_ = 0;
-  bool in_string_ = false, escaped_ = false, ended_ = false;
+  bool in_string_ = false;
+  bool escaped_ = false;
+  bool ended_ = false;
 };
 
 void scan_list(Source& source) {
   ListCursor cursor;
-  std::uint64_t at = 0, begin = 0;
-  std::int64_t first_row = 1, row = 1;
+  std::uint64_t at = 0;
+  std::uint64_t begin = 0;
+  std::int64_t first_row = 1;
+  std::int64_t row = 1;
   auto& blocks = source.blocks;
   const auto cut = [&] {
     if (at > begin) blocks.push_back({begin, at, first_row, at - begin});
-    begin = at + 1, first_row = row;
+    begin = at + 1;
+    first_row = row;
   };
   const auto mark = scan_bytes(source, [&](std::string_view bytes) {
     for (const char c : bytes) {
@@ -106,19 +132,32 @@ void scan_list(Source& source) {
           break;
         case ListCursor::At::end: cut(); break;
         case ListCursor::At::stray:
-          if (cursor.ended()) fail("{}: there is more after the end of its list; set format = \"jsonl\" if it holds an object on each line", source.path.string());
-          fail("{}: should be one JSON list of objects; set format = \"jsonl\" if it holds an object on each line", source.path.string());
+          if (cursor.ended())
+            fail(
+                "{}: there is more after the end of its list; set format = \"jsonl\" if it holds "
+                "an object on each line",
+                source.path.string());
+          fail(
+              "{}: should be one JSON list of objects; set format = \"jsonl\" if it holds an "
+              "object on each line",
+              source.path.string());
         default: break;
       }
-      if (at > begin + largest_record + block_bytes) fail("{}, row {}: is longer than {} MiB", source.options.path, row, largest_record >> 20);
+      if (at > begin + largest_record + block_bytes)
+        fail("{}, row {}: is longer than {} MiB", source.options.path, row, largest_record >> 20);
       ++at;
     }
   });
   if (!cursor.ended() && !source.skips_bad_rows())
-    fail("{}, row {}: the file ends in the middle of its list; it was cut: fetch it again, or keep what is whole with on_error = \"skip\"",
-         source.options.path, row);
+    fail(
+        "{}, row {}: the file ends in the middle of its list; it was cut: fetch it again, or keep "
+        "what is whole with on_error = \"skip\"",
+        source.options.path, row);
   if (!cursor.ended()) cut();
-  for (auto& block : blocks) block.begin += mark, block.end += mark;
+  for (auto& block : blocks) {
+    block.begin += mark;
+    block.end += mark;
+  }
 }
 
 void read_list(const Source& source, const Block& block, Ledger& ledger, const UseRecord& use) {
@@ -128,8 +167,10 @@ void read_list(const Source& source, const Block& block, Ledger& ledger, const U
   auto number = block.first_row;
   std::size_t begin = 0;
   const auto take = [&](std::size_t end) {
-    use_row(source, {source.options.path, number}, std::string_view(text).substr(begin, end - begin), ledger, use);
-    ++number, begin = end + 1;
+    use_row(source, {source.options.path, number},
+            std::string_view(text).substr(begin, end - begin), ledger, use);
+    ++number;
+    begin = end + 1;
   };
   for (std::size_t at = 0; at < text.size(); ++at)
     if (cursor.step(text[at]) == ListCursor::At::comma) take(at);
@@ -141,23 +182,36 @@ void read_list(const Source& source, const Block& block, Ledger& ledger, const U
 
 /// Blocks of whole lines.
 void scan_lines(Source& source) {
-  std::uint64_t at = 0, begin = 0, line = 0;
-  std::int64_t first_row = 1, row = 1;
+  std::uint64_t at = 0;
+  std::uint64_t begin = 0;
+  std::uint64_t line = 0;
+  std::int64_t first_row = 1;
+  std::int64_t row = 1;
   auto& blocks = source.blocks;
   const auto mark = scan_bytes(source, [&](std::string_view bytes) {
-    for (std::size_t next; (next = bytes.find('\n')) != std::string_view::npos; bytes.remove_prefix(next + 1)) {
-      at += next + 1, ++row, line = at;
+    for (std::size_t next; (next = bytes.find('\n')) != std::string_view::npos;
+         bytes.remove_prefix(next + 1)) {
+      at += next + 1;
+      ++row;
+      line = at;
       if (at - begin < block_bytes) continue;
       blocks.push_back({begin, at, first_row, at - begin});
-      begin = at, first_row = row;
+      begin = at;
+      first_row = row;
     }
     at += bytes.size();
-    if (at - line > largest_record) fail("{}, row {}: this line is longer than {} MiB; is the format right?", source.options.path, row, largest_record >> 20);
+    if (at - line > largest_record)
+      fail("{}, row {}: this line is longer than {} MiB; is the format right?", source.options.path,
+           row, largest_record >> 20);
   });
   if (at > begin) blocks.push_back({begin, at, first_row, at - begin});
-  for (auto& block : blocks) block.begin += mark, block.end += mark;
+  for (auto& block : blocks) {
+    block.begin += mark;
+    block.end += mark;
+  }
 }
 
-const SourceFormat json_lines_format{scan_lines, read_lines}, json_list_format{scan_list, read_list};
+const SourceFormat json_lines_format{scan_lines, read_lines};
+const SourceFormat json_list_format{scan_list, read_list};
 
 }  // namespace attune

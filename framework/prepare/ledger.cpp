@@ -12,7 +12,8 @@ namespace {
 constexpr std::size_t kept_examples = 3;
 constexpr std::size_t listed_bytes = 400;  // of a record's text
 
-void count(Tallies& tallies, const std::string& reason, const std::string& example, std::int64_t by) {
+void count(Tallies& tallies, const std::string& reason, const std::string& example,
+           std::int64_t by) {
   auto& tally = tallies[reason];
   tally.count += by;
   if (tally.examples.size() < kept_examples) tally.examples.push_back(example);
@@ -29,9 +30,11 @@ void add_tallies(Tallies& tallies, const json& more) {
 
 std::string excerpt(const Record& record) {
   std::string text;
-  for (const auto& [name, value] : record.fields) text += (text.empty() ? "" : "\n") + name + ": " + value;
+  for (const auto& [name, value] : record.fields)
+    text += (text.empty() ? "" : "\n") + name + ": " + value;
   const auto add = [&](const std::string& name, const Message& message) {
-    text += (text.empty() ? "" : "\n") + name + ": " + message.content + (message.extra.empty() ? "" : " " + message.extra);
+    text += (text.empty() ? "" : "\n") + name + ": " + message.content +
+            (message.extra.empty() ? "" : " " + message.extra);
   };
   for (const auto& message : record.messages) add(message.role, message);
   for (const auto& [name, messages] : record.answers)
@@ -41,14 +44,17 @@ std::string excerpt(const Record& record) {
 
 }  // namespace
 
-std::string place_of(const Record& record) { return fmt::format("{}, row {}", record.source, record.row); }
+std::string place_of(const Record& record) {
+  return fmt::format("{}, row {}", record.source, record.row);
+}
 
 void Ledger::drop(const std::string& reason, const Record& record) {
   count(dropped_, reason, place_of(record), 1);
   if (listing_) list(reason, record.source, record.row, excerpt(record));
 }
 
-void Ledger::drop(const std::string& reason, const std::string& source, std::int64_t row, const std::string& text) {
+void Ledger::drop(const std::string& reason, const std::string& source, std::int64_t row,
+                  const std::string& text) {
   count(dropped_, reason, text, 1);
   if (listing_) list(reason, source, row, text);
 }
@@ -59,16 +65,22 @@ bool Ledger::tells(const std::string& reason) const {
 }
 
 std::int64_t Ledger::dropped_count() const {
-  return std::accumulate(dropped_.begin(), dropped_.end(), std::int64_t{0}, [](auto sum, const auto& entry) { return sum + entry.second.count; });
+  return std::accumulate(dropped_.begin(), dropped_.end(), std::int64_t{0},
+                         [](auto sum, const auto& entry) { return sum + entry.second.count; });
 }
 
-void Ledger::list(const std::string& reason, const std::string& source, std::int64_t row, const std::string& text) {
+void Ledger::list(const std::string& reason, const std::string& source, std::int64_t row,
+                  const std::string& text) {
   list_ += dumped({{"reason", reason}, {"source", source}, {"row", row}, {"text", text}}) + "\n";
 }
 
-void Ledger::change(const std::string& what, const std::string& place, std::int64_t by) { count(changed_, what, place, by); }
+void Ledger::change(const std::string& what, const std::string& place, std::int64_t by) {
+  count(changed_, what, place, by);
+}
 
-json Ledger::to_json() const { return {{"dropped", attune::to_json(dropped_)}, {"changed", attune::to_json(changed_)}}; }
+json Ledger::to_json() const {
+  return {{"dropped", attune::to_json(dropped_)}, {"changed", attune::to_json(changed_)}};
+}
 
 void Ledger::add(const json& later) {
   add_tallies(dropped_, later.at("dropped"));
@@ -77,19 +89,24 @@ void Ledger::add(const json& later) {
 
 json to_json(const Tallies& tallies) {
   json result = json::object();
-  for (const auto& [reason, tally] : tallies) result[reason] = {{"count", tally.count}, {"examples", tally.examples}};
+  for (const auto& [reason, tally] : tallies)
+    result[reason] = {{"count", tally.count}, {"examples", tally.examples}};
   return result;
 }
 
-std::string dumped(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+std::string dumped(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
 namespace {
 
-/// Rows of conversations and pairs have other keys than a record's fields: a layout fills these from them.
+/// Rows of conversations and pairs have other keys than a record's fields: a layout fills these
+/// from them.
 std::string layout_for(const std::string& field) {
   if (field == "chosen" || field == "rejected") return ", or set layout = \"preference\"";
   if (field != "prompt" && field != "response") return "";
-  return ", or, for conversations, set layout = \"messages\" (or \"alpaca\", \"prompt_completion\")";
+  return ", or, for conversations, set layout = \"messages\" (or \"alpaca\", "
+         "\"prompt_completion\")";
 }
 
 }  // namespace
@@ -100,8 +117,10 @@ const std::string& Record::field(const std::string& name) const {
   std::vector<std::string> names;
   for (const auto& [key, value] : fields) names.push_back(key);
   throw BadRow("a field is missing",
-               fmt::format("{}, row {}: there is no field '{}'; there are: {}; map it with fields = {{ {} = \"...\" }} in the source{}",
-                           source, row, name, names.empty() ? "none" : joined(names), name, layout_for(name)));
+               fmt::format("{}, row {}: there is no field '{}'; there are: {}; map it with fields "
+                           "= {{ {} = \"...\" }} in the source{}",
+                           source, row, name, names.empty() ? "none" : joined(names), name,
+                           layout_for(name)));
 }
 
 }  // namespace attune

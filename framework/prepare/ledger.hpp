@@ -1,4 +1,5 @@
-// What happened to records on the way: how many were dropped or changed and why, with the first few of each.
+// What happened to records on the way: how many were dropped or changed and why, with the first few
+// of each.
 #pragma once
 #include <attune/dataset.hpp>
 #include <attune/error.hpp>
@@ -26,8 +27,10 @@ class Ledger {
 
   void drop(const std::string& reason, const Record& record);
   /// A row that never became a record; the text says what and where.
-  void drop(const std::string& reason, const std::string& source, std::int64_t row, const std::string& text);
-  /// A record dropped for this reason whose place need not be told any more: neither listed nor an example.
+  void drop(const std::string& reason, const std::string& source, std::int64_t row,
+            const std::string& text);
+  /// A record dropped for this reason whose place need not be told any more: neither listed nor an
+  /// example.
   void drop_untold(const std::string& reason) { ++dropped_[reason].count; }
   bool tells(const std::string& reason) const;
   void change(const std::string& what, const std::string& place, std::int64_t count = 1);
@@ -56,9 +59,11 @@ class Ledger {
   void add(const nlohmann::json& later);
 
  private:
-  void list(const std::string& reason, const std::string& source, std::int64_t row, const std::string& text);
+  void list(const std::string& reason, const std::string& source, std::int64_t row,
+            const std::string& text);
   bool listing_;
-  Tallies dropped_, changed_;
+  Tallies dropped_;
+  Tallies changed_;
   std::string list_;
 };
 

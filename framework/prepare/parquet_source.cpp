@@ -40,11 +40,14 @@ const Parquet& parquet(const fs::path& path) {
   static void* const library = open_parquet_library();
   if (!library) {
     const char* reason = dlerror();
-    fail("{}: this Attune was built without Parquet{}; run launchers/setup, which installs Arrow and builds again, or convert the file to JSON Lines",
-         path.string(), reason ? fmt::format(" ({})", reason) : "");
+    fail(
+        "{}: this Attune was built without Parquet{}; run launchers/setup, which installs Arrow "
+        "and builds again, or convert the file to JSON Lines",
+        path.string(), reason ? fmt::format(" ({})", reason) : "");
   }
-  static const Parquet functions{reinterpret_cast<decltype(&attune_parquet_scan)>(dlsym(library, "attune_parquet_scan")),
-                                 reinterpret_cast<decltype(&attune_parquet_read)>(dlsym(library, "attune_parquet_read"))};
+  static const Parquet functions{
+      reinterpret_cast<decltype(&attune_parquet_scan)>(dlsym(library, "attune_parquet_scan")),
+      reinterpret_cast<decltype(&attune_parquet_read)>(dlsym(library, "attune_parquet_read"))};
   ATTUNE_ASSERT(functions.scan && functions.read, "{} lacks a function", parquet_library);
   return functions;
 }
@@ -61,8 +64,12 @@ void scan_parquet(Source& source) {
     source.blocks.push_back({group, group + 1, row, static_cast<std::uint64_t>(bytes)});
     row += rows;
   };
-  const auto group = [](void* to, std::int64_t rows, std::int64_t bytes) { return (*static_cast<decltype(add)*>(to))(rows, bytes), true; };
-  check_parquet(source.path, parquet(source.path).scan(source.path.c_str(), const_cast<void*>(static_cast<const void*>(&add)), group));
+  const auto group = [](void* to, std::int64_t rows, std::int64_t bytes) {
+    return (*static_cast<decltype(add)*>(to))(rows, bytes), true;
+  };
+  check_parquet(source.path, parquet(source.path)
+                                 .scan(source.path.c_str(),
+                                       const_cast<void*>(static_cast<const void*>(&add)), group));
   source.sha256 = sha256_of_file(source.path);
 }
 
@@ -77,7 +84,8 @@ struct ParquetRows {
   void take(std::string_view text) {
     const Row row{source.options.path, number++};
     ledger.guard(source.skips_bad_rows(), row.source, row.number, [&] {
-      auto record = record_of(source.options, row, RowJson::parse(sound_text(std::string(text), row, ledger)));
+      auto record = record_of(source.options, row,
+                              RowJson::parse(sound_text(std::string(text), row, ledger)));
       use(record);
     });
   }
@@ -94,7 +102,9 @@ struct ParquetRows {
 
 void read_parquet(const Source& source, const Block& block, Ledger& ledger, const UseRecord& use) {
   ParquetRows rows{source, ledger, use, block.first_row, nullptr};
-  const char* wrong = parquet(source.path).read(source.path.c_str(), static_cast<std::int64_t>(block.begin), &rows, ParquetRows::row);
+  const char* wrong = parquet(source.path)
+                          .read(source.path.c_str(), static_cast<std::int64_t>(block.begin), &rows,
+                                ParquetRows::row);
   if (rows.thrown) std::rethrow_exception(rows.thrown);
   check_parquet(source.path, wrong);
 }

@@ -13,10 +13,16 @@ namespace {
 
 constexpr std::uint64_t largest_picture = std::uint64_t{1} << 28;  // values
 
-at::Tensor empty_picture(const Row& row, std::uint64_t height, std::uint64_t width, std::uint64_t channels) {
+at::Tensor empty_picture(const Row& row, std::uint64_t height, std::uint64_t width,
+                         std::uint64_t channels) {
   if (width == 0 || height == 0 || width > largest_picture / height / channels)
-    bad_row(row, "a picture too large", "claims to be {} x {} with {} channels, larger than any picture a model takes; remove it", width, height, channels);
-  return at::empty({static_cast<std::int64_t>(height), static_cast<std::int64_t>(width), static_cast<std::int64_t>(channels)}, at::kByte);
+    bad_row(
+        row, "a picture too large",
+        "claims to be {} x {} with {} channels, larger than any picture a model takes; remove it",
+        width, height, channels);
+  return at::empty({static_cast<std::int64_t>(height), static_cast<std::int64_t>(width),
+                    static_cast<std::int64_t>(channels)},
+                   at::kByte);
 }
 
 at::Tensor decode_png(const Row& row, const std::string& bytes) {
@@ -26,7 +32,8 @@ at::Tensor decode_png(const Row& row, const std::string& bytes) {
     const std::string reason = image.message;
     if (done) return;
     png_image_free(&image);
-    bad_row(row, "a damaged picture", "is not a whole PNG file ({}); fetch it again or remove it", reason);
+    bad_row(row, "a damaged picture", "is not a whole PNG file ({}); fetch it again or remove it",
+            reason);
   };
   check(png_image_begin_read_from_memory(&image, bytes.data(), bytes.size()));
   image.format = image.format & PNG_FORMAT_FLAG_COLOR ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY;
@@ -84,7 +91,8 @@ struct JpegReader {
     if (setjmp(errors.back)) return false;
     jpeg_start_decompress(&info);
     while (info.output_scanline < info.output_height) {
-      JSAMPROW line = to + std::size_t{info.output_scanline} * info.output_width * static_cast<std::size_t>(info.output_components);
+      JSAMPROW line = to + std::size_t{info.output_scanline} * info.output_width *
+                               static_cast<std::size_t>(info.output_components);
       jpeg_read_scanlines(&info, &line, 1);
     }
     jpeg_finish_decompress(&info);
@@ -95,10 +103,13 @@ struct JpegReader {
 at::Tensor decode_jpeg(const Row& row, const std::string& bytes) {
   JpegReader reader;
   const auto check = [&](bool done) {
-    if (!done) bad_row(row, "a damaged picture", "is not a whole JPEG file ({}); fetch it again or remove it", reader.errors.text);
+    if (!done)
+      bad_row(row, "a damaged picture",
+              "is not a whole JPEG file ({}); fetch it again or remove it", reader.errors.text);
   };
   check(reader.begin(bytes));
-  at::Tensor pixels = empty_picture(row, reader.info.output_height, reader.info.output_width, reader.info.out_color_space == JCS_RGB ? 3 : 1);
+  at::Tensor pixels = empty_picture(row, reader.info.output_height, reader.info.output_width,
+                                    reader.info.out_color_space == JCS_RGB ? 3 : 1);
   check(reader.read(pixels.data_ptr<std::uint8_t>()));
   return pixels;
 }
@@ -108,7 +119,8 @@ at::Tensor decode_jpeg(const Row& row, const std::string& bytes) {
 at::Tensor decode_picture(const Row& row, const std::string& bytes) {
   if (bytes.starts_with("\x89PNG")) return decode_png(row, bytes);
   if (bytes.starts_with("\xff\xd8\xff")) return decode_jpeg(row, bytes);
-  bad_row(row, "not a picture", "is neither a PNG nor a JPEG file; leave it out with files = \"*.png\", or remove it");
+  bad_row(row, "not a picture",
+          "is neither a PNG nor a JPEG file; leave it out with files = \"*.png\", or remove it");
 }
 
 }  // namespace attune

@@ -17,13 +17,18 @@ using nlohmann::json;
 namespace {
 
 /// Streams of the one seed: what is drawn in one place does not depend on what is drawn in another.
-enum Stream : std::uint64_t { split_stream = 0, weight_stream = 1u << 8, balance_stream = 1u << 20 };
+enum Stream : std::uint64_t {
+  split_stream = 0,
+  weight_stream = 1u << 8,
+  balance_stream = 1u << 20
+};
 
 enum class Side : std::uint8_t { open, train, validation, test };
 const std::vector<std::string> side_names{"", "train", "validation", "test"};
 
 Side side_of(const std::string& split) {
-  return static_cast<Side>(std::find(side_names.begin(), side_names.end(), split) - side_names.begin());
+  return static_cast<Side>(std::find(side_names.begin(), side_names.end(), split) -
+                           side_names.begin());
 }
 bool held_out(Side side) { return side == Side::validation || side == Side::test; }
 
@@ -43,20 +48,28 @@ std::optional<bool> boolean(const std::string& text) {
 }
 
 bool all_are(const std::set<std::string>& names, auto kind) {
-  return std::all_of(names.begin(), names.end(), [&](const auto& name) { return kind(name).has_value(); });
+  return std::all_of(names.begin(), names.end(),
+                     [&](const auto& name) { return kind(name).has_value(); });
 }
 
-/// Sorted as numbers or booleans when all are; the shortest text of a number first, and of a boolean JSON's.
+/// Sorted as numbers or booleans when all are; the shortest text of a number first, and of a
+/// boolean JSON's.
 std::vector<std::string> sorted_labels(const std::set<std::string>& names) {
   std::vector<std::string> labels(names.begin(), names.end());
-  const auto sort_by = [&](auto order) { std::stable_sort(labels.begin(), labels.end(), [&](const auto& a, const auto& b) { return order(a) < order(b); }); };
-  if (all_are(names, number)) sort_by([](const auto& label) { return std::pair(*number(label), label.size()); });
-  if (all_are(names, boolean)) sort_by([](const auto& label) { return std::pair(*boolean(label), label < "a"); });
+  const auto sort_by = [&](auto order) {
+    std::stable_sort(labels.begin(), labels.end(),
+                     [&](const auto& a, const auto& b) { return order(a) < order(b); });
+  };
+  if (all_are(names, number))
+    sort_by([](const auto& label) { return std::pair(*number(label), label.size()); });
+  if (all_are(names, boolean))
+    sort_by([](const auto& label) { return std::pair(*boolean(label), label < "a"); });
   return labels;
 }
 
-/// Texts of the same number ("1" and "1.0") or boolean ("true" and "True"): a column of integers or booleans in one file may be one of floats
-/// or texts in another. Doubles tell whole numbers apart up to 2^53 alone.
+/// Texts of the same number ("1" and "1.0") or boolean ("true" and "True"): a column of integers or
+/// booleans in one file may be one of floats or texts in another. Doubles tell whole numbers apart
+/// up to 2^53 alone.
 bool same_label(const std::string& a, const std::string& b) {
   constexpr double exact = 1LL << 53;
   if (const auto value = boolean(a)) return value == boolean(b);
@@ -72,8 +85,12 @@ std::vector<std::string> merged_labels(const std::set<std::string>& names) {
   return labels;
 }
 
-/// Position i of n is taken when the running share passes a whole number there: exactly floor(n * share) are, evenly spread.
-bool takes(std::size_t i, double share) { return std::floor(static_cast<double>(i + 1) * share) > std::floor(static_cast<double>(i) * share); }
+/// Position i of n is taken when the running share passes a whole number there: exactly floor(n *
+/// share) are, evenly spread.
+bool takes(std::size_t i, double share) {
+  return std::floor(static_cast<double>(i + 1) * share) >
+         std::floor(static_cast<double>(i) * share);
+}
 
 /// One label: the names it asks for, over all ranks.
 struct Stratum {
@@ -86,12 +103,12 @@ struct Decisions {
   const Recipe& recipe;
   const Reading& reading;
   Records records;
-  std::vector<Stratum> strata;            // sorted by label
+  std::vector<Stratum> strata;  // sorted by label
   std::vector<std::uint32_t> sources;
-  std::vector<std::uint32_t> labels;      // stratum of each record
+  std::vector<std::uint32_t> labels;  // stratum of each record
   std::vector<Side> sides;
-  std::vector<std::uint32_t> times;       // how often each is taken; 0: dropped
-  std::vector<std::uint8_t> reasons;      // why: index of reason_texts, from 1
+  std::vector<std::uint32_t> times;   // how often each is taken; 0: dropped
+  std::vector<std::uint8_t> reasons;  // why: index of reason_texts, from 1
   std::vector<std::string> reason_texts;
 
   std::uint64_t size() const { return times.size(); }
@@ -105,31 +122,42 @@ struct Decisions {
   }
   /// A reason to stop, or to drop this record where its source skips bad rows.
   void refuse(std::uint64_t i, const std::string& reason, const std::string& text) {
-    if (!recipe.sources[sources[i]].on_error.starts_with("skip")) throw BadRow(reason, place_of(records.read(i)) + ": " + text);
+    if (!recipe.sources[sources[i]].on_error.starts_with("skip"))
+      throw BadRow(reason, place_of(records.read(i)) + ": " + text);
     drop(i, reason);
   }
 };
 
-Decisions begin_decisions(const Recipe& recipe, const Reading& reading, const std::vector<std::string>& all_labels) {
+Decisions begin_decisions(const Recipe& recipe, const Reading& reading,
+                          const std::vector<std::string>& all_labels) {
   Decisions d{recipe, reading, Records(reading.folder, reading.counts), {}, {}, {}, {}, {}, {}, {}};
   std::map<std::string, std::vector<std::string>> strata;
   for (const auto& rank : reading.strata)
     for (const auto& [label, entry] : rank.at("labels").items()) {
-      auto& names = strata[named_in(all_labels, label)] = entry.at("names").get<std::vector<std::string>>();
+      auto& names = strata[named_in(all_labels, label)] =
+          entry.at("names").get<std::vector<std::string>>();
       for (auto& name : names) name = named_in(all_labels, name);
     }
   std::map<std::string, std::uint32_t> numbers;
-  for (auto& [label, names] : strata) numbers[label] = static_cast<std::uint32_t>(d.strata.size()), d.strata.push_back({label, std::move(names)});
+  for (auto& [label, names] : strata) {
+    numbers[label] = static_cast<std::uint32_t>(d.strata.size());
+    d.strata.push_back({label, std::move(names)});
+  }
   std::vector<std::vector<std::uint32_t>> renumbered;  // by rank: its number -> ours
   for (const auto& rank : reading.strata) {
     auto& to = renumbered.emplace_back(rank.at("labels").size());
-    for (const auto& [label, entry] : rank.at("labels").items()) to[entry.at("number").get<std::size_t>()] = numbers.at(named_in(all_labels, label));
+    for (const auto& [label, entry] : rank.at("labels").items())
+      to[entry.at("number").get<std::size_t>()] = numbers.at(named_in(all_labels, label));
   }
   const auto size = d.records.size();
-  d.sources.reserve(size), d.labels.reserve(size), d.sides.reserve(size);
+  d.sources.reserve(size);
+  d.labels.reserve(size);
+  d.sides.reserve(size);
   d.records.for_each([&](std::uint64_t, const RecordEntry& entry, int rank) {
     d.sources.push_back(entry.source);
-    d.labels.push_back(entry.stratum == no_stratum ? no_stratum : renumbered[static_cast<std::size_t>(rank)][entry.stratum]);
+    d.labels.push_back(entry.stratum == no_stratum
+                           ? no_stratum
+                           : renumbered[static_cast<std::size_t>(rank)][entry.stratum]);
     d.sides.push_back(side_of(recipe.sources[entry.source].split));
   });
   d.times.assign(size, 1);
@@ -142,34 +170,42 @@ Decisions begin_decisions(const Recipe& recipe, const Reading& reading, const st
 void for_each_twin_group(const Decisions& d, bool near, const UseGroup& use) {
   if (!near) return for_each_equal_group(d.records, use);
   const auto similarity = d.recipe.clean.similarity;
-  for_each_near_group(d.records, d.reading.folder, d.reading.counts, Banding::for_similarity(similarity), similarity, use);
+  for_each_near_group(d.records, d.reading.folder, d.reading.counts,
+                      Banding::for_similarity(similarity), similarity, use);
 }
 
-/// Of each group the first stays; one that was given to validation or test comes before others when leaks are looked for.
+/// Of each group the first stays; one that was given to validation or test comes before others when
+/// leaks are looked for.
 void drop_duplicates(Decisions& d, bool near) {
   const bool guarded = d.recipe.split.leakage != "none";
   const auto later = [&](std::uint64_t i) { return guarded && !held_out(d.sides[i]); };
   for_each_twin_group(d, near, [&](const std::vector<std::uint64_t>& group) {
     std::vector<std::uint64_t> left;
-    std::copy_if(group.begin(), group.end(), std::back_inserter(left), [&](auto i) { return d.alive(i); });
+    std::copy_if(group.begin(), group.end(), std::back_inserter(left),
+                 [&](auto i) { return d.alive(i); });
     std::stable_partition(left.begin(), left.end(), [&](auto i) { return !later(i); });
-    for (std::size_t i = 1; i < left.size(); ++i) d.drop(left[i], near ? "nearly a duplicate" : "duplicate");
+    for (std::size_t i = 1; i < left.size(); ++i)
+      d.drop(left[i], near ? "nearly a duplicate" : "duplicate");
   });
 }
 
 /// No training record may have a twin that is held out.
 void drop_leaks(Decisions& d, bool near) {
   for_each_twin_group(d, near, [&](const std::vector<std::uint64_t>& group) {
-    if (std::none_of(group.begin(), group.end(), [&](auto i) { return d.alive(i) && held_out(d.sides[i]); })) return;
+    if (std::none_of(group.begin(), group.end(),
+                     [&](auto i) { return d.alive(i) && held_out(d.sides[i]); }))
+      return;
     for (const auto i : group)
-      if (d.alive(i) && d.sides[i] == Side::train) d.drop(i, near ? "nearly equal to a record of validation or test" : "equal to a record of validation or test");
+      if (d.alive(i) && d.sides[i] == Side::train)
+        d.drop(i, near ? "nearly equal to a record of validation or test"
+                       : "equal to a record of validation or test");
   });
 }
 
 // --- Splits
 
-/// Gives every record without a split one. The order is shuffled by the seed and, when stratified, then sorted by label, so that every
-/// label gives its share to each split, to within one record.
+/// Gives every record without a split one. The order is shuffled by the seed and, when stratified,
+/// then sorted by label, so that every label gives its share to each split, to within one record.
 void assign_splits(Decisions& d) {
   const auto& options = d.recipe.split;
   std::vector<std::uint64_t> open;
@@ -177,12 +213,18 @@ void assign_splits(Decisions& d) {
     if (d.alive(i) && d.sides[i] == Side::open) open.push_back(i);
   if (open.empty()) return;
   auto order = permutation(std::ssize(open), d.seed(), split_stream);
-  for (auto& position : order) position = static_cast<std::int64_t>(open[static_cast<std::size_t>(position)]);
+  for (auto& position : order)
+    position = static_cast<std::int64_t>(open[static_cast<std::size_t>(position)]);
   if (options.stratify) {
     for (const auto i : open)
       if (d.labels[i] == no_stratum)
-        throw BadRow("a field is missing", place_of(d.records.read(i)) + ": there is no field 'label', by which [split] is to stratify; map it with fields, or set stratify = false");
-    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return d.labels[static_cast<std::size_t>(a)] < d.labels[static_cast<std::size_t>(b)]; });
+        throw BadRow("a field is missing",
+                     place_of(d.records.read(i)) +
+                         ": there is no field 'label', by which [split] is to stratify; map it "
+                         "with fields, or set stratify = false");
+    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
+      return d.labels[static_cast<std::size_t>(a)] < d.labels[static_cast<std::size_t>(b)];
+    });
   }
   const double held_out_share = options.validation + options.test;
   std::size_t taken = 0;
@@ -200,13 +242,19 @@ void assign_splits(Decisions& d) {
 void check_unseen_labels(Decisions& d) {
   std::set<std::string> seen;
   for (std::uint64_t i = 0; i < d.size(); ++i)
-    if (d.alive(i) && d.sides[i] == Side::train && d.labels[i] != no_stratum) seen.insert(d.strata[d.labels[i]].names.begin(), d.strata[d.labels[i]].names.end());
+    if (d.alive(i) && d.sides[i] == Side::train && d.labels[i] != no_stratum)
+      seen.insert(d.strata[d.labels[i]].names.begin(), d.strata[d.labels[i]].names.end());
   if (seen.empty()) return;
   for (std::uint64_t i = 0; i < d.size(); ++i) {
-    if (!d.alive(i) || !held_out(d.sides[i]) || d.recipe.sources[d.sources[i]].split.empty() || d.labels[i] == no_stratum) continue;
+    if (!d.alive(i) || !held_out(d.sides[i]) || d.recipe.sources[d.sources[i]].split.empty() ||
+        d.labels[i] == no_stratum)
+      continue;
     for (const auto& name : d.strata[d.labels[i]].names)
       if (!seen.contains(name)) {
-        d.refuse(i, "a label never seen in training", fmt::format("the label '{}' stands in no training record; correct it, or add records with it to training", name));
+        d.refuse(i, "a label never seen in training",
+                 fmt::format("the label '{}' stands in no training record; correct it, or add "
+                             "records with it to training",
+                             name));
         break;
       }
   }
@@ -215,13 +263,15 @@ void check_unseen_labels(Decisions& d) {
 // --- Weights and balance
 
 /// Takes `target` of these training records, each as often as every other but for one.
-void draw(Decisions& d, const std::vector<std::uint64_t>& members, std::uint64_t target, std::uint64_t stream, const std::string& reason) {
+void draw(Decisions& d, const std::vector<std::uint64_t>& members, std::uint64_t target,
+          std::uint64_t stream, const std::string& reason) {
   const auto count = members.size();
   if (target == count || count == 0) return;
   const auto order = permutation(static_cast<std::int64_t>(count), d.seed(), stream);
   for (const auto i : members) d.times[i] = 0;
   for (std::size_t position = 0; position < count; ++position)
-    d.times[members[static_cast<std::size_t>(order[position])]] += static_cast<std::uint32_t>(target / count + (position < target % count));
+    d.times[members[static_cast<std::size_t>(order[position])]] +=
+        static_cast<std::uint32_t>(target / count + (position < target % count));
   for (const auto i : members)
     if (!d.alive(i)) d.drop(i, reason);
 }
@@ -240,7 +290,8 @@ void weigh_sources(Decisions& d) {
     const auto weight = d.recipe.sources[source].weight;
     if (weight == 1) continue;
     const auto members = training_members(d, [&](auto i) { return d.sources[i] == source; });
-    draw(d, members, static_cast<std::uint64_t>(static_cast<double>(members.size()) * weight), weight_stream + source,
+    draw(d, members, static_cast<std::uint64_t>(static_cast<double>(members.size()) * weight),
+         weight_stream + source,
          fmt::format("left out by the weight {} of {}", weight, d.recipe.sources[source].path));
   }
 }
@@ -250,7 +301,10 @@ std::vector<std::uint64_t> training_counts(const Decisions& d) {
   for (std::uint64_t i = 0; i < d.size(); ++i) {
     if (d.sides[i] != Side::train || !d.alive(i)) continue;
     if (d.labels[i] == no_stratum)
-      throw BadRow("a field is missing", place_of(d.records.read(i)) + ": there is no field 'label', by which [balance] is to count; map it with fields, or leave [balance] out");
+      throw BadRow("a field is missing",
+                   place_of(d.records.read(i)) +
+                       ": there is no field 'label', by which [balance] is to count; map it with "
+                       "fields, or leave [balance] out");
     counts[d.labels[i]] += d.times[i];
   }
   return counts;
@@ -261,14 +315,18 @@ void balance(Decisions& d) {
   if (method != "down" && method != "up") return;
   const auto counts = training_counts(d);
   std::vector<std::uint64_t> present;
-  std::copy_if(counts.begin(), counts.end(), std::back_inserter(present), [](auto count) { return count > 0; });
+  std::copy_if(counts.begin(), counts.end(), std::back_inserter(present),
+               [](auto count) { return count > 0; });
   if (present.empty()) return;
-  const auto target = method == "down" ? *std::min_element(present.begin(), present.end()) : *std::max_element(present.begin(), present.end());
+  const auto target = method == "down" ? *std::min_element(present.begin(), present.end())
+                                       : *std::max_element(present.begin(), present.end());
   for (std::uint32_t label = 0; label < d.strata.size(); ++label)
-    draw(d, training_members(d, [&](auto i) { return d.labels[i] == label; }), target, balance_stream + label, "left out to balance the labels");
+    draw(d, training_members(d, [&](auto i) { return d.labels[i] == label; }), target,
+         balance_stream + label, "left out to balance the labels");
 }
 
-/// n / (labels * n of the label): all labels weigh the same together (King and Zeng 2001; what scikit-learn calls "balanced").
+/// n / (labels * n of the label): all labels weigh the same together (King and Zeng 2001; what
+/// scikit-learn calls "balanced").
 std::vector<double> class_weights(const Decisions& d, const std::vector<std::string>& labels) {
   if (d.recipe.balance.method != "weights") return {};
   const auto counts = training_counts(d);
@@ -276,12 +334,17 @@ std::vector<double> class_weights(const Decisions& d, const std::vector<std::str
   double all = 0;
   for (std::size_t i = 0; i < counts.size(); ++i) {
     if (d.strata[i].names != std::vector<std::string>{d.strata[i].label})
-      fail("{}: [balance] method = \"weights\" needs one label for each record, and '{}' stands for several or none", d.recipe.path.string(), d.strata[i].label);
+      fail(
+          "{}: [balance] method = \"weights\" needs one label for each record, and '{}' stands for "
+          "several or none",
+          d.recipe.path.string(), d.strata[i].label);
     by_name[d.strata[i].label] = static_cast<double>(counts[i]);
     all += static_cast<double>(counts[i]);
   }
   std::vector<double> weights;
-  for (const auto& label : labels) weights.push_back(by_name[label] > 0 ? all / (static_cast<double>(labels.size()) * by_name[label]) : 0);
+  for (const auto& label : labels)
+    weights.push_back(
+        by_name[label] > 0 ? all / (static_cast<double>(labels.size()) * by_name[label]) : 0);
   return weights;
 }
 
@@ -292,8 +355,10 @@ void tell(const Decisions& d, Ledger& ledger) {
   for (std::uint64_t i = 0; i < d.size(); ++i) {
     if (d.reasons[i] == 0) continue;
     const auto& reason = d.reason_texts[d.reasons[i] - 1];
-    if (ledger.tells(reason)) ledger.drop(reason, d.records.read(i));
-    else ledger.drop_untold(reason);
+    if (ledger.tells(reason))
+      ledger.drop(reason, d.records.read(i));
+    else
+      ledger.drop_untold(reason);
   }
 }
 
@@ -302,13 +367,16 @@ class Cutter {
  public:
   Cutter(double all, int ranks) : ranks_(ranks) {
     constexpr double round_bytes = 8 << 20;  // for each rank
-    pieces_ = ranks * std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::ceil(all / (round_bytes * ranks))));
+    pieces_ = ranks * std::max<std::uint64_t>(
+                          1, static_cast<std::uint64_t>(std::ceil(all / (round_bytes * ranks))));
     step_ = all / static_cast<double>(pieces_);
   }
   static double work(std::uint32_t bytes) { return bytes + 256.0; }
   void add(std::uint32_t bytes) {
-    while (done_ >= step_ * static_cast<double>(cuts_.size()) && cuts_.size() < pieces_) cuts_.push_back(count_);
-    ++count_, done_ += work(bytes);
+    while (done_ >= step_ * static_cast<double>(cuts_.size()) && cuts_.size() < pieces_)
+      cuts_.push_back(count_);
+    ++count_;
+    done_ += work(bytes);
   }
   std::vector<std::uint64_t> cuts() {
     cuts_.resize(pieces_ + 1, count_);
@@ -317,12 +385,15 @@ class Cutter {
 
  private:
   int ranks_;
-  std::uint64_t pieces_, count_ = 0;
-  double step_, done_ = 0;
+  std::uint64_t pieces_;
+  std::uint64_t count_ = 0;
+  double step_;
+  double done_ = 0;
   std::vector<std::uint64_t> cuts_;
 };
 
-/// Every record of the split as often as it is taken: all of them once, then those taken twice once more ... Changed copies follow theirs.
+/// Every record of the split as often as it is taken: all of them once, then those taken twice once
+/// more ... Changed copies follow theirs.
 template <class Use>
 void for_each_draw(const Decisions& d, Side side, Use use) {
   const auto copies = side == Side::train ? static_cast<std::uint32_t>(d.recipe.augment.copies) : 0;
@@ -334,7 +405,10 @@ void for_each_draw(const Decisions& d, Side side, Use use) {
   const auto use_all = [&](Draw draw, std::uint32_t turn) {
     draw.variant = 0;
     use(draw);
-    for (std::uint32_t copy = 1; copy <= copies; ++copy) draw.variant = turn * copies + copy, use(draw);
+    for (std::uint32_t copy = 1; copy <= copies; ++copy) {
+      draw.variant = turn * copies + copy;
+      use(draw);
+    }
   };
   d.records.for_each([&](std::uint64_t i, const RecordEntry& entry, int rank) {
     if (d.sides[i] != side || !d.alive(i)) return;
@@ -393,21 +467,27 @@ std::vector<std::string> labels_of(const Recipe& recipe, const Reading& reading)
 
 std::string named_in(const std::vector<std::string>& labels, const std::string& name) {
   if (std::find(labels.begin(), labels.end(), name) != labels.end()) return name;
-  const auto found = std::find_if(labels.begin(), labels.end(), [&](const auto& label) { return same_label(name, label); });
+  const auto found = std::find_if(labels.begin(), labels.end(),
+                                  [&](const auto& label) { return same_label(name, label); });
   return found == labels.end() ? name : *found;
 }
 
-fs::path draws_file(const fs::path& folder, const std::string& split) { return folder / ("draws-" + split); }
+fs::path draws_file(const fs::path& folder, const std::string& split) {
+  return folder / ("draws-" + split);
+}
 
 json to_json(const Plan& plan) {
   json splits = json::object();
   for (const auto& [name, split] : plan.splits) splits[name] = split.cuts;
-  return {{"splits", std::move(splits)}, {"labels", plan.labels}, {"class_weights", plan.class_weights}};
+  return {{"splits", std::move(splits)},
+          {"labels", plan.labels},
+          {"class_weights", plan.class_weights}};
 }
 
 Plan plan_from(const json& json) {
   Plan plan;
-  for (const auto& [name, cuts] : json.at("splits").items()) plan.splits[name].cuts = cuts.get<std::vector<std::uint64_t>>();
+  for (const auto& [name, cuts] : json.at("splits").items())
+    plan.splits[name].cuts = cuts.get<std::vector<std::uint64_t>>();
   plan.labels = json.at("labels").get<std::vector<std::string>>();
   plan.class_weights = json.at("class_weights").get<std::vector<double>>();
   return plan;
@@ -415,16 +495,23 @@ Plan plan_from(const json& json) {
 
 std::uint32_t Strata::number(const Record& record, const std::vector<std::string>& names) {
   const auto label = record.fields.find("label");
-  if (label == record.fields.end()) return other_names_.insert(names.begin(), names.end()), no_stratum;
-  const auto [entry, added] = numbers_.emplace(label->second, static_cast<std::uint32_t>(names_.size()));
-  if (added) names_.push_back(names);
-  else if (names_[entry->second] != names) other_names_.insert(names.begin(), names.end());
+  if (label == record.fields.end()) {
+    other_names_.insert(names.begin(), names.end());
+    return no_stratum;
+  }
+  const auto [entry, added] =
+      numbers_.emplace(label->second, static_cast<std::uint32_t>(names_.size()));
+  if (added)
+    names_.push_back(names);
+  else if (names_[entry->second] != names)
+    other_names_.insert(names.begin(), names.end());
   return entry->second;
 }
 
 json Strata::to_json() const {
   json labels = json::object();
-  for (const auto& [label, number] : numbers_) labels[label] = {{"number", number}, {"names", names_[number]}};
+  for (const auto& [label, number] : numbers_)
+    labels[label] = {{"number", number}, {"names", names_[number]}};
   return {{"labels", std::move(labels)}, {"others", other_names_}};
 }
 

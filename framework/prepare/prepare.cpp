@@ -27,7 +27,8 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 namespace {
 
-/// The folder <output>.partial: all that is written before the file is whole. Gone with this object.
+/// The folder <output>.partial: all that is written before the file is whole. Gone with this
+/// object.
 class WorkFolder {
  public:
   WorkFolder(fs::path path, const Comm& comm) : path_(std::move(path)), comm_(comm) {
@@ -36,7 +37,8 @@ class WorkFolder {
         fs::remove_all(path_);
         fs::create_directories(path_);
       } catch (const fs::filesystem_error& error) {
-        fail("{}: the folder cannot be made ({}); set output to a place you may write to", path_.string(), error.code().message());
+        fail("{}: the folder cannot be made ({}); set output to a place you may write to",
+             path_.string(), error.code().message());
       }
     });
   }
@@ -45,7 +47,8 @@ class WorkFolder {
   WorkFolder& operator=(const WorkFolder&) = delete;
 
   const fs::path& path() const { return path_; }
-  /// Tells the other ranks that this one has failed, so that they need not finish their share first.
+  /// Tells the other ranks that this one has failed, so that they need not finish their share
+  /// first.
   void give_up() const { std::ofstream(path_ / "failed"); }
   bool given_up() const { return fs::exists(path_ / "failed"); }
   /// Error when the disk has not that much room left.
@@ -54,10 +57,14 @@ class WorkFolder {
     std::error_code unknown;
     const auto room = fs::space(path_, unknown).available;
     if (!unknown && room < bytes + reserve)
-      fail("{}: the disk is full: {} are needed and {} are left; make room there, or set output to a place that has it", path_.string(),
-           human_bytes(static_cast<double>(bytes + reserve)), human_bytes(static_cast<double>(room)));
+      fail(
+          "{}: the disk is full: {} are needed and {} are left; make room there, or set output to "
+          "a place that has it",
+          path_.string(), human_bytes(static_cast<double>(bytes + reserve)),
+          human_bytes(static_cast<double>(room)));
   }
-  /// Runs what all ranks do at the same time in libraries that wait for each other: who fails there alone ends all.
+  /// Runs what all ranks do at the same time in libraries that wait for each other: who fails there
+  /// alone ends all.
   template <class Work>
   void together(Work work) const {
     try {
@@ -65,7 +72,8 @@ class WorkFolder {
     } catch (const std::exception& error) {
       if (comm_.size() == 1) throw;
       remove();
-      abort_all(dynamic_cast<const Error*>(&error) ? ExitCode::user_mistake : ExitCode::fault, error.what());
+      abort_all(dynamic_cast<const Error*>(&error) ? ExitCode::user_mistake : ExitCode::fault,
+                error.what());
     }
   }
 
@@ -99,7 +107,8 @@ std::vector<Source> scan_sources(const Run& run) {
   const auto path = [&](std::size_t i) { return run.recipe.resolve(wanted[i].path); };
   json own = json::object();
   run.comm.agree([&] {
-    for (auto i = static_cast<std::size_t>(run.comm.rank()); i < wanted.size(); i += static_cast<std::size_t>(run.comm.size())) {
+    for (auto i = static_cast<std::size_t>(run.comm.rank()); i < wanted.size();
+         i += static_cast<std::size_t>(run.comm.size())) {
       run.tell("scanning", i, wanted.size(), 0);
       own[std::to_string(i)] = to_json(scan_source(wanted[i], path(i)));
     }
@@ -124,14 +133,17 @@ struct Piece {
 
 /// This rank's blocks: neighbours, and about as many bytes as every other rank's.
 std::vector<Piece> share_of(const std::vector<Source>& sources, const Comm& comm) {
-  const auto all = std::accumulate(sources.begin(), sources.end(), std::uint64_t{0}, [](auto sum, const Source& source) { return sum + source.bytes(); });
+  const auto all =
+      std::accumulate(sources.begin(), sources.end(), std::uint64_t{0},
+                      [](auto sum, const Source& source) { return sum + source.bytes(); });
   const double step = std::max(1.0, static_cast<double>(all) / comm.size());
   std::vector<Piece> pieces;
   std::uint64_t before = 0;
   for (std::uint32_t i = 0; i < sources.size(); ++i)
     for (const auto& block : sources[i].blocks) {
       const auto middle = static_cast<double>(before) + static_cast<double>(block.bytes) / 2;
-      if (std::min(static_cast<int>(middle / step), comm.size() - 1) == comm.rank()) pieces.push_back({i, block});
+      if (std::min(static_cast<int>(middle / step), comm.size() - 1) == comm.rank())
+        pieces.push_back({i, block});
       before += block.bytes;
     }
   return pieces;
@@ -141,18 +153,27 @@ std::vector<Piece> share_of(const std::vector<Source>& sources, const Comm& comm
 class RecordReader {
  public:
   RecordReader(Run& run, const Dataset& dataset)
-      : run_(run), dataset_(dataset), records_(run.work.path(), run.comm.rank()), list_(run.list_file(run.comm.rank())), counts_(run.recipe.sources.size()), told_(counts_) {
+      : run_(run),
+        dataset_(dataset),
+        records_(run.work.path(), run.comm.rank()),
+        list_(run.list_file(run.comm.rank())),
+        counts_(run.recipe.sources.size()),
+        told_(counts_) {
     if (run.recipe.clean.deduplicate == "near" || run.recipe.split.leakage == "near")
-      bands_.emplace(run.work.path(), run.comm.rank(), Banding::for_similarity(run.recipe.clean.similarity));
+      bands_.emplace(run.work.path(), run.comm.rank(),
+                     Banding::for_similarity(run.recipe.clean.similarity));
   }
 
   void read(const std::vector<Source>& sources, const std::vector<Piece>& share) {
-    const auto all = std::accumulate(share.begin(), share.end(), std::uint64_t{0}, [](auto sum, const Piece& piece) { return sum + piece.block.bytes; });
+    const auto all =
+        std::accumulate(share.begin(), share.end(), std::uint64_t{0},
+                        [](auto sum, const Piece& piece) { return sum + piece.block.bytes; });
     std::uint64_t done = 0;
     for (const auto& [source, block] : share) {
       if (run_.work.given_up()) return;
       const auto dropped = run_.ledger.dropped_count();
-      read_block(sources[source], block, run_.ledger, [&, number = source](Record& record) { take(record, number); });
+      read_block(sources[source], block, run_.ledger,
+                 [&, number = source](Record& record) { take(record, number); });
       told_[source] += run_.ledger.dropped_count() - dropped;
       list_.write(run_.ledger.take_list());
       run_.tell("reading", done += block.bytes, all, records_.count());
@@ -162,7 +183,13 @@ class RecordReader {
     if (bands_) bands_->close();
   }
 
-  json result() const { return {{"records", records_.count()}, {"counts", counts_}, {"told", told_}, {"strata", strata_.to_json()}, {"ledger", run_.ledger.to_json()}}; }
+  json result() const {
+    return {{"records", records_.count()},
+            {"counts", counts_},
+            {"told", told_},
+            {"strata", strata_.to_json()},
+            {"ledger", run_.ledger.to_json()}};
+  }
 
  private:
   void take(Record& record, std::uint32_t source) {
@@ -199,11 +226,13 @@ void agree_soon(const Run& run, const std::function<void()>& work) {
 
 std::string reasons(const Tallies& dropped) {
   std::vector<std::string> parts;
-  for (const auto& [reason, tally] : dropped) parts.push_back(fmt::format("{}: {}", reason, tally.count));
+  for (const auto& [reason, tally] : dropped)
+    parts.push_back(fmt::format("{}: {}", reason, tally.count));
   return joined(parts);
 }
 
-Reading read_sources(Run& run, const std::vector<Source>& sources, const Dataset& dataset, PrepareReport& report) {
+Reading read_sources(Run& run, const std::vector<Source>& sources, const Dataset& dataset,
+                     PrepareReport& report) {
   std::string own;
   agree_soon(run, [&] {
     RecordReader reader(run, dataset);
@@ -211,7 +240,8 @@ Reading read_sources(Run& run, const std::vector<Source>& sources, const Dataset
     own = dumped(reader.result());
   });
   Reading reading{run.work.path(), {}, {}};
-  std::vector<std::int64_t> counts(sources.size()), told(sources.size());
+  std::vector<std::int64_t> counts(sources.size());
+  std::vector<std::int64_t> told(sources.size());
   run.ledger = Ledger(run.recipe.list_rejected);
   for (const auto& text : run.comm.gather(own)) {
     const auto rank = json::parse(text);
@@ -227,7 +257,8 @@ Reading read_sources(Run& run, const std::vector<Source>& sources, const Dataset
     for (std::size_t i = 0; i < counts.size(); ++i)
       if (counts[i] + told[i] == 0) fail("{}: holds no records", sources[i].path.string());
     if (std::ranges::all_of(counts, [](auto count) { return count == 0; }))
-      fail("{}: no source holds a record that can be read ({})", run.recipe.path.string(), reasons(run.ledger.dropped()));
+      fail("{}: no source holds a record that can be read ({})", run.recipe.path.string(),
+           reasons(run.ledger.dropped()));
   });
   report.records = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
   return reading;
@@ -256,9 +287,12 @@ void check_room(const Run& run, std::uint64_t own_bytes) {
   on_root(run.comm, [&] { run.work.check_room(static_cast<std::uint64_t>(all)); });
 }
 
-std::int64_t write_split(Run& run, const hdf5::Group& root, const std::string& name, const Plan& plan, const Encoder& encoder, const Records& records, OutFile* list) {
+std::int64_t write_split(Run& run, const hdf5::Group& root, const std::string& name,
+                         const Plan& plan, const Encoder& encoder, const Records& records,
+                         OutFile* list) {
   const auto& cuts = plan.splits.at(name).cuts;
-  const auto ranks = static_cast<std::size_t>(run.comm.size()), rank = static_cast<std::size_t>(run.comm.rank());
+  const auto ranks = static_cast<std::size_t>(run.comm.size());
+  const auto rank = static_cast<std::size_t>(run.comm.rank());
   Ledger ledger;  // of this split alone
   std::optional<SplitWriter> writer;
   run.work.together([&] { writer.emplace(root, name, (cuts.size() - 1) / ranks, run.comm); });
@@ -267,8 +301,12 @@ std::int64_t write_split(Run& run, const hdf5::Group& root, const std::string& n
     std::string own;
     run.comm.agree([&] {
       Ledger round(run.recipe.list_rejected);
-      samples = encoder.encode(read_elements<Draw>(draws_file(run.work.path(), name), cuts[piece], cuts[piece + 1] - cuts[piece]), records, plan.labels, round);
-      own = dumped({{"summary", SplitWriter::summary(samples)}, {"ledger", round.to_json()}, {"list", round.take_list()}});
+      samples = encoder.encode(read_elements<Draw>(draws_file(run.work.path(), name), cuts[piece],
+                                                   cuts[piece + 1] - cuts[piece]),
+                               records, plan.labels, round);
+      own = dumped({{"summary", SplitWriter::summary(samples)},
+                    {"ledger", round.to_json()},
+                    {"list", round.take_list()}});
     });
     check_room(run, bytes_of_samples(samples));
     std::vector<json> summaries;
@@ -279,12 +317,16 @@ std::int64_t write_split(Run& run, const hdf5::Group& root, const std::string& n
       summaries.push_back(std::move(one.at("summary")));
     }
     run.work.together([&] { writer->append(samples, summaries); });
-    run.tell("encoding", cuts[std::min(piece - rank + ranks, cuts.size() - 1)], cuts.back(), writer->samples());
+    run.tell("encoding", cuts[std::min(piece - rank + ranks, cuts.size() - 1)], cuts.back(),
+             writer->samples());
   }
   run.comm.agree([&] {
     if (writer->samples() > 0) return;
-    const auto why = ledger.dropped().empty() ? "no record was assigned to it" : fmt::format("all its records were rejected ({})", reasons(ledger.dropped()));
-    fail("{}: the split '{}' is empty: {}; change [split], the sources or the plugin's options", run.recipe.path.string(), name, why);
+    const auto why = ledger.dropped().empty() ? "no record was assigned to it"
+                                              : fmt::format("all its records were rejected ({})",
+                                                            reasons(ledger.dropped()));
+    fail("{}: the split '{}' is empty: {}; change [split], the sources or the plugin's options",
+         run.recipe.path.string(), name, why);
   });
   run.ledger.add(ledger.to_json());
   return writer->samples();
@@ -293,7 +335,8 @@ std::int64_t write_split(Run& run, const hdf5::Group& root, const std::string& n
 // --- The file
 
 std::string now() {
-  const std::time_t seconds = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  const std::time_t seconds =
+      std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   std::tm utc{};
   gmtime_r(&seconds, &utc);
   char text[32];
@@ -302,17 +345,22 @@ std::string now() {
 }
 
 /// HDF5's limit for an attribute is 64 KiB: a longer text goes on in NAME.1, NAME.2, ...
-void set_long(const hdf5::Attributes& attributes, const std::string& name, const std::string& text) {
+void set_long(const hdf5::Attributes& attributes, const std::string& name,
+              const std::string& text) {
   constexpr std::size_t most = 60000;
   attributes.set(name, text.substr(0, most));
-  for (std::size_t part = 1; part * most < text.size(); ++part) attributes.set(fmt::format("{}.{}", name, part), text.substr(part * most, most));
+  for (std::size_t part = 1; part * most < text.size(); ++part)
+    attributes.set(fmt::format("{}.{}", name, part), text.substr(part * most, most));
 }
 
-/// How the conversations of the data are written: whoever asks the trained model writes its questions so, too. Samples without a mask or a prompt
-/// hold no conversations.
-void describe_chat(const hdf5::Attributes& attributes, const hdf5::Group& split, const Encoder& encoder) {
+/// How the conversations of the data are written: whoever asks the trained model writes its
+/// questions so, too. Samples without a mask or a prompt hold no conversations.
+void describe_chat(const hdf5::Attributes& attributes, const hdf5::Group& split,
+                   const Encoder& encoder) {
   const auto columns = split.members();
-  const auto holds = [&](const char* column) { return std::ranges::find(columns, column) != columns.end(); };
+  const auto holds = [&](const char* column) {
+    return std::ranges::find(columns, column) != columns.end();
+  };
   if (!holds("loss_mask") && !holds("prompt")) return;
   const auto source = encoder.chat_source();
   if (source.jinja.empty()) return;
@@ -323,7 +371,8 @@ void describe_chat(const hdf5::Attributes& attributes, const hdf5::Group& split,
 }
 
 /// Everything but the columns, by one process.
-void describe_file(const fs::path& path, const Run& run, const std::vector<Source>& sources, const Encoder& encoder, const Plan& plan, const PrepareReport& report) {
+void describe_file(const fs::path& path, const Run& run, const std::vector<Source>& sources,
+                   const Encoder& encoder, const Plan& plan, const PrepareReport& report) {
   const hdf5::Group root = hdf5::change_file(path);
   const auto attributes = root.attributes();
   attributes.set("format", std::string(data_format));
@@ -338,19 +387,25 @@ void describe_file(const fs::path& path, const Run& run, const std::vector<Sourc
   attributes.set("created", now());
   if (!plan.labels.empty()) attributes.set("labels", plan.labels);
   if (!plan.class_weights.empty()) attributes.set("class_weights", plan.class_weights);
-  std::vector<std::string> names, sums;
-  for (const auto& source : sources) names.push_back(source.options.path), sums.push_back(source.sha256);
+  std::vector<std::string> names;
+  std::vector<std::string> sums;
+  for (const auto& source : sources) {
+    names.push_back(source.options.path);
+    sums.push_back(source.sha256);
+  }
   attributes.set("sources", names);
   attributes.set("sources_sha256", sums);
   for (const auto& [name, samples] : report.samples) {
     const auto split = root.group(name);
     split.attributes().set("sha256", content_sha256(split));
   }
-  if (!report.samples.empty()) describe_chat(attributes, root.group(report.samples.begin()->first), encoder);
+  if (!report.samples.empty())
+    describe_chat(attributes, root.group(report.samples.begin()->first), encoder);
   hdf5::flush(root);
 }
 
-/// The lists of dropped records in the order of the work: each rank's reading, the decisions, the encoding.
+/// The lists of dropped records in the order of the work: each rank's reading, the decisions, the
+/// encoding.
 OutFile begin_list(const fs::path& path, Run& run) {
   OutFile list(path);
   for (int rank = 0; rank < run.comm.size(); ++rank) list.write(read_text(run.list_file(rank)));
@@ -360,7 +415,8 @@ OutFile begin_list(const fs::path& path, Run& run) {
 
 }  // namespace
 
-PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm& comm, const Watch& watch) {
+PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm& comm,
+                      const Watch& watch) {
   PrepareReport report;
   report.output = recipe.resolve(recipe.output);
   std::optional<Encoder> encoder;
@@ -372,23 +428,30 @@ PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm
   const auto reading = read_sources(run, sources, encoder->dataset(), report);
   const auto plan = plan_splits(run, reading);
 
-  const auto file = work.path() / "data.h5", list_path = work.path() / "rejected.jsonl";
+  const auto file = work.path() / "data.h5";
+  const auto list_path = work.path() / "rejected.jsonl";
   std::optional<OutFile> list;
   if (recipe.list_rejected) on_root(comm, [&] { list.emplace(begin_list(list_path, run)); });
   {
     const Records records(work.path(), reading.counts);
     std::optional<hdf5::Group> root;
     work.together([&] { root.emplace(hdf5::create_file(file, comm)); });
-    for (const auto& [name, split] : plan.splits) report.samples[name] = write_split(run, *root, name, plan, *encoder, records, list ? &*list : nullptr);
+    for (const auto& [name, split] : plan.splits)
+      report.samples[name] =
+          write_split(run, *root, name, plan, *encoder, records, list ? &*list : nullptr);
     work.together([&] { hdf5::flush(*root); });
   }
-  report.rejected = run.ledger.dropped(), report.changed = run.ledger.changed();
+  report.rejected = run.ledger.dropped();
+  report.changed = run.ledger.changed();
   on_root(comm, [&] {
     // Most of it can go to the disk while its content is summed. What fails here fails again below.
     const auto early = std::async(std::launch::async, [&] { sync_to_disk(file); });
     describe_file(file, run, sources, *encoder, plan, report);
     sync_to_disk(file);
-    if (list) list->close(), fs::rename(list_path, report.output.string() + ".rejected.jsonl");
+    if (list) {
+      list->close();
+      fs::rename(list_path, report.output.string() + ".rejected.jsonl");
+    }
     move_into_place(file, report.output);
   });
   return report;

@@ -19,7 +19,8 @@ std::string digits_of(std::string_view text) {
   return digits;
 }
 
-/// ISO/IEC 7812-1, annex B: from the right, every second digit counts double, by its own sum of digits.
+/// ISO/IEC 7812-1, annex B: from the right, every second digit counts double, by its own sum of
+/// digits.
 bool passes_luhn(const std::string& digits) {
   int sum = 0;
   for (std::size_t i = 0; i < digits.size(); ++i) {
@@ -37,10 +38,13 @@ bool is_card(std::string_view text) {
 
 bool is_ipv6(std::string_view text) {
   in6_addr address{};
-  return std::any_of(text.begin(), text.end(), is_digit) && inet_pton(AF_INET6, std::string(text).c_str(), &address) == 1;
+  return std::any_of(text.begin(), text.end(), is_digit) &&
+         inet_pton(AF_INET6, std::string(text).c_str(), &address) == 1;
 }
 
-bool is_ip(std::string_view text) { return text.find(':') == std::string_view::npos || is_ipv6(text); }
+bool is_ip(std::string_view text) {
+  return text.find(':') == std::string_view::npos || is_ipv6(text);
+}
 
 bool is_phone(std::string_view text) {
   const auto digits = digits_of(text).size();
@@ -50,7 +54,8 @@ bool is_phone(std::string_view text) {
 bool always(std::string_view) { return true; }
 
 struct Mask {
-  std::string kind, name;
+  std::string kind;
+  std::string name;
   text::Pattern pattern;
   bool (*is_one)(std::string_view);
 };
@@ -59,25 +64,33 @@ struct Mask {
 const std::vector<Mask>& masks() {
   static const std::string byte = "(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])";
   static const std::vector<Mask> all{
-      {"email", "[EMAIL]", text::Pattern("[\\p{L}\\p{N}._%+-]+@(?:[\\p{L}\\p{N}-]+\\.)+\\p{L}{2,}"), always},
+      {"email", "[EMAIL]", text::Pattern("[\\p{L}\\p{N}._%+-]+@(?:[\\p{L}\\p{N}-]+\\.)+\\p{L}{2,}"),
+       always},
       {"card", "[CARD]", text::Pattern("(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])"), is_card},
       {"ip", "[IP]",
-       text::Pattern("(?<![0-9.])(?:" + byte + "\\.){3}" + byte + "(?!\\.?[0-9])|(?<![\\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\\w:])"), is_ip},
+       text::Pattern(
+           "(?<![0-9.])(?:" + byte + "\\.){3}" + byte +
+           "(?!\\.?[0-9])|(?<![\\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\\w:])"),
+       is_ip},
       {"phone", "[PHONE]",
        text::Pattern("(?<![\\w+])(?:"
-                     "\\+[0-9]{1,3}(?:[ .-]?\\(?[0-9]{1,4}\\)?){2,6}"           // +49 30 1234567
+                     "\\+[0-9]{1,3}(?:[ .-]?\\(?[0-9]{1,4}\\)?){2,6}"             // +49 30 1234567
                      "|\\([0-9]{2,5}\\)[ .-]?[0-9]{2,8}(?:[ .-][0-9]{2,8}){0,3}"  // (030) 1234567
                      "|[0-9]{3}[ .-][0-9]{3}[ .-][0-9]{4}"                        // 555-123-4567
                      "|0[0-9]{1,5}[ /-][0-9]{2,8}(?:[ -][0-9]{2,8}){0,3}"         // 030 1234567
-                     ")(?!\\w)"), is_phone}};
+                     ")(?!\\w)"),
+       is_phone}};
   return all;
 }
 
 std::int64_t mask(const Mask& mask, std::string& text) {
   std::vector<Span> found;
   mask.pattern.find_all(text, found);
-  std::erase_if(found, [&](const auto& span) { return !mask.is_one(std::string_view(text).substr(span.begin, span.end - span.begin)); });
-  for (auto span = found.rbegin(); span != found.rend(); ++span) text.replace(span->begin, span->end - span->begin, mask.name);
+  std::erase_if(found, [&](const auto& span) {
+    return !mask.is_one(std::string_view(text).substr(span.begin, span.end - span.begin));
+  });
+  for (auto span = found.rbegin(); span != found.rend(); ++span)
+    text.replace(span->begin, span->end - span->begin, mask.name);
   return std::ssize(found);
 }
 

@@ -13,7 +13,8 @@
 namespace attune {
 namespace {
 
-const std::vector<std::string> tables{"source", "clean", "privacy", "split", "balance", "augment", "truncate"};
+const std::vector<std::string> tables{"source",  "clean",   "privacy", "split",
+                                      "balance", "augment", "truncate"};
 
 /// Recipe and plugin options side by side: one table sets both.
 struct TopLevel {
@@ -35,22 +36,30 @@ Option redirected(Option option, bool to_plugin) {
 
 OptionSet top_level(const Registry::Entry& plugin) {
   OptionSet all;
-  for (auto& option : describe<Recipe>().options) all.options.push_back(redirected(std::move(option), false));
+  for (auto& option : describe<Recipe>().options)
+    all.options.push_back(redirected(std::move(option), false));
   for (const auto& option : plugin.schema.options) {
     for (const auto& taken : all.options)
-      if (taken.name == option.name) fail("the dataset plugin '{}' ({}) has an option '{}', which recipes use themselves", plugin.name, plugin.file, option.name);
+      if (taken.name == option.name)
+        fail("the dataset plugin '{}' ({}) has an option '{}', which recipes use themselves",
+             plugin.name, plugin.file, option.name);
     all.options.push_back(redirected(option, true));
   }
   return all;
 }
 
-std::vector<SourceOptions> bind_sources(const toml::table& root, const std::string& on_error, config::Problems& problems) {
+std::vector<SourceOptions> bind_sources(const toml::table& root, const std::string& on_error,
+                                        config::Problems& problems) {
   std::vector<SourceOptions> sources;
   const auto* list = root["source"].as_array();
   if (!list || list->empty() || !list->is_array_of_tables()) {
     const auto* given = root.get("source");
-    if (given && given->is_table()) problems.add(given->source(), "sources are a list: write [[source]], with two pairs of brackets, for each");
-    else if (given || !config::misspelled(root, "source", tables)) problems.add(given ? given->source() : root.source(), "a recipe needs at least one [[source]]");
+    if (given && given->is_table())
+      problems.add(given->source(),
+                   "sources are a list: write [[source]], with two pairs of brackets, for each");
+    else if (given || !config::misspelled(root, "source", tables))
+      problems.add(given ? given->source() : root.source(),
+                   "a recipe needs at least one [[source]]");
     return sources;
   }
   for (const auto& node : *list) {
@@ -58,19 +67,30 @@ std::vector<SourceOptions> bind_sources(const toml::table& root, const std::stri
     config::bind_options(*node.as_table(), describe<SourceOptions>(), &source, problems);
     if (source.on_error.empty()) source.on_error = on_error;
     if (!source.layout.empty() && !source.fields.empty())
-      problems.add(node.as_table()->get("fields")->source(), "'layout' and 'fields' both say where a record's fields come from: keep one of them");
+      problems.add(
+          node.as_table()->get("fields")->source(),
+          "'layout' and 'fields' both say where a record's fields come from: keep one of them");
     if (!source.ignore.empty() && source.layout.empty())
-      problems.add(node.as_table()->get("ignore")->source(), "'ignore' leaves out keys of a layout, and this source has none: remove it");
+      problems.add(node.as_table()->get("ignore")->source(),
+                   "'ignore' leaves out keys of a layout, and this source has none: remove it");
     if (!source.labels.empty() && !source.format.empty() && source.format != "idx")
-      problems.add(node.as_table()->get("labels")->source(), "'labels' names the label file of an idx source: other sources name the field of the label in 'fields'");
-    if (source.delimiter.size() > 1) problems.add(node.as_table()->get("delimiter")->source(), fmt::format("'delimiter' is '{}', it must be one character, such as \";\" or \"\\t\"", source.delimiter));
+      problems.add(node.as_table()->get("labels")->source(),
+                   "'labels' names the label file of an idx source: other sources name the field "
+                   "of the label in 'fields'");
+    if (source.delimiter.size() > 1)
+      problems.add(
+          node.as_table()->get("delimiter")->source(),
+          fmt::format("'delimiter' is '{}', it must be one character, such as \";\" or \"\\t\"",
+                      source.delimiter));
   }
   return sources;
 }
 
 template <class Options>
-void bind_table(const toml::table& root, const char* name, Options& options, config::Problems& problems) {
-  config::bind_options(config::section(root, name, problems), describe<Options>(), &options, problems);
+void bind_table(const toml::table& root, const char* name, Options& options,
+                config::Problems& problems) {
+  config::bind_options(config::section(root, name, problems), describe<Options>(), &options,
+                       problems);
 }
 
 /// Where a key belongs that is unknown where it stands.
@@ -80,17 +100,25 @@ std::string where_is(const std::string& key, const Registry& registry) {
     return std::find(names.begin(), names.end(), key) != names.end();
   };
   for (const auto& [section, schema] : recipe_sections())
-    if (has(schema)) return section.empty() ? fmt::format("'{}' belongs to the top of the recipe, before the first table", key) : fmt::format("'{}' belongs to [{}]", key, section);
+    if (has(schema))
+      return section.empty()
+                 ? fmt::format("'{}' belongs to the top of the recipe, before the first table", key)
+                 : fmt::format("'{}' belongs to [{}]", key, section);
   std::vector<std::string> kinds;
   for (const auto& entry : registry.entries())
-    if (entry.kind == Kind::dataset && has(entry.schema)) kinds.push_back(fmt::format("'{}'", entry.name));
-  return kinds.empty() ? "" : fmt::format("'{}' belongs to recipes of kind {}, at their top", key, joined(kinds));
+    if (entry.kind == Kind::dataset && has(entry.schema))
+      kinds.push_back(fmt::format("'{}'", entry.name));
+  return kinds.empty()
+             ? ""
+             : fmt::format("'{}' belongs to recipes of kind {}, at their top", key, joined(kinds));
 }
 
-/// The dataset plugin that `kind` names. Errors have its place, or that of the key that stands in its stead.
+/// The dataset plugin that `kind` names. Errors have its place, or that of the key that stands in
+/// its stead.
 const Registry::Entry& plugin_of(const config::Document& document, const Registry& registry) {
   const auto& root = document.root;
-  if (root.contains("model") && root.contains("dataset")) fail("{}: is a run file and no recipe: give it to `attune train`", document.path.string());
+  if (root.contains("model") && root.contains("dataset"))
+    fail("{}: is a run file and no recipe: give it to `attune train`", document.path.string());
   config::Problems problems;
   const auto* kind = root.get("kind");
   if (kind && kind->is_string()) {
@@ -100,63 +128,95 @@ const Registry::Entry& plugin_of(const config::Document& document, const Registr
       problems.add(kind->source(), error.what());
     }
   } else if (kind) {
-    problems.add(kind->source(), "'kind' must be the name of a dataset plugin, in quotes: " + joined(registry.names(Kind::dataset)));
+    problems.add(kind->source(), "'kind' must be the name of a dataset plugin, in quotes: " +
+                                     joined(registry.names(Kind::dataset)));
   } else {
     auto known = config::names_of(describe<Recipe>());
     known.insert(known.end(), tables.begin(), tables.end());
-    const auto needed = fmt::format("a recipe needs kind = \"...\", the dataset plugin, at its top: {}", joined(registry.names(Kind::dataset)));
-    if (const auto* key = config::misspelled(root, "kind", known)) problems.add(key->source(), fmt::format("unknown key '{}'; did you mean 'kind'? {}", key->str(), needed));
-    else problems.add(root.source(), needed);
+    const auto needed =
+        fmt::format("a recipe needs kind = \"...\", the dataset plugin, at its top: {}",
+                    joined(registry.names(Kind::dataset)));
+    if (const auto* key = config::misspelled(root, "kind", known))
+      problems.add(key->source(),
+                   fmt::format("unknown key '{}'; did you mean 'kind'? {}", key->str(), needed));
+    else
+      problems.add(root.source(), needed);
   }
   problems.throw_if_any();
   throw Fault("a recipe without a kind had no mistake");
 }
 
-toml::source_region place(const toml::table& root, const char* name) { return root[name] ? root[name].node()->source() : root.source(); }
+toml::source_region place(const toml::table& root, const char* name) {
+  return root[name] ? root[name].node()->source() : root.source();
+}
 
 }  // namespace
 
 void CleanOptions::describe(Schema<CleanOptions>& s) {
-  s.key("normalize", &CleanOptions::normalize, "Unicode normal form of all texts").choices({"none", "nfc", "nfkc"});
-  s.key("control_characters", &CleanOptions::control_characters, "remove them, but for tabs and line ends, which become \\n");
-  s.key("min_length", &CleanOptions::min_length, "characters of a record's texts together; shorter records are dropped").at_least(0);
+  s.key("normalize", &CleanOptions::normalize, "Unicode normal form of all texts")
+      .choices({"none", "nfc", "nfkc"});
+  s.key("control_characters", &CleanOptions::control_characters,
+        "remove them, but for tabs and line ends, which become \\n");
+  s.key("min_length", &CleanOptions::min_length,
+        "characters of a record's texts together; shorter records are dropped")
+      .at_least(0);
   s.key("max_length", &CleanOptions::max_length, "likewise for longer ones; 0: any").at_least(0);
-  s.key("labels", &CleanOptions::labels, "the labels there may be; a record with another is a row that cannot be read");
-  s.key("deduplicate", &CleanOptions::deduplicate, "\"exact\" keeps the first of equal records, over all splits; \"near\" also of nearly equal texts")
+  s.key("labels", &CleanOptions::labels,
+        "the labels there may be; a record with another is a row that cannot be read");
+  s.key("deduplicate", &CleanOptions::deduplicate,
+        "\"exact\" keeps the first of equal records, over all splits; \"near\" also of nearly "
+        "equal texts")
       .choices({"none", "exact", "near"});
-  s.key("similarity", &CleanOptions::similarity, "from which on texts are nearly equal: the share of their runs of three words that they have in common")
+  s.key("similarity", &CleanOptions::similarity,
+        "from which on texts are nearly equal: the share of their runs of three words that they "
+        "have in common")
       .range(0.3, 1);
 }
 
 void PrivacyOptions::describe(Schema<PrivacyOptions>& s) {
-  s.key("mask", &PrivacyOptions::mask, "what is replaced by its name in capitals: \"email\", \"phone\", \"card\", \"ip\"");
+  s.key("mask", &PrivacyOptions::mask,
+        "what is replaced by its name in capitals: \"email\", \"phone\", \"card\", \"ip\"");
 }
 
 void SplitOptions::describe(Schema<SplitOptions>& s) {
-  s.key("validation", &SplitOptions::validation, "share of the records without a split of their own").range(0, 1);
+  s.key("validation", &SplitOptions::validation,
+        "share of the records without a split of their own")
+      .range(0, 1);
   s.key("test", &SplitOptions::test, "likewise").range(0, 1);
-  s.key("seed", &SplitOptions::seed, "of all that is drawn: which records go where, are repeated or left out, and augmented").at_least(0);
+  s.key("seed", &SplitOptions::seed,
+        "of all that is drawn: which records go where, are repeated or left out, and augmented")
+      .at_least(0);
   s.key("stratify", &SplitOptions::stratify, "keep the share of every label alike in all splits");
-  s.key("leakage", &SplitOptions::leakage, "drop training records that equal, or nearly equal, one of validation or test").choices({"none", "exact", "near"});
+  s.key("leakage", &SplitOptions::leakage,
+        "drop training records that equal, or nearly equal, one of validation or test")
+      .choices({"none", "exact", "near"});
 }
 
 void BalanceOptions::describe(Schema<BalanceOptions>& s) {
-  s.key("method", &BalanceOptions::method, "of training: \"down\" draws as many of each label as the rarest has, \"up\" repeats to as many as the most frequent has, "
-        "\"weights\" notes class_weights").choices({"none", "down", "up", "weights"});
+  s.key("method", &BalanceOptions::method,
+        "of training: \"down\" draws as many of each label as the rarest has, \"up\" repeats to as "
+        "many as the most frequent has, "
+        "\"weights\" notes class_weights")
+      .choices({"none", "down", "up", "weights"});
 }
 
 void AugmentOptions::describe(Schema<AugmentOptions>& s) {
-  s.key("copies", &AugmentOptions::copies, "changed copies of each training record, beside it").range(0, 100);
-  s.key("swap", &AugmentOptions::swap, "share of the words that change places with another").range(0, 1);
+  s.key("copies", &AugmentOptions::copies, "changed copies of each training record, beside it")
+      .range(0, 100);
+  s.key("swap", &AugmentOptions::swap, "share of the words that change places with another")
+      .range(0, 1);
   s.key("delete", &AugmentOptions::drop, "share of the words left out").range(0, 0.9);
   s.key("fields", &AugmentOptions::fields, "the fields whose words these are");
 }
 
 void TruncateOptions::describe(Schema<TruncateOptions>& s) {
   s.key("max_length", &TruncateOptions::max_length, "longest sample in tokens; 0: any").at_least(0);
-  s.key("policy", &TruncateOptions::policy, "of longer ones: drop them, cut them on the left, on the right or in the middle, or make a sample of each window")
+  s.key("policy", &TruncateOptions::policy,
+        "of longer ones: drop them, cut them on the left, on the right or in the middle, or make a "
+        "sample of each window")
       .choices({"drop", "left", "right", "middle", "window"});
-  s.key("overlap", &TruncateOptions::overlap, "tokens that a window repeats of the one before").at_least(0);
+  s.key("overlap", &TruncateOptions::overlap, "tokens that a window repeats of the one before")
+      .at_least(0);
 }
 
 void Recipe::describe(Schema<Recipe>& s) {
@@ -164,10 +224,16 @@ void Recipe::describe(Schema<Recipe>& s) {
   s.key("kind", &Recipe::kind, "the dataset plugin").required();
   s.key("licence", &Recipe::licence, "of the data, as an SPDX name where there is one").required();
   s.key("output", &Recipe::output, "the HDF5 file to write").required();
-  s.key("tokenizer", &Recipe::tokenizer, "a model folder, a tokenizer.json or a .gguf; kinds that read no text need none");
-  s.key("template", &Recipe::chat_template, "the chat template: a form by its name, or a file ending in .jinja; without it the one the tokenizer comes with");
-  s.key("on_error", &Recipe::on_error, "at a row that cannot be read: stop, or skip it and count it").choices({"stop", "skip"});
-  s.key("list_rejected", &Recipe::list_rejected, "write every dropped record and its reason to <output>.rejected.jsonl");
+  s.key("tokenizer", &Recipe::tokenizer,
+        "a model folder, a tokenizer.json or a .gguf; kinds that read no text need none");
+  s.key("template", &Recipe::chat_template,
+        "the chat template: a form by its name, or a file ending in .jinja; without it the one the "
+        "tokenizer comes with");
+  s.key("on_error", &Recipe::on_error,
+        "at a row that cannot be read: stop, or skip it and count it")
+      .choices({"stop", "skip"});
+  s.key("list_rejected", &Recipe::list_rejected,
+        "write every dropped record and its reason to <output>.rejected.jsonl");
 }
 
 Recipe Recipe::parse(const config::Document& document, const Registry& registry) {
@@ -189,22 +255,39 @@ Recipe Recipe::parse(const config::Document& document, const Registry& registry)
   bind_table(document.root, "augment", recipe.augment, problems);
   bind_table(document.root, "truncate", recipe.truncate, problems);
   const auto& [clean, split, truncate] = std::tie(recipe.clean, recipe.split, recipe.truncate);
-  if (split.validation + split.test > 1) problems.add(place(document.root, "split"), fmt::format("'validation' ({}) and 'test' ({}) together are more than all records: lower one of them, so that their sum is at most 1", split.validation, split.test));
-  if (clean.max_length > 0 && clean.max_length < clean.min_length) problems.add(place(document.root, "clean"), fmt::format("'min_length' ({}) is above 'max_length' ({}): no record is left; raise the latter, or lower the former", clean.min_length, clean.max_length));
+  if (split.validation + split.test > 1)
+    problems.add(place(document.root, "split"),
+                 fmt::format("'validation' ({}) and 'test' ({}) together are more than all "
+                             "records: lower one of them, so that their sum is at most 1",
+                             split.validation, split.test));
+  if (clean.max_length > 0 && clean.max_length < clean.min_length)
+    problems.add(place(document.root, "clean"),
+                 fmt::format("'min_length' ({}) is above 'max_length' ({}): no record is left; "
+                             "raise the latter, or lower the former",
+                             clean.min_length, clean.max_length));
   for (const auto& kind : recipe.privacy.mask)
     if (const auto kinds = mask_kinds(); std::find(kinds.begin(), kinds.end(), kind) == kinds.end())
-      problems.add(place(document.root, "privacy"), fmt::format("'mask' has '{}', and there are: {}{}", kind, joined(kinds), did_you_mean(kind, kinds)));
+      problems.add(place(document.root, "privacy"),
+                   fmt::format("'mask' has '{}', and there are: {}{}", kind, joined(kinds),
+                               did_you_mean(kind, kinds)));
   if (truncate.policy == "window" && truncate.overlap * 2 > truncate.max_length)
-    problems.add(place(document.root, "truncate"), fmt::format("'overlap' ({}) must be at most half of 'max_length' ({})", truncate.overlap, truncate.max_length));
+    problems.add(place(document.root, "truncate"),
+                 fmt::format("'overlap' ({}) must be at most half of 'max_length' ({})",
+                             truncate.overlap, truncate.max_length));
   problems.throw_if_any();
   recipe.dataset_options = options;
   return recipe;
 }
 
 std::vector<std::pair<std::string, OptionSet>> recipe_sections() {
-  return {{"", attune::describe<Recipe>()},           {"[source]", attune::describe<SourceOptions>()}, {"clean", attune::describe<CleanOptions>()},
-          {"privacy", attune::describe<PrivacyOptions>()}, {"split", attune::describe<SplitOptions>()},     {"balance", attune::describe<BalanceOptions>()},
-          {"augment", attune::describe<AugmentOptions>()}, {"truncate", attune::describe<TruncateOptions>()}};
+  return {{"", attune::describe<Recipe>()},
+          {"[source]", attune::describe<SourceOptions>()},
+          {"clean", attune::describe<CleanOptions>()},
+          {"privacy", attune::describe<PrivacyOptions>()},
+          {"split", attune::describe<SplitOptions>()},
+          {"balance", attune::describe<BalanceOptions>()},
+          {"augment", attune::describe<AugmentOptions>()},
+          {"truncate", attune::describe<TruncateOptions>()}};
 }
 
 }  // namespace attune

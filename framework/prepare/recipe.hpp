@@ -86,7 +86,9 @@ struct Recipe {
   /// Error with all mistakes at once, each with file:line:column.
   static Recipe parse(const config::Document& document, const Registry& registry);
   /// Paths in a recipe are relative to it.
-  std::filesystem::path resolve(const std::string& relative) const { return (path.parent_path() / relative).lexically_normal(); }
+  std::filesystem::path resolve(const std::string& relative) const {
+    return (path.parent_path() / relative).lexically_normal();
+  }
 };
 
 /// The tables of a recipe with their options, "" for its top level: for the reference page.

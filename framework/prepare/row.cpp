@@ -10,15 +10,21 @@
 namespace attune {
 namespace {
 
-/// Fields that may be lists, of which a record then holds the JSON: several labels, and words with their tags.
-bool may_be_list(const std::string& field) { return field == "labels" || field == "words" || field == "tags"; }
+/// Fields that may be lists, of which a record then holds the JSON: several labels, and words with
+/// their tags.
+bool may_be_list(const std::string& field) {
+  return field == "labels" || field == "words" || field == "tags";
+}
 
 /// The row labels that pandas writes: into Parquet under a name of its own, into CSV without one.
 bool is_index(const std::string& key) { return key.empty() || key.starts_with("__index_level_"); }
 
-bool is_plain_list(const RowJson& value) { return value.is_array() && std::ranges::all_of(value, is_plain); }
+bool is_plain_list(const RowJson& value) {
+  return value.is_array() && std::ranges::all_of(value, is_plain);
+}
 
-/// A label that is a number has one name in every file: a column of integers becomes one of floats as soon as a value is missing.
+/// A label that is a number has one name in every file: a column of integers becomes one of floats
+/// as soon as a value is missing.
 RowJson with_whole_labels(const RowJson& value) {
   if (value.is_array()) {
     auto labels = RowJson::array();
@@ -38,7 +44,8 @@ RowJson list_in(const RowJson& value) {
   return is_text ? RowJson::parse(value.get_ref<const std::string&>(), nullptr, false) : value;
 }
 
-std::string field_of(const Row& row, const RowJson& object, const std::string& field, const std::string& key) {
+std::string field_of(const Row& row, const RowJson& object, const std::string& field,
+                     const std::string& key) {
   const auto& value = member(row, object, key);
   if (const auto list = list_in(value); may_be_list(field) && is_plain_list(list))
     return (field == "words" ? list : with_whole_labels(list)).dump();
@@ -48,7 +55,8 @@ std::string field_of(const Row& row, const RowJson& object, const std::string& f
 
 /// instruction and, where there is one, its input, as one prompt.
 std::string alpaca_prompt(const Row& row, const RowJson& object) {
-  const auto instruction = text_of(row, object, "instruction"), input = optional_text(row, object, "input");
+  const auto instruction = text_of(row, object, "instruction");
+  const auto input = optional_text(row, object, "input");
   return instruction + (instruction.empty() || input.empty() ? "" : "\n\n") + input;
 }
 
@@ -68,12 +76,14 @@ std::vector<Message> alpaca_history(const Row& row, const RowJson& history) {
 }
 
 void set_alpaca(const Row& row, const RowJson& object, Record& record) {
-  auto prompt = alpaca_prompt(row, object), response = text_of(row, object, "output");
+  auto prompt = alpaca_prompt(row, object);
+  auto response = text_of(row, object, "output");
   const auto* history = given(object, "history");
   if (!history || says_no(*history)) {
     record.fields["prompt"] = std::move(prompt);
     record.fields["response"] = std::move(response);
-    if (auto system = optional_text(row, object, "system"); !system.empty()) record.fields["system"] = std::move(system);
+    if (auto system = optional_text(row, object, "system"); !system.empty())
+      record.fields["system"] = std::move(system);
     return;
   }
   record.messages = alpaca_history(row, *history);
@@ -87,21 +97,25 @@ void set_completion(const Row& row, const RowJson& object, Record& record) {
   if (is_plain(member(row, object, "prompt")) && is_plain(member(row, object, "completion"))) {
     record.fields["prompt"] = text_of(row, object, "prompt");
     record.fields["response"] = text_of(row, object, "completion");
-    if (auto system = optional_text(row, object, "system"); !system.empty()) record.fields["system"] = std::move(system);
+    if (auto system = optional_text(row, object, "system"); !system.empty())
+      record.fields["system"] = std::move(system);
     return;
   }
   const ConversationReader reader(row, object);
   record.messages = reader.messages("prompt", "user");
   reader.add_system(record.messages);
   for (auto& message : record.messages) message.train = false;
-  for (auto& message : reader.messages("completion", "assistant")) record.messages.push_back(std::move(message));
+  for (auto& message : reader.messages("completion", "assistant"))
+    record.messages.push_back(std::move(message));
 }
 
 /// OpenAI's names of what a pair consists of, under ours.
 RowJson with_usual_names(const Row& row, const RowJson& object) {
   if (!given(object, "preferred_output")) return object;
   const auto& input = member(row, object, "input");
-  if (!input.is_object()) bad_row(row, "no list of messages", "'input' should be a table with messages, beside preferred_output");
+  if (!input.is_object())
+    bad_row(row, "no list of messages",
+            "'input' should be a table with messages, beside preferred_output");
   auto pair = object;
   pair.update(input);
   pair["chosen"] = member(row, object, "preferred_output");
@@ -109,7 +123,8 @@ RowJson with_usual_names(const Row& row, const RowJson& object) {
   return pair;
 }
 
-void set_conversation(const std::string& layout, const Row& row, const RowJson& object, Record& record) {
+void set_conversation(const std::string& layout, const Row& row, const RowJson& object,
+                      Record& record) {
   const ConversationReader reader(row, object);
   reader.check_keys();
   if (layout == "messages") record.messages = reader.conversation();
@@ -138,7 +153,8 @@ RowJson without(RowJson object, const std::vector<std::string>& keys) {
 }  // namespace
 
 Record record_of(const SourceOptions& options, const Row& row, const RowJson& object) {
-  if (!object.is_object()) bad_row(row, "not a JSON object", "is not a JSON object ({{...}}), but a record must be one");
+  if (!object.is_object())
+    bad_row(row, "not a JSON object", "is not a JSON object ({{...}}), but a record must be one");
   Record record;
   record.source = row.source;
   record.row = row.number;
@@ -150,8 +166,10 @@ Record record_of(const SourceOptions& options, const Row& row, const RowJson& ob
     for (const auto& [name, key] : options.fields) fields[name] = field_of(row, object, name, key);
   } else {
     for (const auto& [key, value] : object.items())
-      if (is_index(key)) continue;
-      else if (is_plain(value) || (may_be_list(key) && is_plain_list(value))) fields[key] = field_of(row, object, key, key);
+      if (is_index(key))
+        continue;
+      else if (is_plain(value) || (may_be_list(key) && is_plain_list(value)))
+        fields[key] = field_of(row, object, key, key);
   }
   return record;
 }

@@ -17,8 +17,9 @@ namespace {
 
 const std::map<std::string, const SourceFormat*>& formats() {
   static const std::map<std::string, const SourceFormat*> all{
-      {"jsonl", &json_lines_format}, {"json", &json_list_format}, {"csv", &csv_format},       {"tsv", &tsv_format},
-      {"parquet", &parquet_format},  {"text", &text_format},      {"images", &images_format}, {"idx", &idx_format}};
+      {"jsonl", &json_lines_format}, {"json", &json_list_format},  {"csv", &csv_format},
+      {"tsv", &tsv_format},          {"parquet", &parquet_format}, {"text", &text_format},
+      {"images", &images_format},    {"idx", &idx_format}};
   return all;
 }
 
@@ -35,11 +36,13 @@ std::string format_of(const SourceOptions& options, const fs::path& path) {
   for (const auto* known : {"jsonl", "json", "csv", "tsv", "parquet"})
     if (extension == std::string(".") + known) return known;
   if (name.filename().string().ends_with("-ubyte")) return "idx";
-  fail("{}: its name does not say what it is; set format = to one of: {}", path.string(), joined(format_names()));
+  fail("{}: its name does not say what it is; set format = to one of: {}", path.string(),
+       joined(format_names()));
 }
 
 std::string lowercase_hex(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 
@@ -48,24 +51,40 @@ std::string lowercase_hex(std::string text) {
 void SourceOptions::describe(Schema<SourceOptions>& s) {
   auto choices = format_names();
   choices.insert(choices.begin(), "");
-  s.key("path", &SourceOptions::path, "the file or folder, relative to the recipe; files may be gzipped").required();
-  s.key("split", &SourceOptions::split, "the split all its records go to; without it [split] decides").choices({"", "train", "validation", "test"});
-  s.key("format", &SourceOptions::format, "what it is; without it the name says so").choices(std::move(choices));
-  s.key("delimiter", &SourceOptions::delimiter, "the one character between the fields of a csv; without it a comma");
+  s.key("path", &SourceOptions::path,
+        "the file or folder, relative to the recipe; files may be gzipped")
+      .required();
+  s.key("split", &SourceOptions::split,
+        "the split all its records go to; without it [split] decides")
+      .choices({"", "train", "validation", "test"});
+  s.key("format", &SourceOptions::format, "what it is; without it the name says so")
+      .choices(std::move(choices));
+  s.key("delimiter", &SourceOptions::delimiter,
+        "the one character between the fields of a csv; without it a comma");
   s.key("layout", &SourceOptions::layout, "a known form of conversations, in place of fields")
       .choices({"", "prompt_completion", "alpaca", "messages", "preference"});
-  s.key("fields", &SourceOptions::fields, "the record's fields and the source's that fill them: { text = \"review\" }");
-  s.key("ignore", &SourceOptions::ignore, "keys of a layout's rows and messages that are left out, as if they were absent");
-  s.key("files", &SourceOptions::files, "which files of a folder: a pattern for their paths in it, where * stands for anything, / too");
-  s.key("labels", &SourceOptions::labels, "the file with the labels of an idx source, relative to its folder");
-  s.key("sha256", &SourceOptions::sha256, "of the file as it is (of several: of what sha256sum prints for them); checked when given");
-  s.key("on_error", &SourceOptions::on_error, "what happens at a row that cannot be read; without it what the recipe's on_error says")
+  s.key("fields", &SourceOptions::fields,
+        "the record's fields and the source's that fill them: { text = \"review\" }");
+  s.key("ignore", &SourceOptions::ignore,
+        "keys of a layout's rows and messages that are left out, as if they were absent");
+  s.key("files", &SourceOptions::files,
+        "which files of a folder: a pattern for their paths in it, where * stands for anything, / "
+        "too");
+  s.key("labels", &SourceOptions::labels,
+        "the file with the labels of an idx source, relative to its folder");
+  s.key("sha256", &SourceOptions::sha256,
+        "of the file as it is (of several: of what sha256sum prints for them); checked when given");
+  s.key("on_error", &SourceOptions::on_error,
+        "what happens at a row that cannot be read; without it what the recipe's on_error says")
       .choices({"", "stop", "skip"});
-  s.key("weight", &SourceOptions::weight, "how often its training records are taken: 0.5 half of them, 2 each twice").above(0);
+  s.key("weight", &SourceOptions::weight,
+        "how often its training records are taken: 0.5 half of them, 2 each twice")
+      .above(0);
 }
 
 std::uint64_t Source::bytes() const {
-  return std::accumulate(blocks.begin(), blocks.end(), std::uint64_t{0}, [](auto sum, const Block& block) { return sum + block.bytes; });
+  return std::accumulate(blocks.begin(), blocks.end(), std::uint64_t{0},
+                         [](auto sum, const Block& block) { return sum + block.bytes; });
 }
 
 std::string Source::range(std::uint64_t begin, std::uint64_t end) const {
@@ -75,13 +94,25 @@ std::string Source::range(std::uint64_t begin, std::uint64_t end) const {
 
 json to_json(const Source& source) {
   json blocks = json::array();
-  for (const auto& block : source.blocks) blocks.push_back({block.begin, block.end, block.first_row, block.bytes});
-  return {{"format", source.format}, {"sha256", source.sha256}, {"blocks", std::move(blocks)}, {"header", source.header}, {"files", source.files}};
+  for (const auto& block : source.blocks)
+    blocks.push_back({block.begin, block.end, block.first_row, block.bytes});
+  return {{"format", source.format},
+          {"sha256", source.sha256},
+          {"blocks", std::move(blocks)},
+          {"header", source.header},
+          {"files", source.files}};
 }
 
 Source source_from(const SourceOptions& options, const fs::path& path, const json& scanned) {
-  Source source{options, path, scanned.at("format"), scanned.at("sha256"), {}, scanned.at("header"), scanned.at("files")};
-  for (const auto& block : scanned.at("blocks")) source.blocks.push_back({block[0], block[1], block[2], block[3]});
+  Source source{options,
+                path,
+                scanned.at("format"),
+                scanned.at("sha256"),
+                {},
+                scanned.at("header"),
+                scanned.at("files")};
+  for (const auto& block : scanned.at("blocks"))
+    source.blocks.push_back({block[0], block[1], block[2], block[3]});
   return source;
 }
 
@@ -89,7 +120,8 @@ Source scan_source(const SourceOptions& options, const fs::path& path) {
   Source source{options, path, format_of(options, path), {}, {}, {}, {}};
   formats().at(source.format)->scan(source);
   if (!options.sha256.empty() && source.sha256 != lowercase_hex(options.sha256))
-    fail("{}: its sha256 is {} and the recipe says {}; fetch the file again, or correct the recipe", path.string(), source.sha256, options.sha256);
+    fail("{}: its sha256 is {} and the recipe says {}; fetch the file again, or correct the recipe",
+         path.string(), source.sha256, options.sha256);
   return source;
 }
 
@@ -117,11 +149,13 @@ std::uint64_t scan_bytes(Source& source, const std::function<void(std::string_vi
 }
 
 std::vector<Block> item_blocks(std::uint64_t count, std::uint64_t item_bytes) {
-  const auto step = std::max<std::uint64_t>(1, block_bytes / std::max<std::uint64_t>(1, item_bytes));
+  const auto step =
+      std::max<std::uint64_t>(1, block_bytes / std::max<std::uint64_t>(1, item_bytes));
   std::vector<Block> blocks;
   for (std::uint64_t first = 0; first < count; first += step) {
     const auto end = std::min(count, first + step);
-    blocks.push_back({first, end, static_cast<std::int64_t>(first) + 1, (end - first) * item_bytes});
+    blocks.push_back(
+        {first, end, static_cast<std::int64_t>(first) + 1, (end - first) * item_bytes});
   }
   return blocks;
 }

@@ -18,7 +18,9 @@ namespace {
 class Packer {
  public:
   explicit Packer(std::string& to) : to_(to) {}
-  void number(std::int64_t value) { to_.append(reinterpret_cast<const char*>(&value), sizeof value); }
+  void number(std::int64_t value) {
+    to_.append(reinterpret_cast<const char*>(&value), sizeof value);
+  }
   void text(std::string_view value) {
     number(std::ssize(value));
     to_.append(value);
@@ -48,7 +50,9 @@ class Unpacker {
   std::string_view from_;
 };
 
-std::string_view bytes_of(const at::Tensor& image) { return {static_cast<const char*>(image.data_ptr()), image.nbytes()}; }
+std::string_view bytes_of(const at::Tensor& image) {
+  return {static_cast<const char*>(image.data_ptr()), image.nbytes()};
+}
 
 void pack_messages(const std::vector<Message>& messages, Packer& packer) {
   packer.number(std::ssize(messages));
@@ -78,11 +82,17 @@ void pack_record(const Record& record, std::string& to) {
   packer.text(record.source);
   packer.number(record.row);
   packer.number(std::ssize(record.fields));
-  for (const auto& [name, value] : record.fields) packer.text(name), packer.text(value);
+  for (const auto& [name, value] : record.fields) {
+    packer.text(name);
+    packer.text(value);
+  }
   pack_messages(record.messages, packer);
   packer.text(record.tools);
   packer.number(std::ssize(record.answers));
-  for (const auto& [name, messages] : record.answers) packer.text(name), pack_messages(messages, packer);
+  for (const auto& [name, messages] : record.answers) {
+    packer.text(name);
+    pack_messages(messages, packer);
+  }
   packer.number(record.image.defined());
   if (!record.image.defined()) return;
   for (int i = 0; i < 3; ++i) packer.number(record.image.size(i));
@@ -105,20 +115,28 @@ Record unpack_record(std::string_view from) {
     record.answers[name] = unpack_messages(unpacker);
   }
   if (unpacker.number() == 0) return record;
-  const auto height = unpacker.number(), width = unpacker.number(), channels = unpacker.number();
+  const auto height = unpacker.number();
+  const auto width = unpacker.number();
+  const auto channels = unpacker.number();
   record.image = at::empty({height, width, channels}, at::kByte);
   std::memcpy(record.image.data_ptr(), unpacker.text().data(), record.image.nbytes());
   return record;
 }
 
-fs::path records_file(const fs::path& folder, int rank) { return folder / fmt::format("records-{}", rank); }
-fs::path entries_file(const fs::path& folder, int rank) { return folder / fmt::format("entries-{}", rank); }
+fs::path records_file(const fs::path& folder, int rank) {
+  return folder / fmt::format("records-{}", rank);
+}
+fs::path entries_file(const fs::path& folder, int rank) {
+  return folder / fmt::format("entries-{}", rank);
+}
 
 }  // namespace
 
 // --- Files
 
-OutFile::OutFile(fs::path path) : path_(std::move(path)), file_(path_, std::ios::binary) { check(); }
+OutFile::OutFile(fs::path path) : path_(std::move(path)), file_(path_, std::ios::binary) {
+  check();
+}
 
 void OutFile::write(const void* bytes, std::size_t count) {
   file_.write(static_cast<const char*>(bytes), static_cast<std::streamsize>(count));
@@ -132,15 +150,22 @@ void OutFile::close() {
 }
 
 void OutFile::check() const {
-  if (!file_) fail("{}: cannot be written ({}); make room there, or set output to a place that has it", path_.string(), std::strerror(errno));
+  if (!file_)
+    fail("{}: cannot be written ({}); make room there, or set output to a place that has it",
+         path_.string(), std::strerror(errno));
 }
 
 // --- Records
 
 Fingerprint fingerprint_of(const Record& record) {
   Sha256 sum;
-  const auto add = [&sum](std::string_view text) { sum.add(std::to_string(text.size())).add(":").add(text); };
-  for (const auto& [name, value] : record.fields) add(name), add(value);
+  const auto add = [&sum](std::string_view text) {
+    sum.add(std::to_string(text.size())).add(":").add(text);
+  };
+  for (const auto& [name, value] : record.fields) {
+    add(name);
+    add(value);
+  }
   const auto add_messages = [&](const std::vector<Message>& messages) {
     for (const auto& message : messages) {
       add(message.role);
@@ -151,24 +176,31 @@ Fingerprint fingerprint_of(const Record& record) {
   };
   add_messages(record.messages);
   add(record.tools);
-  for (const auto& [name, messages] : record.answers) add(name), add_messages(messages);
+  for (const auto& [name, messages] : record.answers) {
+    add(name);
+    add_messages(messages);
+  }
   if (record.image.defined()) {
     for (const auto size : record.image.sizes()) add(std::to_string(size));
     add(bytes_of(record.image));
   }
   const auto hex = sum.hex();
   Fingerprint fingerprint{};
-  for (std::size_t i = 0; i < 2; ++i) std::from_chars(hex.data() + 16 * i, hex.data() + 16 * (i + 1), fingerprint[i], 16);
+  for (std::size_t i = 0; i < 2; ++i)
+    std::from_chars(hex.data() + 16 * i, hex.data() + 16 * (i + 1), fingerprint[i], 16);
   return fingerprint;
 }
 
-RecordWriter::RecordWriter(const fs::path& folder, int rank) : records_(records_file(folder, rank)), entries_(entries_file(folder, rank)) {}
+RecordWriter::RecordWriter(const fs::path& folder, int rank)
+    : records_(records_file(folder, rank)), entries_(entries_file(folder, rank)) {}
 
 void RecordWriter::add(const Record& record, std::uint32_t source, std::uint32_t stratum) {
   buffer_.clear();
   pack_record(record, buffer_);
-  if (buffer_.size() > UINT32_MAX) fail("{}, row {}: is larger than 4 GiB", record.source, record.row);
-  entries_.write(RecordEntry{fingerprint_of(record), records_.size(), static_cast<std::uint32_t>(buffer_.size()), source, stratum});
+  if (buffer_.size() > UINT32_MAX)
+    fail("{}, row {}: is larger than 4 GiB", record.source, record.row);
+  entries_.write(RecordEntry{fingerprint_of(record), records_.size(),
+                             static_cast<std::uint32_t>(buffer_.size()), source, stratum});
   records_.write(buffer_);
   ++count_;
 }
@@ -178,23 +210,32 @@ void RecordWriter::close() {
   entries_.close();
 }
 
-Records::Records(fs::path folder, std::vector<std::int64_t> counts) : folder_(std::move(folder)), files_(counts.size()) {
-  for (const auto count : counts) firsts_.push_back(firsts_.back() + static_cast<std::uint64_t>(count));
+Records::Records(fs::path folder, std::vector<std::int64_t> counts)
+    : folder_(std::move(folder)), files_(counts.size()) {
+  for (const auto count : counts)
+    firsts_.push_back(firsts_.back() + static_cast<std::uint64_t>(count));
 }
 
-void Records::for_each(const std::function<void(std::uint64_t, const RecordEntry&, int)>& use) const {
+void Records::for_each(
+    const std::function<void(std::uint64_t, const RecordEntry&, int)>& use) const {
   constexpr std::uint64_t at_once = 1 << 14;
   for (std::size_t rank = 0; rank + 1 < firsts_.size(); ++rank)
     for (auto number = firsts_[rank]; number < firsts_[rank + 1];) {
       const auto count = std::min(at_once, firsts_[rank + 1] - number);
-      for (const auto& entry : read_elements<RecordEntry>(entries_file(folder_, static_cast<int>(rank)), number - firsts_[rank], count))
+      for (const auto& entry : read_elements<RecordEntry>(
+               entries_file(folder_, static_cast<int>(rank)), number - firsts_[rank], count))
         use(number++, entry, static_cast<int>(rank));
     }
 }
 
 Record Records::read(std::uint64_t number) const {
-  const auto rank = static_cast<std::size_t>(std::upper_bound(firsts_.begin(), firsts_.end(), number) - firsts_.begin()) - 1;
-  const auto entry = read_elements<RecordEntry>(entries_file(folder_, static_cast<int>(rank)), number - firsts_[rank], 1).front();
+  const auto rank =
+      static_cast<std::size_t>(std::upper_bound(firsts_.begin(), firsts_.end(), number) -
+                               firsts_.begin()) -
+      1;
+  const auto entry = read_elements<RecordEntry>(entries_file(folder_, static_cast<int>(rank)),
+                                                number - firsts_[rank], 1)
+                         .front();
   return read(static_cast<int>(rank), entry.offset, entry.bytes);
 }
 
@@ -205,7 +246,9 @@ Record Records::read(int rank, std::uint64_t offset, std::uint32_t bytes) const 
   // Mostly they are read in order; seeking would throw away what the stream has read ahead.
   if (position != offset) file.seekg(static_cast<std::streamoff>(offset));
   position = offset + bytes;
-  if (!file.read(packed.data(), bytes)) throw Fault(fmt::format("{}: ends before byte {}", records_file(folder_, rank).string(), offset + bytes));
+  if (!file.read(packed.data(), bytes))
+    throw Fault(fmt::format("{}: ends before byte {}", records_file(folder_, rank).string(),
+                            offset + bytes));
   return unpack_record(packed);
 }
 

@@ -1,4 +1,5 @@
-// Records between reading and encoding: in files of the working folder, so that memory does not grow with the data.
+// Records between reading and encoding: in files of the working folder, so that memory does not
+// grow with the data.
 #pragma once
 #include <attune/dataset.hpp>
 #include <attune/error.hpp>
@@ -21,7 +22,9 @@ class OutFile {
   void write(std::string_view text) { write(text.data(), text.size()); }
   template <class T>
     requires std::is_trivially_copyable_v<T>
-  void write(const T& value) { write(&value, sizeof value); }
+  void write(const T& value) {
+    write(&value, sizeof value);
+  }
   /// All is handed to the operating system.
   void close();
   std::uint64_t size() const { return size_; }
@@ -36,11 +39,14 @@ class OutFile {
 /// Elements first .. first + count - 1 of a file of equal ones.
 template <class T>
   requires std::is_trivially_copyable_v<T>
-std::vector<T> read_elements(const std::filesystem::path& path, std::uint64_t first, std::uint64_t count) {
+std::vector<T> read_elements(const std::filesystem::path& path, std::uint64_t first,
+                             std::uint64_t count) {
   std::vector<T> elements(count);
   std::ifstream file(path, std::ios::binary);
   file.seekg(static_cast<std::streamoff>(first * sizeof(T)));
-  if (!file.read(reinterpret_cast<char*>(elements.data()), static_cast<std::streamsize>(count * sizeof(T))) && count > 0)
+  if (!file.read(reinterpret_cast<char*>(elements.data()),
+                 static_cast<std::streamsize>(count * sizeof(T))) &&
+      count > 0)
     throw Fault(fmt::format("{}: ends before element {}", path.string(), first + count));
   return elements;
 }
@@ -52,7 +58,7 @@ Fingerprint fingerprint_of(const Record& record);
 /// What is known of a record without reading it.
 struct RecordEntry {
   Fingerprint fingerprint;
-  std::uint64_t offset;   // in its rank's file
+  std::uint64_t offset;  // in its rank's file
   std::uint32_t bytes;
   std::uint32_t source;   // by its place in the recipe
   std::uint32_t stratum;  // its label, by the rank's own numbers; no_stratum: it has none
@@ -69,7 +75,8 @@ class RecordWriter {
   std::int64_t count() const { return count_; }
 
  private:
-  OutFile records_, entries_;
+  OutFile records_;
+  OutFile entries_;
   std::string buffer_;
   std::int64_t count_ = 0;
 };
@@ -93,7 +100,7 @@ class Records {
     std::ifstream stream;
     std::uint64_t position = 0;
   };
-  mutable std::vector<File> files_;       // of the ranks, opened when first needed
+  mutable std::vector<File> files_;  // of the ranks, opened when first needed
 };
 
 }  // namespace attune

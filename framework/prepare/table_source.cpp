@@ -14,12 +14,14 @@ namespace {
 /// Cuts a table into rows of fields.
 class TableReader {
  public:
-  TableReader(std::string_view text, char delimiter, bool quoting, const std::string& name, std::int64_t first_row)
+  TableReader(std::string_view text, char delimiter, bool quoting, const std::string& name,
+              std::int64_t first_row)
       : text_(text), delimiter_(delimiter), quoting_(quoting), name_(name), line_(first_row) {}
 
   /// Goes to the next row that is not empty; false at the end.
   bool find_row() {
-    while (at_ < text_.size() && (text_[at_] == '\n' || text_.substr(at_, 2) == "\r\n")) skip_line_end();
+    while (at_ < text_.size() && (text_[at_] == '\n' || text_.substr(at_, 2) == "\r\n"))
+      skip_line_end();
     row_ = line_;
     return at_ < text_.size();
   }
@@ -44,16 +46,25 @@ class TableReader {
   std::int64_t line() const { return line_; }
 
  private:
-  bool at_line_end() const { return at_ >= text_.size() || text_[at_] == '\n' || text_.substr(at_, 2) == "\r\n" || text_.substr(at_) == "\r"; }
+  bool at_line_end() const {
+    return at_ >= text_.size() || text_[at_] == '\n' || text_.substr(at_, 2) == "\r\n" ||
+           text_.substr(at_) == "\r";
+  }
   void skip_line_end() {
     if (at_ < text_.size() && text_[at_] == '\r') ++at_;
-    if (at_ < text_.size() && text_[at_] == '\n') ++at_, ++line_;
+    if (at_ < text_.size() && text_[at_] == '\n') {
+      ++at_;
+      ++line_;
+    }
   }
   bool take_delimiter() {
     if (at_ >= text_.size() || text_[at_] != delimiter_) return false;
-    return ++at_, true;
+    ++at_;
+    return true;
   }
-  std::string field() { return quoting_ && at_ < text_.size() && text_[at_] == '"' ? quoted_field() : plain_field(); }
+  std::string field() {
+    return quoting_ && at_ < text_.size() && text_[at_] == '"' ? quoted_field() : plain_field();
+  }
   std::string plain_field() {
     const auto begin = at_;
     while (!at_line_end() && text_[at_] != delimiter_) ++at_;
@@ -64,20 +75,24 @@ class TableReader {
     const auto opened = line_;
     for (++at_;; ++at_) {
       if (at_ >= text_.size())
-        bad_row(row(), "a quote that is never closed", "a quoted field that begins on line {} is never closed, so that it reaches to line {}; close the quote",
+        bad_row(row(), "a quote that is never closed",
+                "a quoted field that begins on line {} is never closed, so that it reaches to line "
+                "{}; close the quote",
                 opened, line_);
       if (text_[at_] == '\n') ++line_;
       if (text_[at_] != '"') {
         value += text_[at_];
       } else if (text_.substr(at_, 2) == "\"\"") {
-        value += '"', ++at_;
+        value += '"';
+        ++at_;
       } else {
         break;
       }
     }
     ++at_;
     if (!at_line_end() && text_[at_] != delimiter_)
-      bad_row(row(), "text after a closing quote", "there is text after a closing quote; write a quote inside a quoted field as \"\"");
+      bad_row(row(), "text after a closing quote",
+              "there is text after a closing quote; write a quote inside a quoted field as \"\"");
     return value;
   }
 
@@ -86,7 +101,8 @@ class TableReader {
   bool quoting_;
   const std::string& name_;
   std::size_t at_ = 0;
-  std::int64_t line_, row_ = 1;
+  std::int64_t line_;
+  std::int64_t row_ = 1;
 };
 
 /// Follows a table a character at a time, to know which line ends are rows' ends.
@@ -99,7 +115,11 @@ class QuoteCursor {
       if (c == '"') state_ = State::maybe_closed;
       return false;
     }
-    if (c == '"' && state_ != State::plain) return state_ = State::quoted, false;  // opened, or a quote written as ""
+    // opened, or a quote written as ""
+    if (c == '"' && state_ != State::plain) {
+      state_ = State::quoted;
+      return false;
+    }
     const bool ends = c == '\n';
     state_ = ends || c == delimiter_ ? State::field_start : State::plain;
     return ends;
@@ -124,11 +144,17 @@ void read_header(Source& source) {
   TableReader table(text, delimiter_of(source), source.format == "csv", name, block.first_row);
   if (!table.find_row()) fail("{}: is empty; its first line should name the columns", name);
   Ledger ledger;
-  for (auto& column : table.fields()) source.header.push_back(sound_text(std::move(column), table.row(), ledger));
-  const auto has = [](const std::string& column, char c) { return column.find(c) != std::string::npos; };
-  if (std::ranges::any_of(source.header, [&](const auto& column) { return has(column, '\r') && !has(column, '\n'); }))
+  for (auto& column : table.fields())
+    source.header.push_back(sound_text(std::move(column), table.row(), ledger));
+  const auto has = [](const std::string& column, char c) {
+    return column.find(c) != std::string::npos;
+  };
+  if (std::ranges::any_of(source.header, [&](const auto& column) {
+        return has(column, '\r') && !has(column, '\n');
+      }))
     fail("{}: its lines end with carriage returns alone; convert it (tr '\\r' '\\n')", name);
-  if (std::set<std::string>(source.header.begin(), source.header.end()).size() != source.header.size())
+  if (std::set<std::string>(source.header.begin(), source.header.end()).size() !=
+      source.header.size())
     fail("{}: two columns have the same name ({})", table.row().where(), joined(source.header));
   block.begin += table.position();
   block.first_row = table.line();
@@ -141,8 +167,11 @@ void scan_tsv(Source& source) {
 
 void scan_csv(Source& source) {
   QuoteCursor cursor(delimiter_of(source));
-  std::uint64_t at = 0, begin = 0, row_begin = 0;
-  std::int64_t first_row = 1, line = 1;
+  std::uint64_t at = 0;
+  std::uint64_t begin = 0;
+  std::uint64_t row_begin = 0;
+  std::int64_t first_row = 1;
+  std::int64_t line = 1;
   auto& blocks = source.blocks;
   const auto mark = scan_bytes(source, [&](std::string_view bytes) {
     for (const char c : bytes) {
@@ -152,38 +181,50 @@ void scan_csv(Source& source) {
       row_begin = at;
       if (at - begin < block_bytes) continue;
       blocks.push_back({begin, at, first_row, at - begin});
-      begin = at, first_row = line;
+      begin = at;
+      first_row = line;
     }
     if (at - row_begin > largest_record)
-      fail("{}: from byte {} on there is a row longer than {} MiB; a quote there is never closed", source.options.path, row_begin, largest_record >> 20);
+      fail("{}: from byte {} on there is a row longer than {} MiB; a quote there is never closed",
+           source.options.path, row_begin, largest_record >> 20);
   });
   if (at > begin) blocks.push_back({begin, at, first_row, at - begin});
-  for (auto& block : blocks) block.begin += mark, block.end += mark;
+  for (auto& block : blocks) {
+    block.begin += mark;
+    block.end += mark;
+  }
   read_header(source);
 }
 
-RowJson object_of(const Source& source, const Row& row, std::vector<std::string> values, Ledger& ledger) {
+RowJson object_of(const Source& source, const Row& row, std::vector<std::string> values,
+                  Ledger& ledger) {
   const auto& header = source.header;
   if (values.size() != header.size())
-    bad_row(row, "fields unlike the header", "has {} field{} where the header has {} ({}); quote fields that hold the delimiter or a line break", values.size(),
-            values.size() == 1 ? "" : "s", header.size(), joined(header));
+    bad_row(row, "fields unlike the header",
+            "has {} field{} where the header has {} ({}); quote fields that hold the delimiter or "
+            "a line break",
+            values.size(), values.size() == 1 ? "" : "s", header.size(), joined(header));
   auto object = RowJson::object();
-  for (std::size_t i = 0; i < header.size(); ++i) object[header[i]] = sound_text(std::move(values[i]), row, ledger);
+  for (std::size_t i = 0; i < header.size(); ++i)
+    object[header[i]] = sound_text(std::move(values[i]), row, ledger);
   return object;
 }
 
 void read_table(const Source& source, const Block& block, Ledger& ledger, const UseRecord& use) {
   const auto text = source.range(block.begin, block.end);
-  TableReader table(text, delimiter_of(source), source.format == "csv", source.options.path, block.first_row);
+  TableReader table(text, delimiter_of(source), source.format == "csv", source.options.path,
+                    block.first_row);
   while (table.find_row())
     ledger.guard(source.skips_bad_rows(), source.options.path, table.row().number, [&] {
-      auto record = record_of(source.options, table.row(), object_of(source, table.row(), table.fields(), ledger));
+      auto record = record_of(source.options, table.row(),
+                              object_of(source, table.row(), table.fields(), ledger));
       use(record);
     });
 }
 
 }  // namespace
 
-const SourceFormat csv_format{scan_csv, read_table}, tsv_format{scan_tsv, read_table};
+const SourceFormat csv_format{scan_csv, read_table};
+const SourceFormat tsv_format{scan_tsv, read_table};
 
 }  // namespace attune

@@ -9,7 +9,8 @@ namespace {
 
 /// The tokens from begin on, that many.
 struct Stretch {
-  std::int64_t begin, count;
+  std::int64_t begin;
+  std::int64_t count;
 };
 using Cut = std::vector<Stretch>;  // what stays, in order
 
@@ -31,10 +32,12 @@ Sample cut_sample(const Sample& sample, const Cut& cut) {
 }
 
 /// Cuts of what lies between head and tail, `room` tokens each.
-std::vector<Cut> cuts_of(const TruncateOptions& options, std::int64_t head, std::int64_t inner, std::int64_t room) {
+std::vector<Cut> cuts_of(const TruncateOptions& options, std::int64_t head, std::int64_t inner,
+                         std::int64_t room) {
   if (options.policy == "right") return {{{head, room}}};
   if (options.policy == "left") return {{{head + inner - room, room}}};
-  if (options.policy == "middle") return {{{head, room - room / 2}, {head + inner - room / 2, room / 2}}};
+  if (options.policy == "middle")
+    return {{{head, room - room / 2}, {head + inner - room / 2, room / 2}}};
   std::vector<Cut> windows;
   for (std::int64_t begin = 0;; begin += room - options.overlap) {
     const auto count = std::min(room, inner - begin);
@@ -45,16 +48,21 @@ std::vector<Cut> cuts_of(const TruncateOptions& options, std::int64_t head, std:
 
 }  // namespace
 
-std::vector<Sample> truncated(const TruncateOptions& options, Sample sample, const std::vector<std::int32_t>& frame) {
+std::vector<Sample> truncated(const TruncateOptions& options, Sample sample,
+                              const std::vector<std::int32_t>& frame) {
   const auto tokens = sample.find("tokens");
   const auto limit = options.max_length;
-  if (limit == 0 || tokens == sample.end() || tokens->second.dim() != 1 || tokens->second.size(0) <= limit) return {std::move(sample)};
+  if (limit == 0 || tokens == sample.end() || tokens->second.dim() != 1 ||
+      tokens->second.size(0) <= limit)
+    return {std::move(sample)};
   if (options.policy == "drop") throw Rejected(fmt::format("longer than {} tokens", limit));
   const auto length = tokens->second.size(0);
   const auto token = [&](std::int64_t i) { return tokens->second[i].item<std::int64_t>(); };
-  const std::int64_t head = !frame.empty() && token(0) == frame.front(), tail = !frame.empty() && token(length - 1) == frame.back();
+  const std::int64_t head = !frame.empty() && token(0) == frame.front();
+  const std::int64_t tail = !frame.empty() && token(length - 1) == frame.back();
   const auto room = limit - head - tail;
-  if (room <= options.overlap) throw Rejected(fmt::format("{} tokens leave no room between the special ones", limit));
+  if (room <= options.overlap)
+    throw Rejected(fmt::format("{} tokens leave no room between the special ones", limit));
   std::vector<Sample> samples;
   for (auto cut : cuts_of(options, head, length - head - tail, room)) {
     if (head) cut.insert(cut.begin(), {0, 1});

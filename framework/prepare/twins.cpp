@@ -32,7 +32,8 @@ std::uint64_t hash_of(std::string_view text) {
 bool is_word_byte(unsigned char c) { return std::isalnum(c) || c >= 0x80; }
 
 void append_word_hashes(std::string text, std::vector<std::uint64_t>& words) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(c < 0x80 ? std::tolower(c) : c); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(c < 0x80 ? std::tolower(c) : c); });
   for (std::size_t at = 0; at < text.size();) {
     const auto begin = at;
     while (at < text.size() && is_word_byte(static_cast<unsigned char>(text[at]))) ++at;
@@ -43,7 +44,8 @@ void append_word_hashes(std::string text, std::vector<std::uint64_t>& words) {
 
 /// The record's runs of three words, as sorted distinct hashes.
 std::vector<std::uint64_t> shingles_of(const Record& record) {
-  std::vector<std::uint64_t> words, shingles;
+  std::vector<std::uint64_t> words;
+  std::vector<std::uint64_t> shingles;
   for_each_text(record, [&](const std::string& text) { append_word_hashes(text, words); });
   const auto length = std::min(shingle_words, words.size());
   for (std::size_t i = 0; i + length <= words.size() && length > 0; ++i) {
@@ -63,18 +65,23 @@ double jaccard(const std::vector<std::uint64_t>& a, const std::vector<std::uint6
   return all == 0 ? 1 : static_cast<double>(common.size()) / static_cast<double>(all);
 }
 
-fs::path band_file(const fs::path& folder, int rank, int band) { return folder / fmt::format("bands-{}-{}", rank, band); }
+fs::path band_file(const fs::path& folder, int rank, int band) {
+  return folder / fmt::format("bands-{}-{}", rank, band);
+}
 
 /// Sets that grow together; the smallest number stands for its set.
 class DisjointSets {
  public:
-  explicit DisjointSets(std::size_t size) : parents_(size) { std::iota(parents_.begin(), parents_.end(), 0u); }
+  explicit DisjointSets(std::size_t size) : parents_(size) {
+    std::iota(parents_.begin(), parents_.end(), 0u);
+  }
   std::uint32_t find(std::uint32_t x) {
     while (parents_[x] != x) x = parents_[x] = parents_[parents_[x]];
     return x;
   }
   void join(std::uint32_t a, std::uint32_t b) {
-    a = find(a), b = find(b);
+    a = find(a);
+    b = find(b);
     parents_[std::max(a, b)] = std::min(a, b);
   }
 
@@ -86,7 +93,8 @@ class DisjointSets {
 template <class Iterator, class Key, class Use>
 void for_each_run(Iterator begin, Iterator end, Key key, Use use) {
   while (begin != end) {
-    const auto stop = std::find_if(begin, end, [&](const auto& one) { return key(one) != key(*begin); });
+    const auto stop =
+        std::find_if(begin, end, [&](const auto& one) { return key(one) != key(*begin); });
     if (stop - begin > 1) use(begin, stop);
     begin = stop;
   }
@@ -104,23 +112,31 @@ Banding Banding::for_similarity(double similarity) {
 }
 
 std::vector<std::uint64_t> bands_of(const Record& record, const Banding& banding) {
-  std::vector<std::uint64_t> minima(static_cast<std::size_t>(banding.bands * banding.rows), UINT64_MAX);
+  std::vector<std::uint64_t> minima(static_cast<std::size_t>(banding.bands * banding.rows),
+                                    UINT64_MAX);
   const auto shingles = shingles_of(record);
   // What has no words (pictures) is like its equals alone.
-  if (shingles.empty()) return std::vector<std::uint64_t>(static_cast<std::size_t>(banding.bands), fingerprint_of(record)[0]);
+  if (shingles.empty())
+    return std::vector<std::uint64_t>(static_cast<std::size_t>(banding.bands),
+                                      fingerprint_of(record)[0]);
   for (const auto shingle : shingles)
-    for (std::size_t i = 0; i < minima.size(); ++i) minima[i] = std::min(minima[i], mixed(shingle ^ (0x2545f4914f6cdd1d * (i + 1))));
+    for (std::size_t i = 0; i < minima.size(); ++i)
+      minima[i] = std::min(minima[i], mixed(shingle ^ (0x2545f4914f6cdd1d * (i + 1))));
   std::vector<std::uint64_t> bands;
-  for (std::size_t first = 0; first < minima.size(); first += static_cast<std::size_t>(banding.rows)) {
+  for (std::size_t first = 0; first < minima.size();
+       first += static_cast<std::size_t>(banding.rows)) {
     std::uint64_t hash = 0;
-    for (int row = 0; row < banding.rows; ++row) hash = mixed(hash ^ minima[first + static_cast<std::size_t>(row)]);
+    for (int row = 0; row < banding.rows; ++row)
+      hash = mixed(hash ^ minima[first + static_cast<std::size_t>(row)]);
     bands.push_back(hash);
   }
   return bands;
 }
 
-BandWriter::BandWriter(const fs::path& folder, int rank, const Banding& banding) : banding_(banding) {
-  for (int band = 0; band < banding.bands; ++band) files_.emplace_back(band_file(folder, rank, band));
+BandWriter::BandWriter(const fs::path& folder, int rank, const Banding& banding)
+    : banding_(banding) {
+  for (int band = 0; band < banding.bands; ++band)
+    files_.emplace_back(band_file(folder, rank, band));
 }
 
 void BandWriter::add(const Record& record) {
@@ -146,50 +162,68 @@ void for_each_equal_group(const Records& records, const UseGroup& use) {
       if (entry.fingerprint[0] % parts == part) keyed.push_back({entry.fingerprint, number});
     });
     std::sort(keyed.begin(), keyed.end());
-    for_each_run(keyed.begin(), keyed.end(), [](const Keyed& one) { return one.fingerprint; }, [&](auto begin, auto end) {
-      std::vector<std::uint64_t> group;
-      for (; begin != end; ++begin) group.push_back(begin->number);
-      use(group);
-    });
+    for_each_run(
+        keyed.begin(), keyed.end(), [](const Keyed& one) { return one.fingerprint; },
+        [&](auto begin, auto end) {
+          std::vector<std::uint64_t> group;
+          for (; begin != end; ++begin) group.push_back(begin->number);
+          use(group);
+        });
   }
 }
 
-void for_each_near_group(const Records& records, const fs::path& folder, const std::vector<std::int64_t>& counts, const Banding& banding,
+void for_each_near_group(const Records& records, const fs::path& folder,
+                         const std::vector<std::int64_t>& counts, const Banding& banding,
                          double similarity, const UseGroup& use) {
-  if (records.size() > UINT32_MAX) fail("there are more records ({}) than near duplicates can be sought among; use deduplicate = \"exact\"", records.size());
+  if (records.size() > UINT32_MAX)
+    fail(
+        "there are more records ({}) than near duplicates can be sought among; use deduplicate = "
+        "\"exact\"",
+        records.size());
   DisjointSets sets(records.size());
   using Keyed = std::pair<std::uint64_t, std::uint32_t>;
   std::vector<Keyed> keyed;
   for (int band = 0; band < banding.bands; ++band) {
     keyed.clear();
     for (std::size_t rank = 0; rank < counts.size(); ++rank)
-      for (const auto hash : read_elements<std::uint64_t>(band_file(folder, static_cast<int>(rank), band), 0, static_cast<std::uint64_t>(counts[rank])))
+      for (const auto hash :
+           read_elements<std::uint64_t>(band_file(folder, static_cast<int>(rank), band), 0,
+                                        static_cast<std::uint64_t>(counts[rank])))
         keyed.emplace_back(hash, static_cast<std::uint32_t>(keyed.size()));
     std::sort(keyed.begin(), keyed.end());
-    for_each_run(keyed.begin(), keyed.end(), [](const Keyed& one) { return one.first; }, [&](auto begin, auto end) {
-      // Each joins the first that is like it; those unlike all before them are kept to compare with.
-      std::vector<std::pair<std::uint32_t, std::vector<std::uint64_t>>> unlike;
-      for (auto one = begin; one != end; ++one) {
-        const auto known = std::find_if(unlike.begin(), unlike.end(), [&](const auto& other) { return sets.find(other.first) == sets.find(one->second); });
-        if (known != unlike.end()) continue;
-        auto shingles = shingles_of(records.read(one->second));
-        const auto like = std::find_if(unlike.begin(), unlike.end(), [&](const auto& other) { return jaccard(other.second, shingles) >= similarity; });
-        if (like != unlike.end()) {
-          sets.join(like->first, one->second);
-        } else {
-          unlike.emplace_back(one->second, std::move(shingles));
-        }
-      }
-    });
+    for_each_run(
+        keyed.begin(), keyed.end(), [](const Keyed& one) { return one.first; },
+        [&](auto begin, auto end) {
+          // Each joins the first that is like it; those unlike all before them are kept to compare
+          // with.
+          std::vector<std::pair<std::uint32_t, std::vector<std::uint64_t>>> unlike;
+          for (auto one = begin; one != end; ++one) {
+            const auto known = std::find_if(unlike.begin(), unlike.end(), [&](const auto& other) {
+              return sets.find(other.first) == sets.find(one->second);
+            });
+            if (known != unlike.end()) continue;
+            auto shingles = shingles_of(records.read(one->second));
+            const auto like = std::find_if(unlike.begin(), unlike.end(), [&](const auto& other) {
+              return jaccard(other.second, shingles) >= similarity;
+            });
+            if (like != unlike.end()) {
+              sets.join(like->first, one->second);
+            } else {
+              unlike.emplace_back(one->second, std::move(shingles));
+            }
+          }
+        });
   }
   std::vector<Keyed> members;  // of sets: (its smallest, member)
   for (std::uint32_t i = 0; i < records.size(); ++i) members.emplace_back(sets.find(i), i);
   std::sort(members.begin(), members.end());
-  for_each_run(members.begin(), members.end(), [](const Keyed& one) { return one.first; }, [&](auto begin, auto end) {
-    std::vector<std::uint64_t> group;
-    for (; begin != end; ++begin) group.push_back(begin->second);
-    use(group);
-  });
+  for_each_run(
+      members.begin(), members.end(), [](const Keyed& one) { return one.first; },
+      [&](auto begin, auto end) {
+        std::vector<std::uint64_t> group;
+        for (; begin != end; ++begin) group.push_back(begin->second);
+        use(group);
+      });
 }
 
 }  // namespace attune

@@ -21,10 +21,12 @@ UnpackedFile::UnpackedFile(const std::filesystem::path& path) : path_(path) {
 std::size_t UnpackedFile::read(char* to, std::size_t count) {
   std::size_t done = 0;
   while (done < count) {
-    const int got = gzread(file_.get(), to + done, static_cast<unsigned>(std::min(count - done, at_once)));
+    const int got =
+        gzread(file_.get(), to + done, static_cast<unsigned>(std::min(count - done, at_once)));
     int code = Z_OK;
     const std::string reason = gzerror(file_.get(), &code);
-    if (code != Z_OK && code != Z_STREAM_END) fail("{}: cannot be unpacked ({}); fetch it again", path_.string(), reason);
+    if (code != Z_OK && code != Z_STREAM_END)
+      fail("{}: cannot be unpacked ({}); fetch it again", path_.string(), reason);
     if (got <= 0) break;
     done += static_cast<std::size_t>(got);
   }
@@ -33,13 +35,16 @@ std::size_t UnpackedFile::read(char* to, std::size_t count) {
 
 void UnpackedFile::seek(std::uint64_t position) {
   plain();  // until zlib has looked at its first bytes it reads all that lies before
-  if (gzseek64(file_.get(), static_cast<z_off64_t>(position), SEEK_SET) < 0) fail("{}: cannot be read at byte {}; fetch it again", path_.string(), position);
+  if (gzseek64(file_.get(), static_cast<z_off64_t>(position), SEEK_SET) < 0)
+    fail("{}: cannot be read at byte {}; fetch it again", path_.string(), position);
 }
 
 std::string UnpackedFile::range(std::uint64_t begin, std::uint64_t end) {
   seek(begin);
   std::string text(end - begin, '\0');
-  if (read(text.data(), text.size()) != text.size()) fail("{}: became shorter while it was read; leave sources alone until prepare has ended", path_.string());
+  if (read(text.data(), text.size()) != text.size())
+    fail("{}: became shorter while it was read; leave sources alone until prepare has ended",
+         path_.string());
   return text;
 }
 

@@ -15,7 +15,8 @@ class UnpackedFile {
   explicit UnpackedFile(const std::filesystem::path& path);
   /// Up to `count` bytes; fewer only at the end. Error when it cannot be read or unpacked.
   std::size_t read(char* to, std::size_t count);
-  /// Bytes begin .. end - 1. Of a gzipped file all that lies between is unpacked on the way; from its start, to go back. Error when it ends before.
+  /// Bytes begin .. end - 1. Of a gzipped file all that lies between is unpacked on the way; from
+  /// its start, to go back. Error when it ends before.
   std::string range(std::uint64_t begin, std::uint64_t end);
   /// True when it is read as it stands.
   bool plain() const { return gzdirect(file_.get()) != 0; }

@@ -1,4 +1,5 @@
-// The values of a row: JSON, whatever the source was. Keys keep their order, in which chat templates write them.
+// The values of a row: JSON, whatever the source was. Keys keep their order, in which chat
+// templates write them.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
@@ -28,8 +29,13 @@ bool is_plain(const RowJson& value);
 std::string kind_of(const RowJson& value);
 
 /// What a source gives for bytes that are no UTF-8: a table with this one key, and their number.
-inline constexpr const char* bytes_key = "\x01" "bytes";
-/// What it gives for a value of a type that has no text: a table with this one key, and the type's name.
-inline constexpr const char* other_key = "\x01" "type";
+inline constexpr const char* bytes_key =
+    "\x01"
+    "bytes";
+/// What it gives for a value of a type that has no text: a table with this one key, and the type's
+/// name.
+inline constexpr const char* other_key =
+    "\x01"
+    "type";
 
 }  // namespace attune

@@ -12,9 +12,10 @@ namespace {
 
 /// What is compared, by its key in the note. A library fits when it was built as Attune was.
 ///
-/// LibTorch promises no ABI between versions. g++ and clang++ mean to have one ABI, but what each has wrong changes from one major version
-/// to the next (-fabi-version, -fclang-abi-compat), as do the parts of C++20 that libstdc++ calls experimental. A sanitizer's runtime must
-/// be there from the start of the process.
+/// LibTorch promises no ABI between versions. g++ and clang++ mean to have one ABI, but what each
+/// has wrong changes from one major version to the next (-fabi-version, -fclang-abi-compat), as do
+/// the parts of C++20 that libstdc++ calls experimental. A sanitizer's runtime must be there from
+/// the start of the process.
 constexpr std::pair<const char*, const char*> compared[] = {
     {"headers", "its Attune headers are"},  {"libtorch", "its LibTorch is"},
     {"compiler", "its compiler is"},        {"standard", "its C++ standard is"},
@@ -43,7 +44,8 @@ std::string value_of(const std::map<std::string, std::string>& facts, const std:
   if (found == facts.end()) return "unknown";
   const auto release = facts.find("attune");
   const bool names_release = key == "headers" && release != facts.end();
-  return names_release ? fmt::format("{} (Attune {})", shown(found->second), shown(release->second)) : shown(found->second);
+  return names_release ? fmt::format("{} (Attune {})", shown(found->second), shown(release->second))
+                       : shown(found->second);
 }
 
 }  // namespace
@@ -55,7 +57,8 @@ std::vector<std::string> mismatches(std::string_view note) {
   for (const auto& [key, said] : compared) {
     const auto found = theirs.find(key);
     if (found == theirs.end() || found->second != ours.at(key))
-      differing.push_back(fmt::format("{} {}, here {}", said, value_of(theirs, key), value_of(ours, key)));
+      differing.push_back(
+          fmt::format("{} {}, here {}", said, value_of(theirs, key), value_of(ours, key)));
   }
   return differing;
 }

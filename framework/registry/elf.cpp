@@ -20,7 +20,8 @@ using Symbol = ElfW(Sym);
 using NoteHeader = ElfW(Nhdr);
 
 constexpr unsigned char native_class = sizeof(void*) == 8 ? ELFCLASS64 : ELFCLASS32;
-constexpr unsigned char native_order = std::endian::native == std::endian::little ? ELFDATA2LSB : ELFDATA2MSB;
+constexpr unsigned char native_order =
+    std::endian::native == std::endian::little ? ELFDATA2LSB : ELFDATA2MSB;
 #if defined(__x86_64__)
 constexpr auto native_machine = EM_X86_64;
 #elif defined(__aarch64__)
@@ -38,17 +39,23 @@ class LibraryFile {
  public:
   explicit LibraryFile(const std::filesystem::path& path) : file_(MappedFile::open(path)) {
     if (file_->size() < sizeof(Header) || std::memcmp(file_->data(), ELFMAG, SELFMAG) != 0)
-      fail("{}: is not a shared library (no ELF header); name a .so built with attune_add_plugin", path.string());
+      fail("{}: is not a shared library (no ELF header); name a .so built with attune_add_plugin",
+           path.string());
     header_ = table<Header>(0, 1, "header").front();
-    if (header_.e_ident[EI_CLASS] != native_class || header_.e_ident[EI_DATA] != native_order || header_.e_machine != native_machine)
+    if (header_.e_ident[EI_CLASS] != native_class || header_.e_ident[EI_DATA] != native_order ||
+        header_.e_machine != native_machine)
       fail("{}: is a library for another kind of machine; build it on this one", path.string());
-    if (header_.e_type != ET_DYN) fail("{}: is an ELF file but not a shared library; name a .so built with attune_add_plugin", path.string());
-    if (header_.e_phentsize != sizeof(Segment) || header_.e_shentsize != sizeof(Section)) refuse("table of sections");
+    if (header_.e_type != ET_DYN)
+      fail("{}: is an ELF file but not a shared library; name a .so built with attune_add_plugin",
+           path.string());
+    if (header_.e_phentsize != sizeof(Segment) || header_.e_shentsize != sizeof(Section))
+      refuse("table of sections");
     segments_ = table<Segment>(header_.e_phoff, header_.e_phnum, "table of segments");
     sections_ = table<Section>(header_.e_shoff, header_.e_shnum, "table of sections");
     for (const auto& segment : segments_) check(segment.p_offset, segment.p_filesz, "segment");
     for (const auto& section : sections_)
-      if (section.sh_type != SHT_NOBITS && section.sh_type != SHT_NULL) check(section.sh_offset, section.sh_size, "section");
+      if (section.sh_type != SHT_NOBITS && section.sh_type != SHT_NULL)
+        check(section.sh_offset, section.sh_size, "section");
   }
 
   bool exports(std::string_view name) const {
@@ -57,7 +64,8 @@ class LibraryFile {
       if (section.sh_link >= sections_.size()) refuse("table of names");
       const auto& names = sections_[section.sh_link];
       check(names.sh_offset, names.sh_size, "table of names");
-      for (const auto& symbol : table<Symbol>(section.sh_offset, section.sh_size / sizeof(Symbol), "table of symbols"))
+      for (const auto& symbol :
+           table<Symbol>(section.sh_offset, section.sh_size / sizeof(Symbol), "table of symbols"))
         if (is_exported_function(symbol) && text(names, symbol.st_name) == name) return true;
     }
     return false;
@@ -72,9 +80,12 @@ class LibraryFile {
   }
 
  private:
-  std::optional<std::string> note_in(const Segment& segment, std::string_view owner, std::uint32_t type) const {
+  std::optional<std::string> note_in(const Segment& segment, std::string_view owner,
+                                     std::uint32_t type) const {
     const std::uint64_t alignment = segment.p_align == 8 ? 8 : 4;
-    const auto padded = [&](std::uint64_t size) { return (size + alignment - 1) / alignment * alignment; };
+    const auto padded = [&](std::uint64_t size) {
+      return (size + alignment - 1) / alignment * alignment;
+    };
     const std::uint64_t end = segment.p_offset + segment.p_filesz;
     for (std::uint64_t at = segment.p_offset; at + sizeof(NoteHeader) <= end;) {
       const auto header = table<NoteHeader>(at, 1, "table of notes").front();
@@ -82,7 +93,8 @@ class LibraryFile {
       const auto text = at + padded(sizeof(NoteHeader) + header.n_namesz);
       if (text > end || header.n_descsz > end - text) refuse("table of notes");
       // The owner's name is stored with the zero that ends it.
-      const bool is_owners = header.n_namesz == owner.size() + 1 && bytes(name, owner.size()) == owner;
+      const bool is_owners =
+          header.n_namesz == owner.size() + 1 && bytes(name, owner.size()) == owner;
       if (is_owners && header.n_type == type) return std::string(bytes(text, header.n_descsz));
       at = text + padded(header.n_descsz);
     }
@@ -95,8 +107,11 @@ class LibraryFile {
   }
 
   static bool is_exported_function(const Symbol& symbol) {
-    const auto binding = symbol.st_info >> 4, type = symbol.st_info & 15, visibility = symbol.st_other & 3;
-    return type == STT_FUNC && symbol.st_shndx != SHN_UNDEF && binding != STB_LOCAL && (visibility == STV_DEFAULT || visibility == STV_PROTECTED);
+    const auto binding = symbol.st_info >> 4;
+    const auto type = symbol.st_info & 15;
+    const auto visibility = symbol.st_other & 3;
+    return type == STT_FUNC && symbol.st_shndx != SHN_UNDEF && binding != STB_LOCAL &&
+           (visibility == STV_DEFAULT || visibility == STV_PROTECTED);
   }
 
   std::string_view text(const Section& names, std::uint64_t at) const {
@@ -119,8 +134,10 @@ class LibraryFile {
   }
 
   [[noreturn]] void refuse(const char* what) const {
-    fail("{}: is a truncated or damaged library: its {} does not fit into the file's {} bytes; build or copy it again",
-         file_->path().string(), what, file_->size());
+    fail(
+        "{}: is a truncated or damaged library: its {} does not fit into the file's {} bytes; "
+        "build or copy it again",
+        file_->path().string(), what, file_->size());
   }
 
   std::shared_ptr<MappedFile> file_;
@@ -131,9 +148,12 @@ class LibraryFile {
 
 }  // namespace
 
-bool exports_symbol(const std::filesystem::path& library, std::string_view function) { return LibraryFile(library).exports(function); }
+bool exports_symbol(const std::filesystem::path& library, std::string_view function) {
+  return LibraryFile(library).exports(function);
+}
 
-std::optional<std::string> read_note(const std::filesystem::path& library, std::string_view owner, std::uint32_t type) {
+std::optional<std::string> read_note(const std::filesystem::path& library, std::string_view owner,
+                                     std::uint32_t type) {
   return LibraryFile(library).note(owner, type);
 }
 

@@ -29,46 +29,63 @@ std::vector<fs::path> libraries_in(const std::vector<fs::path>& places) {
   const auto followed = [](const fs::path& file) {
     std::error_code broken;
     auto canonical = fs::canonical(file, broken);
-    if (broken) fail("{}: is a link to nothing ({}); remove it or build the plugin again", file.string(), broken.message());
+    if (broken)
+      fail("{}: is a link to nothing ({}); remove it or build the plugin again", file.string(),
+           broken.message());
     return canonical;
   };
   const auto add = [&](const fs::path& canonical) {
     if (std::find(files.begin(), files.end(), canonical) == files.end()) files.push_back(canonical);
   };
   for (const auto& place : places) {
-    if (!fs::exists(place)) fail("{}: there is no such plugin file or folder; correct `plugins` in the run file, or ATTUNE_PLUGINS", place.string());
+    if (!fs::exists(place))
+      fail(
+          "{}: there is no such plugin file or folder; correct `plugins` in the run file, or "
+          "ATTUNE_PLUGINS",
+          place.string());
     if (!fs::is_directory(place)) {
       add(followed(place));
       continue;
     }
     std::set<fs::path> sorted;
     for (const auto& entry : fs::directory_iterator(fs::canonical(place)))
-      if (entry.path().extension() == ".so") sorted.insert(entry.is_symlink() ? followed(entry.path()) : entry.path());
+      if (entry.path().extension() == ".so")
+        sorted.insert(entry.is_symlink() ? followed(entry.path()) : entry.path());
     for (const auto& file : sorted) add(file);
   }
   return files;
 }
 
 std::string cure_for(const std::string& reason) {
-  if (reason.find("undefined symbol") != std::string::npos) return "it was built against another Attune or LibTorch: build it again with this one";
+  if (reason.find("undefined symbol") != std::string::npos)
+    return "it was built against another Attune or LibTorch: build it again with this one";
   if (reason.find("libtorch") != std::string::npos || reason.find("libc10") != std::string::npos)
-    return "LibTorch is not where the library looks for it: build it with attune_add_plugin, which notes the folder as rpath, or name "
+    return "LibTorch is not where the library looks for it: build it with attune_add_plugin, which "
+           "notes the folder as rpath, or name "
            "LibTorch's lib folder in LD_LIBRARY_PATH";
   return "install what it needs, or name that folder in LD_LIBRARY_PATH";
 }
 
-/// Error, with all mismatches at once, for a file that is no plugin or was not built for this Attune. None of its code has run.
+/// Error, with all mismatches at once, for a file that is no plugin or was not built for this
+/// Attune. None of its code has run.
 void check_built_for_this_attune(const fs::path& file) {
   if (!registry::exports_symbol(file, entry_point))
-    fail("{}: is a shared library but not an Attune plugin (it does not export '{}'); end it with ATTUNE_PLUGIN(...)", file.string(), entry_point);
+    fail(
+        "{}: is a shared library but not an Attune plugin (it does not export '{}'); end it with "
+        "ATTUNE_PLUGIN(...)",
+        file.string(), entry_point);
   const auto note = registry::read_note(file, ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE);
   if (!note)
-    fail("{}: does not say what it was built for, as plugins of older Attunes do not; build it again against this Attune's headers",
-         file.string());
+    fail(
+        "{}: does not say what it was built for, as plugins of older Attunes do not; build it "
+        "again against this Attune's headers",
+        file.string());
   const auto mismatches = registry::mismatches(*note);
   if (!mismatches.empty())
-    fail("{}: was built for another Attune: {}; build it again against this Attune's headers, as this Attune was built", file.string(),
-         joined(mismatches, "; "));
+    fail(
+        "{}: was built for another Attune: {}; build it again against this Attune's headers, as "
+        "this Attune was built",
+        file.string(), joined(mismatches, "; "));
 }
 
 /// Opened once; stays open until the process ends, whatever happens to the registry.
@@ -76,7 +93,8 @@ const shared_library& open_library(const fs::path& file) {
   check_built_for_this_attune(file);
   static auto& opened = *new std::vector<std::unique_ptr<const shared_library>>;
   try {
-    opened.push_back(std::make_unique<const shared_library>(file, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local));
+    opened.push_back(std::make_unique<const shared_library>(
+        file, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local));
   } catch (const std::exception& error) {
     fail("{}: cannot be opened ({}); {}", file.string(), error.what(), cure_for(error.what()));
   }
@@ -87,12 +105,19 @@ const shared_library& open_library(const fs::path& file) {
 const AttunePluginInfo& checked_info(const shared_library& library, const fs::path& file) {
   const auto* info = library.get<const AttunePluginInfo*()>(entry_point)();
   constexpr auto whole = static_cast<std::uint32_t>(sizeof(AttunePluginInfo));
-  if (!info) fail("{}: its {}() returned nothing; end the library with ATTUNE_PLUGIN(...)", file.string(), entry_point);
+  if (!info)
+    fail("{}: its {}() returned nothing; end the library with ATTUNE_PLUGIN(...)", file.string(),
+         entry_point);
   if (info->size < whole)
-    fail("{}: describes itself in {} bytes where this Attune reads {}: it was built with an older Attune; build it again with this one",
-         file.string(), info->size, whole);
+    fail(
+        "{}: describes itself in {} bytes where this Attune reads {}: it was built with an older "
+        "Attune; build it again with this one",
+        file.string(), info->size, whole);
   if (!info->add || !info->name || !info->version || !info->build_id)
-    fail("{}: leaves parts of its description empty; end the library with ATTUNE_PLUGIN(\"name\", \"version\", registry)", file.string());
+    fail(
+        "{}: leaves parts of its description empty; end the library with ATTUNE_PLUGIN(\"name\", "
+        "\"version\", registry)",
+        file.string());
   return *info;
 }
 
@@ -103,9 +128,11 @@ Registry entries_of(const AttunePluginInfo& info, const fs::path& file) {
   try {
     info.add(entries);
   } catch (const std::exception& error) {
-    fail("{}: plugin '{}' failed while registering what it holds: {}", file.string(), info.name, error.what());
+    fail("{}: plugin '{}' failed while registering what it holds: {}", file.string(), info.name,
+         error.what());
   } catch (...) {
-    fail("{}: plugin '{}' failed while registering what it holds, and gave no reason", file.string(), info.name);
+    fail("{}: plugin '{}' failed while registering what it holds, and gave no reason",
+         file.string(), info.name);
   }
   return entries;
 }
@@ -131,11 +158,16 @@ std::vector<PluginLibrary> load_libraries(Registry& registry, const std::vector<
 
 }  // namespace
 
-std::vector<PluginLibrary> load_plugins(Registry& registry, const std::vector<fs::path>& places) { return load_libraries(registry, libraries_in(places)); }
+std::vector<PluginLibrary> load_plugins(Registry& registry, const std::vector<fs::path>& places) {
+  return load_libraries(registry, libraries_in(places));
+}
 
-void load_named_plugins(Registry& registry, const std::vector<fs::path>& places, const std::vector<std::string>& names) {
+void load_named_plugins(Registry& registry, const std::vector<fs::path>& places,
+                        const std::vector<std::string>& names) {
   auto named = libraries_in(places);
-  const auto others = std::ranges::stable_partition(named, [&](const fs::path& file) { return std::ranges::find(names, file.stem().string()) != names.end(); });
+  const auto others = std::ranges::stable_partition(named, [&](const fs::path& file) {
+    return std::ranges::find(names, file.stem().string()) != names.end();
+  });
   const std::vector<fs::path> reserve(others.begin(), others.end());
   named.erase(others.begin(), others.end());
   load_libraries(registry, named);
@@ -148,7 +180,8 @@ void load_named_plugins(Registry& registry, const std::vector<fs::path>& places,
 
 std::vector<fs::path> own_plugin_folders() {
   const auto folder = boost::dll::program_location().parent_path();
-  std::vector<fs::path> folders{folder / "plugins", folder.parent_path() / "lib" / "attune" / "plugins"};
+  std::vector<fs::path> folders{folder / "plugins",
+                                folder.parent_path() / "lib" / "attune" / "plugins"};
   std::erase_if(folders, [](const fs::path& place) { return !fs::is_directory(place); });
   return folders;
 }

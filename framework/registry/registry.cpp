@@ -9,16 +9,21 @@
 namespace attune {
 namespace {
 
-std::string origin(const Registry::Entry& entry) { return entry.file.empty() ? entry.plugin : fmt::format("{} ({})", entry.file, entry.plugin); }
+std::string origin(const Registry::Entry& entry) {
+  return entry.file.empty() ? entry.plugin : fmt::format("{} ({})", entry.file, entry.plugin);
+}
 
 auto find_entry(const std::deque<Registry::Entry>& entries, Kind kind, const std::string& name) {
-  return std::find_if(entries.begin(), entries.end(), [&](const auto& entry) { return entry.kind == kind && entry.name == name; });
+  return std::find_if(entries.begin(), entries.end(),
+                      [&](const auto& entry) { return entry.kind == kind && entry.name == name; });
 }
 
 void append(std::deque<Registry::Entry>& entries, Registry::Entry entry) {
   if (const auto taken = find_entry(entries, entry.kind, entry.name); taken != entries.end())
-    fail("the {} '{}' is registered twice, by {} and by {}; rename one of them, or take one library out of the plugin folders",
-         name(entry.kind), entry.name, origin(*taken), origin(entry));
+    fail(
+        "the {} '{}' is registered twice, by {} and by {}; rename one of them, or take one library "
+        "out of the plugin folders",
+        name(entry.kind), entry.name, origin(*taken), origin(entry));
   entries.push_back(std::move(entry));
 }
 
@@ -58,10 +63,16 @@ bool Registry::has(Kind kind, const std::string& name) const {
 const Registry::Entry& Registry::find(Kind kind, const std::string& name) const {
   if (has(kind, name)) return *find_entry(entries_, kind, name);
   auto known = names(kind);
-  if (known.empty()) fail("there is no {} '{}': no plugin with a {} is loaded; name its folder in `plugins` or in ATTUNE_PLUGINS",
-                          attune::name(kind), name, attune::name(kind));
-  if (const auto near = std::find(known.begin(), known.end(), nearest(name, known)); near != known.end()) std::rotate(known.begin(), near, near + 1);
-  fail("there is no {} '{}'{} (there are: {})", attune::name(kind), name, did_you_mean(name, known), joined(known));
+  if (known.empty())
+    fail(
+        "there is no {} '{}': no plugin with a {} is loaded; name its folder in `plugins` or in "
+        "ATTUNE_PLUGINS",
+        attune::name(kind), name, attune::name(kind));
+  if (const auto near = std::find(known.begin(), known.end(), nearest(name, known));
+      near != known.end())
+    std::rotate(known.begin(), near, near + 1);
+  fail("there is no {} '{}'{} (there are: {})", attune::name(kind), name, did_you_mean(name, known),
+       joined(known));
 }
 
 std::vector<std::string> Registry::names(Kind kind) const {

@@ -21,7 +21,8 @@ namespace {
 std::string processors() {
   std::ifstream lines("/proc/self/status");
   for (std::string line; std::getline(lines, line);)
-    if (line.starts_with("Cpus_allowed_list:")) return line.substr(line.find_first_not_of(" \t", 18));
+    if (line.starts_with("Cpus_allowed_list:"))
+      return line.substr(line.find_first_not_of(" \t", 18));
   return "";
 }
 
@@ -33,15 +34,18 @@ run_directory::RankPlace place_of_this_rank() {
 
 run_directory::Named slurm_variables() {
   run_directory::Named job;
-  for (const char* name : {"SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_PARTITION",
-                           "SLURM_JOB_ACCOUNT", "SLURM_JOB_NODELIST"})
+  for (const char* name : {"SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT",
+                           "SLURM_JOB_PARTITION", "SLURM_JOB_ACCOUNT", "SLURM_JOB_NODELIST"})
     if (const char* value = std::getenv(name)) job.emplace_back(name, value);
   return job;
 }
 
 run_directory::Named versions() {
   const auto hdf5 = fmt::format("{}.{}.{}", H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE);
-  return {{"libtorch", TORCH_VERSION}, {"hdf5", hdf5}, {"mpi", parallel::mpi_version()}, {"compiler", __VERSION__}};
+  return {{"libtorch", TORCH_VERSION},
+          {"hdf5", hdf5},
+          {"mpi", parallel::mpi_version()},
+          {"compiler", __VERSION__}};
 }
 
 }  // namespace
@@ -59,7 +63,8 @@ std::string make_record(const RecordInput& input, const std::string& earlier, co
   facts.base_model_sha256 = input.base_model_sha256;
   facts.data_path = input.data_path;
   facts.data_sha256 = input.data_sha256;
-  for (const auto& [name, file] : input.plugin_files) facts.plugins.push_back({name, file, sha256_of_file(file)});
+  for (const auto& [name, file] : input.plugin_files)
+    facts.plugins.push_back({name, file, sha256_of_file(file)});
   facts.versions = versions();
   facts.placement = std::move(placement);
   facts.slurm_job = slurm_job();

@@ -14,8 +14,9 @@ namespace {
 
 bool is_of_a_run(const std::string& name) {
   static const std::set<std::string> all{
-      names::run_file, names::record, names::metrics,  names::evaluation, names::not_finite, names::adapter,  names::model,
-      names::checkpoints, names::job_script, names::jobs, names::attempts, names::failures,   names::launches, names::launched};
+      names::run_file, names::record,   names::metrics,     names::evaluation, names::not_finite,
+      names::adapter,  names::model,    names::checkpoints, names::job_script, names::jobs,
+      names::attempts, names::failures, names::launches,    names::launched};
   return all.contains(name) || (name.starts_with(".") && name.ends_with(".tmp"));
 }
 
@@ -32,7 +33,8 @@ std::vector<std::string> clear_run(const fs::path& directory) {
       continue;
     }
     if (entry.is_directory() && holds_a_run(entry.path()))
-      fail("{}: holds another run, {}, and is not replaced: give this run a name of its own", directory.string(), name);
+      fail("{}: holds another run, {}, and is not replaced: give this run a name of its own",
+           directory.string(), name);
     others.push_back(name);
   }
   for (const auto& path : of_a_run) fs::remove_all(path);

@@ -6,8 +6,8 @@
 
 namespace attune::run_directory {
 
-/// Removes what a run, a submission or a trial left, but for its lock and the logs of jobs. Returns what else is there, which stays.
-/// Error when other runs lie in it.
+/// Removes what a run, a submission or a trial left, but for its lock and the logs of jobs. Returns
+/// what else is there, which stays. Error when other runs lie in it.
 std::vector<std::string> clear_run(const std::filesystem::path& directory);
 
 }  // namespace attune::run_directory

@@ -39,7 +39,11 @@ Evaluation read_evaluation(const fs::path& run) {
   const auto file = evaluation_file(run);
   const auto json = parse_object(read_text(file), evaluation_format, file.string());
   try {
-    Evaluation evaluation{json.at("split"), json.at("samples"), values_of(json.at("base")), values_of(json.at("tuned")), {}};
+    Evaluation evaluation{json.at("split"),
+                          json.at("samples"),
+                          values_of(json.at("base")),
+                          values_of(json.at("tuned")),
+                          {}};
     evaluation.declared = metrics_of_json(json.value("metrics", nlohmann::json::object()).dump());
     return evaluation;
   } catch (const nlohmann::json::exception& error) {

@@ -19,7 +19,9 @@ bool is_digit(char c) { return c >= '0' && c <= '9'; }
 /// "12" or "12_3".
 bool is_job_id(const std::string& text) {
   const auto parts = pieces_of(text, '_');
-  const auto is_number = [](const std::string& part) { return !part.empty() && std::ranges::all_of(part, is_digit); };
+  const auto is_number = [](const std::string& part) {
+    return !part.empty() && std::ranges::all_of(part, is_digit);
+  };
   return parts.size() <= 2 && std::ranges::all_of(parts, is_number);
 }
 
@@ -31,16 +33,21 @@ JobList read_jobs(const fs::path& directory) {
   if (!fs::exists(file)) return list;
   std::size_t others = 0;
   for (auto& line : lines_of(read_text(file)))
-    if (is_job_id(line)) list.ids.push_back(std::move(line));
-    else ++others;
+    if (is_job_id(line))
+      list.ids.push_back(std::move(line));
+    else
+      ++others;
   if (others > 0)
-    list.problem = fmt::format("{} is damaged ({} line{} no id of a job)", names::jobs, others, others == 1 ? " is" : "s are");
+    list.problem = fmt::format("{} is damaged ({} line{} no id of a job)", names::jobs, others,
+                               others == 1 ? " is" : "s are");
   return list;
 }
 
 std::vector<std::string> submitted_jobs(const fs::path& directory) {
   auto list = read_jobs(directory);
-  if (!list.problem.empty()) fail("{}: {}: take them out of {}", directory.string(), list.problem, (directory / names::jobs).string());
+  if (!list.problem.empty())
+    fail("{}: {}: take them out of {}", directory.string(), list.problem,
+         (directory / names::jobs).string());
   return std::move(list.ids);
 }
 
@@ -48,12 +55,17 @@ void note_submitted(const fs::path& directory, const std::string& id) {
   const auto file = directory / names::jobs;
   std::ofstream jobs(file, std::ios::app);
   jobs << id << "\n" << std::flush;
-  if (!jobs) fail("{}: cannot be written, and job {} is queued all the same: add its number there, or `scancel {}`", file.string(), id, id);
+  if (!jobs)
+    fail(
+        "{}: cannot be written, and job {} is queued all the same: add its number there, or "
+        "`scancel {}`",
+        file.string(), id, id);
 }
 
 void prepare_directory(const fs::path& directory, const std::string& text) {
   fs::create_directories(directory);
-  for (const char* counted : {names::attempts, names::failures, names::launches}) fs::remove(directory / counted);
+  for (const char* counted : {names::attempts, names::failures, names::launches})
+    fs::remove(directory / counted);
   write_text(run_file(directory), text);
 }
 

@@ -16,9 +16,12 @@ constexpr std::uint64_t first_tail_bytes = 64 << 10;  // some hundred steps
 constexpr std::uint64_t most_tail_bytes = 64 << 20;
 constexpr std::size_t most_line_bytes = 1 << 20;
 
-json parsed(std::string_view line) { return json::parse(line, nullptr, /*allow_exceptions=*/false); }
+json parsed(std::string_view line) {
+  return json::parse(line, nullptr, /*allow_exceptions=*/false);
+}
 
-/// Whether a line without a line feed may be the beginning of one. A crash leaves zero bytes; nobody writes them.
+/// Whether a line without a line feed may be the beginning of one. A crash leaves zero bytes;
+/// nobody writes them.
 bool may_be_cut_off(std::string_view line) { return line.find('\0') == std::string_view::npos; }
 
 /// The lines of a part of a log, the first of which may be cut off, unless the log begins there.
@@ -71,15 +74,16 @@ void LogDamage::add(std::uint64_t byte) {
 
 std::string LogDamage::sentence(const fs::path& log) const {
   if (lines == 0) return "";
-  return fmt::format("{} is damaged at byte {} ({} line{} left out)", log.filename().string(), first_byte, lines,
-                     lines == 1 ? " is" : "s are");
+  return fmt::format("{} is damaged at byte {} ({} line{} left out)", log.filename().string(),
+                     first_byte, lines, lines == 1 ? " is" : "s are");
 }
 
 LogDamage read_newest_lines(const fs::path& log, const TakeObject& take) {
   for (auto bytes = first_tail_bytes;; bytes *= 8) {
     const auto tail = read_tail(log, bytes);
     LogDamage damage;
-    if (take_lines(tail, take, damage) || tail.is_whole_file() || bytes >= most_tail_bytes) return damage;
+    if (take_lines(tail, take, damage) || tail.is_whole_file() || bytes >= most_tail_bytes)
+      return damage;
   }
 }
 
@@ -110,8 +114,10 @@ void end_last_line(const fs::path& log) {
     const auto begin = feed == std::string::npos ? 0 : feed + 1;
     const auto rest = std::string_view(tail.text).substr(begin);
     if (rest.empty()) return;
-    if (parsed(rest).is_object()) std::ofstream(log, std::ios::binary | std::ios::app) << "\n";
-    else fs::resize_file(log, tail.begin + begin);
+    if (parsed(rest).is_object())
+      std::ofstream(log, std::ios::binary | std::ios::app) << "\n";
+    else
+      fs::resize_file(log, tail.begin + begin);
   }
 }
 

@@ -21,7 +21,8 @@ namespace attune::run_directory {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::string_view prefix = "lock.";  // lock.1, lock.2, ...: the highest number is held, lower ones were left behind
+// lock.1, lock.2, ...: the highest number is held, lower ones were left behind
+constexpr std::string_view prefix = "lock.";
 
 std::string first_line(const fs::path& path) {
   std::ifstream file(path);
@@ -30,7 +31,8 @@ std::string first_line(const fs::path& path) {
   return line;
 }
 
-/// When the process began; empty when there is no such process, or it has ended and waits to be noticed.
+/// When the process began; empty when there is no such process, or it has ended and waits to be
+/// noticed.
 std::string start_of(std::int64_t pid) {
   const auto status = process_status(pid);
   return status && !status->has_ended() ? status->started : "";
@@ -40,7 +42,10 @@ int number_of_lock(const fs::path& file) {
   const auto name = file.filename().string();
   if (!name.starts_with(prefix)) return 0;
   const auto digits = name.substr(prefix.size());
-  return !digits.empty() && std::all_of(digits.begin(), digits.end(), ::isdigit) && digits.size() < 9 ? std::stoi(digits) : 0;
+  return !digits.empty() && std::all_of(digits.begin(), digits.end(), ::isdigit) &&
+                 digits.size() < 9
+             ? std::stoi(digits)
+             : 0;
 }
 
 std::vector<std::pair<int, fs::path>> locks_of(const fs::path& directory) {
@@ -63,19 +68,23 @@ std::optional<Holder> read_holder(const fs::path& file) {
 }
 
 std::string in_use(const fs::path& directory, const Holder& holder) {
-  return fmt::format("{}: is in use by {} since {}; wait for it, end it, or give this run another name", directory.string(),
-                     holder.name(), holder.since);
+  return fmt::format(
+      "{}: is in use by {} since {}; wait for it, end it, or give this run another name",
+      directory.string(), holder.name(), holder.since);
 }
 
-void refuse_unless_gone(const fs::path& directory, const fs::path& file, const Holder& me, const AskJob& is_live) {
+void refuse_unless_gone(const fs::path& directory, const fs::path& file, const Holder& me,
+                        const AskJob& is_live) {
   const auto holder = read_holder(file);
   if (!holder) return;
   switch (life_of(*holder, me, is_live)) {
     case Life::gone: return;
     case Life::alive: fail("{}", in_use(directory, *holder));
     case Life::unknown:
-      fail("{}: was taken by {} at {}, and whether that still runs cannot be told from {}; when it does not, remove {}",
-           directory.string(), holder->name(), holder->since, me.host, file.string());
+      fail(
+          "{}: was taken by {} at {}, and whether that still runs cannot be told from {}; when it "
+          "does not, remove {}",
+          directory.string(), holder->name(), holder->since, me.host, file.string());
   }
 }
 
@@ -98,7 +107,8 @@ Holder Holder::parse(const std::string& text) {
   const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_object()) check_format(json, lock_format, "the lock file of a run");
   try {
-    return {json.at("host"), json.at("machine"), json.at("pid"), json.at("started"), json.at("job"), json.at("since")};
+    return {json.at("host"),    json.at("machine"), json.at("pid"),
+            json.at("started"), json.at("job"),     json.at("since")};
   } catch (const nlohmann::json::exception&) {
     fail("the lock file of a run is damaged ('{}'); when no job trains there, remove it", text);
   }
@@ -117,9 +127,11 @@ std::string Holder::name() const {
 }
 
 Life life_of(const Holder& holder, const Holder& me, const AskJob& is_live) {
-  if (holder.machine == me.machine && holder.host == me.host) return start_of(holder.pid) == holder.started ? Life::alive : Life::gone;
+  if (holder.machine == me.machine && holder.host == me.host)
+    return start_of(holder.pid) == holder.started ? Life::alive : Life::gone;
   if (holder.job.empty()) return Life::unknown;
-  if (holder.job == me.job) return Life::gone;  // an earlier attempt of this job, which Slurm runs once at a time
+  // an earlier attempt of this job, which Slurm runs once at a time
+  if (holder.job == me.job) return Life::gone;
   const auto live = is_live(holder.job);
   if (!live) return Life::unknown;
   return *live ? Life::alive : Life::gone;
@@ -144,7 +156,8 @@ RunLock RunLock::take(const fs::path& directory, const AskJob& is_live) {
     const auto file = directory / fmt::format("{}{}", prefix, next);
     if (::link(mine.c_str(), file.c_str()) != 0) {
       if (errno == EEXIST) continue;  // somebody was faster: look who
-      fail("{}: cannot be locked ({}): its file system must have hard links", directory.string(), std::strerror(errno));
+      fail("{}: cannot be locked ({}): its file system must have hard links", directory.string(),
+           std::strerror(errno));
     }
     RunLock lock(file, me.text());
     // One that began between our look and our link.
@@ -170,7 +183,8 @@ bool RunLock::is_held() const {
 void refuse_live_holder(const fs::path& directory, const AskJob& is_live) {
   const auto holder = holder_of(directory);
   const auto me = Holder::this_process();
-  if (holder && life_of(*holder, me, is_live) == Life::alive) fail("{}", in_use(directory, *holder));
+  if (holder && life_of(*holder, me, is_live) == Life::alive)
+    fail("{}", in_use(directory, *holder));
 }
 
 std::optional<Holder> holder_of(const fs::path& directory) {
@@ -178,6 +192,8 @@ std::optional<Holder> holder_of(const fs::path& directory) {
   return locks.empty() ? std::nullopt : read_holder(locks.back().second);
 }
 
-bool is_of_lock(const std::string& name) { return number_of_lock(name) != 0 || name.starts_with(".lock."); }
+bool is_of_lock(const std::string& name) {
+  return number_of_lock(name) != 0 || name.starts_with(".lock.");
+}
 
 }  // namespace attune::run_directory

@@ -11,7 +11,9 @@ namespace attune::run_directory {
 namespace {
 
 /// Seconds since 1970.
-double unix_seconds_now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+double unix_seconds_now() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 template <class T>
 void add(nlohmann::ordered_json& line, const char* key, const std::optional<T>& value) {
@@ -37,7 +39,8 @@ class Fields {
   std::optional<std::int64_t> integer(const char* key) const {
     const auto* value = find(key);
     if (!value) return std::nullopt;
-    const bool fits = value->is_number_integer() && *value >= 0 && *value <= std::numeric_limits<std::int64_t>::max();
+    const bool fits = value->is_number_integer() && *value >= 0 &&
+                      *value <= std::numeric_limits<std::int64_t>::max();
     if (!fits) throw WrongValue();
     return value->get<std::int64_t>();
   }
@@ -57,7 +60,8 @@ class Fields {
     const auto* object = find(key);
     if (!object) return std::nullopt;
     MetricsLine::Values values;
-    for (const auto& [name, value] : object->get_ref<const nlohmann::json::object_t&>()) values[name] = number_of(value);
+    for (const auto& [name, value] : object->get_ref<const nlohmann::json::object_t&>())
+      values[name] = number_of(value);
     return values;
   }
 
@@ -104,7 +108,11 @@ MetricsLine read_line(const nlohmann::json& object) {
 }  // namespace
 
 std::string MetricsLine::text() const {
-  nlohmann::ordered_json line{{"event", event}, {"step", step}, {"epoch", epoch}, {"seconds", seconds}, {"unix_seconds", unix_seconds}};
+  nlohmann::ordered_json line{{"event", event},
+                              {"step", step},
+                              {"epoch", epoch},
+                              {"seconds", seconds},
+                              {"unix_seconds", unix_seconds}};
   if (event == name(Event::run_begin)) add_format(line, metrics_format);
   add(line, "steps", steps);
   add(line, "parameters", parameters);
@@ -124,7 +132,9 @@ std::string MetricsLine::text() const {
   return json_line(line);
 }
 
-bool is_logged(Event event) { return event != Event::step_begin && event != Event::gradients_ready; }
+bool is_logged(Event event) {
+  return event != Event::step_begin && event != Event::gradients_ready;
+}
 
 MetricsLine line_of(Event event, const Run& run) {
   MetricsLine line;
@@ -148,7 +158,8 @@ MetricsLine line_of(Event event, const Run& run) {
     line.scalars = run.scalars;
     line.skipped_steps = run.skipped_steps;
   }
-  if (event == Event::step_end || event == Event::run_end) line.samples_without_target = run.samples_without_target;
+  if (event == Event::step_end || event == Event::run_end)
+    line.samples_without_target = run.samples_without_target;
   if (event == Event::checkpoint_saved) line.saved_step = run.saved_step;
   if (event == Event::run_begin || event == Event::evaluated) line.evaluation = run.metrics;
   if (event == Event::run_end) line.stop_reason = run.stop_reason;

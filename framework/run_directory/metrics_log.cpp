@@ -11,7 +11,8 @@
 namespace attune {
 namespace fs = std::filesystem;
 
-MetricsLog::MetricsLog(const fs::path& run_directory, std::uint64_t keep) : path_(run_directory::metrics_file(run_directory)) {
+MetricsLog::MetricsLog(const fs::path& run_directory, std::uint64_t keep)
+    : path_(run_directory::metrics_file(run_directory)) {
   if (fs::exists(path_)) {
     run_directory::check_metrics_version(run_directory);
     if (fs::file_size(path_) > keep) fs::resize_file(path_, keep);

@@ -29,7 +29,9 @@ MetricsLines read_metrics(const fs::path& run) {
   return lines;
 }
 
-bool is_evaluation(const MetricsLine& line) { return line.event == name(Event::evaluated) && line.evaluation; }
+bool is_evaluation(const MetricsLine& line) {
+  return line.event == name(Event::evaluated) && line.evaluation;
+}
 
 NewestEvaluation find_newest_evaluation(const fs::path& run) {
   const auto log = metrics_file(run);

@@ -11,8 +11,10 @@ namespace attune::run_directory {
 
 struct MetricsLines {
   std::optional<MetricsLine> first;  // of the log: run_begin
-  std::vector<MetricsLine> newest;   // in their order, some hundred; `first` is among them in a short log
-  std::string damage;                // a sentence on lines that are left out; "": none of those that were looked at
+  // in their order, some hundred; `first` is among them in a short log
+  std::vector<MetricsLine> newest;
+  // a sentence on lines that are left out; "": none of those that were looked at
+  std::string damage;
 };
 
 /// The beginning and the end of the log. Error when it cannot be read or is of a newer version.

@@ -6,7 +6,9 @@
 namespace attune::run_directory {
 
 void note_not_finite(const std::filesystem::path& run, const NotFiniteStep& step) {
-  append_line(not_finite_file(run), {{"step", step.step}, {"what", step.what}, {"split", step.split}, {"samples", step.samples}});
+  append_line(
+      not_finite_file(run),
+      {{"step", step.step}, {"what", step.what}, {"split", step.split}, {"samples", step.samples}});
 }
 
 NewestNotFinite newest_not_finite(const std::filesystem::path& run) {

@@ -1,4 +1,5 @@
-// not_finite.jsonl: steps whose loss or gradient was NaN or infinite, with their samples, so that such a step can be computed again by itself.
+// not_finite.jsonl: steps whose loss or gradient was NaN or infinite, with their samples, so that
+// such a step can be computed again by itself.
 #pragma once
 #include <cstdint>
 #include <filesystem>

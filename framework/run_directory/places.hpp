@@ -1,5 +1,5 @@
-// What the files of a run directory are called, and where they are. docs/run-directory.md says what each of them holds.
-// Nothing outside this component spells these names (test unit.layout).
+// What the files of a run directory are called, and where they are. docs/run-directory.md says what
+// each of them holds. Nothing outside this component spells these names (test unit.layout).
 #pragma once
 #include <filesystem>
 #include <string>
@@ -37,7 +37,9 @@ inline Path job_script(const Path& run) { return run / names::job_script; }
 inline Path trial_log(const Path& run) { return run / names::trial_log; }
 
 /// The log of Slurm's job "12" or "12_3"; of a script's, "%j" or "%A_%a".
-inline Path job_log(const Path& run, const std::string& job) { return run / ("slurm-" + job + ".log"); }
+inline Path job_log(const Path& run, const std::string& job) {
+  return run / ("slurm-" + job + ".log");
+}
 
 /// Whether a file of that name is the log of a job or a trial.
 bool is_log(const std::string& name);

@@ -40,11 +40,13 @@ void take_steps(Progress& p, const MetricsLine& first, const MetricsLine& last) 
   p.scalars = finite_of(last.scalars);
   const auto steps = last.step - first.step;
   const double seconds = last.seconds - first.seconds;
-  if (steps > 0 && std::isfinite(seconds)) p.seconds_per_step = seconds / static_cast<double>(steps);
+  if (steps > 0 && std::isfinite(seconds))
+    p.seconds_per_step = seconds / static_cast<double>(steps);
 }
 
 void take_lines(Progress& p, const std::vector<MetricsLine>& lines) {
-  const MetricsLine *first = nullptr, *last = nullptr;
+  const MetricsLine* first = nullptr;
+  const MetricsLine* last = nullptr;
   for (const auto& line : lines) {
     p.step = std::max(p.step, line.step);
     p.seconds = std::max(p.seconds, finite_of(std::optional(line.seconds)).value_or(0));
@@ -103,7 +105,8 @@ void read_part(Progress& p, const Read& read) {
   try {
     read();
   } catch (const fs::filesystem_error& error) {
-    add_problem(p, fmt::format("{} cannot be read ({})", error.path1().filename().string(), error.code().message()));
+    add_problem(p, fmt::format("{} cannot be read ({})", error.path1().filename().string(),
+                               error.code().message()));
   } catch (const std::exception& error) {
     add_problem(p, error.what());
   }
@@ -135,7 +138,8 @@ Progress read_whole_progress(const fs::path& run) {
   read_part(p, [&] {
     const auto newest = find_newest_evaluation(run);
     if (newest.line) take_evaluation(p, *newest.line);
-    if (p.problem.empty()) add_problem(p, newest.damage);  // else the end of the log has told of its own
+    // else the end of the log has told of its own
+    if (p.problem.empty()) add_problem(p, newest.damage);
   });
   return p;
 }

@@ -24,7 +24,8 @@ ordered_json object_of(const Named& named) {
 ordered_json plugins_of(const RecordFacts& facts) {
   ordered_json list;
   for (const auto& plugin : facts.plugins)
-    list.push_back({{"name", plugin.name}, {"file", plugin.file.string()}, {"sha256", plugin.sha256}});
+    list.push_back(
+        {{"name", plugin.name}, {"file", plugin.file.string()}, {"sha256", plugin.sha256}});
   return list;
 }
 
@@ -34,7 +35,8 @@ ordered_json history_of(const std::string& record) {
 }
 
 std::string dumped(const ordered_json& record) {
-  return record.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";  // paths may be no UTF-8
+  // paths may be no UTF-8
+  return record.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace
@@ -68,7 +70,8 @@ std::string record_text(const RecordFacts& facts, const std::string& earlier) {
   return dumped(record);
 }
 
-std::string with_event(const std::string& record, const std::string& what, std::int64_t step, const std::string& note) {
+std::string with_event(const std::string& record, const std::string& what, std::int64_t step,
+                       const std::string& note) {
   auto json = ordered_json::parse(record);
   const auto now = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
   ordered_json entry{{"time", now}, {"what", what}, {"step", step}, {"ranks", json["ranks"]}};
@@ -78,13 +81,17 @@ std::string with_event(const std::string& record, const std::string& what, std::
   return dumped(json);
 }
 
-std::string with_communication(const std::string& record, const std::map<std::string, Collective>& communication) {
+std::string with_communication(const std::string& record,
+                               const std::map<std::string, Collective>& communication) {
   auto json = ordered_json::parse(record);
-  for (const auto& [name, sent] : communication) json["communication"][name] = {{"calls", sent.calls}, {"bytes", sent.bytes}};
+  for (const auto& [name, sent] : communication)
+    json["communication"][name] = {{"calls", sent.calls}, {"bytes", sent.bytes}};
   return dumped(json);
 }
 
-void write_record(const fs::path& run, const std::string& record) { write_text(record_file(run), record); }
+void write_record(const fs::path& run, const std::string& record) {
+  write_text(record_file(run), record);
+}
 
 std::string earlier_record(const fs::path& run) {
   const auto file = record_file(run);
@@ -124,13 +131,17 @@ std::optional<RecordedRun> read_record(const fs::path& run) {
 
 RecordedInputs read_recorded_inputs(const fs::path& file) {
   const auto json = nlohmann::json::parse(read_text(file), nullptr, /*allow_exceptions=*/false);
-  const bool is_record = json.is_object() && json.contains("format") && json["format"] == record_format.name;
+  const bool is_record =
+      json.is_object() && json.contains("format") && json["format"] == record_format.name;
   if (is_record) check_format(json, record_format, file.string());
   try {
-    if (is_record) return {json.at("run_file"), json.at("base_model").at("sha256"), json.at("data").at("sha256")};
+    if (is_record)
+      return {json.at("run_file"), json.at("base_model").at("sha256"),
+              json.at("data").at("sha256")};
   } catch (const nlohmann::json::exception&) {
   }
-  fail("{}: is not the record of a run; give a run file, or the record.json of a run directory", file.string());
+  fail("{}: is not the record of a run; give a run file, or the record.json of a run directory",
+       file.string());
 }
 
 }  // namespace attune::run_directory

@@ -24,14 +24,19 @@ Fit fit_of(const nlohmann::json& object, const Format& format) {
 
 void refuse_newer(const nlohmann::json& object, const Format& format, const std::string& file) {
   if (fit_of(object, format) != Fit::newer) return;
-  fail("{}: is of version {} of {}, and this Attune reads up to version {}: use the Attune that wrote it, or a newer one", file,
-       object["version"].dump(), format.name, format.version);
+  fail(
+      "{}: is of version {} of {}, and this Attune reads up to version {}: use the Attune that "
+      "wrote it, or a newer one",
+      file, object["version"].dump(), format.name, format.version);
 }
 
 void check_format(const nlohmann::json& object, const Format& format, const std::string& file) {
   const auto fit = fit_of(object, format);
-  const auto text = [&](const char* key) { return object[key].dump(-1, ' ', true, nlohmann::json::error_handler_t::replace); };
-  if (fit == Fit::other_format) fail("{}: is of the format {}, where {} is needed", file, text("format"), format.name);
+  const auto text = [&](const char* key) {
+    return object[key].dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+  };
+  if (fit == Fit::other_format)
+    fail("{}: is of the format {}, where {} is needed", file, text("format"), format.name);
   if (fit == Fit::no_version) fail("{} is damaged: its version is {}", file, text("version"));
   refuse_newer(object, format, file);
 }

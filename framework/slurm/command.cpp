@@ -21,7 +21,8 @@ namespace {
 struct Pipe {
   int ends[2];
   Pipe() {
-    if (::pipe2(ends, O_CLOEXEC) != 0) throw Fault(fmt::format("no pipe could be made ({})", std::strerror(errno)));
+    if (::pipe2(ends, O_CLOEXEC) != 0)
+      throw Fault(fmt::format("no pipe could be made ({})", std::strerror(errno)));
   }
   ~Pipe() {
     close_end(0);
@@ -45,8 +46,12 @@ void read_all(Pipe& out, std::string& out_text, Pipe& err, std::string& err_text
     for (std::size_t i = 0; i < watched.size(); ++i) {
       if (watched[i].fd < 0 || watched[i].revents == 0) continue;
       const auto count = ::read(watched[i].fd, buffer, sizeof buffer);
-      if (count > 0) texts[i]->append(buffer, static_cast<std::size_t>(count));
-      else if (count == 0 || errno != EINTR) watched[i].fd = -1, --open;
+      if (count > 0)
+        texts[i]->append(buffer, static_cast<std::size_t>(count));
+      else if (count == 0 || errno != EINTR) {
+        watched[i].fd = -1;
+        --open;
+      }
     }
   }
 }
@@ -60,16 +65,20 @@ std::vector<char*> argument_pointers(const std::vector<std::string>& texts) {
   return all;
 }
 
-Said run_command(const std::vector<std::string>& command, const std::vector<std::string>& environment) {
-  Pipe out, err;
+Said run_command(const std::vector<std::string>& command,
+                 const std::vector<std::string>& environment) {
+  Pipe out;
+  Pipe err;
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&actions, out.ends[1], 1);
   posix_spawn_file_actions_adddup2(&actions, err.ends[1], 2);
   pid_t pid = 0;
-  const auto arguments = argument_pointers(command), variables = argument_pointers(environment);
-  const int refused = ::posix_spawnp(&pid, arguments[0], &actions, nullptr, arguments.data(), environment.empty() ? environ : variables.data());
+  const auto arguments = argument_pointers(command);
+  const auto variables = argument_pointers(environment);
+  const int refused = ::posix_spawnp(&pid, arguments[0], &actions, nullptr, arguments.data(),
+                                     environment.empty() ? environ : variables.data());
   posix_spawn_file_actions_destroy(&actions);
   Said said;
   if (refused != 0) {

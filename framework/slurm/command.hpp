@@ -1,4 +1,5 @@
-// Slurm's commands, called as programs: they are there on every cluster, and need nothing at build time.
+// Slurm's commands, called as programs: they are there on every cluster, and need nothing at build
+// time.
 #pragma once
 #include <string>
 #include <vector>
@@ -8,12 +9,14 @@
 namespace attune::slurm {
 
 struct Said {
-  int code = 0;          // 127: there is no such program
-  std::string out, err;
+  int code = 0;  // 127: there is no such program
+  std::string out;
+  std::string err;
 };
 
 /// Runs it and waits. environment: that of the new process; empty: this one's.
-Said run_command(const std::vector<std::string>& command, const std::vector<std::string>& environment = {});
+Said run_command(const std::vector<std::string>& command,
+                 const std::vector<std::string>& environment = {});
 
 /// Looked for in PATH.
 bool is_installed(const std::string& program);

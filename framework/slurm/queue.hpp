@@ -1,4 +1,5 @@
-// What Slurm says of jobs: squeue while they live, sacct afterwards where the cluster keeps accounts.
+// What Slurm says of jobs: squeue while they live, sacct afterwards where the cluster keeps
+// accounts.
 #pragma once
 #include <map>
 #include <nlohmann/json_fwd.hpp>
@@ -25,13 +26,16 @@ struct QueuedJob {
   /// As users name it: "12", or "12_3" for an element.
   std::string name() const { return element.empty() ? id : array_id + "_" + element; }
   /// Whether "12", its own number, or "12_3" means this one.
-  bool is_called(const std::string& given) const { return given == id || given == array_id + "_" + element; }
+  bool is_called(const std::string& given) const {
+    return given == id || given == array_id + "_" + element;
+  }
 };
 
 /// Of squeue's answer to the call of ask_queue.
 std::vector<QueuedJob> read_queue(const std::string& text);
 
-/// Those of the jobs that Slurm still knows, in one call; no value when squeue is missing or its controller does not answer.
+/// Those of the jobs that Slurm still knows, in one call; no value when squeue is missing or its
+/// controller does not answer.
 std::optional<std::vector<QueuedJob>> ask_queue(const std::vector<std::string>& ids);
 
 /// Whether the job "12" or "12_3" is among them, and still waits or runs.
@@ -45,11 +49,14 @@ struct Ending {
   std::string state;         // Slurm's: COMPLETED, FAILED, OUT_OF_MEMORY, ...
   std::string cancelled_by;  // a user's name; empty: not known, or not cancelled
   std::string nodes;
-  int code = 0, signal = 0;  // of the job script
+  // of the job script
+  int code = 0;
+  int signal = 0;
 };
 
-/// What a job took, over all of its attempts: elapsed_seconds, cpu_seconds and gpu_seconds (of what was allocated), memory_bytes (largest of
-/// a task), energy_joules; what is not known is left out. No value for an answer without a job that is over.
+/// What a job took, over all of its attempts: elapsed_seconds, cpu_seconds and gpu_seconds (of what
+/// was allocated), memory_bytes (largest of a task), energy_joules; what is not known is left out.
+/// No value for an answer without a job that is over.
 std::optional<nlohmann::ordered_json> read_accounting(const std::string& text);
 
 /// How the newest attempt in such an answer ended; no value when it is not over.
@@ -58,7 +65,8 @@ std::optional<Ending> read_ending(const std::string& text);
 /// sacct's answer by job, "12" or "12_3": for each job the lines of all its attempts and steps.
 std::map<std::string, std::string> split_accounts(const std::string& text);
 
-/// The same of sacct itself, for all jobs in one call; empty when there is no accounting, or it does not know the jobs.
+/// The same of sacct itself, for all jobs in one call; empty when there is no accounting, or it
+/// does not know the jobs.
 std::map<std::string, std::string> ask_accounts(const std::vector<std::string>& ids);
 
 /// Lists with commas between, each short enough for a command line.

@@ -23,10 +23,13 @@ std::string known_by_sinfo(const std::string& format) {
   return known.empty() ? "sinfo names them" : "there are: " + joined(known);
 }
 
-std::string counted(std::int64_t count, const char* what) { return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"); }
+std::string counted(std::int64_t count, const char* what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
 
 std::string wishes(const SlurmOptions& o) {
-  auto text = fmt::format("{} of {} with {}", counted(o.nodes, "node"), counted(o.tasks_per_node, "task"), counted(o.cpus_per_task, "processor"));
+  auto text = fmt::format("{} of {} with {}", counted(o.nodes, "node"),
+                          counted(o.tasks_per_node, "task"), counted(o.cpus_per_task, "processor"));
   if (o.gpus_per_node > 0) text += fmt::format(", {} a node", counted(o.gpus_per_node, "GPU"));
   if (!o.memory.empty()) text += fmt::format(", {} of memory a node", o.memory);
   return text;
@@ -34,13 +37,17 @@ std::string wishes(const SlurmOptions& o) {
 
 /// The key and its value, as a message names it.
 std::string is_now(const char* key, const std::string& value) {
-  return value.empty() ? fmt::format("slurm.{}, which is not set", key) : fmt::format("slurm.{}, which is '{}'", key, value);
+  return value.empty() ? fmt::format("slurm.{}, which is not set", key)
+                       : fmt::format("slurm.{}, which is '{}'", key, value);
 }
 
-constexpr const char* list_mine = "`sacctmgr show associations user=$USER format=account,partition,qos` lists yours";
-constexpr const char* list_limits = "`sacctmgr show qos` and `sacctmgr show associations user=$USER` list the limits";
+constexpr const char* list_mine =
+    "`sacctmgr show associations user=$USER format=account,partition,qos` lists yours";
+constexpr const char* list_limits =
+    "`sacctmgr show qos` and `sacctmgr show associations user=$USER` list the limits";
 
-// ---- Limits: QOSMaxSubmitJobPerUserLimit, AssocGrpCPUMinutesLimit, ...: who sets them, over what, of what
+// ---- Limits: QOSMaxSubmitJobPerUserLimit, AssocGrpCPUMinutesLimit, ...: who sets them, over what,
+// of what
 
 std::string holder_of_limit(const std::string& reason) {
   if (reason.starts_with("QOS")) return "the QOS";
@@ -64,9 +71,13 @@ struct Limit {
 };
 // The first that fits: minutes before what they are minutes of.
 constexpr Limit limits[] = {
-    {"Submit", "more jobs in the queue", "wait until some of yours are done, or lower the number of elements in slurm.array; `attune sweep` given again submits the trials that are left"},
-    {"RunMinutes", "more running jobs times their time limits", "lower slurm.time, slurm.nodes or slurm.cpus_per_task, or wait until others are done"},
-    {"Minutes", "more of its budget of processor time", "lower slurm.time, slurm.nodes or slurm.cpus_per_task, or charge another slurm.account"},
+    {"Submit", "more jobs in the queue",
+     "wait until some of yours are done, or lower the number of elements in slurm.array; `attune "
+     "sweep` given again submits the trials that are left"},
+    {"RunMinutes", "more running jobs times their time limits",
+     "lower slurm.time, slurm.nodes or slurm.cpus_per_task, or wait until others are done"},
+    {"Minutes", "more of its budget of processor time",
+     "lower slurm.time, slurm.nodes or slurm.cpus_per_task, or charge another slurm.account"},
     {"Wall", "a longer time limit", "lower slurm.time"},
     {"Jobs", "more running jobs", "wait until some are done"},
     {"Job", "more running jobs", "wait until some are done"},
@@ -76,7 +87,8 @@ constexpr Limit limits[] = {
     {"Cpu", "more processors", "lower slurm.nodes, slurm.tasks_per_node or slurm.cpus_per_task"},
     {"CPU", "more processors", "lower slurm.nodes, slurm.tasks_per_node or slurm.cpus_per_task"},
     {"License", "more licences", "lower 'licenses' in slurm.options"},
-    {"Billing", "more of what is billed", "lower slurm.nodes, slurm.cpus_per_task, slurm.gpus_per_node or slurm.memory"},
+    {"Billing", "more of what is billed",
+     "lower slurm.nodes, slurm.cpus_per_task, slurm.gpus_per_node or slurm.memory"},
     {"BB", "a larger burst buffer", "lower it in slurm.options"},
     {"Energy", "more energy", "lower slurm.nodes or slurm.time"},
     {"", "more", "lower what [slurm] asks for"},
@@ -89,12 +101,19 @@ std::string limit_in(const std::string& text) {
 }
 
 std::string explain_limit(const std::string& reason) {
-  if (reason.find("Min") != std::string::npos && (reason.starts_with("QOSMin") || reason.starts_with("AssocMin")))
-    return fmt::format("{} takes no job that asks for so little; raise slurm.nodes or slurm.cpus_per_task, or set another slurm.qos", holder_of_limit(reason));
+  if (reason.find("Min") != std::string::npos &&
+      (reason.starts_with("QOSMin") || reason.starts_with("AssocMin")))
+    return fmt::format(
+        "{} takes no job that asks for so little; raise slurm.nodes or slurm.cpus_per_task, or set "
+        "another slurm.qos",
+        holder_of_limit(reason));
   // "PerJob" and "PerNode" say over what, not of what.
   const auto what = std::regex_replace(reason, std::regex("Per(Job|Node|User|Account)"), "");
-  const auto limit = std::find_if(std::begin(limits), std::end(limits), [&](const Limit& one) { return what.find(one.part) != std::string::npos; });
-  return fmt::format("{} does not allow {} {}; {}, or set another slurm.{}", holder_of_limit(reason), scope_of_limit(reason), limit->what, limit->cure,
+  const auto limit = std::find_if(std::begin(limits), std::end(limits), [&](const Limit& one) {
+    return what.find(one.part) != std::string::npos;
+  });
+  return fmt::format("{} does not allow {} {}; {}, or set another slurm.{}",
+                     holder_of_limit(reason), scope_of_limit(reason), limit->what, limit->cure,
                      reason.starts_with("QOS") ? "qos" : "account");
 }
 
@@ -108,57 +127,100 @@ struct Refusal {
 /// The first that fits, in this order.
 std::vector<Refusal> refusals(const SlurmOptions& o) {
   const auto text = [](std::string words) { return [words = std::move(words)] { return words; }; };
-  const auto sinfo = [](const std::string& before, const char* format) { return [=] { return fmt::format("{} ({})", before, known_by_sinfo(format)); }; };
+  const auto sinfo = [](const std::string& before, const char* format) {
+    return [=] { return fmt::format("{} ({})", before, known_by_sinfo(format)); };
+  };
   return {
       {{"accounting/qos policy"},
-       text(fmt::format("it asks for {}, which is more than a limit of your account or QOS; lower that, or set slurm.account or slurm.qos; {}",
+       text(fmt::format("it asks for {}, which is more than a limit of your account or QOS; lower "
+                        "that, or set slurm.account or slurm.qos; {}",
                         wishes(o), list_limits))},
-      {{"unable to open file"}, text("sbatch cannot read the job script; the run directory must be on a file system that it sees")},
+      {{"unable to open file"},
+       text("sbatch cannot read the job script; the run directory must be on a file system that it "
+            "sees")},
       {{"timed out", "receive failure"},
-       text("the controller did not answer in time and may have queued the job all the same; look with `squeue --me` before you submit again")},
-      {{"unable to contact slurm controller", "connection refused", "standby mode", "connect failure", "connection failure", "send failure", "zero bytes were transmitted",
+       text("the controller did not answer in time and may have queued the job all the same; look "
+            "with `squeue --me` before you submit again")},
+      {{"unable to contact slurm controller", "connection refused", "standby mode",
+        "connect failure", "connection failure", "send failure", "zero bytes were transmitted",
         "temporarily unavailable", "slurm is busy", "unable to connect to database", "rate limit"},
        text("the cluster's controller is down, overloaded or cannot be reached; try again later")},
-      {{"configuration source", "dns srv", "slurm.conf"}, text("this machine does not know its cluster; submit from a login node, or set SLURM_CONF")},
-      {{"credential", "authentication", "munge"}, text("Slurm cannot authenticate you on this machine; tell its administrators that munge does not work here")},
-      {{"incompatible version", "incompatible plugin"}, text("sbatch on this machine is of another version than the cluster; submit from one of its login nodes")},
+      {{"configuration source", "dns srv", "slurm.conf"},
+       text("this machine does not know its cluster; submit from a login node, or set SLURM_CONF")},
+      {{"credential", "authentication", "munge"},
+       text("Slurm cannot authenticate you on this machine; tell its administrators that munge "
+            "does not work here")},
+      {{"incompatible version", "incompatible plugin"},
+       text("sbatch on this machine is of another version than the cluster; submit from one of its "
+            "login nodes")},
       {{"account/partition", "nvalid account"},
-       text(fmt::format("set {}, or {}; {}", is_now("account", o.account), is_now("partition", o.partition), list_mine))},
-      {{"usage threshold", "invalid qos", "qos specification"}, text(fmt::format("set {}; {}", is_now("qos", o.qos), list_mine))},
+       text(fmt::format("set {}, or {}; {}", is_now("account", o.account),
+                        is_now("partition", o.partition), list_mine))},
+      {{"usage threshold", "invalid qos", "qos specification"},
+       text(fmt::format("set {}; {}", is_now("qos", o.qos), list_mine))},
       {{"denied to requested reservation", "reservation"},
-       text(fmt::format("set {}; `scontrol show reservation` lists them, with who may use them and when", is_now("reservation", o.reservation)))},
+       text(fmt::format(
+           "set {}; `scontrol show reservation` lists them, with who may use them and when",
+           is_now("reservation", o.reservation)))},
       {{"not in this partition"},
-       text(fmt::format("the nodes named in slurm.options are not in that partition; set {}, or name others", is_now("partition", o.partition)))},
+       text(fmt::format(
+           "the nodes named in slurm.options are not in that partition; set {}, or name others",
+           is_now("partition", o.partition)))},
       {{"partition in down", "partition not available", "partition configuration not available"},
-       sinfo(fmt::format("the partition takes no jobs now; set {}, to another, or wait", is_now("partition", o.partition)), "%R %a")},
-      {{"invalid partition", "partition name"}, sinfo(fmt::format("set {}", is_now("partition", o.partition)), "%R")},
+       sinfo(fmt::format("the partition takes no jobs now; set {}, to another, or wait",
+                         is_now("partition", o.partition)),
+             "%R %a")},
+      {{"invalid partition", "partition name"},
+       sinfo(fmt::format("set {}", is_now("partition", o.partition)), "%R")},
       {{"permission denied", "not permitted to use", "user's group"},
-       text(fmt::format("you may not use that partition, account or option; set {}, {}, or {}; {}", is_now("partition", o.partition), is_now("account", o.account), is_now("qos", o.qos), list_mine))},
-      {{"invalid user id", "invalid group id"}, text("the cluster does not know you; ask its administrators for an account")},
+       text(fmt::format("you may not use that partition, account or option; set {}, {}, or {}; {}",
+                        is_now("partition", o.partition), is_now("account", o.account),
+                        is_now("qos", o.qos), list_mine))},
+      {{"invalid user id", "invalid group id"},
+       text("the cluster does not know you; ask its administrators for an account")},
       {{"time limit", "invalid --time ", "partitiontimelimit", "time-min", "invalid time"},
        sinfo(fmt::format("set {}, to what the partition allows", is_now("time", o.time)), "%R %l")},
-      {{"memory", "--mem "}, sinfo(fmt::format("set {}", is_now("memory", o.memory)), "%R: %m MB a node")},
+      {{"memory", "--mem "},
+       sinfo(fmt::format("set {}", is_now("memory", o.memory)), "%R: %m MB a node")},
       {{"gres", "generic resource", "trackable resource", "tres"},
-       sinfo(fmt::format("it asks for {} on each node; set slurm.gpus_per_node, or correct slurm.options", counted(o.gpus_per_node, "GPU")), "%R: %G")},
-      {{"node count", "node configuration", "more processors", "available processors", "cpu count", "task count", "partitionnodelimit", "nodes requested"},
-       sinfo(fmt::format("it asks for {}; lower that in [slurm]", wishes(o)), "%R: %D nodes of %c processors and %m MB")},
-      {{"node not available", "invalid node name"}, sinfo("the nodes named in slurm.options are down, reserved, or unknown; name others, or none", "%R: %N")},
-      {{"feature", "constraint"}, sinfo(fmt::format("set {}", is_now("constraint", o.constraint)), "%R: %f")},
-      {{"job array"}, text(fmt::format("set {}; `scontrol show config` has the largest number as MaxArraySize", is_now("array", o.array)))},
+       sinfo(fmt::format(
+                 "it asks for {} on each node; set slurm.gpus_per_node, or correct slurm.options",
+                 counted(o.gpus_per_node, "GPU")),
+             "%R: %G")},
+      {{"node count", "node configuration", "more processors", "available processors", "cpu count",
+        "task count", "partitionnodelimit", "nodes requested"},
+       sinfo(fmt::format("it asks for {}; lower that in [slurm]", wishes(o)),
+             "%R: %D nodes of %c processors and %m MB")},
+      {{"node not available", "invalid node name"},
+       sinfo(
+           "the nodes named in slurm.options are down, reserved, or unknown; name others, or none",
+           "%R: %N")},
+      {{"feature", "constraint"},
+       sinfo(fmt::format("set {}", is_now("constraint", o.constraint)), "%R: %f")},
+      {{"job array"},
+       text(fmt::format("set {}; `scontrol show config` has the largest number as MaxArraySize",
+                        is_now("array", o.array)))},
       {{"dependency"}, text(fmt::format("set {}", is_now("dependency", o.dependency)))},
-      {{"mail type", "mail-type"}, text(fmt::format("set {}, to NONE, BEGIN, END, FAIL, ... with commas between them", is_now("mail_type", o.mail_type)))},
+      {{"mail type", "mail-type"},
+       text(fmt::format("set {}, to NONE, BEGIN, END, FAIL, ... with commas between them",
+                        is_now("mail_type", o.mail_type)))},
       {{"signal specification"}, text(fmt::format("set slurm.signal, which is {}", o.signal))},
-      {{"license"}, text("correct 'licenses' in slurm.options; `scontrol show licenses` lists them")},
+      {{"license"},
+       text("correct 'licenses' in slurm.options; `scontrol show licenses` lists them")},
       {{"wckey"}, text("set 'wckey' in slurm.options")},
-      {{"cluster name", "specified clusters"}, text("correct 'clusters' in slurm.options, or SLURM_CLUSTERS in the environment")},
+      {{"cluster name", "specified clusters"},
+       text("correct 'clusters' in slurm.options, or SLURM_CLUSTERS in the environment")},
       {{"burst buffer"}, text("correct the burst buffer in slurm.options")},
       {{"too long", "too large"}, text("shorten slurm.lines, or names and paths of the run")},
-      {{"unrecognized option", "invalid option", "ambiguous", "requires an argument", "allow an argument", "specification"}, text("correct slurm.options")},
+      {{"unrecognized option", "invalid option", "ambiguous", "requires an argument",
+        "allow an argument", "specification"},
+       text("correct slurm.options")},
   };
 }
 
 std::string lowered(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 
@@ -166,9 +228,12 @@ std::string lowered(std::string text) {
 std::string words_of(const std::string& said) {
   std::vector<std::string> words;
   for (auto line : lines_of(said)) {
-    for (const std::string_view start : {"sbatch: fatal: ", "sbatch: error: ", "sbatch: ", "allocation failure: ", "Batch job submission failed: "})
+    for (const std::string_view start : {"sbatch: fatal: ", "sbatch: error: ", "sbatch: ",
+                                         "allocation failure: ", "Batch job submission failed: "})
       if (line.starts_with(start)) line.erase(0, start.size());
-    if (!line.empty() && !line.starts_with("Try ") && std::find(words.begin(), words.end(), line) == words.end()) words.push_back(line);
+    if (!line.empty() && !line.starts_with("Try ") &&
+        std::find(words.begin(), words.end(), line) == words.end())
+      words.push_back(line);
   }
   if (words.empty()) return "no reason is given";
   const auto last = words.back();
@@ -184,45 +249,76 @@ std::string explain_refusal(const std::string& said, const SlurmOptions& options
   if (!limit.empty()) cure = explain_limit(limit);
   const auto words = lowered(said);
   const auto fits = [&](const Refusal& one) {
-    return std::any_of(one.words.begin(), one.words.end(), [&](const char* word) { return words.find(word) != std::string::npos; });
+    return std::any_of(one.words.begin(), one.words.end(),
+                       [&](const char* word) { return words.find(word) != std::string::npos; });
   };
   const auto all = refusals(options);
-  if (const auto found = std::find_if(all.begin(), all.end(), fits); limit.empty() && found != all.end()) cure = found->cure();
+  if (const auto found = std::find_if(all.begin(), all.end(), fits);
+      limit.empty() && found != all.end())
+    cure = found->cure();
   return fmt::format("Slurm does not take the job: {}: {}", words_of(said), cure);
 }
 
 std::string explain_waiting(const std::string& reason) {
-  if (const auto limit = limit_in(reason); !limit.empty()) return fmt::format("{}: {}", reason, explain_limit(limit));
+  if (const auto limit = limit_in(reason); !limit.empty())
+    return fmt::format("{}: {}", reason, explain_limit(limit));
   static const std::pair<const char*, const char*> meanings[] = {
-      {"ReqNodeNotAvail", "nodes that it needs are down, drained or reserved; it starts when they are back, or name others in slurm.options"},
-      {"PartitionTimeLimit", "slurm.time is more than the partition allows; cancel it, lower that, and submit it again"},
-      {"PartitionNodeLimit", "slurm.nodes is more, or less, than the partition allows; cancel it, change that, and submit it again"},
+      {"ReqNodeNotAvail",
+       "nodes that it needs are down, drained or reserved; it starts when they are back, or name "
+       "others in slurm.options"},
+      {"PartitionTimeLimit",
+       "slurm.time is more than the partition allows; cancel it, lower that, and submit it again"},
+      {"PartitionNodeLimit",
+       "slurm.nodes is more, or less, than the partition allows; cancel it, change that, and "
+       "submit it again"},
       {"PartitionDown", "the partition is down; wait, or set another slurm.partition"},
-      {"PartitionInactive", "the partition takes no jobs now; wait, or set another slurm.partition"},
-      {"PartitionConfig", "the partition has no nodes such as [slurm] asks for; lower that, or set another slurm.partition"},
-      {"BadConstraints", "no node is such as [slurm] asks for; cancel it, lower that or set another slurm.constraint, and submit it again"},
-      {"AccountNotAllowed", "slurm.account may not use the partition; cancel it, set another of the two, and submit it again"},
-      {"AccountingPolicy", "a limit of your account or QOS holds it back; set another slurm.account or slurm.qos"},
-      {"InvalidAccount", "slurm.account is not one of yours; cancel it, set another, and submit it again"},
+      {"PartitionInactive",
+       "the partition takes no jobs now; wait, or set another slurm.partition"},
+      {"PartitionConfig",
+       "the partition has no nodes such as [slurm] asks for; lower that, or set another "
+       "slurm.partition"},
+      {"BadConstraints",
+       "no node is such as [slurm] asks for; cancel it, lower that or set another "
+       "slurm.constraint, and submit it again"},
+      {"AccountNotAllowed",
+       "slurm.account may not use the partition; cancel it, set another of the two, and submit it "
+       "again"},
+      {"AccountingPolicy",
+       "a limit of your account or QOS holds it back; set another slurm.account or slurm.qos"},
+      {"InvalidAccount",
+       "slurm.account is not one of yours; cancel it, set another, and submit it again"},
       {"InvalidQOS", "slurm.qos is not one of yours; cancel it, set another, and submit it again"},
-      {"QOSNotAllowed", "slurm.qos may not be used with that account or partition; cancel it, set another, and submit it again"},
-      {"QOSResourceLimit", "a limit of the QOS holds it back; lower what [slurm] asks for, or set another slurm.qos"},
+      {"QOSNotAllowed",
+       "slurm.qos may not be used with that account or partition; cancel it, set another, and "
+       "submit it again"},
+      {"QOSResourceLimit",
+       "a limit of the QOS holds it back; lower what [slurm] asks for, or set another slurm.qos"},
       {"QOSJobLimit", "you run as many jobs as the QOS allows; it starts when some are done"},
       {"QOSTimeLimit", "the QOS has used up its time; set another slurm.qos"},
       {"QOSUsageThreshold", "the account has used more than the QOS allows; set another slurm.qos"},
-      {"AssociationJobLimit", "you run as many jobs as the account allows; it starts when some are done"},
-      {"AssociationResourceLimit", "a limit of the account holds it back; lower what [slurm] asks for, or set another slurm.account"},
+      {"AssociationJobLimit",
+       "you run as many jobs as the account allows; it starts when some are done"},
+      {"AssociationResourceLimit",
+       "a limit of the account holds it back; lower what [slurm] asks for, or set another "
+       "slurm.account"},
       {"AssociationTimeLimit", "the account has used up its time; set another slurm.account"},
-      {"DependencyNeverSatisfied", "the job in slurm.dependency ended otherwise than asked; cancel this one, and submit it again without"},
+      {"DependencyNeverSatisfied",
+       "the job in slurm.dependency ended otherwise than asked; cancel this one, and submit it "
+       "again without"},
       {"JobHeldUser", "you hold it; `scontrol release JOB` lets it go"},
-      {"JobHeldAdmin", "it is held, by an administrator or because it failed to start; ask them, or `scontrol release JOB`"},
-      {"launch failed requeued held", "a node failed to start it, and Slurm holds it; `scontrol release JOB` lets it go"},
+      {"JobHeldAdmin",
+       "it is held, by an administrator or because it failed to start; ask them, or `scontrol "
+       "release JOB`"},
+      {"launch failed requeued held",
+       "a node failed to start it, and Slurm holds it; `scontrol release JOB` lets it go"},
       {"NodeDown", "a node that it needs is down; it starts when that is back"},
       {"ReservationDeleted", "slurm.reservation is gone; cancel it, and submit it again without"},
       {"Reservation", "slurm.reservation has not begun"},
       {"Licenses", "it waits for licences"},
-      {"BeginTime", "Slurm holds it back until the time to begin, which is two minutes after a requeue"},
-      {"JobArrayTaskLimit", "as many elements of the array run as slurm.array allows at the same time"},
+      {"BeginTime",
+       "Slurm holds it back until the time to begin, which is two minutes after a requeue"},
+      {"JobArrayTaskLimit",
+       "as many elements of the array run as slurm.array allows at the same time"},
       {"None", "the scheduler has not looked at it yet"},
   };
   for (const auto& [name, meaning] : meanings)
@@ -233,8 +329,10 @@ std::string explain_waiting(const std::string& reason) {
 namespace {
 
 std::string exit_of(const Ending& ending) {
-  if (ending.signal > 0) return fmt::format("FAILED: its job script was ended by signal {}", ending.signal);
-  if (ending.code > 128) return fmt::format("FAILED with exit code {} (signal {})", ending.code, ending.code - 128);
+  if (ending.signal > 0)
+    return fmt::format("FAILED: its job script was ended by signal {}", ending.signal);
+  if (ending.code > 128)
+    return fmt::format("FAILED with exit code {} (signal {})", ending.code, ending.code - 128);
   if (ending.code > 0) return fmt::format("FAILED with exit code {}", ending.code);
   return "FAILED";
 }
@@ -247,11 +345,14 @@ std::string explain_ending(const Ending& ending) {
   if (state == "CANCELLED" && !ending.cancelled_by.empty())
     return fmt::format("CANCELLED by {}; the same command submits it again", ending.cancelled_by);
   if (state == "NODE_FAIL" && !ending.nodes.empty())
-    return fmt::format("NODE_FAIL: a node failed ({}); the same command submits it again", ending.nodes);
+    return fmt::format("NODE_FAIL: a node failed ({}); the same command submits it again",
+                       ending.nodes);
   static const std::pair<const char*, const char*> meanings[] = {
       {"CANCELLED", "the same command submits it again"},
-      {"OUT_OF_MEMORY", "the job took more memory than it had; raise slurm.memory, or lower train.micro_batch"},
-      {"TIMEOUT", "the time limit came before the state was saved; raise slurm.signal or slurm.time"},
+      {"OUT_OF_MEMORY",
+       "the job took more memory than it had; raise slurm.memory, or lower train.micro_batch"},
+      {"TIMEOUT",
+       "the time limit came before the state was saved; raise slurm.signal or slurm.time"},
       {"NODE_FAIL", "a node failed; the same command submits it again"},
       {"BOOT_FAIL", "a node did not boot; the same command submits it again"},
       {"DEADLINE", "the deadline in slurm.options came before the run was done"},

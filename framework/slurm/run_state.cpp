@@ -20,7 +20,8 @@ std::string state_of(const Progress& progress, const std::vector<QueuedJob>& que
   const bool is_live = job && job->is_live();
   if (is_live && job->state == "PENDING") return progress.starts > 0 ? "requeued" : "queued";
   const auto in_queue = [&](const std::string& id) { return std::optional(has_live(queue, id)); };
-  if (progress.holder && life_of(*progress.holder, Holder::this_process(), in_queue) == Life::alive) return "training";
+  if (progress.holder && life_of(*progress.holder, Holder::this_process(), in_queue) == Life::alive)
+    return "training";
   const bool is_ending = is_live && job->state == "COMPLETING";  // its ranks are gone, or going
   if (is_live && !is_ending) return "starting";
   const bool nothing_known = progress.last.empty() && progress.jobs.empty() && progress.step == 0;

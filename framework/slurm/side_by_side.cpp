@@ -42,24 +42,29 @@ pid_t start(const Task& task) {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&actions, 1, task.log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0666);
+  posix_spawn_file_actions_addopen(&actions, 1, task.log.c_str(), O_WRONLY | O_CREAT | O_APPEND,
+                                   0666);
   posix_spawn_file_actions_adddup2(&actions, 1, 2);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
   const auto variables = with_variables(task.environment);
-  const auto arguments = argument_pointers(task.command), environment = argument_pointers(variables);
+  const auto arguments = argument_pointers(task.command);
+  const auto environment = argument_pointers(variables);
   pid_t pid = 0;
-  const int refused = ::posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments.data(), environment.data());
+  const int refused = ::posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments.data(),
+                                     environment.data());
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
-  if (refused != 0) fail("{}: cannot be started ({}): it must be in PATH", task.command[0], std::strerror(refused));
+  if (refused != 0)
+    fail("{}: cannot be started ({}): it must be in PATH", task.command[0], std::strerror(refused));
   return pid;
 }
 
 }  // namespace
 
-void run_side_by_side(std::size_t slots, const std::function<bool(Task&)>& next, const std::function<void(std::size_t, int)>& ended) {
+void run_side_by_side(std::size_t slots, const std::function<bool(Task&)>& next,
+                      const std::function<void(std::size_t, int)>& ended) {
   std::map<pid_t, std::size_t> running;
   std::size_t begun = 0;
   std::optional<std::chrono::steady_clock::time_point> passed_on;

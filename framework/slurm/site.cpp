@@ -12,22 +12,31 @@ namespace fs = std::filesystem;
 
 void SiteOptions::describe(Schema<SiteOptions>& s) {
   s.key("about", &SiteOptions::about, "which cluster this is");
-  s.key("partitions", &SiteOptions::partitions, "what run files call them, and their names here: { gpu = \"accelerated\" }");
-  s.key("scratch", &SiteOptions::scratch, "folder on a disk of the node itself, such as \"$TMPDIR\" or \"/scratch/$SLURM_JOB_ID\"; empty: there is none");
-  s.key("stage", &SiteOptions::stage, "what is copied to scratch once per node before a run: \"data\", \"model\", \"program\"");
+  s.key("partitions", &SiteOptions::partitions,
+        "what run files call them, and their names here: { gpu = \"accelerated\" }");
+  s.key("scratch", &SiteOptions::scratch,
+        "folder on a disk of the node itself, such as \"$TMPDIR\" or \"/scratch/$SLURM_JOB_ID\"; "
+        "empty: there is none");
+  s.key("stage", &SiteOptions::stage,
+        "what is copied to scratch once per node before a run: \"data\", \"model\", \"program\"");
   s.key("max_array", &SiteOptions::max_array, "largest job array; 0: what Slurm says").at_least(0);
 }
 
-bool SiteOptions::stages(std::string_view what) const { return std::find(stage.begin(), stage.end(), what) != stage.end(); }
+bool SiteOptions::stages(std::string_view what) const {
+  return std::find(stage.begin(), stage.end(), what) != stage.end();
+}
 
 namespace {
 
 fs::path find_site(const std::string& name, const std::vector<fs::path>& folders) {
   if (name.find('/') != std::string::npos || name.ends_with(".toml")) {
-    if (!fs::exists(name)) fail("{}: there is no such site file: correct --site, or ATTUNE_SITE in the environment", name);
+    if (!fs::exists(name))
+      fail("{}: there is no such site file: correct --site, or ATTUNE_SITE in the environment",
+           name);
     return name;
   }
-  std::vector<std::string> known, places;
+  std::vector<std::string> known;
+  std::vector<std::string> places;
   for (const auto& folder : folders) {
     places.push_back(folder.string());
     if (!fs::is_directory(folder)) continue;
@@ -35,20 +44,32 @@ fs::path find_site(const std::string& name, const std::vector<fs::path>& folders
     for (const auto& entry : fs::directory_iterator(folder))
       if (entry.path().extension() == ".toml") known.push_back(entry.path().stem().string());
   }
-  fail("there is no site '{}'{} ({}; looked for in {}); name a file instead, such as ./my-cluster.toml", name, did_you_mean(name, known), known.empty() ? "no site files were found" : "there are: " + joined(known), joined(places));
+  fail(
+      "there is no site '{}'{} ({}; looked for in {}); name a file instead, such as "
+      "./my-cluster.toml",
+      name, did_you_mean(name, known),
+      known.empty() ? "no site files were found" : "there are: " + joined(known), joined(places));
 }
 
 /// Where a key belongs that is unknown where it stands.
 std::string where_is(const std::string& key) {
-  const auto has = [&](const OptionSet& schema) { return std::ranges::find(schema.options, key, &Option::name) != schema.options.end(); };
+  const auto has = [&](const OptionSet& schema) {
+    return std::ranges::find(schema.options, key, &Option::name) != schema.options.end();
+  };
   if (has(describe<config::SlurmOptions>())) return fmt::format("'{}' belongs to [slurm]", key);
-  return has(describe<SiteOptions>()) ? fmt::format("'{}' belongs to the top of the site file, before [slurm]", key) : "";
+  return has(describe<SiteOptions>())
+             ? fmt::format("'{}' belongs to the top of the site file, before [slurm]", key)
+             : "";
 }
 
 void check_stage(const toml::table& root, const SiteOptions& options, config::Problems& problems) {
   for (const auto& what : options.stage)
-    if (what != "data" && what != "model" && what != "program") problems.add(root.get("stage")->source(), fmt::format("'stage' holds '{}'; it may hold \"data\", \"model\" and \"program\"", what));
-  if (!options.stage.empty() && options.scratch.empty()) problems.add(root.get("stage")->source(), "'stage' needs 'scratch', the folder to copy to");
+    if (what != "data" && what != "model" && what != "program")
+      problems.add(
+          root.get("stage")->source(),
+          fmt::format("'stage' holds '{}'; it may hold \"data\", \"model\" and \"program\"", what));
+  if (!options.stage.empty() && options.scratch.empty())
+    problems.add(root.get("stage")->source(), "'stage' needs 'scratch', the folder to copy to");
 }
 
 }  // namespace
@@ -70,8 +91,10 @@ std::vector<fs::path> site_folders() {
   const auto program = fs::read_symlink("/proc/self/exe").parent_path();
   const auto* configuration = std::getenv("XDG_CONFIG_HOME");
   const auto* home = std::getenv("HOME");
-  const auto own = configuration && *configuration ? fs::path(configuration) : fs::path(home ? home : "") / ".config";
-  return {own / "attune/sites", program.parent_path() / "slurm/sites", program.parent_path() / "share/attune/sites"};
+  const auto own = configuration && *configuration ? fs::path(configuration)
+                                                   : fs::path(home ? home : "") / ".config";
+  return {own / "attune/sites", program.parent_path() / "slurm/sites",
+          program.parent_path() / "share/attune/sites"};
 }
 
 config::SlurmOptions options_at(const Site& site, const config::Document& run_file) {

@@ -32,7 +32,8 @@ std::vector<File> files_of(const fs::path& path) {
   if (!fs::is_directory(path)) return {{"", fs::file_size(path)}};
   std::vector<File> files;
   for (const auto& entry : fs::recursive_directory_iterator(path))
-    if (entry.is_regular_file()) files.push_back({fs::relative(entry.path(), path).string(), entry.file_size()});
+    if (entry.is_regular_file())
+      files.push_back({fs::relative(entry.path(), path).string(), entry.file_size()});
   return files;
 }
 
@@ -42,7 +43,8 @@ std::vector<File> agreed_files(const fs::path& path, const Comm& world) {
     for (const auto& file : files_of(path)) list.push_back({file.name, file.size});
   });
   std::vector<File> files;
-  for (const auto& file : nlohmann::json::parse(world.broadcast(list.dump()))) files.push_back({file[0], file[1]});
+  for (const auto& file : nlohmann::json::parse(world.broadcast(list.dump())))
+    files.push_back({file[0], file[1]});
   return files;
 }
 
@@ -51,7 +53,9 @@ fs::path make_folder(const fs::path& scratch) {
   std::error_code refused;
   fs::create_directories(scratch, refused);
   auto name = (scratch / "attune-XXXXXX").string();
-  if (!::mkdtemp(name.data())) fail("{} on {}: nothing can be written there ({}); correct 'scratch' in the site file", scratch.string(), host_name(), std::strerror(errno));
+  if (!::mkdtemp(name.data()))
+    fail("{} on {}: nothing can be written there ({}); correct 'scratch' in the site file",
+         scratch.string(), host_name(), std::strerror(errno));
   return name;
 }
 
@@ -60,7 +64,9 @@ void check_space(const fs::path& folder, const std::vector<File>& files) {
   for (const auto& file : files) needed += file.size;
   const auto free = fs::space(folder).available;
   if (needed + (needed >> 5) > free)
-    fail("{} on {}: {} are needed and {} free; make room, or take 'stage' out of the site file", folder.parent_path().string(), host_name(), human_bytes(static_cast<double>(needed)), human_bytes(static_cast<double>(free)));
+    fail("{} on {}: {} are needed and {} free; make room, or take 'stage' out of the site file",
+         folder.parent_path().string(), host_name(), human_bytes(static_cast<double>(needed)),
+         human_bytes(static_cast<double>(free)));
 }
 
 }  // namespace
@@ -68,7 +74,9 @@ void check_space(const fs::path& folder, const std::vector<File>& files) {
 Staging::Staging(const config::RunConfig& config, const Mesh& mesh) : config_(config) {
   const fs::path scratch = environment_variable("ATTUNE_SCRATCH");
   const auto what = pieces_of(environment_variable("ATTUNE_STAGE"), ',');
-  const auto is_wanted = [&](const char* name) { return std::find(what.begin(), what.end(), name) != what.end(); };
+  const auto is_wanted = [&](const char* name) {
+    return std::find(what.begin(), what.end(), name) != what.end();
+  };
   if (scratch.empty() || (!is_wanted("data") && !is_wanted("model"))) return;
   mine_ = mesh.node.root();
   try {
@@ -92,7 +100,8 @@ std::string Staging::copy(const fs::path& from, const std::string& name, const C
   const auto to = folder_ / name / from.filename();
   std::vector<char> buffer(piece);
   for (const auto& file : files) {
-    const auto source = file.name.empty() ? from : from / file.name, target = file.name.empty() ? to : to / file.name;
+    const auto source = file.name.empty() ? from : from / file.name;
+    const auto target = file.name.empty() ? to : to / file.name;
     std::ifstream in;
     std::ofstream out;
     if (world.root()) in.open(source, std::ios::binary);
@@ -108,8 +117,10 @@ std::string Staging::copy(const fs::path& from, const std::string& name, const C
     }
     world.agree([&] {
       out.flush();
-      if (world.root() && file.size > 0 && !in) fail("{}: cannot be read to its end: copy it again, or look at its disk", source.string());
-      if (mine_ && !out) fail("{} on {}: cannot be written; is the disk full?", target.string(), host_name());
+      if (world.root() && file.size > 0 && !in)
+        fail("{}: cannot be read to its end: copy it again, or look at its disk", source.string());
+      if (mine_ && !out)
+        fail("{} on {}: cannot be written; is the disk full?", target.string(), host_name());
     });
   }
   return to.string();

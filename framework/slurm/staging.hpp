@@ -1,5 +1,5 @@
-// Data and model copied once per node to the node's own disk, when the site says so: read once from the shared file system, in order, and
-// broadcast to the nodes.
+// Data and model copied once per node to the node's own disk, when the site says so: read once from
+// the shared file system, in order, and broadcast to the nodes.
 #pragma once
 #include <attune/mesh.hpp>
 
@@ -13,8 +13,8 @@ namespace attune::slurm {
 
 class Staging {
  public:
-  /// Copies what ATTUNE_STAGE names ("data,model") below ATTUNE_SCRATCH; nothing when they are not set. Collective. Error when a node's
-  /// scratch cannot be written or is too full.
+  /// Copies what ATTUNE_STAGE names ("data,model") below ATTUNE_SCRATCH; nothing when they are not
+  /// set. Collective. Error when a node's scratch cannot be written or is too full.
   Staging(const config::RunConfig& config, const Mesh& mesh);
   /// Removes the copies.
   ~Staging() { remove(); }
@@ -26,7 +26,8 @@ class Staging {
 
  private:
   /// Where the copy is, on this node.
-  std::string copy(const std::filesystem::path& from, const std::string& name, const Comm& world) const;
+  std::string copy(const std::filesystem::path& from, const std::string& name,
+                   const Comm& world) const;
   void remove();
 
   config::RunConfig config_;

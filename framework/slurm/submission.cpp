@@ -28,7 +28,10 @@ fs::path temporary_folder() {
 }  // namespace
 
 void check_can_submit() {
-  if (!is_installed("sbatch")) fail("there is no sbatch on this machine: submit from a login node of the cluster; --print shows the job script here");
+  if (!is_installed("sbatch"))
+    fail(
+        "there is no sbatch on this machine: submit from a login node of the cluster; --print "
+        "shows the job script here");
 }
 
 void try_submission(const std::string& script, const config::SlurmOptions& options) {
@@ -61,14 +64,18 @@ void check_are_free(const std::vector<fs::path>& directories) {
   for (const auto& job : queued.value_or(std::vector<QueuedJob>{})) {
     if (!job.is_live()) continue;
     const auto id = job.element.empty() ? job.id : job.array_id + "_" + job.element;
-    fail("{}: job {} for it is in the queue already ({}); wait for it, `scancel {}`, or give this run another name", runs[id].string(), id, job.state, id);
+    fail(
+        "{}: job {} for it is in the queue already ({}); wait for it, `scancel {}`, or give this "
+        "run another name",
+        runs[id].string(), id, job.state, id);
   }
 }
 
 std::int64_t largest_array(const Site& site) {
   if (site.options.max_array > 0) return site.options.max_array;
   for (const auto& line : lines_of(run_slurm({"scontrol", "show", "config"}).out))
-    if (line.starts_with("MaxArraySize")) return std::max(1, std::atoi(line.substr(line.find('=') + 1).c_str()));
+    if (line.starts_with("MaxArraySize"))
+      return std::max(1, std::atoi(line.substr(line.find('=') + 1).c_str()));
   return 1000;
 }
 

@@ -8,17 +8,21 @@
 namespace attune::text {
 
 Json added_token(const std::string& content, bool special) {
-  return {{"content", content}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", !special}, {"special", special}};
+  return {{"content", content}, {"single_word", false},   {"lstrip", false},
+          {"rstrip", false},    {"normalized", !special}, {"special", special}};
 }
 
 Json added_token_from(const Json& json, bool special, const std::string& where) {
   const auto content = json.is_object() ? json.find("content") : json.end();
   if (!json.is_object() || content == json.end() || !content->is_string())
-    fail("{}: an added token must be an object with \"content\", but is {}", where, json.dump(-1, ' ', false, Json::error_handler_t::replace));
+    fail("{}: an added token must be an object with \"content\", but is {}", where,
+         json.dump(-1, ' ', false, Json::error_handler_t::replace));
   const auto flag = [&](const char* key, bool usual) {
     const auto found = json.find(key);
     if (found == json.end() || found->is_null()) return usual;
-    if (!found->is_boolean()) fail("{}: \"{}\" of the added token '{}' must be true or false", where, key, content->get<std::string>());
+    if (!found->is_boolean())
+      fail("{}: \"{}\" of the added token '{}' must be true or false", where, key,
+           content->get<std::string>());
     return found->get<bool>();
   };
   special = flag("special", special);
@@ -33,7 +37,8 @@ AddedTokenList::AddedTokenList(const Json& model) {
   vocabulary_size_ = static_cast<std::int64_t>(vocab.size());
   vocabulary_.reserve(vocab.size());
   if (vocab.is_array()) {
-    for (std::int64_t id = 0; const auto& piece : vocab) vocabulary_.insert_or_assign(piece.at(0).get<std::string>(), id++);
+    for (std::int64_t id = 0; const auto& piece : vocab)
+      vocabulary_.insert_or_assign(piece.at(0).get<std::string>(), id++);
     return;
   }
   for (const auto& [token, id] : vocab.items()) vocabulary_.emplace(token, checked_id(id, token));
@@ -48,7 +53,8 @@ bool AddedTokenList::contains_equal(const Json& token) const {
 
 std::optional<std::int64_t> AddedTokenList::id(const std::string& content) const {
   if (const auto found = added_.find(content); found != added_.end()) return found->second.first;
-  if (const auto found = vocabulary_.find(content); found != vocabulary_.end()) return found->second;
+  if (const auto found = vocabulary_.find(content); found != vocabulary_.end())
+    return found->second;
   return std::nullopt;
 }
 
@@ -66,7 +72,8 @@ Json AddedTokenList::json() const {
     tokens.push_back(entry.second);
     tokens.back()["id"] = entry.first;
   }
-  std::sort(tokens.begin(), tokens.end(), [](const Json& a, const Json& b) { return a["id"] < b["id"]; });
+  std::sort(tokens.begin(), tokens.end(),
+            [](const Json& a, const Json& b) { return a["id"] < b["id"]; });
   return tokens;
 }
 

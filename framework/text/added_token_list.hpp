@@ -1,4 +1,5 @@
-// "added_tokens" of a tokenizer.json while tokens are added to it, with ids as the `tokenizers` library gives them.
+// "added_tokens" of a tokenizer.json while tokens are added to it, with ids as the `tokenizers`
+// library gives them.
 #pragma once
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -11,7 +12,8 @@ namespace attune::text {
 
 /// An entry of "added_tokens" without its id. special: as a special token is by default.
 nlohmann::json added_token(const std::string& content, bool special);
-/// The same from a JSON object that may lack any key but "content". where: named in errors ("tokenizer_config.json").
+/// The same from a JSON object that may lack any key but "content". where: named in errors
+/// ("tokenizer_config.json").
 nlohmann::json added_token_from(const nlohmann::json& json, bool special, const std::string& where);
 
 class AddedTokenList {
@@ -19,7 +21,8 @@ class AddedTokenList {
   /// model: the "model" of a tokenizer.json.
   explicit AddedTokenList(const nlohmann::json& model);
 
-  /// A token of the vocabulary keeps its id; one that was added before gets these properties; another gets the next free id.
+  /// A token of the vocabulary keeps its id; one that was added before gets these properties;
+  /// another gets the next free id.
   void add(const nlohmann::json& token);
   bool contains(const std::string& content) const { return added_.contains(content); }
   /// A token with this text and these properties was added.

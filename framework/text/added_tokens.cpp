@@ -36,7 +36,9 @@ void AddedTokenFinder::add(std::string pattern, AddedToken token) {
   if (pattern.empty()) return;
   auto& entries = by_first_byte_[static_cast<unsigned char>(pattern[0])];
   if (entries.empty()) first_bytes_ += pattern[0];
-  const auto place = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.pattern.size() < pattern.size(); });
+  const auto place = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) {
+    return e.pattern.size() < pattern.size();
+  });
   entries.insert(place, {std::move(pattern), std::move(token)});
 }
 
@@ -63,11 +65,15 @@ std::vector<Segment> AddedTokenFinder::cut(std::string_view text) const {
       continue;
     }
     const auto& token = entry->token;
-    std::size_t start = at, end = at + entry->pattern.size();
+    std::size_t start = at;
+    std::size_t end = at + entry->pattern.size();
     at = end;
-    if (token.single_word && (ends_with_word(text.substr(0, start)) || starts_with_word(text.substr(end)))) continue;
+    if (token.single_word &&
+        (ends_with_word(text.substr(0, start)) || starts_with_word(text.substr(end))))
+      continue;
     if (token.lstrip) start = std::max(trailing_whitespace(text.substr(0, start)), done);
-    if (token.rstrip) end += leading_whitespace(text.substr(end));  // in which the next token may begin nonetheless
+    // in which the next token may begin nonetheless
+    if (token.rstrip) end += leading_whitespace(text.substr(end));
     if (done < start) segments.push_back({{done, start}, std::nullopt});
     segments.push_back({{start, end}, token.id});
     done = end;
@@ -95,6 +101,8 @@ const std::string* AddedTokens::decoded(std::int32_t id) const {
   return found == normalized_contents_.end() ? vocabulary_.token(id) : &found->second;
 }
 
-bool AddedTokens::is_special(std::int32_t id) const { return std::binary_search(special_.begin(), special_.end(), id); }
+bool AddedTokens::is_special(std::int32_t id) const {
+  return std::binary_search(special_.begin(), special_.end(), id);
+}
 
 }  // namespace attune::text

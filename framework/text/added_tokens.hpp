@@ -18,8 +18,10 @@ struct AddedToken {
   std::int32_t id;
   bool special;      // left out by decode
   bool single_word;  // only where no letter or digit touches it
-  bool lstrip, rstrip;  // takes the white space before, after it
-  bool normalized;   // looked for in the normalised text
+  // takes the white space before, after it
+  bool lstrip;
+  bool rstrip;
+  bool normalized;  // looked for in the normalised text
 };
 
 /// A part of a text: an added token, or what lies between.
@@ -44,7 +46,7 @@ class AddedTokenFinder {
   /// The first place from `at` on where one may begin.
   std::size_t next_candidate(std::string_view text, std::size_t at) const;
   std::array<std::vector<Entry>, 256> by_first_byte_;  // each from the longest to the shortest
-  std::string first_bytes_;  // for which there is one
+  std::string first_bytes_;                            // for which there is one
 };
 
 class AddedTokens {
@@ -55,14 +57,17 @@ class AddedTokens {
   std::vector<Segment> cut_raw(std::string_view text) const { return raw_.cut(text); }
   std::vector<Segment> cut_normalized(std::string_view text) const { return normalized_.cut(text); }
   const Vocabulary& vocabulary() const { return vocabulary_; }
-  /// What decoding begins with: the token, normalised if it is looked for in normalised text; null: no added token has this id.
+  /// What decoding begins with: the token, normalised if it is looked for in normalised text; null:
+  /// no added token has this id.
   const std::string* decoded(std::int32_t id) const;
   bool is_special(std::int32_t id) const;
 
  private:
-  AddedTokenFinder raw_, normalized_;
+  AddedTokenFinder raw_;
+  AddedTokenFinder normalized_;
   Vocabulary vocabulary_;
-  std::unordered_map<std::int32_t, std::string> normalized_contents_;  // where they differ from the token
+  // where they differ from the token
+  std::unordered_map<std::int32_t, std::string> normalized_contents_;
   std::vector<std::int32_t> special_;  // sorted
 };
 

@@ -6,7 +6,8 @@ namespace attune::text {
 
 AlignedText AlignedText::slice(std::size_t begin, std::size_t end) const {
   const auto bytes = std::string_view(bytes_).substr(begin, end - begin);
-  return aligned_ ? AlignedText(bytes, {origins_.begin() + begin, origins_.begin() + end}) : AlignedText(bytes);
+  return aligned_ ? AlignedText(bytes, {origins_.begin() + begin, origins_.begin() + end})
+                  : AlignedText(bytes);
 }
 
 Rewriting::Rewriting(AlignedText& text) : text_(text) {
@@ -18,7 +19,9 @@ Rewriting::Rewriting(AlignedText& text) : text_(text) {
 
 void Rewriting::keep(std::size_t begin, std::size_t end) {
   result_.bytes_.append(text_.bytes_, begin, end - begin);
-  if (text_.aligned_) result_.origins_.insert(result_.origins_.end(), text_.origins_.begin() + begin, text_.origins_.begin() + end);
+  if (text_.aligned_)
+    result_.origins_.insert(result_.origins_.end(), text_.origins_.begin() + begin,
+                            text_.origins_.begin() + end);
 }
 
 /// One by one: there are one or two of them, and vector::insert is made for many.
@@ -43,7 +46,8 @@ void transform(AlignedText& text, const std::vector<Change>& changes) {
   const auto& old = text.bytes();
   std::size_t at = 0;
   for (const auto& [c, change] : changes) {
-    // What is put in before anything was there has no origin of its own: it shares that of the first byte.
+    // What is put in before anything was there has no origin of its own: it shares that of the
+    // first byte.
     result.put(c, change > 0 && at > 0 ? at - 1 : std::min(at, old.size() - 1));
     for (int taken = change; taken <= 0 && at < old.size(); ++taken) next_code_point(old, at);
   }

@@ -1,4 +1,5 @@
-// A text that is rewritten step by step and, where somebody asked, still knows which bytes of the original each of its bytes stands for.
+// A text that is rewritten step by step and, where somebody asked, still knows which bytes of the
+// original each of its bytes stands for.
 #pragma once
 #include <string>
 #include <string_view>
@@ -14,13 +15,16 @@ class AlignedText {
   /// Without origins: rewriting costs no more than the text itself.
   explicit AlignedText(std::string_view bytes) : bytes_(bytes) {}
   /// origins: one for each byte.
-  AlignedText(std::string_view bytes, std::vector<Span> origins) : bytes_(bytes), origins_(std::move(origins)), aligned_(true) {}
+  AlignedText(std::string_view bytes, std::vector<Span> origins)
+      : bytes_(bytes), origins_(std::move(origins)), aligned_(true) {}
 
   const std::string& bytes() const { return bytes_; }
   bool aligned() const { return aligned_; }
   const Span& origin(std::size_t byte) const { return origins_[byte]; }
   /// Where these bytes came from; for aligned texts alone.
-  Span origin(Span bytes) const { return {origins_[bytes.begin].begin, origins_[bytes.end - 1].end}; }
+  Span origin(Span bytes) const {
+    return {origins_[bytes.begin].begin, origins_[bytes.end - 1].end};
+  }
   AlignedText slice(std::size_t begin, std::size_t end) const;
 
  private:
@@ -49,8 +53,9 @@ class Rewriting {
   AlignedText result_;
 };
 
-/// One code point of a rewritten text: 0 takes the place of the next old one, 1 is put in after it, -n takes the place of the next and of
-/// n more. The code points of `tokenizers`' NormalizedString::transform, whose offsets we must give.
+/// One code point of a rewritten text: 0 takes the place of the next old one, 1 is put in after it,
+/// -n takes the place of the next and of n more. The code points of `tokenizers`'
+/// NormalizedString::transform, whose offsets we must give.
 struct Change {
   char32_t c;
   int change;

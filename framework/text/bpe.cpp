@@ -22,7 +22,11 @@ class Merges {
       const auto joined = left + (right.size() > prefix_size ? right.substr(prefix_size) : "");
       const auto id_of = [&](const std::string& token) {
         const auto id = vocabulary.id(token);
-        if (!id) fail("tokenizer.json: merge {} ('{}' with '{}') needs the token '{}', which is not in the vocab", rank, left, right, token);
+        if (!id)
+          fail(
+              "tokenizer.json: merge {} ('{}' with '{}') needs the token '{}', which is not in the "
+              "vocab",
+              rank, left, right, token);
         return *id;
       };
       merges_.insert_or_assign(key(id_of(left), id_of(right)), Merge{rank, id_of(joined)});
@@ -42,13 +46,18 @@ class Merges {
 
   /// "a b" or ["a", "b"].
   static std::pair<std::string, std::string> parts(const Json& merge, std::uint32_t rank) {
-    if (merge.is_array() && merge.size() == 2) return {merge[0].get<std::string>(), merge[1].get<std::string>()};
+    if (merge.is_array() && merge.size() == 2)
+      return {merge[0].get<std::string>(), merge[1].get<std::string>()};
     if (merge.is_string()) {
       const auto text = merge.get<std::string>();
       const auto space = text.find(' ');
-      if (space != std::string::npos && text.find(' ', space + 1) == std::string::npos) return {text.substr(0, space), text.substr(space + 1)};
+      if (space != std::string::npos && text.find(' ', space + 1) == std::string::npos)
+        return {text.substr(0, space), text.substr(space + 1)};
     }
-    fail("tokenizer.json: merge {} must be two tokens with a space between them or a list of two, but is {}", rank, merge.dump());
+    fail(
+        "tokenizer.json: merge {} must be two tokens with a space between them or a list of two, "
+        "but is {}",
+        rank, merge.dump());
   }
 
   struct Hash {
@@ -62,16 +71,20 @@ class Merges {
 
 struct Symbol {
   std::int32_t id;  // -1: merged into the one before
-  std::int32_t previous, next;  // -1: none
+  // -1: none
+  std::int32_t previous;
+  std::int32_t next;
   std::size_t size;  // bytes of the word
 };
 
-/// A pair of neighbours that may be merged. Stale once one of them has changed: then the pair has another merge.
+/// A pair of neighbours that may be merged. Stale once one of them has changed: then the pair has
+/// another merge.
 struct Candidate {
   Merge merge;
   std::int32_t left;
 
-  bool operator<(const Candidate& other) const {  // the queue's top is the lowest rank, and of these the leftmost
+  // the queue's top is the lowest rank, and of these the leftmost
+  bool operator<(const Candidate& other) const {
     return merge.rank != other.merge.rank ? merge.rank > other.merge.rank : left > other.left;
   }
 };
@@ -82,7 +95,8 @@ void merge_all(std::vector<Symbol>& symbols, const Merges& merges) {
   heap.clear();
   const auto merge_at = [&](std::int32_t left) -> const Merge* {
     const auto& symbol = symbols[left];
-    return symbol.id < 0 || symbol.next < 0 ? nullptr : merges.find(symbol.id, symbols[symbol.next].id);
+    return symbol.id < 0 || symbol.next < 0 ? nullptr
+                                            : merges.find(symbol.id, symbols[symbol.next].id);
   };
   const auto consider = [&](std::int32_t left) {
     if (left < 0) return;
@@ -133,8 +147,9 @@ struct Bpe {
     }
   }
 
-  /// One symbol for each character, or for each byte of one that is no token. A character that has neither is dropped when there is no
-  /// unknown token; as `tokenizers` does it, the unknown one stands before the next character that is a token.
+  /// One symbol for each character, or for each byte of one that is no token. A character that has
+  /// neither is dropped when there is no unknown token; as `tokenizers` does it, the unknown one
+  /// stands before the next character that is a token.
   void read_symbols(std::string_view word, std::vector<Symbol>& symbols) const {
     symbols.clear();
     const auto add = [&](std::int32_t id, std::size_t size) {
@@ -172,31 +187,37 @@ struct Bpe {
   }
 };
 
-/// SentencePiece's mark of a space, when no token holds one after another character: then nothing is merged across the start of a word.
+/// SentencePiece's mark of a space, when no token holds one after another character: then nothing
+/// is merged across the start of a word.
 std::string word_mark(const Vocabulary& vocabulary) {
   static const std::string mark = "\u2581";
   if (!vocabulary.id(mark)) return "";
   return vocabulary.all_of([](std::string_view token) {
     while (token.starts_with(mark)) token.remove_prefix(mark.size());
     return token.find(mark) == std::string_view::npos;
-  }) ? mark : "";
+  })
+             ? mark
+             : "";
 }
 
 }  // namespace
 
 Model make_bpe(const Json& json) {
-  if (value_or(json, "dropout", 0.0) != 0.0) fail("tokenizer.json: a BPE model with dropout is not supported; set dropout to null");
+  if (value_or(json, "dropout", 0.0) != 0.0)
+    fail("tokenizer.json: a BPE model with dropout is not supported; set dropout to null");
   const auto vocabulary = std::make_shared<const Vocabulary>(json.at("vocab"));
   const auto unknown = unknown_id(*vocabulary, value_or<std::string>(json, "unk_token", ""), "BPE");
-  const auto prefix = value_or<std::string>(json, "continuing_subword_prefix", ""), suffix = value_or<std::string>(json, "end_of_word_suffix", "");
+  const auto prefix = value_or<std::string>(json, "continuing_subword_prefix", "");
+  const auto suffix = value_or<std::string>(json, "end_of_word_suffix", "");
   std::optional<ByteTokens> bytes;
   if (value_or(json, "byte_fallback", false)) bytes.emplace(*vocabulary);
   const bool ignore_merges = value_or(json, "ignore_merges", false);
   const bool affixes = !prefix.empty() || !suffix.empty();
-  return {vocabulary,
-          Bpe{vocabulary, std::make_shared<const Merges>(json.at("merges"), *vocabulary, prefix.size()), unknown, bytes,
-              value_or(json, "fuse_unk", false), ignore_merges, prefix, suffix},
-          ignore_merges || affixes ? "" : word_mark(*vocabulary)};
+  return {
+      vocabulary,
+      Bpe{vocabulary, std::make_shared<const Merges>(json.at("merges"), *vocabulary, prefix.size()),
+          unknown, bytes, value_or(json, "fuse_unk", false), ignore_merges, prefix, suffix},
+      ignore_merges || affixes ? "" : word_mark(*vocabulary)};
 }
 
 }  // namespace attune::text

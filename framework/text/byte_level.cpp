@@ -8,7 +8,9 @@
 namespace attune::text {
 namespace {
 
-bool stands_for_itself(unsigned byte) { return (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE; }
+bool stands_for_itself(unsigned byte) {
+  return (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+}
 
 struct Alphabet {
   std::array<std::string, 256> characters;
@@ -39,7 +41,8 @@ void append_byte_characters(std::string& text, std::string_view bytes) {
 
 void put_byte_characters(const AlignedText& old, Span stretch, Rewriting& result) {
   const auto& characters = alphabet().characters;
-  for (auto at = stretch.begin; at < stretch.end; ++at) result.put(characters[static_cast<unsigned char>(old.bytes()[at])], at);
+  for (auto at = stretch.begin; at < stretch.end; ++at)
+    result.put(characters[static_cast<unsigned char>(old.bytes()[at])], at);
 }
 
 std::optional<std::string> bytes_of_characters(std::string_view text) {

@@ -1,5 +1,5 @@
-// GPT-2's reversible alphabet: each byte has one printable character, so that any text is a string over 256 characters
-// (Radford et al. 2019, encoder.py, bytes_to_unicode).
+// GPT-2's reversible alphabet: each byte has one printable character, so that any text is a string
+// over 256 characters (Radford et al. 2019, encoder.py, bytes_to_unicode).
 #pragma once
 #include <optional>
 #include <string>

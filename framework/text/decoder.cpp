@@ -60,42 +60,51 @@ Decoder fuse(const Json&) {
 
 Decoder strip(const Json& json) {
   const auto content = json.at("content").get<std::string>();
-  if (count_code_points(content) != 1) fail("tokenizer.json: the content '{}' of a Strip decoder must be one character", content);
-  return [content, start = value_or<std::size_t>(json, "start", 0), stop = value_or<std::size_t>(json, "stop", 0)](std::vector<std::string>& tokens) {
+  if (count_code_points(content) != 1)
+    fail("tokenizer.json: the content '{}' of a Strip decoder must be one character", content);
+  return [content, start = value_or<std::size_t>(json, "start", 0),
+          stop = value_or<std::size_t>(json, "stop", 0)](std::vector<std::string>& tokens) {
     for (auto& token : tokens) {
-      for (std::size_t i = 0; i < start && token.starts_with(content); ++i) token.erase(0, content.size());
-      for (std::size_t i = 0; i < stop && token.ends_with(content); ++i) token.resize(token.size() - content.size());
+      for (std::size_t i = 0; i < start && token.starts_with(content); ++i)
+        token.erase(0, content.size());
+      for (std::size_t i = 0; i < stop && token.ends_with(content); ++i)
+        token.resize(token.size() - content.size());
     }
   };
 }
 
 Decoder replace(const Json& json) {
-  return [pattern = make_pattern(json.at("pattern")), content = json.at("content").get<std::string>()](std::vector<std::string>& tokens) {
+  return [pattern = make_pattern(json.at("pattern")),
+          content = json.at("content").get<std::string>()](std::vector<std::string>& tokens) {
     std::vector<Span> matches;
     for (auto& token : tokens) {
       matches.clear();
       pattern.find_all(token, matches);
-      for (auto match = matches.rbegin(); match != matches.rend(); ++match) token.replace(match->begin, match->end - match->begin, content);
+      for (auto match = matches.rbegin(); match != matches.rend(); ++match)
+        token.replace(match->begin, match->end - match->begin, content);
     }
   };
 }
 
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
   if (from.empty()) return;
-  for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) text.replace(at, from.size(), to);
+  for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
+    text.replace(at, from.size(), to);
 }
 
 /// Takes away the spaces before English punctuation and contractions.
 void clean_up(std::string& text) {
   static constexpr std::pair<std::string_view, std::string_view> replacements[] = {
-      {" .", "."},   {" ?", "?"},   {" !", "!"},           {" ,", ","},   {" ' ", "'"},   {" n't", "n't"},
-      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+      {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+      {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
   };
   for (const auto& [from, to] : replacements) replace_all(text, from, to);
 }
 
 Decoder word_piece(const Json& json) {
-  return [prefix = value_or<std::string>(json, "prefix", "##"), cleanup = value_or(json, "cleanup", true)](std::vector<std::string>& tokens) {
+  return [prefix = value_or<std::string>(json, "prefix", "##"),
+          cleanup = value_or(json, "cleanup", true)](std::vector<std::string>& tokens) {
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       if (i > 0) {
         if (tokens[i].starts_with(prefix))
@@ -111,22 +120,28 @@ Decoder word_piece(const Json& json) {
 /// A mark is a space, but in the first token it is nothing.
 Decoder metaspace(const Json& json) {
   const auto mark = value_or<std::string>(json, "replacement", "\u2581");
-  const bool prefixed = value_or(json, "add_prefix_space", true) && value_or<std::string>(json, "prepend_scheme", "always") != "never";
+  const bool prefixed = value_or(json, "add_prefix_space", true) &&
+                        value_or<std::string>(json, "prepend_scheme", "always") != "never";
   return [mark, prefixed](std::vector<std::string>& tokens) {
-    for (std::size_t i = 0; i < tokens.size(); ++i) replace_all(tokens[i], mark, i == 0 && prefixed ? "" : " ");
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      replace_all(tokens[i], mark, i == 0 && prefixed ? "" : " ");
   };
 }
 
 /// "</w>" ends a word.
 Decoder bpe(const Json& json) {
-  return [suffix = value_or<std::string>(json, "suffix", "</w>")](std::vector<std::string>& tokens) {
-    for (std::size_t i = 0; i < tokens.size(); ++i) replace_all(tokens[i], suffix, i + 1 == tokens.size() ? "" : " ");
-  };
+  return
+      [suffix = value_or<std::string>(json, "suffix", "</w>")](std::vector<std::string>& tokens) {
+        for (std::size_t i = 0; i < tokens.size(); ++i)
+          replace_all(tokens[i], suffix, i + 1 == tokens.size() ? "" : " ");
+      };
 }
 
-/// Connectionist temporal classification (Graves et al. 2006): repeated tokens count once, padding not at all.
+/// Connectionist temporal classification (Graves et al. 2006): repeated tokens count once, padding
+/// not at all.
 Decoder ctc(const Json& json) {
-  return [pad = value_or<std::string>(json, "pad_token", "<pad>"), delimiter = value_or<std::string>(json, "word_delimiter_token", "|"),
+  return [pad = value_or<std::string>(json, "pad_token", "<pad>"),
+          delimiter = value_or<std::string>(json, "word_delimiter_token", "|"),
           cleanup = value_or(json, "cleanup", true)](std::vector<std::string>& tokens) {
     tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
     for (auto& token : tokens) {
@@ -156,8 +171,16 @@ Decoder sequence(const Json& json) {
 Decoder make_decoder(const Json& json) {
   if (json.is_null()) return spaced(json);
   static const Makers<Decoder> makers = {
-      {"BPEDecoder", bpe},       {"ByteFallback", byte_fallback}, {"ByteLevel", byte_level}, {"CTC", ctc},     {"Fuse", fuse},
-      {"Metaspace", metaspace}, {"Replace", replace},            {"Sequence", sequence},    {"Strip", strip}, {"WordPiece", word_piece},
+      {"BPEDecoder", bpe},
+      {"ByteFallback", byte_fallback},
+      {"ByteLevel", byte_level},
+      {"CTC", ctc},
+      {"Fuse", fuse},
+      {"Metaspace", metaspace},
+      {"Replace", replace},
+      {"Sequence", sequence},
+      {"Strip", strip},
+      {"WordPiece", word_piece},
   };
   return make_part("decoder", json, makers);
 }

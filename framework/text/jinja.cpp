@@ -1,4 +1,5 @@
-// The parser turns a template into functions: an expression gives a value in a scope, a statement writes.
+// The parser turns a template into functions: an expression gives a value in a scope, a statement
+// writes.
 #include "text/jinja.hpp"
 
 #include <algorithm>
@@ -34,9 +35,12 @@ struct Scope {
     return nullptr;
   }
   void set(const std::string& name, Value value) {
-    const auto found = std::find_if(values.begin(), values.end(), [&](const auto& one) { return one.first == name; });
-    if (found == values.end()) values.emplace_back(name, std::move(value));
-    else found->second = std::move(value);
+    const auto found = std::find_if(values.begin(), values.end(),
+                                    [&](const auto& one) { return one.first == name; });
+    if (found == values.end())
+      values.emplace_back(name, std::move(value));
+    else
+      found->second = std::move(value);
   }
 };
 using ScopePtr = std::shared_ptr<Scope>;
@@ -46,8 +50,10 @@ ScopePtr inside(const ScopePtr& around) { return std::make_shared<Scope>(Scope{a
 /// Where a stretch of the template writes to.
 struct Output {
   std::string text;
-  std::vector<Span>* generated = nullptr;  // null inside a macro or a captured block, whose text may still change
-  bool* lost = nullptr;                    // set when a {% generation %} block stands in one of these
+  // null inside a macro or a captured block, whose text may still change
+  std::vector<Span>* generated = nullptr;
+  // set when a {% generation %} block stands in one of these
+  bool* lost = nullptr;
 };
 
 enum class Flow { on, leave, next };  // what a loop does then: break, continue
@@ -65,7 +71,9 @@ std::string captured(const Statement& body, const ScopePtr& scope, bool* lost) {
 struct CallArguments {
   std::vector<Expression> positional;
   std::vector<std::pair<std::string, Expression>> named;
-  Expression list, dict;  // *list, **dict
+  // *list, **dict
+  Expression list;
+  Expression dict;
 
   Arguments in(const ScopePtr& scope) const {
     Arguments values;
@@ -89,7 +97,8 @@ struct LoopState final : Object {
   mutable std::optional<Values> last_changed;
 
   std::optional<Value> attribute(const std::string& name) const override {
-    const auto place = static_cast<std::int64_t>(at), size = std::ssize(items);
+    const auto place = static_cast<std::int64_t>(at);
+    const auto size = std::ssize(items);
     if (name == "index") return place + 1;
     if (name == "index0") return place;
     if (name == "revindex") return size - place;
@@ -99,10 +108,14 @@ struct LoopState final : Object {
     if (name == "length") return size;
     if (name == "depth") return 1;  // counts recursion alone
     if (name == "depth0") return 0;
-    if (name == "previtem") return at > 0 ? items[at - 1] : Value(Undefined{"there is no previous item"});
-    if (name == "nextitem") return place + 1 < size ? items[at + 1] : Value(Undefined{"there is no next item"});
-    if (name == "cycle") return Value::function([this](const Arguments& given) { return cycle(given.positional); });
-    if (name == "changed") return Value::function([this](const Arguments& given) { return changed(given.positional); });
+    if (name == "previtem")
+      return at > 0 ? items[at - 1] : Value(Undefined{"there is no previous item"});
+    if (name == "nextitem")
+      return place + 1 < size ? items[at + 1] : Value(Undefined{"there is no next item"});
+    if (name == "cycle")
+      return Value::function([this](const Arguments& given) { return cycle(given.positional); });
+    if (name == "changed")
+      return Value::function([this](const Arguments& given) { return changed(given.positional); });
     return std::nullopt;
   }
 
@@ -120,8 +133,10 @@ struct LoopState final : Object {
 
 struct Loop {
   Target target;
-  Expression over, only_if;
-  Statement body, otherwise;
+  Expression over;
+  Expression only_if;
+  Statement body;
+  Statement otherwise;
 
   Flow run(const ScopePtr& scope, Output& output) const {
     auto state = std::make_shared<LoopState>();
@@ -168,7 +183,10 @@ struct Macro {
       thread_local int depth = 0;
       const struct Deeper {
         Deeper() {
-          if (++depth > 200) --depth, raise("maximum recursion depth exceeded");
+          if (++depth > 200) {
+            --depth;
+            raise("maximum recursion depth exceeded");
+          }
         }
         ~Deeper() { --depth; }
       } deeper;
@@ -182,10 +200,14 @@ struct Macro {
     auto named = arguments.named;
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       const auto& parameter = parameters[i];
-      const auto found = std::find_if(named.begin(), named.end(), [&](const auto& one) { return one.first == parameter.name; });
+      const auto found = std::find_if(named.begin(), named.end(),
+                                      [&](const auto& one) { return one.first == parameter.name; });
       const bool by_place = i < arguments.positional.size();
-      if (by_place && found != named.end()) raise("macro '{}' got two values for '{}'", name, parameter.name);
-      call->set(parameter.name, by_place ? arguments.positional[i] : found != named.end() ? found->second : missing(parameter, call));
+      if (by_place && found != named.end())
+        raise("macro '{}' got two values for '{}'", name, parameter.name);
+      call->set(parameter.name, by_place               ? arguments.positional[i]
+                                : found != named.end() ? found->second
+                                                       : missing(parameter, call));
       if (found != named.end()) named.erase(found);
     }
     bind_rest(arguments, std::move(named), *call);
@@ -197,10 +219,13 @@ struct Macro {
     return Undefined{fmt::format("parameter '{}' was not provided", parameter.name)};
   }
 
-  void bind_rest(const Arguments& arguments, std::vector<std::pair<std::string, Value>> named, Scope& call) const {
-    const auto caller = std::find_if(named.begin(), named.end(), [](const auto& one) { return one.first == "caller"; });
+  void bind_rest(const Arguments& arguments, std::vector<std::pair<std::string, Value>> named,
+                 Scope& call) const {
+    const auto caller = std::find_if(named.begin(), named.end(),
+                                     [](const auto& one) { return one.first == "caller"; });
     if (reads.contains("caller")) {
-      call.set("caller", caller != named.end() ? caller->second : Value(Undefined{"No caller defined"}));
+      call.set("caller",
+               caller != named.end() ? caller->second : Value(Undefined{"No caller defined"}));
       if (caller != named.end()) named.erase(caller);
     }
     if (reads.contains("kwargs")) {
@@ -211,8 +236,10 @@ struct Macro {
       raise("macro '{}' takes no keyword argument '{}'", name, named.front().first);
     }
     const auto used = std::min(parameters.size(), arguments.positional.size());
-    const Values rest(arguments.positional.begin() + static_cast<std::ptrdiff_t>(used), arguments.positional.end());
-    if (!reads.contains("varargs") && !rest.empty()) raise("macro '{}' takes not more than {} argument(s)", name, parameters.size());
+    const Values rest(arguments.positional.begin() + static_cast<std::ptrdiff_t>(used),
+                      arguments.positional.end());
+    if (!reads.contains("varargs") && !rest.empty())
+      raise("macro '{}' takes not more than {} argument(s)", name, parameters.size());
     if (reads.contains("varargs")) call.set("varargs", Value::sequence(Kind::tuple, rest));
   }
 };
@@ -221,12 +248,15 @@ Value slice_of(const Value& value, const std::array<Expression, 3>& parts, const
   std::array<std::optional<std::int64_t>, 3> places;
   for (std::size_t i = 0; i < 3; ++i) {
     const auto place = parts[i] ? parts[i](scope) : Value(None{});
-    if (!place.is_none() && !place.is_whole()) raise("slice indices must be integers or None or have an __index__ method");
+    if (!place.is_none() && !place.is_whole())
+      raise("slice indices must be integers or None or have an __index__ method");
     if (!place.is_none()) places[i] = place.whole();
   }
   if (value.is_undefined()) raise("{}", value.as<Undefined>().message);
-  const bool sequence = value.is_sequence(Kind::list) || value.is_sequence(Kind::tuple) || value.is_sequence(Kind::range);
-  if (!sequence && !value.is_text()) return Undefined{fmt::format("'{}' object cannot be sliced", value.type())};
+  const bool sequence = value.is_sequence(Kind::list) || value.is_sequence(Kind::tuple) ||
+                        value.is_sequence(Kind::range);
+  if (!sequence && !value.is_text())
+    return Undefined{fmt::format("'{}' object cannot be sliced", value.type())};
   if (value.is_safe()) raise("a text marked by |safe cannot be sliced");
   if (places[2] == 0) raise("slice step cannot be zero");
   const auto items = value.items();
@@ -254,14 +284,17 @@ class Parser {
  private:
   template <class... Args>
   [[noreturn]] void wrong(fmt::format_string<Args...> text, Args&&... args) const {
-    fail("the chat template, line {}: {}", now().line, fmt::format(text, std::forward<Args>(args)...));
+    fail("the chat template, line {}: {}", now().line,
+         fmt::format(text, std::forward<Args>(args)...));
   }
 
   // Tokens
 
   const Token& now() const { return tokens_[at_]; }
   const Token& ahead() const { return tokens_[std::min(at_ + 1, tokens_.size() - 1)]; }
-  static bool is(const Token& token, Type type, std::string_view text) { return token.type == type && token.text == text; }
+  static bool is(const Token& token, Type type, std::string_view text) {
+    return token.type == type && token.text == text;
+  }
   bool is_name(std::string_view text) const { return is(now(), Type::name, text); }
   bool is_sign(std::string_view text) const { return is(now(), Type::sign, text); }
   bool take(Type type, std::string_view text) {
@@ -284,7 +317,8 @@ class Parser {
   }
   void need_end_of_tag() { take(Type::close_tag, "the end of the tag"); }
 
-  /// Keeps the functions that an expression becomes from nesting without end, whatever the template.
+  /// Keeps the functions that an expression becomes from nesting without end, whatever the
+  /// template.
   class Level {
    public:
     explicit Level(Parser& parser) : parser_(parser) { parser_.deepen(); }
@@ -306,11 +340,13 @@ class Parser {
 
   // Statements
 
-  /// Up to a tag of one of these names, whose name is then the current token; to the end where there are none.
+  /// Up to a tag of one of these names, whose name is then the current token; to the end where
+  /// there are none.
   Statement parse_block(const std::vector<std::string>& ends) {
     std::vector<Statement> statements;
     while (now().type != Type::end) {
-      if (now().type == Type::open_tag && std::find(ends.begin(), ends.end(), ahead().text) != ends.end()) {
+      if (now().type == Type::open_tag &&
+          std::find(ends.begin(), ends.end(), ahead().text) != ends.end()) {
         ++at_;
         return in_sequence(std::move(statements));
       }
@@ -366,9 +402,11 @@ class Parser {
     if (name == "filter") return parse_filter_block();
     if (name == "with") return parse_with();
     if (name == "generation") return parse_generation();
-    if (name == "break" || name == "continue") return parse_loop_control(name == "break" ? Flow::leave : Flow::next);
+    if (name == "break" || name == "continue")
+      return parse_loop_control(name == "break" ? Flow::leave : Flow::next);
     --at_;
-    static const std::set<std::string> others = {"include", "import", "from", "extends", "block", "autoescape", "print", "do", "trans"};
+    static const std::set<std::string> others = {"include",    "import", "from", "extends", "block",
+                                                 "autoescape", "print",  "do",   "trans"};
     if (others.contains(name)) wrong("the tag '{}' is not supported in chat templates", name);
     wrong("there is no tag '{}' here", name);
   }
@@ -382,11 +420,14 @@ class Parser {
       branches.emplace_back(std::move(condition), parse_block({"elif", "else", "endif"}));
       const auto end = take_any_name();
       if (end == "elif") continue;
-      if (end == "else") otherwise = parse_body("endif");
-      else need_end_of_tag();
+      if (end == "else")
+        otherwise = parse_body("endif");
+      else
+        need_end_of_tag();
       break;
     }
-    return [branches = std::move(branches), otherwise = std::move(otherwise)](const ScopePtr& scope, Output& output) {
+    return [branches = std::move(branches), otherwise = std::move(otherwise)](const ScopePtr& scope,
+                                                                              Output& output) {
       for (const auto& [condition, body] : branches)
         if (condition(scope).truth()) return body(scope, output);
       return otherwise ? otherwise(scope, output) : Flow::on;
@@ -404,9 +445,13 @@ class Parser {
     ++loops_;
     loop.body = parse_block({"else", "endfor"});
     --loops_;
-    if (take_any_name() == "else") loop.otherwise = parse_body("endfor");
-    else need_end_of_tag();
-    return [loop = std::move(loop)](const ScopePtr& scope, Output& output) { return loop.run(scope, output); };
+    if (take_any_name() == "else")
+      loop.otherwise = parse_body("endfor");
+    else
+      need_end_of_tag();
+    return [loop = std::move(loop)](const ScopePtr& scope, Output& output) {
+      return loop.run(scope, output);
+    };
   }
 
   Statement parse_loop_control(Flow flow) {
@@ -421,27 +466,33 @@ class Parser {
     bool several = false;
     const bool bracketed = take_sign("(");
     do {
-      if (targets.empty() || !(is_sign(")") || is_name(end))) targets.push_back(parse_simple_target());
+      if (targets.empty() || !(is_sign(")") || is_name(end)))
+        targets.push_back(parse_simple_target());
       several = several || is_sign(",");
     } while (take_sign(","));
     if (bracketed) need_sign(")");
     if (!several) return std::move(targets.front());
     return [targets = std::move(targets)](const ScopePtr& scope, Value value) {
       auto items = value.items();
-      if (items.size() != targets.size()) raise("cannot unpack {} values into {} names", items.size(), targets.size());
+      if (items.size() != targets.size())
+        raise("cannot unpack {} values into {} names", items.size(), targets.size());
       for (std::size_t i = 0; i < items.size(); ++i) targets[i](scope, std::move(items[i]));
     };
   }
 
   Target parse_simple_target() {
     auto name = take_any_name();
-    if (!take_sign(".")) return [name = std::move(name)](const ScopePtr& scope, Value value) { scope->set(name, std::move(value)); };
-    return [name = std::move(name), attribute = take_any_name()](const ScopePtr& scope, Value value) {
-      const auto* found = scope->find(name);
-      auto* space = found ? dynamic_cast<Namespace*>(found->object()) : nullptr;
-      if (!space) raise("cannot assign attribute on non-namespace object");
-      space->set(attribute, std::move(value));
-    };
+    if (!take_sign("."))
+      return [name = std::move(name)](const ScopePtr& scope, Value value) {
+        scope->set(name, std::move(value));
+      };
+    return
+        [name = std::move(name), attribute = take_any_name()](const ScopePtr& scope, Value value) {
+          const auto* found = scope->find(name);
+          auto* space = found ? dynamic_cast<Namespace*>(found->object()) : nullptr;
+          if (!space) raise("cannot assign attribute on non-namespace object");
+          space->set(attribute, std::move(value));
+        };
   }
 
   Statement parse_set() {
@@ -449,14 +500,16 @@ class Parser {
     if (take_sign("=")) {
       auto value = parse_tuple();
       need_end_of_tag();
-      return [target = std::move(target), value = std::move(value)](const ScopePtr& scope, Output&) {
-        target(scope, value(scope));
-        return Flow::on;
-      };
+      return
+          [target = std::move(target), value = std::move(value)](const ScopePtr& scope, Output&) {
+            target(scope, value(scope));
+            return Flow::on;
+          };
     }
     auto change = is_sign("|") ? parse_filters(written()) : written();
     auto body = parse_body("endset");
-    return [target = std::move(target), body = std::move(body), change = std::move(change)](const ScopePtr& scope, Output& output) {
+    return [target = std::move(target), body = std::move(body), change = std::move(change)](
+               const ScopePtr& scope, Output& output) {
       target(scope, changed(captured(body, inside(scope), output.lost), change, scope));
       return Flow::on;
     };
@@ -464,10 +517,12 @@ class Parser {
 
   Statement parse_filter_block() {
     --at_;
-    tokens_[at_] = {Type::sign, "|", now().line};  // "filter upper" is "| upper" of what the block writes
+    // "filter upper" is "| upper" of what the block writes
+    tokens_[at_] = {Type::sign, "|", now().line};
     auto change = parse_filters(written());
     auto body = parse_body("endfilter");
-    return [body = std::move(body), change = std::move(change)](const ScopePtr& scope, Output& output) {
+    return [body = std::move(body), change = std::move(change)](const ScopePtr& scope,
+                                                                Output& output) {
       output.text += changed(captured(body, inside(scope), output.lost), change, scope).str();
       return Flow::on;
     };
@@ -492,7 +547,8 @@ class Parser {
       values.emplace_back(std::move(target), parse_expression());
     }
     auto body = parse_body("endwith");
-    return [values = std::move(values), body = std::move(body)](const ScopePtr& scope, Output& output) {
+    return [values = std::move(values), body = std::move(body)](const ScopePtr& scope,
+                                                                Output& output) {
       const auto inner = inside(scope);
       for (const auto& [target, value] : values) target(inner, value(scope));
       return body(inner, output);
@@ -505,8 +561,10 @@ class Parser {
     while (!take_sign(")")) {
       if (!parameters.empty()) need_sign(",");
       Parameter parameter{take_any_name(), {}};
-      if (take_sign("=")) parameter.otherwise = parse_expression();
-      else if (!parameters.empty() && parameters.back().otherwise) wrong("a parameter without a default follows one with a default");
+      if (take_sign("="))
+        parameter.otherwise = parse_expression();
+      else if (!parameters.empty() && parameters.back().otherwise)
+        wrong("a parameter without a default follows one with a default");
       parameters.push_back(std::move(parameter));
     }
     return parameters;
@@ -542,7 +600,8 @@ class Parser {
     if (calls_.empty()) wrong("'call' needs a call");
     const auto [callee, arguments] = std::move(calls_.back());
     parse_macro_body(macro, "endcall");
-    return [callee = callee, arguments = arguments, macro = std::move(macro)](const ScopePtr& scope, Output& output) {
+    return [callee = callee, arguments = arguments, macro = std::move(macro)](const ScopePtr& scope,
+                                                                              Output& output) {
       auto given = arguments.in(scope);
       given.named.emplace_back("caller", macro.in(scope, output.lost));
       output.text += call(callee(scope), given).str();
@@ -556,8 +615,10 @@ class Parser {
     return [body = std::move(body)](const ScopePtr& scope, Output& output) {
       const auto begin = output.text.size();
       body(inside(scope), output);
-      if (output.generated) output.generated->push_back({begin, output.text.size()});
-      else *output.lost = true;
+      if (output.generated)
+        output.generated->push_back({begin, output.text.size()});
+      else
+        *output.lost = true;
       return Flow::on;
     };
   }
@@ -575,7 +636,9 @@ class Parser {
     return several ? list_of(std::move(parts), Kind::tuple) : std::move(parts.front());
   }
 
-  bool ends_tuple() const { return now().type == Type::close_expression || now().type == Type::close_tag || is_sign(")"); }
+  bool ends_tuple() const {
+    return now().type == Type::close_expression || now().type == Type::close_tag || is_sign(")");
+  }
 
   static Expression list_of(std::vector<Expression> parts, Kind kind) {
     return [parts = std::move(parts), kind](const ScopePtr& scope) {
@@ -591,10 +654,12 @@ class Parser {
     for (; take_name("if"); level.step()) {
       auto condition = parse_or();
       auto otherwise = take_name("else") ? parse_expression() : Expression();
-      value = [value = std::move(value), condition = std::move(condition), otherwise = std::move(otherwise)](const ScopePtr& scope) {
+      value = [value = std::move(value), condition = std::move(condition),
+               otherwise = std::move(otherwise)](const ScopePtr& scope) {
         if (condition(scope).truth()) return value(scope);
         if (otherwise) return otherwise(scope);
-        return Value(Undefined{"the inline if-expression evaluated to false and no else section was defined."});
+        return Value(Undefined{
+            "the inline if-expression evaluated to false and no else section was defined."});
       };
     }
     return value;
@@ -632,7 +697,8 @@ class Parser {
   Expression parse_comparison() {
     auto first = parse_sum();
     std::vector<std::pair<std::string, Expression>> rest;
-    for (auto sign = take_comparison(); !sign.empty(); sign = take_comparison()) rest.emplace_back(sign, parse_sum());
+    for (auto sign = take_comparison(); !sign.empty(); sign = take_comparison())
+      rest.emplace_back(sign, parse_sum());
     if (rest.empty()) return first;
     return [first = std::move(first), rest = std::move(rest)](const ScopePtr& scope) {
       auto left = first(scope);
@@ -664,10 +730,12 @@ class Parser {
     Level level(*this);
     auto left = next();
     for (;; level.step()) {
-      const auto sign = std::find_if(signs.begin(), signs.end(), [&](const char* one) { return is_sign(one); });
+      const auto sign =
+          std::find_if(signs.begin(), signs.end(), [&](const char* one) { return is_sign(one); });
       if (sign == signs.end()) return left;
       ++at_;
-      left = [left = std::move(left), right = next(), sign = std::string(*sign)](const ScopePtr& scope) {
+      left = [left = std::move(left), right = next(),
+              sign = std::string(*sign)](const ScopePtr& scope) {
         const auto value = left(scope);
         return arithmetic(sign, value, right(scope));
       };
@@ -690,7 +758,9 @@ class Parser {
   }
 
   Expression parse_product() {
-    return parse_arithmetic({"*", "/", "//", "%"}, [this] { return parse_arithmetic({"**"}, [this] { return parse_unary(); }); });
+    return parse_arithmetic({"*", "/", "//", "%"}, [this] {
+      return parse_arithmetic({"**"}, [this] { return parse_unary(); });
+    });
   }
 
   Expression parse_unary(bool with_filters = true) {
@@ -703,7 +773,8 @@ class Parser {
     ++at_;
     auto value = parse_postfix([value = parse_unary(false), minus](const ScopePtr& scope) {
       const auto number = value(scope);
-      if (!number.is_number()) raise("bad operand type for unary {}: '{}'", minus ? '-' : '+', number.type());
+      if (!number.is_number())
+        raise("bad operand type for unary {}: '{}'", minus ? '-' : '+', number.type());
       return minus ? arithmetic("-", Value(0), number) : number;
     });
     return with_filters ? parse_filters(std::move(value)) : value;
@@ -789,20 +860,27 @@ class Parser {
   Expression parse_postfix(Expression value) {
     Level level(*this);
     for (;; level.step()) {
-      if (take_sign(".")) value = parse_attribute(std::move(value));
-      else if (take_sign("[")) value = parse_item(std::move(value));
-      else if (is_sign("(")) value = parse_call(std::move(value));
-      else return value;
+      if (take_sign("."))
+        value = parse_attribute(std::move(value));
+      else if (take_sign("["))
+        value = parse_item(std::move(value));
+      else if (is_sign("("))
+        value = parse_call(std::move(value));
+      else
+        return value;
     }
   }
 
   Expression parse_attribute(Expression value) {
-    if (now().type == Type::whole && now().text.size() > 18) wrong("the number {} is too large", now().text);
+    if (now().type == Type::whole && now().text.size() > 18)
+      wrong("the number {} is too large", now().text);
     if (now().type == Type::whole)
-      return [value = std::move(value), place = static_cast<std::int64_t>(std::stoll(tokens_[at_++].text))](const ScopePtr& scope) {
-        return item(value(scope), place);
-      };
-    return [value = std::move(value), name = take_any_name()](const ScopePtr& scope) { return attribute(value(scope), name); };
+      return [value = std::move(value),
+              place = static_cast<std::int64_t>(std::stoll(tokens_[at_++].text))](
+                 const ScopePtr& scope) { return item(value(scope), place); };
+    return [value = std::move(value), name = take_any_name()](const ScopePtr& scope) {
+      return attribute(value(scope), name);
+    };
   }
 
   Expression parse_item(Expression value) {
@@ -815,7 +893,9 @@ class Parser {
     }
     need_sign("]");
     if (sliced)
-      return [value = std::move(value), parts = std::move(parts)](const ScopePtr& scope) { return slice_of(value(scope), parts, scope); };
+      return [value = std::move(value), parts = std::move(parts)](const ScopePtr& scope) {
+        return slice_of(value(scope), parts, scope);
+      };
     if (!parts[0]) wrong("there is nothing between \"[\" and \"]\"");
     return [value = std::move(value), key = std::move(parts[0])](const ScopePtr& scope) {
       const auto of = value(scope);
@@ -847,7 +927,8 @@ class Parser {
         ++at_;
         arguments.named.emplace_back(std::move(name), parse_expression());
       } else {
-        if (!arguments.named.empty() || arguments.list || arguments.dict) wrong("an argument without a name follows one with a name");
+        if (!arguments.named.empty() || arguments.list || arguments.dict)
+          wrong("an argument without a name follows one with a name");
         arguments.positional.push_back(parse_expression());
       }
     }
@@ -858,10 +939,14 @@ class Parser {
   Expression parse_filters(Expression value) {
     Level level(*this);
     for (;; level.step()) {
-      if (take_sign("|")) value = parse_filter(std::move(value));
-      else if (take_name("is")) value = parse_test(std::move(value));
-      else if (is_sign("(")) value = parse_call(std::move(value));
-      else return value;
+      if (take_sign("|"))
+        value = parse_filter(std::move(value));
+      else if (take_name("is"))
+        value = parse_test(std::move(value));
+      else if (is_sign("("))
+        value = parse_call(std::move(value));
+      else
+        return value;
     }
   }
 
@@ -874,7 +959,8 @@ class Parser {
   Expression parse_filter(Expression value) {
     auto name = take_dotted_name();
     auto arguments = is_sign("(") ? parse_arguments() : CallArguments();
-    return [value = std::move(value), name = std::move(name), arguments = std::move(arguments)](const ScopePtr& scope) {
+    return [value = std::move(value), name = std::move(name),
+            arguments = std::move(arguments)](const ScopePtr& scope) {
       const auto apply = filter(name);
       if (!apply) raise("No filter named '{}'.", name);
       const auto of = value(scope);
@@ -886,9 +972,12 @@ class Parser {
     const bool negated = take_name("not");
     auto name = take_dotted_name();
     CallArguments arguments;
-    if (is_sign("(")) arguments = parse_arguments();
-    else if (takes_argument()) arguments.positional.push_back(parse_postfix(parse_primary()));
-    return [value = std::move(value), name = std::move(name), arguments = std::move(arguments), negated](const ScopePtr& scope) {
+    if (is_sign("("))
+      arguments = parse_arguments();
+    else if (takes_argument())
+      arguments.positional.push_back(parse_postfix(parse_primary()));
+    return [value = std::move(value), name = std::move(name), arguments = std::move(arguments),
+            negated](const ScopePtr& scope) {
       const auto is = test(name);
       if (!is) raise("No test named '{}'.", name);
       const auto of = value(scope);
@@ -902,7 +991,8 @@ class Parser {
       if (is_name("is")) wrong("tests cannot be chained with 'is'");
       return !is_name("else") && !is_name("or") && !is_name("and");
     }
-    return now().type == Type::string || now().type == Type::whole || now().type == Type::number || is_sign("[") || is_sign("{");
+    return now().type == Type::string || now().type == Type::whole || now().type == Type::number ||
+           is_sign("[") || is_sign("{");
   }
 
   std::vector<Token> tokens_;
@@ -910,8 +1000,9 @@ class Parser {
   int depth_ = 0;
   int loops_ = 0;  // how many surround the current place
   bool marks_answers_ = false;
-  std::set<std::string> reads_;                              // names that the current macro reads
-  std::vector<std::pair<Expression, CallArguments>> calls_;  // the last is the outermost of the expression just parsed
+  std::set<std::string> reads_;  // names that the current macro reads
+  // the last is the outermost of the expression just parsed
+  std::vector<std::pair<Expression, CallArguments>> calls_;
 };
 
 }  // namespace
@@ -932,7 +1023,9 @@ Rendering Template::render(const Variables& variables) const {
   bool lost = false;
   Output output{{}, &rendering.generated, &lost};
   program_->body(inside(outer), output);
-  if (lost) raise("a {{% generation %}} block inside a macro, a captured block or a filter is not supported");
+  if (lost)
+    raise(
+        "a {{% generation %}} block inside a macro, a captured block or a filter is not supported");
   rendering.text = std::move(output.text);
   return rendering;
 }

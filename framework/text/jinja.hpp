@@ -1,5 +1,6 @@
-// Jinja, the language of chat templates, with the meaning that transformers' apply_chat_template gives it: its options, its tojson, its sandbox.
-// What is not supported is an error: nothing is written otherwise than there.
+// Jinja, the language of chat templates, with the meaning that transformers' apply_chat_template
+// gives it: its options, its tojson, its sandbox. What is not supported is an error: nothing is
+// written otherwise than there.
 #pragma once
 #include <memory>
 #include <string>

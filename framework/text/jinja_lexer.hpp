@@ -8,7 +8,19 @@
 namespace attune::jinja {
 
 struct Token {
-  enum class Type { text, open_expression, close_expression, open_tag, close_tag, name, string, whole, number, sign, end };
+  enum class Type {
+    text,
+    open_expression,
+    close_expression,
+    open_tag,
+    close_tag,
+    name,
+    string,
+    whole,
+    number,
+    sign,
+    end
+  };
   Type type = Type::end;
   std::string text;  // what stands there; of a string, what it means
   std::int64_t line = 0;

@@ -24,12 +24,14 @@ template <class... Args>
 /// Arguments of one call, taken by place or by name; finish() finds what was not taken.
 class Taker {
  public:
-  Taker(std::string callee, const Arguments& arguments) : callee_(std::move(callee)), arguments_(arguments) {}
+  Taker(std::string callee, const Arguments& arguments)
+      : callee_(std::move(callee)), arguments_(arguments) {}
 
   const Value* optional(const char* name) {
     const auto place = taken_++;
     if (place < arguments_.positional.size()) return &arguments_.positional[place];
-    const auto found = std::find_if(arguments_.named.begin(), arguments_.named.end(), [&](const auto& one) { return one.first == name; });
+    const auto found = std::find_if(arguments_.named.begin(), arguments_.named.end(),
+                                    [&](const auto& one) { return one.first == name; });
     if (found == arguments_.named.end()) return nullptr;
     ++named_;
     return &found->second;
@@ -46,7 +48,8 @@ class Taker {
   std::int64_t whole(const char* name, std::int64_t otherwise) {
     const auto* value = optional(name);
     if (!value || value->is_none()) return otherwise;
-    if (!value->is_whole()) raise("{}(): '{}' must be an integer, not {}", callee_, name, value->type());
+    if (!value->is_whole())
+      raise("{}(): '{}' must be an integer, not {}", callee_, name, value->type());
     return value->whole();
   }
   const std::string& text(const char* name) {
@@ -69,7 +72,8 @@ class Taker {
  private:
   std::string callee_;
   const Arguments& arguments_;
-  std::size_t taken_ = 0, named_ = 0;
+  std::size_t taken_ = 0;
+  std::size_t named_ = 0;
 };
 
 /// What would have to keep the mark of "|safe" is not supported.
@@ -86,13 +90,17 @@ std::string escaped(const std::string& text) {
     static constexpr std::string_view signs = "&<>'\"";
     static constexpr std::array names = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
     const auto sign = signs.find(c);
-    if (sign == std::string_view::npos) result += c;
-    else result += names[sign];
+    if (sign == std::string_view::npos)
+      result += c;
+    else
+      result += names[sign];
   }
   return result;
 }
 
-std::string html(const Value& value) { return value.is_safe() ? value.text() : escaped(value.str()); }
+std::string html(const Value& value) {
+  return value.is_safe() ? value.text() : escaped(value.str());
+}
 
 Value texts(python::Texts parts) {
   Values items;
@@ -134,15 +142,19 @@ Value partition(const std::string& text, Taker& take) {
   const auto& separator = take.text("sep");
   if (separator.empty()) raise("empty separator");
   const auto at = last ? text.rfind(separator) : text.find(separator);
-  if (at == std::string::npos) return Value::sequence(Kind::tuple, last ? Values{"", "", text} : Values{text, "", ""});
-  return Value::sequence(Kind::tuple, {text.substr(0, at), separator, text.substr(at + separator.size())});
+  if (at == std::string::npos)
+    return Value::sequence(Kind::tuple, last ? Values{"", "", text} : Values{text, "", ""});
+  return Value::sequence(Kind::tuple,
+                         {text.substr(0, at), separator, text.substr(at + separator.size())});
 }
 
 template <bool at_end>
 Value has_affix(const std::string& text, Taker& take) {
   const auto& wanted = take.needed("prefix");
   const auto fits = [&](const Value& affix) {
-    if (!affix.is_text()) raise("{} first arg must be str or a tuple of str, not {}", at_end ? "endswith" : "startswith", affix.type());
+    if (!affix.is_text())
+      raise("{} first arg must be str or a tuple of str, not {}",
+            at_end ? "endswith" : "startswith", affix.type());
     return at_end ? text.ends_with(affix.text()) : text.starts_with(affix.text());
   };
   if (!wanted.is_sequence(Kind::tuple)) return fits(wanted);
@@ -155,11 +167,13 @@ Value find(const std::string& text, Taker& take) {
   const auto& wanted = take.text("sub");
   const auto at = last ? text.rfind(wanted) : text.find(wanted);
   if (at == std::string::npos && must) raise("substring not found");
-  return at == std::string::npos ? std::int64_t{-1} : python::length(std::string_view(text).substr(0, at));
+  return at == std::string::npos ? std::int64_t{-1}
+                                 : python::length(std::string_view(text).substr(0, at));
 }
 
 Value replace(const std::string& text, Taker& take) {
-  const auto &from = take.text("old"), &to = take.text("new");
+  const auto& from = take.text("old");
+  const auto& to = take.text("new");
   return python::replaced(text, from, to, take.whole("count", -1));
 }
 
@@ -189,10 +203,13 @@ Value without_affix(const std::string& text, Taker& take) {
 template <bool (*all)(char32_t)>
 Value consists_of(const std::string& text, Taker&) {
   const auto characters = python::characters(text);
-  return !text.empty() && std::all_of(characters.begin(), characters.end(), [](const std::string& c) {
-    if (c.size() > 1 && all != python::is_space) raise("isdigit() and its like are supported for ASCII alone");
-    return all(c.size() > 1 ? (python::stripped(c).empty() ? U'\u3000' : U'a') : static_cast<unsigned char>(c[0]));
-  });
+  return !text.empty() &&
+         std::all_of(characters.begin(), characters.end(), [](const std::string& c) {
+           if (c.size() > 1 && all != python::is_space)
+             raise("isdigit() and its like are supported for ASCII alone");
+           return all(c.size() > 1 ? (python::stripped(c).empty() ? U'\u3000' : U'a')
+                                   : static_cast<unsigned char>(c[0]));
+         });
 }
 
 bool is_digit(char32_t c) { return c >= '0' && c <= '9'; }
@@ -257,15 +274,18 @@ Value format(const std::string& text, const Arguments& arguments) {
     const auto end = text.find('}', i);
     if (c == '}' || end == std::string::npos) raise("Single '{}' encountered in format string", c);
     const auto name = text.substr(i + 1, end - i - 1);
-    if (name.find_first_of(":!.[") != std::string::npos) raise("format() with '{{{}}}' is not supported", name);
+    if (name.find_first_of(":!.[") != std::string::npos)
+      raise("format() with '{{{}}}' is not supported", name);
     const bool numbered = name.find_first_not_of("0123456789") == std::string::npos;
     if (numbered) {
       const auto place = name.empty() ? next++ : std::stoul(name);
-      if (place >= arguments.positional.size()) raise("Replacement index {} out of range for positional args tuple", place);
+      if (place >= arguments.positional.size())
+        raise("Replacement index {} out of range for positional args tuple", place);
       result += arguments.positional[place].str();
     } else {
       const auto& named = arguments.named;
-      const auto found = std::find_if(named.begin(), named.end(), [&](const auto& one) { return one.first == name; });
+      const auto found = std::find_if(named.begin(), named.end(),
+                                      [&](const auto& one) { return one.first == name; });
       if (found == named.end()) raise("format() misses '{}'", name);
       result += found->second.str();
     }
@@ -289,18 +309,23 @@ Value percent(const std::string& text, const Value& values) {
       result += '%';
       continue;
     }
-    if (kind != 's' && kind != 'd' && kind != 'i' && kind != 'r') raise("of % formats, %s, %d, %i, %r and %% are supported alone");
+    if (kind != 's' && kind != 'd' && kind != 'i' && kind != 'r')
+      raise("of % formats, %s, %d, %i, %r and %% are supported alone");
     if (next >= given.size()) raise("not enough arguments for format string");
     const auto& value = given[next++];
-    if ((kind == 'd' || kind == 'i') && !value.is_whole()) raise("%d format: a real number is required, not {}", value.type());
-    result += kind == 's' ? value.str() : kind == 'r' ? value.repr() : std::to_string(value.whole());
+    if ((kind == 'd' || kind == 'i') && !value.is_whole())
+      raise("%d format: a real number is required, not {}", value.type());
+    result += kind == 's'   ? value.str()
+              : kind == 'r' ? value.repr()
+                            : std::to_string(value.whole());
   }
   if (next < given.size()) raise("not all arguments converted during string formatting");
   return result;
 }
 
 std::optional<Value> text_method(const std::string& text, const std::string& name) {
-  if (name == "format") return Value::function([text](const Arguments& arguments) { return format(text, arguments); });
+  if (name == "format")
+    return Value::function([text](const Arguments& arguments) { return format(text, arguments); });
   const auto found = text_methods().find(name);
   if (found == text_methods().end()) return std::nullopt;
   return Value::function([text, name, method = found->second](const Arguments& arguments) {
@@ -341,28 +366,41 @@ Undefined forbidden(const Value& value, const std::string& name) {
 std::optional<Value> dict_method(const Value& dict, const std::string& name) {
   static constexpr std::array unsafe = {"clear", "pop", "popitem", "setdefault", "update"};
   if (std::find(unsafe.begin(), unsafe.end(), name) != unsafe.end()) return forbidden(dict, name);
-  if (name == "get") return Value::function([dict](const Arguments& arguments) { return get(dict, {"get", arguments}); });
+  if (name == "get")
+    return Value::function(
+        [dict](const Arguments& arguments) { return get(dict, {"get", arguments}); });
   if (name == "copy") return Value::function([dict](const Arguments&) { return dict; });
-  if (name == "keys") return Value::function([dict](const Arguments&) { return Value::sequence(Kind::view, dict.items()); });
-  if (name == "items") return Value::function([dict](const Arguments&) { return Value::sequence(Kind::view, pairs(*dict.dict())); });
-  if (name == "values") return Value::function([dict](const Arguments&) { return Value::sequence(Kind::view, values_of(*dict.dict())); });
+  if (name == "keys")
+    return Value::function(
+        [dict](const Arguments&) { return Value::sequence(Kind::view, dict.items()); });
+  if (name == "items")
+    return Value::function(
+        [dict](const Arguments&) { return Value::sequence(Kind::view, pairs(*dict.dict())); });
+  if (name == "values")
+    return Value::function(
+        [dict](const Arguments&) { return Value::sequence(Kind::view, values_of(*dict.dict())); });
   return std::nullopt;
 }
 
 std::optional<Value> list_method(const Value& list, const std::string& name) {
-  static constexpr std::array unsafe = {"append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"};
+  static constexpr std::array unsafe = {"append", "clear",  "extend",  "insert",
+                                        "pop",    "remove", "reverse", "sort"};
   const bool changeable = list.is_sequence(Kind::list);
-  if (changeable && std::find(unsafe.begin(), unsafe.end(), name) != unsafe.end()) return forbidden(list, name);
-  if (changeable && name == "copy") return Value::function([list](const Arguments&) { return Value::list(list.items()); });
+  if (changeable && std::find(unsafe.begin(), unsafe.end(), name) != unsafe.end())
+    return forbidden(list, name);
+  if (changeable && name == "copy")
+    return Value::function([list](const Arguments&) { return Value::list(list.items()); });
   if (name == "count" && !list.is_sequence(Kind::iterator))
     return Value::function([list](const Arguments& arguments) {
       const auto items = list.items();
-      return Value(static_cast<std::int64_t>(std::count(items.begin(), items.end(), Taker("count", arguments).needed("value"))));
+      return Value(static_cast<std::int64_t>(
+          std::count(items.begin(), items.end(), Taker("count", arguments).needed("value"))));
     });
   if (name == "index" && !list.is_sequence(Kind::iterator))
     return Value::function([list](const Arguments& arguments) {
       const auto items = list.items();
-      const auto found = std::find(items.begin(), items.end(), Taker("index", arguments).needed("value"));
+      const auto found =
+          std::find(items.begin(), items.end(), Taker("index", arguments).needed("value"));
       if (found == items.end()) raise("the value is not in the list");
       return Value(static_cast<std::int64_t>(found - items.begin()));
     });
@@ -384,15 +422,19 @@ std::optional<Value> own_item(const Value& value, const Value& key) {
     return found ? std::optional(*found) : std::nullopt;
   }
   if (value.is_text()) plain(value);
-  const bool indexed = value.is_text() || value.is_sequence(Kind::list) || value.is_sequence(Kind::tuple) || value.is_sequence(Kind::range);
+  const bool indexed = value.is_text() || value.is_sequence(Kind::list) ||
+                       value.is_sequence(Kind::tuple) || value.is_sequence(Kind::range);
   if (!indexed || !key.is_whole()) return std::nullopt;
   const auto items = value.items();
   const auto place = key.whole() < 0 ? key.whole() + std::ssize(items) : key.whole();
-  return place >= 0 && place < std::ssize(items) ? std::optional(items[static_cast<std::size_t>(place)]) : std::nullopt;
+  return place >= 0 && place < std::ssize(items)
+             ? std::optional(items[static_cast<std::size_t>(place)])
+             : std::nullopt;
 }
 
 Undefined missing(const Value& value, const std::string& name) {
-  return {fmt::format("'{}' has no attribute '{}'", value.dict() ? "dict object" : value.type() + " object", name)};
+  return {fmt::format("'{}' has no attribute '{}'",
+                      value.dict() ? "dict object" : value.type() + " object", name)};
 }
 
 // Filters
@@ -407,7 +449,9 @@ Value part(Value value, const Value& path) {
   return value;
 }
 
-Value without_case(const Value& value) { return value.is_text() ? Value(python::lower(value.text())) : value; }
+Value without_case(const Value& value) {
+  return value.is_text() ? Value(python::lower(value.text())) : value;
+}
 
 /// What items are compared by.
 Value sort_key(const Value& value, const Value* attribute, bool case_sensitive) {
@@ -420,12 +464,15 @@ Value default_filter(const Value& value, const Arguments& arguments) {
   const auto* otherwise = take.optional("default_value");
   const bool boolean = take.flag("boolean");
   take.finish();
-  return value.is_undefined() || (boolean && !value.truth()) ? (otherwise ? *otherwise : Value("")) : value;
+  return value.is_undefined() || (boolean && !value.truth()) ? (otherwise ? *otherwise : Value(""))
+                                                             : value;
 }
 
 /// A text, or so many spaces.
 std::string indentation(const Value& width) {
-  return width.is_text() ? width.text() : std::string(static_cast<std::size_t>(std::max<std::int64_t>(0, width.whole())), ' ');
+  return width.is_text()
+             ? width.text()
+             : std::string(static_cast<std::size_t>(std::max<std::int64_t>(0, width.whole())), ' ');
 }
 
 JsonStyle json_style(Taker take) {
@@ -437,7 +484,8 @@ JsonStyle json_style(Taker take) {
   }
   if (const auto* separators = take.optional("separators"); separators && !separators->is_none()) {
     const auto both = separators->items();
-    if (both.size() != 2 || !both[0].is_text() || !both[1].is_text()) raise("tojson(): 'separators' must be two texts");
+    if (both.size() != 2 || !both[0].is_text() || !both[1].is_text())
+      raise("tojson(): 'separators' must be two texts");
     style.between = both[0].text();
     style.after_key = both[1].text();
   }
@@ -446,7 +494,9 @@ JsonStyle json_style(Taker take) {
   return style;
 }
 
-Value tojson(const Value& value, const Arguments& arguments) { return dumps(value, json_style({"tojson", arguments})); }
+Value tojson(const Value& value, const Arguments& arguments) {
+  return dumps(value, json_style({"tojson", arguments}));
+}
 
 Value trim(const Value& value, const Arguments& arguments) {
   Taker take("trim", arguments);
@@ -455,7 +505,8 @@ Value trim(const Value& value, const Arguments& arguments) {
 
 Value replace_filter(const Value& value, const Arguments& arguments) {
   Taker take("replace", arguments);
-  const auto from = take.needed("old").str(), to = take.needed("new").str();
+  const auto from = take.needed("old").str();
+  const auto to = take.needed("new").str();
   return python::replaced(value.str(), from, to, take.whole("count", -1));
 }
 
@@ -476,7 +527,8 @@ Value join_filter(const Value& value, const Arguments& arguments) {
 Value indent(const Value& value, const Arguments& arguments) {
   Taker take("indent", arguments);
   const auto* width = take.optional("width");
-  const bool first = take.flag("first"), blank = take.flag("blank");
+  const bool first = take.flag("first");
+  const bool blank = take.flag("blank");
   take.finish();
   if (!value.is_text()) raise("indent: expected str, not {}", value.type());
   const auto by = width ? indentation(*width) : "    ";
@@ -494,7 +546,8 @@ std::optional<std::int64_t> whole_of(std::string_view text) {
   if (text.starts_with('+') && text.size() > 1 && text[1] != '-') text.remove_prefix(1);
   std::int64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size() ? std::optional(number) : std::nullopt;
+  return error == std::errc() && end == text.data() + text.size() ? std::optional(number)
+                                                                  : std::nullopt;
 }
 
 std::optional<double> number_of(std::string_view text) {
@@ -502,7 +555,8 @@ std::optional<double> number_of(std::string_view text) {
   if (text.starts_with('+') && text.size() > 1 && text[1] != '-') text.remove_prefix(1);
   double number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size() ? std::optional(number) : std::nullopt;
+  return error == std::errc() && end == text.data() + text.size() ? std::optional(number)
+                                                                  : std::nullopt;
 }
 
 std::int64_t truncated(double number) {
@@ -536,14 +590,17 @@ Value title(const Value& value, const Arguments&) {
   std::string text;
   bool inside = false;
   for (const auto& c : python::characters(plain_str(value))) {
-    const bool between = python::stripped(c).empty() || std::string_view("-({[<").find(c) != std::string_view::npos;
+    const bool between =
+        python::stripped(c).empty() || std::string_view("-({[<").find(c) != std::string_view::npos;
     text += between ? c : inside ? python::lower(c) : python::upper(c);
     inside = !between;
   }
   return text;
 }
 
-Value first(const Value& value, const Arguments&) { return value.first().value_or(Undefined{"No first item, sequence was empty."}); }
+Value first(const Value& value, const Arguments&) {
+  return value.first().value_or(Undefined{"No first item, sequence was empty."});
+}
 
 Value last(const Value& value, const Arguments&) {
   if (value.is_sequence(Kind::iterator)) raise("'generator' object is not reversible");
@@ -558,21 +615,29 @@ Value dictsort(const Value& value, const Arguments& arguments) {
   const bool reverse = take.flag("reverse");
   if (!value.dict()) raise("'{}' object has no attribute 'items'", value.type());
   const bool by_value = by && *by == Value("value");
-  const auto key = [&](const auto& item) { return sort_key(by_value ? item.second : item.first, nullptr, case_sensitive); };
+  const auto key = [&](const auto& item) {
+    return sort_key(by_value ? item.second : item.first, nullptr, case_sensitive);
+  };
   auto items = *value.dict();
-  std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) { return reverse ? key(b) < key(a) : key(a) < key(b); });
+  std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) {
+    return reverse ? key(b) < key(a) : key(a) < key(b);
+  });
   return Value::list(pairs(items));
 }
 
 Value sort(const Value& value, const Arguments& arguments) {
   Taker take("sort", arguments);
-  const bool reverse = take.flag("reverse"), case_sensitive = take.flag("case_sensitive");
+  const bool reverse = take.flag("reverse");
+  const bool case_sensitive = take.flag("case_sensitive");
   const auto* attribute = take.optional("attribute");
-  const bool several = attribute && attribute->is_text() && attribute->text().find(',') != std::string::npos;
+  const bool several =
+      attribute && attribute->is_text() && attribute->text().find(',') != std::string::npos;
   if (several) raise("sort by several attributes is not supported");
   auto items = value.items();
   const auto key = [&](const Value& item) { return sort_key(item, attribute, case_sensitive); };
-  std::stable_sort(items.begin(), items.end(), [&](const Value& a, const Value& b) { return reverse ? key(b) < key(a) : key(a) < key(b); });
+  std::stable_sort(items.begin(), items.end(), [&](const Value& a, const Value& b) {
+    return reverse ? key(b) < key(a) : key(a) < key(b);
+  });
   return Value::list(std::move(items));
 }
 
@@ -580,7 +645,8 @@ Value unique(const Value& value, const Arguments& arguments) {
   Taker take("unique", arguments);
   const bool case_sensitive = take.flag("case_sensitive");
   const auto* attribute = take.optional("attribute");
-  Values seen, kept;
+  Values seen;
+  Values kept;
   for (auto& item : value.items()) {
     auto key = sort_key(item, attribute, case_sensitive);
     if (std::find(seen.begin(), seen.end(), key) != seen.end()) continue;
@@ -598,7 +664,8 @@ Value extreme(const Value& value, const Arguments& arguments) {
   const auto items = value.items();
   if (items.empty()) return Undefined{"No aggregated item, sequence was empty."};
   const auto less = [&](const Value& a, const Value& b) {
-    const auto left = sort_key(a, attribute, case_sensitive), right = sort_key(b, attribute, case_sensitive);
+    const auto left = sort_key(a, attribute, case_sensitive);
+    const auto right = sort_key(b, attribute, case_sensitive);
     return greatest ? right < left : left < right;
   };
   return *std::min_element(items.begin(), items.end(), less);
@@ -609,7 +676,9 @@ Value sum(const Value& value, const Arguments& arguments) {
   const auto* attribute = take.optional("attribute");
   const auto* start = take.optional("start");
   Value total = start ? *start : Value(0);
-  for (const auto& item : value.items()) total = arithmetic("+", total, attribute && !attribute->is_none() ? part(item, *attribute) : item);
+  for (const auto& item : value.items())
+    total =
+        arithmetic("+", total, attribute && !attribute->is_none() ? part(item, *attribute) : item);
   return total;
 }
 
@@ -628,7 +697,8 @@ Value round(const Value& value, const Arguments& arguments) {
   const auto precision = take.whole("precision", 0);
   const auto* method = take.optional("method");
   if (!value.is_number()) raise("type {} doesn't define __round__ method", value.type());
-  if (precision != 0 || (method && *method != Value("common"))) raise("round with a precision or a method is not supported");
+  if (precision != 0 || (method && *method != Value("common")))
+    raise("round with a precision or a method is not supported");
   return value.is_whole() ? Value(value.whole()) : Value(std::nearbyint(value.number()));
 }
 
@@ -642,14 +712,17 @@ Value map(const Value& value, const Arguments& arguments) {
     take.finish();
     for (const auto& item : value.items()) {
       auto found = part(item, attribute);
-      results.push_back(found.is_undefined() && otherwise && !otherwise->is_none() ? *otherwise : std::move(found));
+      results.push_back(found.is_undefined() && otherwise && !otherwise->is_none()
+                            ? *otherwise
+                            : std::move(found));
     }
     return iterator(std::move(results));
   }
   const auto name = arguments.positional.front().str();
   const auto apply = filter(name);
   if (!apply) raise("No filter named '{}'.", name);
-  const Arguments rest{{arguments.positional.begin() + 1, arguments.positional.end()}, arguments.named};
+  const Arguments rest{{arguments.positional.begin() + 1, arguments.positional.end()},
+                       arguments.named};
   for (const auto& item : value.items()) results.push_back(apply(item, rest));
   return iterator(std::move(results));
 }
@@ -701,7 +774,9 @@ Value text_filter(const Value& value, const Arguments&) {
   return change(plain_str(value));
 }
 
-Value string_filter(const Value& value, const Arguments&) { return value.is_safe() ? value : value.str(); }
+Value string_filter(const Value& value, const Arguments&) {
+  return value.is_safe() ? value : value.str();
+}
 Value safe(const Value& value, const Arguments&) { return Value::safe(value.str()); }
 Value escape(const Value& value, const Arguments&) { return Value::safe(html(value)); }
 
@@ -780,9 +855,12 @@ bool is_boolean(const Value& value) { return value.is<bool>(); }
 bool is_true(const Value& value) { return value.is<bool>() && value.as<bool>(); }
 bool is_false(const Value& value) { return value.is<bool>() && !value.as<bool>(); }
 bool is_callable(const Value& value) { return value.function() || value.is_undefined(); }
-bool is_iterable(const Value& value) { return value.is_undefined() || value.is_text() || value.dict() || value.sequence(); }
+bool is_iterable(const Value& value) {
+  return value.is_undefined() || value.is_text() || value.dict() || value.sequence();
+}
 bool is_indexed(const Value& value) {
-  const bool sequence = value.sequence() && !value.is_sequence(Kind::iterator) && !value.is_sequence(Kind::view);
+  const bool sequence =
+      value.sequence() && !value.is_sequence(Kind::iterator) && !value.is_sequence(Kind::view);
   return value.is_undefined() || value.is_text() || value.dict() || sequence;
 }
 
@@ -791,12 +869,15 @@ Value parity(const Value& value, const Arguments&) {
   return arithmetic("%", value, 2) == Value(remainder);
 }
 
-Value divisible(const Value& value, const Arguments& arguments) { return arithmetic("%", value, other(arguments)) == Value(0); }
+Value divisible(const Value& value, const Arguments& arguments) {
+  return arithmetic("%", value, other(arguments)) == Value(0);
+}
 
 Value same_as(const Value& value, const Arguments& arguments) {
   const auto& second = other(arguments);
   const auto plain = [](const Value& one) { return one.is_none() || one.is<bool>(); };
-  if (!plain(value) && !plain(second)) raise("'is sameas' is supported for true, false and none alone");
+  if (!plain(value) && !plain(second))
+    raise("'is sameas' is supported for true, false and none alone");
   return value.type() == second.type() && value == second;
 }
 
@@ -857,30 +938,41 @@ const std::map<std::string, Filter>& tests() {
 
 // Functions
 
-Value raise_exception(const Arguments& arguments) { raise("{}", Taker("raise_exception", arguments).needed("message").str()); }
+Value raise_exception(const Arguments& arguments) {
+  raise("{}", Taker("raise_exception", arguments).needed("message").str());
+}
 
-/// Always 26 July 2024, the date that Llama's templates fall back on: a data set must not depend on the day it is made.
+/// Always 26 July 2024, the date that Llama's templates fall back on: a data set must not depend on
+/// the day it is made.
 Value strftime_now(const Arguments& arguments) {
   const auto& format = Taker("strftime_now", arguments).text("format");
   std::tm day{};
-  day.tm_year = 124, day.tm_mon = 6, day.tm_mday = 26, day.tm_wday = 5, day.tm_yday = 207;
+  day.tm_year = 124;
+  day.tm_mon = 6;
+  day.tm_mday = 26;
+  day.tm_wday = 5;
+  day.tm_yday = 207;
   std::array<char, 256> text{};
   const auto size = std::strftime(text.data(), text.size(), format.c_str(), &day);
-  if (size == 0 && !format.empty()) raise("strftime_now(): the format '{}' gives no text, or a long one", format);
+  if (size == 0 && !format.empty())
+    raise("strftime_now(): the format '{}' gives no text, or a long one", format);
   return std::string(text.data(), size);
 }
 
 Value range(const Arguments& arguments) {
   const auto& given = arguments.positional;
-  if (given.empty() || given.size() > 3) raise("range expected 1 to 3 arguments, got {}", given.size());
+  if (given.empty() || given.size() > 3)
+    raise("range expected 1 to 3 arguments, got {}", given.size());
   for (const auto& one : given)
     if (!one.is_whole()) raise("'{}' object cannot be interpreted as an integer", one.type());
-  const auto start = given.size() > 1 ? given[0].whole() : 0, stop = given[given.size() > 1 ? 1 : 0].whole();
+  const auto start = given.size() > 1 ? given[0].whole() : 0;
+  const auto stop = given[given.size() > 1 ? 1 : 0].whole();
   const auto step = given.size() > 2 ? given[2].whole() : 1;
   if (step == 0) raise("range() arg 3 must not be zero");
   Values items;
   for (auto i = start; step > 0 ? i < stop : i > stop; i += step) {
-    if (items.size() == 100000) raise("Range too big. The sandbox blocks ranges larger than MAX_RANGE (100000).");
+    if (items.size() == 100000)
+      raise("Range too big. The sandbox blocks ranges larger than MAX_RANGE (100000).");
     items.emplace_back(i);
   }
   return Value::sequence(Kind::range, std::move(items));
@@ -890,11 +982,15 @@ Value range(const Arguments& arguments) {
 Dict dict_of(const Arguments& arguments) {
   Dict result;
   const auto put = [&](const Value& key, const Value& value) {
-    const auto found = std::find_if(result.begin(), result.end(), [&](const auto& one) { return one.first == key; });
-    if (found == result.end()) result.emplace_back(key, value);
-    else found->second = value;
+    const auto found = std::find_if(result.begin(), result.end(),
+                                    [&](const auto& one) { return one.first == key; });
+    if (found == result.end())
+      result.emplace_back(key, value);
+    else
+      found->second = value;
   };
-  if (arguments.positional.size() > 1) raise("dict expected at most 1 argument, got {}", arguments.positional.size());
+  if (arguments.positional.size() > 1)
+    raise("dict expected at most 1 argument, got {}", arguments.positional.size());
   for (const auto& from : arguments.positional) {
     if (const auto* dict = from.dict()) {
       for (const auto& [key, value] : *dict) put(key, value);
@@ -902,7 +998,8 @@ Dict dict_of(const Arguments& arguments) {
     }
     for (const auto& pair : from.items()) {
       const auto both = pair.items();
-      if (both.size() != 2) raise("dictionary update sequence element has length {}; 2 is required", both.size());
+      if (both.size() != 2)
+        raise("dictionary update sequence element has length {}; 2 is required", both.size());
       put(both[0], both[1]);
     }
   }
@@ -918,7 +1015,8 @@ Value make_namespace(const Arguments& arguments) {
 
 Value joiner(const Arguments& arguments) {
   const auto* separator = Taker("joiner", arguments).optional("sep");
-  return Value::function([between = separator ? *separator : Value(", "), used = std::make_shared<bool>(false)](const Arguments&) {
+  return Value::function([between = separator ? *separator : Value(", "),
+                          used = std::make_shared<bool>(false)](const Arguments&) {
     return std::exchange(*used, true) ? between : Value("");
   });
 }
@@ -928,7 +1026,8 @@ Value joiner(const Arguments& arguments) {
 [[noreturn]] void unsupported(const std::string& sign, const Value& left, const Value& right) {
   for (const auto* value : {&left, &right})
     if (value->is_undefined()) raise("{}", value->as<Undefined>().message);
-  if (sign == "+" && left.is_text()) raise("can only concatenate str (not \"{}\") to str", right.type());
+  if (sign == "+" && left.is_text())
+    raise("can only concatenate str (not \"{}\") to str", right.type());
   raise("unsupported operand type(s) for {}: '{}' and '{}'", sign, left.type(), right.type());
 }
 
@@ -941,12 +1040,15 @@ std::int64_t power(std::int64_t base, std::int64_t exponent) {
 
 Value whole_arithmetic(const std::string& sign, std::int64_t left, std::int64_t right) {
   std::int64_t result = 0;
-  const bool too_large = sign == "+"   ? __builtin_add_overflow(left, right, &result)
-                         : sign == "-" ? __builtin_sub_overflow(left, right, &result)
-                                       : sign == "*" && __builtin_mul_overflow(left, right, &result);
+  const bool too_large = sign == "+" ? __builtin_add_overflow(left, right, &result)
+                         : sign == "-"
+                             ? __builtin_sub_overflow(left, right, &result)
+                             : sign == "*" && __builtin_mul_overflow(left, right, &result);
   if (too_large) raise("a whole number is too large");
   if (sign == "+" || sign == "-" || sign == "*") return result;
-  if (sign == "**") return right < 0 ? Value(std::pow(static_cast<double>(left), static_cast<double>(right))) : Value(power(left, right));
+  if (sign == "**")
+    return right < 0 ? Value(std::pow(static_cast<double>(left), static_cast<double>(right)))
+                     : Value(power(left, right));
   if (right == 0) raise("division by zero");
   if (sign == "/") return static_cast<double>(left) / static_cast<double>(right);
   const auto remainder = (left % right + right) % right;  // with the sign of the divisor
@@ -978,7 +1080,9 @@ Value repeated(const Value& value, std::int64_t times) {
   return Value::sequence(value.sequence()->kind, std::move(items));
 }
 
-bool is_repeatable(const Value& value) { return value.is_text() || value.is_sequence(Kind::list) || value.is_sequence(Kind::tuple); }
+bool is_repeatable(const Value& value) {
+  return value.is_text() || value.is_sequence(Kind::list) || value.is_sequence(Kind::tuple);
+}
 
 Value concatenated(const Value& left, const Value& right) {
   if (left.is_safe() || right.is_safe()) return Value::safe(html(left) + html(right));
@@ -1005,7 +1109,8 @@ std::optional<Value> global(const std::string& name) {
       {"raise_exception", Value::function(raise_exception)},
       {"strftime_now", Value::function(strftime_now)},
       {"range", Value::function(range)},
-      {"dict", Value::function([](const Arguments& arguments) { return Value::dict(dict_of(arguments)); })},
+      {"dict",
+       Value::function([](const Arguments& arguments) { return Value::dict(dict_of(arguments)); })},
       {"namespace", Value::function(make_namespace)},
       {"joiner", Value::function(joiner)},
   };
@@ -1029,8 +1134,9 @@ Value item(const Value& value, const Value& key) {
 
 Value arithmetic(const std::string& sign, const Value& left, const Value& right) {
   if (left.is_number() && right.is_number())
-    return left.is_whole() && right.is_whole() ? whole_arithmetic(sign, left.whole(), right.whole())
-                                               : number_arithmetic(sign, left.number(), right.number());
+    return left.is_whole() && right.is_whole()
+               ? whole_arithmetic(sign, left.whole(), right.whole())
+               : number_arithmetic(sign, left.number(), right.number());
   if (sign == "%" && left.is_text() && !right.is_undefined()) return percent(plain(left), right);
   if (sign == "*" && is_repeatable(left) && right.is_whole()) return repeated(left, right.whole());
   if (sign == "*" && is_repeatable(right) && left.is_whole()) return repeated(right, left.whole());

@@ -25,20 +25,23 @@ std::string repr_of(const Sequence& sequence) {
   const auto inner = joined_repr(sequence.items);
   switch (sequence.kind) {
     case Sequence::Kind::list: return "[" + inner + "]";
-    case Sequence::Kind::tuple: return sequence.items.size() == 1 ? "(" + inner + ",)" : "(" + inner + ")";
+    case Sequence::Kind::tuple:
+      return sequence.items.size() == 1 ? "(" + inner + ",)" : "(" + inner + ")";
     default: raise("writing an iterator out as it is makes no sense; put |list behind it");
   }
 }
 
 std::string repr_of(const Dict& dict) {
   std::string text;
-  for (const auto& [key, value] : dict) text += (text.empty() ? "" : ", ") + key.repr() + ": " + value.repr();
+  for (const auto& [key, value] : dict)
+    text += (text.empty() ? "" : ", ") + key.repr() + ": " + value.repr();
   return "{" + text + "}";
 }
 
 bool same(const Dict& left, const Value& right_value) {
   const auto& right = *right_value.dict();
-  return left.size() == right.size() && std::all_of(left.begin(), left.end(), [&](const auto& item) {
+  return left.size() == right.size() &&
+         std::all_of(left.begin(), left.end(), [&](const auto& item) {
            const auto* value = right_value.find(item.first);
            return value && *value == item.second;
          });
@@ -56,15 +59,24 @@ class Dumper {
 
  private:
   void write(const Value& value, std::size_t level) {
-    if (value.is_none()) text_ += "null";
-    else if (value.is<bool>()) text_ += value.as<bool>() ? "true" : "false";
-    else if (value.is<double>()) text_ += number(value.as<double>());
-    else if (value.is_number()) text_ += value.str();
-    else if (value.is_text()) text_ += python::json(value.text(), style_.ascii);
-    else if (value.is_sequence(Sequence::Kind::list)) write_list(value.sequence()->items, level);
-    else if (value.is_sequence(Sequence::Kind::tuple)) write_list(value.sequence()->items, level);
-    else if (const auto* dict = value.dict()) write_dict(*dict, level);
-    else raise("Object of type {} is not JSON serializable", value.type());
+    if (value.is_none())
+      text_ += "null";
+    else if (value.is<bool>())
+      text_ += value.as<bool>() ? "true" : "false";
+    else if (value.is<double>())
+      text_ += number(value.as<double>());
+    else if (value.is_number())
+      text_ += value.str();
+    else if (value.is_text())
+      text_ += python::json(value.text(), style_.ascii);
+    else if (value.is_sequence(Sequence::Kind::list))
+      write_list(value.sequence()->items, level);
+    else if (value.is_sequence(Sequence::Kind::tuple))
+      write_list(value.sequence()->items, level);
+    else if (const auto* dict = value.dict())
+      write_dict(*dict, level);
+    else
+      raise("Object of type {} is not JSON serializable", value.type());
   }
 
   void write_list(const Values& items, std::size_t level) {
@@ -77,7 +89,9 @@ class Dumper {
   }
 
   void write_dict(Dict dict, std::size_t level) {
-    if (style_.sorted) std::stable_sort(dict.begin(), dict.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    if (style_.sorted)
+      std::stable_sort(dict.begin(), dict.end(),
+                       [](const auto& a, const auto& b) { return a.first < b.first; });
     text_ += '{';
     for (std::size_t i = 0; i < dict.size(); ++i) {
       begin_item(i, level + 1);
@@ -124,22 +138,29 @@ class Dumper {
 }  // namespace
 
 std::optional<Value> Namespace::attribute(const std::string& name) const {
-  const auto found = std::find_if(attributes.begin(), attributes.end(), [&](const auto& one) { return one.first == name; });
+  const auto found = std::find_if(attributes.begin(), attributes.end(),
+                                  [&](const auto& one) { return one.first == name; });
   return found == attributes.end() ? std::nullopt : std::optional(found->second);
 }
 
 void Namespace::set(const std::string& name, Value value) {
-  if (name.starts_with('_')) raise("Chat templates cannot store underscore-prefixed attributes on a namespace, but got '{}'", name);
-  const auto found = std::find_if(attributes.begin(), attributes.end(), [&](const auto& one) { return one.first == name; });
-  if (found == attributes.end()) attributes.emplace_back(name, std::move(value));
-  else found->second = std::move(value);
+  if (name.starts_with('_'))
+    raise("Chat templates cannot store underscore-prefixed attributes on a namespace, but got '{}'",
+          name);
+  const auto found = std::find_if(attributes.begin(), attributes.end(),
+                                  [&](const auto& one) { return one.first == name; });
+  if (found == attributes.end())
+    attributes.emplace_back(name, std::move(value));
+  else
+    found->second = std::move(value);
 }
 
 Value Value::from_json(const nlohmann::ordered_json& json) {
   if (json.is_null()) return None{};
   if (json.is_boolean()) return json.get<bool>();
   constexpr auto largest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-  if (json.is_number_unsigned() && json.get<std::uint64_t>() > largest) raise("a whole number is too large");
+  if (json.is_number_unsigned() && json.get<std::uint64_t>() > largest)
+    raise("a whole number is too large");
   if (json.is_number_integer()) return json.get<std::int64_t>();
   if (json.is_number()) return json.get<double>();
   if (json.is_string()) return json.get<std::string>();
@@ -153,9 +174,15 @@ Value Value::from_json(const nlohmann::ordered_json& json) {
   return dict(std::move(items));
 }
 
-Value Value::sequence(Sequence::Kind kind, Values items) { return std::make_shared<Sequence>(Sequence{kind, std::move(items)}); }
-Value Value::dict(Dict items) { return std::shared_ptr<const Dict>(std::make_shared<Dict>(std::move(items))); }
-Value Value::function(Function function) { return std::shared_ptr<const Function>(std::make_shared<Function>(std::move(function))); }
+Value Value::sequence(Sequence::Kind kind, Values items) {
+  return std::make_shared<Sequence>(Sequence{kind, std::move(items)});
+}
+Value Value::dict(Dict items) {
+  return std::shared_ptr<const Dict>(std::make_shared<Dict>(std::move(items)));
+}
+Value Value::function(Function function) {
+  return std::shared_ptr<const Function>(std::make_shared<Function>(std::move(function)));
+}
 
 Value Value::safe(std::string text) {
   Value value(std::move(text));
@@ -169,7 +196,8 @@ std::int64_t Value::whole() const {
 }
 
 std::string Value::type() const {
-  static const char* names[] = {"Undefined", "NoneType", "bool", "int", "float", "str", "", "dict", "object", "function"};
+  static const char* names[] = {"Undefined", "NoneType", "bool", "int",    "float",
+                                "str",       "",         "dict", "object", "function"};
   if (!sequence()) return names[data_.index()];
   static const char* kinds[] = {"list", "tuple", "generator", "dict_items", "range"};
   return kinds[static_cast<std::size_t>(sequence()->kind)];
@@ -222,7 +250,8 @@ Values Value::items() const {
   if (!sequence()) raise("'{}' object is not iterable", type());
   if (!is_sequence(Sequence::Kind::iterator)) return sequence()->items;
   auto& iterator = *as<std::shared_ptr<Sequence>>();
-  items.assign(iterator.items.begin() + static_cast<std::ptrdiff_t>(iterator.next), iterator.items.end());
+  items.assign(iterator.items.begin() + static_cast<std::ptrdiff_t>(iterator.next),
+               iterator.items.end());
   iterator.next = iterator.items.size();
   return items;
 }
@@ -230,20 +259,23 @@ Values Value::items() const {
 std::optional<Value> Value::first() const {
   if (is_sequence(Sequence::Kind::iterator)) {
     auto& iterator = *as<std::shared_ptr<Sequence>>();
-    return iterator.next < iterator.items.size() ? std::optional(iterator.items[iterator.next++]) : std::nullopt;
+    return iterator.next < iterator.items.size() ? std::optional(iterator.items[iterator.next++])
+                                                 : std::nullopt;
   }
   auto all = items();
   return all.empty() ? std::nullopt : std::optional(std::move(all.front()));
 }
 
 const Value* Value::find(const Value& key) const {
-  const auto found = std::find_if(dict()->begin(), dict()->end(), [&](const auto& item) { return item.first == key; });
+  const auto found = std::find_if(dict()->begin(), dict()->end(),
+                                  [&](const auto& item) { return item.first == key; });
   return found == dict()->end() ? nullptr : &found->second;
 }
 
 bool Value::contains(const Value& value) const {
   if (is_text()) {
-    if (!value.is_text()) raise("'in <string>' requires string as left operand, not {}", value.type());
+    if (!value.is_text())
+      raise("'in <string>' requires string as left operand, not {}", value.type());
     return text().find(value.text()) != std::string::npos;
   }
   if (dict()) return find(value) != nullptr;
@@ -275,9 +307,12 @@ bool Value::operator<(const Value& other) const {
   if (is_number() && other.is_number())
     return is_whole() && other.is_whole() ? whole() < other.whole() : number() < other.number();
   if (is_text() && other.is_text()) return text() < other.text();
-  const auto *left = sequence(), *right = other.sequence();
-  if (left && right && left->kind == right->kind && (left->kind == Sequence::Kind::list || left->kind == Sequence::Kind::tuple))
-    return std::lexicographical_compare(left->items.begin(), left->items.end(), right->items.begin(), right->items.end());
+  const auto* left = sequence();
+  const auto* right = other.sequence();
+  if (left && right && left->kind == right->kind &&
+      (left->kind == Sequence::Kind::list || left->kind == Sequence::Kind::tuple))
+    return std::lexicographical_compare(left->items.begin(), left->items.end(),
+                                        right->items.begin(), right->items.end());
   raise("'<' not supported between instances of '{}' and '{}'", type(), other.type());
 }
 

@@ -23,7 +23,8 @@ class Value;
 using Values = std::vector<Value>;
 using Dict = std::vector<std::pair<Value, Value>>;  // in the order the keys came
 
-/// A name or a key that is not there: empty where it is written or gone through, a failure where it is used otherwise.
+/// A name or a key that is not there: empty where it is written or gone through, a failure where it
+/// is used otherwise.
 struct Undefined {
   std::string message;
 };
@@ -48,7 +49,8 @@ struct Object {
 
 class Value {
  public:
-  using Data = std::variant<Undefined, None, bool, std::int64_t, double, std::string, std::shared_ptr<Sequence>, std::shared_ptr<const Dict>,
+  using Data = std::variant<Undefined, None, bool, std::int64_t, double, std::string,
+                            std::shared_ptr<Sequence>, std::shared_ptr<const Dict>,
                             std::shared_ptr<Object>, std::shared_ptr<const Function>>;
 
   Value() = default;
@@ -83,11 +85,20 @@ class Value {
   const std::string& text() const { return as<std::string>(); }
   std::int64_t whole() const;  // Failure: this is no whole number
   double number() const { return is<double>() ? as<double>() : static_cast<double>(whole()); }
-  const Sequence* sequence() const { return is<std::shared_ptr<Sequence>>() ? as<std::shared_ptr<Sequence>>().get() : nullptr; }
+  const Sequence* sequence() const {
+    return is<std::shared_ptr<Sequence>>() ? as<std::shared_ptr<Sequence>>().get() : nullptr;
+  }
   bool is_sequence(Sequence::Kind kind) const { return sequence() && sequence()->kind == kind; }
-  const Dict* dict() const { return is<std::shared_ptr<const Dict>>() ? as<std::shared_ptr<const Dict>>().get() : nullptr; }
-  Object* object() const { return is<std::shared_ptr<Object>>() ? as<std::shared_ptr<Object>>().get() : nullptr; }
-  const Function* function() const { return is<std::shared_ptr<const Function>>() ? as<std::shared_ptr<const Function>>().get() : nullptr; }
+  const Dict* dict() const {
+    return is<std::shared_ptr<const Dict>>() ? as<std::shared_ptr<const Dict>>().get() : nullptr;
+  }
+  Object* object() const {
+    return is<std::shared_ptr<Object>>() ? as<std::shared_ptr<Object>>().get() : nullptr;
+  }
+  const Function* function() const {
+    return is<std::shared_ptr<const Function>>() ? as<std::shared_ptr<const Function>>().get()
+                                                 : nullptr;
+  }
 
   std::string type() const;  // as Python names it: "str"
   bool truth() const;
@@ -125,9 +136,11 @@ struct Arguments {
 };
 
 struct JsonStyle {
-  bool ascii = false, sorted = false;
+  bool ascii = false;
+  bool sorted = false;
   std::optional<std::string> indent;
-  std::string between = ", ", after_key = ": ";
+  std::string between = ", ";
+  std::string after_key = ": ";
 };
 /// json.dumps. Failure: JSON has no such value.
 std::string dumps(const Value& value, const JsonStyle& style);

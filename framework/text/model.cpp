@@ -5,7 +5,10 @@
 namespace attune::text {
 
 Model::Model(std::shared_ptr<const Vocabulary> vocabulary, Cut cut, std::string parts_at)
-    : vocabulary_(std::move(vocabulary)), cut_(std::move(cut)), parts_at_(std::move(parts_at)), owner_(new_cache_owner()) {}
+    : vocabulary_(std::move(vocabulary)),
+      cut_(std::move(cut)),
+      parts_at_(std::move(parts_at)),
+      owner_(new_cache_owner()) {}
 
 std::size_t Model::end_of_part(std::string_view word, std::size_t begin) const {
   if (parts_at_.empty() || word.size() <= WordCache::longest_word) return word.size();
@@ -34,11 +37,16 @@ const Pieces& Model::pieces(std::string_view word) const {
 }
 
 Model make_model(const Json& json) {
-  static const Makers<Model> makers = {{"BPE", make_bpe}, {"Unigram", make_unigram}, {"WordLevel", make_word_level}, {"WordPiece", make_word_piece}};
+  static const Makers<Model> makers = {{"BPE", make_bpe},
+                                       {"Unigram", make_unigram},
+                                       {"WordLevel", make_word_level},
+                                       {"WordPiece", make_word_piece}};
   if (json.contains("type")) return make_part("model", json, makers);
   // Old files do not say; `tokenizers` too tells a BPE by its merges.
   if (json.contains("merges")) return make_bpe(json);
-  fail("tokenizer.json: the model has no type; write the file anew with a current version of `tokenizers`");
+  fail(
+      "tokenizer.json: the model has no type; write the file anew with a current version of "
+      "`tokenizers`");
 }
 
 }  // namespace attune::text

@@ -41,8 +41,10 @@ void clean(AlignedText& text) {
 
 /// The blocks of CJK ideographs, which BERT reads one by one (Devlin et al. 2019, tokenization.py).
 bool is_ideograph(char32_t c) {
-  return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) || (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
-         (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) || (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+  return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
+         (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+         (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
+         (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
 }
 
 void set_ideographs_apart(AlignedText& text) {
@@ -58,7 +60,8 @@ void lower(AlignedText& text) {
   rewrite(text, [](char32_t c, std::size_t at, Rewriting& result) {
     if (c < 0x80) return result.put(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c, at);
     result.put(lowercase(c), at);
-    if (c == 0x130) result.put(U'\u0307', at);  // the one letter whose lower case is two code points in every context
+    // the one letter whose lower case is two code points in every context
+    if (c == 0x130) result.put(U'\u0307', at);
   });
 }
 
@@ -96,16 +99,20 @@ Normalizer unicode(const Json&) {
 Normalizer nmt(const Json&) {
   return [](AlignedText& text) {
     rewrite(text, [](char32_t c, std::size_t at, Rewriting& result) {
-      if ((c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F) return;
-      const bool space = c == '\t' || c == '\n' || c == '\f' || c == '\r' || c == 0x1680 || (c >= 0x200B && c <= 0x200F) || c == 0x2028 ||
-                         c == 0x2029 || c == 0x2581 || c == 0xFEFF || c == 0xFFFD;
+      if ((c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F ||
+          c == 0x9F)
+        return;
+      const bool space = c == '\t' || c == '\n' || c == '\f' || c == '\r' || c == 0x1680 ||
+                         (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 ||
+                         c == 0x2581 || c == 0xFEFF || c == 0xFFFD;
       result.put(space ? U' ' : c, at);
     });
   };
 }
 
 Normalizer strip(const Json& json) {
-  return [left = value_or(json, "strip_left", true), right = value_or(json, "strip_right", true)](AlignedText& text) {
+  return [left = value_or(json, "strip_left", true),
+          right = value_or(json, "strip_right", true)](AlignedText& text) {
     const auto& bytes = text.bytes();
     const std::size_t begin = left ? leading_whitespace(bytes) : 0;
     text = text.slice(begin, right ? std::max(begin, trailing_whitespace(bytes)) : bytes.size());
@@ -127,7 +134,8 @@ Normalizer prepend(const Json& json) {
 }
 
 Normalizer replace(const Json& json) {
-  return [pattern = make_pattern(json.at("pattern")), content = json.at("content").get<std::string>()](AlignedText& text) {
+  return [pattern = make_pattern(json.at("pattern")),
+          content = json.at("content").get<std::string>()](AlignedText& text) {
     std::vector<Span> matches;
     pattern.find_all(text.bytes(), matches);
     if (matches.empty()) return;

@@ -17,22 +17,29 @@ using Json = nlohmann::json;
 template <class Part>
 using Makers = std::map<std::string, Part (*)(const Json&)>;
 
-/// Error when no maker has the part's type; it lists those there are. stage: "normalizer", "decoder", ...
+/// Error when no maker has the part's type; it lists those there are. stage: "normalizer",
+/// "decoder", ...
 template <class Part>
 Part make_part(std::string_view stage, const Json& json, const Makers<Part>& makers) {
   const auto type = json.at("type").get<std::string>();
   if (const auto maker = makers.find(type); maker != makers.end()) return maker->second(json);
   std::vector<std::string> names;
   for (const auto& [name, maker] : makers) names.push_back(name);
-  fail("tokenizer.json: the {} '{}' is not supported; supported are {}", stage, type, joined(names));
+  fail("tokenizer.json: the {} '{}' is not supported; supported are {}", stage, type,
+       joined(names));
 }
 
-/// The parts of a Sequence, which may hold Sequences; a forged file must not exhaust the stack by them.
+/// The parts of a Sequence, which may hold Sequences; a forged file must not exhaust the stack by
+/// them.
 template <class Part>
 std::vector<Part> make_parts(const Json& list, Part (*make)(const Json&)) {
   constexpr int deepest = 32;
   thread_local int depth = 0;
-  if (depth == deepest) fail("tokenizer.json: more than {} Sequences stand in one another; take the file that came with the model", deepest);
+  if (depth == deepest)
+    fail(
+        "tokenizer.json: more than {} Sequences stand in one another; take the file that came with "
+        "the model",
+        deepest);
   struct Level {
     Level() { ++depth; }
     ~Level() { --depth; }

@@ -12,7 +12,8 @@
 namespace attune::text {
 namespace {
 
-/// What Ruby's syntax writes otherwise than PCRE2, or means otherwise: its \w is UTS #18's, its \s White_Space (PCRE2's also holds U+180E), its
+/// What Ruby's syntax writes otherwise than PCRE2, or means otherwise: its \w is UTS #18's, its \s
+/// White_Space (PCRE2's also holds U+180E), its
 /// \h a hexadecimal digit, and a class may hold another, [^(\s|[.,])].
 class Translation {
  public:
@@ -34,7 +35,10 @@ class Translation {
       ++at_;
     } else {
       if (depth_ > 0 && from_.substr(at_).starts_with("&&"))
-        fail("tokenizer.json: the pattern '{}' takes the intersection of classes (&&), which is not supported", from_);
+        fail(
+            "tokenizer.json: the pattern '{}' takes the intersection of classes (&&), which is not "
+            "supported",
+            from_);
       result += c;
       ++at_;
     }
@@ -49,18 +53,31 @@ class Translation {
       at_ += size;
       return;
     }
-    if (depth_ > 0 && rest.starts_with("[^")) fail("tokenizer.json: the pattern '{}' holds a negated class inside a class, which is not supported", from_);
+    if (depth_ > 0 && rest.starts_with("[^"))
+      fail(
+          "tokenizer.json: the pattern '{}' holds a negated class inside a class, which is not "
+          "supported",
+          from_);
     if (depth_++ == 0) result += '[';
     ++at_;
     if (depth_ == 1 && at_ < from_.size() && from_[at_] == '^') result += from_[at_++];
-    if (at_ < from_.size() && from_[at_] == ']') result += "\\]", ++at_;  // first in a class it is a character
+    // first in a class it is a character
+    if (at_ < from_.size() && from_[at_] == ']') {
+      result += "\\]";
+      ++at_;
+    }
   }
 
   void escape(char c) {
-    static const std::string word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control})", hexadecimal = "0-9A-Fa-f";
-    const auto set = [&](const std::string& members) { result += depth_ > 0 ? members : "[" + members + "]"; };
+    static const std::string word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control})",
+                             hexadecimal = "0-9A-Fa-f";
+    const auto set = [&](const std::string& members) {
+      result += depth_ > 0 ? members : "[" + members + "]";
+    };
     const auto complement = [&](const std::string& members) {
-      if (depth_ > 0) fail("tokenizer.json: the pattern '{}' holds \\{} inside a class, which is not supported", from_, c);
+      if (depth_ > 0)
+        fail("tokenizer.json: the pattern '{}' holds \\{} inside a class, which is not supported",
+             from_, c);
       result += "[^" + members + "]";
     };
     const bool outside = depth_ == 0;
@@ -115,10 +132,15 @@ Pattern::Pattern(std::string_view expression) : expression_(expression) {
   const auto translated = Translation(expression).result;
   int error = 0;
   PCRE2_SIZE offset = 0;
-  auto* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C /* it cuts characters */, &error, &offset, nullptr);
-  if (!code) fail("tokenizer.json: the pattern '{}' does not compile: {} (at '{}')", expression_, message(error), translated.substr(offset));
-  code_ = std::shared_ptr<const void>(code, [](const void* p) { pcre2_code_free(static_cast<pcre2_code*>(const_cast<void*>(p))); });
+  auto* code = pcre2_compile(
+      reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C /* it cuts characters */,
+      &error, &offset, nullptr);
+  if (!code)
+    fail("tokenizer.json: the pattern '{}' does not compile: {} (at '{}')", expression_,
+         message(error), translated.substr(offset));
+  code_ = std::shared_ptr<const void>(
+      code, [](const void* p) { pcre2_code_free(static_cast<pcre2_code*>(const_cast<void*>(p))); });
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // without JIT pcre2_match interprets
 }
 
@@ -127,10 +149,12 @@ void Pattern::find_all(std::string_view text, std::vector<Span>& matches) const 
   const auto* code = static_cast<const pcre2_code*>(code_.get());
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(workspace.match);
   for (std::size_t at = 0; at < text.size();) {
-    const int found = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK, workspace.match,
-                                  workspace.context);
+    const int found = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
+                                  PCRE2_NO_UTF_CHECK, workspace.match, workspace.context);
     if (found == PCRE2_ERROR_NOMATCH) return;
-    if (found < 0) fail("the pattern '{}' fails on a text of {} bytes at byte {}: {}", expression_, text.size(), at, message(found));
+    if (found < 0)
+      fail("the pattern '{}' fails on a text of {} bytes at byte {}: {}", expression_, text.size(),
+           at, message(found));
     if (bounds[1] > bounds[0]) {
       matches.push_back({bounds[0], bounds[1]});
       at = bounds[1];
@@ -147,7 +171,8 @@ namespace {
 std::string escaped(std::string_view literal) {
   std::string result;
   for (const char c : literal) {
-    if (std::string_view(R"(\^$.|?*+()[]{}-#&~ )").find(c) != std::string_view::npos) result += '\\';
+    if (std::string_view(R"(\^$.|?*+()[]{}-#&~ )").find(c) != std::string_view::npos)
+      result += '\\';
     result += c;
   }
   return result;
@@ -156,7 +181,8 @@ std::string escaped(std::string_view literal) {
 }  // namespace
 
 Pattern make_pattern(const nlohmann::json& json) {
-  return Pattern(json.contains("Regex") ? json.at("Regex").get<std::string>() : escaped(json.at("String").get<std::string>()));
+  return Pattern(json.contains("Regex") ? json.at("Regex").get<std::string>()
+                                        : escaped(json.at("String").get<std::string>()));
 }
 
 }  // namespace attune::text

@@ -1,4 +1,5 @@
-// Regular expressions as tokenizer.json writes them (Oniguruma's Ruby syntax, Unicode classes), run by PCRE2.
+// Regular expressions as tokenizer.json writes them (Oniguruma's Ruby syntax, Unicode classes), run
+// by PCRE2.
 #pragma once
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -15,7 +16,8 @@ class Pattern {
  public:
   /// Error when the expression does not compile; it says where.
   explicit Pattern(std::string_view expression);
-  /// Appends the matches in `text` (well-formed UTF-8), from left to right, none overlapping, none empty.
+  /// Appends the matches in `text` (well-formed UTF-8), from left to right, none overlapping, none
+  /// empty.
   void find_all(std::string_view text, std::vector<Span>& matches) const;
 
  private:

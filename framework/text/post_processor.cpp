@@ -26,11 +26,13 @@ std::size_t trailing_blanks(std::string_view token) {
   return count;
 }
 
-/// A blank in a token is one character of the text; the space that add_prefix_space put before the text is none.
+/// A blank in a token is one character of the text; the space that add_prefix_space put before the
+/// text is none.
 void trim(Draft& draft, std::string_view text, bool prefixed) {
   for (std::size_t i = 0; i < draft.tokens.size(); ++i) {
     auto& [begin, end] = draft.encoding.spans[i];
-    const auto leading = leading_blanks(draft.tokens[i]), trailing = trailing_blanks(draft.tokens[i]);
+    const auto leading = leading_blanks(draft.tokens[i]);
+    const auto trailing = trailing_blanks(draft.tokens[i]);
     const bool added = prefixed && leading == 1 && (i == 0 || begin == 0);
     if (!added) begin = std::min(forward(text, begin, leading), end);
     if (trailing > 0) end = std::max(backward(text, end, trailing), begin);
@@ -39,26 +41,39 @@ void trim(Draft& draft, std::string_view text, bool prefixed) {
 
 PostProcessor with_trim(PostProcessor processor, const Json& json) {
   if (value_or(json, "trim_offsets", true))
-    processor.trim = [prefixed = value_or(json, "add_prefix_space", true)](Draft& draft, std::string_view text) { trim(draft, text, prefixed); };
+    processor.trim = [prefixed = value_or(json, "add_prefix_space", true)](
+                         Draft& draft, std::string_view text) { trim(draft, text, prefixed); };
   return processor;
 }
 
-/// "single": a list of {"SpecialToken": {"id": name}} and one {"Sequence": {"id": "A"}}; the names are explained in "special_tokens".
+/// "single": a list of {"SpecialToken": {"id": name}} and one {"Sequence": {"id": "A"}}; the names
+/// are explained in "special_tokens".
 PostProcessor template_processing(const Json& json) {
   PostProcessor result;
   bool seen = false;
   for (const auto& piece : json.at("single")) {
     if (piece.contains("Sequence")) {
-      if (seen) fail("tokenizer.json: the template for a single text holds the text twice; it must hold it once");
+      if (seen)
+        fail(
+            "tokenizer.json: the template for a single text holds the text twice; it must hold it "
+            "once");
       seen = true;
       continue;
     }
     const auto name = piece.at("SpecialToken").at("id").get<std::string>();
     const auto& known = json.at("special_tokens");
-    if (!known.contains(name)) fail("tokenizer.json: the template names '{}', which is not in its special_tokens; add it there", name);
-    for (const auto& id : known.at(name).at("ids")) (seen ? result.after : result.before).push_back(checked_id(id, name));
+    if (!known.contains(name))
+      fail(
+          "tokenizer.json: the template names '{}', which is not in its special_tokens; add it "
+          "there",
+          name);
+    for (const auto& id : known.at(name).at("ids"))
+      (seen ? result.after : result.before).push_back(checked_id(id, name));
   }
-  if (!seen) fail("tokenizer.json: the template for a single text does not hold the text; add {{\"Sequence\": {{\"id\": \"A\"}}}}");
+  if (!seen)
+    fail(
+        "tokenizer.json: the template for a single text does not hold the text; add "
+        "{{\"Sequence\": {{\"id\": \"A\"}}}}");
   return result;
 }
 
@@ -75,7 +90,8 @@ PostProcessor sequence(const Json& json) {
   for (auto& part : make_parts(json.at("processors"), make_post_processor)) {
     result.before.insert(result.before.begin(), part.before.begin(), part.before.end());
     result.after.insert(result.after.end(), part.after.begin(), part.after.end());
-    result.trim = [first = std::move(result.trim), second = std::move(part.trim)](Draft& draft, std::string_view text) {
+    result.trim = [first = std::move(result.trim), second = std::move(part.trim)](
+                      Draft& draft, std::string_view text) {
       first(draft, text);
       second(draft, text);
     };

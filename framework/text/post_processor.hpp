@@ -18,7 +18,9 @@ struct Draft {
 };
 
 struct PostProcessor {
-  std::vector<std::int32_t> before, after;  // the tokens put around the text
+  // the tokens put around the text
+  std::vector<std::int32_t> before;
+  std::vector<std::int32_t> after;
   /// Takes the white space at their borders from the spans.
   std::function<void(Draft&, std::string_view text)> trim = [](Draft&, std::string_view) {};
 };

@@ -18,7 +18,8 @@ struct Stretch {
 };
 
 /// The matches and what lies between them: all of the text, in order.
-void stretches(std::string_view text, const std::vector<Span>& matches, bool invert, std::vector<Stretch>& result) {
+void stretches(std::string_view text, const std::vector<Span>& matches, bool invert,
+               std::vector<Stretch>& result) {
   std::size_t at = 0;
   for (const auto& match : matches) {
     if (at < match.begin) result.push_back({{at, match.begin}, invert});
@@ -40,7 +41,8 @@ void join(std::vector<Stretch>& list, Behaviour behaviour) {
   std::vector<Stretch> joined;
   bool previous = false;
   for (const auto& stretch : list) {
-    const bool joins = behaviour == Behaviour::contiguous ? stretch.match == previous : stretch.match && !previous;
+    const bool joins =
+        behaviour == Behaviour::contiguous ? stretch.match == previous : stretch.match && !previous;
     previous = stretch.match;
     if (!joins || joined.empty())
       joined.push_back(stretch);
@@ -56,7 +58,8 @@ void join(std::vector<Stretch>& list, Behaviour behaviour) {
 /// Cuts each word at what `find(word, matches)` appends.
 template <class Find>
 void split(Words& words, const Find& find, Behaviour behaviour, bool invert = false) {
-  std::vector<Span> spans, matches;
+  std::vector<Span> spans;
+  std::vector<Span> matches;
   std::vector<Stretch> list;
   spans.reserve(words.text.bytes().size() / 4);
   for (std::size_t i = 0; i < words.spans.size(); ++i) {
@@ -66,7 +69,8 @@ void split(Words& words, const Find& find, Behaviour behaviour, bool invert = fa
     stretches(words[i], matches, invert, list);
     join(list, behaviour);
     const std::size_t start = words.spans[i].begin;
-    for (const auto& stretch : list) spans.push_back({start + stretch.span.begin, start + stretch.span.end});
+    for (const auto& stretch : list)
+      spans.push_back({start + stretch.span.begin, start + stretch.span.end});
   }
   words.at_start = words.at_start && !spans.empty() && spans[0].begin == words.spans[0].begin;
   words.spans = std::move(spans);
@@ -84,7 +88,9 @@ auto each(Is is) {
 }
 
 auto each_match(Pattern pattern) {
-  return [pattern = std::move(pattern)](std::string_view text, std::vector<Span>& matches) { pattern.find_all(text, matches); };
+  return [pattern = std::move(pattern)](std::string_view text, std::vector<Span>& matches) {
+    pattern.find_all(text, matches);
+  };
 }
 
 /// Writes all words anew, each as `write(i, result)` puts it.
@@ -103,7 +109,8 @@ void rewrite(Words& words, Write write) {
 }
 
 PreTokenizer byte_level(const Json& json) {
-  static const Pattern gpt2(R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)");
+  static const Pattern gpt2(
+      R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)");
   const bool prefix = value_or(json, "add_prefix_space", true);
   const bool regex = value_or(json, "use_regex", true);
   return [prefix, regex, find = each_match(gpt2)](Words& words) {
@@ -114,26 +121,37 @@ PreTokenizer byte_level(const Json& json) {
         result.keep(begin, end);
       });
     if (regex) split(words, find, Behaviour::isolated);
-    rewrite(words, [&](std::size_t i, Rewriting& result) { put_byte_characters(words.text, words.spans[i], result); });
+    rewrite(words, [&](std::size_t i, Rewriting& result) {
+      put_byte_characters(words.text, words.spans[i], result);
+    });
   };
 }
 
 /// SentencePiece's way: a mark in the place of each space, and one before the text.
 PreTokenizer metaspace(const Json& json) {
   const auto mark = value_or<std::string>(json, "replacement", "\u2581");
-  const auto scheme = !value_or(json, "add_prefix_space", true) ? "never" : value_or<std::string>(json, "prepend_scheme", "always");
+  const auto scheme = !value_or(json, "add_prefix_space", true)
+                          ? "never"
+                          : value_or<std::string>(json, "prepend_scheme", "always");
   if (scheme != "always" && scheme != "first" && scheme != "never")
-    fail("tokenizer.json: the prepend_scheme '{}' of a Metaspace is unknown; known are always, first, never", scheme);
-  if (count_code_points(mark) != 1) fail("tokenizer.json: the replacement '{}' of a Metaspace must be one character", mark);
+    fail(
+        "tokenizer.json: the prepend_scheme '{}' of a Metaspace is unknown; known are always, "
+        "first, never",
+        scheme);
+  if (count_code_points(mark) != 1)
+    fail("tokenizer.json: the replacement '{}' of a Metaspace must be one character", mark);
   const bool cuts = value_or(json, "split", true);
   const auto find = [mark](std::string_view word, std::vector<Span>& matches) {
-    for (std::size_t at = 0; (at = word.find(mark, at)) != std::string_view::npos; at += mark.size()) matches.push_back({at, at + mark.size()});
+    for (std::size_t at = 0; (at = word.find(mark, at)) != std::string_view::npos;
+         at += mark.size())
+      matches.push_back({at, at + mark.size()});
   };
   return [=](Words& words) {
     rewrite(words, [&](std::size_t i, Rewriting& result) {
       const auto [begin, end] = words.spans[i];
       const bool marked = words[i].starts_with(' ') || words[i].starts_with(mark);
-      if (!marked && (scheme == "always" || (scheme == "first" && words.is_at_start(i)))) result.put(mark, begin);
+      if (!marked && (scheme == "always" || (scheme == "first" && words.is_at_start(i))))
+        result.put(mark, begin);
       for (std::size_t at = begin; at < end;) {
         const auto space = std::min(words.text.bytes().find(' ', at), end);
         result.keep(at, space);
@@ -146,25 +164,32 @@ PreTokenizer metaspace(const Json& json) {
 }
 
 Behaviour behaviour(const std::string& name) {
-  static const std::map<std::string, Behaviour> behaviours = {{"Isolated", Behaviour::isolated},
-                                                              {"Removed", Behaviour::removed},
-                                                              {"Contiguous", Behaviour::contiguous},
-                                                              {"MergedWithPrevious", Behaviour::merged_with_previous},
-                                                              {"MergedWithNext", Behaviour::merged_with_next}};
+  static const std::map<std::string, Behaviour> behaviours = {
+      {"Isolated", Behaviour::isolated},
+      {"Removed", Behaviour::removed},
+      {"Contiguous", Behaviour::contiguous},
+      {"MergedWithPrevious", Behaviour::merged_with_previous},
+      {"MergedWithNext", Behaviour::merged_with_next}};
   const auto found = behaviours.find(name);
   if (found == behaviours.end())
-    fail("tokenizer.json: the behavior '{}' of a Split is unknown; known are Isolated, Removed, Contiguous, MergedWithPrevious, MergedWithNext",
-         name);
+    fail(
+        "tokenizer.json: the behavior '{}' of a Split is unknown; known are Isolated, Removed, "
+        "Contiguous, MergedWithPrevious, MergedWithNext",
+        name);
   return found->second;
 }
 
 PreTokenizer split_at_pattern(const Json& json) {
-  return [find = each_match(make_pattern(json.at("pattern"))), behaviour = behaviour(json.at("behavior").get<std::string>()),
-          invert = value_or(json, "invert", false)](Words& words) { split(words, find, behaviour, invert); };
+  return [find = each_match(make_pattern(json.at("pattern"))),
+          behaviour = behaviour(json.at("behavior").get<std::string>()),
+          invert = value_or(json, "invert", false)](Words& words) {
+    split(words, find, behaviour, invert);
+  };
 }
 
 PreTokenizer digits(const Json& json) {
-  const auto behaviour = value_or(json, "individual_digits", false) ? Behaviour::isolated : Behaviour::contiguous;
+  const auto behaviour =
+      value_or(json, "individual_digits", false) ? Behaviour::isolated : Behaviour::contiguous;
   return [=](Words& words) { split(words, each(is_numeric), behaviour); };
 }
 
@@ -175,9 +200,8 @@ PreTokenizer whitespace_split(const Json&) {
 }
 
 PreTokenizer punctuation(const Json& json) {
-  return [behaviour = behaviour(value_or<std::string>(json, "behavior", "Isolated"))](Words& words) {
-    split(words, each(is_symbol_or_punctuation), behaviour);
-  };
+  return [behaviour = behaviour(value_or<std::string>(json, "behavior", "Isolated"))](
+             Words& words) { split(words, each(is_symbol_or_punctuation), behaviour); };
 }
 
 PreTokenizer bert(const Json&) {
@@ -191,13 +215,18 @@ PreTokenizer delimiter(const Json& json) {
   const auto text = json.at("delimiter").get<std::string>();
   std::size_t end = 0;
   const char32_t wanted = text.empty() ? 0 : next_code_point(text, end);
-  if (text.empty() || end != text.size()) fail("tokenizer.json: the delimiter '{}' must be one character", text);
-  return [wanted](Words& words) { split(words, each([wanted](char32_t c) { return c == wanted; }), Behaviour::removed); };
+  if (text.empty() || end != text.size())
+    fail("tokenizer.json: the delimiter '{}' must be one character", text);
+  return [wanted](Words& words) {
+    split(words, each([wanted](char32_t c) { return c == wanted; }), Behaviour::removed);
+  };
 }
 
 PreTokenizer fixed_length(const Json& json) {
   const auto length = value_or<std::int64_t>(json, "length", 5);
-  if (length < 1) fail("tokenizer.json: the length of a FixedLength pre-tokenizer is {}; it must be 1 or more", length);
+  if (length < 1)
+    fail("tokenizer.json: the length of a FixedLength pre-tokenizer is {}; it must be 1 or more",
+         length);
   const auto find = [length](std::string_view word, std::vector<Span>& matches) {
     for (std::size_t at = 0; at < word.size();) {
       const std::size_t start = at;
@@ -208,7 +237,8 @@ PreTokenizer fixed_length(const Json& json) {
   return [find](Words& words) { split(words, find, Behaviour::isolated); };
 }
 
-/// Where the script changes; spaces go with what is before them, and before the first script they are dropped.
+/// Where the script changes; spaces go with what is before them, and before the first script they
+/// are dropped.
 PreTokenizer unicode_scripts(const Json&) {
   const auto find = [](std::string_view word, std::vector<Span>& matches) {
     int last = any_script;
@@ -229,7 +259,9 @@ PreTokenizer unicode_scripts(const Json&) {
 PreTokenizer whitespace(const Json&) {
   // What \w is in UTS #18; PCRE2's own leaves out marks and joiners.
   static const std::string word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control})";
-  return [find = each_match(Pattern("[" + word + "]+|[^" + word + R"(\s]+)"))](Words& words) { split(words, find, Behaviour::removed, true); };
+  return [find = each_match(Pattern("[" + word + "]+|[^" + word + R"(\s]+)"))](Words& words) {
+    split(words, find, Behaviour::removed, true);
+  };
 }
 
 PreTokenizer sequence(const Json& json) {
@@ -243,18 +275,12 @@ PreTokenizer sequence(const Json& json) {
 PreTokenizer make_pre_tokenizer(const Json& json) {
   if (json.is_null()) return [](Words&) {};
   static const Makers<PreTokenizer> makers = {
-      {"BertPreTokenizer", bert},
-      {"ByteLevel", byte_level},
-      {"CharDelimiterSplit", delimiter},
-      {"Digits", digits},
-      {"FixedLength", fixed_length},
-      {"Metaspace", metaspace},
-      {"Punctuation", punctuation},
-      {"Sequence", sequence},
-      {"Split", split_at_pattern},
-      {"UnicodeScripts", unicode_scripts},
-      {"Whitespace", whitespace},
-      {"WhitespaceSplit", whitespace_split},
+      {"BertPreTokenizer", bert},        {"ByteLevel", byte_level},
+      {"CharDelimiterSplit", delimiter}, {"Digits", digits},
+      {"FixedLength", fixed_length},     {"Metaspace", metaspace},
+      {"Punctuation", punctuation},      {"Sequence", sequence},
+      {"Split", split_at_pattern},       {"UnicodeScripts", unicode_scripts},
+      {"Whitespace", whitespace},        {"WhitespaceSplit", whitespace_split},
   };
   return make_part("pre-tokenizer", json, makers);
 }
@@ -262,7 +288,8 @@ PreTokenizer make_pre_tokenizer(const Json& json) {
 bool depends_on_start(const Json& json) {
   if (json.is_null()) return false;
   const auto parts = json.find("pretokenizers");
-  return parts == json.end() ? value_or<std::string>(json, "prepend_scheme", "") == "first" : std::any_of(parts->begin(), parts->end(), depends_on_start);
+  return parts == json.end() ? value_or<std::string>(json, "prepend_scheme", "") == "first"
+                             : std::any_of(parts->begin(), parts->end(), depends_on_start);
 }
 
 }  // namespace attune::text

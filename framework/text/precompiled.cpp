@@ -12,16 +12,22 @@
 namespace attune::text {
 namespace {
 
-/// A double-array trie (Aoe 1989) as Darts-clone writes it, over the ends of replacements in one text: [size of the trie in bytes, trie, text].
+/// A double-array trie (Aoe 1989) as Darts-clone writes it, over the ends of replacements in one
+/// text: [size of the trie in bytes, trie, text].
 class Charsmap {
  public:
   explicit Charsmap(const std::string& bytes) {
     std::uint32_t size = 0;
-    if (bytes.size() < sizeof size) fail("tokenizer.json: the precompiled_charsmap is cut short; take the file that came with the model");
+    if (bytes.size() < sizeof size)
+      fail(
+          "tokenizer.json: the precompiled_charsmap is cut short; take the file that came with the "
+          "model");
     std::memcpy(&size, bytes.data(), sizeof size);
     if (size % 4 != 0 || size > bytes.size() - sizeof size)
-      fail("tokenizer.json: the precompiled_charsmap's trie is said to have {} bytes, but there are {}; take the file that came with the model", size,
-           bytes.size() - sizeof size);
+      fail(
+          "tokenizer.json: the precompiled_charsmap's trie is said to have {} bytes, but there are "
+          "{}; take the file that came with the model",
+          size, bytes.size() - sizeof size);
     units_.resize(size / 4);
     std::memcpy(units_.data(), bytes.data() + sizeof size, size);
     texts_ = bytes.substr(sizeof size + size);
@@ -64,8 +70,10 @@ class Charsmap {
 /// Takes the place of `old_count` code points, as `tokenizers` accounts for them.
 void replace(std::vector<Change>& changes, std::size_t old_count, std::string_view text) {
   const std::size_t new_count = count_code_points(text);
-  for (std::size_t at = 0, i = 0; at < text.size(); ++i) changes.push_back({next_code_point(text, at), i >= old_count});
-  if (new_count < old_count && !changes.empty()) changes.back().change -= static_cast<int>(old_count - new_count);
+  for (std::size_t at = 0, i = 0; at < text.size(); ++i)
+    changes.push_back({next_code_point(text, at), i >= old_count});
+  if (new_count < old_count && !changes.empty())
+    changes.back().change -= static_cast<int>(old_count - new_count);
 }
 
 }  // namespace
@@ -73,7 +81,10 @@ void replace(std::vector<Change>& changes, std::size_t old_count, std::string_vi
 Normalizer make_precompiled(const Json& json) {
   const auto encoded = json.at("precompiled_charsmap").get<std::string>();
   const auto bytes = from_base64(encoded);
-  if (!bytes) fail("tokenizer.json: the precompiled_charsmap is not base64; take the file that came with the model");
+  if (!bytes)
+    fail(
+        "tokenizer.json: the precompiled_charsmap is not base64; take the file that came with the "
+        "model");
   return [map = Charsmap(*bytes), graphemes = Pattern(R"(\X)")](AlignedText& text) {
     constexpr std::size_t longest = 5;  // longer graphemes are looked up by code point alone
     std::vector<Span> clusters;
@@ -88,7 +99,8 @@ Normalizer make_precompiled(const Json& json) {
       return replacement.has_value();
     };
     for (const auto& cluster : clusters) {
-      const auto grapheme = std::string_view(text.bytes()).substr(cluster.begin, cluster.end - cluster.begin);
+      const auto grapheme =
+          std::string_view(text.bytes()).substr(cluster.begin, cluster.end - cluster.begin);
       if (grapheme.size() <= longest && look_up(grapheme)) continue;
       for (std::size_t next = 0; next < grapheme.size();) {
         const std::size_t at = next;

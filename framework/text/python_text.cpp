@@ -34,9 +34,13 @@ std::string utf8(const icu::UnicodeString& text) {
   return text.toUTF8String(result);
 }
 
-icu::UnicodeString utf16(std::string_view text) { return icu::UnicodeString::fromUTF8({text.data(), static_cast<int>(text.size())}); }
+icu::UnicodeString utf16(std::string_view text) {
+  return icu::UnicodeString::fromUTF8({text.data(), static_cast<int>(text.size())});
+}
 
-std::string title_of(char32_t c) { return utf8(icu::UnicodeString(static_cast<UChar32>(c)).toTitle(nullptr, icu::Locale::getRoot())); }
+std::string title_of(char32_t c) {
+  return utf8(icu::UnicodeString(static_cast<UChar32>(c)).toTitle(nullptr, icu::Locale::getRoot()));
+}
 
 bool is_cased(char32_t c) { return u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_CASED); }
 
@@ -54,12 +58,14 @@ bool all_cased(std::string_view text, Fits fits) {
 }
 
 bool ends_line(char32_t c) {
-  return (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
+  return (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 ||
+         c == 0x2029;
 }
 
 bool is_printable(char32_t c) {
   if (c == ' ') return true;
-  const auto mask = U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CS_MASK | U_GC_CO_MASK | U_GC_CN_MASK | U_GC_Z_MASK;
+  const auto mask =
+      U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CS_MASK | U_GC_CO_MASK | U_GC_CN_MASK | U_GC_Z_MASK;
   return (U_MASK(u_charType(static_cast<UChar32>(c))) & mask) == 0;
 }
 
@@ -73,7 +79,9 @@ std::string escaped(char32_t c) {
 
 bool is_space(char32_t c) { return text::is_whitespace(c) || (c >= 0x1C && c <= 0x1F); }
 
-std::string_view stripped(std::string_view text, Ends ends) { return dropping(text, ends, is_space); }
+std::string_view stripped(std::string_view text, Ends ends) {
+  return dropping(text, ends, is_space);
+}
 
 std::string_view stripped(std::string_view text, std::string_view characters, Ends ends) {
   std::u32string set;
@@ -81,8 +89,12 @@ std::string_view stripped(std::string_view text, std::string_view characters, En
   return dropping(text, ends, [&](char32_t c) { return set.find(c) != std::u32string::npos; });
 }
 
-std::string upper(std::string_view text) { return utf8(utf16(text).toUpper(icu::Locale::getRoot())); }
-std::string lower(std::string_view text) { return utf8(utf16(text).toLower(icu::Locale::getRoot())); }
+std::string upper(std::string_view text) {
+  return utf8(utf16(text).toUpper(icu::Locale::getRoot()));
+}
+std::string lower(std::string_view text) {
+  return utf8(utf16(text).toLower(icu::Locale::getRoot()));
+}
 
 std::string capitalized(std::string_view text) {
   if (text.empty()) return "";
@@ -128,7 +140,8 @@ Texts split(std::string_view text, std::int64_t limit) {
 
 Texts split(std::string_view text, std::string_view separator, std::int64_t limit) {
   Texts parts;
-  for (auto at = text.find(separator); at != std::string_view::npos && std::ssize(parts) != limit; at = text.find(separator)) {
+  for (auto at = text.find(separator); at != std::string_view::npos && std::ssize(parts) != limit;
+       at = text.find(separator)) {
     parts.emplace_back(text.substr(0, at));
     text.remove_prefix(at + separator.size());
   }
@@ -138,7 +151,8 @@ Texts split(std::string_view text, std::string_view separator, std::int64_t limi
 
 Texts split_from_right(std::string_view text, std::string_view separator, std::int64_t limit) {
   Texts parts;
-  for (auto at = text.rfind(separator); at != std::string_view::npos && std::ssize(parts) != limit; at = text.rfind(separator)) {
+  for (auto at = text.rfind(separator); at != std::string_view::npos && std::ssize(parts) != limit;
+       at = text.rfind(separator)) {
     parts.emplace_back(text.substr(at + separator.size()));
     text = text.substr(0, at);
   }
@@ -162,7 +176,8 @@ Texts lines(std::string_view text) {
   return lines;
 }
 
-std::string replaced(std::string_view text, std::string_view from, std::string_view to, std::int64_t limit) {
+std::string replaced(std::string_view text, std::string_view from, std::string_view to,
+                     std::int64_t limit) {
   std::string result;
   if (!from.empty()) {
     const auto parts = split(text, from, limit);
@@ -177,7 +192,9 @@ std::string replaced(std::string_view text, std::string_view from, std::string_v
   return limit != 0 ? result.append(to) : result;
 }
 
-std::int64_t length(std::string_view text) { return static_cast<std::int64_t>(text::count_code_points(text)); }
+std::int64_t length(std::string_view text) {
+  return static_cast<std::int64_t>(text::count_code_points(text));
+}
 
 Texts characters(std::string_view text) {
   Texts characters;
@@ -189,29 +206,40 @@ Texts characters(std::string_view text) {
   return characters;
 }
 
-std::vector<std::int64_t> slice(std::int64_t size, std::optional<std::int64_t> start, std::optional<std::int64_t> stop, std::int64_t step) {
-  const std::int64_t lowest = step > 0 ? 0 : -1, highest = step > 0 ? size : size - 1;
+std::vector<std::int64_t> slice(std::int64_t size, std::optional<std::int64_t> start,
+                                std::optional<std::int64_t> stop, std::int64_t step) {
+  const std::int64_t lowest = step > 0 ? 0 : -1;
+  const std::int64_t highest = step > 0 ? size : size - 1;
   const auto place = [&](std::optional<std::int64_t> given, std::int64_t otherwise) {
     return given ? std::clamp(*given < 0 ? *given + size : *given, lowest, highest) : otherwise;
   };
-  const auto first = place(start, step > 0 ? lowest : highest), end = place(stop, step > 0 ? highest : lowest);
+  const auto first = place(start, step > 0 ? lowest : highest);
+  const auto end = place(stop, step > 0 ? highest : lowest);
   std::vector<std::int64_t> places;
   for (auto i = first; step > 0 ? i < end : i > end; i += step) places.push_back(i);
   return places;
 }
 
 std::string repr(std::string_view text) {
-  const char quote = text.find('\'') != std::string_view::npos && text.find('"') == std::string_view::npos ? '"' : '\'';
+  const char quote =
+      text.find('\'') != std::string_view::npos && text.find('"') == std::string_view::npos ? '"'
+                                                                                            : '\'';
   std::string result(1, quote);
   for (std::size_t at = 0; at < text.size();) {
     const auto begin = at;
     const auto c = text::next_code_point(text, at);
-    if (c == '\\' || c == static_cast<char32_t>(quote)) result.append({'\\', static_cast<char>(c)});
-    else if (c == '\n') result += "\\n";
-    else if (c == '\r') result += "\\r";
-    else if (c == '\t') result += "\\t";
-    else if (!is_printable(c)) result += escaped(c);
-    else result += text.substr(begin, at - begin);
+    if (c == '\\' || c == static_cast<char32_t>(quote))
+      result.append({'\\', static_cast<char>(c)});
+    else if (c == '\n')
+      result += "\\n";
+    else if (c == '\r')
+      result += "\\r";
+    else if (c == '\t')
+      result += "\\t";
+    else if (!is_printable(c))
+      result += escaped(c);
+    else
+      result += text.substr(begin, at - begin);
   }
   return result + quote;
 }
@@ -228,15 +256,24 @@ std::string json(std::string_view text, bool ascii) {
   for (std::size_t at = 0; at < text.size();) {
     const auto begin = at;
     const auto c = static_cast<std::uint32_t>(text::next_code_point(text, at));
-    if (c == '"' || c == '\\') result.append({'\\', static_cast<char>(c)});
-    else if (c == '\n') result += "\\n";
-    else if (c == '\r') result += "\\r";
-    else if (c == '\t') result += "\\t";
-    else if (c == '\b') result += "\\b";
-    else if (c == '\f') result += "\\f";
-    else if (c < 0x20 || (ascii && c >= 0x7F && c <= 0xFFFF)) result += fmt::format("\\u{:04x}", c);
-    else if (ascii && c > 0xFFFF) result += fmt::format("\\u{:04x}\\u{:04x}", 0xD7C0 + (c >> 10), 0xDC00 + (c & 0x3FF));
-    else result += text.substr(begin, at - begin);
+    if (c == '"' || c == '\\')
+      result.append({'\\', static_cast<char>(c)});
+    else if (c == '\n')
+      result += "\\n";
+    else if (c == '\r')
+      result += "\\r";
+    else if (c == '\t')
+      result += "\\t";
+    else if (c == '\b')
+      result += "\\b";
+    else if (c == '\f')
+      result += "\\f";
+    else if (c < 0x20 || (ascii && c >= 0x7F && c <= 0xFFFF))
+      result += fmt::format("\\u{:04x}", c);
+    else if (ascii && c > 0xFFFF)
+      result += fmt::format("\\u{:04x}\\u{:04x}", 0xD7C0 + (c >> 10), 0xDC00 + (c & 0x3FF));
+    else
+      result += text.substr(begin, at - begin);
   }
   return result + '"';
 }

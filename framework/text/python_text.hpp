@@ -1,4 +1,5 @@
-// What Python's str does, on UTF-8. Texts must be well formed; places and lengths count code points.
+// What Python's str does, on UTF-8. Texts must be well formed; places and lengths count code
+// points.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -29,12 +30,14 @@ Texts split(std::string_view text, std::string_view separator, std::int64_t limi
 Texts split_from_right(std::string_view text, std::string_view separator, std::int64_t limit);
 Texts lines(std::string_view text);
 
-std::string replaced(std::string_view text, std::string_view from, std::string_view to, std::int64_t limit);
+std::string replaced(std::string_view text, std::string_view from, std::string_view to,
+                     std::int64_t limit);
 std::int64_t length(std::string_view text);
 Texts characters(std::string_view text);
 
 /// The places that text[start:stop:step] takes of a sequence.
-std::vector<std::int64_t> slice(std::int64_t size, std::optional<std::int64_t> start, std::optional<std::int64_t> stop, std::int64_t step);
+std::vector<std::int64_t> slice(std::int64_t size, std::optional<std::int64_t> start,
+                                std::optional<std::int64_t> stop, std::int64_t step);
 
 /// repr() of a text and of a number, and a text as json.dumps writes it.
 std::string repr(std::string_view text);

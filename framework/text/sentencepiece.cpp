@@ -59,7 +59,8 @@ class Message {
     fail("{}: is no SentencePiece model, or is damaged; fetch it again", file_);
   }
 
-  std::string_view rest_, file_;
+  std::string_view rest_;
+  std::string_view file_;
 };
 
 float as_float(std::string_view bytes) {
@@ -79,8 +80,11 @@ SentencePieceModel::Piece read_piece(std::string_view bytes, std::string_view fi
     if (field.id == 2) piece.score = as_float(field.bytes);
     if (field.id == 3) piece.kind = static_cast<SentencePieceModel::Kind>(field.number);
   }
-  if (!is_valid_utf8(piece.text)) fail("{}: holds a piece that is not UTF-8; it is damaged, fetch it again", file);
-  if (std::isnan(piece.score)) fail("{}: the score of the piece '{}' is no number; it is damaged, fetch it again", file, piece.text);
+  if (!is_valid_utf8(piece.text))
+    fail("{}: holds a piece that is not UTF-8; it is damaged, fetch it again", file);
+  if (std::isnan(piece.score))
+    fail("{}: the score of the piece '{}' is no number; it is damaged, fetch it again", file,
+         piece.text);
   return piece;
 }
 
@@ -107,13 +111,18 @@ void read_normalizer(std::string_view bytes, std::string_view file, SentencePiec
 
 void check(const SentencePieceModel& model, std::string_view file) {
   using Type = SentencePieceModel::Type;
-  if (model.pieces.empty()) fail("{}: is no SentencePiece model, or is damaged; fetch it again", file);
+  if (model.pieces.empty())
+    fail("{}: is no SentencePiece model, or is damaged; fetch it again", file);
   if (model.type != Type::unigram && model.type != Type::bpe)
-    fail("{}: is a SentencePiece model of the type {} (trainer_spec.model_type); supported are 1 (Unigram) and 2 (BPE)", file,
-         static_cast<int>(model.type));
+    fail(
+        "{}: is a SentencePiece model of the type {} (trainer_spec.model_type); supported are 1 "
+        "(Unigram) and 2 (BPE)",
+        file, static_cast<int>(model.type));
   if (model.unknown_id < 0 || model.unknown_id >= static_cast<std::int64_t>(model.pieces.size()))
-    fail("{}: its unknown piece has the id {}, but there are {} pieces; it is damaged, fetch it again", file, model.unknown_id,
-         model.pieces.size());
+    fail(
+        "{}: its unknown piece has the id {}, but there are {} pieces; it is damaged, fetch it "
+        "again",
+        file, model.unknown_id, model.pieces.size());
 }
 
 }  // namespace

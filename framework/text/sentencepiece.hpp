@@ -1,4 +1,5 @@
-// A SentencePiece model ("tokenizer.model", "spiece.model"): a protobuf message of pieces and of how the model was trained.
+// A SentencePiece model ("tokenizer.model", "spiece.model"): a protobuf message of pieces and of
+// how the model was trained.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -7,7 +8,8 @@
 
 namespace attune::text {
 
-/// The fields of sentencepiece_model.proto that decide over ids; the initial values are that file's defaults.
+/// The fields of sentencepiece_model.proto that decide over ids; the initial values are that file's
+/// defaults.
 struct SentencePieceModel {
   enum class Type { unigram = 1, bpe = 2, word = 3, character = 4 };
   enum class Kind { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
@@ -20,8 +22,12 @@ struct SentencePieceModel {
   std::vector<Piece> pieces;  // by id
   Type type = Type::unigram;
   bool byte_fallback = false;
-  std::int64_t unknown_id = 0, bos_id = 1, eos_id = 2;
-  std::string unknown_piece = "<unk>", bos_piece = "<s>", eos_piece = "</s>";
+  std::int64_t unknown_id = 0;
+  std::int64_t bos_id = 1;
+  std::int64_t eos_id = 2;
+  std::string unknown_piece = "<unk>";
+  std::string bos_piece = "<s>";
+  std::string eos_piece = "</s>";
   std::string precompiled_charsmap;  // "": none
 };
 

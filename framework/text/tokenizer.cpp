@@ -31,18 +31,25 @@ struct Tokenizer::Parts {
         model(text::make_model(json.at("model"))),
         post_processor(text::make_post_processor(part(json, "post_processor"))),
         decoder(text::make_decoder(part(json, "decoder"))),
-        always_aligned(!part(json, "normalizer").is_null() && text::depends_on_start(part(json, "pre_tokenizer"))) {
+        always_aligned(!part(json, "normalizer").is_null() &&
+                       text::depends_on_start(part(json, "pre_tokenizer"))) {
     for (const auto& token : part(json, "added_tokens")) {
       const auto content = token.at("content").get<std::string>();
       const auto id = model.vocabulary().id(content);
       if (id && *id != token.at("id"))
-        fail("tokenizer.json: the added token '{}' has the id {}, but {} in the model's vocab; correct one of them", content, token.at("id").dump(), *id);
+        fail(
+            "tokenizer.json: the added token '{}' has the id {}, but {} in the model's vocab; "
+            "correct one of them",
+            content, token.at("id").dump(), *id);
     }
   }
 
-  static nlohmann::json part(const nlohmann::json& json, const char* name) { return json.value(name, nlohmann::json()); }
+  static nlohmann::json part(const nlohmann::json& json, const char* name) {
+    return json.value(name, nlohmann::json());
+  }
 
-  void add(std::int32_t id, std::string_view token, const text::AlignedText& text, Span span, text::Draft& draft) const {
+  void add(std::int32_t id, std::string_view token, const text::AlignedText& text, Span span,
+           text::Draft& draft) const {
     draft.encoding.ids.push_back(id);
     if (!text.aligned()) return;
     draft.encoding.spans.push_back(text.origin(span));
@@ -57,7 +64,8 @@ struct Tokenizer::Parts {
     auto& ids = draft.encoding.ids;
     for (std::size_t i = 0; i < words.spans.size(); ++i)
       model.encode(words[i], [&](const text::Pieces& pieces, std::size_t begin) {
-        if (!words.text.aligned()) return void(ids.insert(ids.end(), pieces.ids.begin(), pieces.ids.end()));
+        if (!words.text.aligned())
+          return void(ids.insert(ids.end(), pieces.ids.begin(), pieces.ids.end()));
         begin += words.spans[i].begin;
         for (std::size_t k = 0; k < pieces.ids.size(); ++k) {
           const Span span{begin + pieces.spans[k].begin, begin + pieces.spans[k].end};
@@ -66,7 +74,8 @@ struct Tokenizer::Parts {
       });
   }
 
-  void encode_normalized(const text::AlignedText& normalized, bool at_start, text::Draft& draft) const {
+  void encode_normalized(const text::AlignedText& normalized, bool at_start,
+                         text::Draft& draft) const {
     const std::string_view bytes = normalized.bytes();
     for (const auto& [span, id] : added.cut_normalized(bytes)) {
       if (id)
@@ -112,7 +121,10 @@ Tokenizer::Tokenizer(const nlohmann::json& json) {
   try {
     parts_ = std::make_unique<Parts>(json);
   } catch (const nlohmann::json::exception& error) {
-    fail("tokenizer.json is not as `tokenizers` writes it ({}); save it anew, or take the one that came with the model", error.what());
+    fail(
+        "tokenizer.json is not as `tokenizers` writes it ({}); save it anew, or take the one that "
+        "came with the model",
+        error.what());
   }
 }
 
@@ -121,7 +133,11 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 
 std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool special) const {
   if (parts_->always_aligned) return encode_with_spans(text, special).ids;
-  auto encoding = parts_->encode(text::is_valid_utf8(text) ? text::AlignedText(text) : text::AlignedText(text::valid_utf8(text))).encoding;
+  auto encoding =
+      parts_
+          ->encode(text::is_valid_utf8(text) ? text::AlignedText(text)
+                                             : text::AlignedText(text::valid_utf8(text)))
+          .encoding;
   return special ? parts_->surrounded(std::move(encoding)).ids : std::move(encoding.ids);
 }
 
@@ -144,7 +160,9 @@ std::string Tokenizer::decode(const std::vector<std::int32_t>& ids, bool skip_sp
 }
 
 std::int64_t Tokenizer::size() const {
-  return std::int64_t{std::max(parts_->added.vocabulary().largest_id(), parts_->model.vocabulary().largest_id())} + 1;
+  return std::int64_t{std::max(parts_->added.vocabulary().largest_id(),
+                               parts_->model.vocabulary().largest_id())} +
+         1;
 }
 
 std::optional<std::int32_t> Tokenizer::id(std::string_view token) const {

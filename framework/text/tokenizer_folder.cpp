@@ -25,50 +25,68 @@ struct Draft {
 
 TokenizerParts parts_of(const Json& json) {
   const auto part = [&](const char* name) { return json.contains(name) ? json.at(name) : Json(); };
-  return {part("normalizer"), part("pre_tokenizer"), part("post_processor"), part("decoder"), json.at("model")};
+  return {part("normalizer"), part("pre_tokenizer"), part("post_processor"), part("decoder"),
+          json.at("model")};
 }
 
-Draft whole(Json json) { return {parts_of(json), value_or(json, "added_tokens", Json::array()), std::move(json)}; }
+Draft whole(Json json) {
+  return {parts_of(json), value_or(json, "added_tokens", Json::array()), std::move(json)};
+}
 
-std::string model_type(const Json& model) { return value_or<std::string>(model, "type", model.contains("merges") ? "BPE" : ""); }
+std::string model_type(const Json& model) {
+  return value_or<std::string>(model, "type", model.contains("merges") ? "BPE" : "");
+}
 
 /// SentencePiece's normalisation in a tokenizer.json; null: there is none.
 Json charsmap_of(const Json& normalizer) {
   if (!normalizer.is_object()) return nullptr;
-  if (normalizer.value("type", "") == "Precompiled") return normalizer.value("precompiled_charsmap", Json());
+  if (normalizer.value("type", "") == "Precompiled")
+    return normalizer.value("precompiled_charsmap", Json());
   for (const auto& part : value_or(normalizer, "normalizers", Json::array()))
-    if (part.is_object() && part.value("type", "") == "Precompiled") return part.value("precompiled_charsmap", Json());
+    if (part.is_object() && part.value("type", "") == "Precompiled")
+      return part.value("precompiled_charsmap", Json());
   return nullptr;
 }
 
-/// What a class takes from a tokenizer.json: the vocabulary and, where it has one, the post-processor.
+/// What a class takes from a tokenizer.json: the vocabulary and, where it has one, the
+/// post-processor.
 Draft rebuilt(Json json, const TokenizerClass& type, TokenizerSettings& settings) {
   auto old = parts_of(json);
   if (const auto found = model_type(old.model); !found.empty() && found != type.model)
-    fail("tokenizer.json: holds a {} model, but a {} takes {}; correct tokenizer_class in tokenizer_config.json "
-         "(PreTrainedTokenizerFast takes any as it is)", found, type.name, type.model);
-  const TokenizerVocabulary vocabulary{old.model.at("vocab"), value_or(old.model, "merges", Json::array()), charsmap_of(old.normalizer)};
+    fail(
+        "tokenizer.json: holds a {} model, but a {} takes {}; correct tokenizer_class in "
+        "tokenizer_config.json "
+        "(PreTrainedTokenizerFast takes any as it is)",
+        found, type.name, type.model);
+  const TokenizerVocabulary vocabulary{old.model.at("vocab"),
+                                       value_or(old.model, "merges", Json::array()),
+                                       charsmap_of(old.normalizer)};
   Draft draft{type.build(vocabulary, settings), Json::array(), std::move(json)};
   if (!old.post_processor.is_null()) draft.parts.post_processor = std::move(old.post_processor);
   return draft;
 }
 
 Draft from_tokenizer_json(Json json, const TokenizerClass& type, TokenizerSettings& settings) {
-  return type.model.empty() || type.keeps_stages ? whole(std::move(json)) : rebuilt(std::move(json), type, settings);
+  return type.model.empty() || type.keeps_stages ? whole(std::move(json))
+                                                 : rebuilt(std::move(json), type, settings);
 }
 
 // SentencePiece
 
-TokenizerVocabulary vocabulary_of(const SentencePieceModel& model, bool as_bpe, const std::string& file) {
+TokenizerVocabulary vocabulary_of(const SentencePieceModel& model, bool as_bpe,
+                                  const std::string& file) {
   TokenizerVocabulary vocabulary{as_bpe ? Json::object() : Json::array(), nullptr, nullptr};
   std::vector<std::string> texts;
   for (const auto& piece : model.pieces) texts.push_back(piece.text);
   for (std::size_t id = 0; id < texts.size(); ++id) {
-    if (as_bpe) vocabulary.vocab[texts[id]] = id;
-    else vocabulary.vocab.push_back({texts[id], model.pieces[id].score});
+    if (as_bpe)
+      vocabulary.vocab[texts[id]] = id;
+    else
+      vocabulary.vocab.push_back({texts[id], model.pieces[id].score});
   }
   if (as_bpe) vocabulary.merges = merges_by_id(texts, file);
-  if (!model.precompiled_charsmap.empty()) vocabulary.charsmap = to_base64(model.precompiled_charsmap);
+  if (!model.precompiled_charsmap.empty())
+    vocabulary.charsmap = to_base64(model.precompiled_charsmap);
   vocabulary.unknown_id = model.unknown_id;
   return vocabulary;
 }
@@ -99,24 +117,37 @@ void rename_placeholders(Json& vocab, const TokenizerSettings& settings) {
 }
 
 /// For a class without rules of its own: a SentencePiece model as it is.
-TokenizerParts plain_sentencepiece(const SentencePieceModel& model, TokenizerVocabulary vocabulary, TokenizerSettings& settings) {
+TokenizerParts plain_sentencepiece(const SentencePieceModel& model, TokenizerVocabulary vocabulary,
+                                   TokenizerSettings& settings) {
   const Json to_marks = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", mark}};
   const Json from_marks = {{"type", "Replace"}, {"pattern", {{"String", mark}}}, {"content", " "}};
   TokenizerParts parts;
   Json::array_t steps;
-  if (!vocabulary.charsmap.is_null()) steps.push_back({{"type", "Precompiled"}, {"precompiled_charsmap", vocabulary.charsmap}});
+  if (!vocabulary.charsmap.is_null())
+    steps.push_back({{"type", "Precompiled"}, {"precompiled_charsmap", vocabulary.charsmap}});
   steps.push_back(to_marks);
   parts.normalizer = {{"type", "Sequence"}, {"normalizers", steps}};
   Json::array_t decoding = {from_marks};
-  if (model.byte_fallback) decoding.insert(decoding.end(), {{{"type", "ByteFallback"}}, {{"type", "Fuse"}}});
+  if (model.byte_fallback)
+    decoding.insert(decoding.end(), {{{"type", "ByteFallback"}}, {{"type", "Fuse"}}});
   parts.decoder = {{"type", "Sequence"}, {"decoders", decoding}};
   if (model.type == SentencePieceModel::Type::unigram) {
-    parts.model = {{"type", "Unigram"}, {"unk_id", model.unknown_id}, {"vocab", vocabulary.vocab}, {"byte_fallback", model.byte_fallback}};
+    parts.model = {{"type", "Unigram"},
+                   {"unk_id", model.unknown_id},
+                   {"vocab", vocabulary.vocab},
+                   {"byte_fallback", model.byte_fallback}};
   } else {
     rename_placeholders(vocabulary.vocab, settings);
-    parts.model = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", model.unknown_piece}, {"continuing_subword_prefix", nullptr},
-                   {"end_of_word_suffix", nullptr}, {"fuse_unk", true}, {"byte_fallback", model.byte_fallback}, {"ignore_merges", false},
-                   {"vocab", vocabulary.vocab}, {"merges", vocabulary.merges}};
+    parts.model = {{"type", "BPE"},
+                   {"dropout", nullptr},
+                   {"unk_token", model.unknown_piece},
+                   {"continuing_subword_prefix", nullptr},
+                   {"end_of_word_suffix", nullptr},
+                   {"fuse_unk", true},
+                   {"byte_fallback", model.byte_fallback},
+                   {"ignore_merges", false},
+                   {"vocab", vocabulary.vocab},
+                   {"merges", vocabulary.merges}};
   }
   if (model.bos_id >= 0) settings.set_default("bos_token", model.bos_piece);
   if (model.eos_id >= 0) settings.set_default("eos_token", model.eos_piece);
@@ -124,15 +155,22 @@ TokenizerParts plain_sentencepiece(const SentencePieceModel& model, TokenizerVoc
   return parts;
 }
 
-Draft from_sentencepiece(std::string_view bytes, const std::string& file, const TokenizerClass& type, TokenizerSettings& settings) {
+Draft from_sentencepiece(std::string_view bytes, const std::string& file,
+                         const TokenizerClass& type, TokenizerSettings& settings) {
   const auto model = read_sentencepiece(bytes, file);
-  const bool as_bpe = type.model.empty() ? model.type == SentencePieceModel::Type::bpe : type.model == "BPE";
-  if (type.model == "WordPiece") fail("{}: is a SentencePiece model, but a {} takes a vocab.txt; correct tokenizer_class in tokenizer_config.json", file, type.name);
+  const bool as_bpe =
+      type.model.empty() ? model.type == SentencePieceModel::Type::bpe : type.model == "BPE";
+  if (type.model == "WordPiece")
+    fail(
+        "{}: is a SentencePiece model, but a {} takes a vocab.txt; correct tokenizer_class in "
+        "tokenizer_config.json",
+        file, type.name);
   auto vocabulary = vocabulary_of(model, as_bpe, file);
   mark_added(model, vocabulary);
   if (type.reorder) type.reorder(vocabulary, settings);
   settings.set_default_extra(vocabulary.added);
-  return {type.build ? type.build(vocabulary, settings) : plain_sentencepiece(model, std::move(vocabulary), settings)};
+  return {type.build ? type.build(vocabulary, settings)
+                     : plain_sentencepiece(model, std::move(vocabulary), settings)};
 }
 
 // Ranked bytes
@@ -145,7 +183,8 @@ Draft from_tekken(const std::string& text) {
   }
 }
 
-/// The special tokens behind the ranks: those of added_tokens_decoder by id, with placeholders between, then the extra ones.
+/// The special tokens behind the ranks: those of added_tokens_decoder by id, with placeholders
+/// between, then the extra ones.
 std::vector<std::string> tokens_behind(std::int64_t ranks, const TokenizerSettings& settings) {
   constexpr std::int64_t most = 1'000'000;
   std::vector<std::string> tokens;
@@ -155,10 +194,15 @@ std::vector<std::string> tokens_behind(std::int64_t ranks, const TokenizerSettin
     tokens.push_back(std::move(token));
   };
   const auto last = settings.added().empty() ? 0 : settings.added().rbegin()->first;
-  if (last >= ranks + most) fail("tokenizer_config.json: \"added_tokens_decoder\" has the id {}, far behind the {} tokens of the vocabulary", last, ranks);
+  if (last >= ranks + most)
+    fail(
+        "tokenizer_config.json: \"added_tokens_decoder\" has the id {}, far behind the {} tokens "
+        "of the vocabulary",
+        last, ranks);
   for (std::int64_t id = ranks; id <= last; ++id) {
     const auto found = settings.added().find(id);
-    add(found == settings.added().end() ? fmt::format("<|reserved_token_{}|>", id) : found->second.at("content").get<std::string>());
+    add(found == settings.added().end() ? fmt::format("<|reserved_token_{}|>", id)
+                                        : found->second.at("content").get<std::string>());
   }
   for (const auto& token : settings.extra_tokens())
     if (const auto content = token_text(token); !seen.contains(content)) add(content);
@@ -167,22 +211,31 @@ std::vector<std::string> tokens_behind(std::int64_t ranks, const TokenizerSettin
 
 // The vocabulary where there is no tokenizer.json
 
-/// The lines of a vocab.txt, each without the white space at its end; of equal ones the last has the id.
-Draft from_vocab_txt(std::string_view text, const TokenizerClass& type, TokenizerSettings& settings, const std::vector<std::string>& unnamed) {
+/// The lines of a vocab.txt, each without the white space at its end; of equal ones the last has
+/// the id.
+Draft from_vocab_txt(std::string_view text, const TokenizerClass& type, TokenizerSettings& settings,
+                     const std::vector<std::string>& unnamed) {
   Json vocab = Json::object();
   for (std::size_t id = 0; auto& line : lines(text)) {
     if (is_valid_utf8(line)) line.resize(trailing_whitespace(line));
     vocab[line] = id++;
   }
   for (const char* name : {"unk_token", "cls_token", "sep_token"})
-    if (const auto token = settings.token(name); std::find(unnamed.begin(), unnamed.end(), token) != unnamed.end() && !vocab.contains(token))
-      fail("vocab.txt: the vocabulary has no token {}, so it is not a BERT vocabulary; check the file, or set {} in tokenizer_config.json", token, name);
+    if (const auto token = settings.token(name);
+        std::find(unnamed.begin(), unnamed.end(), token) != unnamed.end() && !vocab.contains(token))
+      fail(
+          "vocab.txt: the vocabulary has no token {}, so it is not a BERT vocabulary; check the "
+          "file, or set {} in tokenizer_config.json",
+          token, name);
   return {type.build({std::move(vocab), nullptr, nullptr}, settings)};
 }
 
 /// vocab.json and merges.txt: a line for each merge, and lines "#version" that say nothing.
-Draft from_vocab_json(const std::string& vocab, const std::optional<std::string>& merges_txt, const TokenizerClass& type, TokenizerSettings& settings) {
-  if (!merges_txt) fail("vocab.json: is without the merges.txt that a {} reads beside it; put it there", type.name);
+Draft from_vocab_json(const std::string& vocab, const std::optional<std::string>& merges_txt,
+                      const TokenizerClass& type, TokenizerSettings& settings) {
+  if (!merges_txt)
+    fail("vocab.json: is without the merges.txt that a {} reads beside it; put it there",
+         type.name);
   Json merges = Json::array();
   std::size_t row = 0;
   for (const auto& line : lines(*merges_txt)) {
@@ -190,34 +243,46 @@ Draft from_vocab_json(const std::string& vocab, const std::optional<std::string>
     if (line.starts_with("#version")) continue;
     const auto space = line.find(' ');
     if (space == std::string::npos || line.find(' ', space + 1) != std::string::npos)
-      fail("merges.txt:{}: must be two tokens with a space between them, but is '{}'; fetch the file again", row, line);
+      fail(
+          "merges.txt:{}: must be two tokens with a space between them, but is '{}'; fetch the "
+          "file again",
+          row, line);
     merges.push_back({line.substr(0, space), line.substr(space + 1)});
   }
   auto json = Json::parse(vocab, nullptr, false);
-  if (!json.is_object()) fail("vocab.json: must be a JSON object of tokens and ids; fetch the file again");
+  if (!json.is_object())
+    fail("vocab.json: must be a JSON object of tokens and ids; fetch the file again");
   return {type.build({std::move(json), std::move(merges), nullptr}, settings)};
 }
 
 /// BERT's form needs no other file, so it is known by itself.
-const TokenizerClass& class_of_bare_vocabulary(const TokenizerFolder& folder, const TokenizerClass& type) {
-  const bool bare = type.vocab_file != "vocab.txt" && type.model.empty() && !folder.read(type.vocab_file) && !folder.read("vocab.json");
+const TokenizerClass& class_of_bare_vocabulary(const TokenizerFolder& folder,
+                                               const TokenizerClass& type) {
+  const bool bare = type.vocab_file != "vocab.txt" && type.model.empty() &&
+                    !folder.read(type.vocab_file) && !folder.read("vocab.json");
   return bare && folder.read("vocab.txt") ? *find_tokenizer_class("BertTokenizer") : type;
 }
 
-std::optional<Draft> from_vocabulary_files(const TokenizerFolder& folder, const TokenizerClass& type, TokenizerSettings& settings,
+std::optional<Draft> from_vocabulary_files(const TokenizerFolder& folder,
+                                           const TokenizerClass& type, TokenizerSettings& settings,
                                            const std::vector<std::string>& unnamed) {
   if (const auto tekken = folder.read("tekken.json")) return from_tekken(*tekken);
-  for (const auto& file : {std::string("tokenizer.model"), std::string("tiktoken.model"), type.vocab_file}) {
+  for (const auto& file :
+       {std::string("tokenizer.model"), std::string("tiktoken.model"), type.vocab_file}) {
     const auto content = file.empty() ? std::nullopt : folder.read(file);
     if (!content) continue;
     if (file == "vocab.txt") return from_vocab_txt(*content, type, settings, unnamed);
-    if (file == "vocab.json") return from_vocab_json(*content, folder.read("merges.txt"), type, settings);
+    if (file == "vocab.json")
+      return from_vocab_json(*content, folder.read("merges.txt"), type, settings);
     if (!is_tiktoken(*content)) return from_sentencepiece(*content, file, type, settings);
     const auto ranks = read_tiktoken(*content, file);
-    return whole(tokenizer_json_from_tiktoken(ranks, tokens_behind(static_cast<std::int64_t>(ranks.size()), settings), file));
+    return whole(tokenizer_json_from_tiktoken(
+        ranks, tokens_behind(static_cast<std::int64_t>(ranks.size()), settings), file));
   }
   if (folder.read("vocab.json"))
-    fail("tokenizer_config.json: its tokenizer_class says nothing of how the vocab.json is to be read; set it, or add the model's tokenizer.json");
+    fail(
+        "tokenizer_config.json: its tokenizer_class says nothing of how the vocab.json is to be "
+        "read; set it, or add the model's tokenizer.json");
   return std::nullopt;
 }
 
@@ -226,18 +291,23 @@ Json surrounding(const AddedTokenList& added, const TokenizerSettings& settings)
   const auto wanted = [&](const char* flag, const char* name) {
     std::vector<NamedToken> tokens;
     const auto token = settings.token(name);
-    if (!token.empty() && settings.flag(flag, false)) tokens.emplace_back(token, added.id(token).value_or(0));
+    if (!token.empty() && settings.flag(flag, false))
+      tokens.emplace_back(token, added.id(token).value_or(0));
     return tokens;
   };
-  return template_processing(wanted("add_bos_token", "bos_token"), wanted("add_eos_token", "eos_token"));
+  return template_processing(wanted("add_bos_token", "bos_token"),
+                             wanted("add_eos_token", "eos_token"));
 }
 
-/// Tokens that only a class names and that the model has no row for: no text of the model's holds them.
+/// Tokens that only a class names and that the model has no row for: no text of the model's holds
+/// them.
 void drop_unused(Json& added, const std::vector<std::string>& unnamed, const Json& config) {
   const auto rows = config.is_object() ? config.value("vocab_size", Json()) : Json();
   if (!rows.is_number_unsigned()) return;
   const std::set<std::string> names(unnamed.begin(), unnamed.end());
-  std::erase_if(added.get_ref<Json::array_t&>(), [&](const Json& token) { return token["id"] >= rows && names.contains(token["content"].get<std::string>()); });
+  std::erase_if(added.get_ref<Json::array_t&>(), [&](const Json& token) {
+    return token["id"] >= rows && names.contains(token["content"].get<std::string>());
+  });
 }
 
 /// The file's own list where it says the same, so that a tokenizer without changes stays as it is.
@@ -247,14 +317,16 @@ Json kept_or(const Json& old, Json tokens) {
     read.push_back(added_token_from(token, false, "tokenizer.json"));
     read.back()["id"] = token.at("id");
   }
-  std::sort(read.begin(), read.end(), [](const Json& a, const Json& b) { return a["id"] < b["id"]; });
+  std::sort(read.begin(), read.end(),
+            [](const Json& a, const Json& b) { return a["id"] < b["id"]; });
   return read == tokens ? old : std::move(tokens);
 }
 
 /// tokenizer.json with these parts; what is there and stays the same is left as it is.
 Json written(Json json, TokenizerParts parts, Json added) {
   if (json.empty())
-    return tokenizer_json(std::move(added), std::move(parts.normalizer), std::move(parts.pre_tokenizer), std::move(parts.post_processor),
+    return tokenizer_json(std::move(added), std::move(parts.normalizer),
+                          std::move(parts.pre_tokenizer), std::move(parts.post_processor),
                           std::move(parts.decoder), std::move(parts.model));
   const auto set = [&](const char* name, Json part) {
     if (json.contains(name) || !part.empty()) json[name] = std::move(part);
@@ -268,12 +340,14 @@ Json written(Json json, TokenizerParts parts, Json added) {
   return json;
 }
 
-Json assembled(Draft draft, const TokenizerClass& type, const TokenizerSettings& settings, const std::vector<std::string>& unnamed, const Json& config) {
+Json assembled(Draft draft, const TokenizerClass& type, const TokenizerSettings& settings,
+               const std::vector<std::string>& unnamed, const Json& config) {
   AddedTokenList added(draft.parts.model);
   for (const auto& token : draft.added) added.add(added_token_from(token, false, "tokenizer.json"));
   settings.add_tokens_to(added);
   const bool asked = settings.has("add_bos_token") || settings.has("add_eos_token");
-  if (asked || (draft.parts.post_processor.is_null() && draft.rest.empty())) draft.parts.post_processor = surrounding(added, settings);
+  if (asked || (draft.parts.post_processor.is_null() && draft.rest.empty()))
+    draft.parts.post_processor = surrounding(added, settings);
   if (type.finish) type.finish(draft.parts, added, settings);
   auto tokens = added.json();
   drop_unused(tokens, unnamed, config);
@@ -297,7 +371,8 @@ FolderTokenizer read_tokenizer_folder(TokenizerFolder folder) {
     settings.set_default(name, token);
     unnamed.push_back(token);
   }
-  auto draft = has_json ? from_tokenizer_json(folder.tokenizer_json, type, settings) : from_vocabulary_files(folder, type, settings, unnamed);
+  auto draft = has_json ? from_tokenizer_json(folder.tokenizer_json, type, settings)
+                        : from_vocabulary_files(folder, type, settings, unnamed);
   auto json = draft ? assembled(std::move(*draft), type, settings, unnamed, folder.config) : Json();
   return {std::move(json), settings.token_texts()};
 }

@@ -1,4 +1,5 @@
-// The tokenizer of a model folder as transformers' AutoTokenizer (version 5.23) reads it, written as one tokenizer.json.
+// The tokenizer of a model folder as transformers' AutoTokenizer (version 5.23) reads it, written
+// as one tokenizer.json.
 #pragma once
 #include <functional>
 #include <map>
@@ -20,7 +21,8 @@ struct TokenizerFolder {
 
 struct FolderTokenizer {
   nlohmann::json json;  // as a tokenizer.json; null when the folder holds no vocabulary
-  /// {"bos_token", "<s>"}: what the files and the class name, also where the vocabulary lacks it; chat templates read them by these names.
+  /// {"bos_token", "<s>"}: what the files and the class name, also where the vocabulary lacks it;
+  /// chat templates read them by these names.
   std::map<std::string, std::string> special_tokens;
 };
 

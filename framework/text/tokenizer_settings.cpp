@@ -14,9 +14,12 @@ namespace attune::text {
 namespace {
 
 constexpr const char* config_file = "tokenizer_config.json";
-constexpr std::array names = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+constexpr std::array names = {"bos_token", "eos_token", "unk_token", "sep_token",
+                              "pad_token", "cls_token", "mask_token"};
 
-bool is_usual_name(const std::string& key) { return std::find(names.begin(), names.end(), key) != names.end(); }
+bool is_usual_name(const std::string& key) {
+  return std::find(names.begin(), names.end(), key) != names.end();
+}
 
 template <class AnyJson>
 std::string dumped(const AnyJson& json) {
@@ -29,7 +32,8 @@ OrderedJson ordered(const Json& json) { return OrderedJson::parse(dumped(json));
 /// A text as it is, an object as an entry of "added_tokens".
 Json token_of(const OrderedJson& json, const std::string& key, bool special = false) {
   if (json.is_string()) return json.get<std::string>();
-  if (!json.is_object()) fail("{}: \"{}\" must be a token, but is {}", config_file, key, dumped(json));
+  if (!json.is_object())
+    fail("{}: \"{}\" must be a token, but is {}", config_file, key, dumped(json));
   return added_token_from(plain(json), special, fmt::format("{}, \"{}\"", config_file, key));
 }
 
@@ -43,16 +47,24 @@ std::int64_t id_of(const std::string& key) {
 
 /// What changes ids and is not done here.
 void refuse_unsupported(const OrderedJson& config) {
-  const auto is_true = [&](const char* key) { return config.contains(key) && config.at(key) == true; };
-  if (is_true("split_special_tokens")) fail("{}: \"split_special_tokens\": true is not supported; set it to false", config_file);
+  const auto is_true = [&](const char* key) {
+    return config.contains(key) && config.at(key) == true;
+  };
+  if (is_true("split_special_tokens"))
+    fail("{}: \"split_special_tokens\": true is not supported; set it to false", config_file);
   if (is_true("fix_mistral_regex"))
-    fail("{}: \"fix_mistral_regex\": true is not supported; save the tokenizer anew with transformers and remove the key", config_file);
+    fail(
+        "{}: \"fix_mistral_regex\": true is not supported; save the tokenizer anew with "
+        "transformers and remove the key",
+        config_file);
   if (config.contains("init_inputs") && !config.at("init_inputs").empty())
-    fail("{}: \"init_inputs\" is not supported; save the tokenizer anew with transformers", config_file);
+    fail("{}: \"init_inputs\" is not supported; save the tokenizer anew with transformers",
+         config_file);
   if (!config.contains("fast_tokenizer_files")) return;
   for (const auto& file : config.at("fast_tokenizer_files"))
     if (file != "tokenizer.json")
-      fail("{}: \"fast_tokenizer_files\" names {}, which is not supported; remove the key", config_file, dumped(file));
+      fail("{}: \"fast_tokenizer_files\" names {}, which is not supported; remove the key",
+           config_file, dumped(file));
 }
 
 }  // namespace
@@ -68,7 +80,8 @@ TokenizerSettings::TokenizerSettings(const SettingsFiles& files)
     values_.erase("add_bos_token");
     values_.erase("add_eos_token");
   }
-  const bool has_extra = values_.contains("extra_special_tokens") && !values_["extra_special_tokens"].empty();
+  const bool has_extra =
+      values_.contains("extra_special_tokens") && !values_["extra_special_tokens"].empty();
   if (values_.contains("additional_special_tokens") && !has_extra) {
     values_["extra_special_tokens"] = values_["additional_special_tokens"];
     values_.erase("additional_special_tokens");
@@ -77,7 +90,8 @@ TokenizerSettings::TokenizerSettings(const SettingsFiles& files)
   read_tokens(files);
 }
 
-/// "image_token": "<image>" and {"extra_special_tokens": {"image_token": "<image>"}} name a special token of the model's own.
+/// "image_token": "<image>" and {"extra_special_tokens": {"image_token": "<image>"}} name a special
+/// token of the model's own.
 void TokenizerSettings::collect_model_tokens() {
   std::vector<std::string> keys;
   for (const auto& [key, value] : values_.items())
@@ -96,15 +110,18 @@ void TokenizerSettings::collect_model_tokens() {
 
 void TokenizerSettings::read_tokens(const SettingsFiles& files) {
   if (const auto found = values_.find("added_tokens_decoder"); found != values_.end()) {
-    if (!found->is_object()) fail("{}: \"added_tokens_decoder\" must be an object of ids and tokens", config_file);
+    if (!found->is_object())
+      fail("{}: \"added_tokens_decoder\" must be an object of ids and tokens", config_file);
     const auto where = fmt::format("{}, \"added_tokens_decoder\"", config_file);
-    for (const auto& [key, token] : found->items()) added_[id_of(key)] = added_token_from(plain(token), false, where);
+    for (const auto& [key, token] : found->items())
+      added_[id_of(key)] = added_token_from(plain(token), false, where);
   } else {
     if (!files.special_tokens_map.is_null()) read_special_tokens_map(files.special_tokens_map);
     if (!files.added_tokens.is_null()) read_added_tokens(files.added_tokens);
     if (files.tokenizer_json)
       for (const auto& token : value_or(*files.tokenizer_json, "added_tokens", Json::array()))
-        added_[checked_id(token.at("id"), token_text(token))] = added_token_from(token, false, "tokenizer.json");
+        added_[checked_id(token.at("id"), token_text(token))] =
+            added_token_from(token, false, "tokenizer.json");
   }
   // A named token has the properties that an added one of its text has.
   std::map<std::string, Json> by_text;
@@ -112,7 +129,8 @@ void TokenizerSettings::read_tokens(const SettingsFiles& files) {
   for (const char* name : names) {
     const auto found = values_.find(name);
     if (found == values_.end() || found->is_null()) continue;
-    if (const auto added = by_text.find(token_text(token_of(*found, name))); added != by_text.end()) *found = ordered(added->second);
+    if (const auto added = by_text.find(token_text(token_of(*found, name))); added != by_text.end())
+      *found = ordered(added->second);
   }
 }
 
@@ -140,12 +158,14 @@ void TokenizerSettings::read_special_tokens_map(const OrderedJson& map) {
 void TokenizerSettings::read_added_tokens(const OrderedJson& tokens) {
   std::set<std::string> special;
   const auto collect = [&](const OrderedJson& value) {
-    const bool unread = value.is_object() && value.contains("__type");  // transformers compares before it reads such an object
+    // transformers compares before it reads such an object
+    const bool unread = value.is_object() && value.contains("__type");
     if (!value.is_null() && !unread) special.insert(token_text(token_of(value, "special token")));
   };
   for (const char* name : names)
     if (values_.contains(name)) collect(values_[name]);
-  if (const auto extra = values_.find("extra_special_tokens"); extra != values_.end() && extra->is_array())
+  if (const auto extra = values_.find("extra_special_tokens");
+      extra != values_.end() && extra->is_array())
     for (const auto& value : *extra) collect(value);
   for (const auto& [text, id] : tokens.items()) {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() > INT32_MAX)
@@ -157,7 +177,8 @@ void TokenizerSettings::read_added_tokens(const OrderedJson& tokens) {
 bool TokenizerSettings::flag(const std::string& key, bool otherwise) const {
   const auto found = values_.find(key);
   if (found == values_.end() || found->is_null()) return otherwise;
-  if (!found->is_boolean()) fail("{}: \"{}\" must be true or false, but is {}", config_file, key, dumped(*found));
+  if (!found->is_boolean())
+    fail("{}: \"{}\" must be true or false, but is {}", config_file, key, dumped(*found));
   return found->get<bool>();
 }
 
@@ -166,7 +187,8 @@ std::int64_t TokenizerSettings::number(const std::string& key, std::int64_t othe
   const auto found = values_.find(key);
   if (found == values_.end() || found->is_null()) return otherwise;
   if (!found->is_number_unsigned() || found->get<std::uint64_t>() > largest)
-    fail("{}: \"{}\" must be a whole number up to {}, but is {}", config_file, key, largest, dumped(*found));
+    fail("{}: \"{}\" must be a whole number up to {}, but is {}", config_file, key, largest,
+         dumped(*found));
   return found->get<std::int64_t>();
 }
 
@@ -188,14 +210,19 @@ std::string TokenizerSettings::token(const std::string& name) const {
 std::vector<std::pair<std::string, Json>> TokenizerSettings::named_tokens() const {
   std::vector<std::pair<std::string, Json>> result;
   const auto set = [&](const std::string& key, const OrderedJson& value) {
-    const auto same = std::find_if(result.begin(), result.end(), [&](const auto& entry) { return entry.first == key; });
-    if (same == result.end()) result.emplace_back(key, token_of(value, key));
-    else same->second = token_of(value, key);
+    const auto same = std::find_if(result.begin(), result.end(),
+                                   [&](const auto& entry) { return entry.first == key; });
+    if (same == result.end())
+      result.emplace_back(key, token_of(value, key));
+    else
+      same->second = token_of(value, key);
   };
   for (const char* name : names)
-    if (const auto found = values_.find(name); found != values_.end() && !found->is_null()) set(name, *found);
+    if (const auto found = values_.find(name); found != values_.end() && !found->is_null())
+      set(name, *found);
   for (const auto& [key, value] : values_.items())
-    if (key.ends_with("_token") && !is_usual_name(key) && (value.is_string() || value.is_object())) set(key, value);
+    if (key.ends_with("_token") && !is_usual_name(key) && (value.is_string() || value.is_object()))
+      set(key, value);
   for (const auto& [key, value] : model_tokens_) set(key, value);
   return result;
 }
@@ -212,7 +239,9 @@ std::vector<Json> TokenizerSettings::extra_tokens() const {
   if (found == values_.end()) found = values_.find("additional_special_tokens");
   std::vector<Json> result;
   if (found == values_.end() || found->is_null()) return result;
-  if (!found->is_array()) fail("{}: \"extra_special_tokens\" must be a list of tokens or an object of them, but is {}", config_file, dumped(*found));
+  if (!found->is_array())
+    fail("{}: \"extra_special_tokens\" must be a list of tokens or an object of them, but is {}",
+         config_file, dumped(*found));
   for (const auto& token : *found) result.push_back(token_of(token, "extra_special_tokens", true));
   return result;
 }
@@ -226,7 +255,8 @@ std::vector<Json> TokenizerSettings::special_tokens() const {
 
 void TokenizerSettings::add_tokens_to(AddedTokenList& list) const {
   std::vector<Json> tokens;
-  std::set<std::string> known, seen;
+  std::set<std::string> known;
+  std::set<std::string> seen;
   for (const auto& [id, token] : added_) {
     if (list.contains_equal(token)) continue;
     tokens.push_back(token);
@@ -234,7 +264,8 @@ void TokenizerSettings::add_tokens_to(AddedTokenList& list) const {
   }
   for (const auto& token : special_tokens()) {
     const auto text = token_text(token);
-    if (!list.contains(text) && !known.contains(text) && seen.insert(dumped(token)).second) tokens.push_back(token);
+    if (!list.contains(text) && !known.contains(text) && seen.insert(dumped(token)).second)
+      tokens.push_back(token);
   }
   std::set<std::string> named;
   for (const auto& [name, token] : named_tokens()) named.insert(token_text(token));

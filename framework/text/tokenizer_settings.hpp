@@ -1,5 +1,5 @@
-// What a model folder says of its tokenizer beside the vocabulary: tokenizer_config.json, special_tokens_map.json and added_tokens.json,
-// read as transformers' from_pretrained reads them.
+// What a model folder says of its tokenizer beside the vocabulary: tokenizer_config.json,
+// special_tokens_map.json and added_tokens.json, read as transformers' from_pretrained reads them.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -16,7 +16,9 @@ using OrderedJson = nlohmann::ordered_json;  // the order of tokens is that of t
 
 /// The objects in a folder's files; null where there is none.
 struct SettingsFiles {
-  OrderedJson tokenizer_config, special_tokens_map, added_tokens;
+  OrderedJson tokenizer_config;
+  OrderedJson special_tokens_map;
+  OrderedJson added_tokens;
   const nlohmann::json* tokenizer_json = nullptr;
 };
 
@@ -35,17 +37,20 @@ class TokenizerSettings {
 
   /// Values that a tokenizer class gives where the files give none: {"unk_token", "<unk>"}.
   void set_default(const std::string& key, const OrderedJson& value);
-  /// Tokens that the vocabulary marks as added; they count only where the files name no extra tokens.
+  /// Tokens that the vocabulary marks as added; they count only where the files name no extra
+  /// tokens.
   void set_default_extra(const std::vector<nlohmann::json>& tokens);
 
   /// The text of a special token ("bos_token"); "" when there is none.
   std::string token(const std::string& name) const;
   /// Every special token that has a name, the model's own among them: {"image_token", "<image>"}.
   std::map<std::string, std::string> token_texts() const;
-  /// bos, eos, unk, sep, pad, cls, mask and the model's own, then the extra ones: texts, or objects as in "added_tokens".
+  /// bos, eos, unk, sep, pad, cls, mask and the model's own, then the extra ones: texts, or objects
+  /// as in "added_tokens".
   std::vector<nlohmann::json> special_tokens() const;
   std::vector<nlohmann::json> extra_tokens() const;
-  /// "added_tokens_decoder": tokens by the ids that the files give, which decide over their order alone.
+  /// "added_tokens_decoder": tokens by the ids that the files give, which decide over their order
+  /// alone.
   const std::map<std::int64_t, nlohmann::json>& added() const { return added_; }
 
   /// Adds what `list` lacks, in transformers' order.
@@ -59,7 +64,8 @@ class TokenizerSettings {
   std::vector<std::pair<std::string, nlohmann::json>> named_tokens() const;
 
   OrderedJson values_;
-  std::vector<std::pair<std::string, OrderedJson>> model_tokens_;  // named tokens that only this model has
+  // named tokens that only this model has
+  std::vector<std::pair<std::string, OrderedJson>> model_tokens_;
   std::map<std::int64_t, nlohmann::json> added_;
 };
 

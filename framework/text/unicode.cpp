@@ -79,7 +79,8 @@ AlignedText aligned_valid_utf8(std::string_view text) {
     const std::size_t start = at;
     const bool well_formed = next_sequence(text, at);
     valid += well_formed ? text.substr(start, at - start) : replacement;
-    while (origins.size() < valid.size()) origins.push_back({start, at});  // one to four: vector::resize is made for many
+    // one to four: vector::resize is made for many
+    while (origins.size() < valid.size()) origins.push_back({start, at});
   }
   return AlignedText(valid, std::move(origins));
 }
@@ -103,7 +104,8 @@ std::size_t forward(std::string_view text, std::size_t at, std::size_t count) {
 
 std::size_t backward(std::string_view text, std::size_t at, std::size_t count) {
   auto place = static_cast<std::int64_t>(at);
-  for (; count > 0 && place > 0; --count) U8_BACK_1(reinterpret_cast<const std::uint8_t*>(text.data()), 0, place);
+  for (; count > 0 && place > 0; --count)
+    U8_BACK_1(reinterpret_cast<const std::uint8_t*>(text.data()), 0, place);
   return static_cast<std::size_t>(place);
 }
 
@@ -124,8 +126,10 @@ const icu::Normalizer2& any_version(NormalForm form) {
   UErrorCode status = U_ZERO_ERROR;
   const bool compatible = form == NormalForm::nfkc || form == NormalForm::nfkd;
   const bool composed = form == NormalForm::nfc || form == NormalForm::nfkc;
-  const auto* normalizer = compatible ? composed ? icu::Normalizer2::getNFKCInstance(status) : icu::Normalizer2::getNFKDInstance(status)
-                                      : composed ? icu::Normalizer2::getNFCInstance(status) : icu::Normalizer2::getNFDInstance(status);
+  const auto* normalizer = compatible ? composed ? icu::Normalizer2::getNFKCInstance(status)
+                                                 : icu::Normalizer2::getNFKDInstance(status)
+                           : composed ? icu::Normalizer2::getNFCInstance(status)
+                                      : icu::Normalizer2::getNFDInstance(status);
   ATTUNE_ASSERT(normalizer && U_SUCCESS(status), "ICU: {}", u_errorName(status));
   return *normalizer;
 }
@@ -142,8 +146,10 @@ const icu::UnicodeSet& unicode_9() {
 }
 
 const icu::Normalizer2& normalizer_of(NormalForm form) {
-  static const icu::FilteredNormalizer2 nfc(any_version(NormalForm::nfc), unicode_9()), nfd(any_version(NormalForm::nfd), unicode_9()),
-      nfkc(any_version(NormalForm::nfkc), unicode_9()), nfkd(any_version(NormalForm::nfkd), unicode_9());
+  static const icu::FilteredNormalizer2 nfc(any_version(NormalForm::nfc), unicode_9()),
+      nfd(any_version(NormalForm::nfd), unicode_9()),
+      nfkc(any_version(NormalForm::nfkc), unicode_9()),
+      nfkd(any_version(NormalForm::nfkd), unicode_9());
   switch (form) {
     case NormalForm::nfc: return nfc;
     case NormalForm::nfd: return nfd;
@@ -158,7 +164,9 @@ std::vector<Change> decomposed(std::string_view text, const icu::Normalizer2& no
   std::size_t unordered = 0;  // from here on the marks may still change places
   const auto order = [&] {
     std::stable_sort(changes.begin() + unordered, changes.end(),
-                     [&](const Change& a, const Change& b) { return normalizer.getCombiningClass(a.c) < normalizer.getCombiningClass(b.c); });
+                     [&](const Change& a, const Change& b) {
+                       return normalizer.getCombiningClass(a.c) < normalizer.getCombiningClass(b.c);
+                     });
     unordered = changes.size();
   };
   const auto add = [&](char32_t c, int change) {
@@ -179,11 +187,14 @@ std::vector<Change> decomposed(std::string_view text, const icu::Normalizer2& no
   return changes;
 }
 
-/// Canonical composition (UAX #15): a code point joins the last starter unless one between them blocks it.
-std::vector<Change> composed(const std::vector<Change>& decomposed, const icu::Normalizer2& normalizer) {
+/// Canonical composition (UAX #15): a code point joins the last starter unless one between them
+/// blocks it.
+std::vector<Change> composed(const std::vector<Change>& decomposed,
+                             const icu::Normalizer2& normalizer) {
   std::vector<Change> result;
   std::ptrdiff_t starter = -1;
-  int last_class = -1;  // of the code point before, among those after the starter; -1: there is none
+  // of the code point before, among those after the starter; -1: there is none
+  int last_class = -1;
   for (const auto& next : decomposed) {
     const int its_class = normalizer.getCombiningClass(next.c);
     if (starter >= 0 && (last_class < 0 || last_class < its_class)) {
@@ -209,11 +220,16 @@ std::vector<Change> composed(const std::vector<Change>& decomposed, const icu::N
 std::string normal_form(std::string_view text, NormalForm form) {
   if (is_ascii(text)) return std::string(text);
   if (text.size() > INT32_MAX)
-    fail("a text of {} bytes is too long to be brought to a Unicode normal form; cut it into documents below 2 GiB", text.size());
+    fail(
+        "a text of {} bytes is too long to be brought to a Unicode normal form; cut it into "
+        "documents below 2 GiB",
+        text.size());
   std::string result;
   icu::StringByteSink<std::string> sink(&result, static_cast<std::int32_t>(text.size()));
   UErrorCode status = U_ZERO_ERROR;
-  normalizer_of(form).normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())), sink, nullptr, status);
+  normalizer_of(form).normalizeUTF8(
+      0, icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())), sink, nullptr,
+      status);
   ATTUNE_ASSERT(U_SUCCESS(status), "ICU: {}", u_errorName(status));
   return result;
 }
@@ -221,7 +237,8 @@ std::string normal_form(std::string_view text, NormalForm form) {
 std::vector<Change> normal_form_changes(std::string_view text, NormalForm form) {
   const auto& normalizer = normalizer_of(form);
   auto changes = decomposed(text, normalizer);
-  return form == NormalForm::nfc || form == NormalForm::nfkc ? composed(changes, normalizer) : changes;
+  return form == NormalForm::nfc || form == NormalForm::nfkc ? composed(changes, normalizer)
+                                                             : changes;
 }
 
 char32_t lowercase(char32_t c) { return c == 0x130 ? U'i' : u_tolower(static_cast<UChar32>(c)); }
@@ -246,7 +263,8 @@ namespace {
 
 bool in_categories(char32_t c, std::uint32_t mask) { return (U_MASK(u_charType(c)) & mask) != 0; }
 
-/// Assigned in that version already. A few code points have changed their category since: they are named where it matters.
+/// Assigned in that version already. A few code points have changed their category since: they are
+/// named where it matters.
 bool is_in_unicode(int version, char32_t c) {
   if (c < 0x80) return true;
   UVersionInfo age;
@@ -258,17 +276,25 @@ bool is_in_unicode(int version, char32_t c) {
 
 bool is_whitespace(char32_t c) { return u_isUWhiteSpace(c); }
 bool is_numeric(char32_t c) { return in_categories(c, U_GC_N_MASK); }
-bool is_punctuation(char32_t c) { return c == 0x166D || c == 0x111C9 || (in_categories(c, U_GC_P_MASK) && is_in_unicode(8, c)); }
+bool is_punctuation(char32_t c) {
+  return c == 0x166D || c == 0x111C9 || (in_categories(c, U_GC_P_MASK) && is_in_unicode(8, c));
+}
 bool is_ascii_symbol(char32_t c) { return c > ' ' && c < 0x7F && !u_isalnum(c); }
 bool is_nonspacing_mark(char32_t c) {
   const bool became_one = c == 0x1885 || c == 0x1886 || c == 0xA9BD || c == 0x111C9;
   return c == 0x1734 || (in_categories(c, U_GC_MN_MASK) && is_in_unicode(8, c) && !became_one);
 }
-bool is_mark(char32_t c) { return c == 0x1CF2 || c == 0x1CF3 || (in_categories(c, U_GC_M_MASK) && is_in_unicode(9, c) && c != 0x111C9); }
-bool is_other(char32_t c) { return in_categories(c, U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CS_MASK | U_GC_CO_MASK) && is_in_unicode(8, c); }
+bool is_mark(char32_t c) {
+  return c == 0x1CF2 || c == 0x1CF3 ||
+         (in_categories(c, U_GC_M_MASK) && is_in_unicode(9, c) && c != 0x111C9);
+}
+bool is_other(char32_t c) {
+  return in_categories(c, U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CS_MASK | U_GC_CO_MASK) &&
+         is_in_unicode(8, c);
+}
 bool is_word(char32_t c) {
-  return in_categories(c, U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK) || u_hasBinaryProperty(c, UCHAR_ALPHABETIC) ||
-         u_hasBinaryProperty(c, UCHAR_JOIN_CONTROL);
+  return in_categories(c, U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK) ||
+         u_hasBinaryProperty(c, UCHAR_ALPHABETIC) || u_hasBinaryProperty(c, UCHAR_JOIN_CONTROL);
 }
 
 int script_of(char32_t c) {

@@ -11,18 +11,21 @@ namespace attune::text {
 
 bool is_ascii(std::string_view text);
 
-/// Each ill-formed sequence (its longest valid prefix, as Unicode recommends in chapter 3.9) becomes U+FFFD.
+/// Each ill-formed sequence (its longest valid prefix, as Unicode recommends in chapter 3.9)
+/// becomes U+FFFD.
 std::string valid_utf8(std::string_view text);
 /// Whether U+FFFD would be put nowhere.
 bool is_valid_utf8(std::string_view text);
 /// The text with that done, and for each byte the bytes of `text` that its character stands for.
 AlignedText aligned_valid_utf8(std::string_view text);
 
-/// The code point at `at`, which moves past it. The text must be well formed, here and in all functions below.
+/// The code point at `at`, which moves past it. The text must be well formed, here and in all
+/// functions below.
 char32_t next_code_point(std::string_view text, std::size_t& at);
 /// The code point before `at`, which moves to its start.
 char32_t previous_code_point(std::string_view text, std::size_t& at);
-/// The place `count` characters after or before `at`, within the text, which need not be well formed.
+/// The place `count` characters after or before `at`, within the text, which need not be well
+/// formed.
 std::size_t forward(std::string_view text, std::size_t at, std::size_t count);
 std::size_t backward(std::string_view text, std::size_t at, std::size_t count);
 std::size_t count_code_points(std::string_view text);
@@ -35,7 +38,8 @@ std::string normal_form(std::string_view text, NormalForm form);
 /// The same, code point by code point, in the order in which `tokenizers` accounts for them.
 std::vector<Change> normal_form_changes(std::string_view text, NormalForm form);
 
-/// Case mapping without context: a capital sigma is never final. U+0130 gives its first code point alone.
+/// Case mapping without context: a capital sigma is never final. U+0130 gives its first code point
+/// alone.
 char32_t lowercase(char32_t c);
 
 /// Where the white space that begins the text ends, and where that which ends it begins.
@@ -52,8 +56,9 @@ bool is_nonspacing_mark(char32_t c);  // category Mn
 bool is_other(char32_t c);            // categories Cc, Cf, Cs, Co
 bool is_mark(char32_t c);             // categories M*
 
-/// The script of a code point, Japanese syllables counted as Han (as SentencePiece does); `any_script` for the space and what is newer than
-/// Unicode 9. By today's data: a few characters (U+0589) have changed their script since `tokenizers` took its own.
+/// The script of a code point, Japanese syllables counted as Han (as SentencePiece does);
+/// `any_script` for the space and what is newer than Unicode 9. By today's data: a few characters
+/// (U+0589) have changed their script since `tokenizers` took its own.
 int script_of(char32_t c);
 inline constexpr int any_script = -1;
 

@@ -8,15 +8,20 @@
 namespace attune::text {
 namespace {
 
-/// The pieces by their bytes. The children of a node lie side by side, in the order of their labels.
+/// The pieces by their bytes. The children of a node lie side by side, in the order of their
+/// labels.
 class Trie {
  public:
   /// pieces: sorted, all different, none empty; ids beside them.
   Trie(const std::vector<std::string_view>& pieces, const std::vector<std::int32_t>& ids) {
     struct Range {
-      std::size_t begin, end, depth;  // of pieces that agree in `depth` bytes
+      // of pieces that agree in `depth` bytes
+      std::size_t begin;
+      std::size_t end;
+      std::size_t depth;
     };
-    std::vector<Range> ranges = {{0, pieces.size(), 0}};  // one for each node, in the order of nodes: level by level
+    // one for each node, in the order of nodes: level by level
+    std::vector<Range> ranges = {{0, pieces.size(), 0}};
     nodes_.push_back({});
     labels_.push_back('\0');
     for (std::size_t node = 0; node < nodes_.size(); ++node) {
@@ -41,8 +46,11 @@ class Trie {
   void prefixes(std::string_view text, Use use) const {
     const Node* node = &nodes_[0];
     for (std::size_t at = 0; at < text.size(); ++at) {
-      const auto first = labels_.begin() + node->first, last = labels_.begin() + node->last;
-      const auto found = std::lower_bound(first, last, text[at], [](char a, char b) { return static_cast<unsigned char>(a) < static_cast<unsigned char>(b); });
+      const auto first = labels_.begin() + node->first;
+      const auto last = labels_.begin() + node->last;
+      const auto found = std::lower_bound(first, last, text[at], [](char a, char b) {
+        return static_cast<unsigned char>(a) < static_cast<unsigned char>(b);
+      });
       if (found == last || *found != text[at]) return;
       node = &nodes_[found - labels_.begin()];
       if (node->id >= 0) use(node->id, at + 1);
@@ -51,7 +59,9 @@ class Trie {
 
  private:
   struct Node {
-    std::uint32_t first = 0, last = 0;  // children
+    // children
+    std::uint32_t first = 0;
+    std::uint32_t last = 0;
     std::int32_t id = -1;
   };
   std::vector<Node> nodes_;
@@ -61,7 +71,8 @@ class Trie {
 struct Unigram {
   std::shared_ptr<const Vocabulary> vocabulary;
   std::shared_ptr<const Trie> trie;
-  std::shared_ptr<const std::vector<double>> scores;  // by id: the logarithm of a piece's probability
+  // by id: the logarithm of a piece's probability
+  std::shared_ptr<const std::vector<double>> scores;
   double unknown_score;
   std::optional<std::int32_t> unknown;
   std::optional<ByteTokens> bytes;
@@ -73,10 +84,13 @@ struct Unigram {
     path.clear();
     // Neighbours that are unknown are one piece.
     for (std::size_t end = word.size(); end > 0; end = steps[end].begin) {
-      const bool fused = end < word.size() && is_unknown(steps[end]) && is_unknown(steps[path.back().end]);
+      const bool fused =
+          end < word.size() && is_unknown(steps[end]) && is_unknown(steps[path.back().end]);
       fused ? void(path.back().begin = steps[end].begin) : path.push_back({steps[end].begin, end});
     }
-    std::for_each(path.rbegin(), path.rend(), [&](Span span) { append(word.substr(span.begin, span.end - span.begin), span, pieces); });
+    std::for_each(path.rbegin(), path.rend(), [&](Span span) {
+      append(word.substr(span.begin, span.end - span.begin), span, pieces);
+    });
   }
 
  private:
@@ -95,9 +109,11 @@ struct Unigram {
     steps.assign(word.size() + 1, {});
     for (std::size_t begin = 0, next = 0; begin < word.size(); begin = next) {
       next_code_point(word, next);
-      const auto offer = [&, so_far = steps[begin].score](std::size_t end, double score, std::int32_t id) {
+      const auto offer = [&, so_far = steps[begin].score](std::size_t end, double score,
+                                                          std::int32_t id) {
         auto& step = steps[end];
-        if (step.begin == Step::none || so_far + score > step.score) step = {so_far + score, begin, id};
+        if (step.begin == Step::none || so_far + score > step.score)
+          step = {so_far + score, begin, id};
       };
       bool single = false;
       trie->prefixes(word.substr(begin), [&](std::int32_t id, std::size_t size) {
@@ -105,7 +121,11 @@ struct Unigram {
         single |= begin + size == next;
       });
       if (single) continue;
-      if (!unknown) fail("the tokenizer's vocabulary lacks '{}' and has no unknown token; set unk_id in tokenizer.json", word.substr(begin, next - begin));
+      if (!unknown)
+        fail(
+            "the tokenizer's vocabulary lacks '{}' and has no unknown token; set unk_id in "
+            "tokenizer.json",
+            word.substr(begin, next - begin));
       offer(next, unknown_score, *unknown);
     }
   }
@@ -122,7 +142,11 @@ struct Unigram {
 /// "vocab": [[piece, score], ...], ids by place.
 Model make_unigram(const Json& json) {
   const auto& list = json.at("vocab");
-  if (!list.is_array()) fail("tokenizer.json: a Unigram model's vocab must be a list of pieces with scores, but is of type {}", list.type_name());
+  if (!list.is_array())
+    fail(
+        "tokenizer.json: a Unigram model's vocab must be a list of pieces with scores, but is of "
+        "type {}",
+        list.type_name());
   auto vocabulary = std::make_shared<Vocabulary>();
   auto scores = std::make_shared<std::vector<double>>();
   double lowest = std::numeric_limits<double>::infinity();
@@ -133,7 +157,8 @@ Model make_unigram(const Json& json) {
   }
   std::optional<std::int32_t> unknown;
   if (const auto id = value_or<std::int64_t>(json, "unk_id", -1); id >= 0) {
-    if (id >= static_cast<std::int64_t>(scores->size())) fail("tokenizer.json: unk_id is {}, but the Unigram vocab has {} pieces", id, scores->size());
+    if (id >= static_cast<std::int64_t>(scores->size()))
+      fail("tokenizer.json: unk_id is {}, but the Unigram vocab has {} pieces", id, scores->size());
     unknown = static_cast<std::int32_t>(id);
   }
   const auto sorted = vocabulary->sorted();
@@ -147,7 +172,8 @@ Model make_unigram(const Json& json) {
   std::optional<ByteTokens> bytes;
   if (value_or(json, "byte_fallback", false)) bytes.emplace(*vocabulary);
   constexpr double penalty = 10;
-  return {vocabulary, Unigram{vocabulary, std::make_shared<const Trie>(pieces, ids), scores, lowest - penalty, unknown, bytes}};
+  return {vocabulary, Unigram{vocabulary, std::make_shared<const Trie>(pieces, ids), scores,
+                              lowest - penalty, unknown, bytes}};
 }
 
 }  // namespace attune::text

@@ -26,7 +26,8 @@ class Vocabulary {
   const std::string* token(std::int32_t id) const;
   template <class Is>
   bool all_of(Is is) const {
-    return std::all_of(ids_.begin(), ids_.end(), [&](const auto& entry) { return is(entry.first); });
+    return std::all_of(ids_.begin(), ids_.end(),
+                       [&](const auto& entry) { return is(entry.first); });
   }
   /// All tokens in the order of their bytes, which this vocabulary owns.
   std::vector<std::pair<std::string_view, std::int32_t>> sorted() const;
@@ -41,7 +42,8 @@ class Vocabulary {
   std::int32_t largest_ = -1;
 };
 
-/// The ids of the 256 tokens "<0x00>" to "<0xFF>", which stand for the bytes of what is in no other token.
+/// The ids of the 256 tokens "<0x00>" to "<0xFF>", which stand for the bytes of what is in no other
+/// token.
 class ByteTokens {
  public:
   explicit ByteTokens(const Vocabulary& vocabulary);
@@ -53,8 +55,10 @@ class ByteTokens {
   std::array<std::int32_t, 256> ids_;  // -1: none
 };
 
-/// The id of a model's unknown token; nothing when it has no name. Error when it is in no vocabulary. model: "BPE", ...
-std::optional<std::int32_t> unknown_id(const Vocabulary& vocabulary, const std::string& token, std::string_view model);
+/// The id of a model's unknown token; nothing when it has no name. Error when it is in no
+/// vocabulary. model: "BPE", ...
+std::optional<std::int32_t> unknown_id(const Vocabulary& vocabulary, const std::string& token,
+                                       std::string_view model);
 
 /// An id as tokenizer.json writes it. Error when it is not a whole number from 0 to 2^31 - 1.
 std::int32_t checked_id(const nlohmann::json& json, std::string_view token);

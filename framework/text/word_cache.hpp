@@ -24,7 +24,8 @@ struct Pieces {
   }
 };
 
-/// Direct-mapped: a word replaces the one that stood in its place. One table serves all tokenizers of a thread, told apart by `owner`.
+/// Direct-mapped: a word replaces the one that stood in its place. One table serves all tokenizers
+/// of a thread, told apart by `owner`.
 class WordCache {
  public:
   static WordCache& of_this_thread();
@@ -34,7 +35,9 @@ class WordCache {
     std::string word;
     Pieces pieces;
 
-    bool holds(std::uint64_t whose, std::string_view what) const { return owner == whose && word == what; }
+    bool holds(std::uint64_t whose, std::string_view what) const {
+      return owner == whose && word == what;
+    }
   };
   /// Where this word is, or would be.
   Entry& entry(std::uint64_t owner, std::string_view word);

@@ -8,7 +8,11 @@ Model make_word_level(const Json& json) {
   const auto unknown = vocabulary->id(value_or<std::string>(json, "unk_token", "<unk>"));
   return {vocabulary, [vocabulary, unknown](std::string_view word, Pieces& pieces) {
             const auto id = vocabulary->id(word);
-            if (!id && !unknown) fail("the tokenizer's vocabulary lacks the word '{}' and has no unknown token; add its unk_token to the vocab", word);
+            if (!id && !unknown)
+              fail(
+                  "the tokenizer's vocabulary lacks the word '{}' and has no unknown token; add "
+                  "its unk_token to the vocab",
+                  word);
             pieces.add(id ? *id : *unknown, 0, word.size());
           }};
 }

@@ -44,9 +44,11 @@ struct WordPiece {
 
 Model make_word_piece(const Json& json) {
   const auto vocabulary = std::make_shared<const Vocabulary>(json.at("vocab"));
-  const auto unknown = unknown_id(*vocabulary, value_or<std::string>(json, "unk_token", "[UNK]"), "WordPiece");
+  const auto unknown =
+      unknown_id(*vocabulary, value_or<std::string>(json, "unk_token", "[UNK]"), "WordPiece");
   if (!unknown) fail("tokenizer.json: a WordPiece model needs an unk_token");
-  return {vocabulary, WordPiece{vocabulary, *unknown, value_or<std::string>(json, "continuing_subword_prefix", "##"),
+  return {vocabulary, WordPiece{vocabulary, *unknown,
+                                value_or<std::string>(json, "continuing_subword_prefix", "##"),
                                 value_or<std::size_t>(json, "max_input_chars_per_word", 100)}};
 }
 

@@ -1,4 +1,5 @@
-// An adapter on the disk: adapter_config.json and adapter_model.safetensors as PEFT writes them, and base.json, which says what it is for.
+// An adapter on the disk: adapter_config.json and adapter_model.safetensors as PEFT writes them,
+// and base.json, which says what it is for.
 #pragma once
 #include <attune/strategy.hpp>
 
@@ -11,7 +12,8 @@ namespace attune::train {
 using ExtraFiles = std::map<std::string, std::string>;  // texts by file name
 
 /// The folder appears whole or not at all. Error when it is there and not empty.
-void write_adapter(const Adapter& adapter, const std::string& base_sha256, const std::filesystem::path& folder, const ExtraFiles& extra = {});
+void write_adapter(const Adapter& adapter, const std::string& base_sha256,
+                   const std::filesystem::path& folder, const ExtraFiles& extra = {});
 
 /// Error when a file is missing or not what it should be.
 Adapter read_adapter(const std::filesystem::path& folder);

@@ -37,7 +37,8 @@ std::string head_sha256(Model& model) {
 /// The library that this function is in.
 std::string code_sha256() {
   Dl_info info{};
-  const bool is_known = ::dladdr(reinterpret_cast<const void*>(&key_of_base_evaluation), &info) != 0;
+  const bool is_known =
+      ::dladdr(reinterpret_cast<const void*>(&key_of_base_evaluation), &info) != 0;
   return cached_sha256_of_file(is_known ? info.dli_fname : "/proc/self/exe");
 }
 
@@ -47,12 +48,13 @@ void add_settings(json& list, const std::vector<config::Setting>& settings) {
     if (!do_not_matter.contains(setting.name)) list.push_back({setting.name, setting.value});
 }
 
-/// Which of the strategies take part in what is measured: one that defines the loss; all of them where they change the base, or measure
-/// what the data do not declare.
+/// Which of the strategies take part in what is measured: one that defines the loss; all of them
+/// where they change the base, or measure what the data do not declare.
 std::vector<bool> strategies_that_matter(const Session& s, const std::vector<Metric>& measured) {
   const auto of_data = data_metrics(*s.dataset, s.data->split("validation"), s.model->spec());
   const auto is_added = [&](const Metric& metric) { return !find_metric(of_data, metric.name); };
-  std::vector<bool> matter(s.config.strategies.size(), s.base_is_changed || std::ranges::any_of(measured, is_added));
+  std::vector<bool> matter(s.config.strategies.size(),
+                           s.base_is_changed || std::ranges::any_of(measured, is_added));
   if (const auto defining = s.strategies->defining_loss()) matter[*defining] = true;
   return matter;
 }
@@ -63,7 +65,8 @@ json settings_that_matter(const Session& s, const std::vector<bool>& strategies)
   std::size_t strategy = 0;
   for (const auto& [section, settings] : s.config.effective) {
     const bool is_strategy = section == "strategy" || section == "[strategy]";
-    const bool matters = is_strategy ? strategies[strategy++] : section == "model" || section == "dataset";
+    const bool matters =
+        is_strategy ? strategies[strategy++] : section == "model" || section == "dataset";
     if (matters) add_settings(all, settings);
   }
   return all;
@@ -82,22 +85,29 @@ json plugins_that_matter(const Session& s, const std::vector<bool>& strategies) 
 }
 
 bool is_finite(const Metrics& metrics) {
-  return std::ranges::all_of(metrics, [](const auto& metric) { return std::isfinite(metric.second); });
+  return std::ranges::all_of(metrics,
+                             [](const auto& metric) { return std::isfinite(metric.second); });
 }
 
 std::string text_of(const BaseEvaluation& evaluation) {
-  return json{{"metrics", evaluation.metrics}, {"without_target", evaluation.without_target}}.dump() + "\n";
+  return json{{"metrics", evaluation.metrics}, {"without_target", evaluation.without_target}}
+             .dump() +
+         "\n";
 }
 
 /// Absent where the text is not one that text_of() made of these metrics and so many samples.
-std::optional<BaseEvaluation> parsed(const std::string& text, const std::vector<Metric>& declared, std::int64_t samples) {
+std::optional<BaseEvaluation> parsed(const std::string& text, const std::vector<Metric>& declared,
+                                     std::int64_t samples) {
   try {
     const auto all = json::parse(text);
-    BaseEvaluation found{all.at("metrics").get<Metrics>(), all.at("without_target").get<std::int64_t>(), true};
+    BaseEvaluation found{all.at("metrics").get<Metrics>(),
+                         all.at("without_target").get<std::int64_t>(), true};
     const auto is_there = [&](const Metric& metric) { return found.metrics.contains(metric.name); };
-    const bool is_whole = found.metrics.size() == declared.size() && std::ranges::all_of(declared, is_there);
+    const bool is_whole =
+        found.metrics.size() == declared.size() && std::ranges::all_of(declared, is_there);
     const bool is_possible = found.without_target >= 0 && found.without_target < samples;
-    return is_whole && is_possible && is_finite(found.metrics) ? std::optional(std::move(found)) : std::nullopt;
+    return is_whole && is_possible && is_finite(found.metrics) ? std::optional(std::move(found))
+                                                               : std::nullopt;
   } catch (const json::exception&) {
     return std::nullopt;
   }
@@ -160,12 +170,16 @@ std::string key_of_base_evaluation(const Session& s) {
   return sha256(all.dump());
 }
 
-std::optional<BaseEvaluation> evaluate_base(const Session& session, Interruption& interruption,
-                                            const std::function<std::optional<BaseEvaluation>()>& evaluate) {
+std::optional<BaseEvaluation> evaluate_base(
+    const Session& session, Interruption& interruption,
+    const std::function<std::optional<BaseEvaluation>()>& evaluate) {
   const auto& world = session.mesh.world;
   const auto declared = declared_metrics(session);
-  const auto samples = samples_to_evaluate(session.data->split("validation"), session.config.evaluate.samples);
-  const auto is_valid = [&](const std::string& text) { return parsed(text, declared, samples).has_value(); };
+  const auto samples =
+      samples_to_evaluate(session.data->split("validation"), session.config.evaluate.samples);
+  const auto is_valid = [&](const std::string& text) {
+    return parsed(text, declared, samples).has_value();
+  };
   Turn turn;
   std::string name;
   on_root(world, [&] { name = "base-evaluations/" + key_of_base_evaluation(session); });
@@ -173,11 +187,14 @@ std::optional<BaseEvaluation> evaluate_base(const Session& session, Interruption
     on_root(world, [&] { turn.wait(name, is_valid); });
     if (world.max(turn.has_come()) != 0) break;
     if (interruption.agree()) return std::nullopt;
-    if (first && world.root()) fmt::print(stderr, "another run evaluates this base on these samples: waiting for what it finds\n");
+    if (first && world.root())
+      fmt::print(stderr,
+                 "another run evaluates this base on these samples: waiting for what it finds\n");
     parallel::report_phase("evaluation", 0);
     std::this_thread::sleep_for(between_looks);
   }
-  if (const auto known = world.broadcast(turn.known); !known.empty()) return parsed(known, declared, samples);
+  if (const auto known = world.broadcast(turn.known); !known.empty())
+    return parsed(known, declared, samples);
   auto evaluation = evaluate();
   on_root(world, [&] {
     if (evaluation && is_finite(evaluation->metrics)) keep_cached(name, text_of(*evaluation));

@@ -15,21 +15,26 @@
 namespace attune::train {
 namespace {
 
-/// Causal attention over n tokens has 2 n^2 width operations in a block, where its weights have 2 n each.
+/// Causal attention over n tokens has 2 n^2 width operations in a block, where its weights have 2 n
+/// each.
 double even_length(Model& model) {
   const auto& spec = model.spec();
   double weights = 0;
   for (const auto& [name, linear] : nn::linears(model.module()))
     for (std::int64_t block = 0; block < spec.depth; ++block)
-      if (name.starts_with(model.block_name(block))) weights += static_cast<double>(linear->in() * linear->out());
+      if (name.starts_with(model.block_name(block)))
+        weights += static_cast<double>(linear->in() * linear->out());
   return spec.key_heads > 0 ? weights / static_cast<double>(spec.width * spec.depth) : 0;
 }
 
 /// So many rows whose lengths are spread as those of the split are.
-std::vector<std::int64_t> typical_rows(const std::vector<std::int64_t>& longest_first, std::int64_t count) {
+std::vector<std::int64_t> typical_rows(const std::vector<std::int64_t>& longest_first,
+                                       std::int64_t count) {
   std::vector<std::int64_t> rows;
   const auto size = std::ssize(longest_first);
-  for (std::int64_t i = 0; i < std::min(count, size); ++i) rows.push_back(longest_first[static_cast<std::size_t>((2 * i + 1) * size / (2 * std::min(count, size)))]);
+  for (std::int64_t i = 0; i < std::min(count, size); ++i)
+    rows.push_back(
+        longest_first[static_cast<std::size_t>((2 * i + 1) * size / (2 * std::min(count, size)))]);
   return rows;
 }
 
@@ -45,7 +50,9 @@ double pass_seconds(Session& session, std::span<const std::int64_t> rows) {
 double update_seconds(Session& session) {
   auto updater = make_updater(session);
   double seconds = 0;
-  for (auto [name, parameter] : updater.parameters()) parameter.mutable_grad() = torch::ones_like(parameter);  // zeros would be less work
+  // zeros would be less work
+  for (auto [name, parameter] : updater.parameters())
+    parameter.mutable_grad() = torch::ones_like(parameter);
   for (int times = 0; times < 2; ++times) {  // the first one gets the memory
     const Stopwatch watch;
     updater.step(0, clipped(1, updater.gradient_norm(), session.config.train.clip));
@@ -55,7 +62,9 @@ double update_seconds(Session& session) {
   return seconds;
 }
 
-std::int64_t micro_batch_of(const Session& session) { return std::max<std::int64_t>(1, session.config.train.micro_batch); }
+std::int64_t micro_batch_of(const Session& session) {
+  return std::max<std::int64_t>(1, session.config.train.micro_batch);
+}
 
 }  // namespace
 
@@ -81,14 +90,22 @@ Cost measure_cost(Session& session) {
     return cost.units(own);
   };
   const auto longest = longest_first(session);
-  const auto one = typical_rows(longest, 1), several = typical_rows(longest, micro_batch_of(session));
+  const auto one = typical_rows(longest, 1);
+  const auto several = typical_rows(longest, micro_batch_of(session));
   Cost cost;
   cost.even = even_length(*session.model);
-  const double few = units_of(cost, one), many = units_of(cost, several);
-  const auto slowest = [&](double seconds) { return 1e-9 * static_cast<double>(session.mesh.world.max(static_cast<std::int64_t>(1e9 * seconds))); };
-  const double of_one = slowest(pass_seconds(session, one)), of_several = slowest(pass_seconds(session, several));
+  const double few = units_of(cost, one);
+  const double many = units_of(cost, several);
+  const auto slowest = [&](double seconds) {
+    return 1e-9 *
+           static_cast<double>(session.mesh.world.max(static_cast<std::int64_t>(1e9 * seconds)));
+  };
+  const double of_one = slowest(pass_seconds(session, one));
+  const double of_several = slowest(pass_seconds(session, several));
   // The line through both; through the larger alone where they are too near each other to tell.
-  cost.fixed = many > 1.5 * few ? std::clamp((of_one * many - of_several * few) / (many - few), 0.0, of_one) : 0;
+  cost.fixed = many > 1.5 * few
+                   ? std::clamp((of_one * many - of_several * few) / (many - few), 0.0, of_one)
+                   : 0;
   cost.rate = (of_several - cost.fixed) / many;
   cost.update = slowest(update_seconds(session));
   return cost;
@@ -97,9 +114,12 @@ Cost measure_cost(Session& session) {
 double step_seconds(const Cost& cost, const Session& session) {
   const auto& options = session.config.train;
   const auto lengths = sample_lengths(session.data->split("train"));
-  const double mine = static_cast<double>(options.global_batch) / session.mesh.data.size(), samples = static_cast<double>(lengths.size());
+  const double mine = static_cast<double>(options.global_batch) / session.mesh.data.size();
+  const double samples = static_cast<double>(lengths.size());
   const double tokens = std::accumulate(lengths.begin(), lengths.end(), 0.0) / samples;
-  const double passes = std::ceil(options.micro_tokens > 0 ? mine * tokens / static_cast<double>(options.micro_tokens) : mine / static_cast<double>(micro_batch_of(session)));
+  const double passes =
+      std::ceil(options.micro_tokens > 0 ? mine * tokens / static_cast<double>(options.micro_tokens)
+                                         : mine / static_cast<double>(micro_batch_of(session)));
   return passes * cost.fixed + mine * cost.rate * cost.units(lengths) / samples + cost.update;
 }
 

@@ -23,18 +23,24 @@
 namespace attune::train {
 namespace {
 
-/// Neighbouring rows computed together: a function of the data alone, so that the states' bits do not depend on the ranks.
+/// Neighbouring rows computed together: a function of the data alone, so that the states' bits do
+/// not depend on the ranks.
 struct Piece {
-  std::int64_t first, end;
+  std::int64_t first;
+  std::int64_t end;
 };
 
 std::vector<Piece> pieces_of(const std::vector<std::int64_t>& lengths) {
-  constexpr std::int64_t most_rows = 64, most_tokens = 2048;
+  constexpr std::int64_t most_rows = 64;
+  constexpr std::int64_t most_tokens = 2048;
   std::vector<Piece> pieces;
   std::int64_t tokens = 0;
   for (std::int64_t row = 0; row < std::ssize(lengths); ++row) {
     const auto length = lengths[static_cast<std::size_t>(row)];
-    if (pieces.empty() || row - pieces.back().first == most_rows || tokens + length > most_tokens) pieces.push_back({row, row}), tokens = 0;
+    if (pieces.empty() || row - pieces.back().first == most_rows || tokens + length > most_tokens) {
+      pieces.push_back({row, row});
+      tokens = 0;
+    }
     pieces.back().end = row + 1;
     tokens += length;
   }
@@ -49,13 +55,20 @@ struct States {
 class HiddenCache {
  public:
   HiddenCache(Session& session, const std::vector<NamedTensor>& trained)
-      : s_(session), train_(session.data->split("train")), dtype_(session.config.train.prefix_cache == "bfloat16" ? at::kBFloat16 : at::kFloat),
-        parts_(frozen_parts(session, trained)), key_(key()), path_(folder() / fmt::format("{}.h5", key_.substr(0, 16))) {}
+      : s_(session),
+        train_(session.data->split("train")),
+        dtype_(session.config.train.prefix_cache == "bfloat16" ? at::kBFloat16 : at::kFloat),
+        parts_(frozen_parts(session, trained)),
+        key_(key()),
+        path_(folder() / fmt::format("{}.h5", key_.substr(0, 16))) {}
 
   std::shared_ptr<const HiddenStates> kept(Interruption& interruption) {
     s_.mesh.world.agree([&] {
       if (parts_ == 0)
-        fail("train.prefix_cache keeps what the frozen blocks below everything trained make of the samples, but the first block is trained too: set it to \"off\", or train the upper blocks alone");
+        fail(
+            "train.prefix_cache keeps what the frozen blocks below everything trained make of the "
+            "samples, but the first block is trained too: set it to \"off\", or train the upper "
+            "blocks alone");
     });
     auto states = open();
     if (!states) {
@@ -69,18 +82,26 @@ class HiddenCache {
  private:
   std::filesystem::path folder() const {
     const auto& given = s_.config.train.prefix_folder;
-    return given.empty() ? std::filesystem::path(s_.config.run.output) / ".prefix" : std::filesystem::path(given);
+    return given.empty() ? std::filesystem::path(s_.config.run.output) / ".prefix"
+                         : std::filesystem::path(given);
   }
 
   /// Everything that the states depend on.
   std::string key() {
     identify_base(s_);
-    nlohmann::json all{{"base", s_.base_sha256}, {"data", train_.sha256()}, {"parts", parts_}, {"dtype", s_.config.train.prefix_cache}, {"precision", s_.config.train.precision}};
+    nlohmann::json all{{"base", s_.base_sha256},
+                       {"data", train_.sha256()},
+                       {"parts", parts_},
+                       {"dtype", s_.config.train.prefix_cache},
+                       {"precision", s_.config.train.precision}};
     const std::set<std::string> do_not_matter{"path", "allowed_licences", "shuffle_block"};
     for (const auto& [section, settings] : s_.config.effective) {
-      if (section != "model" && section != "dataset" && section != "strategy" && section != "[strategy]") continue;
+      if (section != "model" && section != "dataset" && section != "strategy" &&
+          section != "[strategy]")
+        continue;
       for (const auto& setting : settings)
-        if (!do_not_matter.contains(setting.name)) all["settings"].push_back({section, setting.name, setting.value});
+        if (!do_not_matter.contains(setting.name))
+          all["settings"].push_back({section, setting.name, setting.value});
     }
     return sha256(all.dump());
   }
@@ -101,7 +122,9 @@ class HiddenCache {
     const auto probe = folder() / fmt::format(".{}", key_.substr(0, 16));
     s_.mesh.world.agree([&] {
       if (first_of_node) std::filesystem::create_directories(folder());
-      if (s_.mesh.world.root() && !std::ofstream(probe)) fail("{}: cannot be written to; set train.prefix_folder to a folder that can", folder().string());
+      if (s_.mesh.world.root() && !std::ofstream(probe))
+        fail("{}: cannot be written to; set train.prefix_folder to a folder that can",
+             folder().string());
     });
     const bool sees_roots = std::filesystem::exists(probe);
     s_.mesh.world.barrier();
@@ -116,20 +139,29 @@ class HiddenCache {
     const auto pieces = pieces_of(sample_lengths(train_));
     const bool is_writer = writes();
     std::unique_ptr<HiddenWriter> writer;
-    say(fmt::format("computing what {} make of {} samples, to be kept in {}", describe_parts(parts_, *s_.model), train_.size(), path_.string()));
+    say(fmt::format("computing what {} make of {} samples, to be kept in {}",
+                    describe_parts(parts_, *s_.model), train_.size(), path_.string()));
     s_.mesh.world.agree([&] { check_repeatable(pieces.front()); });
-    for (std::size_t round = 0; round < pieces.size(); round += static_cast<std::size_t>(data.size())) {
+    for (std::size_t round = 0; round < pieces.size();
+         round += static_cast<std::size_t>(data.size())) {
       parallel::report_phase("prefix", static_cast<std::int64_t>(round));
       States mine;
       s_.mesh.world.agree([&] {
-        if (const auto own = round + static_cast<std::size_t>(data.rank()); own < pieces.size()) mine = compute(pieces[own]);
+        if (const auto own = round + static_cast<std::size_t>(data.rank()); own < pieces.size())
+          mine = compute(pieces[own]);
       });
-      for (int rank = 0; rank < data.size() && round + static_cast<std::size_t>(rank) < pieces.size(); ++rank) {
-        const auto hidden = parallel::broadcast_tensor(mine.hidden, data, rank), positions = parallel::broadcast_tensor(mine.positions, data, rank);
+      for (int rank = 0;
+           rank < data.size() && round + static_cast<std::size_t>(rank) < pieces.size(); ++rank) {
+        const auto hidden = parallel::broadcast_tensor(mine.hidden, data, rank);
+        const auto positions = parallel::broadcast_tensor(mine.positions, data, rank);
         s_.mesh.world.agree([&] {
           if (!is_writer) return;
-          if (!writer) check_room(hidden, pieces.front()), writer = std::make_unique<HiddenWriter>(path_, key_, hidden);
-          writer->append(hidden, {positions.data_ptr<std::int64_t>(), static_cast<std::size_t>(positions.numel())});
+          if (!writer) {
+            check_room(hidden, pieces.front());
+            writer = std::make_unique<HiddenWriter>(path_, key_, hidden);
+          }
+          writer->append(hidden, {positions.data_ptr<std::int64_t>(),
+                                  static_cast<std::size_t>(positions.numel())});
         });
       }
       if (interruption.agree()) return false;
@@ -137,7 +169,10 @@ class HiddenCache {
     s_.mesh.world.agree([&] {
       if (writer) writer->finish();
     });
-    if (s_.mesh.world.root()) say(fmt::format("kept {} in {:.0f} s", human_bytes(static_cast<double>(std::filesystem::file_size(path_))), watch.seconds()));
+    if (s_.mesh.world.root())
+      say(fmt::format("kept {} in {:.0f} s",
+                      human_bytes(static_cast<double>(std::filesystem::file_size(path_))),
+                      watch.seconds()));
     return true;
   }
 
@@ -155,7 +190,9 @@ class HiddenCache {
     const auto seen = s_.dataset->augment(sample, mixed({1, static_cast<std::uint64_t>(row)}));
     for (const auto& [name, column] : sample)
       if (!at::equal(seen.at(name), column))
-        fail("train.prefix_cache cannot keep samples that the dataset changes each time they are read: set it to \"off\", or switch off the augmentation in [dataset]");
+        fail(
+            "train.prefix_cache cannot keep samples that the dataset changes each time they are "
+            "read: set it to \"off\", or switch off the augmentation in [dataset]");
   }
 
   at::Tensor hidden_of(const ForwardContext& context) {
@@ -167,13 +204,17 @@ class HiddenCache {
     const auto context = pass_of(piece);
     const auto& batch = context.batch();
     const at::Tensor hidden = hidden_of(context).to(dtype_).cpu();
-    // A state for every position of the samples, or as many for each sample: one, where they are features.
-    const auto rows = std::ssize(batch.ids), samples_each = batch.samples() / rows;
+    // A state for every position of the samples, or as many for each sample: one, where they are
+    // features.
+    const auto rows = std::ssize(batch.ids);
+    const auto samples_each = batch.samples() / rows;
     const bool by_position = hidden.size(0) == batch.length();
     std::vector<std::int64_t> positions;
     for (std::int64_t row = 0; row < rows; ++row) {
-      const auto first = static_cast<std::size_t>(row * samples_each), end = static_cast<std::size_t>((row + 1) * samples_each);
-      positions.push_back(by_position ? batch.starts[end] - batch.starts[first] : hidden.size(0) / rows);
+      const auto first = static_cast<std::size_t>(row * samples_each);
+      const auto end = static_cast<std::size_t>((row + 1) * samples_each);
+      positions.push_back(by_position ? batch.starts[end] - batch.starts[first]
+                                      : hidden.size(0) / rows);
     }
     return {hidden, at::tensor(positions)};
   }
@@ -186,18 +227,28 @@ class HiddenCache {
       return hidden_of({batch, Phase::training, {seed, 0}});
     };
     const at::Tensor without = hidden_of(batch);
-    const auto like_it = [&](const at::Tensor& hidden) { return (hidden - without).abs().max().item<double>() <= 1e-4 * without.abs().max().item<double>(); };
+    const auto like_it = [&](const at::Tensor& hidden) {
+      return (hidden - without).abs().max().item<double>() <=
+             1e-4 * without.abs().max().item<double>();
+    };
     if (!like_it(computed(1)) || !like_it(computed(2)))
-      fail("train.prefix_cache cannot keep what differs each time it is computed: set it to \"off\", or set dropout to 0 in [model] and leave out strategies that add noise");
+      fail(
+          "train.prefix_cache cannot keep what differs each time it is computed: set it to "
+          "\"off\", or set dropout to 0 in [model] and leave out strategies that add noise");
   }
 
   void check_room(const at::Tensor& states, const Piece& piece) const {
     const auto lengths = sample_lengths(train_);
-    const double share = std::accumulate(lengths.begin(), lengths.begin() + piece.end, 0.0) / std::accumulate(lengths.begin(), lengths.end(), 0.0);
-    const double needed = static_cast<double>(states.nbytes()) / share, free = static_cast<double>(std::filesystem::space(folder()).available);
+    const double share = std::accumulate(lengths.begin(), lengths.begin() + piece.end, 0.0) /
+                         std::accumulate(lengths.begin(), lengths.end(), 0.0);
+    const double needed = static_cast<double>(states.nbytes()) / share;
+    const double free = static_cast<double>(std::filesystem::space(folder()).available);
     if (needed > free)
-      fail("train.prefix_cache needs {} in {}, where {} are free: set train.prefix_folder to another disk, or train.prefix_cache to \"{}\"", human_bytes(needed), folder().string(), human_bytes(free),
-           dtype_ == at::kFloat ? "bfloat16" : "off");
+      fail(
+          "train.prefix_cache needs {} in {}, where {} are free: set train.prefix_folder to "
+          "another disk, or train.prefix_cache to \"{}\"",
+          human_bytes(needed), folder().string(), human_bytes(free),
+          dtype_ == at::kFloat ? "bfloat16" : "off");
   }
 
   void say(const std::string& text) const {
@@ -219,7 +270,8 @@ std::int64_t frozen_parts(const Session& session, const std::vector<NamedTensor>
   for (const auto& [name, parameter] : trained) trained_now.push_back(parameter.requires_grad());
   for (const auto& [name, parameter] : trained) parameter.requires_grad_(true);
   const std::int64_t first = 0;
-  const auto parts = session.model->frozen_parts(training_pass(session, load_batch(session.data->split("train"), *session.dataset, {&first, 1}), 0));
+  const auto parts = session.model->frozen_parts(training_pass(
+      session, load_batch(session.data->split("train"), *session.dataset, {&first, 1}), 0));
   for (std::size_t i = 0; i < trained.size(); ++i) trained[i].second.requires_grad_(trained_now[i]);
   return parts;
 }
@@ -234,10 +286,13 @@ bool sees_again(const Session& session) {
   return steps_of(session.config.train, samples) * session.config.train.global_batch > samples;
 }
 
-std::shared_ptr<const HiddenStates> keep_hidden_states(Session& session, const std::vector<NamedTensor>& trained, Interruption& interruption) {
+std::shared_ptr<const HiddenStates> keep_hidden_states(Session& session,
+                                                       const std::vector<NamedTensor>& trained,
+                                                       Interruption& interruption) {
   if (session.config.train.prefix_cache == "off") return nullptr;
   if (!sees_again(session)) {
-    if (session.mesh.world.root()) fmt::print(stderr, "train.prefix_cache: no sample is seen twice, and so nothing is kept\n");
+    if (session.mesh.world.root())
+      fmt::print(stderr, "train.prefix_cache: no sample is seen twice, and so nothing is kept\n");
     return nullptr;
   }
   return HiddenCache(session, trained).kept(interruption);

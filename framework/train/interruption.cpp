@@ -12,12 +12,16 @@ namespace {
 /// Until the first checkpoint has told: bytes per second that a slow shared file system takes.
 constexpr double cautious_speed = 100e6;
 constexpr double margin = 3;  // seconds: to agree, to publish, to end
-constexpr std::int64_t time_limit = 1000, end_of_job = 1001, lost_directory = 1002;  // no signal has these numbers
+// no signal has these numbers
+constexpr std::int64_t time_limit = 1000;
+constexpr std::int64_t end_of_job = 1001;
+constexpr std::int64_t lost_directory = 1002;
 
 std::optional<double> seconds_of_job() {
   const char* end = std::getenv("SLURM_JOB_END_TIME");  // seconds since 1970
   if (!end) return {};
-  return std::strtod(end, nullptr) - std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return std::strtod(end, nullptr) -
+         std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 }  // namespace
@@ -25,8 +29,13 @@ std::optional<double> seconds_of_job() {
 Interruption::Interruption(const config::TrainOptions& options, std::size_t state_bytes, Comm world)
     : world_(std::move(world)), save_(1 + static_cast<double>(state_bytes) / cautious_speed) {
   auto seconds = config::seconds_of(options.time_limit);
-  if (const auto job = seconds_of_job(); job && (!seconds || *job < *seconds)) seconds = job, ends_with_job_ = true;
-  if (seconds) end_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(*seconds));
+  if (const auto job = seconds_of_job(); job && (!seconds || *job < *seconds)) {
+    seconds = job;
+    ends_with_job_ = true;
+  }
+  if (seconds)
+    end_ = Clock::now() +
+           std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(*seconds));
 }
 
 bool Interruption::time_is_up() const {

@@ -11,7 +11,9 @@ namespace attune::train {
 namespace {
 
 std::string lower(std::string text) {
-  std::ranges::transform(text, text.begin(), [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
+  std::ranges::transform(text, text.begin(), [](unsigned char letter) {
+    return static_cast<char>(std::tolower(letter));
+  });
   return text;
 }
 
@@ -21,8 +23,12 @@ std::map<std::string, std::int64_t> outputs_of(const nlohmann::json& config) {
   const auto names = config.find("id2label");
   if (names == config.end() || !names->is_object()) return outputs;
   for (const auto& [id, name] : names->items()) {
-    const bool is_number = !id.empty() && std::ranges::all_of(id, [](unsigned char letter) { return std::isdigit(letter); }) && id.size() < 10;
-    if (!is_number || !name.is_string() || !outputs.emplace(lower(name.get<std::string>()), std::stoll(id)).second) return {};
+    const bool is_number = !id.empty() && std::ranges::all_of(id, [](unsigned char letter) {
+      return std::isdigit(letter);
+    }) && id.size() < 10;
+    if (!is_number || !name.is_string() ||
+        !outputs.emplace(lower(name.get<std::string>()), std::stoll(id)).second)
+      return {};
   }
   return outputs;
 }
@@ -63,14 +69,16 @@ void order_head(Adapter& adapter, Model& model, const LabelOrder& order) {
   const auto head = head_name(model);
   if (order.empty() || head.empty()) return;
   for (auto& [name, tensor] : adapter.tensors) {
-    const bool is_head = name.ends_with("." + head + ".weight") || name.ends_with("." + head + ".bias");
+    const bool is_head =
+        name.ends_with("." + head + ".weight") || name.ends_with("." + head + ".bias");
     if (is_head && tensor.size(0) == std::ssize(order)) tensor = ordered(tensor, order);
   }
 }
 
 LabelOrder inverse(const LabelOrder& order) {
   LabelOrder back(order.size());
-  for (std::size_t i = 0; i < order.size(); ++i) back[static_cast<std::size_t>(order[i])] = static_cast<std::int64_t>(i);
+  for (std::size_t i = 0; i < order.size(); ++i)
+    back[static_cast<std::size_t>(order[i])] = static_cast<std::int64_t>(i);
   return back;
 }
 

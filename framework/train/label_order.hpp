@@ -8,8 +8,8 @@
 
 namespace attune::train {
 
-/// order[i]: the output of the base that config.json (id2label) calls as the data call label i, case aside. Empty where the order is the same, or where
-/// the two do not name the same labels.
+/// order[i]: the output of the base that config.json (id2label) calls as the data call label i,
+/// case aside. Empty where the order is the same, or where the two do not name the same labels.
 using LabelOrder = std::vector<std::int64_t>;
 LabelOrder label_order(const nlohmann::json& config, const std::vector<std::string>& labels);
 

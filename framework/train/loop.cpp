@@ -33,19 +33,29 @@
 namespace attune::train {
 namespace {
 
-/// So many steps in a row without a finite loss and gradient, and the run is no longer worth its time.
+/// So many steps in a row without a finite loss and gradient, and the run is no longer worth its
+/// time.
 constexpr std::int64_t most_skipped_in_a_row = 10;
 
-constexpr const char* why_without_target = "dataset.max_length has cut its answer away, or its loss_mask is empty";
+constexpr const char* why_without_target =
+    "dataset.max_length has cut its answer away, or its loss_mask is empty";
 
 class Loop {
  public:
   explicit Loop(Session& session)
-      : s_(session), options_(session.config.train), validation_(session.data->split("validation")),
-        sampler_(session.data->split("train").size(), options_.global_batch, session.config.run.seed, session.mesh.data.size(), session.config.dataset.shuffle_block),
-        updater_(make_updater(session)), schedule_(session.config.schedule.build<Schedule>()), interruption_(options_, state_bytes(), session.mesh.world),
-        watchdog_(session.mesh.world, session.config.parallel.watchdog), run_(describe_run()),
-        saving_(session.config.checkpoint, checkpoint_folder(session.config), run_, interruption_, [this] { fire(Event::checkpoint_saved); }) {}
+      : s_(session),
+        options_(session.config.train),
+        validation_(session.data->split("validation")),
+        sampler_(session.data->split("train").size(), options_.global_batch,
+                 session.config.run.seed, session.mesh.data.size(),
+                 session.config.dataset.shuffle_block),
+        updater_(make_updater(session)),
+        schedule_(session.config.schedule.build<Schedule>()),
+        interruption_(options_, state_bytes(), session.mesh.world),
+        watchdog_(session.mesh.world, session.config.parallel.watchdog),
+        run_(describe_run()),
+        saving_(session.config.checkpoint, checkpoint_folder(session.config), run_, interruption_,
+                [this] { fire(Event::checkpoint_saved); }) {}
 
   // Events are in capitals; every rank fires them in this order.
   //
@@ -58,9 +68,10 @@ class Loop {
   //       STEP_END
   //       EVALUATED            every so many steps
   //       EPOCH_END            after the epoch's last step
-  //       CHECKPOINT_SAVED     when one that was due or asked for is whole on the disk, which may be some steps later
-  //   INTERRUPTED              after a signal, or in time before the time limit: the state is saved, the run ends here
-  //   RUN_END
+  //       CHECKPOINT_SAVED     when one that was due or asked for is whole on the disk, which may
+  //       be some steps later
+  //   INTERRUPTED              after a signal, or in time before the time limit: the state is
+  //   saved, the run ends here RUN_END
   Outcome run(const Resume& resume) {
     s_.strategies->begin(*s_.model, context_.run());
     begin(resume);
@@ -83,7 +94,8 @@ class Loop {
       run_.scalars = sums->scalars;
       if (const auto gradient_scale = normalise(*sums)) {
         fire(Event::gradients_ready);
-        call_plugin({plugin("optimizer", s_.config.optimizer), "update", run_.step}, [&] { updater_.step(run_.learning_rate, *gradient_scale); });
+        call_plugin({plugin("optimizer", s_.config.optimizer), "update", run_.step},
+                    [&] { updater_.step(run_.learning_rate, *gradient_scale); });
       }
       drop_gradients(updater_.parameters());
       end_step(watch.seconds());
@@ -92,7 +104,8 @@ class Loop {
       if (sums->interruption_wanted) interruption_.agree();
       follow_up();
     }
-    if (interruption_.happened() || (evaluated_step_ != run_.step && !evaluate_now())) return interrupt();
+    if (interruption_.happened() || (evaluated_step_ != run_.step && !evaluate_now()))
+      return interrupt();
     save_last();
     fire(Event::run_end);
     tell_without_target();
@@ -109,8 +122,10 @@ class Loop {
     run.directory = s_.config.directory();
     run.declared = declared_metrics(s_);
     run.steps = steps_of(options_, s_.data->split("train").size());
-    for (const auto& parameter : s_.model->module().parameters()) run.parameters += parameter.numel();
-    for (const auto& [name, parameter] : updater_.parameters()) run.trainable_parameters += parameter.numel();
+    for (const auto& parameter : s_.model->module().parameters())
+      run.parameters += parameter.numel();
+    for (const auto& [name, parameter] : updater_.parameters())
+      run.trainable_parameters += parameter.numel();
     return run;
   }
 
@@ -121,13 +136,19 @@ class Loop {
     return bytes;
   }
 
-  static std::string plugin(const char* kind, const config::Chosen& chosen) { return fmt::format("{} '{}'", kind, chosen.entry->name); }
+  static std::string plugin(const char* kind, const config::Chosen& chosen) {
+    return fmt::format("{} '{}'", kind, chosen.entry->name);
+  }
 
   /// What a callback draws depends on seed, step and event alone.
   void fire(Event event) {
     for (std::size_t i = 0; i < s_.callbacks.size(); ++i) {
-      torch::manual_seed(mixed({static_cast<std::uint64_t>(s_.config.run.seed), static_cast<std::uint64_t>(run_.step), hash_of_name(name(event)), i}));
-      call_plugin({plugin("callback", s_.config.callbacks[i]), fmt::format("on({})", name(event)), run_.step}, [&] { s_.callbacks[i]->on(event, run_, requests_); });
+      torch::manual_seed(
+          mixed({static_cast<std::uint64_t>(s_.config.run.seed),
+                 static_cast<std::uint64_t>(run_.step), hash_of_name(name(event)), i}));
+      call_plugin({plugin("callback", s_.config.callbacks[i]), fmt::format("on({})", name(event)),
+                   run_.step},
+                  [&] { s_.callbacks[i]->on(event, run_, requests_); });
     }
   }
 
@@ -139,24 +160,29 @@ class Loop {
 
   void agree() {
     if (s_.mesh.world.size() == 1) return;
-    std::vector<double> ranks{requests_.stop_reason().empty() ? 0.0 : 1.0, requests_.wants_checkpoint() ? 1.0 : 0.0, requests_.is_best() ? 1.0 : 0.0};
+    std::vector<double> ranks{requests_.stop_reason().empty() ? 0.0 : 1.0,
+                              requests_.wants_checkpoint() ? 1.0 : 0.0,
+                              requests_.is_best() ? 1.0 : 0.0};
     parallel::sum_in_place(ranks, s_.mesh.world);
     if (ranks[1] > 0) requests_.checkpoint();
     if (ranks[2] > 0) requests_.best_checkpoint();
     if (ranks[0] == 0) return;
     const auto reasons = s_.mesh.world.gather(requests_.stop_reason());
-    requests_.stop(*std::ranges::find_if(reasons, [](const std::string& reason) { return !reason.empty(); }));
+    requests_.stop(
+        *std::ranges::find_if(reasons, [](const std::string& reason) { return !reason.empty(); }));
   }
 
   /// Times differ between ranks, and callbacks must not decide differently.
   std::vector<double> as_rank_0_measured(std::vector<double> seconds) const {
-    if (s_.mesh.world.size() > 1) s_.mesh.world.broadcast(seconds.data(), seconds.size() * sizeof(double));
+    if (s_.mesh.world.size() > 1)
+      s_.mesh.world.broadcast(seconds.data(), seconds.size() * sizeof(double));
     return seconds;
   }
 
   template <class... Args>
   void say(fmt::format_string<Args...> text, Args&&... args) const {
-    if (s_.mesh.world.root()) fmt::print(stderr, "{}\n", fmt::format(text, std::forward<Args>(args)...));
+    if (s_.mesh.world.root())
+      fmt::print(stderr, "{}\n", fmt::format(text, std::forward<Args>(args)...));
   }
 
   void announce() {
@@ -169,7 +195,9 @@ class Loop {
     std::optional<std::filesystem::path> newest;
     if (resume.wanted) newest = newest_checkpoint(checkpoint_folder(s_.config), s_.mesh.world);
     if (newest) return go_on_from(*newest, resume.anyway);
-    if (resume.wanted) say("no checkpoint in {}: starting from the beginning", checkpoint_folder(s_.config).string());
+    if (resume.wanted)
+      say("no checkpoint in {}: starting from the beginning",
+          checkpoint_folder(s_.config).string());
     announce();
     micro_batch_ = options_.micro_batch;
     if (micro_batch_ == 0) {
@@ -177,7 +205,9 @@ class Loop {
       say("train.micro_batch: {} samples fit", micro_batch_);
     }
     evaluate_the_base();
-    if (without_target_ > 0) say("warning: {} of the {} validation samples have no target, and are left out: {}", without_target_, validation_samples(), why_without_target);
+    if (without_target_ > 0)
+      say("warning: {} of the {} validation samples have no target, and are left out: {}",
+          without_target_, validation_samples(), why_without_target);
   }
 
   std::optional<BaseEvaluation> evaluate_alone() {
@@ -196,7 +226,8 @@ class Loop {
     if (!found) return;
     base_ = run_.metrics = found->metrics;
     without_target_ = found->without_target;
-    if (found->is_remembered) say("the base on {} samples: as an earlier run of it found", validation_samples());
+    if (found->is_remembered)
+      say("the base on {} samples: as an earlier run of it found", validation_samples());
   }
 
   void go_on_from(const std::filesystem::path& checkpoint, bool anyway) {
@@ -222,7 +253,8 @@ class Loop {
 
   /// After an interruption in the evaluation of the base.
   Outcome nothing_done_yet() {
-    say("{}: interrupted by {} before the first step; there is nothing to save yet", run_.name, interruption_.reason());
+    say("{}: interrupted by {} before the first step; there is nothing to save yet", run_.name,
+        interruption_.reason());
     return outcome();
   }
 
@@ -236,16 +268,18 @@ class Loop {
     fire(Event::epoch_begin);
   }
 
-  /// Once for a step that is taken: one that is computed again after an interruption has begun already.
+  /// Once for a step that is taken: one that is computed again after an interruption has begun
+  /// already.
   void begin_step() {
     if (run_.step != told_step_) s_.strategies->on_step(*s_.model, told_step_ = run_.step);
   }
 
-  /// A strategy may have remembered, outside of what a checkpoint holds, that its epoch and step have begun. So it is told again, and
-  /// what that does to the state is taken back.
+  /// A strategy may have remembered, outside of what a checkpoint holds, that its epoch and step
+  /// have begun. So it is told again, and what that does to the state is taken back.
   void begin_again(const Snapshot& loaded, const LoopState& state) {
     const auto epoch = sampler_.epoch_of(state.step);
-    const bool epoch_goes_on = state.step_has_begun || (state.step > 0 && epoch == sampler_.epoch_of(state.step - 1));
+    const bool epoch_goes_on =
+        state.step_has_begun || (state.step > 0 && epoch == sampler_.epoch_of(state.step - 1));
     if (epoch_goes_on) s_.strategies->on_epoch(*s_.model, told_epoch_ = epoch, state.step);
     if (state.step_has_begun) s_.strategies->on_step(*s_.model, told_step_ = state.step);
     restore_weights(s_, loaded);
@@ -254,20 +288,26 @@ class Loop {
   }
 
   void hold_frozen(bool held) {
-    for (const auto& [name, parameter] : s_.strategies->trained()) parameter.set_requires_grad(!held || !frozen_.contains(name));
+    for (const auto& [name, parameter] : s_.strategies->trained())
+      parameter.set_requires_grad(!held || !frozen_.contains(name));
   }
 
-  /// What the summed gradients are to be multiplied by: their mean over the targets, clipped. Absent when the step is to be left out. What
-  /// is wrong is wrong on every rank: the sums are the same everywhere.
+  /// What the summed gradients are to be multiplied by: their mean over the targets, clipped.
+  /// Absent when the step is to be left out. What is wrong is wrong on every rank: the sums are the
+  /// same everywhere.
   std::optional<double> normalise(const StepSums& sums) {
     if (sums.targets == 0)
       s_.mesh.world.agree([&] {
-        fail("step {}: no target in {} samples is trained on: check the data's loss_mask and the dataset's options, such as dataset.max_length, which may cut answers away", run_.step + 1,
-             options_.global_batch);
+        fail(
+            "step {}: no target in {} samples is trained on: check the data's loss_mask and the "
+            "dataset's options, such as dataset.max_length, which may cut answers away",
+            run_.step + 1, options_.global_batch);
       });
     const auto targets = static_cast<double>(sums.targets);
     run_.loss = sums.loss / targets;
-    run_.learning_rate = call_plugin({plugin("schedule", s_.config.schedule), "factor", run_.step}, [&] { return learning_rate_at(run_.step, run_.steps, options_, *schedule_); });
+    run_.learning_rate =
+        call_plugin({plugin("schedule", s_.config.schedule), "factor", run_.step},
+                    [&] { return learning_rate_at(run_.step, run_.steps, options_, *schedule_); });
     run_.grad_norm = 1.0 / targets * updater_.gradient_norm();
     run_.step_tokens = sums.tokens;
     const bool is_finite = std::isfinite(run_.loss) && std::isfinite(run_.grad_norm);
@@ -282,32 +322,45 @@ class Loop {
     if (sums.samples_without_target == 0) return;
     const auto row = s_.mesh.data.max(sums.row_without_target);
     if (run_.samples_without_target == 0)
-      say("warning: sample {} of 'train' has no target, and teaches nothing: {}; such samples are counted", row, why_without_target);
+      say("warning: sample {} of 'train' has no target, and teaches nothing: {}; such samples are "
+          "counted",
+          row, why_without_target);
     run_.samples_without_target += sums.samples_without_target;
   }
 
   void tell_without_target() const {
     if (run_.samples_without_target == 0) return;
-    say("warning: {} of the {} samples that the steps took had no target, and taught nothing: {}", run_.samples_without_target, run_.steps * options_.global_batch, why_without_target);
+    say("warning: {} of the {} samples that the steps took had no target, and taught nothing: {}",
+        run_.samples_without_target, run_.steps * options_.global_batch, why_without_target);
   }
 
-  /// Notes the samples, so that the step can be computed again by itself; ends the run unless it is to go on.
+  /// Notes the samples, so that the step can be computed again by itself; ends the run unless it is
+  /// to go on.
   void not_finite(const std::vector<std::int64_t>& bad_rows) {
     const bool loss_is = std::isfinite(run_.loss);
-    const auto what = fmt::format("the {} is {}", loss_is ? "gradient norm" : "loss", loss_is ? run_.grad_norm : run_.loss);
+    const auto what = fmt::format("the {} is {}", loss_is ? "gradient norm" : "loss",
+                                  loss_is ? run_.grad_norm : run_.loss);
     std::vector<std::int64_t> rows;
     for (const auto& text : s_.mesh.data.gather(nlohmann::json(bad_rows).dump()))
-      for (const auto row : nlohmann::json::parse(text).get<std::vector<std::int64_t>>()) rows.push_back(row);
-    if (rows.empty()) rows = sampler_.step_rows(run_.step);  // every loss was finite: any of them may have made the gradient so
+      for (const auto row : nlohmann::json::parse(text).get<std::vector<std::int64_t>>())
+        rows.push_back(row);
+    // every loss was finite: any of them may have made the gradient so
+    if (rows.empty()) rows = sampler_.step_rows(run_.step);
     ++run_.skipped_steps;
     const auto file = run_directory::not_finite_file(run_.directory);
     on_root(s_.mesh.world, [&] {
       run_directory::note_not_finite(run_.directory, {run_.step + 1, what, "train", rows});
       if (options_.on_not_finite == "stop" || skipped_in_a_row_ == most_skipped_in_a_row)
-        fail("step {}: {}{}: lower train.learning_rate, set train.clip, or look at samples {} of 'train' (noted in {})", run_.step + 1, what,
-             skipped_in_a_row_ > 1 ? fmt::format(", as in {} steps in a row", skipped_in_a_row_) : "", fmt::join(rows, ", "), file.string());
+        fail(
+            "step {}: {}{}: lower train.learning_rate, set train.clip, or look at samples {} of "
+            "'train' (noted in {})",
+            run_.step + 1, what,
+            skipped_in_a_row_ > 1 ? fmt::format(", as in {} steps in a row", skipped_in_a_row_)
+                                  : "",
+            fmt::join(rows, ", "), file.string());
     });
-    say("warning: step {} is left out: {}; its samples are noted in {}", run_.step + 1, what, file.string());
+    say("warning: step {} is left out: {}; its samples are noted in {}", run_.step + 1, what,
+        file.string());
   }
 
   void end_step(double seconds) {
@@ -317,11 +370,13 @@ class Loop {
     run_.seconds = agreed[1];
   }
 
-  /// What belongs to a step that has been taken. When it is interrupted, a resumed run does it first.
+  /// What belongs to a step that has been taken. When it is interrupted, a resumed run does it
+  /// first.
   void follow_up() {
     step_is_open_ = true;
     if (interruption_.happened() || (evaluation_due() && !evaluate_now())) return;
-    if (run_.step == run_.steps || sampler_.epoch_of(run_.step) != sampler_.epoch_of(run_.step - 1)) fire(Event::epoch_end);
+    if (run_.step == run_.steps || sampler_.epoch_of(run_.step) != sampler_.epoch_of(run_.step - 1))
+      fire(Event::epoch_end);
     step_is_open_ = false;
     if (checkpoint_due()) requests_.checkpoint();
     agree_on_requests();
@@ -338,14 +393,22 @@ class Loop {
   bool evaluation_due() const {
     if (evaluated_step_ == run_.step) return false;
     const auto& [every, also_at] = std::tie(s_.config.evaluate.every, s_.config.evaluate.also_at);
-    return run_.step == run_.steps || (every > 0 && run_.step % every == 0) || std::ranges::count(also_at, run_.step) > 0;
+    return run_.step == run_.steps || (every > 0 && run_.step % every == 0) ||
+           std::ranges::count(also_at, run_.step) > 0;
   }
 
-  std::int64_t validation_samples() const { return samples_to_evaluate(validation_, s_.config.evaluate.samples); }
+  std::int64_t validation_samples() const {
+    return samples_to_evaluate(validation_, s_.config.evaluate.samples);
+  }
 
   std::optional<Metrics> evaluate_validation(bool base_alone = false) {
     parallel::report_phase("evaluation", run_.step);
-    const EvaluateOn on{validation_, validation_samples(), s_.config.evaluate.micro_batch, [this] { return interruption_.wanted(); }, base_alone, &without_target_};
+    const EvaluateOn on{validation_,
+                        validation_samples(),
+                        s_.config.evaluate.micro_batch,
+                        [this] { return interruption_.wanted(); },
+                        base_alone,
+                        &without_target_};
     auto metrics = evaluate(*s_.model, *s_.strategies, *s_.dataset, on, s_.mesh, s_.device);
     if (!metrics) interruption_.agree();
     return metrics;
@@ -370,7 +433,10 @@ class Loop {
     std::set<std::string> frozen;
     for (const auto& [name, parameter] : s_.strategies->trained())
       if (!parameter.requires_grad()) frozen.insert(name);
-    return take_snapshot(s_, updater_, {run_.step, run_.seconds, base_, run_.metrics, micro_batch_, run_.skipped_steps, run_.samples_without_target, step_is_open_, told_step_ == run_.step, frozen, best_.cost()});
+    return take_snapshot(s_, updater_,
+                         {run_.step, run_.seconds, base_, run_.metrics, micro_batch_,
+                          run_.skipped_steps, run_.samples_without_target, step_is_open_,
+                          told_step_ == run_.step, frozen, best_.cost()});
   }
 
   bool directory_is_lost() const {
@@ -379,7 +445,8 @@ class Loop {
     return s_.mesh.world.max(is_lost) != 0;
   }
 
-  /// A run that lost its directory saves in the new one and ends: what it had open there is opened again when it is resumed.
+  /// A run that lost its directory saves in the new one and ends: what it had open there is opened
+  /// again when it is resumed.
   void save() {
     if (directory_is_lost()) return interruption_.directory_is_lost();
     saving_.finish();  // the last one is whole, whatever is wrong with this one
@@ -406,7 +473,12 @@ class Loop {
   }
 
   Outcome outcome() const {
-    return {{run_.declared, base_, run_.metrics}, validation_samples(), run_.step, run_.skipped_steps, interruption_.reason(), run_.stop_reason};
+    return {{run_.declared, base_, run_.metrics},
+            validation_samples(),
+            run_.step,
+            run_.skipped_steps,
+            interruption_.reason(),
+            run_.stop_reason};
   }
 
   Session& s_;
@@ -425,11 +497,16 @@ class Loop {
   Metrics base_;
   Stopwatch watch_;
   double seconds_before_ = 0;  // of the run's earlier parts
-  std::int64_t micro_batch_ = 0, epoch_ = -1, evaluated_step_ = -1, skipped_in_a_row_ = 0;
+  std::int64_t micro_batch_ = 0;
+  std::int64_t epoch_ = -1;
+  std::int64_t evaluated_step_ = -1;
+  std::int64_t skipped_in_a_row_ = 0;
   std::set<std::string> frozen_;  // when the run was resumed: trained, but not then
-  std::int64_t told_epoch_ = -1, told_step_ = -1;  // of which the strategies know that they have begun
+  // of which the strategies know that they have begun
+  std::int64_t told_epoch_ = -1;
+  std::int64_t told_step_ = -1;
   std::int64_t without_target_ = 0;  // validation samples
-  bool step_is_open_ = false;  // taken, and what follows it not yet done
+  bool step_is_open_ = false;        // taken, and what follows it not yet done
 };
 
 }  // namespace

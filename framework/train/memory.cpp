@@ -32,16 +32,19 @@ std::optional<std::size_t> number_in(const std::string& file) {
   return text >> number ? std::optional(number) : std::nullopt;  // "max" is none
 }
 
-/// Slurm and containers limit memory by control group; version 2, where every level may have a limit.
+/// Slurm and containers limit memory by control group; version 2, where every level may have a
+/// limit.
 std::optional<std::size_t> left_in_control_group() {
   std::ifstream lines("/proc/self/cgroup");
   std::optional<std::size_t> least;
   for (std::string line; std::getline(lines, line);) {
     if (!line.starts_with("0::")) continue;
-    for (std::filesystem::path group = line.substr(3); ; group = group.parent_path()) {
+    for (std::filesystem::path group = line.substr(3);; group = group.parent_path()) {
       const auto folder = "/sys/fs/cgroup" + group.string();
-      const auto limit = number_in(folder + "/memory.max"), used = number_in(folder + "/memory.current");
-      if (limit && used) least = std::min(least.value_or(SIZE_MAX), *limit - std::min(*limit, *used));
+      const auto limit = number_in(folder + "/memory.max");
+      const auto used = number_in(folder + "/memory.current");
+      if (limit && used)
+        least = std::min(least.value_or(SIZE_MAX), *limit - std::min(*limit, *used));
       if (group == group.parent_path()) break;
     }
   }
@@ -67,7 +70,8 @@ MemoryPlan plan_memory(Model& model, const Optimizer& optimizer) {
 
 MemoryPlan plan_memory(const Session& session) {
   auto plan = plan_memory(*session.model, *session.config.optimizer.build<Optimizer>());
-  plan.staging /= static_cast<std::size_t>(session.mesh.world.size());  // each rank writes its share
+  // each rank writes its share
+  plan.staging /= static_cast<std::size_t>(session.mesh.world.size());
   plan.other = session.planned.other;
   return plan;
 }
@@ -75,18 +79,24 @@ MemoryPlan plan_memory(const Session& session) {
 std::string describe(const MemoryPlan& plan) {
   const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
   const auto other = plan.other > 0 ? fmt::format(", other tensors {}", bytes(plan.other)) : "";
-  return fmt::format("weights {}, gradients {}, optimizer {}, copy for checkpoints {}{}", bytes(plan.weights), bytes(plan.gradients),
-                     bytes(plan.optimizer), bytes(plan.staging), other);
+  return fmt::format("weights {}, gradients {}, optimizer {}, copy for checkpoints {}{}",
+                     bytes(plan.weights), bytes(plan.gradients), bytes(plan.optimizer),
+                     bytes(plan.staging), other);
 }
 
 std::size_t available_memory(const Comm& node) {
   const auto free = kilobytes_line("/proc/meminfo", "MemAvailable");
-  return std::min(free, left_in_control_group().value_or(free)) / static_cast<std::size_t>(node.size());
+  return std::min(free, left_in_control_group().value_or(free)) /
+         static_cast<std::size_t>(node.size());
 }
 
 void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::int64_t step) {
-  fail("step {}: memory ran out on rank {}, which holds {}, and the activations of {} sample{}; lower train.micro_batch (or set it to \"auto\") or the samples' length, or use fewer ranks per node",
-       step + 1, session.mesh.world.rank(), describe(plan_memory(session)), micro_batch, micro_batch == 1 ? "" : "s");
+  fail(
+      "step {}: memory ran out on rank {}, which holds {}, and the activations of {} sample{}; "
+      "lower train.micro_batch (or set it to \"auto\") or the samples' length, or use fewer ranks "
+      "per node",
+      step + 1, session.mesh.world.rank(), describe(plan_memory(session)), micro_batch,
+      micro_batch == 1 ? "" : "s");
 }
 
 std::vector<std::int64_t> longest_first(const Session& session) {
@@ -104,14 +114,16 @@ std::optional<std::size_t> planned_activations(const Session& session) {
 }
 
 Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows) {
-  const auto context = training_pass(session, load_batch(session.data->split("train"), *session.dataset, rows), 0);
+  const auto context =
+      training_pass(session, load_batch(session.data->split("train"), *session.dataset, rows), 0);
   Rehearsal rehearsal;
   rehearsal.resident = resident();
   reset_peak();
   const Stopwatch watch;
   session.strategies->loss(*session.model, context).sum.backward();
   rehearsal.seconds = watch.seconds();
-  rehearsal.took = session.device.is_cpu() ? std::max(peak(), rehearsal.resident) - rehearsal.resident : 0;
+  rehearsal.took =
+      session.device.is_cpu() ? std::max(peak(), rehearsal.resident) - rehearsal.resident : 0;
   return rehearsal;
 }
 
@@ -121,36 +133,43 @@ void drop_gradients(const std::vector<NamedTensor>& parameters) {
 
 std::int64_t find_micro_batch(Session& session) {
   const bool on_host = session.device.is_cpu();
-  // Counted from before the first pass: the optimizer and what a checkpoint is copied to come later.
+  // Counted from before the first pass: the optimizer and what a checkpoint is copied to come
+  // later.
   const auto plan = plan_memory(session);
   const auto later = plan.optimizer + plan.staging;
   const auto may_take = available_memory(session.mesh.node) * 4 / 5;
   const auto before = resident();
   const auto rows = longest_first(session);
-  const auto most = (session.config.train.global_batch + session.mesh.data.size() - 1) / session.mesh.data.size();
+  const auto most =
+      (session.config.train.global_batch + session.mesh.data.size() - 1) / session.mesh.data.size();
   std::int64_t fits = 0;
   std::size_t previous = 0;
   for (std::int64_t samples = 1; samples <= most; samples *= 2) {
     std::size_t took = 0;
     try {
-      const auto rehearsal = rehearse(session, std::span(rows).first(static_cast<std::size_t>(samples)));
-      took = rehearsal.resident + rehearsal.took - std::min(before, rehearsal.resident + rehearsal.took);
+      const auto rehearsal =
+          rehearse(session, std::span(rows).first(static_cast<std::size_t>(samples)));
+      took = rehearsal.resident + rehearsal.took -
+             std::min(before, rehearsal.resident + rehearsal.took);
     } catch (const std::exception& error) {
       if (!is_out_of_memory(error)) throw;
       break;
     }
     if (on_host && took + later > may_take) break;
     fits = samples;
-    if (on_host && 2 * took - std::min(took, previous) + later > may_take) break;  // twice the samples, twice what grows with them
+    // twice the samples, twice what grows with them
+    if (on_host && 2 * took - std::min(took, previous) + later > may_take) break;
     previous = took;
   }
   drop_gradients(trainable(*session.model));
   const auto agreed = -session.mesh.world.max(-fits);
   session.mesh.world.agree([&] {
     if (agreed == 0)
-      fail("train.micro_batch: not even one sample fits into memory: this rank may take {}, and holds {}; use fewer ranks per node, a smaller "
-           "model, shorter samples or a strategy that trains less",
-           human_bytes(static_cast<double>(may_take)), describe(plan));
+      fail(
+          "train.micro_batch: not even one sample fits into memory: this rank may take {}, and "
+          "holds {}; use fewer ranks per node, a smaller "
+          "model, shorter samples or a strategy that trains less",
+          human_bytes(static_cast<double>(may_take)), describe(plan));
   });
   return agreed;
 }

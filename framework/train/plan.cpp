@@ -21,7 +21,8 @@ std::int64_t model_bytes(Model& model) {
   std::int64_t bytes = 0;
   for (const auto& tensors : {model.module().parameters(), model.module().buffers()})
     for (const auto& tensor : tensors)
-      if (seen.insert(tensor.storage().unsafeGetStorageImpl()).second) bytes += static_cast<std::int64_t>(tensor.storage().nbytes());
+      if (seen.insert(tensor.storage().unsafeGetStorageImpl()).second)
+        bytes += static_cast<std::int64_t>(tensor.storage().nbytes());
   for (const auto& [name, linear] : nn::linears(model.module()))
     if (linear->packed()) bytes += static_cast<std::int64_t>(linear->packed()->bytes());
   return bytes;
@@ -49,18 +50,23 @@ void plan_evaluation(Session& s, std::span<const std::int64_t> rows) {
 
 }  // namespace
 
-std::int64_t samples_of_pass(const Session& s) { return std::max<std::int64_t>(1, s.config.train.micro_batch); }
+std::int64_t samples_of_pass(const Session& s) {
+  return std::max<std::int64_t>(1, s.config.train.micro_batch);
+}
 
 void plan_steps(Session& s, const nn::TensorMeter& meter) {
   auto rows = longest_first(s);
   rows.resize(static_cast<std::size_t>(std::min(samples_of_pass(s), std::ssize(rows))));
   const auto evaluated = evaluated_rows(s);
   auto context = SessionContext::rehearsal(s, {{"train", rows}, {"validation", evaluated}});
-  const bool has_begun = as_far_as_planned(s, [&] { s.strategies->begin(*s.model, context.run()); });
-  s.planned.other = static_cast<std::size_t>(std::max<std::int64_t>(0, meter.live() - model_bytes(*s.model)));
+  const bool has_begun =
+      as_far_as_planned(s, [&] { s.strategies->begin(*s.model, context.run()); });
+  s.planned.other =
+      static_cast<std::size_t>(std::max<std::int64_t>(0, meter.live() - model_bytes(*s.model)));
   s.planned.before_first_step = static_cast<std::size_t>(meter.peak());
   if (!has_begun) return;
-  as_far_as_planned(s, [&] { plan_evaluation(s, evaluated); });  // the base is evaluated before the first step
+  // the base is evaluated before the first step
+  as_far_as_planned(s, [&] { plan_evaluation(s, evaluated); });
   as_far_as_planned(s, [&] { s.planned.pass = plan_step(s, rows); });
 }
 

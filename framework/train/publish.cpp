@@ -23,8 +23,8 @@ namespace attune::train {
 namespace fs = std::filesystem;
 namespace {
 
-/// What a classifier's targets are, in transformers' words: its pipelines choose softmax, sigmoid or neither by this key. Null for data without
-/// targets.
+/// What a classifier's targets are, in transformers' words: its pipelines choose softmax, sigmoid
+/// or neither by this key. Null for data without targets.
 nlohmann::json problem_type(const Session& session) {
   const std::int64_t first[] = {0};
   const auto targets = load_batch(session.data->split("train"), *session.dataset, first).targets;
@@ -33,7 +33,8 @@ nlohmann::json problem_type(const Session& session) {
   return targets.is_floating_point() ? "regression" : "single_label_classification";
 }
 
-/// The model's own config.json, without what the source's said of another head or of packed weights.
+/// The model's own config.json, without what the source's said of another head or of packed
+/// weights.
 nlohmann::json exported_config(const Session& session) {
   auto config = session.model->config();
   config.erase("quantization_config");  // the weights were read, and are written, plain
@@ -45,47 +46,59 @@ nlohmann::json exported_config(const Session& session) {
   return config;
 }
 
-/// A form that the recipe names is for models without a template: one that the base has stays what transformers uses.
+/// A form that the recipe names is for models without a template: one that the base has stays what
+/// transformers uses.
 TrainedChat trained_chat(const Session& session) {
   const auto [trained, form] = session.data->chat();
   const auto own = chat_template_of(session.config.model.path);
   auto jinja = other_chat_template(trained, own);
   const bool replaces = form.empty() || own.jinja.empty();
   if (jinja.empty()) return {};
-  const auto end = Tokenizer(tokenizer_of(*session.files)).id(ChatTemplate::from_jinja(trained).end_of_turn());
+  const auto end =
+      Tokenizer(tokenizer_of(*session.files)).id(ChatTemplate::from_jinja(trained).end_of_turn());
   return {std::move(jinja), trained.tool_use, end, replaces};
 }
 
 /// The base's template stays, and the form of the data lies beside it.
 void tell_of_two_templates(const Session& session, const TrainedChat& chat) {
   if (chat.jinja.empty() || chat.replaces) return;
-  fmt::print(stderr, "attune: {} has a chat template of its own, and the data are written in the form '{}': the exported folder has that one as {}\n",
+  fmt::print(stderr,
+             "attune: {} has a chat template of its own, and the data are written in the form "
+             "'{}': the exported folder has that one as {}\n",
              session.config.model.path, session.data->chat().form, trained_chat_template);
 }
 
 /// Whether strategies have put something beside the model's own weights, or hold these otherwise.
 bool is_changed(Model& model) {
-  const auto is_added = [](const auto& module) { return nn::is_delta(*module.value()) || module.key() == nn::virtual_tokens_name; };
+  const auto is_added = [](const auto& module) {
+    return nn::is_delta(*module.value()) || module.key() == nn::virtual_tokens_name;
+  };
   const auto modules = model.module().named_modules("", false);
   if (std::ranges::any_of(modules, is_added)) return true;
-  return std::ranges::any_of(nn::linears(model.module()), [](const auto& linear) { return linear.second->packed() != nullptr; });
+  return std::ranges::any_of(nn::linears(model.module()),
+                             [](const auto& linear) { return linear.second->packed() != nullptr; });
 }
 
 /// Every change becomes part of the model's own weights.
 void fold(const Session& session) {
   for (const auto& [name, linear] : nn::linears(session.model->module()))
     if (linear->packed() && linear->deltas().empty())
-      fail("'{}' is held packed, and a whole model cannot be made of it: take strategy 'quantize' out, or let one strategy train that exports an adapter", name);
+      fail(
+          "'{}' is held packed, and a whole model cannot be made of it: take strategy 'quantize' "
+          "out, or let one strategy train that exports an adapter",
+          name);
   session.strategies->merge(*session.model);
 }
 
 void publish_model(Session& session, const fs::path& folder) {
   auto tensors = nn::stored_tensors(session.model->module());
   for (auto& [name, tensor] : tensors) tensor = tensor.to(torch::kCPU).contiguous();
-  export_model_folder(folder, *session.files, session.config.model.path, exported_config(session), tensors, trained_chat(session));
+  export_model_folder(folder, *session.files, session.config.model.path, exported_config(session),
+                      tensors, trained_chat(session));
 }
 
-/// A snapshot in Hugging Face's download cache, models--OWNER--NAME/snapshots/REVISION, has a name that holds on every machine.
+/// A snapshot in Hugging Face's download cache, models--OWNER--NAME/snapshots/REVISION, has a name
+/// that holds on every machine.
 struct Base {
   std::string name;
   nlohmann::json revision;
@@ -94,13 +107,15 @@ Base base_of(const fs::path& model) {
   const auto path = (fs::absolute(model) / "").lexically_normal().parent_path();
   const auto owner = path.parent_path().parent_path().filename().string();
   constexpr std::string_view prefix = "models--";
-  if (path.parent_path().filename() != "snapshots" || !owner.starts_with(prefix)) return {path.string(), nullptr};
+  if (path.parent_path().filename() != "snapshots" || !owner.starts_with(prefix))
+    return {path.string(), nullptr};
   auto name = owner.substr(prefix.size());
   if (const auto at = name.find("--"); at != std::string::npos) name.replace(at, 2, "/");
   return {name, path.filename().string()};
 }
 
-/// Which base an adapter belongs to, so that PEFT finds it by itself. Models without tokens have no task in PEFT, which then wants their class.
+/// Which base an adapter belongs to, so that PEFT finds it by itself. Models without tokens have no
+/// task in PEFT, which then wants their class.
 void name_base(Adapter& adapter, const Session& session) {
   auto config = nlohmann::ordered_json::parse(adapter.config);
   const auto base = base_of(session.config.model.path);
@@ -108,8 +123,9 @@ void name_base(Adapter& adapter, const Session& session) {
   config["revision"] = base.revision;
   if (config["task_type"].is_null()) {
     const auto& family = session.model->spec().family;
-    config["auto_mapping"] = {{"base_model_class", session.model->config()["architectures"][0]},
-                              {"parent_library", fmt::format("transformers.models.{0}.modeling_{0}", family)}};
+    config["auto_mapping"] = {
+        {"base_model_class", session.model->config()["architectures"][0]},
+        {"parent_library", fmt::format("transformers.models.{0}.modeling_{0}", family)}};
   }
   adapter.config = config.dump(2) + "\n";
 }
@@ -118,16 +134,19 @@ void warn_of_pooling(const Session& session) {
   const auto config = session.model->config();
   if (!config.contains("classifier_pooling") || config["classifier_pooling"] != "mean") return;
   fmt::print(stderr,
-             "warning: this classifier pools the mean of the tokens, and transformers' class the first token: transformers "
+             "warning: this classifier pools the mean of the tokens, and transformers' class the "
+             "first token: transformers "
              "computes other results from it; train with model.pooling = \"cls\" for use there\n");
 }
 
-/// With its base's name, and its head's classes in the base's order: PEFT takes the names from there. Absent: the result is a whole model.
+/// With its base's name, and its head's classes in the base's order: PEFT takes the names from
+/// there. Absent: the result is a whole model.
 std::optional<Adapter> adapter_of(const Session& session) {
   auto adapter = session.strategies->export_adapter(*session.model);
   if (!adapter) return adapter;
   name_base(*adapter, session);
-  order_head(*adapter, *session.model, inverse(label_order(session.files->config, session.data->labels())));
+  order_head(*adapter, *session.model,
+             inverse(label_order(session.files->config, session.data->labels())));
   return adapter;
 }
 
@@ -150,18 +169,26 @@ void check_publishable(const Session& session) {
   trained_chat(session);
   exported_config(session);
   bool is_adapter = false;
-  if (!as_far_as_planned(session, [&] { is_adapter = adapter_of(session).has_value(); }) || is_adapter) return;
+  if (!as_far_as_planned(session, [&] { is_adapter = adapter_of(session).has_value(); }) ||
+      is_adapter)
+    return;
   if (!is_changed(*session.model)) return;
   const auto copy = planned_copy(session);  // for folding changes the model
   if (copy.needs_values) return;
   try {
     as_far_as_planned(copy, [&] { fold(copy); });
   } catch (const Error& error) {
-    fail("the result of these strategies is a whole model, which could not be exported after the training ({}): let one strategy train, which exports an adapter, or leave out what cannot be folded",
-         error.what());
+    fail(
+        "the result of these strategies is a whole model, which could not be exported after the "
+        "training ({}): let one strategy train, which exports an adapter, or leave out what cannot "
+        "be folded",
+        error.what());
   }
 }
 
-std::string result_name(Session& session) { return session.strategies->export_adapter(*session.model) ? run_directory::names::adapter : run_directory::names::model; }
+std::string result_name(Session& session) {
+  return session.strategies->export_adapter(*session.model) ? run_directory::names::adapter
+                                                            : run_directory::names::model;
+}
 
 }  // namespace attune::train

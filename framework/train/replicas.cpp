@@ -21,20 +21,25 @@ at::ScalarType integer_of(std::int64_t bytes) {
 
 /// The sum of the elements' bits as integers: as fast as memory, and no rounding.
 std::int64_t fingerprint(const at::Tensor& tensor) {
-  const at::Tensor bits = tensor.detach().contiguous().view({-1}).view(integer_of(static_cast<std::int64_t>(tensor.element_size())));
+  const at::Tensor bits = tensor.detach().contiguous().view({-1}).view(
+      integer_of(static_cast<std::int64_t>(tensor.element_size())));
   return at::sum(bits, at::kLong).item<std::int64_t>();
 }
 
 /// Of the first tensor that differs; the same text on every rank.
-std::string difference(const std::vector<NamedTensor>& tensors, const std::vector<std::int64_t>& fingerprints, const Comm& comm) {
+std::string difference(const std::vector<NamedTensor>& tensors,
+                       const std::vector<std::int64_t>& fingerprints, const Comm& comm) {
   std::vector<std::vector<std::int64_t>> by_rank;
-  for (const auto& text : comm.gather(nlohmann::json(fingerprints).dump())) by_rank.push_back(nlohmann::json::parse(text));
+  for (const auto& text : comm.gather(nlohmann::json(fingerprints).dump()))
+    by_rank.push_back(nlohmann::json::parse(text));
   for (std::size_t i = 0; i < tensors.size(); ++i)
     for (std::size_t rank = 1; rank < by_rank.size(); ++rank)
       if (by_rank[rank].size() <= i || by_rank[rank][i] != by_rank[0][i])
-        return fmt::format("{} is not the same on rank 0 and rank {}: a plugin has changed it on some ranks, or differently, as with random "
-                           "numbers of its own; nothing is saved of this",
-                           tensors[i].first, rank);
+        return fmt::format(
+            "{} is not the same on rank 0 and rank {}: a plugin has changed it on some ranks, or "
+            "differently, as with random "
+            "numbers of its own; nothing is saved of this",
+            tensors[i].first, rank);
   return "the ranks train different numbers of tensors";
 }
 
@@ -48,7 +53,8 @@ void check_replicas(const std::vector<NamedTensor>& tensors, const Comm& comm) {
     fingerprints.push_back(fingerprint(tensor));
     all = mixed({all, static_cast<std::uint64_t>(fingerprints.back())});
   }
-  const auto most = comm.max(static_cast<std::int64_t>(all)), least = ~comm.max(~static_cast<std::int64_t>(all));
+  const auto most = comm.max(static_cast<std::int64_t>(all));
+  const auto least = ~comm.max(~static_cast<std::int64_t>(all));
   if (most == least) return;
   const auto text = difference(tensors, fingerprints, comm);
   comm.agree([&] { throw Fault(text); });

@@ -31,9 +31,10 @@ class SessionModels final : public RunModels {
 
 class SessionData final : public RunData {
  public:
-  /// own: empty for what the run's steps take of the training split, and what it measures of the validation split. is_rehearsal: every
-  /// pass over data is one batch.
-  SessionData(Session& session, std::vector<Rows> own, bool is_rehearsal) : s_(session), own_(std::move(own)), is_rehearsal_(is_rehearsal) {}
+  /// own: empty for what the run's steps take of the training split, and what it measures of the
+  /// validation split. is_rehearsal: every pass over data is one batch.
+  SessionData(Session& session, std::vector<Rows> own, bool is_rehearsal)
+      : s_(session), own_(std::move(own)), is_rehearsal_(is_rehearsal) {}
   std::vector<double> class_weights() override { return s_.data->class_weights(); }
   void for_each_batch(const std::string& path, std::int64_t samples, const Work& work) override;
   void for_each_own_batch(const Work& work) override;
@@ -49,7 +50,8 @@ class SessionFiles final : public TensorFiles {
  public:
   /// is_rehearsal: nothing is written.
   SessionFiles(Session& session, bool is_rehearsal) : s_(session), is_rehearsal_(is_rehearsal) {}
-  Tensors read_or_make(const std::string& path, const std::map<std::string, std::string>& made_from, const std::function<Tensors()>& make) override;
+  Tensors read_or_make(const std::string& path, const std::map<std::string, std::string>& made_from,
+                       const std::function<Tensors()>& make) override;
 
  private:
   Session& s_;
@@ -61,10 +63,15 @@ class SessionContext {
  public:
   /// Of a run that trains.
   explicit SessionContext(Session& session) : SessionContext(session, {}, true, false) {}
-  /// Of one that only tries steps with these rows, those of the training split first: nothing is written.
-  static SessionContext rehearsal(Session& session, std::vector<Rows> rows) { return {session, std::move(rows), true, true}; }
+  /// Of one that only tries steps with these rows, those of the training split first: nothing is
+  /// written.
+  static SessionContext rehearsal(Session& session, std::vector<Rows> rows) {
+    return {session, std::move(rows), true, true};
+  }
   /// Of one that is only measured on these rows.
-  static SessionContext measurement(Session& session, Rows rows) { return {session, {std::move(rows)}, false, false}; }
+  static SessionContext measurement(Session& session, Rows rows) {
+    return {session, {std::move(rows)}, false, false};
+  }
   SessionContext(const SessionContext&) = delete;
   SessionContext& operator=(const SessionContext&) = delete;
 

@@ -7,8 +7,14 @@
 
 namespace attune::train {
 
-Saving::Saving(const config::CheckpointOptions& policy, std::filesystem::path folder, Run& run, Interruption& interruption, std::function<void()> saved)
-    : policy_(policy), run_(run), interruption_(interruption), saved_(std::move(saved)), folder_(folder), writer_(std::move(folder), run.comm) {}
+Saving::Saving(const config::CheckpointOptions& policy, std::filesystem::path folder, Run& run,
+               Interruption& interruption, std::function<void()> saved)
+    : policy_(policy),
+      run_(run),
+      interruption_(interruption),
+      saved_(std::move(saved)),
+      folder_(folder),
+      writer_(std::move(folder), run.comm) {}
 
 void Saving::begin(const Snapshot& snapshot, bool is_best) {
   finish();
@@ -49,7 +55,10 @@ void Saving::publish() {
 void Saving::unless_it_fails(const std::function<void()>& work) {
   const auto tell = [&](const std::exception& error) {
     if (run_.comm.root())
-      fmt::print(stderr, "warning: the checkpoint of step {} could not be written: {} (the training goes on, older checkpoints are as they were)\n", step_, error.what());
+      fmt::print(stderr,
+                 "warning: the checkpoint of step {} could not be written: {} (the training goes "
+                 "on, older checkpoints are as they were)\n",
+                 step_, error.what());
   };
   try {
     work();

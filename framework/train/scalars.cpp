@@ -11,7 +11,8 @@
 namespace attune::train {
 void ScalarSums::add(std::int64_t micro_batch, const std::map<std::string, Scalar>& scalars) {
   for (const auto& [name, scalar] : scalars) {
-    if (!is_key(name)) fail("a strategy reports a scalar '{}': a name is of letters, digits and _ / . -", name);
+    if (!is_key(name))
+      fail("a strategy reports a scalar '{}': a name is of letters, digits and _ / . -", name);
     reported_.push_back({micro_batch, name, scalar});
   }
 }
@@ -19,7 +20,8 @@ void ScalarSums::add(std::int64_t micro_batch, const std::map<std::string, Scala
 std::map<std::string, double> ScalarSums::means(const Comm& data) const {
   std::vector<Reported> all;
   for (const auto& text : data.gather(text_of(reported_))) read(text, all);
-  std::ranges::sort(all, {}, [](const Reported& one) { return std::tie(one.micro_batch, one.name); });
+  std::ranges::sort(all, {},
+                    [](const Reported& one) { return std::tie(one.micro_batch, one.name); });
   std::map<std::string, Scalar> totals;
   for (const auto& one : all) {
     totals[one.name].sum += one.scalar.sum;
@@ -34,13 +36,16 @@ std::map<std::string, double> ScalarSums::means(const Comm& data) const {
 /// A line each; numbers in hexadecimal, which is exact, and NaN and infinity as they are.
 std::string ScalarSums::text_of(const std::vector<Reported>& all) {
   std::string text;
-  for (const auto& one : all) text += fmt::format("{} {} {:a} {:a}\n", one.name, one.micro_batch, one.scalar.sum, one.scalar.count);
+  for (const auto& one : all)
+    text += fmt::format("{} {} {:a} {:a}\n", one.name, one.micro_batch, one.scalar.sum,
+                        one.scalar.count);
   return text;
 }
 
 void ScalarSums::read(const std::string& text, std::vector<Reported>& all) {
   std::size_t begin = 0;
-  for (auto end = text.find('\n'); end != std::string::npos; begin = end + 1, end = text.find('\n', begin)) {
+  for (auto end = text.find('\n'); end != std::string::npos;
+       begin = end + 1, end = text.find('\n', begin)) {
     Reported one;
     const auto space = text.find(' ', begin);
     one.name = text.substr(begin, space - begin);

@@ -35,39 +35,59 @@ namespace {
 c10::Device choose_device(const std::string& wanted, const Mesh& mesh) {
   const bool available = torch::cuda::is_available();
   if (wanted == "cpu" || (wanted == "auto" && !available)) return torch::kCPU;
-  if (!available) fail("parallel.device is 'cuda', but this LibTorch finds no GPU: set it to 'cpu' or 'auto', or use a CUDA build of LibTorch");
-  if (mesh.world.size() > 1) fail("parallel.device: several ranks on GPUs are not available yet; run one rank, or set it to 'cpu'");
+  if (!available)
+    fail(
+        "parallel.device is 'cuda', but this LibTorch finds no GPU: set it to 'cpu' or 'auto', or "
+        "use a CUDA build of LibTorch");
+  if (mesh.world.size() > 1)
+    fail(
+        "parallel.device: several ranks on GPUs are not available yet; run one rank, or set it to "
+        "'cpu'");
   return c10::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(mesh.node.rank()));
 }
 
 void check_tokenizer(const Session& s) {
   if (!s.files->tokenizer_problem.empty() && s.mesh.world.root())
-    fmt::print(stderr, "warning: {}; so nothing says whether the data were made with this model's tokenizer\n", s.files->tokenizer_problem);
+    fmt::print(
+        stderr,
+        "warning: {}; so nothing says whether the data were made with this model's tokenizer\n",
+        s.files->tokenizer_problem);
   if (s.files->tokenizer.is_null()) return;
-  attune::check_tokenizer(s.config.model.path, tokenizer_size(s.files->tokenizer), s.model->spec().vocabulary);
+  attune::check_tokenizer(s.config.model.path, tokenizer_size(s.files->tokenizer),
+                          s.model->spec().vocabulary);
   const auto made_with = s.data->tokenizer_sha256();
   if (!made_with.empty() && made_with != tokenizer_sha256(s.files->tokenizer))
-    fail("{}: was tokenized with another tokenizer than that of {}: prepare it again with tokenizer = \"{}\"", s.config.dataset.path, s.config.model.path,
-         s.config.model.path);
+    fail(
+        "{}: was tokenized with another tokenizer than that of {}: prepare it again with tokenizer "
+        "= \"{}\"",
+        s.config.dataset.path, s.config.model.path, s.config.model.path);
 }
 
 void check_data(const Session& s) {
   const auto& entry = *s.config.dataset_plugin.entry;
   if (s.data->kind() != entry.name)
-    fail("{}: holds samples of kind '{}', but dataset.plugin is '{}': set it to '{}'", s.config.dataset.path, s.data->kind(), entry.name, s.data->kind());
+    fail("{}: holds samples of kind '{}', but dataset.plugin is '{}': set it to '{}'",
+         s.config.dataset.path, s.data->kind(), entry.name, s.data->kind());
   constexpr std::int64_t first[] = {0};
   for (const char* name : {"train", "validation"}) {
-    if (!s.data->has(name) || s.data->split(name).size() == 0) fail("{}: the split '{}' is empty: prepare the data with more samples for it", s.config.dataset.path, name);
+    if (!s.data->has(name) || s.data->split(name).size() == 0)
+      fail("{}: the split '{}' is empty: prepare the data with more samples for it",
+           s.config.dataset.path, name);
     check_inputs(*s.model, load_batch(s.data->split(name), *s.dataset, first));
     if (!s.data->split(name).ragged("tokens") || s.model->spec().vocabulary == 0) continue;
     const auto lengths = s.data->split(name).lengths("tokens");
     const auto longest = std::max_element(lengths.begin(), lengths.end());
-    if (longest != lengths.end() && s.model->spec().context > 0 && *longest > s.model->spec().context)
-      fail("{}: sample {} of '{}' has {} tokens, the model takes at most {}: prepare the data with max_length = {}", s.config.dataset.path,
-           longest - lengths.begin(), name, *longest, s.model->spec().context, s.model->spec().context);
+    if (longest != lengths.end() && s.model->spec().context > 0 &&
+        *longest > s.model->spec().context)
+      fail(
+          "{}: sample {} of '{}' has {} tokens, the model takes at most {}: prepare the data with "
+          "max_length = {}",
+          s.config.dataset.path, longest - lengths.begin(), name, *longest, s.model->spec().context,
+          s.model->spec().context);
   }
   // What the loop will ask of the sampler, before anything is written.
-  Sampler(s.data->split("train").size(), s.config.train.global_batch, s.config.run.seed, s.mesh.data.size());
+  Sampler(s.data->split("train").size(), s.config.train.global_batch, s.config.run.seed,
+          s.mesh.data.size());
 }
 
 /// Mixed precision.
@@ -75,17 +95,21 @@ void round_operands(Model& model, c10::Device device, const Comm& world) {
   for (const auto& [name, linear] : nn::linears(model.module())) linear->rounds_operands = true;
   model.projection().rounds_operands = true;  // also one that shares its weight and is no module
   if (world.root() && device.is_cpu() && !multiplies_bfloat16())
-    fmt::print(stderr, "warning: this processor does not multiply bfloat16 (no AVX512_BF16 and no AMX): train.precision = \"bfloat16\" is slower here than \"float32\"\n");
+    fmt::print(stderr,
+               "warning: this processor does not multiply bfloat16 (no AVX512_BF16 and no AMX): "
+               "train.precision = \"bfloat16\" is slower here than \"float32\"\n");
 }
 
 std::vector<Strategies::Named> build_strategies(const config::RunConfig& config) {
   std::vector<Strategies::Named> list;
-  for (const auto& chosen : config.strategies) list.push_back({chosen.entry->name, chosen.build<Strategy>()});
+  for (const auto& chosen : config.strategies)
+    list.push_back({chosen.entry->name, chosen.build<Strategy>()});
   return list;
 }
 
 bool is_classifier(const Model& model) {
-  return model.spec().task == Task::classification || model.spec().task == Task::token_classification;
+  return model.spec().task == Task::classification ||
+         model.spec().task == Task::token_classification;
 }
 
 void start_from_adapter(Session& s) {
@@ -94,26 +118,33 @@ void start_from_adapter(Session& s) {
   s.mesh.world.agree([&] {
     const auto made_for = base_of_adapter(folder);
     if (!s.is_planned && !made_for.empty() && made_for != s.base_sha256)
-      fail("{}: is an adapter for another base model (its sha256 is {}..., that of {} is {}...): take the base it was trained on", folder, made_for.substr(0, 12), s.config.model.path,
-           s.base_sha256.substr(0, 12));
+      fail(
+          "{}: is an adapter for another base model (its sha256 is {}..., that of {} is {}...): "
+          "take the base it was trained on",
+          folder, made_for.substr(0, 12), s.config.model.path, s.base_sha256.substr(0, 12));
     auto adapter = read_adapter(folder);
-    for (const auto& [name, parameter] : nn::trained_base_parameters(*s.model)) s.base_values.emplace_back(parameter, parameter.detach().clone());
-    if (is_classifier(*s.model)) order_head(adapter, *s.model, label_order(s.files->config, s.data->labels()));
+    for (const auto& [name, parameter] : nn::trained_base_parameters(*s.model))
+      s.base_values.emplace_back(parameter, parameter.detach().clone());
+    if (is_classifier(*s.model))
+      order_head(adapter, *s.model, label_order(s.files->config, s.data->labels()));
     s.strategies->load_adapter(*s.model, adapter, folder);
   });
 }
 
 }  // namespace
 
-std::shared_ptr<Model> build_model(const Session& s, const config::Chosen& plugin, ModelFiles& files) {
+std::shared_ptr<Model> build_model(const Session& s, const config::Chosen& plugin,
+                                   ModelFiles& files) {
   SharedWeights weights(std::move(files.weights), s.mesh.world);
   Shapes shapes(weights);
   const nn::ParametersOn where(s.is_planned ? s.device : c10::kCPU);
-  ModelContext context{files.config, s.is_planned ? static_cast<WeightSource&>(shapes) : weights, s.data->labels()};
+  ModelContext context{files.config, s.is_planned ? static_cast<WeightSource&>(shapes) : weights,
+                       s.data->labels()};
   auto model = plugin.build<Model>(&context);
   if (is_classifier(*model)) order_head(*model, label_order(files.config, s.data->labels()));
   model->module().eval();
-  model->module().to(s.device, s.config.model.dtype == "bfloat16" ? torch::kBFloat16 : torch::kFloat32);
+  model->module().to(s.device,
+                     s.config.model.dtype == "bfloat16" ? torch::kBFloat16 : torch::kFloat32);
   return model;
 }
 
@@ -141,11 +172,13 @@ class BaseValues {
   }
 
  private:
-  using Version = std::pair<const void*, std::int64_t>;  // which memory, and how often it was written to
+  // which memory, and how often it was written to
+  using Version = std::pair<const void*, std::int64_t>;
   static std::map<std::string, Version> versions_of(Model& model) {
     std::map<std::string, Version> versions;
     for (const auto& item : model.module().named_parameters())
-      versions[item.key()] = {item.value().storage().unsafeGetStorageImpl(), item.value()._version()};
+      versions[item.key()] = {item.value().storage().unsafeGetStorageImpl(),
+                              item.value()._version()};
     return versions;
   }
   std::map<std::string, Version> written_;
@@ -157,7 +190,8 @@ std::map<std::string, std::string> hashes_of_foreign_plugins(const config::RunCo
   std::map<std::string, std::string> hashes;
   for (const auto& [plugin, file] : config.plugin_files()) {
     const auto folder = std::filesystem::path(file).parent_path();
-    if (!file.empty() && std::ranges::find(own, folder) == own.end()) hashes[plugin] = cached_sha256_of_file(file);
+    if (!file.empty() && std::ranges::find(own, folder) == own.end())
+      hashes[plugin] = cached_sha256_of_file(file);
   }
   return hashes;
 }
@@ -219,12 +253,17 @@ Session Session::plan(const config::RunConfig& config, const Mesh& mesh) {
   return s;
 }
 
-OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides, const Comm& world) {
+OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides,
+                   const Comm& world) {
   OpenedRun run;
   run.mesh = Mesh::make(world);
   run.registry = std::make_shared<Registry>();
   world.agree([&] {
-    const auto document = file.extension() == ".json" ? config::Document::parse_text(run_directory::read_recorded_inputs(file).run_file, file, overrides) : config::Document::parse(file, overrides);
+    const auto document =
+        file.extension() == ".json"
+            ? config::Document::parse_text(run_directory::read_recorded_inputs(file).run_file, file,
+                                           overrides)
+            : config::Document::parse(file, overrides);
     auto places = further_plugin_places();
     for (auto& place : config::plugin_places(document)) places.push_back(std::move(place));
     load_plugins(*run.registry, places);
@@ -236,7 +275,9 @@ OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::str
   world.agree([&] {
     if (world.size() > 1)
       for (const auto& other : world.gather(identity))
-        if (other != identity) fail("the ranks found different plugins: rank {} has\n{}another has\n{}", world.rank(), identity, other);
+        if (other != identity)
+          fail("the ranks found different plugins: rank {} has\n{}another has\n{}", world.rank(),
+               identity, other);
   });
   return run;
 }

@@ -17,7 +17,8 @@
 namespace attune::train {
 namespace {
 
-LoaderOptions loader_options(const config::RunConfig& config, std::int64_t micro_batch, std::shared_ptr<const HiddenStates> hidden) {
+LoaderOptions loader_options(const config::RunConfig& config, std::int64_t micro_batch,
+                             std::shared_ptr<const HiddenStates> hidden) {
   LoaderOptions options;
   options.global_batch = config.train.global_batch;
   options.seed = static_cast<std::uint64_t>(config.run.seed);
@@ -28,26 +29,33 @@ LoaderOptions loader_options(const config::RunConfig& config, std::int64_t micro
   return options;
 }
 
-/// For what draws from LibTorch's own generator, and not from its pass: it too depends on seed, step and samples alone.
+/// For what draws from LibTorch's own generator, and not from its pass: it too depends on seed,
+/// step and samples alone.
 void seed_micro_batch(std::int64_t seed, std::int64_t step, std::int64_t first_row) {
-  torch::manual_seed(mixed({static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(step), static_cast<std::uint64_t>(first_row)}));
+  torch::manual_seed(mixed({static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(step),
+                            static_cast<std::uint64_t>(first_row)}));
 }
 
-/// Of samples: added up over the data-parallel group, together with a loss for each micro-batch (zero for those of others: adding zeros
-/// is exact).
+/// Of samples: added up over the data-parallel group, together with a loss for each micro-batch
+/// (zero for those of others: adding zeros is exact).
 struct Counts {
-  double targets = 0, tokens = 0, without_target = 0;
+  double targets = 0;
+  double tokens = 0;
+  double without_target = 0;
   double scalars = 0;  // that strategies reported
 };
 
 /// How many ranks of the run are in these states.
 struct RanksThat {
-  double want_to_stop = 0, write = 0;
+  double want_to_stop = 0;
+  double write = 0;
 };
 
 /// counts, losses and ranks, in one collective where every rank has its own samples.
-void sum_over_ranks(Counts& counts, std::vector<double>& losses, RanksThat& ranks, const Mesh& mesh) {
-  std::vector<double> all{counts.targets, counts.tokens, counts.without_target, counts.scalars, ranks.want_to_stop, ranks.write};
+void sum_over_ranks(Counts& counts, std::vector<double>& losses, RanksThat& ranks,
+                    const Mesh& mesh) {
+  std::vector<double> all{counts.targets, counts.tokens,      counts.without_target,
+                          counts.scalars, ranks.want_to_stop, ranks.write};
   all.insert(all.end(), losses.begin(), losses.end());
   parallel::sum_in_place(all, mesh.data);
   counts = {all[0], all[1], all[2], all[3]};
@@ -62,15 +70,20 @@ void sum_over_ranks(Counts& counts, std::vector<double>& losses, RanksThat& rank
 /// What one micro-batch adds.
 struct Step::Part {
   at::Tensor loss;  // to go back from
-  double value = 0, targets = 0, tokens = 0;
+  double value = 0;
+  double targets = 0;
+  double tokens = 0;
   std::vector<std::int64_t> without_target;  // rows
   std::map<std::string, Scalar> scalars;
 };
 
 Step::Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch,
            std::shared_ptr<const HiddenStates> hidden, Interruption& interruption)
-    : s_(session), interruption_(interruption), micro_batch_(micro_batch),
-      loader_(session.data->split("train"), *session.dataset, loader_options(session.config, micro_batch, std::move(hidden)),
+    : s_(session),
+      interruption_(interruption),
+      micro_batch_(micro_batch),
+      loader_(session.data->split("train"), *session.dataset,
+              loader_options(session.config, micro_batch, std::move(hidden)),
               session.mesh.data.rank(), session.mesh.data.size()),
       gradients_(parameters, session.mesh.data, session.config.parallel.reproducible) {}
 
@@ -99,10 +112,14 @@ std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writin
     scalars.add(i, part.scalars);
     if (!part.without_target.empty()) result.row_without_target = part.without_target.front();
     const auto& rows = plan.micro_batches[i].rows;
-    if (!std::isfinite(part.value)) result.bad_rows.insert(result.bad_rows.end(), rows.begin(), rows.end());
+    if (!std::isfinite(part.value))
+      result.bad_rows.insert(result.bad_rows.end(), rows.begin(), rows.end());
   }
   // Before the ranks wait for each other in their last backward pass they agree to make it.
-  if (several && interruption_.agree()) return gradients_.abandon(), std::nullopt;
+  if (several && interruption_.agree()) {
+    gradients_.abandon();
+    return std::nullopt;
+  }
   if (pending.defined()) backward(pending, step);
   parallel::report_phase("gradients", step + 1);
   gradients_.finish();
@@ -116,7 +133,8 @@ std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writin
   result.samples_without_target = static_cast<std::int64_t>(counts.without_target);
   result.interruption_wanted = ranks.want_to_stop > 0;
   result.all_written = ranks.write == 0;
-  if (counts.scalars > 0) result.scalars = scalars.means(s_.mesh.data);  // most runs have none, and need no collective for them
+  // most runs have none, and need no collective for them
+  if (counts.scalars > 0) result.scalars = scalars.means(s_.mesh.data);
   return result;
 }
 
@@ -129,8 +147,8 @@ Step::Part Step::forward(Batch batch, std::int64_t step) {
     const auto context = training_pass(s_, std::move(batch), step);
     auto loss = s_.strategies->loss(*s_.model, context);
     const auto tokens = static_cast<double>(context.batch().length());
-    Part part{loss.sum, loss.sum.item<double>(), static_cast<double>(loss.count), tokens,
-              std::move(without_target), std::move(loss.scalars)};
+    Part part{loss.sum, loss.sum.item<double>(),   static_cast<double>(loss.count),
+              tokens,   std::move(without_target), std::move(loss.scalars)};
     interruption_.worked(watch.seconds());
     return part;
   });

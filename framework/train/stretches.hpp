@@ -12,19 +12,24 @@ namespace attune::train {
 /// Numbers that are looked at together: a few rows of an embedding, most of which no batch touches.
 constexpr std::int64_t stretch = 1024;
 
-inline std::size_t stretches_of(std::int64_t size) { return static_cast<std::size_t>((size + stretch - 1) / stretch); }
+inline std::size_t stretches_of(std::int64_t size) {
+  return static_cast<std::size_t>((size + stretch - 1) / stretch);
+}
 
 inline bool serves_kernels(const at::Tensor& tensor) {
   return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
 }
 
-/// work(index of the tensor, index of the stretch, first number, how many) for every stretch of tensors of such sizes.
+/// work(index of the tensor, index of the stretch, first number, how many) for every stretch of
+/// tensors of such sizes.
 template <class Work>
 void for_each_stretch(const std::vector<std::int64_t>& sizes, const Work& work) {
   std::vector<std::int64_t> ends;  // stretches up to and with each tensor
-  for (const auto size : sizes) ends.push_back((ends.empty() ? 0 : ends.back()) + (size + stretch - 1) / stretch);
+  for (const auto size : sizes)
+    ends.push_back((ends.empty() ? 0 : ends.back()) + (size + stretch - 1) / stretch);
   at::parallel_for(0, ends.empty() ? 0 : ends.back(), 16, [&](std::int64_t at, std::int64_t end) {
-    for (auto tensor = std::upper_bound(ends.begin(), ends.end(), at) - ends.begin(); at < end; ++tensor) {
+    for (auto tensor = std::upper_bound(ends.begin(), ends.end(), at) - ends.begin(); at < end;
+         ++tensor) {
       const auto index = static_cast<std::size_t>(tensor);
       const auto begin = tensor == 0 ? 0 : ends[index - 1];
       for (; at < std::min(end, ends[index]); ++at) {

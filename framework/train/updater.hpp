@@ -15,14 +15,15 @@ std::vector<ParameterSpec> trained_specs(Model& model);
 /// What an optimizer keeps for such parameters. Nothing is made.
 std::size_t state_bytes(const Optimizer& optimizer, const std::vector<ParameterSpec>& parameters);
 
-/// What one gradient is multiplied by so that all of them together, whose norm is then `norm`, have no larger norm than `clip` (0: any).
+/// What one gradient is multiplied by so that all of them together, whose norm is then `norm`, have
+/// no larger norm than `clip` (0: any).
 double clipped(double scale, double norm, double clip);
 
 class Updater {
  public:
   /// `block_prefixes`: what the names of parameters in the model's blocks start with.
-  Updater(std::shared_ptr<Optimizer> optimizer, std::vector<ParameterGroup> groups, double weight_decay,
-          const std::vector<std::string>& block_prefixes);
+  Updater(std::shared_ptr<Optimizer> optimizer, std::vector<ParameterGroup> groups,
+          double weight_decay, const std::vector<std::string>& block_prefixes);
 
   /// The norm of all gradients together; the same on any number of threads.
   double gradient_norm() const;
@@ -30,7 +31,8 @@ class Updater {
   void step(double learning_rate, double gradient_scale);
 
   const std::vector<NamedTensor>& parameters() const { return parameters_; }
-  /// Live tensors to save, and to restore in place before the first update: "<parameter>.exp_avg" and what else the optimizer keeps.
+  /// Live tensors to save, and to restore in place before the first update: "<parameter>.exp_avg"
+  /// and what else the optimizer keeps.
   std::vector<NamedTensor> state() const;
 
  private:
@@ -42,7 +44,8 @@ class Updater {
   };
   struct Group {
     std::vector<Slot> slots;
-    double learning_rate_scale, weight_decay;
+    double learning_rate_scale;
+    double weight_decay;
   };
 
   std::shared_ptr<Optimizer> optimizer_;

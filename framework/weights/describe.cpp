@@ -18,12 +18,15 @@ namespace {
 /// 134515008 -> "134,515,008"
 std::string grouped(std::uint64_t number) {
   auto digits = std::to_string(number);
-  for (auto i = static_cast<std::int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<std::size_t>(i), 1, ',');
+  for (auto i = static_cast<std::int64_t>(digits.size()) - 3; i > 0; i -= 3)
+    digits.insert(static_cast<std::size_t>(i), 1, ',');
   return digits;
 }
 
 struct Share {
-  std::uint64_t tensors = 0, parameters = 0, bytes = 0;
+  std::uint64_t tensors = 0;
+  std::uint64_t parameters = 0;
+  std::uint64_t bytes = 0;
   void add(const TensorInfo& info) {
     tensors += 1;
     parameters += *weights::element_count(info.shape);
@@ -32,27 +35,34 @@ struct Share {
 };
 
 std::string describe_share(const Share& share) {
-  return fmt::format("{} parameters in {} tensor{}, {}", grouped(share.parameters), share.tensors, share.tensors == 1 ? "" : "s", human_bytes(static_cast<double>(share.bytes)));
+  return fmt::format("{} parameters in {} tensor{}, {}", grouped(share.parameters), share.tensors,
+                     share.tensors == 1 ? "" : "s", human_bytes(static_cast<double>(share.bytes)));
 }
 
 }  // namespace
 
 void check_architecture(const ModelFiles& files, const Registry& registry) {
   const auto found = files.config.find("model_type");
-  const auto type = found != files.config.end() && found->is_string() ? found->get<std::string>() : "";
+  const auto type =
+      found != files.config.end() && found->is_string() ? found->get<std::string>() : "";
   if (!registry.has(Kind::model, type))
-    fail("{}: is a model of type '{}', which no plugin here runs; known are: {}", files.path.string(), type, joined(registry.names(Kind::model)));
+    fail("{}: is a model of type '{}', which no plugin here runs; known are: {}",
+         files.path.string(), type, joined(registry.names(Kind::model)));
 }
 
 std::string describe_model(const ModelFiles& files) {
   std::string text;
-  const auto line = [&](std::string_view name, const std::string& value) { fmt::format_to(std::back_inserter(text), "{:<16}{}\n", name, value); };
+  const auto line = [&](std::string_view name, const std::string& value) {
+    fmt::format_to(std::back_inserter(text), "{:<16}{}\n", name, value);
+  };
   // Families differ in how they call the same thing.
   const auto from_config = [&](std::string_view name, std::initializer_list<const char*> keys) {
     for (const auto* key : keys) {
       const auto found = files.config.find(key);
       if (found == files.config.end() || found->is_null()) continue;
-      return line(name, found->is_string() ? found->get<std::string>() : found->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+      return line(name, found->is_string() ? found->get<std::string>()
+                                           : found->dump(-1, ' ', false,
+                                                         nlohmann::json::error_handler_t::replace));
     }
   };
   Share all;
@@ -74,11 +84,19 @@ std::string describe_model(const ModelFiles& files) {
   from_config("context", {"max_position_embeddings", "n_positions"});
   from_config("picture size", {"image_size"});
   from_config("vocabulary", {"vocab_size"});
-  line("tokenizer", !files.tokenizer_problem.empty() ? "cannot be used: " + files.tokenizer_problem : files.tokenizer.is_null() ? "none" : grouped(static_cast<std::uint64_t>(tokenizer_size(files.tokenizer))) + " tokens");
+  line("tokenizer",
+       !files.tokenizer_problem.empty() ? "cannot be used: " + files.tokenizer_problem
+       : files.tokenizer.is_null()
+           ? "none"
+           : grouped(static_cast<std::uint64_t>(tokenizer_size(files.tokenizer))) + " tokens");
   line("chat template", files.chat_template.empty() ? "no" : "yes");
-  line("licence", files.licence.empty() ? "not stated: ask whoever gave you the files before you use or pass on what you make of them" : files.licence);
+  line("licence", files.licence.empty() ? "not stated: ask whoever gave you the files before you "
+                                          "use or pass on what you make of them"
+                                        : files.licence);
   if (const auto terms = usage_terms(files.licence); !terms.empty()) line("terms", terms);
-  for (const auto& file : files.weight_files) line("weights", file.filename().string() + ", " + human_bytes(static_cast<double>(std::filesystem::file_size(file))));
+  for (const auto& file : files.weight_files)
+    line("weights", file.filename().string() + ", " +
+                        human_bytes(static_cast<double>(std::filesystem::file_size(file))));
   return text;
 }
 

@@ -19,18 +19,36 @@ using nlohmann::json;
 using weights::read_json;
 namespace {
 
-/// Files that training does not change, copied byte for byte. Not among them: weights, their index, config.json and the model card.
-constexpr const char* kept_files[] = {
-    "generation_config.json",
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.txt", "vocab.json", "vocab.bpe", "merges.txt", "bpe.codes", "tekken.json", "*.tiktoken",
-    "tokenizer.model*", "spiece.model", "sentencepiece.bpe.model",
-    "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
-    "preprocessor_config.json", "processor_config.json",
-    "LICEN[CS]E*", "NOTICE*", "USE_POLICY*"};
+/// Files that training does not change, copied byte for byte. Not among them: weights, their index,
+/// config.json and the model card.
+constexpr const char* kept_files[] = {"generation_config.json",
+                                      "tokenizer.json",
+                                      "tokenizer_config.json",
+                                      "special_tokens_map.json",
+                                      "added_tokens.json",
+                                      "vocab.txt",
+                                      "vocab.json",
+                                      "vocab.bpe",
+                                      "merges.txt",
+                                      "bpe.codes",
+                                      "tekken.json",
+                                      "*.tiktoken",
+                                      "tokenizer.model*",
+                                      "spiece.model",
+                                      "sentencepiece.bpe.model",
+                                      "chat_template.jinja",
+                                      "chat_template.json",
+                                      "additional_chat_templates/*.jinja",
+                                      "preprocessor_config.json",
+                                      "processor_config.json",
+                                      "LICEN[CS]E*",
+                                      "NOTICE*",
+                                      "USE_POLICY*"};
 
 bool is_kept(const std::string& name) {
-  return std::ranges::any_of(kept_files, [&](const char* pattern) { return fnmatch(pattern, name.c_str(), FNM_PATHNAME) == 0; });
+  return std::ranges::any_of(kept_files, [&](const char* pattern) {
+    return fnmatch(pattern, name.c_str(), FNM_PATHNAME) == 0;
+  });
 }
 
 void copy_to_disk(const fs::path& from, const fs::path& to) {
@@ -39,7 +57,8 @@ void copy_to_disk(const fs::path& from, const fs::path& to) {
   write_bytes(to, std::span(file->data(), file->size()));
 }
 
-/// Also from the folders directly in it. Links are followed: the files of a download cache are links.
+/// Also from the folders directly in it. Links are followed: the files of a download cache are
+/// links.
 void copy_kept_files(const fs::path& from, const fs::path& to) {
   const auto copy_if_kept = [&](const fs::path& file) {
     const auto name = file.lexically_relative(from);
@@ -72,8 +91,9 @@ std::string type_name(at::ScalarType type) {
   }
 }
 
-/// transformers loads weights in the type that config.json names, without a word where they are stored in another. A name that is true of some of
-/// the tensors stays (old files hold a few in float32 beside float16); else it becomes the type that loses none of them anything.
+/// transformers loads weights in the type that config.json names, without a word where they are
+/// stored in another. A name that is true of some of the tensors stays (old files hold a few in
+/// float32 beside float16); else it becomes the type that loses none of them anything.
 void name_stored_type(json& config, const Tensors& tensors) {
   std::vector<at::ScalarType> stored;
   for (const auto& [name, tensor] : tensors)
@@ -84,12 +104,14 @@ void name_stored_type(json& config, const Tensors& tensors) {
   for (const char* key : {"dtype", "torch_dtype"}) {
     const auto named = config.find(key);
     if (named == config.end()) continue;
-    const bool is_true = std::ranges::any_of(stored, [&](const auto type) { return *named == type_name(type); });
+    const bool is_true =
+        std::ranges::any_of(stored, [&](const auto type) { return *named == type_name(type); });
     if (!is_true) *named = type_name(widest);
   }
 }
 
-/// Whether `config` says what the file says. The scaling of pictures is added to it from preprocessor_config.json when a folder is opened.
+/// Whether `config` says what the file says. The scaling of pictures is added to it from
+/// preprocessor_config.json when a folder is opened.
 bool is_unchanged(json config, const json& file) {
   for (const char* key : {"image_mean", "image_std"})
     if (!file.contains(key)) config.erase(key);
@@ -97,23 +119,28 @@ bool is_unchanged(json config, const json& file) {
 }
 
 void write_config(const fs::path& to, const fs::path& source, const json& config) {
-  if (fs::exists(source) && is_unchanged(config, read_json(source))) copy_to_disk(source, to);
-  else write_json(to, config);
+  if (fs::exists(source) && is_unchanged(config, read_json(source)))
+    copy_to_disk(source, to);
+  else
+    write_json(to, config);
 }
 
-/// The longest text that a model takes, in tokens; null when config.json does not say. RoBERTa's positions begin after the padding token's id.
+/// The longest text that a model takes, in tokens; null when config.json does not say. RoBERTa's
+/// positions begin after the padding token's id.
 json longest_text(const json& config) {
   for (const char* key : {"max_position_embeddings", "n_positions"}) {
     const auto positions = config.find(key);
     if (positions == config.end() || !positions->is_number_integer()) continue;
     const bool is_offset = config.value("model_type", json()) == "roberta";
     const auto padding = token_ids(config, "pad_token_id");
-    return positions->get<std::int64_t>() - (is_offset ? (padding.empty() ? 1 : padding.front()) + 1 : 0);
+    return positions->get<std::int64_t>() -
+           (is_offset ? (padding.empty() ? 1 : padding.front()) + 1 : 0);
   }
   return nullptr;
 }
 
-/// Special tokens by their ids in generation_config.json or config.json, and those that encoders know by their names alone.
+/// Special tokens by their ids in generation_config.json or config.json, and those that encoders
+/// know by their names alone.
 void add_special_tokens(json& result, const json& config, const ModelFiles& source) {
   const auto add = [&](const std::string& key, const std::string& text) {
     if (!text.empty() && special_token(result, key).empty()) result[key] = text;
@@ -123,8 +150,10 @@ void add_special_tokens(json& result, const json& config, const ModelFiles& sour
       for (const auto id : token_ids(*ids, fmt::format("{}_token_id", name)))
         add(fmt::format("{}_token", name), token_text(source.tokenizer, id).value_or(""));
   const auto model = source.tokenizer.find("model");
-  if (model != source.tokenizer.end() && model->is_object()) add("unk_token", special_token(*model, "unk_token"));
-  for (const auto& [key, mark] : {std::pair("cls_token", "[CLS]"), std::pair("sep_token", "[SEP]"), std::pair("mask_token", "[MASK]")})
+  if (model != source.tokenizer.end() && model->is_object())
+    add("unk_token", special_token(*model, "unk_token"));
+  for (const auto& [key, mark] : {std::pair("cls_token", "[CLS]"), std::pair("sep_token", "[SEP]"),
+                                  std::pair("mask_token", "[MASK]")})
     if (has_token(source.tokenizer, mark)) add(key, mark);
 }
 
@@ -133,7 +162,8 @@ json make_tokenizer_config(const json& config, const ModelFiles& source) {
   json result = source.tokenizer_config.is_object() ? source.tokenizer_config : json::object();
   result["tokenizer_class"] = "PreTrainedTokenizerFast";
   result["clean_up_tokenization_spaces"] = false;
-  if (const auto longest = longest_text(config); !longest.is_null()) result["model_max_length"] = longest;
+  if (const auto longest = longest_text(config); !longest.is_null())
+    result["model_max_length"] = longest;
   add_special_tokens(result, config, source);
   result["model_input_names"] = {"input_ids", "attention_mask"};
   if (config.contains("type_vocab_size")) result["model_input_names"].push_back("token_type_ids");
@@ -141,15 +171,18 @@ json make_tokenizer_config(const json& config, const ModelFiles& source) {
   return result;
 }
 
-/// The model card says what the source's said of the licence, and nothing of how good the source was.
+/// The model card says what the source's said of the licence, and nothing of how good the source
+/// was.
 void add_card(const fs::path& to, const std::string& licence) {
-  if (!licence.empty()) write_text(to / "README.md", fmt::format("---\nlicense: {}\n---\n", licence));
+  if (!licence.empty())
+    write_text(to / "README.md", fmt::format("---\nlicense: {}\n---\n", licence));
 }
 
 /// A folder with tokenizer_config.json is complete as it is, also without a tokenizer.json.
 void add_tokenizer(const fs::path& to, const json& config, const ModelFiles& source) {
   if (source.tokenizer.is_null() || fs::exists(to / "tokenizer_config.json")) return;
-  // The class named below takes tokenizer.json as it is; the source's model type may have had AutoTokenizer, and so the training, read it otherwise.
+  // The class named below takes tokenizer.json as it is; the source's model type may have had
+  // AutoTokenizer, and so the training, read it otherwise.
   const auto file = to / "tokenizer.json";
   if (!fs::exists(file) || read_json(file) != source.tokenizer) write_json(file, source.tokenizer);
   auto made = make_tokenizer_config(config, source);
@@ -161,19 +194,25 @@ void add_tokenizer(const fs::path& to, const json& config, const ModelFiles& sou
 void erase_chat_template(const fs::path& tokenizer_config) {
   auto config = nlohmann::ordered_json::parse(read_text(tokenizer_config));
   if (config.erase("chat_template") == 0) return;
-  write_text(tokenizer_config, config.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  write_text(tokenizer_config,
+             config.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
 /// A byte order mark is no part of a template.
 void remove_byte_order_mark(const fs::path& file) {
-  if (fs::exists(file) && read_text(file).starts_with("\xef\xbb\xbf")) write_text(file, read_lines(file));
+  if (fs::exists(file) && read_text(file).starts_with("\xef\xbb\xbf"))
+    write_text(file, read_lines(file));
 }
 
-/// What transformers' image processor does to a picture before the model sees it, where that is what Attune does: scaled (bilinear) to the model's
-/// size, then (pixel / 255 - mean) / deviation.
+/// What transformers' image processor does to a picture before the model sees it, where that is
+/// what Attune does: scaled (bilinear) to the model's size, then (pixel / 255 - mean) / deviation.
 json make_image_processor(const json& config) {
-  json made = {{"image_processor_type", "ViTImageProcessor"}, {"do_resize", true}, {"resample", 2}, {"do_rescale", true},
-               {"rescale_factor", 1.0 / 255}, {"do_normalize", true}};
+  json made = {{"image_processor_type", "ViTImageProcessor"},
+               {"do_resize", true},
+               {"resample", 2},
+               {"do_rescale", true},
+               {"rescale_factor", 1.0 / 255},
+               {"do_normalize", true}};
   for (const char* key : {"image_mean", "image_std"}) made[key] = config.at(key);
   return made;
 }
@@ -201,7 +240,8 @@ void add_image_processor(const fs::path& to, const json& config, const json& sou
   write_json(file, processor);
 }
 
-/// Generation in transformers stops at the ids of generation_config.json alone: where the answers of a template end must be among them.
+/// Generation in transformers stops at the ids of generation_config.json alone: where the answers
+/// of a template end must be among them.
 void add_end_of_turn(const fs::path& to, const TrainedChat& chat, const json& config) {
   if (!chat.end) return;
   const auto file = to / "generation_config.json";
@@ -237,9 +277,12 @@ void add_trained_chat(const fs::path& to, const TrainedChat& chat, const json& c
 
 }  // namespace
 
-std::string chat_file(const TrainedChat& chat) { return chat.replaces ? "chat_template.jinja" : trained_chat_template; }
+std::string chat_file(const TrainedChat& chat) {
+  return chat.replaces ? "chat_template.jinja" : trained_chat_template;
+}
 
-void export_model_folder(const fs::path& to, const ModelFiles& source, const fs::path& folder, json config, const Tensors& tensors, const TrainedChat& chat) {
+void export_model_folder(const fs::path& to, const ModelFiles& source, const fs::path& folder,
+                         json config, const Tensors& tensors, const TrainedChat& chat) {
   name_stored_type(config, tensors);
   write_atomically(place_of_new_folder(to), [&](const fs::path& temporary) {
     fs::create_directory(temporary);
@@ -247,7 +290,8 @@ void export_model_folder(const fs::path& to, const ModelFiles& source, const fs:
     write_config(temporary / "config.json", folder / "config.json", config);
     write_safetensors(temporary / "model.safetensors", tensors);
     const bool has_generation = source.generation.is_object() && !source.generation.empty();
-    if (has_generation && !fs::exists(temporary / "generation_config.json")) write_json(temporary / "generation_config.json", source.generation);
+    if (has_generation && !fs::exists(temporary / "generation_config.json"))
+      write_json(temporary / "generation_config.json", source.generation);
     add_tokenizer(temporary, config, source);
     remove_byte_order_mark(temporary / "chat_template.jinja");
     add_trained_chat(temporary, chat, config);

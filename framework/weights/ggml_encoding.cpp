@@ -14,7 +14,8 @@
 namespace attune::weights {
 namespace {
 
-// The blocks of ggml-common.h. Each has its ggml_type, the number of its values, and decode(), which writes them.
+// The blocks of ggml-common.h. Each has its ggml_type, the number of its values, and decode(),
+// which writes them.
 
 struct Q4_0 {
   static constexpr std::uint32_t id = 2;
@@ -26,7 +27,8 @@ struct Q4_0 {
 struct Q4_1 {
   static constexpr std::uint32_t id = 3;
   static constexpr int count = 32;
-  std::uint16_t scale, minimum;
+  std::uint16_t scale;
+  std::uint16_t minimum;
   std::uint8_t nibbles[16];
   void decode(float* values) const;
 };
@@ -34,14 +36,17 @@ struct Q5_0 {
   static constexpr std::uint32_t id = 6;
   static constexpr int count = 32;
   std::uint16_t scale;
-  std::uint8_t fifth_bits[4], nibbles[16];
+  std::uint8_t fifth_bits[4];
+  std::uint8_t nibbles[16];
   void decode(float* values) const;
 };
 struct Q5_1 {
   static constexpr std::uint32_t id = 7;
   static constexpr int count = 32;
-  std::uint16_t scale, minimum;
-  std::uint8_t fifth_bits[4], nibbles[16];
+  std::uint16_t scale;
+  std::uint16_t minimum;
+  std::uint8_t fifth_bits[4];
+  std::uint8_t nibbles[16];
   void decode(float* values) const;
 };
 struct Q8_0 {
@@ -54,35 +59,46 @@ struct Q8_0 {
 struct Q2_K {
   static constexpr std::uint32_t id = 10;
   static constexpr int count = 256;
-  std::uint8_t scales[16], pairs[64];  // of each 16 values: 4 bits of scale, 4 of minimum
-  std::uint16_t scale, minimum;
+  // of each 16 values: 4 bits of scale, 4 of minimum
+  std::uint8_t scales[16];
+  std::uint8_t pairs[64];
+  std::uint16_t scale;
+  std::uint16_t minimum;
   void decode(float* values) const;
 };
 struct Q3_K {
   static constexpr std::uint32_t id = 11;
   static constexpr int count = 256;
-  std::uint8_t third_bits[32], pairs[64], scales[12];
+  std::uint8_t third_bits[32];
+  std::uint8_t pairs[64];
+  std::uint8_t scales[12];
   std::uint16_t scale;
   void decode(float* values) const;
 };
 struct Q4_K {
   static constexpr std::uint32_t id = 12;
   static constexpr int count = 256;
-  std::uint16_t scale, minimum;
-  std::uint8_t scales[12], nibbles[128];
+  std::uint16_t scale;
+  std::uint16_t minimum;
+  std::uint8_t scales[12];
+  std::uint8_t nibbles[128];
   void decode(float* values) const;
 };
 struct Q5_K {
   static constexpr std::uint32_t id = 13;
   static constexpr int count = 256;
-  std::uint16_t scale, minimum;
-  std::uint8_t scales[12], fifth_bits[32], nibbles[128];
+  std::uint16_t scale;
+  std::uint16_t minimum;
+  std::uint8_t scales[12];
+  std::uint8_t fifth_bits[32];
+  std::uint8_t nibbles[128];
   void decode(float* values) const;
 };
 struct Q6_K {
   static constexpr std::uint32_t id = 14;
   static constexpr int count = 256;
-  std::uint8_t nibbles[128], high_pairs[64];
+  std::uint8_t nibbles[128];
+  std::uint8_t high_pairs[64];
   std::int8_t scales[16];
   std::uint16_t scale;
   void decode(float* values) const;
@@ -105,14 +121,18 @@ struct IQ4_NL {
 struct IQ4_XS {
   static constexpr std::uint32_t id = 23;
   static constexpr int count = 256;
-  std::uint16_t scale, high_scales;
-  std::uint8_t low_scales[4], nibbles[128];
+  std::uint16_t scale;
+  std::uint16_t high_scales;
+  std::uint8_t low_scales[4];
+  std::uint8_t nibbles[128];
   void decode(float* values) const;
 };
 struct TQ1_0 {
   static constexpr std::uint32_t id = 34;
   static constexpr int count = 256;
-  std::uint8_t fives[48], fours[4];  // digits of base 3 in a byte
+  // digits of base 3 in a byte
+  std::uint8_t fives[48];
+  std::uint8_t fours[4];
   std::uint16_t scale;
   void decode(float* values) const;
 };
@@ -126,27 +146,34 @@ struct TQ2_0 {
 struct MXFP4 {
   static constexpr std::uint32_t id = 39;
   static constexpr int count = 32;
-  std::uint8_t exponent, nibbles[16];
+  std::uint8_t exponent;
+  std::uint8_t nibbles[16];
   void decode(float* values) const;
 };
-static_assert(sizeof(Q4_0) == 18 && sizeof(Q4_1) == 20 && sizeof(Q5_0) == 22 && sizeof(Q5_1) == 24 && sizeof(Q8_0) == 34);
-static_assert(sizeof(Q2_K) == 84 && sizeof(Q3_K) == 110 && sizeof(Q4_K) == 144 && sizeof(Q5_K) == 176 &&
-              sizeof(Q6_K) == 210 && sizeof(Q8_K) == 292);
-static_assert(sizeof(IQ4_NL) == 18 && sizeof(IQ4_XS) == 136 && sizeof(TQ1_0) == 54 && sizeof(TQ2_0) == 66 &&
-              sizeof(MXFP4) == 17);
+static_assert(sizeof(Q4_0) == 18 && sizeof(Q4_1) == 20 && sizeof(Q5_0) == 22 &&
+              sizeof(Q5_1) == 24 && sizeof(Q8_0) == 34);
+static_assert(sizeof(Q2_K) == 84 && sizeof(Q3_K) == 110 && sizeof(Q4_K) == 144 &&
+              sizeof(Q5_K) == 176 && sizeof(Q6_K) == 210 && sizeof(Q8_K) == 292);
+static_assert(sizeof(IQ4_NL) == 18 && sizeof(IQ4_XS) == 136 && sizeof(TQ1_0) == 54 &&
+              sizeof(TQ2_0) == 66 && sizeof(MXFP4) == 17);
 
 float from_half(std::uint16_t bits) { return c10::detail::fp16_ieee_to_fp32_value(bits); }
 
 constexpr float no_minimum = -0.0f;  // unlike 0.0f, it keeps the sign of a zero that it is added to
 
-/// values[i] = scale * (q[i] - zero) + minimum. Low nibbles are the first 16 values, high nibbles the last 16.
-void decode_nibbles(const std::uint8_t* nibbles, float scale, int zero, float minimum, float* values) {
-  for (int i = 0; i < 16; ++i) values[i] = scale * static_cast<float>((nibbles[i] & 0xF) - zero) + minimum;
-  for (int i = 0; i < 16; ++i) values[i + 16] = scale * static_cast<float>((nibbles[i] >> 4) - zero) + minimum;
+/// values[i] = scale * (q[i] - zero) + minimum. Low nibbles are the first 16 values, high nibbles
+/// the last 16.
+void decode_nibbles(const std::uint8_t* nibbles, float scale, int zero, float minimum,
+                    float* values) {
+  for (int i = 0; i < 16; ++i)
+    values[i] = scale * static_cast<float>((nibbles[i] & 0xF) - zero) + minimum;
+  for (int i = 0; i < 16; ++i)
+    values[i + 16] = scale * static_cast<float>((nibbles[i] >> 4) - zero) + minimum;
 }
 
 /// As above; bit i of the 32 fifth bits belongs to value i.
-void decode_nibbles_and_fifth_bit(const std::uint8_t* nibbles, const std::uint8_t* fifth_bits, float scale, int zero, float minimum, float* values) {
+void decode_nibbles_and_fifth_bit(const std::uint8_t* nibbles, const std::uint8_t* fifth_bits,
+                                  float scale, int zero, float minimum, float* values) {
   std::uint32_t bits;
   std::memcpy(&bits, fifth_bits, sizeof bits);
   for (int i = 0; i < 16; ++i) {
@@ -160,32 +187,42 @@ void decode_nibbles_and_fifth_bit(const std::uint8_t* nibbles, const std::uint8_
 }
 
 /// values[i] = scale * table[q[i]], in the order of decode_nibbles.
-void decode_by_table(const std::uint8_t* nibbles, float scale, const float (&table)[16], float* values) {
+void decode_by_table(const std::uint8_t* nibbles, float scale, const float (&table)[16],
+                     float* values) {
   for (int i = 0; i < 16; ++i) {
     values[i] = scale * table[nibbles[i] & 0xF];
     values[i + 16] = scale * table[nibbles[i] >> 4];
   }
 }
 
-void Q4_0::decode(float* values) const { decode_nibbles(nibbles, from_half(scale), 8, no_minimum, values); }
-void Q4_1::decode(float* values) const { decode_nibbles(nibbles, from_half(scale), 0, from_half(minimum), values); }
+void Q4_0::decode(float* values) const {
+  decode_nibbles(nibbles, from_half(scale), 8, no_minimum, values);
+}
+void Q4_1::decode(float* values) const {
+  decode_nibbles(nibbles, from_half(scale), 0, from_half(minimum), values);
+}
 void Q5_0::decode(float* values) const {
   decode_nibbles_and_fifth_bit(nibbles, fifth_bits, from_half(scale), 16, no_minimum, values);
 }
-void Q5_1::decode(float* values) const { decode_nibbles_and_fifth_bit(nibbles, fifth_bits, from_half(scale), 0, from_half(minimum), values); }
+void Q5_1::decode(float* values) const {
+  decode_nibbles_and_fifth_bit(nibbles, fifth_bits, from_half(scale), 0, from_half(minimum),
+                               values);
+}
 void Q8_0::decode(float* values) const {
   const float factor = from_half(scale);
   for (int i = 0; i < 32; ++i) values[i] = factor * static_cast<float>(values8[i]);
 }
 
 void Q2_K::decode(float* values) const {
-  const float factor = from_half(scale), offset = from_half(minimum);
+  const float factor = from_half(scale);
+  const float offset = from_half(minimum);
   for (int group = 0; group < 16; ++group, values += 16) {
     const float step = factor * static_cast<float>(scales[group] & 0xF);
     const float least = offset * static_cast<float>(scales[group] >> 4);
     const auto* bytes = pairs + group / 8 * 32 + group % 2 * 16;
     const int shift = group % 8 / 2 * 2;
-    for (int i = 0; i < 16; ++i) values[i] = step * static_cast<float>(bytes[i] >> shift & 3) - least;
+    for (int i = 0; i < 16; ++i)
+      values[i] = step * static_cast<float>(bytes[i] >> shift & 3) - least;
   }
 }
 
@@ -197,43 +234,55 @@ void Q3_K::decode(float* values) const {
     const float step = factor * static_cast<float>((low_bits | high_bits << 4) - 32);
     const auto* bytes = pairs + group / 8 * 32 + group % 2 * 16;
     const auto* thirds = third_bits + group % 2 * 16;
-    const int shift = group % 8 / 2 * 2, third = group / 2;
+    const int shift = group % 8 / 2 * 2;
+    const int third = group / 2;
     for (int i = 0; i < 16; ++i) {
       const int q =
-          (bytes[i] >> shift & 3) + (thirds[i] >> third & 1) * 4 - 4;  // a third bit that is 0 means minus 4
+          // a third bit that is 0 means minus 4
+          (bytes[i] >> shift & 3) + (thirds[i] >> third & 1) * 4 - 4;
       values[i] = step * static_cast<float>(q);
     }
   }
 }
 
-/// Q4_K and Q5_K: 6 bits of scale and 6 of minimum for each of 8 groups. The first 4 groups have bytes of
-/// their own, whose upper 2 bits are those of the last 4 groups.
+/// Q4_K and Q5_K: 6 bits of scale and 6 of minimum for each of 8 groups. The first 4 groups have
+/// bytes of their own, whose upper 2 bits are those of the last 4 groups.
 struct GroupScale {
   GroupScale(const std::uint8_t (&packed)[12], int group) {
-    const auto *scales = packed, *minima = packed + 4, *nibbles = packed + 8;
+    const auto* scales = packed;
+    const auto* minima = packed + 4;
+    const auto* nibbles = packed + 8;
     const int at = group % 4;
-    scale = static_cast<float>(group < 4 ? scales[at] & 0x3F : (nibbles[at] & 0xF) | (scales[at] >> 6) << 4);
-    minimum = static_cast<float>(group < 4 ? minima[at] & 0x3F : nibbles[at] >> 4 | (minima[at] >> 6) << 4);
+    scale = static_cast<float>(group < 4 ? scales[at] & 0x3F
+                                         : (nibbles[at] & 0xF) | (scales[at] >> 6) << 4);
+    minimum = static_cast<float>(group < 4 ? minima[at] & 0x3F
+                                           : nibbles[at] >> 4 | (minima[at] >> 6) << 4);
   }
-  float scale, minimum;
+  float scale;
+  float minimum;
 };
 
 void Q4_K::decode(float* values) const {
-  const float factor = from_half(scale), offset = from_half(minimum);
+  const float factor = from_half(scale);
+  const float offset = from_half(minimum);
   for (int group = 0; group < 8; ++group, values += 32) {
     const GroupScale own(scales, group);
-    const float step = factor * own.scale, least = offset * own.minimum;
+    const float step = factor * own.scale;
+    const float least = offset * own.minimum;
     const auto* bytes = nibbles + group / 2 * 32;
     const int shift = group % 2 * 4;
-    for (int i = 0; i < 32; ++i) values[i] = step * static_cast<float>(bytes[i] >> shift & 0xF) - least;
+    for (int i = 0; i < 32; ++i)
+      values[i] = step * static_cast<float>(bytes[i] >> shift & 0xF) - least;
   }
 }
 
 void Q5_K::decode(float* values) const {
-  const float factor = from_half(scale), offset = from_half(minimum);
+  const float factor = from_half(scale);
+  const float offset = from_half(minimum);
   for (int group = 0; group < 8; ++group, values += 32) {
     const GroupScale own(scales, group);
-    const float step = factor * own.scale, least = offset * own.minimum;
+    const float step = factor * own.scale;
+    const float least = offset * own.minimum;
     const auto* bytes = nibbles + group / 2 * 32;
     const int shift = group % 2 * 4;
     for (int i = 0; i < 32; ++i) {
@@ -249,7 +298,8 @@ void Q6_K::decode(float* values) const {
     const float step = factor * static_cast<float>(scales[group]);
     const auto* low = nibbles + group / 8 * 64 + group % 4 * 16;
     const auto* high = high_pairs + group / 8 * 32 + group % 2 * 16;
-    const int low_shift = group % 8 / 4 * 4, high_shift = group % 8 / 2 * 2;
+    const int low_shift = group % 8 / 4 * 4;
+    const int high_shift = group % 8 / 2 * 2;
     for (int i = 0; i < 16; ++i) {
       const int q = (low[i] >> low_shift & 0xF) | (high[i] >> high_shift & 3) << 4;
       values[i] = step * static_cast<float>(q - 32);
@@ -261,21 +311,26 @@ void Q8_K::decode(float* values) const {
   for (int i = 0; i < 256; ++i) values[i] = scale * static_cast<float>(values8[i]);
 }
 
-constexpr float uneven_steps[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr float uneven_steps[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                    1,    13,   25,  38,  53,  69,  89,  113};
 
-void IQ4_NL::decode(float* values) const { decode_by_table(nibbles, from_half(scale), uneven_steps, values); }
+void IQ4_NL::decode(float* values) const {
+  decode_by_table(nibbles, from_half(scale), uneven_steps, values);
+}
 
 void IQ4_XS::decode(float* values) const {
   const float factor = from_half(scale);
   for (int group = 0; group < 8; ++group) {
-    const int low_bits = low_scales[group / 2] >> group % 2 * 4 & 0xF, high_bits = high_scales >> group * 2 & 3;
-    decode_by_table(nibbles + group * 16, factor * static_cast<float>((low_bits | high_bits << 4) - 32),
-                    uneven_steps, values + group * 32);
+    const int low_bits = low_scales[group / 2] >> group % 2 * 4 & 0xF;
+    const int high_bits = high_scales >> group * 2 & 3;
+    decode_by_table(nibbles + group * 16,
+                    factor * static_cast<float>((low_bits | high_bits << 4) - 32), uneven_steps,
+                    values + group * 32);
   }
 }
 
-/// Digit number `digit` of the base-3 numbers in bytes[0..count), each times scale: a byte holds ceil(256 /
-/// 243 * number).
+/// Digit number `digit` of the base-3 numbers in bytes[0..count), each times scale: a byte holds
+/// ceil(256 / 243 * number).
 void decode_ternary(const std::uint8_t* bytes, int count, int digit, float scale, float* values) {
   constexpr int powers[] = {1, 3, 9, 27, 81};
   for (int i = 0; i < count; ++i) {
@@ -286,9 +341,12 @@ void decode_ternary(const std::uint8_t* bytes, int count, int digit, float scale
 
 void TQ1_0::decode(float* values) const {
   const float factor = from_half(scale);
-  for (int digit = 0; digit < 5; ++digit) decode_ternary(fives, 32, digit, factor, values + digit * 32);
-  for (int digit = 0; digit < 5; ++digit) decode_ternary(fives + 32, 16, digit, factor, values + 160 + digit * 16);
-  for (int digit = 0; digit < 4; ++digit) decode_ternary(fours, 4, digit, factor, values + 240 + digit * 4);
+  for (int digit = 0; digit < 5; ++digit)
+    decode_ternary(fives, 32, digit, factor, values + digit * 32);
+  for (int digit = 0; digit < 5; ++digit)
+    decode_ternary(fives + 32, 16, digit, factor, values + 160 + digit * 16);
+  for (int digit = 0; digit < 4; ++digit)
+    decode_ternary(fours, 4, digit, factor, values + 240 + digit * 4);
 }
 
 void TQ2_0::decode(float* values) const {
@@ -296,12 +354,13 @@ void TQ2_0::decode(float* values) const {
   for (int group = 0; group < 8; ++group, values += 32) {
     const auto* bytes = pairs + group / 4 * 32;
     const int shift = group % 4 * 2;
-    for (int i = 0; i < 32; ++i) values[i] = factor * static_cast<float>((bytes[i] >> shift & 3) - 1);
+    for (int i = 0; i < 32; ++i)
+      values[i] = factor * static_cast<float>((bytes[i] >> shift & 3) - 1);
   }
 }
 
-/// OCP Microscaling Formats 1.0: nibbles are floats of 2 bits of exponent and 1 of mantissa; the table holds
-/// twice their values, and the scale is half of 2^(exponent - 127).
+/// OCP Microscaling Formats 1.0: nibbles are floats of 2 bits of exponent and 1 of mantissa; the
+/// table holds twice their values, and the scale is half of 2^(exponent - 127).
 void MXFP4::decode(float* values) const {
   constexpr float table[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
   decode_by_table(nibbles, std::ldexp(1.0f, exponent - 128), table, values);
@@ -359,11 +418,14 @@ constexpr const char* ggml_names[] = {
 }  // namespace
 
 const GgmlEncoding* find_encoding(std::uint32_t id) {
-  const auto found = std::find_if(std::begin(encodings), std::end(encodings), [&](const GgmlEncoding& encoding) { return encoding.id == id; });
+  const auto found = std::find_if(std::begin(encodings), std::end(encodings),
+                                  [&](const GgmlEncoding& encoding) { return encoding.id == id; });
   return found == std::end(encodings) ? nullptr : found;
 }
 
-std::string encoding_name(std::uint32_t id) { return id < std::size(ggml_names) ? ggml_names[id] : fmt::format("number {}", id); }
+std::string encoding_name(std::uint32_t id) {
+  return id < std::size(ggml_names) ? ggml_names[id] : fmt::format("number {}", id);
+}
 
 std::string supported_encodings() {
   std::vector<std::string> names;

@@ -9,7 +9,7 @@
 namespace attune::weights {
 
 struct GgmlEncoding {
-  std::uint32_t id;            // ggml_type
+  std::uint32_t id;  // ggml_type
   const char* name;
   c10::ScalarType type;        // of the tensor that is read
   std::uint64_t block_values;  // 1: plain numbers

@@ -19,9 +19,11 @@ namespace {
 
 constexpr std::uint32_t most_dimensions = 4;
 constexpr int deepest_array = 4;
-constexpr std::uint64_t default_alignment = 32, largest_alignment = 1 << 20;
+constexpr std::uint64_t default_alignment = 32;
+constexpr std::uint64_t largest_alignment = 1 << 20;
 
-// The least that one item takes in the file: an impossible count is refused before anything is allocated for it.
+// The least that one item takes in the file: an impossible count is refused before anything is
+// allocated for it.
 constexpr std::uint64_t least_pair_bytes = 8 + 4 + 1;
 constexpr std::uint64_t least_tensor_bytes = 8 + 4 + 8 + 4 + 8;
 
@@ -44,7 +46,10 @@ class Cursor {
   std::uint64_t count(std::uint64_t least_bytes, const char* what) {
     const auto claimed = number<std::uint64_t>(what);
     if (claimed > remaining() / least_bytes)
-      fail("{}: claims {} {}, more than its {} bytes can hold; it is truncated or damaged, fetch it again", path(), claimed, what, file_.size());
+      fail(
+          "{}: claims {} {}, more than its {} bytes can hold; it is truncated or damaged, fetch it "
+          "again",
+          path(), claimed, what, file_.size());
     return claimed;
   }
   std::uint64_t position() const { return position_; }
@@ -54,9 +59,12 @@ class Cursor {
  private:
   /// Valid until the next call.
   const char* take(std::uint64_t bytes, const char* what) {
-    if (bytes > remaining()) fail("{}: ends within its {} (at byte {}); it is truncated or damaged, fetch it again", path(), what, position_);
+    if (bytes > remaining())
+      fail("{}: ends within its {} (at byte {}); it is truncated or damaged, fetch it again",
+           path(), what, position_);
     const auto offset = position_ - window_begin_;
-    const bool is_there = position_ >= window_begin_ && offset <= window_.size() && bytes <= window_.size() - offset;
+    const bool is_there =
+        position_ >= window_begin_ && offset <= window_.size() && bytes <= window_.size() - offset;
     if (!is_there) {
       window_ = file_.read(position_, std::min(remaining(), std::max(bytes, window_bytes)));
       window_begin_ = position_;
@@ -72,7 +80,21 @@ class Cursor {
   std::uint64_t position_ = 0;
 };
 
-enum class ValueType : std::uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
+enum class ValueType : std::uint32_t {
+  u8,
+  i8,
+  u16,
+  i16,
+  u32,
+  i32,
+  f32,
+  boolean,
+  string,
+  array,
+  u64,
+  i64,
+  f64
+};
 
 std::uint64_t least_bytes(ValueType type) {
   constexpr std::uint64_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8};
@@ -82,14 +104,19 @@ std::uint64_t least_bytes(ValueType type) {
 ValueType read_value_type(Cursor& cursor) {
   const auto type = cursor.number<std::uint32_t>("metadata");
   if (type > static_cast<std::uint32_t>(ValueType::f64))
-    fail("{}: has a metadata value of the unknown type {} (at byte {}); it is damaged, fetch it again", cursor.path(), type, cursor.position());
+    fail(
+        "{}: has a metadata value of the unknown type {} (at byte {}); it is damaged, fetch it "
+        "again",
+        cursor.path(), type, cursor.position());
   return static_cast<ValueType>(type);
 }
 
 json read_value(Cursor& cursor, ValueType type, int depth);
 
 json read_array(Cursor& cursor, int depth) {
-  if (depth > deepest_array) fail("{}: has metadata arrays nested more than {} deep; it is damaged, fetch it again", cursor.path(), deepest_array);
+  if (depth > deepest_array)
+    fail("{}: has metadata arrays nested more than {} deep; it is damaged, fetch it again",
+         cursor.path(), deepest_array);
   const auto type = read_value_type(cursor);
   const auto count = cursor.count(least_bytes(type), "array elements");
   json::array_t values;
@@ -123,7 +150,9 @@ void check_start(const MappedFile& file, Cursor& cursor) {
   if (cursor.remaining() < 4 || cursor.number<std::uint32_t>("magic") != 0x46554747)  // "GGUF"
     fail("{}: is no GGUF file (it does not begin with the letters GGUF)", cursor.path());
   const auto version = cursor.number<std::uint32_t>("version");
-  if (version != 2 && version != 3) fail("{}: is GGUF of version {}; supported are the little-endian versions 2 and 3", cursor.path(), version);
+  if (version != 2 && version != 3)
+    fail("{}: is GGUF of version {}; supported are the little-endian versions 2 and 3",
+         cursor.path(), version);
 }
 
 json read_metadata(Cursor& cursor, std::uint64_t pairs) {
@@ -132,7 +161,8 @@ json read_metadata(Cursor& cursor, std::uint64_t pairs) {
     const auto key = cursor.text("metadata");
     const auto type = read_value_type(cursor);
     if (!metadata.emplace(key, read_value(cursor, type)).second)
-      fail("{}: has the metadata key '{}' twice; it is damaged, fetch it again", cursor.path(), key);
+      fail("{}: has the metadata key '{}' twice; it is damaged, fetch it again", cursor.path(),
+           key);
   }
   return metadata;
 }
@@ -142,7 +172,8 @@ std::uint64_t alignment(const json& metadata, const std::string& path) {
   if (found == metadata.end()) return default_alignment;
   const auto value = found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
   if (value < 8 || value > largest_alignment || !std::has_single_bit(value))
-    fail("{}: has general.alignment {}; it must be a power of two from 8 to {}", path, found->dump(-1, ' ', false, json::error_handler_t::replace), largest_alignment);
+    fail("{}: has general.alignment {}; it must be a power of two from 8 to {}", path,
+         found->dump(-1, ' ', false, json::error_handler_t::replace), largest_alignment);
   return value;
 }
 
@@ -159,38 +190,52 @@ GgufTensor read_entry(Cursor& cursor) {
   const auto& name = entry.info.name;
   const auto dimensions = cursor.number<std::uint32_t>("tensor shapes");
   if (dimensions == 0 || dimensions > most_dimensions)
-    fail("{}: tensor '{}' claims {} dimensions, not 1 to {}; the file is damaged, fetch it again", cursor.path(), name, dimensions, most_dimensions);
-  for (std::uint32_t i = 0; i < dimensions; ++i) entry.info.shape.push_back(cursor.number<std::int64_t>("tensor shapes"));
+    fail("{}: tensor '{}' claims {} dimensions, not 1 to {}; the file is damaged, fetch it again",
+         cursor.path(), name, dimensions, most_dimensions);
+  for (std::uint32_t i = 0; i < dimensions; ++i)
+    entry.info.shape.push_back(cursor.number<std::int64_t>("tensor shapes"));
   std::reverse(entry.info.shape.begin(), entry.info.shape.end());
   const auto type = cursor.number<std::uint32_t>("tensor types");
   entry.encoding = find_encoding(type);
   if (!entry.encoding) {
-    fail("{}: tensor '{}' is stored as {}, which is not supported; supported are {}", cursor.path(), name, encoding_name(type), supported_encodings());
+    fail("{}: tensor '{}' is stored as {}, which is not supported; supported are {}", cursor.path(),
+         name, encoding_name(type), supported_encodings());
   }
   entry.offset = cursor.number<std::uint64_t>("tensor offsets");
   const auto count = element_count(entry.info.shape);
   const auto row = static_cast<std::uint64_t>(entry.info.shape.back());
   if (!count || *count == 0 || row % entry.encoding->block_values != 0)
-    fail("{}: tensor '{}' cannot have the shape {} as {}; the file is damaged, fetch it again", cursor.path(), name, shape_text(entry.info.shape),
-         entry.encoding->name);
+    fail("{}: tensor '{}' cannot have the shape {} as {}; the file is damaged, fetch it again",
+         cursor.path(), name, shape_text(entry.info.shape), entry.encoding->name);
   entry.info.stored = entry.encoding->name;
-  if (__builtin_mul_overflow(*count / entry.encoding->block_values, entry.encoding->block_bytes, &entry.info.bytes)) entry.info.bytes = UINT64_MAX;
+  if (__builtin_mul_overflow(*count / entry.encoding->block_values, entry.encoding->block_bytes,
+                             &entry.info.bytes))
+    entry.info.bytes = UINT64_MAX;
   return entry;
 }
 
 /// Every tensor aligned, within the data, and over no other.
-void check_layout(const std::string& path, const std::vector<GgufTensor>& entries, std::uint64_t data_bytes, std::uint64_t alignment) {
+void check_layout(const std::string& path, const std::vector<GgufTensor>& entries,
+                  std::uint64_t data_bytes, std::uint64_t alignment) {
   std::vector<const GgufTensor*> ordered;
   for (const auto& entry : entries) ordered.push_back(&entry);
-  std::sort(ordered.begin(), ordered.end(), [](const GgufTensor* a, const GgufTensor* b) { return a->offset < b->offset; });
+  std::sort(ordered.begin(), ordered.end(),
+            [](const GgufTensor* a, const GgufTensor* b) { return a->offset < b->offset; });
   std::uint64_t end = 0;
   for (const auto* entry : ordered) {
     if (entry->offset % alignment != 0)
-      fail("{}: tensor '{}' begins at byte {}, which is not aligned to {}; the file is damaged, fetch it again", path, entry->info.name, entry->offset, alignment);
+      fail(
+          "{}: tensor '{}' begins at byte {}, which is not aligned to {}; the file is damaged, "
+          "fetch it again",
+          path, entry->info.name, entry->offset, alignment);
     if (entry->offset > data_bytes || entry->info.bytes > data_bytes - entry->offset)
-      fail("{}: tensor '{}' ({} bytes from {}) reaches beyond the {} bytes of tensor data; the file is truncated or damaged, fetch it again", path,
-           entry->info.name, entry->info.bytes, entry->offset, data_bytes);
-    if (entry->offset < end) fail("{}: tensor '{}' overlaps the one before it; the file is damaged, fetch it again", path, entry->info.name);
+      fail(
+          "{}: tensor '{}' ({} bytes from {}) reaches beyond the {} bytes of tensor data; the file "
+          "is truncated or damaged, fetch it again",
+          path, entry->info.name, entry->info.bytes, entry->offset, data_bytes);
+    if (entry->offset < end)
+      fail("{}: tensor '{}' overlaps the one before it; the file is damaged, fetch it again", path,
+           entry->info.name);
     end = entry->offset + entry->info.bytes;
   }
 }
@@ -213,8 +258,8 @@ GgufPart read_part(const fs::path& path) {
   for (std::uint64_t i = 0; i < tensor_count; ++i) part.entries.push_back(read_entry(cursor));
 
   const auto aligned = alignment(part.metadata, path.string());
-  part.data_begin =
-      std::min<std::uint64_t>((cursor.position() + aligned - 1) / aligned * aligned, part.file->size());
+  part.data_begin = std::min<std::uint64_t>((cursor.position() + aligned - 1) / aligned * aligned,
+                                            part.file->size());
   check_layout(path.string(), part.entries, part.file->size() - part.data_begin, aligned);
   return part;
 }
@@ -222,19 +267,22 @@ GgufPart read_part(const fs::path& path) {
 /// A number of the split.* metadata; absent in a file that is whole.
 std::optional<std::uint64_t> split_number(const GgufPart& part, const char* key) {
   const auto found = part.metadata.find(key);
-  if (found == part.metadata.end() || !found->is_number_integer() || *found < 0) return std::nullopt;
+  if (found == part.metadata.end() || !found->is_number_integer() || *found < 0)
+    return std::nullopt;
   return found->get<std::uint64_t>();
 }
 
 /// Error unless the part is number `number` of `count`.
 void check_split(const GgufPart& part, std::uint64_t number, std::uint64_t count) {
-  const auto own = split_number(part, "split.no"), of = split_number(part, "split.count");
+  const auto own = split_number(part, "split.no");
+  const auto of = split_number(part, "split.count");
   if (own != number || of != count)
-    fail("{}: is not part {} of {} of a model, as its name says; fetch it again", part.file->path().string(),
-         number + 1, count);
+    fail("{}: is not part {} of {} of a model, as its name says; fetch it again",
+         part.file->path().string(), number + 1, count);
 }
 
-/// The parts of a model, the first of which is `first`: "NAME-00001-of-00003.gguf" and those beside it.
+/// The parts of a model, the first of which is `first`: "NAME-00001-of-00003.gguf" and those beside
+/// it.
 std::vector<GgufPart> read_parts(GgufPart first) {
   const auto path = first.file->path();
   const auto count = split_number(first, "split.count").value_or(1);
@@ -244,7 +292,8 @@ std::vector<GgufPart> read_parts(GgufPart first) {
   const auto name = GgufPartName::parse(path.filename().string());
   if (!name || name->count != count)
     fail(
-        "{}: is one part of {}, but not named as one (NAME-00001-of-{:05}.gguf); give the parts back their "
+        "{}: is one part of {}, but not named as one (NAME-00001-of-{:05}.gguf); give the parts "
+        "back their "
         "names",
         path.string(), count, count);
   if (name->number != 1)
@@ -254,8 +303,8 @@ std::vector<GgufPart> read_parts(GgufPart first) {
   for (std::uint64_t number = 2; number <= count; ++number) {
     const auto next = path.parent_path() / name->file_of(number);
     if (!fs::exists(next))
-      fail("{}: is part 1 of {}, but {} is not beside it; fetch that part too", path.string(), count,
-           next.filename().string());
+      fail("{}: is part 1 of {}, but {} is not beside it; fetch that part too", path.string(),
+           count, next.filename().string());
     parts.push_back(read_part(next));
     check_split(parts.back(), number - 1, count);
   }
@@ -293,7 +342,8 @@ at::Tensor GgufFile::values(const std::string& name) const {
   const auto& [file, encoding, begin] = places_[position];
   if (!encoding->dequantize) return tensor_over(file, begin, info.shape, encoding->type);
   auto values = at::empty(info.shape, at::kFloat);
-  encoding->dequantize(file->data() + begin, static_cast<std::int64_t>(info.bytes / encoding->block_bytes),
+  encoding->dequantize(file->data() + begin,
+                       static_cast<std::int64_t>(info.bytes / encoding->block_bytes),
                        values.mutable_data_ptr<float>());
   return values;
 }

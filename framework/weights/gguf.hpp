@@ -1,4 +1,5 @@
-// GGUF, the format of llama.cpp: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian.
+// GGUF, the format of llama.cpp: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md,
+// versions 2 and 3, little-endian.
 #pragma once
 #include <attune/weights.hpp>
 
@@ -18,19 +19,22 @@ struct GgmlEncoding;
 
 /// The name of a file that holds a part of a model: "qwen-q4_k_m-00002-of-00003.gguf".
 struct GgufPartName {
-  std::string stem;             // "qwen-q4_k_m"
-  std::uint64_t number, count;  // from 1
+  std::string stem;  // "qwen-q4_k_m"
+  // from 1
+  std::uint64_t number;
+  std::uint64_t count;
   static std::optional<GgufPartName> parse(const std::string& file_name);
   std::string file_of(std::uint64_t part) const;
 };
 
 /// Names and shapes are as in the file, but with the sizes in PyTorch's order (slowest first).
-/// F32, F64, F16 and BF16 tensors lie over the mapped file; quantized ones are dequantized to float32 at each
-/// read.
+/// F32, F64, F16 and BF16 tensors lie over the mapped file; quantized ones are dequantized to
+/// float32 at each read.
 class GgufFile final : public WeightSource {
  public:
-  /// The first file of a model that is split brings the others. Error when it is not GGUF, holds a tensor
-  /// type that is not supported, or its counts, lengths and offsets are not true to the file.
+  /// The first file of a model that is split brings the others. Error when it is not GGUF, holds a
+  /// tensor type that is not supported, or its counts, lengths and offsets are not true to the
+  /// file.
   explicit GgufFile(const std::filesystem::path& path);
 
   /// Every key with its value; arrays as arrays.

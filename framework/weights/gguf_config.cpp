@@ -28,10 +28,14 @@ std::int64_t ArchitectureKeys::size(const std::string& key, std::int64_t fallbac
            file_.path().string(), full(key));
     found = &found->front();
   }
-  const auto value = !found ? fallback : found->is_number_integer() ? found->get<std::int64_t>() : 0;
+  const auto value = !found                       ? fallback
+                     : found->is_number_integer() ? found->get<std::int64_t>()
+                                                  : 0;
   if (value <= 0 || value > INT32_MAX)
-    fail("{}: its metadata has no number from 1 to 2147483647 as '{}'; the file is damaged, fetch it again",
-         file_.path().string(), full(key));
+    fail(
+        "{}: its metadata has no number from 1 to 2147483647 as '{}'; the file is damaged, fetch "
+        "it again",
+        file_.path().string(), full(key));
   return value;
 }
 
@@ -62,8 +66,9 @@ void ArchitectureKeys::require(const std::string& key, double value) const {
   const bool is_number =
       found->is_number() && std::abs(found->get<double>() - value) <= 1e-6 * std::abs(value);
   if (is_boolean || is_number) return;
-  fail("{}: has {} = {}, which is not supported (only {} is); use another model", file_.path().string(),
-       full(key), found->dump(-1, ' ', false, json::error_handler_t::replace), value);
+  fail("{}: has {} = {}, which is not supported (only {} is); use another model",
+       file_.path().string(), full(key),
+       found->dump(-1, ' ', false, json::error_handler_t::replace), value);
 }
 
 namespace {
@@ -72,7 +77,8 @@ namespace {
 std::int64_t rows_of(const GgufFile& file, const std::string& name) {
   for (const auto& info : file.tensors())
     if (info.name == name) return info.shape.front();
-  fail("{}: has no tensor '{}', which every model needs; fetch the file again", file.path().string(), name);
+  fail("{}: has no tensor '{}', which every model needs; fetch the file again",
+       file.path().string(), name);
 }
 
 void add_token_ids(const GgufFile& file, json& config) {
@@ -100,9 +106,11 @@ void refuse_other_decoders(const ArchitectureKeys& keys, std::int64_t head_dim) 
 /// Of the decoders with rotary positions and a gated feed-forward part.
 json decoder_config(const ArchitectureKeys& keys, const char* type, const char* class_name) {
   const auto& file = keys.file();
-  const auto hidden = keys.size("embedding_length"), heads = keys.size("attention.head_count");
-  const auto head_dim = keys.size(
-      "attention.key_length", keys.size("rope.dimension_count", std::max<std::int64_t>(hidden / heads, 1)));
+  const auto hidden = keys.size("embedding_length");
+  const auto heads = keys.size("attention.head_count");
+  const auto head_dim =
+      keys.size("attention.key_length",
+                keys.size("rope.dimension_count", std::max<std::int64_t>(hidden / heads, 1)));
   refuse_other_decoders(keys, head_dim);
   json config = {
       {"model_type", type},
@@ -126,11 +134,12 @@ json decoder_config(const ArchitectureKeys& keys, const char* type, const char* 
   return config;
 }
 
-/// Mistral's files are of this architecture, too; a sliding window, where the file has one, tells them apart.
+/// Mistral's files are of this architecture, too; a sliding window, where the file has one, tells
+/// them apart.
 json llama_config(const ArchitectureKeys& keys) {
   const bool slides = keys.has("attention.sliding_window");
-  auto config =
-      decoder_config(keys, slides ? "mistral" : "llama", slides ? "MistralForCausalLM" : "LlamaForCausalLM");
+  auto config = decoder_config(keys, slides ? "mistral" : "llama",
+                               slides ? "MistralForCausalLM" : "LlamaForCausalLM");
   config["attention_bias"] = keys.file().contains("blk.0.attn_q.bias");
   config["mlp_bias"] = keys.file().contains("blk.0.ffn_up.bias");
   if (slides) config["sliding_window"] = keys.size("attention.sliding_window");
@@ -156,12 +165,13 @@ json gemma2_config(const ArchitectureKeys& keys) {
   config["sliding_window"] = keys.size("attention.sliding_window", 4096);
   config["attn_logit_softcapping"] = keys.real("attn_logit_softcapping", 50.0);
   config["final_logit_softcapping"] = keys.real("final_logit_softcapping", 30.0);
-  // Not in the file: 144 in the model of 27 billion parameters (4608 / 32), which llama.cpp, too, knows by
-  // its 46 blocks; else a head's width.
+  // Not in the file: 144 in the model of 27 billion parameters (4608 / 32), which llama.cpp, too,
+  // knows by its 46 blocks; else a head's width.
   constexpr std::int64_t blocks_of_27b = 46;
   const bool is_27b = config["num_hidden_layers"] == blocks_of_27b;
-  config["query_pre_attn_scalar"] = is_27b ? keys.size("embedding_length") / keys.size("attention.head_count")
-                                           : config["head_dim"].get<std::int64_t>();
+  config["query_pre_attn_scalar"] =
+      is_27b ? keys.size("embedding_length") / keys.size("attention.head_count")
+             : config["head_dim"].get<std::int64_t>();
   return config;
 }
 
@@ -252,7 +262,8 @@ std::string model_type_of(const GgufFile& file) {
       names.emplace_back(architecture.model_type);
   }
   fail(
-      "{}: is of the architecture '{}'; GGUF files are supported for: {} (other models: use a Hugging Face "
+      "{}: is of the architecture '{}'; GGUF files are supported for: {} (other models: use a "
+      "Hugging Face "
       "folder)",
       file.path().string(), found->get_ref<const std::string&>(), joined(names));
 }

@@ -9,7 +9,8 @@
 
 namespace attune::weights {
 
-/// model_type of the file's architecture (general.architecture). Error for one that is not supported.
+/// model_type of the file's architecture (general.architecture). Error for one that is not
+/// supported.
 std::string model_type_of(const GgufFile& file);
 
 /// The metadata under the architecture's name: "llama.block_count" is size("block_count").
@@ -18,16 +19,16 @@ class ArchitectureKeys {
   explicit ArchitectureKeys(const GgufFile& file);
 
   bool has(const std::string& key) const { return find(key) != nullptr; }
-  /// A number from 1 to 2^31 - 1; a list of them, one for each block, when all are equal. Error without one
-  /// and without a fallback.
+  /// A number from 1 to 2^31 - 1; a list of them, one for each block, when all are equal. Error
+  /// without one and without a fallback.
   std::int64_t size(const std::string& key, std::int64_t fallback = 0) const;
-  /// A positive number: the shortest decimal that reads back as the same float32, which is what the file's
-  /// author wrote.
+  /// A positive number: the shortest decimal that reads back as the same float32, which is what the
+  /// file's author wrote.
   double real(const std::string& key, std::optional<double> fallback = std::nullopt) const;
   std::string text(const std::string& key, const std::string& fallback) const;
   bool flag(const std::string& key, bool fallback) const;
-  /// Error unless the key is absent or has this value: with another one the model would compute something
-  /// that is not supported.
+  /// Error unless the key is absent or has this value: with another one the model would compute
+  /// something that is not supported.
   void require(const std::string& key, double value) const;
   /// "llama.block_count"
   std::string full(const std::string& key) const { return prefix_ + key; }

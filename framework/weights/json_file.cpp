@@ -16,10 +16,14 @@ bool is_too_deep(std::string_view text) {
   bool in_string = false;
   for (std::size_t at = 0; at < text.size(); ++at) {
     const char c = text[at];
-    if (in_string && c == '\\') ++at;
-    else if (c == '"') in_string = !in_string;
-    else if (!in_string && (c == '[' || c == '{') && ++depth > deepest) return true;
-    else if (!in_string && (c == ']' || c == '}')) --depth;
+    if (in_string && c == '\\')
+      ++at;
+    else if (c == '"')
+      in_string = !in_string;
+    else if (!in_string && (c == '[' || c == '{') && ++depth > deepest)
+      return true;
+    else if (!in_string && (c == ']' || c == '}'))
+      --depth;
   }
   return false;
 }
@@ -28,10 +32,13 @@ bool is_too_deep(std::string_view text) {
 
 nlohmann::json read_json(const std::filesystem::path& path) {
   const auto text = read_text(path);
-  if (is_too_deep(text)) fail("{}: has lists in one another as no model's file has; it is damaged, fetch it again", path.string());
+  if (is_too_deep(text))
+    fail("{}: has lists in one another as no model's file has; it is damaged, fetch it again",
+         path.string());
   try {
     auto value = nlohmann::json::parse(text);
-    if (!value.is_object()) fail("{}: must hold a JSON object ({{...}}), but holds {}", path.string(), value.type_name());
+    if (!value.is_object())
+      fail("{}: must hold a JSON object ({{...}}), but holds {}", path.string(), value.type_name());
     return value;
   } catch (const nlohmann::json::parse_error& error) {
     fail("{}: is not valid JSON from byte {} on; fetch the file again", path.string(), error.byte);

@@ -24,7 +24,9 @@ using nlohmann::json;
 using weights::read_json;
 namespace {
 
-json read_json_if_present(const fs::path& path) { return fs::exists(path) ? read_json(path) : json::object(); }
+json read_json_if_present(const fs::path& path) {
+  return fs::exists(path) ? read_json(path) : json::object();
+}
 
 /// The value under a key when it is there and a text; "" otherwise.
 std::string text_or_empty(const json& object, const std::string& key) {
@@ -59,17 +61,22 @@ ModelFiles open_gguf(const fs::path& path) {
   return model;
 }
 
-/// "license: apache-2.0" between the first two lines "---" of README.md; where that says "other", what "license_name" says.
+/// "license: apache-2.0" between the first two lines "---" of README.md; where that says "other",
+/// what "license_name" says.
 std::string open_licence(const fs::path& folder) {
   const auto path = folder / "README.md";
   if (!fs::exists(path)) return "";
   std::istringstream card(read_lines(path));
-  std::string line, licence, name;
+  std::string line;
+  std::string licence;
+  std::string name;
   constexpr std::string_view blank = " \t\r\"'";
   if (!std::getline(card, line) || !line.starts_with("---")) return "";
   while (std::getline(card, line) && !line.starts_with("---")) {
     const auto colon = line.find(':');
-    auto* value = line.starts_with("license:") ? &licence : line.starts_with("license_name:") ? &name : nullptr;
+    auto* value = line.starts_with("license:")        ? &licence
+                  : line.starts_with("license_name:") ? &name
+                                                      : nullptr;
     if (!value) continue;
     line.erase(0, std::min(line.find_first_not_of(blank, colon + 1), line.size()));
     *value = line.erase(line.find_last_not_of(blank) + 1);
@@ -83,8 +90,10 @@ ModelFiles open_folder(const fs::path& folder) {
   model.path = folder;
   model.config = read_json(folder / "config.json");
   const auto preprocessor = read_json_if_present(folder / "preprocessor_config.json");
-  for (const char* key : {"image_mean", "image_std"})  // what pictures are scaled by belongs to the weights
-    if (preprocessor.contains(key) && !model.config.contains(key)) model.config[key] = preprocessor[key];
+  // what pictures are scaled by belongs to the weights
+  for (const char* key : {"image_mean", "image_std"})
+    if (preprocessor.contains(key) && !model.config.contains(key))
+      model.config[key] = preprocessor[key];
   model.weights = weights::open_folder_weights(folder, model.config, model.weight_files);
   model.config.erase("transformers_weights");  // an export has model.safetensors
   std::map<std::string, std::string> special_tokens;
@@ -95,7 +104,8 @@ ModelFiles open_folder(const fs::path& folder) {
   });
   model.chat_template = chat_templates_in(folder).jinja;
   model.generation = read_json_if_present(folder / "generation_config.json");
-  model.tokenizer_config = with_special_tokens(read_json_if_present(folder / "tokenizer_config.json"), special_tokens, model.tokenizer);
+  model.tokenizer_config = with_special_tokens(
+      read_json_if_present(folder / "tokenizer_config.json"), special_tokens, model.tokenizer);
   model.licence = open_licence(folder);
   return model;
 }
@@ -103,28 +113,39 @@ ModelFiles open_folder(const fs::path& folder) {
 }  // namespace
 
 ModelFiles ModelFiles::open(const fs::path& path) {
-  if (!fs::exists(path)) fail("{}: there is no such file or folder; expected a Hugging Face model folder or a .gguf file", path.string());
+  if (!fs::exists(path))
+    fail(
+        "{}: there is no such file or folder; expected a Hugging Face model folder or a .gguf file",
+        path.string());
   if (fs::is_directory(path)) return open_folder(path);
   if (path.extension() == ".gguf") return open_gguf(path);
-  fail("{}: is not a model; expected a Hugging Face model folder (for a .safetensors file: the folder it is in) or a .gguf file", path.string());
+  fail(
+      "{}: is not a model; expected a Hugging Face model folder (for a .safetensors file: the "
+      "folder it is in) or a .gguf file",
+      path.string());
 }
 
 const json& tokenizer_of(const ModelFiles& files) {
   if (!files.tokenizer_problem.empty()) fail("{}", files.tokenizer_problem);
-  if (files.tokenizer.is_null()) fail("{}: has no tokenizer; put the tokenizer.json of this model beside its weights", files.path.string());
+  if (files.tokenizer.is_null())
+    fail("{}: has no tokenizer; put the tokenizer.json of this model beside its weights",
+         files.path.string());
   return files.tokenizer;
 }
 
 void check_tokenizer(const fs::path& model, std::int64_t tokenizer_size, std::int64_t vocabulary) {
   if (tokenizer_size > vocabulary)
-    fail("{}: its tokenizer has {} tokens but its token embedding has only {} rows; they do not belong together, use the tokenizer the model was trained with",
-         model.string(), tokenizer_size, vocabulary);
+    fail(
+        "{}: its tokenizer has {} tokens but its token embedding has only {} rows; they do not "
+        "belong together, use the tokenizer the model was trained with",
+        model.string(), tokenizer_size, vocabulary);
 }
 
 std::string weights_sha256(const ModelFiles& files) {
   if (files.weight_files.size() == 1) return cached_sha256_of_file(files.weight_files.front());
   Sha256 sum;
-  for (const auto& file : files.weight_files) sum.add(fmt::format("{}  {}\n", cached_sha256_of_file(file), file.filename().string()));
+  for (const auto& file : files.weight_files)
+    sum.add(fmt::format("{}  {}\n", cached_sha256_of_file(file), file.filename().string()));
   return sum.hex();
 }
 

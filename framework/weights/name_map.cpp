@@ -108,7 +108,8 @@ constexpr Names distilbert_block[] = {
 
 struct Architecture {
   const char* model_type;
-  std::span<const Names> parts, block;
+  std::span<const Names> parts;
+  std::span<const Names> block;
   const char* blocks;  // what the blocks' names begin with
 };
 constexpr Architecture architectures[] = {
@@ -161,7 +162,8 @@ std::optional<Place> huggingface_place(const Architecture& architecture, std::st
 
 class HuggingFaceNames final : public WeightSource {
  public:
-  explicit HuggingFaceNames(std::unique_ptr<GgufFile> file) : file_(std::move(file)), table_(file_->path()) {
+  explicit HuggingFaceNames(std::unique_ptr<GgufFile> file)
+      : file_(std::move(file)), table_(file_->path()) {
     const auto type = weights::model_type_of(*file_);
     const auto& architecture = *std::ranges::find(
         architectures, type, [](const Architecture& each) { return std::string(each.model_type); });
@@ -190,7 +192,8 @@ class HuggingFaceNames final : public WeightSource {
     auto place = huggingface_place(architecture, info.name);
     if (!place)
       fail(
-          "{}: tensor '{}' has no place in a {} model as it is known here; use the model's Hugging Face "
+          "{}: tensor '{}' has no place in a {} model as it is known here; use the model's Hugging "
+          "Face "
           "folder",
           file_->path().string(), info.name, architecture.model_type);
     if (info.shape.size() != 2 && place->layout == Layout::transposed)
@@ -201,13 +204,15 @@ class HuggingFaceNames final : public WeightSource {
     table_.add(std::move(info));
   }
 
-  /// Rows [heads, head_dim / 2, 2] -> [heads, 2, head_dim / 2]: the inverse of permute() in llama.cpp's
-  /// convert_hf_to_gguf.py.
-  at::Tensor unpermuted(const std::string& name, const at::Tensor& tensor, std::int64_t heads) const {
+  /// Rows [heads, head_dim / 2, 2] -> [heads, 2, head_dim / 2]: the inverse of permute() in
+  /// llama.cpp's convert_hf_to_gguf.py.
+  at::Tensor unpermuted(const std::string& name, const at::Tensor& tensor,
+                        std::int64_t heads) const {
     const auto rows = tensor.size(0);
     if (rows % (heads * 2) != 0)
       fail(
-          "{}: tensor '{}' of shape {} cannot be divided among {} heads; the file is damaged, fetch it again",
+          "{}: tensor '{}' of shape {} cannot be divided among {} heads; the file is damaged, "
+          "fetch it again",
           file_->path().string(), name, shape_text(tensor.sizes().vec()), heads);
     return tensor.view({heads, rows / heads / 2, 2, -1}).transpose(1, 2).reshape(tensor.sizes());
   }
@@ -219,7 +224,8 @@ class HuggingFaceNames final : public WeightSource {
   std::unique_ptr<GgufFile> file_;
   TensorTable table_;
   std::vector<Source> sources_;  // in the table's order
-  std::int64_t heads_ = 0, key_heads_ = 0;
+  std::int64_t heads_ = 0;
+  std::int64_t key_heads_ = 0;
 };
 
 }  // namespace

@@ -15,17 +15,21 @@ using nlohmann::json;
 namespace {
 
 constexpr const char* factors_name = "rope_freqs.weight";
-constexpr double rounding = 1e-6;                 // of a float32
-constexpr std::int64_t context_of_llama3 = 8192;  // original_max_position_embeddings of Llama 3.1 to 3.3
+constexpr double rounding = 1e-6;  // of a float32
+// original_max_position_embeddings of Llama 3.1 to 3.3
+constexpr std::int64_t context_of_llama3 = 8192;
 
 /// One frequency: its turns in a position, and the share of it that is kept (1 / its factor).
 struct Point {
-  double turns, kept;
+  double turns;
+  double kept;
 };
 
 /// kept = slope * turns + offset, between 1 / factor and 1.
 struct Ramp {
-  double factor, slope, offset;
+  double factor;
+  double slope;
+  double offset;
   double kept(double turns) const { return std::clamp(slope * turns + offset, 1 / factor, 1.0); }
   double turns_where(double kept) const { return (kept - offset) / slope; }
 };
@@ -35,8 +39,8 @@ Ramp ramp_through(double factor, const Point& a, const Point& b) {
   return {factor, slope, a.kept - slope * a.turns};
 }
 
-/// The ramp that the points lie on, from short waves to long ones. Few of them lie between its ends when
-/// heads are narrow: any ramp that gives the same factors is the same model.
+/// The ramp that the points lie on, from short waves to long ones. Few of them lie between its ends
+/// when heads are narrow: any ramp that gives the same factors is the same model.
 Ramp find_ramp(const std::vector<Point>& points, double factor) {
   const auto at_top = [](const Point& point) { return point.kept >= 1 - rounding; };
   const auto at_bottom = [&](const Point& point) { return point.kept <= (1 + rounding) / factor; };
@@ -60,14 +64,16 @@ double rounded(double value) {
 std::vector<Point> read_points(const GgufFile& file, std::int64_t head_dim, double base) {
   const auto factors = file.values(factors_name).to(at::kFloat);
   if (factors.numel() != head_dim / 2)
-    fail("{}: tensor '{}' has {} factors for heads of width {}; the file is damaged, fetch it again",
-         file.path().string(), factors_name, factors.numel(), head_dim);
+    fail(
+        "{}: tensor '{}' has {} factors for heads of width {}; the file is damaged, fetch it again",
+        file.path().string(), factors_name, factors.numel(), head_dim);
   std::vector<Point> points;
   for (std::int64_t i = 0; i < factors.numel(); ++i) {
     const double factor = factors.const_data_ptr<float>()[i];
     if (!(factor >= 1) || !std::isfinite(factor))
       fail(
-          "{}: tensor '{}' holds the factor {}, where 1 or more is needed; use the model's Hugging Face "
+          "{}: tensor '{}' holds the factor {}, where 1 or more is needed; use the model's Hugging "
+          "Face "
           "folder",
           file.path().string(), factors_name, factor);
     const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
@@ -84,14 +90,15 @@ void check_ramp(const Ramp& ramp, const std::vector<Point>& points, const GgufFi
   };
   if (!std::ranges::all_of(points, is_met))
     fail(
-        "{}: stretches rotary positions by factors ('{}') that are not those of Llama 3, which is not "
+        "{}: stretches rotary positions by factors ('{}') that are not those of Llama 3, which is "
+        "not "
         "supported; use the model's Hugging Face folder",
         file.path().string(), factors_name);
 }
 
 /// Grattafiori et al. 2024 (arXiv:2407.21783), as transformers' "llama3": waves that turn more than
-/// high_freq_factor times in the original context stay, those that turn less than low_freq_factor times are
-/// stretched by the factor, those between are mixed.
+/// high_freq_factor times in the original context stay, those that turn less than low_freq_factor
+/// times are stretched by the factor, those between are mixed.
 json scaling_of_factors(const ArchitectureKeys& keys, std::int64_t head_dim, double base) {
   const auto points = read_points(keys.file(), head_dim, base);
   const double factor =
@@ -106,7 +113,8 @@ json scaling_of_factors(const ArchitectureKeys& keys, std::int64_t head_dim, dou
   const auto context = static_cast<double>(original);
   const double low = rounded(context * ramp.turns_where(1 / factor)),
                high = rounded(context * ramp.turns_where(1));
-  check_ramp(ramp_through(factor, {low / context, 1 / factor}, {high / context, 1}), points, keys.file());
+  check_ramp(ramp_through(factor, {low / context, 1 / factor}, {high / context, 1}), points,
+             keys.file());
   return {{"rope_type", "llama3"},
           {"factor", factor},
           {"low_freq_factor", low},
@@ -114,8 +122,8 @@ json scaling_of_factors(const ArchitectureKeys& keys, std::int64_t head_dim, dou
           {"original_max_position_embeddings", original}};
 }
 
-/// Peng et al. 2023 (arXiv:2309.00071). llama.cpp multiplies its temperature by the attention factors of the
-/// file.
+/// Peng et al. 2023 (arXiv:2309.00071). llama.cpp multiplies its temperature by the attention
+/// factors of the file.
 json yarn_scaling(const ArchitectureKeys& keys) {
   keys.require("rope.scaling.yarn_ext_factor", 1);
   keys.require("rope.scaling.yarn_log_multiplier", 0);
@@ -147,9 +155,11 @@ void add_rope_scaling(const ArchitectureKeys& keys, std::int64_t head_dim, json&
   const auto type = keys.text("rope.scaling.type", is_older ? "linear" : "none");
   const bool has_factors = file.contains(factors_name);
   const bool is_long = file.contains("rope_factors_long.weight") || type == "longrope";
-  if (is_long || (type != "none" && type != "linear" && type != "yarn") || (has_factors && type != "none"))
+  if (is_long || (type != "none" && type != "linear" && type != "yarn") ||
+      (has_factors && type != "none"))
     fail(
-        "{}: stretches rotary positions in a way that is not supported ({}; none, linear, yarn and Llama 3's "
+        "{}: stretches rotary positions in a way that is not supported ({}; none, linear, yarn and "
+        "Llama 3's "
         "factors are); use the model's Hugging Face folder",
         file.path().string(),
         is_long       ? "longrope"

@@ -7,9 +7,9 @@
 
 namespace attune::weights {
 
-/// Sets rope_scaling of the config: from the rope.scaling.* keys (linear, yarn), or from rope_freqs.weight,
-/// which holds the factor of each frequency in files of Llama 3.1 and later. Error for stretching of another
-/// kind.
+/// Sets rope_scaling of the config: from the rope.scaling.* keys (linear, yarn), or from
+/// rope_freqs.weight, which holds the factor of each frequency in files of Llama 3.1 and later.
+/// Error for stretching of another kind.
 void add_rope_scaling(const ArchitectureKeys& keys, std::int64_t head_dim, nlohmann::json& config);
 
 /// The shortest decimal that reads back as this float32: 1e-05, not 9.99999974e-06.

@@ -24,8 +24,10 @@ struct Dtype {
   const char* name;
   at::ScalarType type;
 };
-constexpr Dtype dtypes[] = {{"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16}, {"I64", at::kLong},
-                            {"I32", at::kInt},    {"I16", at::kShort}, {"I8", at::kChar},  {"U8", at::kByte},       {"BOOL", at::kBool}};
+constexpr Dtype dtypes[] = {{"F64", at::kDouble},    {"F32", at::kFloat}, {"F16", at::kHalf},
+                            {"BF16", at::kBFloat16}, {"I64", at::kLong},  {"I32", at::kInt},
+                            {"I16", at::kShort},     {"I8", at::kChar},   {"U8", at::kByte},
+                            {"BOOL", at::kBool}};
 
 std::string dtype_names() {
   std::vector<std::string> names;
@@ -40,19 +42,26 @@ constexpr std::uint64_t largest_header = 100'000'000;  // as in the reference im
 struct StoredTensor {
   TensorInfo info;
   at::ScalarType type;
-  std::uint64_t begin, end;
+  std::uint64_t begin;
+  std::uint64_t end;
 };
 
 /// The header's text, with its own length checked against the file's.
 std::string header_text(const MappedFile& file) {
   const auto path = file.path().string();
   refuse_stand_in(file);
-  if (file.size() < length_bytes) fail("{}: is too short ({} bytes) for a safetensors file; fetch it again", path, file.size());
+  if (file.size() < length_bytes)
+    fail("{}: is too short ({} bytes) for a safetensors file; fetch it again", path, file.size());
   std::uint64_t length = 0;
   std::memcpy(&length, file.read(0, length_bytes).data(), length_bytes);
-  if (length > largest_header) fail("{}: its header claims {} bytes, more than the {} the format allows; it is no safetensors file, or damaged", path, length, largest_header);
+  if (length > largest_header)
+    fail(
+        "{}: its header claims {} bytes, more than the {} the format allows; it is no safetensors "
+        "file, or damaged",
+        path, length, largest_header);
   if (length > file.size() - length_bytes)
-    fail("{}: its header claims {} bytes but the file has {}; it is truncated, fetch it again", path, length, file.size());
+    fail("{}: its header claims {} bytes but the file has {}; it is truncated, fetch it again",
+         path, length, file.size());
   return file.read(length_bytes, static_cast<std::size_t>(length));
 }
 
@@ -60,8 +69,10 @@ std::string header_text(const MappedFile& file) {
 json parse_header(const MappedFile& file, std::string_view text) {
   std::set<std::string> names;
   const auto refuse_duplicates = [&](int depth, json::parse_event_t event, json& key) {
-    if (event == json::parse_event_t::key && depth == 1 && !names.insert(key.get<std::string>()).second)
-      fail("{}: its header names the tensor '{}' twice; the file is damaged, fetch it again", file.path().string(), key.get<std::string>());
+    if (event == json::parse_event_t::key && depth == 1 &&
+        !names.insert(key.get<std::string>()).second)
+      fail("{}: its header names the tensor '{}' twice; the file is damaged, fetch it again",
+           file.path().string(), key.get<std::string>());
     return true;
   };
   try {
@@ -69,55 +80,87 @@ json parse_header(const MappedFile& file, std::string_view text) {
     if (header.is_object()) return header;
   } catch (const json::exception&) {
   }
-  fail("{}: its header is not a JSON object; it is no safetensors file, or damaged", file.path().string());
+  fail("{}: its header is not a JSON object; it is no safetensors file, or damaged",
+       file.path().string());
 }
 
 at::ScalarType parse_dtype(const MappedFile& file, const std::string& name, const json& entry) {
   const auto dtype = entry.find("dtype");
-  if (dtype == entry.end() || !dtype->is_string()) fail("{}: tensor '{}' has no dtype; the file is damaged, fetch it again", file.path().string(), name);
-  const auto found = std::find_if(std::begin(dtypes), std::end(dtypes), [&](const Dtype& known) { return dtype->get_ref<const std::string&>() == known.name; });
+  if (dtype == entry.end() || !dtype->is_string())
+    fail("{}: tensor '{}' has no dtype; the file is damaged, fetch it again", file.path().string(),
+         name);
+  const auto found = std::find_if(std::begin(dtypes), std::end(dtypes), [&](const Dtype& known) {
+    return dtype->get_ref<const std::string&>() == known.name;
+  });
   if (found == std::end(dtypes))
-    fail("{}: tensor '{}' is of dtype {}; supported are {}", file.path().string(), name, dtype->get_ref<const std::string&>(), dtype_names());
+    fail("{}: tensor '{}' is of dtype {}; supported are {}", file.path().string(), name,
+         dtype->get_ref<const std::string&>(), dtype_names());
   return found->type;
 }
 
-std::vector<std::int64_t> parse_sizes(const MappedFile& file, const std::string& name, const json& entry, const char* key) {
+std::vector<std::int64_t> parse_sizes(const MappedFile& file, const std::string& name,
+                                      const json& entry, const char* key) {
   const auto sizes = entry.find(key);
-  const auto whole = [](const json& size) { return size.is_number_unsigned() && size.get<std::uint64_t>() <= INT64_MAX; };
-  if (sizes == entry.end() || !sizes->is_array() || !std::all_of(sizes->begin(), sizes->end(), whole))
-    fail("{}: tensor '{}' has no list of whole numbers as its {}; the file is damaged, fetch it again", file.path().string(), name, key);
+  const auto whole = [](const json& size) {
+    return size.is_number_unsigned() && size.get<std::uint64_t>() <= INT64_MAX;
+  };
+  if (sizes == entry.end() || !sizes->is_array() ||
+      !std::all_of(sizes->begin(), sizes->end(), whole))
+    fail(
+        "{}: tensor '{}' has no list of whole numbers as its {}; the file is damaged, fetch it "
+        "again",
+        file.path().string(), name, key);
   return sizes->get<std::vector<std::int64_t>>();
 }
 
-StoredTensor parse_entry(const MappedFile& file, std::uint64_t data_begin, const std::string& name, const json& entry) {
+StoredTensor parse_entry(const MappedFile& file, std::uint64_t data_begin, const std::string& name,
+                         const json& entry) {
   const auto path = file.path().string();
-  if (!entry.is_object()) fail("{}: the header's entry for tensor '{}' is not an object; the file is damaged, fetch it again", path, name);
+  if (!entry.is_object())
+    fail(
+        "{}: the header's entry for tensor '{}' is not an object; the file is damaged, fetch it "
+        "again",
+        path, name);
   const auto type = parse_dtype(file, name, entry);
   auto shape = parse_sizes(file, name, entry, "shape");
   const auto offsets = parse_sizes(file, name, entry, "data_offsets");
   if (offsets.size() != 2 || offsets[0] > offsets[1])
-    fail("{}: tensor '{}' has data_offsets {}, not a begin and an end after it; the file is damaged, fetch it again", path, name, shape_text(offsets));
-  const auto begin = static_cast<std::uint64_t>(offsets[0]), end = static_cast<std::uint64_t>(offsets[1]);
+    fail(
+        "{}: tensor '{}' has data_offsets {}, not a begin and an end after it; the file is "
+        "damaged, fetch it again",
+        path, name, shape_text(offsets));
+  const auto begin = static_cast<std::uint64_t>(offsets[0]);
+  const auto end = static_cast<std::uint64_t>(offsets[1]);
   if (end > file.size() - data_begin)
-    fail("{}: tensor '{}' ends at byte {} of the data but the file has only {}; it is truncated, fetch it again", path, name, end, file.size() - data_begin);
+    fail(
+        "{}: tensor '{}' ends at byte {} of the data but the file has only {}; it is truncated, "
+        "fetch it again",
+        path, name, end, file.size() - data_begin);
   const auto count = element_count(shape);
   const auto size = at::elementSize(type);
   if (!count || *count > UINT64_MAX / size || *count * size != end - begin)
-    fail("{}: tensor '{}' is {} of {} but has {} bytes; the file is damaged, fetch it again", path, name, shape_text(shape),
-         entry["dtype"].get<std::string>(), end - begin);
-  return {{name, std::move(shape), entry["dtype"].get<std::string>(), end - begin}, type, data_begin + begin, data_begin + end};
+    fail("{}: tensor '{}' is {} of {} but has {} bytes; the file is damaged, fetch it again", path,
+         name, shape_text(shape), entry["dtype"].get<std::string>(), end - begin);
+  return {{name, std::move(shape), entry["dtype"].get<std::string>(), end - begin},
+          type,
+          data_begin + begin,
+          data_begin + end};
 }
 
 /// The format wants every byte of the data to belong to exactly one tensor.
-void check_layout(const MappedFile& file, std::uint64_t data_begin, const std::vector<StoredTensor>& entries) {
+void check_layout(const MappedFile& file, std::uint64_t data_begin,
+                  const std::vector<StoredTensor>& entries) {
   std::uint64_t end = data_begin;
   for (const auto& entry : entries) {
     if (entry.begin != end)
-      fail("{}: tensor '{}' {}; the file is damaged, fetch it again", file.path().string(), entry.info.name,
+      fail("{}: tensor '{}' {}; the file is damaged, fetch it again", file.path().string(),
+           entry.info.name,
            entry.begin < end ? "overlaps the one before it" : "leaves a hole before it");
     end = entry.end;
   }
-  if (end != file.size()) fail("{}: {} bytes follow the last tensor; the file is damaged, fetch it again", file.path().string(), file.size() - end);
+  if (end != file.size())
+    fail("{}: {} bytes follow the last tensor; the file is damaged, fetch it again",
+         file.path().string(), file.size() - end);
 }
 
 std::vector<StoredTensor> read_entries(const MappedFile& file) {
@@ -127,7 +170,9 @@ std::vector<StoredTensor> read_entries(const MappedFile& file) {
   std::vector<StoredTensor> entries;
   for (const auto& [name, entry] : header.items())
     if (name != "__metadata__") entries.push_back(parse_entry(file, data_begin, name, entry));
-  std::sort(entries.begin(), entries.end(), [](const StoredTensor& a, const StoredTensor& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
+  std::sort(entries.begin(), entries.end(), [](const StoredTensor& a, const StoredTensor& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
   check_layout(file, data_begin, entries);
   return entries;
 }
@@ -151,7 +196,8 @@ class Safetensors final : public WeightSource {
         std::memcmp(place.file->data() + place.begin, file->data() + entry.begin, info.bytes) == 0;
     if (is_same) return;
     fail(
-        "{}: holds the tensor '{}' with other values than {}; keep the files of one model alone, or fetch "
+        "{}: holds the tensor '{}' with other values than {}; keep the files of one model alone, "
+        "or fetch "
         "them again",
         file->path().string(), info.name, place.file->path().filename().string());
   }
@@ -175,7 +221,10 @@ class Safetensors final : public WeightSource {
   static void check_bools(const Place& place, const TensorInfo& info) {
     const auto* bytes = place.file->data() + place.begin;
     if (std::any_of(bytes, bytes + info.bytes, [](std::byte byte) { return byte > std::byte{1}; }))
-      fail("{}: tensor '{}' holds bytes that are neither true nor false; the file is damaged, fetch it again", place.file->path().string(), info.name);
+      fail(
+          "{}: tensor '{}' holds bytes that are neither true nor false; the file is damaged, fetch "
+          "it again",
+          place.file->path().string(), info.name);
   }
   TensorTable table_;
   std::vector<Place> places_;
@@ -189,8 +238,11 @@ std::map<std::string, std::string> read_weight_map(const fs::path& index) {
     fail("{}: has no \"weight_map\" that says which tensor is in which file", index.string());
   std::map<std::string, std::string> files;
   for (const auto& [tensor, file] : map->items()) {
-    if (!file.is_string() || fs::path(file.get<std::string>()).filename() != file.get<std::string>() || file.get<std::string>().empty())
-      fail("{}: the file of tensor '{}' must be the name of a file beside the index", index.string(), tensor);
+    if (!file.is_string() ||
+        fs::path(file.get<std::string>()).filename() != file.get<std::string>() ||
+        file.get<std::string>().empty())
+      fail("{}: the file of tensor '{}' must be the name of a file beside the index",
+           index.string(), tensor);
     files[tensor] = file.get<std::string>();
   }
   return files;
@@ -207,14 +259,16 @@ std::unique_ptr<WeightSource> open_safetensors(const fs::path& path) {
 
 std::map<std::string, std::string> safetensors_metadata(const fs::path& path) {
   const auto file = MappedFile::open(path);
-  const auto metadata = parse_header(*file, header_text(*file)).value("__metadata__", json::object());
+  const auto metadata =
+      parse_header(*file, header_text(*file)).value("__metadata__", json::object());
   std::map<std::string, std::string> texts;
   for (const auto& [key, value] : metadata.items())
     if (value.is_string()) texts[key] = value.get<std::string>();
   return texts;
 }
 
-std::unique_ptr<WeightSource> open_safetensors_index(const fs::path& index, std::vector<fs::path>* files) {
+std::unique_ptr<WeightSource> open_safetensors_index(const fs::path& index,
+                                                     std::vector<fs::path>* files) {
   auto source = std::make_unique<Safetensors>(index);
   const auto weight_map = read_weight_map(index);
   std::set<std::string> shards;
@@ -222,8 +276,8 @@ std::unique_ptr<WeightSource> open_safetensors_index(const fs::path& index, std:
   for (const auto& shard : shards) {
     const auto path = index.parent_path() / shard;
     if (!fs::exists(path))
-      fail("{}: names the weight file '{}', which is not beside it; fetch that file too", index.string(),
-           shard);
+      fail("{}: names the weight file '{}', which is not beside it; fetch that file too",
+           index.string(), shard);
     const auto file = MappedFile::open(path);
     for (auto& entry : read_entries(*file)) source->add_from_shard(file, std::move(entry));
     if (files) files->push_back(path);
@@ -231,36 +285,50 @@ std::unique_ptr<WeightSource> open_safetensors_index(const fs::path& index, std:
   for (const auto& [tensor, shard] : weight_map)
     if (!source->has(tensor))
       fail(
-          "{}: says that '{}' holds the tensor '{}', but it does not; index and weights do not belong "
+          "{}: says that '{}' holds the tensor '{}', but it does not; index and weights do not "
+          "belong "
           "together",
           index.string(), shard, tensor);
   return source;
 }
 
-void write_safetensors(const fs::path& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors, std::map<std::string, std::string> metadata) {
+void write_safetensors(const fs::path& path,
+                       const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                       std::map<std::string, std::string> metadata) {
   // Wide types first, so that each tensor is aligned for its type; otherwise in the order given.
   auto ordered = tensors;
-  std::stable_sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) { return a.second.element_size() > b.second.element_size(); });
+  std::stable_sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) {
+    return a.second.element_size() > b.second.element_size();
+  });
   metadata.emplace("format", "pt");
   nlohmann::ordered_json header{{"__metadata__", metadata}};
   std::uint64_t end = 0;
   for (const auto& [name, tensor] : ordered) {
-    const auto dtype = std::find_if(std::begin(dtypes), std::end(dtypes), [&](const Dtype& known) { return known.type == tensor.scalar_type(); });
-    if (dtype == std::end(dtypes)) fail("{}: tensor '{}' is of a type that safetensors files written here do not hold; supported are {}", path.string(), name, dtype_names());
+    const auto dtype = std::find_if(std::begin(dtypes), std::end(dtypes), [&](const Dtype& known) {
+      return known.type == tensor.scalar_type();
+    });
+    if (dtype == std::end(dtypes))
+      fail(
+          "{}: tensor '{}' is of a type that safetensors files written here do not hold; supported "
+          "are {}",
+          path.string(), name, dtype_names());
     ATTUNE_ASSERT(!header.contains(name), "two tensors named '{}'", name);
     const auto begin = end;
     end += tensor.nbytes();
-    header[name] = {{"dtype", dtype->name}, {"shape", tensor.sizes().vec()}, {"data_offsets", {begin, end}}};
+    header[name] = {
+        {"dtype", dtype->name}, {"shape", tensor.sizes().vec()}, {"data_offsets", {begin, end}}};
   }
   auto text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');
   write_atomically(path, [&](const fs::path& temporary) {
     std::ofstream file(temporary, std::ios::binary);
     const std::uint64_t length = text.size();
-    file.write(reinterpret_cast<const char*>(&length), length_bytes).write(text.data(), static_cast<std::streamsize>(text.size()));
+    file.write(reinterpret_cast<const char*>(&length), length_bytes)
+        .write(text.data(), static_cast<std::streamsize>(text.size()));
     for (const auto& [name, tensor] : ordered) {
       const auto plain = tensor.cpu().contiguous();
-      file.write(static_cast<const char*>(plain.const_data_ptr()), static_cast<std::streamsize>(plain.nbytes()));
+      file.write(static_cast<const char*>(plain.const_data_ptr()),
+                 static_cast<std::streamsize>(plain.nbytes()));
     }
     file.flush();
     if (!file) fail("{}: cannot be written ({})", path.string(), std::strerror(errno));

@@ -17,9 +17,11 @@ void each_token(const json& tokenizer, Visit visit) {
     const auto& vocabulary = (*model)["vocab"];
     std::int64_t row = 0;
     for (const auto& [text, id] : vocabulary.items()) {
-      if (vocabulary.is_object() && id.is_number_integer()) visit(text, id.template get<std::int64_t>());
+      if (vocabulary.is_object() && id.is_number_integer())
+        visit(text, id.template get<std::int64_t>());
       if (!vocabulary.is_array()) continue;
-      const bool is_scored = id.is_array() && !id.empty() && id[0].is_string();  // Unigram: [text, score]
+      // Unigram: [text, score]
+      const bool is_scored = id.is_array() && !id.empty() && id[0].is_string();
       visit(is_scored ? id[0].template get<std::string>() : std::string(), row++);
     }
   }
@@ -46,8 +48,10 @@ std::vector<std::int64_t> token_ids(const json& object, const std::string& key) 
   const auto add = [&](const json& id) {
     if (id.is_number_integer()) ids.push_back(id.get<std::int64_t>());
   };
-  if (found->is_array()) std::ranges::for_each(*found, add);
-  else add(*found);
+  if (found->is_array())
+    std::ranges::for_each(*found, add);
+  else
+    add(*found);
   return ids;
 }
 
@@ -74,24 +78,35 @@ std::optional<std::int64_t> token_id(const json& tokenizer, const std::string& t
   return found;
 }
 
-bool has_token(const json& tokenizer, const std::string& text) { return token_id(tokenizer, text).has_value(); }
+bool has_token(const json& tokenizer, const std::string& text) {
+  return token_id(tokenizer, text).has_value();
+}
 
 std::int64_t tokenizer_size(const json& tokenizer) {
   std::int64_t size = 0;
-  each_token(tokenizer, [&](const std::string&, std::int64_t id) { size = std::max(size, id + 1); });
+  each_token(tokenizer,
+             [&](const std::string&, std::int64_t id) { size = std::max(size, id + 1); });
   return size;
 }
 
-json with_special_tokens(json tokenizer_config, const std::map<std::string, std::string>& tokens, const json& tokenizer) {
+json with_special_tokens(json tokenizer_config, const std::map<std::string, std::string>& tokens,
+                         const json& tokenizer) {
   for (const auto& [name, text] : tokens)
-    if (special_token(tokenizer_config, name) != text && has_token(tokenizer, text)) tokenizer_config[name] = text;
+    if (special_token(tokenizer_config, name) != text && has_token(tokenizer, text))
+      tokenizer_config[name] = text;
   return tokenizer_config;
 }
 
 std::map<std::string, std::string> special_tokens_of_gguf(const json& metadata) {
-  constexpr std::pair<const char*, const char*> names[] = {
-      {"bos_token", "bos"}, {"eos_token", "eos"},       {"pad_token", "padding"},   {"unk_token", "unknown"},
-      {"cls_token", "cls"}, {"sep_token", "seperator"}, {"sep_token", "separator"}, {"mask_token", "mask"}};  // gguf spells it "seperator"
+  constexpr std::pair<const char*, const char*> names[] = {{"bos_token", "bos"},
+                                                           {"eos_token", "eos"},
+                                                           {"pad_token", "padding"},
+                                                           {"unk_token", "unknown"},
+                                                           // gguf spells it "seperator"
+                                                           {"cls_token", "cls"},
+                                                           {"sep_token", "seperator"},
+                                                           {"sep_token", "separator"},
+                                                           {"mask_token", "mask"}};
   std::map<std::string, std::string> special;
   const auto tokens = metadata.find("tokenizer.ggml.tokens");
   if (tokens == metadata.end() || !tokens->is_array()) return special;
@@ -103,11 +118,14 @@ std::map<std::string, std::string> special_tokens_of_gguf(const json& metadata) 
 
 json generation_config_from_gguf(const json& metadata) {
   auto config = json::object();
-  for (const auto& [ours, theirs] : {std::pair("bos_token_id", "bos"), std::pair("pad_token_id", "padding")})
+  for (const auto& [ours, theirs] :
+       {std::pair("bos_token_id", "bos"), std::pair("pad_token_id", "padding")})
     if (const auto id = gguf_token(metadata, theirs)) config[ours] = *id;
   std::vector<std::int64_t> ends;
   for (const auto* name : {"eos", "eot", "eom"})
-    if (const auto id = gguf_token(metadata, name); id && std::ranges::find(ends, *id) == ends.end()) ends.push_back(*id);
+    if (const auto id = gguf_token(metadata, name);
+        id && std::ranges::find(ends, *id) == ends.end())
+      ends.push_back(*id);
   if (ends.size() == 1) config["eos_token_id"] = ends.front();
   if (ends.size() > 1) config["eos_token_id"] = ends;
   return config;

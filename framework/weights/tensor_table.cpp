@@ -15,7 +15,8 @@ namespace attune::weights {
 
 void TensorTable::add(TensorInfo info) {
   if (!positions_.emplace(info.name, all_.size()).second)
-    fail("{}: holds two tensors named '{}'; the file is damaged, fetch it again", origin_.string(), info.name);
+    fail("{}: holds two tensors named '{}'; the file is damaged, fetch it again", origin_.string(),
+         info.name);
   all_.push_back(std::move(info));
 }
 
@@ -33,19 +34,25 @@ std::optional<std::uint64_t> element_count(const std::vector<std::int64_t>& shap
   return static_cast<std::uint64_t>(count);
 }
 
-std::string shape_text(const std::vector<std::int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
 
 void refuse_stand_in(const MappedFile& file) {
   constexpr std::string_view start = "version https://git-lfs.github.com/spec/";
   if (file.size() < start.size() || file.read(0, start.size()) != start) return;
-  fail("{}: is a Git LFS pointer in the place of the file; fetch the file itself with 'git lfs pull'",
-       file.path().string());
+  fail(
+      "{}: is a Git LFS pointer in the place of the file; fetch the file itself with 'git lfs "
+      "pull'",
+      file.path().string());
 }
 
-at::Tensor tensor_over(const std::shared_ptr<MappedFile>& file, std::uint64_t offset, const std::vector<std::int64_t>& shape, at::ScalarType type) {
+at::Tensor tensor_over(const std::shared_ptr<MappedFile>& file, std::uint64_t offset,
+                       const std::vector<std::int64_t>& shape, at::ScalarType type) {
   const auto count = element_count(shape);
   const auto size = at::elementSize(type);
-  ATTUNE_ASSERT(count && offset <= file->size() && *count <= (file->size() - offset) / size, "{} at {}", shape_text(shape), offset);
+  ATTUNE_ASSERT(count && offset <= file->size() && *count <= (file->size() - offset) / size,
+                "{} at {}", shape_text(shape), offset);
   void* data = file->data() + offset;
   if (*count > 0 && reinterpret_cast<std::uintptr_t>(data) % size == 0)
     return at::from_blob(data, shape, [file](void*) {}, at::TensorOptions(type));

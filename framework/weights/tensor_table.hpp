@@ -1,4 +1,5 @@
-// What the file formats share: tensors found by name, sizes that cannot overflow, and tensors that lie over a mapped file.
+// What the file formats share: tensors found by name, sizes that cannot overflow, and tensors that
+// lie over a mapped file.
 #pragma once
 #include <attune/weights.hpp>
 
@@ -42,8 +43,9 @@ std::string shape_text(const std::vector<std::int64_t>& shape);
 /// Error when the file is what Git LFS leaves in the place of a file that was not fetched.
 void refuse_stand_in(const MappedFile& file);
 
-/// The file's bytes from offset on as a tensor that keeps the mapping alive; a copy where they are not aligned for the type.
-/// The range must lie within the file.
-at::Tensor tensor_over(const std::shared_ptr<MappedFile>& file, std::uint64_t offset, const std::vector<std::int64_t>& shape, at::ScalarType type);
+/// The file's bytes from offset on as a tensor that keeps the mapping alive; a copy where they are
+/// not aligned for the type. The range must lie within the file.
+at::Tensor tensor_over(const std::shared_ptr<MappedFile>& file, std::uint64_t offset,
+                       const std::vector<std::int64_t>& shape, at::ScalarType type);
 
 }  // namespace attune::weights

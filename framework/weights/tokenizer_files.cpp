@@ -34,7 +34,9 @@ std::optional<std::string> text_of_file(const fs::path& path) {
   return path.extension() == ".txt" ? read_lines(path) : read_text(path);
 }
 
-json open_gguf_tokenizer(const fs::path& path) { return text::tokenizer_json_from_gguf(gguf_metadata(path)); }
+json open_gguf_tokenizer(const fs::path& path) {
+  return text::tokenizer_json_from_gguf(gguf_metadata(path));
+}
 
 }  // namespace
 
@@ -42,7 +44,8 @@ text::FolderTokenizer read_tokenizer(const fs::path& folder) {
   text::TokenizerFolder files;
   files.config = json_or_null(folder / "config.json");
   files.tokenizer_json = json_or_null(folder / "tokenizer.json");
-  files.settings = {read_ordered(folder / "tokenizer_config.json"), read_ordered(folder / "special_tokens_map.json"),
+  files.settings = {read_ordered(folder / "tokenizer_config.json"),
+                    read_ordered(folder / "special_tokens_map.json"),
                     read_ordered(folder / "added_tokens.json")};
   files.read = [&](const std::string& name) { return text_of_file(folder / name); };
   try {
@@ -50,26 +53,34 @@ text::FolderTokenizer read_tokenizer(const fs::path& folder) {
   } catch (const Error& error) {
     fail("{}: {}", folder.string(), error.what());
   } catch (const json::exception& error) {
-    fail("{}: its tokenizer's files are not as `tokenizers` writes them ({}); save them anew, or take those that came with the model", folder.string(),
-         error.what());
+    fail(
+        "{}: its tokenizer's files are not as `tokenizers` writes them ({}); save them anew, or "
+        "take those that came with the model",
+        folder.string(), error.what());
   }
 }
 
 json open_tokenizer(const fs::path& path) {
-  if (!fs::exists(path)) fail("{}: there is no such file or folder; expected a model folder, a tokenizer.json or a .gguf file", path.string());
+  if (!fs::exists(path))
+    fail(
+        "{}: there is no such file or folder; expected a model folder, a tokenizer.json or a .gguf "
+        "file",
+        path.string());
   if (path.extension() == ".json") return read_json(path);
   if (!fs::is_directory(path)) return open_gguf_tokenizer(path);
   if (auto tokenizer = read_tokenizer(path).json; !tokenizer.is_null()) return tokenizer;
   if (weights::holds_gguf(path)) return open_gguf_tokenizer(weights::only_gguf(path));
   const auto snapshot = weights::cached_snapshot(path);
-  fail("{}: there is no tokenizer in it{}", path.string(), snapshot.empty() ? "; set tokenizer to a place that has one" : snapshot);
+  fail("{}: there is no tokenizer in it{}", path.string(),
+       snapshot.empty() ? "; set tokenizer to a place that has one" : snapshot);
 }
 
 std::map<std::string, std::string> special_tokens_of(const fs::path& place) {
   if (place.extension() == ".json") return {};
   if (!fs::is_directory(place)) return special_tokens_of_gguf(gguf_metadata(place));
   auto tokenizer = read_tokenizer(place);
-  if (tokenizer.json.is_null() && weights::holds_gguf(place)) return special_tokens_of_gguf(gguf_metadata(weights::only_gguf(place)));
+  if (tokenizer.json.is_null() && weights::holds_gguf(place))
+    return special_tokens_of_gguf(gguf_metadata(weights::only_gguf(place)));
   return std::move(tokenizer.special_tokens);
 }
 

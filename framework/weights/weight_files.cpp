@@ -38,7 +38,8 @@ std::string names_of(const std::vector<fs::path>& files) {
 /// The folders directly below `folder` in which `file` exists, in order.
 std::vector<fs::path> folders_with(const fs::path& folder, const char* file) {
   std::vector<fs::path> folders;
-  for (const auto& entry : fs::directory_iterator(folder, fs::directory_options::skip_permission_denied))
+  for (const auto& entry :
+       fs::directory_iterator(folder, fs::directory_options::skip_permission_denied))
     if (entry.is_directory() && fs::exists(entry.path() / file)) folders.push_back(entry.path());
   std::sort(folders.begin(), folders.end());
   return folders;
@@ -47,7 +48,9 @@ std::vector<fs::path> folders_with(const fs::path& folder, const char* file) {
 bool is_broken_link(const fs::path& path) { return fs::is_symlink(path) && !fs::exists(path); }
 
 /// "model-00001-of-00002.safetensors", "model.fp16-00001-of-00002.safetensors"
-bool is_shard(const fs::path& file) { return file.stem().string().find("-of-") != std::string::npos; }
+bool is_shard(const fs::path& file) {
+  return file.stem().string().find("-of-") != std::string::npos;
+}
 
 void refuse_quantized(const fs::path& folder, const json& config) {
   const auto found = config.find("quantization_config");
@@ -56,16 +59,19 @@ void refuse_quantized(const fs::path& folder, const json& config) {
   const auto name = method != found->end() && method->is_string() ? method->get<std::string>()
                                                                   : "a method it does not name";
   fail(
-      "{}: its weights are quantized (quantization_config: {}), which is not supported; use the model's "
+      "{}: its weights are quantized (quantization_config: {}), which is not supported; use the "
+      "model's "
       "weights before that, or a GGUF file of it",
       (folder / "config.json").string(), name);
 }
 
-/// transformers reads the weights and then applies the adapter; the weights alone would be another model.
+/// transformers reads the weights and then applies the adapter; the weights alone would be another
+/// model.
 void refuse_adapter(const fs::path& folder) {
   if (!fs::exists(folder / "adapter_config.json")) return;
   fail(
-      "{}: holds a model and an adapter for it (adapter_config.json), which transformers applies when it "
+      "{}: holds a model and an adapter for it (adapter_config.json), which transformers applies "
+      "when it "
       "loads the model; "
       "move the adapter's files to a folder of their own",
       folder.string());
@@ -76,10 +82,12 @@ std::string named_file(const fs::path& folder, const json& config) {
   const auto found = config.find("transformers_weights");
   if (found == config.end() || found->is_null()) return "";
   const auto name = found->is_string() ? found->get<std::string>() : "";
-  const bool is_readable = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
+  const bool is_readable =
+      name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
   if (!is_readable || fs::path(name).filename() != name)
     fail(
-        "{}: has transformers_weights = {}, which must be the name of a .safetensors file or index beside it",
+        "{}: has transformers_weights = {}, which must be the name of a .safetensors file or index "
+        "beside it",
         (folder / "config.json").string(), found->dump());
   if (!fs::exists(folder / name))
     fail("{}: names the weights '{}', which are not beside it; fetch that file too",
@@ -107,29 +115,33 @@ std::string why_no_weights(const fs::path& folder) {
   if (fs::exists(folder / "adapter_model.safetensors"))
     return "adapter_model.safetensors is an adapter: name the model it was made for";
   const auto others = files_ending(folder, ".safetensors");
-  const auto shards = static_cast<std::size_t>(std::count_if(others.begin(), others.end(), is_shard));
+  const auto shards =
+      static_cast<std::size_t>(std::count_if(others.begin(), others.end(), is_shard));
   if (shards > 0 && shards == others.size())
-    return fmt::format("{} need the {} that lists them: fetch it too", names_of(others), index_file);
+    return fmt::format("{} need the {} that lists them: fetch it too", names_of(others),
+                       index_file);
   if (others.size() == 1)
     return fmt::format("transformers does not read {}: rename it to {} if it holds the whole model",
                        names_of(others), whole_file);
   if (!others.empty())
-    return fmt::format("transformers reads none of {}: rename the one that holds the whole model to {}",
-                       names_of(others), whole_file);
+    return fmt::format(
+        "transformers reads none of {}: rename the one that holds the whole model to {}",
+        names_of(others), whole_file);
   if (const auto below = folders_with(folder, whole_file); !below.empty())
     return fmt::format("there are some in {}: name that folder", below.front().string());
   return "fetch them too";
 }
 
-/// The snapshot of the Hugging Face cache that refs/main points to, or else the only one; "" when `folder` is
-/// not of that cache.
+/// The snapshot of the Hugging Face cache that refs/main points to, or else the only one; "" when
+/// `folder` is not of that cache.
 std::string snapshot_of(const fs::path& folder) {
   const auto snapshots = folder / "snapshots";
   if (!fs::is_directory(snapshots)) return "";
   if (const auto reference = folder / "refs" / "main"; fs::exists(reference)) {
     auto revision = read_text(reference);
     revision.erase(revision.find_last_not_of(" \t\r\n") + 1);
-    if (!revision.empty() && fs::is_directory(snapshots / revision)) return (snapshots / revision).string();
+    if (!revision.empty() && fs::is_directory(snapshots / revision))
+      return (snapshots / revision).string();
   }
   const auto models = folders_with(snapshots, "config.json");
   return models.size() == 1 ? models.front().string() : "";
@@ -168,7 +180,9 @@ std::unique_ptr<WeightSource> open_folder_weights(const fs::path& folder, const 
   refuse_quantized(folder, config);
   auto name = named_file(folder, config);
   if (name.empty())
-    name = fs::exists(folder / whole_file) ? whole_file : fs::exists(folder / index_file) ? index_file : "";
+    name = fs::exists(folder / whole_file)   ? whole_file
+           : fs::exists(folder / index_file) ? index_file
+                                             : "";
   if (name.empty())
     fail("{}: holds no weights; expected {}, or {} and its files ({})", folder.string(), whole_file,
          index_file, why_no_weights(folder));
@@ -183,7 +197,8 @@ std::string cached_snapshot(const fs::path& folder) {
     return fmt::format("; this is a folder of the Hugging Face cache: name {}", snapshot);
   for (const auto& model : folders_with(folder, "snapshots"))
     if (const auto snapshot = snapshot_of(model); !snapshot.empty())
-      return fmt::format("; this is the Hugging Face cache: name the snapshot of a model, such as {}", snapshot);
+      return fmt::format(
+          "; this is the Hugging Face cache: name the snapshot of a model, such as {}", snapshot);
   return "";
 }
 
@@ -193,11 +208,13 @@ fs::path only_gguf(const fs::path& folder) {
   const auto files = files_ending(folder, ".gguf");
   if (files.empty())
     fail(
-        "{}: holds no config.json and no .gguf file; expected a Hugging Face model folder (config.json, "
+        "{}: holds no config.json and no .gguf file; expected a Hugging Face model folder "
+        "(config.json, "
         "*.safetensors, tokenizer.json){}",
         folder.string(), where_the_model_is(folder));
   if (files.size() > 1 && !are_one_split_model(files))
-    fail("{}: holds several GGUF files ({}); name the one you mean", folder.string(), names_of(files));
+    fail("{}: holds several GGUF files ({}); name the one you mean", folder.string(),
+         names_of(files));
   return files.front();
 }
 

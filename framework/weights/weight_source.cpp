@@ -6,7 +6,8 @@ namespace attune {
 
 bool WeightSource::contains(const std::string& name) const {
   const auto& all = tensors();
-  return std::any_of(all.begin(), all.end(), [&](const TensorInfo& info) { return info.name == name; });
+  return std::any_of(all.begin(), all.end(),
+                     [&](const TensorInfo& info) { return info.name == name; });
 }
 
 }  // namespace attune

@@ -23,11 +23,13 @@ Wanted read_wanted(const std::string& given) {
   Wanted wanted{find_runs(given), {}, {}};
   const auto& place = wanted.place;
   if (place.kind == RunPlace::Kind::folder)
-    fail("{}: is a folder of {} run{}; name those to cancel, such as {}/*", given, place.runs.size(), place.runs.size() == 1 ? "" : "s", given);
+    fail("{}: is a folder of {} run{}; name those to cancel, such as {}/*", given,
+         place.runs.size(), place.runs.size() == 1 ? "" : "s", given);
   for (const auto& run : place.runs) {
     wanted.runs.push_back(run_directory::read_progress(run));
     const auto& p = wanted.runs.back();
-    if (!p.problem.empty() && p.jobs.empty()) fail("{}: its jobs are not known: {}", run.string(), p.problem);
+    if (!p.problem.empty() && p.jobs.empty())
+      fail("{}: its jobs are not known: {}", run.string(), p.problem);
     wanted.ids.insert(wanted.ids.end(), p.jobs.begin(), p.jobs.end());
   }
   return wanted;
@@ -45,14 +47,20 @@ std::vector<std::string> live_jobs(const Wanted& wanted, const std::vector<Queue
 
 std::string why_not_queued(const Wanted& wanted, const std::vector<QueuedJob>& queue) {
   const auto place = wanted.place.path.string();
-  if (!wanted.place.is_one()) return fmt::format("{}: none of its {} runs is in the queue", place, wanted.runs.size());
+  if (!wanted.place.is_one())
+    return fmt::format("{}: none of its {} runs is in the queue", place, wanted.runs.size());
   const auto& run = wanted.runs.front();
   const auto state = slurm::state_of(run, queue);
   const bool is_here = state == "training" && run.holder && run.holder->job.empty();
   if (is_here)
-    return fmt::format("{}: no job of Slurm trains it but {}; end that with `kill -TERM {}` there, and it saves its state", place, run.holder->name(), run.holder->pid);
-  if (run.jobs.empty()) return fmt::format("{}: was not submitted, so no job of it is in the queue", place);
-  return fmt::format("{}: job {} is not in the queue any more; the run is {}", place, run.jobs.back(), state);
+    return fmt::format(
+        "{}: no job of Slurm trains it but {}; end that with `kill -TERM {}` there, and it saves "
+        "its state",
+        place, run.holder->name(), run.holder->pid);
+  if (run.jobs.empty())
+    return fmt::format("{}: was not submitted, so no job of it is in the queue", place);
+  return fmt::format("{}: job {} is not in the queue any more; the run is {}", place,
+                     run.jobs.back(), state);
 }
 
 void cancel_jobs(const std::vector<std::string>& ids) {
@@ -60,23 +68,29 @@ void cancel_jobs(const std::vector<std::string>& ids) {
   for (std::size_t from = 0; from < ids.size(); from += at_once) {
     std::vector<std::string> command{"scancel"};
     const auto to = std::min(ids.size(), from + at_once);
-    command.insert(command.end(), ids.begin() + static_cast<std::ptrdiff_t>(from), ids.begin() + static_cast<std::ptrdiff_t>(to));
+    command.insert(command.end(), ids.begin() + static_cast<std::ptrdiff_t>(from),
+                   ids.begin() + static_cast<std::ptrdiff_t>(to));
     const auto said = slurm::run_slurm(command);
-    if (said.code == 127) fail("there is no scancel on this machine: cancel from a login node of the cluster");
-    if (said.code != 0) fail("scancel failed: {}", lines_of(said.err + "\nno reason is given").front());
+    if (said.code == 127)
+      fail("there is no scancel on this machine: cancel from a login node of the cluster");
+    if (said.code != 0)
+      fail("scancel failed: {}", lines_of(said.err + "\nno reason is given").front());
   }
 }
 
 std::string done_text(const Wanted& wanted, const std::vector<std::string>& cancelled) {
   const auto place = wanted.place.path.string();
   if (wanted.place.is_one())
-    return fmt::format("{}: job {} is cancelled; a run that has begun saves its state", place, cancelled.back());
-  return fmt::format("{}: {} of {} runs are cancelled; the others are not in the queue", place, cancelled.size(), wanted.runs.size());
+    return fmt::format("{}: job {} is cancelled; a run that has begun saves its state", place,
+                       cancelled.back());
+  return fmt::format("{}: {} of {} runs are cancelled; the others are not in the queue", place,
+                     cancelled.size(), wanted.runs.size());
 }
 
 int cancel(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("run", options::value<std::vector<std::string>>()->required(), "run directories, arrays, sweeps");
+  description.add_options()("run", options::value<std::vector<std::string>>()->required(),
+                            "run directories, arrays, sweeps");
   const auto values = parse(cancel_command, arguments, description, {{"run", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
 
@@ -87,7 +101,10 @@ int cancel(const std::vector<std::string>& arguments) {
     ids.insert(ids.end(), all.back().ids.begin(), all.back().ids.end());
   }
   const auto queue = slurm::ask_queue(ids);
-  if (!queue) fail("Slurm cannot be asked (squeue is missing or gets no answer): nothing is cancelled; try again on a login node of the cluster");
+  if (!queue)
+    fail(
+        "Slurm cannot be asked (squeue is missing or gets no answer): nothing is cancelled; try "
+        "again on a login node of the cluster");
   bool any = false;
   std::string last_refused;
   for (const auto& wanted : all) {
@@ -106,6 +123,7 @@ int cancel(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command cancel_command{"cancel", "RUN|ARRAY|SWEEP...", "cancels the jobs of runs; those that train save their state", cancel};
+const Command cancel_command{"cancel", "RUN|ARRAY|SWEEP...",
+                             "cancels the jobs of runs; those that train save their state", cancel};
 
 }  // namespace attune::program

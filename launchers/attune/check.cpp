@@ -1,5 +1,6 @@
-// attune check: everything that `train` checks before its first step, and what the run will take. From the headers of the
-// model's files, for a login node; with --measure from passes over the samples, on as many ranks as it is started on.
+// attune check: everything that `train` checks before its first step, and what the run will take.
+// From the headers of the model's files, for a login node; with --measure from passes over the
+// samples, on as many ranks as it is started on.
 #include <attune/linear.hpp>
 #include <torch/torch.h>
 
@@ -32,7 +33,9 @@ namespace options = boost::program_options;
 void print_settings(const config::RunConfig& config) {
   std::vector<Row> rows{{"SETTING", "VALUE", "FROM"}};
   for (const auto& [section, all] : config.effective)
-    for (const auto& setting : all) rows.push_back({(section.empty() ? "" : section + ".") + setting.name, setting.value, setting.origin});
+    for (const auto& setting : all)
+      rows.push_back(
+          {(section.empty() ? "" : section + ".") + setting.name, setting.value, setting.origin});
   std::cout << text_table(rows) << "\n" << std::flush;  // what follows may take long, or be refused
 }
 
@@ -44,11 +47,13 @@ struct TokenShares {
 /// Over at most 256 samples.
 TokenShares token_shares(const train::Session& s) {
   const auto& split = s.data->split("train");
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min<std::int64_t>(256, split.size())));
+  std::vector<std::int64_t> rows(
+      static_cast<std::size_t>(std::min<std::int64_t>(256, split.size())));
   std::iota(rows.begin(), rows.end(), 0);
   const auto batch = load_batch(split, *s.dataset, rows);
   const double targets = (batch.targets != ignored_target).sum().item<double>();
-  return {static_cast<double>(batch.length()) / static_cast<double>(rows.size()), targets / static_cast<double>(std::max<std::int64_t>(1, batch.length()))};
+  return {static_cast<double>(batch.length()) / static_cast<double>(rows.size()),
+          targets / static_cast<double>(std::max<std::int64_t>(1, batch.length()))};
 }
 
 std::string bytes_text(std::size_t bytes) { return human_bytes(static_cast<double>(bytes)); }
@@ -56,18 +61,22 @@ std::string bytes_text(std::size_t bytes) { return human_bytes(static_cast<doubl
 /// "the 4 longest samples", computed again where blocks are
 std::string longest_text(const train::Session& s) {
   const auto samples = train::samples_of_pass(s);
-  return fmt::format("{} longest sample{}{}", samples, samples == 1 ? "" : "s", s.config.train.recompute ? ", with blocks computed again" : "");
+  return fmt::format("{} longest sample{}{}", samples, samples == 1 ? "" : "s",
+                     s.config.train.recompute ? ", with blocks computed again" : "");
 }
 
-/// "about 1.4 GiB: weights ..., activations of the 4 longest samples 0.9 GiB; the program comes on top"
+/// "about 1.4 GiB: weights ..., activations of the 4 longest samples 0.9 GiB; the program comes on
+/// top"
 std::string planned_memory(const train::Session& s) {
   const auto plan = train::plan_memory(s);
   const auto activations = train::planned_activations(s);
   if (!activations)
-    return fmt::format("{} and activations, which the weights' values decide: --measure tells", train::describe(plan));
+    return fmt::format("{} and activations, which the weights' values decide: --measure tells",
+                       train::describe(plan));
   const auto most = std::max(plan.held() + *activations, s.planned.before_first_step);
-  return fmt::format("about {}: {}, activations of the {} {}; the program comes on top", bytes_text(most),
-                     train::describe(plan), longest_text(s), bytes_text(*activations));
+  return fmt::format("about {}: {}, activations of the {} {}; the program comes on top",
+                     bytes_text(most), train::describe(plan), longest_text(s),
+                     bytes_text(*activations));
 }
 
 /// The same from what a pass took: "1.4 GiB at most: ..."
@@ -76,29 +85,38 @@ std::string measured_memory(const train::Session& s, const train::Rehearsal& tri
   if (!s.device.is_cpu()) return train::describe(plan);
   const auto activations = tried.took - std::min(tried.took, plan.gradients);
   return fmt::format("{} at most: {}, activations of the {} {} (tried just now), and the program",
-                     bytes_text(tried.resident + tried.took + plan.optimizer + plan.staging), train::describe(plan),
-                     longest_text(s), bytes_text(activations));
+                     bytes_text(tried.resident + tried.took + plan.optimizer + plan.staging),
+                     train::describe(plan), longest_text(s), bytes_text(activations));
 }
 
 std::string time_text(double seconds) {
   if (seconds < 120) return fmt::format("{:.0f} s", seconds);
-  return seconds < 7200 ? fmt::format("{:.0f} min", seconds / 60) : fmt::format("{:.1f} h", seconds / 3600);
+  return seconds < 7200 ? fmt::format("{:.0f} min", seconds / 60)
+                        : fmt::format("{:.1f} h", seconds / 3600);
 }
 
 /// What the files tell: parameters, samples and tokens.
 std::vector<Row> sizes_of_run(const train::Session& s) {
-  double all = 0, trained = 0;
-  for (const auto& parameter : s.model->module().parameters()) all += static_cast<double>(parameter.numel());
+  double all = 0;
+  double trained = 0;
+  for (const auto& parameter : s.model->module().parameters())
+    all += static_cast<double>(parameter.numel());
   for (const auto& [name, linear] : nn::linears(s.model->module()))
     if (linear->packed()) all += static_cast<double>(linear->in() * linear->out());
-  for (const auto& [name, parameter] : trainable(*s.model)) trained += static_cast<double>(parameter.numel());
+  for (const auto& [name, parameter] : trainable(*s.model))
+    trained += static_cast<double>(parameter.numel());
   const auto shares = token_shares(s);
   const auto samples = s.data->split("train").size();
   const auto steps = train::steps_of(s.config.train, samples);
-  const double tokens = static_cast<double>(steps * s.config.train.global_batch) * shares.mean_tokens;
-  return {{"parameters", fmt::format("{:.0f}, of which {:.0f} train ({:.2f} %)", all, trained, 100 * trained / all)},
-          {"samples", fmt::format("{} in train, {} in validation", samples, s.data->split("validation").size())},
-          {"tokens", fmt::format("{:.0f} over {} steps; {:.0f} per sample, {:.0f} % of rows are targets", tokens, steps, shares.mean_tokens, 100 * shares.trained)}};
+  const double tokens =
+      static_cast<double>(steps * s.config.train.global_batch) * shares.mean_tokens;
+  return {{"parameters", fmt::format("{:.0f}, of which {:.0f} train ({:.2f} %)", all, trained,
+                                     100 * trained / all)},
+          {"samples", fmt::format("{} in train, {} in validation", samples,
+                                  s.data->split("validation").size())},
+          {"tokens",
+           fmt::format("{:.0f} over {} steps; {:.0f} per sample, {:.0f} % of rows are targets",
+                       tokens, steps, shares.mean_tokens, 100 * shares.trained)}};
 }
 
 struct Measured {
@@ -107,18 +125,20 @@ struct Measured {
   std::int64_t frozen = 0;   // parts of the model below all that is trained
 };
 
-/// Forward and backward passes on every rank at the same time: over the longest samples for the memory, over typical ones
-/// for the time.
+/// Forward and backward passes on every rank at the same time: over the longest samples for the
+/// memory, over typical ones for the time.
 Measured measure(train::Session& s) {
   auto longest = train::longest_first(s);
-  longest.resize(static_cast<std::size_t>(std::min(train::samples_of_pass(s), std::ssize(longest))));
+  longest.resize(
+      static_cast<std::size_t>(std::min(train::samples_of_pass(s), std::ssize(longest))));
   auto rows = longest;  // what a strategy prepares, it prepares for these alone
   for (const auto row : train::cost_rows(s))
     if (std::ranges::find(rows, row) == rows.end()) rows.push_back(row);
   auto context = train::SessionContext::rehearsal(s, {{"train", rows}});
   s.strategies->begin(*s.model, context.run());
-  train::rehearse(s, std::span(longest).first(1));  // the first pass also loads kernels and starts threads
-  train::drop_gradients(trainable(*s.model));       // as every step does
+  // the first pass also loads kernels and starts threads
+  train::rehearse(s, std::span(longest).first(1));
+  train::drop_gradients(trainable(*s.model));  // as every step does
   Measured measured{.longest = train::rehearse(s, longest)};
   train::drop_gradients(trainable(*s.model));
   measured.step = train::step_seconds(train::measure_cost(s), s);
@@ -132,19 +152,26 @@ Measured measure(train::Session& s) {
 std::string measured_time(const train::Session& s, double step) {
   const auto steps = train::steps_of(s.config.train, s.data->split("train").size());
   const bool has_cache = s.config.train.prefix_cache != "off";
-  return fmt::format("about {} on {} rank{}, {:.3g} s a step, by passes over typical samples just now; without evaluations{}",
-                     time_text(static_cast<double>(steps) * step), s.mesh.world.size(), s.mesh.world.size() == 1 ? "" : "s", step,
-                     has_cache ? " and what train.prefix_cache saves" : "");
+  return fmt::format(
+      "about {} on {} rank{}, {:.3g} s a step, by passes over typical samples just now; without "
+      "evaluations{}",
+      time_text(static_cast<double>(steps) * step), s.mesh.world.size(),
+      s.mesh.world.size() == 1 ? "" : "s", step,
+      has_cache ? " and what train.prefix_cache saves" : "");
 }
 
 /// What `train` compares or needs and a plan does not.
 std::vector<Row> not_checked(const train::Session& s) {
   std::vector<Row> rows;
   if (!s.config.adapter.empty() && !train::base_of_adapter(s.config.adapter).empty())
-    rows.push_back({"not compared", fmt::format("{} with the weights of {}, which are not read here: train and --measure refuse it where it is for another base",
-                                                s.config.adapter, s.config.model.path)});
+    rows.push_back(
+        {"not compared", fmt::format("{} with the weights of {}, which are not read here: train "
+                                     "and --measure refuse it where it is for another base",
+                                     s.config.adapter, s.config.model.path)});
   if (s.config.parallel.device == "cuda" && !torch::cuda::is_available())
-    rows.push_back({"device", "parallel.device is \"cuda\", and this machine has no GPU: train needs one where it runs"});
+    rows.push_back({"device",
+                    "parallel.device is \"cuda\", and this machine has no GPU: train needs one "
+                    "where it runs"});
   return rows;
 }
 
@@ -165,28 +192,38 @@ void print_measured(train::Session& s) {
   table.push_back({"memory per rank", measured_memory(s, measured.longest)});
   table.push_back({"time", measured_time(s, measured.step)});
   if (measured.frozen > 0 && s.config.train.prefix_cache == "off" && train::sees_again(s))
-    table.push_back({"frozen", fmt::format("{} give the same in every epoch: train.prefix_cache = \"float32\" computes them once",
-                                           train::describe_parts(measured.frozen, *s.model))});
+    table.push_back(
+        {"frozen",
+         fmt::format(
+             "{} give the same in every epoch: train.prefix_cache = \"float32\" computes them once",
+             train::describe_parts(measured.frozen, *s.model))});
   std::cout << text_table(table);
 }
 
 int check(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("run", options::value<std::string>()->required(), "run file");
-  description.add_options()("override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value");
-  description.add_options()("measure", options::bool_switch(), "load the weights and make passes: memory as it is taken, and time");
+  description.add_options()(
+      "override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value");
+  description.add_options()("measure", options::bool_switch(),
+                            "load the weights and make passes: memory as it is taken, and time");
   const auto values = parse(check_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const bool measures = (*values)["measure"].as<bool>();
   return on_ranks([&](const Comm& comm) {
-    const auto run = train::open_run((*values)["run"].as<std::string>(), (*values)["override"].as<std::vector<std::string>>(), comm);
+    const auto run = train::open_run((*values)["run"].as<std::string>(),
+                                     (*values)["override"].as<std::vector<std::string>>(), comm);
     if (measures) place_ranks(run.config.parallel, comm);
-    auto session = measures ? train::Session::open(run.config, run.mesh) : train::Session::plan(run.config, run.mesh);
-    comm.agree([&] { train::check_metric_options(session.config, train::declared_metrics(session)); });
+    auto session = measures ? train::Session::open(run.config, run.mesh)
+                            : train::Session::plan(run.config, run.mesh);
+    comm.agree(
+        [&] { train::check_metric_options(session.config, train::declared_metrics(session)); });
     if (measures) on_root(comm, [&] { train::check_publishable(session); });
     if (comm.root()) print_settings(run.config);
-    if (measures) print_measured(session);
-    else if (comm.root()) print_plan(session);
+    if (measures)
+      print_measured(session);
+    else if (comm.root())
+      print_plan(session);
     if (comm.root()) std::cout << "\n" << run.config.file.string() << " is in order\n";
     comm.barrier();
     return static_cast<int>(ExitCode::done);
@@ -195,6 +232,9 @@ int check(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command check_command{"check", "run.toml [section.key=value...] [--measure]", "checks a run file, shows every setting with its origin, and estimates what the run takes", check};
+const Command check_command{
+    "check", "run.toml [section.key=value...] [--measure]",
+    "checks a run file, shows every setting with its origin, and estimates what the run takes",
+    check};
 
 }  // namespace attune::program

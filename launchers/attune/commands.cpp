@@ -15,20 +15,27 @@ namespace {
 
 namespace options = boost::program_options;
 
-constexpr const Command* commands[] = {&prepare_command,  &check_command,  &train_command, &evaluate_command, &generate_command,
-                                       &export_command,   &inspect_command, &list_command, &describe_command, &new_command,
-                                       &submit_command,   &status_command,  &cancel_command,  &logs_command,  &sweep_command,   &doctor_command};
+constexpr const Command* commands[] = {
+    &prepare_command,  &check_command,  &train_command,   &evaluate_command,
+    &generate_command, &export_command, &inspect_command, &list_command,
+    &describe_command, &new_command,    &submit_command,  &status_command,
+    &cancel_command,   &logs_command,   &sweep_command,   &doctor_command};
 
 void print_help() {
-  std::cout << "attune fine-tunes pre-trained models, on one machine or on a cluster.\n\nUse: attune COMMAND ...\n\n";
-  for (const auto* command : commands) std::cout << fmt::format("  {:<10} {}\n", command->name, command->summary);
-  std::cout << "\n`attune COMMAND --help` says more. Several ranks: mpirun -n 4 attune train run.toml\n"
-               "Exit codes: 0 done; 2 a mistake in what was given, with its cure; 3 a fault of the program or system; 75 interrupted,\n"
-               "state saved, run again with --resume.\n";
+  std::cout << "attune fine-tunes pre-trained models, on one machine or on a cluster.\n\nUse: "
+               "attune COMMAND ...\n\n";
+  for (const auto* command : commands)
+    std::cout << fmt::format("  {:<10} {}\n", command->name, command->summary);
+  std::cout
+      << "\n`attune COMMAND --help` says more. Several ranks: mpirun -n 4 attune train run.toml\n"
+         "Exit codes: 0 done; 2 a mistake in what was given, with its cure; 3 a fault of the "
+         "program or system; 75 interrupted,\n"
+         "state saved, run again with --resume.\n";
 }
 
 void print_version() {
-  std::cout << fmt::format("attune {} (LibTorch {}, {} Parquet)\n", ATTUNE_VERSION, TORCH_VERSION, reads_parquet() ? "with" : "without");
+  std::cout << fmt::format("attune {} (LibTorch {}, {} Parquet)\n", ATTUNE_VERSION, TORCH_VERSION,
+                           reads_parquet() ? "with" : "without");
 }
 
 const Command& find(const std::string& name) {
@@ -37,27 +44,36 @@ const Command& find(const std::string& name) {
     if (command->name == name) return *command;
     names.emplace_back(command->name);
   }
-  fail("there is no command '{}'{} (the commands are: {})", name, did_you_mean(name, names), joined(names));
+  fail("there is no command '{}'{} (the commands are: {})", name, did_you_mean(name, names),
+       joined(names));
 }
 
 }  // namespace
 
-std::optional<options::variables_map> parse(const Command& command, const std::vector<std::string>& arguments, options::options_description description,
-                                            const std::vector<std::pair<std::string, int>>& positional) {
+std::optional<options::variables_map> parse(
+    const Command& command, const std::vector<std::string>& arguments,
+    options::options_description description,
+    const std::vector<std::pair<std::string, int>>& positional) {
   options::options_description shown;
   options::positional_options_description positions;
   for (const auto& [name, count] : positional) positions.add(name.c_str(), count);
   for (const auto& option : description.options())
-    if (positions.max_total_count() == 0 || std::none_of(positional.begin(), positional.end(), [&](const auto& p) { return p.first == option->long_name(); }))
+    if (positions.max_total_count() == 0 ||
+        std::none_of(positional.begin(), positional.end(),
+                     [&](const auto& p) { return p.first == option->long_name(); }))
       shown.add(option);
   shown.add_options()("help", "this text");
   description.add_options()("help", "this text");
 
   options::variables_map values;
   try {
-    options::store(options::command_line_parser(arguments).options(description).positional(positions).run(), values);
+    options::store(
+        options::command_line_parser(arguments).options(description).positional(positions).run(),
+        values);
     if (values.count("help")) {
-      std::cout << "Use: attune " << command.name << " " << command.usage << "\n" << command.summary << "\n\n" << shown;
+      std::cout << "Use: attune " << command.name << " " << command.usage << "\n"
+                << command.summary << "\n\n"
+                << shown;
       return std::nullopt;
     }
     options::notify(values);
@@ -66,7 +82,8 @@ std::optional<options::variables_map> parse(const Command& command, const std::v
     name.erase(0, name.find_first_not_of('-'));
     fail("attune {}: give {}; use: attune {} {}", command.name, name, command.name, command.usage);
   } catch (const options::error& error) {
-    fail("attune {}: {}; use: attune {} {}", command.name, error.what(), command.name, command.usage);
+    fail("attune {}: {}; use: attune {} {}", command.name, error.what(), command.name,
+         command.usage);
   }
   return values;
 }
@@ -75,10 +92,18 @@ int run(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   try {
     placement::start_on_share(argv);
-    const bool asks_help = arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" || arguments[0] == "help";
-    if (asks_help && arguments.size() > 1) return find(arguments[1]).run({"--help"});  // attune help submit
-    if (asks_help) return print_help(), 0;
-    if (arguments[0] == "--version") return print_version(), 0;
+    const bool asks_help = arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" ||
+                           arguments[0] == "help";
+    // attune help submit
+    if (asks_help && arguments.size() > 1) return find(arguments[1]).run({"--help"});
+    if (asks_help) {
+      print_help();
+      return 0;
+    }
+    if (arguments[0] == "--version") {
+      print_version();
+      return 0;
+    }
     return find(arguments[0]).run({arguments.begin() + 1, arguments.end()});
   } catch (const Error& error) {
     std::cerr << "attune: " << error.what() << "\n";

@@ -1,4 +1,5 @@
-// attune doctor: whether these nodes are fit to train on. One row a node; what is odd among its peers is marked.
+// attune doctor: whether these nodes are fit to train on. One row a node; what is odd among its
+// peers is marked.
 #include <H5Epublic.h>
 #include <H5Fpublic.h>
 #include <H5Ppublic.h>
@@ -48,9 +49,13 @@ double gibibytes_of(const std::string& key) {
 std::string file_system_of(const fs::path& folder) {
   struct statfs status{};
   if (::statfs(folder.c_str(), &status) != 0) return "?";
-  static const std::map<unsigned long, const char*> names{{0xEF53, "ext4"}, {0x58465342, "xfs"}, {0x6969, "nfs"}, {0x0BD00BD0, "lustre"}, {0x47504653, "gpfs"}, {0x01021994, "tmpfs"}, {0x9123683E, "btrfs"}, {0x794C7630, "overlay"}, {0x19830326, "beegfs"}, {0x00C36400, "ceph"}, {0x65735546, "fuse"}, {0x2FC12FC1, "zfs"}};
+  static const std::map<unsigned long, const char*> names{
+      {0xEF53, "ext4"},       {0x58465342, "xfs"},   {0x6969, "nfs"},       {0x0BD00BD0, "lustre"},
+      {0x47504653, "gpfs"},   {0x01021994, "tmpfs"}, {0x9123683E, "btrfs"}, {0x794C7630, "overlay"},
+      {0x19830326, "beegfs"}, {0x00C36400, "ceph"},  {0x65735546, "fuse"},  {0x2FC12FC1, "zfs"}};
   const auto found = names.find(static_cast<unsigned long>(status.f_type));
-  return found == names.end() ? fmt::format("{:#x}", static_cast<unsigned long>(status.f_type)) : found->second;
+  return found == names.end() ? fmt::format("{:#x}", static_cast<unsigned long>(status.f_type))
+                              : found->second;
 }
 
 double free_bytes(const fs::path& folder) {
@@ -74,19 +79,34 @@ std::string hdf5_in(const fs::path& folder) {
 
 struct Node {
   std::string host;
-  int ranks = 0, online = 0, processors = 0, gpus = 0, torch_gpus = 0;  // processors: of the fewest that one of its ranks may use
-  double memory = 0, memory_free = 0;                                   // GiB
-  double scratch_free = 0;                                              // bytes
-  std::string output_system, hdf5, versions, transport;
-  double clock = 0, latency = -1, bandwidth = -1;  // seconds ahead of the first node; seconds, bytes per second to it
-  double seen_after = 0;                           // seconds until a file of the first node is seen; negative: never
+  // processors: of the fewest that one of its ranks may use
+  int ranks = 0;
+  int online = 0;
+  int processors = 0;
+  int gpus = 0;
+  int torch_gpus = 0;
+  // GiB
+  double memory = 0;
+  double memory_free = 0;
+  double scratch_free = 0;  // bytes
+  std::string output_system;
+  std::string hdf5;
+  std::string versions;
+  std::string transport;
+  // seconds ahead of the first node; seconds, bytes per second to it
+  double clock = 0;
+  double latency = -1;
+  double bandwidth = -1;
+  // seconds until a file of the first node is seen; negative: never
+  double seen_after = 0;
   int process = 0;
   placement::Neighbours neighbours{};
 };
 
 nlohmann::json to_json(const placement::Neighbours& neighbours) {
   nlohmann::json processes = nlohmann::json::array();
-  for (const auto& one : neighbours.processes) processes.push_back({one.process, one.name, one.cores});
+  for (const auto& one : neighbours.processes)
+    processes.push_back({one.process, one.name, one.cores});
   return {processes, neighbours.stolen};
 }
 
@@ -97,26 +117,70 @@ placement::Neighbours neighbours_from(const nlohmann::json& json) {
 }
 
 nlohmann::json to_json(const Node& n) {
-  return {n.host, n.ranks, n.online, n.processors, n.gpus, n.torch_gpus, n.memory, n.memory_free, n.scratch_free, n.output_system, n.hdf5, n.versions, n.transport, n.clock, n.latency, n.bandwidth, n.seen_after, n.process, to_json(n.neighbours)};
+  return {n.host,
+          n.ranks,
+          n.online,
+          n.processors,
+          n.gpus,
+          n.torch_gpus,
+          n.memory,
+          n.memory_free,
+          n.scratch_free,
+          n.output_system,
+          n.hdf5,
+          n.versions,
+          n.transport,
+          n.clock,
+          n.latency,
+          n.bandwidth,
+          n.seen_after,
+          n.process,
+          to_json(n.neighbours)};
 }
 
 Node from_json(const nlohmann::json& j) {
-  return {j[0], j[1], j[2], j[3], j[4], j[5], j[6], j[7], j[8], j[9], j[10], j[11], j[12], j[13], j[14], j[15], j[16], j[17], neighbours_from(j[18])};
+  return {j[0],
+          j[1],
+          j[2],
+          j[3],
+          j[4],
+          j[5],
+          j[6],
+          j[7],
+          j[8],
+          j[9],
+          j[10],
+          j[11],
+          j[12],
+          j[13],
+          j[14],
+          j[15],
+          j[16],
+          j[17],
+          neighbours_from(j[18])};
 }
 
-/// What Open MPI moves messages with, "ob1: self, tcp, vader": its PML, and under ob1 the BTLs. It closes the components that it did not choose, and MPI_T
-/// no longer has a category for them. Which BTL carries a message, ob1 decides for every pair of ranks.
+/// What Open MPI moves messages with, "ob1: self, tcp, vader": its PML, and under ob1 the BTLs. It
+/// closes the components that it did not choose, and MPI_T no longer has a category for them. Which
+/// BTL carries a message, ob1 decides for every pair of ranks.
 std::string transport() {
-  int provided = 0, count = 0;
+  int provided = 0;
+  int count = 0;
   if (MPI_T_init_thread(MPI_THREAD_SINGLE, &provided) != MPI_SUCCESS) return "?";
   std::string pml = "?";
   std::vector<std::string> btls;
   MPI_T_category_get_num(&count);
   for (int i = 0; i < count; ++i) {
     std::array<char, 256> buffer{};
-    int length = buffer.size(), controls = 0, meters = 0, categories = 0;
-    if (MPI_T_category_get_info(i, buffer.data(), &length, nullptr, nullptr, &controls, &meters, &categories) != MPI_SUCCESS) continue;
-    const std::string name = buffer.data(), component = name.substr(name.rfind('_') + 1);
+    int length = buffer.size();
+    int controls = 0;
+    int meters = 0;
+    int categories = 0;
+    if (MPI_T_category_get_info(i, buffer.data(), &length, nullptr, nullptr, &controls, &meters,
+                                &categories) != MPI_SUCCESS)
+      continue;
+    const std::string name = buffer.data();
+    const std::string component = name.substr(name.rfind('_') + 1);
     if (component == "base") continue;
     if (name.starts_with("ompi_pml_")) pml = component;
     if (name.starts_with("opal_btl_")) btls.push_back(component);
@@ -127,13 +191,17 @@ std::string transport() {
 }
 
 std::string versions() {
-  unsigned major = 0, minor = 0, release = 0;
+  unsigned major = 0;
+  unsigned minor = 0;
+  unsigned release = 0;
   H5get_libversion(&major, &minor, &release);
-  return fmt::format("Attune {}, LibTorch {}, {}, HDF5 {}.{}.{}, {} Parquet", ATTUNE_VERSION, TORCH_VERSION, parallel::mpi_version(), major, minor, release,
+  return fmt::format("Attune {}, LibTorch {}, {}, HDF5 {}.{}.{}, {} Parquet", ATTUNE_VERSION,
+                     TORCH_VERSION, parallel::mpi_version(), major, minor, release,
                      reads_parquet() ? "with" : "without");
 }
 
-Node describe_node(const placement::RankPlace& place, const fs::path& output, const fs::path& scratch) {
+Node describe_node(const placement::RankPlace& place, const fs::path& output,
+                   const fs::path& scratch) {
   Node node;
   node.host = place.host;
   node.online = place.online;
@@ -153,10 +221,13 @@ Node describe_node(const placement::RankPlace& place, const fs::path& output, co
 
 // ---- Between nodes; pairs of ranks, one after another
 
-double wall_clock() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+double wall_clock() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 /// Seconds of one exchange of so many bytes there and back, at best.
-double round_trip(MPI_Comm comm, int other, bool first, std::vector<char>& bytes, int count, int times) {
+double round_trip(MPI_Comm comm, int other, bool first, std::vector<char>& bytes, int count,
+                  int times) {
   double best = 1e9;
   for (int i = 0; i < times; ++i) {
     const Stopwatch watch;
@@ -169,22 +240,31 @@ double round_trip(MPI_Comm comm, int other, bool first, std::vector<char>& bytes
 }
 
 struct Link {
-  double clock, latency, bandwidth;
+  double clock;
+  double latency;
+  double bandwidth;
 };
 
-/// Between rank 0 and another; what rank 0 finds. Clocks as in NTP: the other's time against the middle of the quickest question and answer.
+/// Between rank 0 and another; what rank 0 finds. Clocks as in NTP: the other's time against the
+/// middle of the quickest question and answer.
 Link measure_link(MPI_Comm comm, int other, bool first) {
   std::vector<char> bytes(4 << 20);
   round_trip(comm, other, first, bytes, 1, 20);
-  const double small = round_trip(comm, other, first, bytes, 1, 200), large = round_trip(comm, other, first, bytes, static_cast<int>(bytes.size()), 8);
-  double quickest = 1e9, ahead = 0;
+  const double small = round_trip(comm, other, first, bytes, 1, 200);
+  const double large = round_trip(comm, other, first, bytes, static_cast<int>(bytes.size()), 8);
+  double quickest = 1e9;
+  double ahead = 0;
   for (int i = 0; i < 20; ++i) {
-    double sent = wall_clock(), theirs = 0;
+    double sent = wall_clock();
+    double theirs = 0;
     if (first) {
       MPI_Send(&sent, 1, MPI_DOUBLE, other, 2, comm);
       MPI_Recv(&theirs, 1, MPI_DOUBLE, other, 2, comm, MPI_STATUS_IGNORE);
       const double now = wall_clock();
-      if (now - sent < quickest) quickest = now - sent, ahead = theirs - (sent + now) / 2;
+      if (now - sent < quickest) {
+        quickest = now - sent;
+        ahead = theirs - (sent + now) / 2;
+      }
     } else {
       MPI_Recv(&sent, 1, MPI_DOUBLE, other, 2, comm, MPI_STATUS_IGNORE);
       theirs = wall_clock();
@@ -194,11 +274,15 @@ Link measure_link(MPI_Comm comm, int other, bool first) {
   return {ahead, small / 2, 2 * static_cast<double>(bytes.size()) / large};
 }
 
-/// Ranks that stand for their nodes, in order; with one node alone a second rank of it, for the memory between them.
+/// Ranks that stand for their nodes, in order; with one node alone a second rank of it, for the
+/// memory between them.
 std::vector<int> ends_of_links(const std::vector<Node>& ranks) {
   std::vector<int> ends;
   for (int i = 1; i < static_cast<int>(ranks.size()); ++i)
-    if (std::none_of(ranks.begin(), ranks.begin() + i, [&](const Node& other) { return other.host == ranks[static_cast<std::size_t>(i)].host; })) ends.push_back(i);
+    if (std::none_of(ranks.begin(), ranks.begin() + i, [&](const Node& other) {
+          return other.host == ranks[static_cast<std::size_t>(i)].host;
+        }))
+      ends.push_back(i);
   if (ends.empty() && ranks.size() > 1) ends.push_back(1);
   return ends;
 }
@@ -208,7 +292,9 @@ void measure_links(const Comm& comm, std::vector<Node>& ranks) {
     if (comm.rank() == 0) {
       const auto link = measure_link(mpi_handle(comm), end, true);
       auto& node = ranks[static_cast<std::size_t>(end)];
-      node.clock = link.clock, node.latency = link.latency, node.bandwidth = link.bandwidth;
+      node.clock = link.clock;
+      node.latency = link.latency;
+      node.bandwidth = link.bandwidth;
     } else if (comm.rank() == end) {
       measure_link(mpi_handle(comm), 0, false);
     }
@@ -221,7 +307,8 @@ double seconds_until_seen(const Comm& comm, const fs::path& output) {
   if (comm.root()) std::ofstream(output / name) << "seen\n";
   comm.barrier();
   const Stopwatch watch;
-  while (!fs::exists(output / name) && watch.seconds() < 5) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  while (!fs::exists(output / name) && watch.seconds() < 5)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   const double seconds = fs::exists(output / name) ? watch.seconds() : -1;
   comm.barrier();
   std::error_code ignored;
@@ -234,25 +321,41 @@ double seconds_until_seen(const Comm& comm, const fs::path& output) {
 std::vector<Node> nodes_of(const std::vector<Node>& ranks) {
   std::vector<Node> nodes;
   for (const auto& rank : ranks) {
-    auto node = std::find_if(nodes.begin(), nodes.end(), [&](const Node& other) { return other.host == rank.host; });
+    auto node = std::find_if(nodes.begin(), nodes.end(),
+                             [&](const Node& other) { return other.host == rank.host; });
     if (node == nodes.end()) node = nodes.insert(nodes.end(), rank);
     ++node->ranks;
     node->processors = std::min(node->processors, rank.processors);
-    if (rank.bandwidth > 0) node->latency = rank.latency, node->bandwidth = rank.bandwidth;
+    if (rank.bandwidth > 0) {
+      node->latency = rank.latency;
+      node->bandwidth = rank.bandwidth;
+    }
     if (rank.hdf5 != "ok") node->hdf5 = rank.hdf5;
   }
   return nodes;
 }
 
 Row row_of(const Node& n) {
-  return {n.host, std::to_string(n.ranks), n.processors == n.online ? std::to_string(n.online) : fmt::format("{} of {}", n.processors, n.online), fmt::format("{:.0f} GiB", n.memory),
-          fmt::format("{:.0f} GiB", n.memory_free), std::to_string(n.gpus), n.scratch_free < 0 ? "none" : human_bytes(n.scratch_free), n.output_system, n.hdf5,
-          n.seen_after < 0 ? "never" : fmt::format("{:.0f} ms", 1e3 * n.seen_after), std::abs(n.clock) < 1e-3 ? "0 ms" : fmt::format("{:+.0f} ms", 1e3 * n.clock), n.transport, n.latency < 0 ? "-" : fmt::format("{:.1f} us", 1e6 * n.latency),
+  return {n.host,
+          std::to_string(n.ranks),
+          n.processors == n.online ? std::to_string(n.online)
+                                   : fmt::format("{} of {}", n.processors, n.online),
+          fmt::format("{:.0f} GiB", n.memory),
+          fmt::format("{:.0f} GiB", n.memory_free),
+          std::to_string(n.gpus),
+          n.scratch_free < 0 ? "none" : human_bytes(n.scratch_free),
+          n.output_system,
+          n.hdf5,
+          n.seen_after < 0 ? "never" : fmt::format("{:.0f} ms", 1e3 * n.seen_after),
+          std::abs(n.clock) < 1e-3 ? "0 ms" : fmt::format("{:+.0f} ms", 1e3 * n.clock),
+          n.transport,
+          n.latency < 0 ? "-" : fmt::format("{:.1f} us", 1e6 * n.latency),
           n.bandwidth < 0 ? "-" : fmt::format("{:.1f} GB/s", n.bandwidth / 1e9)};
 }
 
 double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
+                   values.end());
   return values.empty() ? 0 : values[values.size() / 2];
 }
 
@@ -263,16 +366,23 @@ std::size_t mark(std::vector<Row>& rows, const std::vector<Node>& nodes) {
     rows[node + 1][column] += " *";
     ++marks;
   };
-  for (const std::size_t column : {1, 2, 3, 5, 7, 11}) {  // ranks, processors, memory, GPUs, file system, transport
+  // ranks, processors, memory, GPUs, file system, transport
+  for (const std::size_t column : {1, 2, 3, 5, 7, 11}) {
     std::map<std::string, std::size_t> counts;
     for (std::size_t i = 0; i < nodes.size(); ++i) ++counts[rows[i + 1][column]];
     for (std::size_t i = 0; i < nodes.size(); ++i)
       if (2 * counts[rows[i + 1][column]] < nodes.size()) star(i, column);
   }
-  std::vector<double> latencies, bandwidths;
-  for (const auto& node : nodes)
-    if (node.bandwidth > 0) latencies.push_back(node.latency), bandwidths.push_back(node.bandwidth);
-  const double usual_latency = median(latencies), usual_bandwidth = median(bandwidths);
+  std::vector<double> latencies;
+  std::vector<double> bandwidths;
+  for (const auto& node : nodes) {
+    if (node.bandwidth > 0) {
+      latencies.push_back(node.latency);
+      bandwidths.push_back(node.bandwidth);
+    }
+  }
+  const double usual_latency = median(latencies);
+  const double usual_bandwidth = median(bandwidths);
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     if (nodes[i].hdf5 != "ok") star(i, 8);
     if (nodes[i].seen_after < 0 || nodes[i].seen_after > 1) star(i, 9);
@@ -288,8 +398,14 @@ std::size_t mark(std::vector<Row>& rows, const std::vector<Node>& nodes) {
 std::string started_by() {
   using slurm::environment_variable;
   const auto job = environment_variable("SLURM_JOB_ID");
-  if (!environment_variable("SLURM_STEP_ID").empty() && !environment_variable("PMIX_SERVER_URI2").empty() && environment_variable("PMIX_SERVER_URI2").find("prte") == std::string::npos && environment_variable("OMPI_MCA_ess").empty()) return fmt::format("srun, job {}", job);
-  if (!environment_variable("OMPI_MCA_ess_base_jobid").empty() || !environment_variable("OMPI_MCA_orte_launch").empty()) return job.empty() ? "mpirun" : fmt::format("mpirun, in job {}", job);
+  if (!environment_variable("SLURM_STEP_ID").empty() &&
+      !environment_variable("PMIX_SERVER_URI2").empty() &&
+      environment_variable("PMIX_SERVER_URI2").find("prte") == std::string::npos &&
+      environment_variable("OMPI_MCA_ess").empty())
+    return fmt::format("srun, job {}", job);
+  if (!environment_variable("OMPI_MCA_ess_base_jobid").empty() ||
+      !environment_variable("OMPI_MCA_orte_launch").empty())
+    return job.empty() ? "mpirun" : fmt::format("mpirun, in job {}", job);
   return job.empty() ? "by itself" : fmt::format("by itself, in job {}", job);
 }
 
@@ -297,9 +413,13 @@ std::string started_by() {
 std::string fence_advice() {
   const auto said = slurm::run_slurm({"scontrol", "show", "config"});
   if (said.code != 0 || said.out.find("SLURM_VERSION") == std::string::npos) return "";
-  const bool is_old = said.out.find("= 22.05.") != std::string::npos, ring = said.out.find("PMIxCollFence           = ring") != std::string::npos || slurm::environment_variable("SLURM_PMIX_FENCE") == "ring";
+  const bool is_old = said.out.find("= 22.05.") != std::string::npos;
+  const bool ring = said.out.find("PMIxCollFence           = ring") != std::string::npos ||
+                    slurm::environment_variable("SLURM_PMIX_FENCE") == "ring";
   if (!is_old || ring) return "";
-  return "Slurm 22.05 may crash ranks in MPI_Init under srun on few nodes: export SLURM_PMIX_FENCE=ring in the job script (environment of the site file), or PMIxCollFence=ring in mpi.conf";
+  return "Slurm 22.05 may crash ranks in MPI_Init under srun on few nodes: export "
+         "SLURM_PMIX_FENCE=ring in the job script (environment of the site file), or "
+         "PMIxCollFence=ring in mpi.conf";
 }
 
 /// Names the processes that keep this node's cores busy beside the ranks of this program.
@@ -307,35 +427,62 @@ std::string busy_neighbours(const Node& node, const std::vector<Node>& ranks) {
   std::vector<std::string> names;
   double cores = 0;
   for (const auto& one : node.neighbours.processes) {
-    const bool is_rank = std::any_of(ranks.begin(), ranks.end(), [&](const Node& rank) { return rank.host == node.host && rank.process == one.process; });
+    const bool is_rank = std::any_of(ranks.begin(), ranks.end(), [&](const Node& rank) {
+      return rank.host == node.host && rank.process == one.process;
+    });
     if (is_rank) continue;
     cores += one.cores;
-    if (names.size() < 3) names.push_back(fmt::format("{} ({}, {:.1f})", one.name, one.process, one.cores));
-    else if (names.size() == 3) names.push_back("...");
+    if (names.size() < 3)
+      names.push_back(fmt::format("{} ({}, {:.1f})", one.name, one.process, one.cores));
+    else if (names.size() == 3)
+      names.push_back("...");
   }
   if (names.empty()) return "";
-  return fmt::format("{}: other processes keep {:.1f} cores busy, which a run would share with them: {}; in a job, ask Slurm for the node (--exclusive) or for cores of its own", node.host, cores, joined(names));
+  return fmt::format(
+      "{}: other processes keep {:.1f} cores busy, which a run would share with them: {}; in a "
+      "job, ask Slurm for the node (--exclusive) or for cores of its own",
+      node.host, cores, joined(names));
 }
 
 std::vector<std::string> crowds(const std::vector<Node>& nodes, const std::vector<Node>& ranks) {
   std::vector<std::string> sentences;
   for (const auto& node : nodes) {
-    if (auto sentence = busy_neighbours(node, ranks); !sentence.empty()) sentences.push_back(std::move(sentence));
+    if (auto sentence = busy_neighbours(node, ranks); !sentence.empty())
+      sentences.push_back(std::move(sentence));
     if (node.neighbours.stolen >= 0.02)
-      sentences.push_back(fmt::format("{}: its hypervisor gave {:.0f} % of the processors' time to other machines (steal), so that speeds vary", node.host, 100 * node.neighbours.stolen));
+      sentences.push_back(
+          fmt::format("{}: its hypervisor gave {:.0f} % of the processors' time to other machines "
+                      "(steal), so that speeds vary",
+                      node.host, 100 * node.neighbours.stolen));
   }
   return sentences;
 }
 
-std::vector<std::string> advice(const std::vector<Node>& nodes, const std::vector<placement::RankPlace>& places) {
+std::vector<std::string> advice(const std::vector<Node>& nodes,
+                                const std::vector<placement::RankPlace>& places) {
   auto sentences = placement::remarks(places, {});
   const auto any = [&](auto&& holds) { return std::any_of(nodes.begin(), nodes.end(), holds); };
-  if (any([](const Node& n) { return n.hdf5 == "no locks"; })) sentences.push_back("HDF5 cannot lock files in the output folder: export HDF5_USE_FILE_LOCKING=FALSE (environment of the site file), or write elsewhere");
-  if (any([](const Node& n) { return n.hdf5 == "no write"; })) sentences.push_back("the output folder cannot be written on every node: name another with --output");
-  if (any([](const Node& n) { return n.seen_after < 0; })) sentences.push_back("a file that one node writes is not seen on every other: the output folder must lie on a shared file system");
-  if (any([](const Node& n) { return std::abs(n.clock) > 0.1; })) sentences.push_back("clocks differ: times in logs cannot be compared between nodes; ask for NTP");
-  if (any([&](const Node& n) { return n.versions != nodes.front().versions; })) sentences.push_back("the nodes run different versions: see that all load the same modules and libraries");
-  if (any([](const Node& n) { return n.gpus > 0 && n.torch_gpus == 0; })) sentences.push_back("there are GPUs that this LibTorch does not see: use a CUDA or ROCm build of it, or parallel.device = \"cpu\"");
+  if (any([](const Node& n) { return n.hdf5 == "no locks"; }))
+    sentences.push_back(
+        "HDF5 cannot lock files in the output folder: export HDF5_USE_FILE_LOCKING=FALSE "
+        "(environment of the site file), or write elsewhere");
+  if (any([](const Node& n) { return n.hdf5 == "no write"; }))
+    sentences.push_back(
+        "the output folder cannot be written on every node: name another with --output");
+  if (any([](const Node& n) { return n.seen_after < 0; }))
+    sentences.push_back(
+        "a file that one node writes is not seen on every other: the output folder must lie on a "
+        "shared file system");
+  if (any([](const Node& n) { return std::abs(n.clock) > 0.1; }))
+    sentences.push_back(
+        "clocks differ: times in logs cannot be compared between nodes; ask for NTP");
+  if (any([&](const Node& n) { return n.versions != nodes.front().versions; }))
+    sentences.push_back(
+        "the nodes run different versions: see that all load the same modules and libraries");
+  if (any([](const Node& n) { return n.gpus > 0 && n.torch_gpus == 0; }))
+    sentences.push_back(
+        "there are GPUs that this LibTorch does not see: use a CUDA or ROCm build of it, or "
+        "parallel.device = \"cpu\"");
   if (const auto fence = fence_advice(); !fence.empty()) sentences.push_back(fence);
   return sentences;
 }
@@ -347,13 +494,16 @@ int doctor(const std::vector<std::string>& arguments) {
       if (const auto value = slurm::environment_variable(name); !value.empty()) return value;
     return std::string("/tmp");
   };
-  description.add_options()("output", options::value<std::string>()->default_value("."), "folder that run directories will be in")(
-      "scratch", options::value<std::string>()->default_value(scratch_here(), "$TMPDIR"), "folder on the node's own disk");
+  description.add_options()("output", options::value<std::string>()->default_value("."),
+                            "folder that run directories will be in")(
+      "scratch", options::value<std::string>()->default_value(scratch_here(), "$TMPDIR"),
+      "folder on the node's own disk");
   const auto values = parse(doctor_command, arguments, description, {});
   if (!values) return static_cast<int>(ExitCode::done);
   const auto started = started_by();  // MPI_Init adds variables of its own
   return on_ranks([&](const Comm& comm) {
-    const fs::path output = (*values)["output"].as<std::string>(), scratch = (*values)["scratch"].as<std::string>();
+    const fs::path output = (*values)["output"].as<std::string>();
+    const fs::path scratch = (*values)["scratch"].as<std::string>();
     comm.agree([&] {
       if (!fs::is_directory(output)) fail("{}: there is no such folder", output.string());
     });
@@ -362,16 +512,24 @@ int doctor(const std::vector<std::string>& arguments) {
     mine.neighbours = placement::neighbours(std::chrono::milliseconds(500));
     mine.seen_after = seconds_until_seen(comm, output);
     std::vector<Node> ranks;
-    for (const auto& text : comm.gather(to_json(mine).dump())) ranks.push_back(from_json(nlohmann::json::parse(text)));
+    for (const auto& text : comm.gather(to_json(mine).dump()))
+      ranks.push_back(from_json(nlohmann::json::parse(text)));
     measure_links(comm, ranks);
     if (comm.root()) {
       const auto nodes = nodes_of(ranks);
-      std::vector<Row> rows{{"NODE", "RANKS", "PROCESSORS", "MEMORY", "FREE", "GPUS", "SCRATCH", "OUTPUT", "HDF5", "SEEN", "CLOCK", "TRANSPORT", "LATENCY", "BANDWIDTH"}};
+      std::vector<Row> rows{{"NODE", "RANKS", "PROCESSORS", "MEMORY", "FREE", "GPUS", "SCRATCH",
+                             "OUTPUT", "HDF5", "SEEN", "CLOCK", "TRANSPORT", "LATENCY",
+                             "BANDWIDTH"}};
       for (const auto& node : nodes) rows.push_back(row_of(node));
       const auto marks = mark(rows, nodes);
-      std::cout << fmt::format("{}\nstarted: {} rank{}, {}\na run here uses: {}\n\n", versions(), ranks.size(), ranks.size() == 1 ? "" : "s", started, placement::summary(places)) << text_table(rows);
+      std::cout << fmt::format("{}\nstarted: {} rank{}, {}\na run here uses: {}\n\n", versions(),
+                               ranks.size(), ranks.size() == 1 ? "" : "s", started,
+                               placement::summary(places))
+                << text_table(rows);
       if (nodes.size() > 1) std::cout << "\nLatency and bandwidth are to the first node.\n";
-      if (marks > 0) std::cout << fmt::format("\n* {} odd\n", marks == 1 ? "one value is" : std::to_string(marks) + " values are");
+      if (marks > 0)
+        std::cout << fmt::format(
+            "\n* {} odd\n", marks == 1 ? "one value is" : std::to_string(marks) + " values are");
       auto sentences = advice(nodes, places);
       for (auto& sentence : crowds(nodes, ranks)) sentences.push_back(std::move(sentence));
       if (!sentences.empty()) std::cout << "\n";
@@ -385,6 +543,8 @@ int doctor(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command doctor_command{"doctor", "[--output DIR] [--scratch DIR]", "says whether this machine, or every node under mpirun or srun, is fit to train on", doctor};
+const Command doctor_command{
+    "doctor", "[--output DIR] [--scratch DIR]",
+    "says whether this machine, or every node under mpirun or srun, is fit to train on", doctor};
 
 }  // namespace attune::program

@@ -19,7 +19,8 @@ namespace {
 namespace options = boost::program_options;
 
 int evaluate_run(const Comm& comm, const options::variables_map& values) {
-  auto run = open_tuned_run(values["run"].as<std::string>(), values["checkpoint"].as<std::string>(), comm, values["override"].as<std::vector<std::string>>());
+  auto run = open_tuned_run(values["run"].as<std::string>(), values["checkpoint"].as<std::string>(),
+                            comm, values["override"].as<std::vector<std::string>>());
   refuse_idle_gpus(run.opened.config, comm);
   const auto split_name = values["split"].as<std::string>();
   std::optional<std::int64_t> wanted;
@@ -29,7 +30,9 @@ int evaluate_run(const Comm& comm, const options::variables_map& values) {
   const auto samples = samples_to_evaluate(split, wanted.value_or(s.config.evaluate.samples));
   std::int64_t without_target = 0;
   const auto measured = [&](bool base_alone) {
-    const EvaluateOn on{split, samples, s.config.evaluate.micro_batch, [] { return false; }, base_alone, &without_target};
+    const EvaluateOn on{
+        split,      samples,        s.config.evaluate.micro_batch, [] { return false; },
+        base_alone, &without_target};
     return evaluate(*s.model, *s.strategies, *s.dataset, on, s.mesh, s.device).value();
   };
 
@@ -42,27 +45,40 @@ int evaluate_run(const Comm& comm, const options::variables_map& values) {
   run.load_tuned();
   const Comparison found{train::declared_metrics(s), base, measured(/*base_alone=*/false)};
   on_root(comm, [&] {
-    if (without_target > 0) fmt::print(stderr, "warning: {} of the {} samples have no target, and are left out\n", without_target, samples);
-    run_directory::write_evaluation(run.directory, {split_name, samples, found.base, found.tuned, found.declared});
-    std::cout << run.directory.string() << ", " << run.checkpoint.filename().string() << ", " << samples << " samples of '" << split_name << "'\n" << comparison_table(found);
+    if (without_target > 0)
+      fmt::print(stderr, "warning: {} of the {} samples have no target, and are left out\n",
+                 without_target, samples);
+    run_directory::write_evaluation(run.directory,
+                                    {split_name, samples, found.base, found.tuned, found.declared});
+    std::cout << run.directory.string() << ", " << run.checkpoint.filename().string() << ", "
+              << samples << " samples of '" << split_name << "'\n"
+              << comparison_table(found);
   });
   return static_cast<int>(ExitCode::done);
 }
 
 int run(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("run", options::value<std::string>()->required(), "run file or run directory")(
-      "override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value: other data, for one")(
+  description.add_options()("run", options::value<std::string>()->required(),
+                            "run file or run directory")(
+      "override", options::value<std::vector<std::string>>()->default_value({}, ""),
+      "key=value: other data, for one")(
       "split", options::value<std::string>()->default_value("validation"), "split to evaluate on")(
-      "samples", options::value<std::int64_t>(), "from its start; 0: all; without it as the run file says")(
-      "checkpoint", options::value<std::string>()->default_value("latest"), "of a run: latest, best, or a step");
-  const auto values = parse(evaluate_command, arguments, description, {{"run", 1}, {"override", -1}});
+      "samples", options::value<std::int64_t>(),
+      "from its start; 0: all; without it as the run file says")(
+      "checkpoint", options::value<std::string>()->default_value("latest"),
+      "of a run: latest, best, or a step");
+  const auto values =
+      parse(evaluate_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
   return on_ranks([&](const Comm& comm) { return evaluate_run(comm, *values); });
 }
 
 }  // namespace
 
-const Command evaluate_command{"evaluate", "RUN_DIR|run.toml [section.key=value...] [--split NAME] [--samples N] [--checkpoint latest|best|STEP]", "compares base and tuned model on held-out samples", run};
+const Command evaluate_command{"evaluate",
+                               "RUN_DIR|run.toml [section.key=value...] [--split NAME] [--samples "
+                               "N] [--checkpoint latest|best|STEP]",
+                               "compares base and tuned model on held-out samples", run};
 
 }  // namespace attune::program

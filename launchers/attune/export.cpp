@@ -1,4 +1,5 @@
-// attune export: an adapter in PEFT's layout, or a whole model in that of Hugging Face; from a run, or from any model file.
+// attune export: an adapter in PEFT's layout, or a whole model in that of Hugging Face; from a run,
+// or from any model file.
 #include <iostream>
 
 #include "command.hpp"
@@ -18,17 +19,24 @@ namespace options = boost::program_options;
 void export_model(const std::string& model, const std::string& to) {
   auto files = ModelFiles::open(model);
   std::vector<std::pair<std::string, at::Tensor>> tensors;
-  for (const auto& info : files.weights->tensors()) tensors.emplace_back(info.name, files.weights->read(info.name));
+  for (const auto& info : files.weights->tensors())
+    tensors.emplace_back(info.name, files.weights->read(info.name));
   export_model_folder(to, files, model, files.config, tensors);
 }
 
 int run(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("source", options::value<std::string>()->required(), "run directory or model")("to", options::value<std::string>()->required(), "folder to make")(
-      "merge", options::bool_switch(), "fold the adapter into the model and export the whole model")("checkpoint", options::value<std::string>()->default_value("latest"), "of a run: latest, best, or a step");
+  description.add_options()("source", options::value<std::string>()->required(),
+                            "run directory or model")(
+      "to", options::value<std::string>()->required(), "folder to make")(
+      "merge", options::bool_switch(),
+      "fold the adapter into the model and export the whole model")(
+      "checkpoint", options::value<std::string>()->default_value("latest"),
+      "of a run: latest, best, or a step");
   const auto values = parse(export_command, arguments, description, {{"source", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
-  const auto source = (*values)["source"].as<std::string>(), to = (*values)["to"].as<std::string>();
+  const auto source = (*values)["source"].as<std::string>();
+  const auto to = (*values)["to"].as<std::string>();
   return on_ranks([&](const Comm& comm) {
     if (run_directory::is_run_directory(source)) {
       auto tuned = open_tuned_run(source, (*values)["checkpoint"].as<std::string>(), comm);
@@ -45,6 +53,8 @@ int run(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command export_command{"export", "RUN_DIR|MODEL --to DIR [--merge] [--checkpoint latest|best|STEP]", "writes an adapter (PEFT) or a whole model in Hugging Face layout", run};
+const Command export_command{
+    "export", "RUN_DIR|MODEL --to DIR [--merge] [--checkpoint latest|best|STEP]",
+    "writes an adapter (PEFT) or a whole model in Hugging Face layout", run};
 
 }  // namespace attune::program

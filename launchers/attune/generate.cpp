@@ -38,8 +38,10 @@ std::string sampling_text(const nn::GenerateOptions& o) {
   return text;
 }
 
-/// The model's own defaults, and what the command line says instead. Says on stderr what of the defaults is used and what is ignored.
-nn::GenerateOptions options_for(const ModelFiles& files, const Tokenizer& tokenizer, const options::variables_map& values) {
+/// The model's own defaults, and what the command line says instead. Says on stderr what of the
+/// defaults is used and what is ignored.
+nn::GenerateOptions options_for(const ModelFiles& files, const Tokenizer& tokenizer,
+                                const options::variables_map& values) {
   auto [chosen, ignored, has_length] = nn::generation_defaults(files, tokenizer);
   if (!has_length) chosen.max_tokens = 64;
   if (values.count("max-tokens")) {
@@ -50,18 +52,25 @@ nn::GenerateOptions options_for(const ModelFiles& files, const Tokenizer& tokeni
   if (values.count("temperature")) chosen.temperature = values["temperature"].as<double>();
   if (values.count("top-p")) chosen.top_p = values["top-p"].as<double>();
   if (values.count("top-k")) chosen.top_k = values["top-k"].as<std::int64_t>();
-  if (values.count("repetition-penalty")) chosen.repetition_penalty = values["repetition-penalty"].as<double>();
+  if (values.count("repetition-penalty"))
+    chosen.repetition_penalty = values["repetition-penalty"].as<double>();
   chosen.seed = values["seed"].as<std::uint64_t>();
   if (samples_by_default)
-    fmt::print(stderr, "sampling as the model's defaults say: {} (--temperature 0: the likeliest token each time)\n", sampling_text(chosen));
-  if (!ignored.empty()) fmt::print(stderr, "ignored of the model's generation defaults: {}\n", joined(ignored));
+    fmt::print(stderr,
+               "sampling as the model's defaults say: {} (--temperature 0: the likeliest token "
+               "each time)\n",
+               sampling_text(chosen));
+  if (!ignored.empty())
+    fmt::print(stderr, "ignored of the model's generation defaults: {}\n", joined(ignored));
   return chosen;
 }
 
 /// How prompts become tokens, in a chat template where there is one, and how answers are chosen.
 class Asking {
  public:
-  Asking(const ModelFiles& files, const ChatSource& source, const Tokenizer& tokenizer, const options::variables_map& values) : tokenizer_(tokenizer) {
+  Asking(const ModelFiles& files, const ChatSource& source, const Tokenizer& tokenizer,
+         const options::variables_map& values)
+      : tokenizer_(tokenizer) {
     options = options_for(files, tokenizer, values);
     if (values["raw"].as<bool>() || source.jinja.empty()) return;
     chat_ = ChatTemplate::from_jinja(source);
@@ -91,21 +100,29 @@ class Asking {
 /// Bytes at the end that may be the beginning of a character still to come.
 std::size_t unfinished(const std::string& text) {
   std::size_t back = 0;
-  while (back < 3 && back < text.size() && static_cast<unsigned char>(text[text.size() - back - 1]) >= 0x80) ++back;
+  while (back < 3 && back < text.size() &&
+         static_cast<unsigned char>(text[text.size() - back - 1]) >= 0x80)
+    ++back;
   return back;
 }
 
-/// Prints token by token. A token may end inside a character: what is printed is the text so far, as far as it is whole.
-void answer(const std::string& title, Model& model, const Tokenizer& tokenizer, const Asking& asking, const std::string& prompt) {
+/// Prints token by token. A token may end inside a character: what is printed is the text so far,
+/// as far as it is whole.
+void answer(const std::string& title, Model& model, const Tokenizer& tokenizer,
+            const Asking& asking, const std::string& prompt) {
   std::cout << title << std::flush;
   nn::Tokens so_far;
   std::size_t shown = 0;
   const auto show = [&](bool all) {
     auto raw = tokenizer.decode(so_far);
-    while (!all && raw.ends_with("\uFFFD")) raw.resize(raw.size() - 3);  // byte tokens of which some are still to come
+    // byte tokens of which some are still to come
+    while (!all && raw.ends_with("\uFFFD")) raw.resize(raw.size() - 3);
     if (!all) raw.resize(raw.size() - unfinished(raw));
     const auto text = text::valid_utf8(raw);
-    if (text.size() > shown) std::cout << text.substr(shown) << std::flush, shown = text.size();
+    if (text.size() > shown) {
+      std::cout << text.substr(shown) << std::flush;
+      shown = text.size();
+    }
   };
   nn::generate(model, asking.tokens_of(prompt), asking.options, [&](std::int32_t token) {
     so_far.push_back(token);
@@ -121,7 +138,10 @@ std::string prompt_of(const std::string& file, std::int64_t number, std::string 
   replace_lone_surrogates(line);
   const auto row = nlohmann::json::parse(line, nullptr, false);
   if (!row.is_object() || !row.contains("prompt") || !row["prompt"].is_string())
-    fail("{}:{}: is no JSON object with a text \"prompt\"; write {{\"prompt\": \"...\"}} in each line", file, number);
+    fail(
+        "{}:{}: is no JSON object with a text \"prompt\"; write {{\"prompt\": \"...\"}} in each "
+        "line",
+        file, number);
   return row["prompt"];
 }
 
@@ -134,56 +154,76 @@ std::vector<std::string> read_prompts(const std::string& file) {
     if (line.find_first_not_of(" \t") == std::string::npos) continue;
     prompts.push_back(file.ends_with(".jsonl") ? prompt_of(file, number, line) : line);
   }
-  if (prompts.empty()) fail("{}: holds no prompt; write one a line, or JSON Lines with \"prompt\"", file);
+  if (prompts.empty())
+    fail("{}: holds no prompt; write one a line, or JSON Lines with \"prompt\"", file);
   return prompts;
 }
 
 /// The answers of one model to all prompts, so many at a time. Says on stderr how fast that was.
-std::vector<std::string> answers_to(const std::vector<std::string>& prompts, const std::string& whose, Model& model, const Tokenizer& tokenizer, const Asking& asking, std::size_t batch) {
+std::vector<std::string> answers_to(const std::vector<std::string>& prompts,
+                                    const std::string& whose, Model& model,
+                                    const Tokenizer& tokenizer, const Asking& asking,
+                                    std::size_t batch) {
   const Stopwatch watch;
   std::vector<std::string> answers;
   std::size_t tokens = 0;
   for (std::size_t first = 0; first < prompts.size(); first += batch) {
     std::vector<nn::Tokens> asked;
-    for (auto i = first; i < std::min(prompts.size(), first + batch); ++i) asked.push_back(asking.tokens_of(prompts[i]));
+    for (auto i = first; i < std::min(prompts.size(), first + batch); ++i)
+      asked.push_back(asking.tokens_of(prompts[i]));
     for (const auto& answer : nn::generate_each(model, asked, asking.options)) {
       answers.push_back(text::valid_utf8(tokenizer.decode(answer)));
       tokens += answer.size();
     }
   }
-  fmt::print(stderr, "{}: {} answers, {} tokens, {:.1f} tokens/s\n", whose, answers.size(), tokens, static_cast<double>(tokens) / watch.seconds());
+  fmt::print(stderr, "{}: {} answers, {} tokens, {:.1f} tokens/s\n", whose, answers.size(), tokens,
+             static_cast<double>(tokens) / watch.seconds());
   return answers;
 }
 
-using Answers = std::vector<std::pair<std::string, std::vector<std::string>>>;  // whose, and to each prompt
+// whose, and to each prompt
+using Answers = std::vector<std::pair<std::string, std::vector<std::string>>>;
 
 /// A JSON object a line, for standard output or a file.
-void write_answers(const std::vector<std::string>& prompts, const Answers& answers, const std::string& output) {
+void write_answers(const std::vector<std::string>& prompts, const Answers& answers,
+                   const std::string& output) {
   std::string text;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     nlohmann::ordered_json row{{"prompt", prompts[i]}};
     for (const auto& [whose, all] : answers) row[whose] = all[i];
     text += row.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   }
-  if (output.empty()) std::cout << text << std::flush;
-  else write_text(output, text);
+  if (output.empty())
+    std::cout << text << std::flush;
+  else
+    write_text(output, text);
 }
 
 /// What is asked of a model, or of two: one prompt, answered as it comes, or a file of them.
 class Questions {
  public:
-  Questions(const ModelFiles& files, const ChatSource& chat, const Tokenizer& tokenizer, const options::variables_map& values)
-      : tokenizer_(tokenizer), asking_(files, chat, tokenizer, values), batch_(static_cast<std::size_t>(std::max<std::int64_t>(1, values["batch"].as<std::int64_t>()))),
+  Questions(const ModelFiles& files, const ChatSource& chat, const Tokenizer& tokenizer,
+            const options::variables_map& values)
+      : tokenizer_(tokenizer),
+        asking_(files, chat, tokenizer, values),
+        batch_(static_cast<std::size_t>(
+            std::max<std::int64_t>(1, values["batch"].as<std::int64_t>()))),
         output_(values["output"].as<std::string>()) {
-    if (values.count("prompt") == values.count("prompts")) fail("attune generate: give --prompt TEXT or --prompts FILE, one of them");
-    if (values.count("prompt")) prompt_ = values["prompt"].as<std::string>();
-    else prompts_ = read_prompts(values["prompts"].as<std::string>());
+    if (values.count("prompt") == values.count("prompts"))
+      fail("attune generate: give --prompt TEXT or --prompts FILE, one of them");
+    if (values.count("prompt"))
+      prompt_ = values["prompt"].as<std::string>();
+    else
+      prompts_ = read_prompts(values["prompts"].as<std::string>());
   }
 
   void put_to(Model& model, const std::string& whose) {
     asking_.options.base_alone = whose == "base";
-    if (prompt_) answer(whose == "answer" ? "" : fmt::format("{:<7}", whose + ":"), model, tokenizer_, asking_, *prompt_);
-    else answers_.emplace_back(whose, answers_to(prompts_, whose, model, tokenizer_, asking_, batch_));
+    if (prompt_)
+      answer(whose == "answer" ? "" : fmt::format("{:<7}", whose + ":"), model, tokenizer_, asking_,
+             *prompt_);
+    else
+      answers_.emplace_back(whose, answers_to(prompts_, whose, model, tokenizer_, asking_, batch_));
   }
   void finish() const {
     if (!prompt_) write_answers(prompts_, answers_, output_);
@@ -203,10 +243,15 @@ void from_run(const std::string& path, const options::variables_map& values, con
   auto run = open_tuned_run(path, values["checkpoint"].as<std::string>(), comm);
   refuse_idle_gpus(run.opened.config, comm);
   if (run.session.model->spec().task != Task::next_token)
-    fail("{}: its model does not generate text; `attune evaluate` measures it, and `attune export` writes it for transformers", path);
+    fail(
+        "{}: its model does not generate text; `attune evaluate` measures it, and `attune export` "
+        "writes it for transformers",
+        path);
   const Tokenizer tokenizer(tokenizer_of(*run.session.files));
   const auto trained = run.session.data->chat().source;  // empty in files that are older than it
-  Questions questions(*run.session.files, trained.jinja.empty() ? chat_template_of(run.session.files->path) : trained, tokenizer, values);
+  Questions questions(*run.session.files,
+                      trained.jinja.empty() ? chat_template_of(run.session.files->path) : trained,
+                      tokenizer, values);
   {
     const train::UntrainedBase base(run.session);
     questions.put_to(*run.session.model, "base");
@@ -225,7 +270,8 @@ void from_model(const std::string& path, const options::variables_map& values, c
   const auto& entry = registry.find(Kind::model, files.config["model_type"]);
   ModelContext context{files.config, *files.weights, {}};
   const auto model = std::static_pointer_cast<Model>(entry.build(entry.defaults().get(), &context));
-  if (model->spec().task != Task::next_token) fail("{}: a model of type '{}' does not generate text", path, model->spec().family);
+  if (model->spec().task != Task::next_token)
+    fail("{}: a model of type '{}' does not generate text", path, model->spec().family);
   const Tokenizer tokenizer(tokenizer_of(files));
   Questions questions(files, chat_template_of(files.path), tokenizer, values);
   questions.put_to(*model, "answer");
@@ -234,28 +280,47 @@ void from_model(const std::string& path, const options::variables_map& values, c
 
 int run(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("source", options::value<std::string>()->required(), "run directory or model")("prompt", options::value<std::string>(), "what is asked")(
-      "prompts", options::value<std::string>(), "instead: a file of prompts, one a line, or JSON Lines with \"prompt\"; answered together, as JSON Lines")(
-      "output", options::value<std::string>()->default_value("", ""), "file for the answers to a file of prompts; default: standard output")("batch", options::value<std::int64_t>()->default_value(16), "of a file, how many prompts at a time")(
-      "system", options::value<std::string>(), "system message")("max-tokens", options::value<std::int64_t>(), "longest answer; default: the model's, else 64")(
-      "temperature", options::value<double>(), "of sampling; 0: the likeliest token each time; default: the model's, else 0")(
-      "top-p", options::value<double>(), "share of probability to sample from; default: the model's, else 1")(
-      "top-k", options::value<std::int64_t>(), "number of tokens to sample from, 0: all; default: the model's, else 50, as in transformers")(
-      "repetition-penalty", options::value<double>(), "divides the logits of tokens seen so far; default: the model's, else 1")(
-      "seed", options::value<std::uint64_t>()->default_value(0), "of sampling")("raw", options::bool_switch(), "continue the prompt as it is, without the chat template")("checkpoint", options::value<std::string>()->default_value("latest"), "of a run: latest, best, or a step");
+  description.add_options()("source", options::value<std::string>()->required(),
+                            "run directory or model")("prompt", options::value<std::string>(),
+                                                      "what is asked")(
+      "prompts", options::value<std::string>(),
+      "instead: a file of prompts, one a line, or JSON Lines with \"prompt\"; answered together, "
+      "as JSON Lines")("output", options::value<std::string>()->default_value("", ""),
+                       "file for the answers to a file of prompts; default: standard output")(
+      "batch", options::value<std::int64_t>()->default_value(16),
+      "of a file, how many prompts at a time")("system", options::value<std::string>(),
+                                               "system message")(
+      "max-tokens", options::value<std::int64_t>(),
+      "longest answer; default: the model's, else 64")(
+      "temperature", options::value<double>(),
+      "of sampling; 0: the likeliest token each time; default: the model's, else 0")(
+      "top-p", options::value<double>(),
+      "share of probability to sample from; default: the model's, else 1")(
+      "top-k", options::value<std::int64_t>(),
+      "number of tokens to sample from, 0: all; default: the model's, else 50, as in transformers")(
+      "repetition-penalty", options::value<double>(),
+      "divides the logits of tokens seen so far; default: the model's, else 1")(
+      "seed", options::value<std::uint64_t>()->default_value(0), "of sampling")(
+      "raw", options::bool_switch(), "continue the prompt as it is, without the chat template")(
+      "checkpoint", options::value<std::string>()->default_value("latest"),
+      "of a run: latest, best, or a step");
   const auto values = parse(generate_command, arguments, description, {{"source", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
   return on_ranks([&](const Comm& comm) {
     if (comm.size() > 1) fail("generate runs on one rank; start it without mpirun");
     const auto source = (*values)["source"].as<std::string>();
-    if (run_directory::is_run_directory(source)) from_run(source, *values, comm);
-    else from_model(source, *values, comm);
+    if (run_directory::is_run_directory(source))
+      from_run(source, *values, comm);
+    else
+      from_model(source, *values, comm);
     return static_cast<int>(ExitCode::done);
   });
 }
 
 }  // namespace
 
-const Command generate_command{"generate", "RUN_DIR|MODEL --prompt TEXT|--prompts FILE [--max-tokens N] [--temperature T]", "answers a prompt, or a file of them; for a run, base and tuned side by side", run};
+const Command generate_command{
+    "generate", "RUN_DIR|MODEL --prompt TEXT|--prompts FILE [--max-tokens N] [--temperature T]",
+    "answers a prompt, or a file of them; for a run, base and tuned side by side", run};
 
 }  // namespace attune::program

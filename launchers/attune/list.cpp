@@ -11,7 +11,8 @@ namespace {
 
 namespace options = boost::program_options;
 
-constexpr Kind kinds[] = {Kind::model, Kind::dataset, Kind::strategy, Kind::optimizer, Kind::schedule, Kind::callback};
+constexpr Kind kinds[] = {Kind::model,     Kind::dataset,  Kind::strategy,
+                          Kind::optimizer, Kind::schedule, Kind::callback};
 
 std::vector<Kind> chosen_kinds(const options::variables_map& values) {
   if (!values.count("kind")) return {std::begin(kinds), std::end(kinds)};
@@ -21,12 +22,15 @@ std::vector<Kind> chosen_kinds(const options::variables_map& values) {
     if (text == name(kind)) return {kind};
     known.emplace_back(name(kind));
   }
-  fail("there is no kind of plugin '{}'{} (the kinds are: {})", text, did_you_mean(text, known), joined(known));
+  fail("there is no kind of plugin '{}'{} (the kinds are: {})", text, did_you_mean(text, known),
+       joined(known));
 }
 
 int list(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("kind", options::value<std::string>(), "model, dataset, strategy, optimizer, schedule or callback; all without it");
+  description.add_options()(
+      "kind", options::value<std::string>(),
+      "model, dataset, strategy, optimizer, schedule or callback; all without it");
   const auto values = parse(list_command, arguments, description, {{"kind", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
 
@@ -44,6 +48,8 @@ int list(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command list_command{"list", "[KIND]", "lists models, datasets, strategies, optimizers, schedules and callbacks", list};
+const Command list_command{
+    "list", "[KIND]", "lists models, datasets, strategies, optimizers, schedules and callbacks",
+    list};
 
 }  // namespace attune::program

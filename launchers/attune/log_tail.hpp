@@ -8,7 +8,8 @@
 
 namespace attune::program {
 
-/// Prints what a log has gained since the last call, which is all of it at first. A log that is not there yet has gained nothing.
+/// Prints what a log has gained since the last call, which is all of it at first. A log that is not
+/// there yet has gained nothing.
 class LogTail {
  public:
   explicit LogTail(std::filesystem::path log) : log_(std::move(log)) {}

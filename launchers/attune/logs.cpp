@@ -25,37 +25,48 @@ struct Moment {
   std::string waits;  // why its job waits, if it does
   bool has_live_job = false;
 
-  /// A job whose ranks are gone is in the queue until its nodes are free, and may wait there again then.
+  /// A job whose ranks are gone is in the queue until its nodes are free, and may wait there again
+  /// then.
   bool goes_on() const { return slurm::is_under_way(state) || has_live_job; }
 };
 
 Moment look_at(const fs::path& run) {
   Moment now{.progress = run_directory::read_progress(run)};
-  const auto queue = slurm::ask_queue(now.progress.is_finished() ? std::vector<std::string>{} : now.progress.jobs);
+  const auto queue =
+      slurm::ask_queue(now.progress.is_finished() ? std::vector<std::string>{} : now.progress.jobs);
   // Without an answer the job may well go on: who follows it asks again.
   now.state = queue ? slurm::state_of(now.progress, *queue) : "starting";
   const auto* job = queue ? slurm::job_of(now.progress, *queue) : nullptr;
   now.has_live_job = job && job->is_live();
-  if (job && job->state == "PENDING") now.waits = fmt::format("job {} waits: {}", job->name(), slurm::explain_waiting(job->reason));
+  if (job && job->state == "PENDING")
+    now.waits = fmt::format("job {} waits: {}", job->name(), slurm::explain_waiting(job->reason));
   now.log = slurm::newest_log(run, now.progress.jobs);
   return now;
 }
 
 std::string why_no_log(const fs::path& run, const Moment& now) {
-  if (!now.progress.problem.empty()) return fmt::format("{}: {}", run.string(), now.progress.problem);
+  if (!now.progress.problem.empty())
+    return fmt::format("{}: {}", run.string(), now.progress.problem);
   if (!now.waits.empty()) return fmt::format("{}: has no log yet: {}", run.string(), now.waits);
   if (!now.progress.jobs.empty() && now.progress.starts > 0)
-    return fmt::format("{}: the log of job {} is not here but where its script says (#SBATCH --output; `scontrol show job {}` tells, too); the run's steps are in {}", run.string(),
-                       now.progress.jobs.back(), now.progress.jobs.back(), run_directory::metrics_file(run).string());
-  if (!now.progress.jobs.empty()) return fmt::format("{}: job {} has written no log", run.string(), now.progress.jobs.back());
-  return fmt::format("{}: was not submitted, and what it says went to its terminal; its steps are in {}", run.string(), run_directory::metrics_file(run).string());
+    return fmt::format(
+        "{}: the log of job {} is not here but where its script says (#SBATCH --output; `scontrol "
+        "show job {}` tells, too); the run's steps are in {}",
+        run.string(), now.progress.jobs.back(), now.progress.jobs.back(),
+        run_directory::metrics_file(run).string());
+  if (!now.progress.jobs.empty())
+    return fmt::format("{}: job {} has written no log", run.string(), now.progress.jobs.back());
+  return fmt::format(
+      "{}: was not submitted, and what it says went to its terminal; its steps are in {}",
+      run.string(), run_directory::metrics_file(run).string());
 }
 
 void print_all(const RunPlace& place) {
   std::size_t printed = 0;
   for (const auto& run : place.runs) {
     const auto progress = run_directory::read_progress(run);
-    const auto log = progress.problem.empty() ? slurm::newest_log(run, progress.jobs) : std::nullopt;
+    const auto log =
+        progress.problem.empty() ? slurm::newest_log(run, progress.jobs) : std::nullopt;
     if (!log) {
       std::cerr << "attune: " << why_no_log(run, {.progress = progress, .log = log}) << "\n";
       continue;
@@ -63,7 +74,8 @@ void print_all(const RunPlace& place) {
     std::cout << (printed++ > 0 ? "\n" : "") << "==> " << log->string() << " <==\n";
     LogTail(*log).print();
   }
-  if (printed == 0) fail("{}: none of its {} runs has a log", place.path.string(), place.runs.size());
+  if (printed == 0)
+    fail("{}: none of its {} runs has a log", place.path.string(), place.runs.size());
 }
 
 void print_one(const fs::path& run) {
@@ -77,7 +89,8 @@ void follow(const fs::path& run) {
   std::optional<LogTail> tail;
   std::string told;
   for (bool goes_on = true; goes_on;) {
-    const auto now = look_at(run);  // before the log is read: what was written until the end is printed
+    // before the log is read: what was written until the end is printed
+    const auto now = look_at(run);
     goes_on = now.goes_on();
     if (!now.log && !goes_on) fail("{}", why_no_log(run, now));
     if (now.waits != told && !now.waits.empty()) std::cerr << "== " << now.waits << std::endl;
@@ -91,23 +104,31 @@ void follow(const fs::path& run) {
 
 int logs(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("run", options::value<std::string>()->required(), "run directory, array or sweep")(
-      "follow,f", options::bool_switch(), "print what the log gains until the run is over, also after its job is requeued");
+  description.add_options()("run", options::value<std::string>()->required(),
+                            "run directory, array or sweep")(
+      "follow,f", options::bool_switch(),
+      "print what the log gains until the run is over, also after its job is requeued");
   const auto values = parse(logs_command, arguments, description, {{"run", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const auto given = (*values)["run"].as<std::string>();
   const bool follows = (*values)["follow"].as<bool>();
 
   const auto place = find_runs(given);
-  if (!place.is_one() && follows) fail("{}: has {} runs, and -f follows one: name that, such as {}", given, place.runs.size(), place.runs.front().string());
-  if (!place.is_one()) print_all(place);
-  else if (follows) follow(place.path);
-  else print_one(place.path);
+  if (!place.is_one() && follows)
+    fail("{}: has {} runs, and -f follows one: name that, such as {}", given, place.runs.size(),
+         place.runs.front().string());
+  if (!place.is_one())
+    print_all(place);
+  else if (follows)
+    follow(place.path);
+  else
+    print_one(place.path);
   return static_cast<int>(ExitCode::done);
 }
 
 }  // namespace
 
-const Command logs_command{"logs", "[-f] RUN|ARRAY|SWEEP", "prints the log of a run's newest job, and follows it with -f", logs};
+const Command logs_command{"logs", "[-f] RUN|ARRAY|SWEEP",
+                           "prints the log of a run's newest job, and follows it with -f", logs};
 
 }  // namespace attune::program

@@ -13,7 +13,8 @@ namespace {
 std::string accepted(const Option& option) {
   if (!option.allowed.empty()) return joined(option.allowed, " | ");
   if (option.is_metric) return "a metric of the run";
-  const bool low = std::isfinite(option.low), high = std::isfinite(option.high);
+  const bool low = std::isfinite(option.low);
+  const bool high = std::isfinite(option.high);
   std::string text;
   if (low) text = fmt::format("{} {}", option.open_low ? "above" : "at least", option.low);
   if (high) text += fmt::format("{}at most {}", low ? ", " : "", option.high);
@@ -21,7 +22,8 @@ std::string accepted(const Option& option) {
 }
 
 std::string in_markdown(std::string cell) {
-  for (std::size_t at = 0; (at = cell.find('|', at)) != std::string::npos; at += 2) cell.insert(at, "\\");
+  for (std::size_t at = 0; (at = cell.find('|', at)) != std::string::npos; at += 2)
+    cell.insert(at, "\\");
   return cell;
 }
 
@@ -58,15 +60,20 @@ std::string markdown_table(const std::vector<Row>& rows) {
 std::vector<Row> option_rows(const OptionSet& schema) {
   std::vector<Row> rows{{"option", "type", "default", "accepts", "what it is"}};
   for (const auto& option : schema.options)
-    rows.push_back({option.name, type_name(option.fallback), option.is_required ? "required" : to_toml(option, option.fallback), accepted(option), option.doc});
+    rows.push_back({option.name, type_name(option.fallback),
+                    option.is_required ? "required" : to_toml(option, option.fallback),
+                    accepted(option), option.doc});
   return rows;
 }
 
 std::string toml_snippet(const Registry::Entry& entry) {
   const std::string kind = name(entry.kind);
-  auto text = (entry.kind == Kind::callback ? "[[" + kind + "]]" : "[" + kind + "]") + "\nplugin = \"" + entry.name + "\"\n";
+  auto text = (entry.kind == Kind::callback ? "[[" + kind + "]]" : "[" + kind + "]") +
+              "\nplugin = \"" + entry.name + "\"\n";
   for (const auto& option : entry.schema.options)
-    text += option.is_required ? fmt::format("{} =    # required: {}\n", option.name, option.doc) : fmt::format("{} = {}\n", option.name, to_toml(option, option.fallback));
+    text += option.is_required
+                ? fmt::format("{} =    # required: {}\n", option.name, option.doc)
+                : fmt::format("{} = {}\n", option.name, to_toml(option, option.fallback));
   return text;
 }
 

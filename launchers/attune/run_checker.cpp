@@ -13,10 +13,12 @@
 namespace attune::program {
 namespace {
 
-/// Whether the plan of a run depends on the setting: on none that only says how long and how fast it trains.
+/// Whether the plan of a run depends on the setting: on none that only says how long and how fast
+/// it trains.
 bool is_planned(const std::string& section, const std::string& setting) {
   static const std::map<std::string, std::set<std::string>> some{
-      {"train", {"micro_batch", "micro_tokens", "optimizer", "precision", "recompute"}}, {"evaluate", {"micro_batch", "samples"}}};
+      {"train", {"micro_batch", "micro_tokens", "optimizer", "precision", "recompute"}},
+      {"evaluate", {"micro_batch", "samples"}}};
   static const std::set<std::string> all{"model", "dataset", "strategy", "[strategy]", "optimizer"};
   const auto found = some.find(section);
   return all.contains(section) || (found != some.end() && found->second.contains(setting));
@@ -27,7 +29,8 @@ std::string planned_settings(const config::RunConfig& run) {
   std::string text;
   for (const auto& [section, settings] : run.effective)
     for (const auto& setting : settings)
-      if (is_planned(section, setting.name)) text += section + "." + setting.name + "=" + setting.value + "\n";
+      if (is_planned(section, setting.name))
+        text += section + "." + setting.name + "=" + setting.value + "\n";
   return text;
 }
 
@@ -50,13 +53,16 @@ config::RunConfig RunChecker::check(const config::Document& run_file, std::int64
   return run;
 }
 
-config::RunConfig RunChecker::read(const config::Document& run_file) const { return config::read_run(run_file, registry_); }
+config::RunConfig RunChecker::read(const config::Document& run_file) const {
+  return config::read_run(run_file, registry_);
+}
 
 RunChecker::Opened RunChecker::open(const config::RunConfig& run) {
   const auto session = train::Session::plan(run, Mesh());
   const auto plan = train::plan_memory(session);
   rank_bytes_ = std::max(rank_bytes_, static_cast<double>(plan.held()));
-  auto metrics = data_metrics(*session.dataset, session.data->split("validation"), session.model->spec());
+  auto metrics =
+      data_metrics(*session.dataset, session.data->split("validation"), session.model->spec());
   return {session.data->split("train").size(), std::move(metrics)};
 }
 

@@ -1,4 +1,5 @@
-// What `attune check` checks, for the commands that submit runs: what is wrong is told before anything waits in a queue.
+// What `attune check` checks, for the commands that submit runs: what is wrong is told before
+// anything waits in a queue.
 #pragma once
 #include <attune/metric.hpp>
 #include <attune/registry.hpp>
@@ -12,15 +13,15 @@
 
 namespace attune::program {
 
-/// For one run file, or many that come of one and differ in values. In this process alone, for a login node may have
-/// no MPI; and without reading weights, which it may have no room for.
+/// For one run file, or many that come of one and differ in values. In this process alone, for a
+/// login node may have no MPI; and without reading weights, which it may have no room for.
 class RunChecker {
  public:
   /// Loads the plugins that the run file names.
   explicit RunChecker(const config::Document& run_file);
 
-  /// Error when the run could not begin, or its batch not be shared among so many ranks. Runs that differ in what a plan does not
-  /// depend on, such as the learning rate, are planned once.
+  /// Error when the run could not begin, or its batch not be shared among so many ranks. Runs that
+  /// differ in what a plan does not depend on, such as the learning rate, are planned once.
   config::RunConfig check(const config::Document& run_file, std::int64_t ranks);
 
   /// The run as it takes effect. Error when the file is wrong; model and data are not opened.

@@ -14,13 +14,15 @@
 namespace attune::program {
 
 slurm::Site chosen_site(const boost::program_options::variables_map& values) {
-  const auto name = values.count("site") ? values["site"].as<std::string>() : slurm::environment_variable("ATTUNE_SITE");
+  const auto name = values.count("site") ? values["site"].as<std::string>()
+                                         : slurm::environment_variable("ATTUNE_SITE");
   return name.empty() ? slurm::Site{} : slurm::read_site(name, slurm::site_folders());
 }
 
 std::vector<std::string> options_of_environment(config::SlurmOptions& options) {
   auto notes = slurm::take_over(slurm::current_environment(), options);
-  if (const auto objection = config::objection_to_time(options); !objection.empty()) fail("[slurm]: {}", objection);
+  if (const auto objection = config::objection_to_time(options); !objection.empty())
+    fail("[slurm]: {}", objection);
   return notes;
 }
 
@@ -28,23 +30,33 @@ std::vector<std::string> small_memory(const config::SlurmOptions& options, doubl
   const double asked = config::memory_bytes(options.memory);
   const double held = rank_bytes * static_cast<double>(options.tasks_per_node);
   if (asked == 0 || asked >= held) return {};
-  return {fmt::format("slurm.memory is \"{}\", and the ranks of a node hold {} before any activations ({} each): raise it; `attune check` estimates all of it", options.memory,
-                      human_bytes(held), human_bytes(rank_bytes))};
+  return {
+      fmt::format("slurm.memory is \"{}\", and the ranks of a node hold {} before any activations "
+                  "({} each): raise it; `attune check` estimates all of it",
+                  options.memory, human_bytes(held), human_bytes(rank_bytes))};
 }
 
 void check_gpus(const config::SlurmOptions& options, const std::string& device) {
   const bool asks = options.gpus_per_node > 0;
   if (asks && device == "cpu")
-    fail("slurm.gpus_per_node is {}, and parallel.device = \"cpu\" would leave the GPUs idle: set device to \"auto\" or \"cuda\", or gpus_per_node to 0",
-         options.gpus_per_node);
+    fail(
+        "slurm.gpus_per_node is {}, and parallel.device = \"cpu\" would leave the GPUs idle: set "
+        "device to \"auto\" or \"cuda\", or gpus_per_node to 0",
+        options.gpus_per_node);
   if ((asks || device == "cuda") && options.ranks() > 1)
-    fail("[slurm] asks for {} ranks, and several ranks on GPUs are not available yet: set slurm.nodes = 1, tasks_per_node = 1 and gpus_per_node = 1, "
-         "or train on CPUs with gpus_per_node = 0 and parallel.device = \"cpu\"", options.ranks());
+    fail(
+        "[slurm] asks for {} ranks, and several ranks on GPUs are not available yet: set "
+        "slurm.nodes = 1, tasks_per_node = 1 and gpus_per_node = 1, "
+        "or train on CPUs with gpus_per_node = 0 and parallel.device = \"cpu\"",
+        options.ranks());
 }
 
-std::vector<std::string> missing_gpus(const config::SlurmOptions& options, const std::string& device) {
+std::vector<std::string> missing_gpus(const config::SlurmOptions& options,
+                                      const std::string& device) {
   if (device != "cuda" || options.gpus_per_node > 0) return {};
-  return {"parallel.device is \"cuda\", and the job asks for no GPU: set slurm.gpus_per_node = 1, unless the partition gives GPUs unasked"};
+  return {
+      "parallel.device is \"cuda\", and the job asks for no GPU: set slurm.gpus_per_node = 1, "
+      "unless the partition gives GPUs unasked"};
 }
 
 void tell(const std::vector<std::string>& notes) {
@@ -57,7 +69,8 @@ std::vector<std::filesystem::path> program_files() {
   Dl_info library{};
   ::dladdr(reinterpret_cast<void*>(&slurm::job_script), &library);
   files.emplace_back(library.dli_fname);
-  if (const auto parquet = files.back().parent_path() / "libattune_parquet.so"; fs::exists(parquet)) files.push_back(parquet);
+  if (const auto parquet = files.back().parent_path() / "libattune_parquet.so"; fs::exists(parquet))
+    files.push_back(parquet);
   for (const auto& place : default_plugin_places())
     if (place.filename() == "plugins") files.push_back(place);
   return files;

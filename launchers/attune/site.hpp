@@ -9,12 +9,15 @@
 
 namespace attune::program {
 
-inline constexpr const char* site_option = "site file, or its name in ~/.config/attune/sites or slurm/sites; without it the one in ATTUNE_SITE, or none";
+inline constexpr const char* site_option =
+    "site file, or its name in ~/.config/attune/sites or slurm/sites; without it the one in "
+    "ATTUNE_SITE, or none";
 
 /// The site of --site or ATTUNE_SITE; one without a file when neither is given.
 slurm::Site chosen_site(const boost::program_options::variables_map& values);
 
-/// What the environment says and the run file leaves open is taken over into the options. Returns what to tell of that.
+/// What the environment says and the run file leaves open is taken over into the options. Returns
+/// what to tell of that.
 std::vector<std::string> options_of_environment(config::SlurmOptions& options);
 
 /// What to tell when slurm.memory is less than the ranks of a node hold, rank_bytes each and more.
@@ -24,12 +27,14 @@ std::vector<std::string> small_memory(const config::SlurmOptions& options, doubl
 void check_gpus(const config::SlurmOptions& options, const std::string& device);
 
 /// What to tell when a run on a GPU asks for none.
-std::vector<std::string> missing_gpus(const config::SlurmOptions& options, const std::string& device);
+std::vector<std::string> missing_gpus(const config::SlurmOptions& options,
+                                      const std::string& device);
 
 /// Notes to stderr.
 void tell(const std::vector<std::string>& notes);
 
-/// This program, the library it runs with, and its folder of plugins: what a site may have copied to the nodes.
+/// This program, the library it runs with, and its folder of plugins: what a site may have copied
+/// to the nodes.
 std::vector<std::filesystem::path> program_files();
 
 /// "attune submit run.toml train.steps=5", without what only says where the script goes.

@@ -1,4 +1,5 @@
-// attune submit: a run file becomes a job script and a job, after the checks that a job should not wait in the queue for.
+// attune submit: a run file becomes a job script and a job, after the checks that a job should not
+// wait in the queue for.
 #include <iostream>
 #include <thread>
 
@@ -26,24 +27,31 @@ namespace fs = std::filesystem;
 struct Plan {
   std::vector<std::int64_t> elements;  // empty: one run
   std::vector<config::RunConfig> runs;
-  double rank_bytes = 0;  // of memory, at least
+  double rank_bytes = 0;                        // of memory, at least
   std::map<fs::path, std::string> conflicts{};  // by directory: what its checkpoints would refuse
 };
 
 /// The run file of one element: its number behind the name, and nothing more of the array.
-config::Document element_file(const config::Document& whole, std::vector<std::string> overrides, const config::SlurmOptions& options, std::int64_t element) {
+config::Document element_file(const config::Document& whole, std::vector<std::string> overrides,
+                              const config::SlurmOptions& options, std::int64_t element) {
   for (auto& setting : options.overrides_of(element)) overrides.push_back(std::move(setting));
   const auto name = whole.root["name"].value<std::string>();
-  if (name && !name->empty()) overrides.push_back("name=" + to_toml(OptionValue(fmt::format("{}-{}", *name, element))));
+  if (name && !name->empty())
+    overrides.push_back("name=" + to_toml(OptionValue(fmt::format("{}-{}", *name, element))));
   auto document = config::Document::parse(whole.path, overrides);
-  if (auto* slurm = document.root["slurm"].as_table()) slurm->erase("array"), slurm->erase("each");
+  if (auto* slurm = document.root["slurm"].as_table()) {
+    slurm->erase("array");
+    slurm->erase("each");
+  }
   return document;
 }
 
 /// What keeps the job from going on from the run's checkpoint; "" when nothing does.
 std::string conflict_of(const RunChecker& checker, const config::RunConfig& run) {
   const auto before = run_directory::run_file(run.directory());
-  if (!fs::exists(before) || !fs::exists(train::checkpoint_folder(run)) || run_directory::is_finished(run.directory())) return "";
+  if (!fs::exists(before) || !fs::exists(train::checkpoint_folder(run)) ||
+      run_directory::is_finished(run.directory()))
+    return "";
   return train::differences_of_settings(run, checker.read(config::Document::parse(before)));
 }
 
@@ -51,11 +59,15 @@ std::string conflict_of(const RunChecker& checker, const config::RunConfig& run)
 void check_goes_on(const Plan& plan) {
   for (const auto& run : plan.runs)
     if (const auto& conflict = plan.conflicts.at(run.directory()); !conflict.empty())
-      fail("{}: has checkpoints of other settings: {}; set them back, give another name, or go on with `attune train ... --resume-anyway`", run.directory().string(), conflict);
+      fail(
+          "{}: has checkpoints of other settings: {}; set them back, give another name, or go on "
+          "with `attune train ... --resume-anyway`",
+          run.directory().string(), conflict);
 }
 
 /// Every run checked.
-Plan checked_plan(const fs::path& file, const std::vector<std::string>& overrides, const config::SlurmOptions& options) {
+Plan checked_plan(const fs::path& file, const std::vector<std::string>& overrides,
+                  const config::SlurmOptions& options) {
   const auto document = config::Document::parse(file, overrides);
   RunChecker checker(document);
   Plan plan{config::array_elements(options.array), {}, 0, {}};
@@ -76,11 +88,23 @@ Plan checked_plan(const fs::path& file, const std::vector<std::string>& override
   return plan;
 }
 
-slurm::Job describe_job(const Plan& plan, const slurm::Site& site, const config::SlurmOptions& options, const std::vector<std::string>& arguments) {
+slurm::Job describe_job(const Plan& plan, const slurm::Site& site,
+                        const config::SlurmOptions& options,
+                        const std::vector<std::string>& arguments) {
   const auto& first = plan.runs.front();
   const fs::path output = fs::absolute(first.run.output).lexically_normal();
-  slurm::Job job{.name = first.run.name, .written_by = as_typed("submit", arguments), .from = fs::current_path(), .program = fs::read_symlink("/proc/self/exe"),
-                 .program_files = program_files(), .directory = {}, .script = {}, .log = {}, .train_options = {}, .options = options, .site = site, .array = std::nullopt};
+  slurm::Job job{.name = first.run.name,
+                 .written_by = as_typed("submit", arguments),
+                 .from = fs::current_path(),
+                 .program = fs::read_symlink("/proc/self/exe"),
+                 .program_files = program_files(),
+                 .directory = {},
+                 .script = {},
+                 .log = {},
+                 .train_options = {},
+                 .options = options,
+                 .site = site,
+                 .array = std::nullopt};
   if (plan.elements.empty()) {
     job.directory = output / job.name;
     job.script = run_directory::job_script(job.directory);
@@ -96,9 +120,13 @@ slurm::Job describe_job(const Plan& plan, const slurm::Site& site, const config:
 }
 
 /// As the run file has it, and not absolute.
-fs::path script_shown(const Plan& plan, const slurm::Job& job) { return plan.runs.front().directory().parent_path() / job.script.lexically_relative(job.directory.parent_path()); }
+fs::path script_shown(const Plan& plan, const slurm::Job& job) {
+  return plan.runs.front().directory().parent_path() /
+         job.script.lexically_relative(job.directory.parent_path());
+}
 
-/// Of an array those elements are left out whose runs are done. Error when nothing is left, or when one of the runs waits or trains.
+/// Of an array those elements are left out whose runs are done. Error when nothing is left, or when
+/// one of the runs waits or trains.
 Plan without_done(const Plan& plan) {
   Plan left{{}, {}, plan.rank_bytes, plan.conflicts};
   std::vector<fs::path> directories;
@@ -114,42 +142,55 @@ Plan without_done(const Plan& plan) {
     if (!plan.elements.empty()) left.elements.push_back(plan.elements[i]);
   }
   slurm::check_are_free(directories);
-  if (left.runs.empty()) fail("{}: holds a run that is done; give this one another name, or remove the directory", done);
+  if (left.runs.empty())
+    fail("{}: holds a run that is done; give this one another name, or remove the directory", done);
   return left;
 }
 
 /// The same elements at a time as before.
 std::string array_of(const Plan& plan, const std::string& asked) {
   const auto throttle = asked.find('%');
-  return config::array_text(plan.elements) + (throttle == std::string::npos ? "" : asked.substr(throttle));
+  return config::array_text(plan.elements) +
+         (throttle == std::string::npos ? "" : asked.substr(throttle));
 }
 
 /// Run files and script, then the job itself. Returns its id.
 std::string queue(const Plan& plan, const slurm::Job& job, const std::string& script) {
-  for (const auto& run : plan.runs) run_directory::prepare_directory(run.directory(), run.to_toml());
+  for (const auto& run : plan.runs)
+    run_directory::prepare_directory(run.directory(), run.to_toml());
   write_text(job.script, script);
   const auto id = slurm::submit(job.script, job.options);
-  for (std::size_t i = 0; i < plan.runs.size(); ++i) run_directory::note_submitted(plan.runs[i].directory(), plan.elements.empty() ? id : fmt::format("{}_{}", id, plan.elements[i]));
+  for (std::size_t i = 0; i < plan.runs.size(); ++i)
+    run_directory::note_submitted(
+        plan.runs[i].directory(),
+        plan.elements.empty() ? id : fmt::format("{}_{}", id, plan.elements[i]));
   return id;
 }
 
-/// So that the printed script can be submitted as it is: Slurm makes no folder for its log, and the ranks read the run file there. A run that was
-/// submitted or has begun keeps its own. Returns what to tell of that.
+/// So that the printed script can be submitted as it is: Slurm makes no folder for its log, and the
+/// ranks read the run file there. A run that was submitted or has begun keeps its own. Returns what
+/// to tell of that.
 std::vector<std::string> make_submittable(const Plan& plan) {
   std::vector<std::string> notes;
   for (const auto& run : plan.runs) {
     const auto directory = run.directory();
     const auto file = run_directory::run_file(directory);
-    const bool is_taken = run_directory::has_begun(directory) || !run_directory::submitted_jobs(directory).empty();
+    const bool is_taken =
+        run_directory::has_begun(directory) || !run_directory::submitted_jobs(directory).empty();
     if (!is_taken)
       run_directory::prepare_directory(directory, run.to_toml());
     else if (!fs::exists(file) || read_text(file) != run.to_toml())
-      notes.push_back(fmt::format("{}: is of a run that was begun or submitted, and stays: the script trains what that file says", file.string()));
+      notes.push_back(
+          fmt::format("{}: is of a run that was begun or submitted, and stays: the script trains "
+                      "what that file says",
+                      file.string()));
   }
   return notes;
 }
 
-std::string counted(std::int64_t count, const char* what) { return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s"); }
+std::string counted(std::int64_t count, const char* what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
 
 /// Prints what the log gains until the job is over.
 void follow(const std::string& id, const fs::path& log) {
@@ -160,31 +201,48 @@ void follow(const std::string& id, const fs::path& log) {
     over = jobs && (jobs->empty() || !jobs->front().is_live());
     if (jobs && !jobs->empty() && jobs->front().state != state) {
       state = jobs->front().state;
-      std::cout << fmt::format("== job {}: {}{}", id, state, state == "PENDING" ? " (" + slurm::explain_waiting(jobs->front().reason) + ")" : state == "RUNNING" ? " on " + jobs->front().nodes : "") << std::endl;
+      std::cout << fmt::format("== job {}: {}{}", id, state,
+                               state == "PENDING"
+                                   ? " (" + slurm::explain_waiting(jobs->front().reason) + ")"
+                               : state == "RUNNING" ? " on " + jobs->front().nodes
+                                                    : "")
+                << std::endl;
     }
     tail.print();
     if (!over) std::this_thread::sleep_for(std::chrono::seconds(2));
   }
 }
 
-void check_array(const config::SlurmOptions& options, const slurm::Site& site, bool print, bool wait) {
+void check_array(const config::SlurmOptions& options, const slurm::Site& site, bool print,
+                 bool wait) {
   const auto elements = config::array_elements(options.array);
   if (elements.empty()) return;
-  if (wait) fail("--wait follows the log of one run, and slurm.array makes {}: watch them with `attune status`", counted(std::ssize(elements), "run"));
-  if (const auto most = print ? elements.back() + 1 : slurm::largest_array(site); elements.back() >= most)
-    fail("slurm.array goes to {}, but the largest number that this cluster takes is {}: submit it in parts, or make it a sweep, which does so by itself", elements.back(), most - 1);
+  if (wait)
+    fail(
+        "--wait follows the log of one run, and slurm.array makes {}: watch them with `attune "
+        "status`",
+        counted(std::ssize(elements), "run"));
+  if (const auto most = print ? elements.back() + 1 : slurm::largest_array(site);
+      elements.back() >= most)
+    fail(
+        "slurm.array goes to {}, but the largest number that this cluster takes is {}: submit it "
+        "in parts, or make it a sweep, which does so by itself",
+        elements.back(), most - 1);
 }
 
 int submit(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("run", options::value<std::string>()->required(), "run file")("override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value")(
-      "print", options::bool_switch(), "show the job script, and submit nothing")("wait", options::bool_switch(), "follow the job's log until it is done")(
+  description.add_options()("run", options::value<std::string>()->required(), "run file")(
+      "override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value")(
+      "print", options::bool_switch(), "show the job script, and submit nothing")(
+      "wait", options::bool_switch(), "follow the job's log until it is done")(
       "site", options::value<std::string>(), site_option);
   const auto values = parse(submit_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const fs::path file = (*values)["run"].as<std::string>();
   const auto overrides = (*values)["override"].as<std::vector<std::string>>();
-  const bool print = (*values)["print"].as<bool>(), wait = (*values)["wait"].as<bool>();
+  const bool print = (*values)["print"].as<bool>();
+  const bool wait = (*values)["wait"].as<bool>();
 
   if (!print) slurm::check_can_submit();
   const auto site = chosen_site(*values);
@@ -221,8 +279,13 @@ int submit(const std::vector<std::string>& arguments) {
     log = run_directory::job_log(directory.string() + "-*", id + "_*");
   }
   const auto shown = slurm::shell_word(directory.string());
-  std::cout << fmt::format("job {} is queued: {}{} of {}\n  its script is {}\n  its log{} will be {}\n  attune status {} says how it does\n", id, job.array ? counted(std::ssize(plan.runs), "run") + ", each on " : "",
-                           counted(at_site.nodes, "node"), counted(at_site.tasks_per_node, "rank"), script_shown(plan, job).string(), job.array ? "s" : "", log.string(), job.array ? shown + "-*" : shown)
+  std::cout << fmt::format(
+                   "job {} is queued: {}{} of {}\n  its script is {}\n  its log{} will be {}\n  "
+                   "attune status {} says how it does\n",
+                   id, job.array ? counted(std::ssize(plan.runs), "run") + ", each on " : "",
+                   counted(at_site.nodes, "node"), counted(at_site.tasks_per_node, "rank"),
+                   script_shown(plan, job).string(), job.array ? "s" : "", log.string(),
+                   job.array ? shown + "-*" : shown)
             << std::flush;
   if (!wait) return static_cast<int>(ExitCode::done);
   follow(id, log);
@@ -232,6 +295,8 @@ int submit(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command submit_command{"submit", "run.toml [section.key=value...] [--site NAME|FILE] [--print] [--wait]", "writes a job script for Slurm and submits it", submit};
+const Command submit_command{
+    "submit", "run.toml [section.key=value...] [--site NAME|FILE] [--print] [--wait]",
+    "writes a job script for Slurm and submits it", submit};
 
 }  // namespace attune::program

@@ -1,5 +1,6 @@
-// What `attune new` writes. @NAME@ is the plugin's name, @TYPE@ its struct, @KIND@ its kind. The files are in the program, so that it
-// needs nothing beside itself; tests/plugins/install_test.sh builds and runs what comes out.
+// What `attune new` writes. @NAME@ is the plugin's name, @TYPE@ its struct, @KIND@ its kind. The
+// files are in the program, so that it needs nothing beside itself; tests/plugins/install_test.py
+// builds and runs what comes out.
 #pragma once
 
 namespace attune::program::templates {
@@ -15,7 +16,8 @@ add_executable(test_@NAME@ test_@NAME@.cpp)
 target_link_libraries(test_@NAME@ PRIVATE Attune::attune)
 add_test(NAME @NAME@.behaves COMMAND test_@NAME@)
 add_test(NAME @NAME@.loads COMMAND Attune::program describe @NAME@)
-set_tests_properties(@NAME@.loads PROPERTIES ENVIRONMENT ATTUNE_PLUGINS=$<TARGET_FILE:attune_plugin_@NAME@>)
+set_tests_properties(@NAME@.loads PROPERTIES
+  ENVIRONMENT ATTUNE_PLUGINS=$<TARGET_FILE:attune_plugin_@NAME@>)
 )";
 
 inline constexpr const char* readme = R"(# @NAME@
@@ -34,7 +36,8 @@ Use it from this folder:
 beside Attune's own plugins, where it is found without being named.
 )";
 
-inline constexpr const char* strategy = R"(// @NAME@: trains the parameters whose names end in `match`, and freezes the rest.
+inline constexpr const char* strategy =
+    R"(// @NAME@: trains the parameters whose names end in `match`, and freezes the rest.
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
@@ -49,7 +52,8 @@ struct @TYPE@ final : attune::Strategy {
   };
   explicit @TYPE@(Options o) : options(std::move(o)) {}
 
-  // What is trained. Overriding groups(), loss(), state(), export_adapter() or merge() of attune/strategy.hpp changes more than that.
+  // What is trained. Overriding groups(), loss(), state(), export_adapter() or merge() of
+  // attune/strategy.hpp changes more than that.
   void prepare(attune::ModelView& view) override {
     for (const auto& parameter : view.model().module().named_parameters())
       if (parameter.key().ends_with(options.match)) view.train(parameter.value());
@@ -60,10 +64,13 @@ struct @TYPE@ final : attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) { registry.strategy<@TYPE@>("@NAME@", "trains the parameters whose names end in `match`"); }
+ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
+  registry.strategy<@TYPE@>("@NAME@", "trains the parameters whose names end in `match`");
+}
 )";
 
-inline constexpr const char* strategy_test = R"(// What must hold of @NAME@, on a model of two layers. ctest looks at the exit code.
+inline constexpr const char* strategy_test =
+    R"(// What must hold of @NAME@, on a model of two layers. ctest looks at the exit code.
 #include "@NAME@.cpp"
 
 #include <attune/linear.hpp>
@@ -75,12 +82,18 @@ namespace {
 
 struct ToyModel final : attune::Model {
   struct Parts : torch::nn::Module {
-    std::shared_ptr<attune::nn::Linear> norm = register_module("norm", std::make_shared<attune::nn::Linear>(4, 4, true));
-    std::shared_ptr<attune::nn::Linear> head = register_module("head", std::make_shared<attune::nn::Linear>(4, 2, false));
+    std::shared_ptr<attune::nn::Linear> norm =
+        register_module("norm", std::make_shared<attune::nn::Linear>(4, 4, true));
+    std::shared_ptr<attune::nn::Linear> head =
+        register_module("head", std::make_shared<attune::nn::Linear>(4, 2, false));
   };
   ToyModel() : Model(attune::ModelSpec{.family = "toy", .width = 4, .depth = 1, .outputs = 2}) {}
-  at::Tensor embed(attune::ForwardContext& context) override { return torch::ones({context.batch().length(), 4}); }
-  at::Tensor block(std::int64_t, const at::Tensor& h, attune::ForwardContext& context) override { return parts.norm->forward(h, context); }
+  at::Tensor embed(attune::ForwardContext& context) override {
+    return torch::ones({context.batch().length(), 4});
+  }
+  at::Tensor block(std::int64_t, const at::Tensor& h, attune::ForwardContext& context) override {
+    return parts.norm->forward(h, context);
+  }
   at::Tensor finish(const at::Tensor& h, attune::ForwardContext&) override { return h; }
   attune::nn::Linear& projection() override { return *parts.head; }
   torch::nn::Module& module() override { return parts; }
@@ -104,7 +117,9 @@ int main() {
 }
 )";
 
-inline constexpr const char* optimizer = R"(// @NAME@: gradient descent along the sign of each number (signSGD, Bernstein et al. 2018, arXiv:1802.04434, algorithm 1).
+inline constexpr const char* optimizer =
+    R"(// @NAME@: gradient descent along the sign of each number (signSGD, Bernstein et al. 2018,
+// arXiv:1802.04434, algorithm 1).
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
@@ -119,13 +134,16 @@ struct @TYPE@ final : attune::Optimizer {
   };
   explicit @TYPE@(Options o) : options(std::move(o)) {}
 
-  // The tensors that are kept for a parameter. Attune makes them, as zeros, plans their memory, saves and restores them.
+  // The tensors that are kept for a parameter. Attune makes them, as zeros, plans their memory,
+  // saves and restores them.
   std::vector<attune::StateSpec> state(const attune::ParameterSpec& parameter) const override {
     return {{"mean", parameter.sizes, parameter.dtype}};
   }
 
-  // One update in place. The learning rate is the schedule's; the gradient counts times rates.gradient_scale.
-  void update(std::vector<attune::ParameterUpdate>& parameters, const attune::UpdateRates& rates) override {
+  // One update in place. The learning rate is the schedule's; the gradient counts times
+  // rates.gradient_scale.
+  void update(std::vector<attune::ParameterUpdate>& parameters,
+              const attune::UpdateRates& rates) override {
     attune::scaled_gradients(parameters, rates);
     for (auto& each : parameters) {
       each.state[0].lerp_(each.gradient, 1 - options.momentum);
@@ -139,29 +157,38 @@ struct @TYPE@ final : attune::Optimizer {
 
 }  // namespace
 
-ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) { registry.optimizer<@TYPE@>("@NAME@", "descent along the sign of the mean gradient"); }
+ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
+  registry.optimizer<@TYPE@>("@NAME@", "descent along the sign of the mean gradient");
+}
 )";
 
-inline constexpr const char* optimizer_test = R"(// What must hold of @NAME@. ctest looks at the exit code.
+inline constexpr const char* optimizer_test =
+    R"(// What must hold of @NAME@. ctest looks at the exit code.
 #include "@NAME@.cpp"
 
 #include <iostream>
 
 int main() {
   @TYPE@ optimizer(@TYPE@::Options{.momentum = 0.9});
-  const auto parameter = torch::ones({2, 3}), gradient = torch::full({2, 3}, -4.0);
+  const auto parameter = torch::ones({2, 3});
+  const auto gradient = torch::full({2, 3}, -4.0);
   const attune::ParameterSpec spec{"weight", {2, 3}};
   std::vector<at::Tensor> state;
   for (const auto& kept : optimizer.state(spec)) state.push_back(torch::zeros(kept.sizes));
   std::vector<attune::ParameterUpdate> updates{{spec, parameter, gradient, state}};
   optimizer.update(updates, {.learning_rate = 0.5, .gradient_scale = 0.25});
-  if (parameter.equal(torch::full({2, 3}, 1.5)) && torch::allclose(state[0], torch::full({2, 3}, -0.1))) return 0;
-  std::cerr << "expected a step of 0.5 against the sign of the gradient, and a mean of -0.1; but there are\n" << parameter << state << "\n";
+  if (parameter.equal(torch::full({2, 3}, 1.5)) &&
+      torch::allclose(state[0], torch::full({2, 3}, -0.1)))
+    return 0;
+  std::cerr << "expected a step of 0.5 against the sign of the gradient, and a mean of -0.1; but "
+               "there are\n"
+            << parameter << state << "\n";
   return 1;
 }
 )";
 
-inline constexpr const char* schedule = R"(// @NAME@: the learning rate falls by half again and again.
+inline constexpr const char* schedule =
+    R"(// @NAME@: the learning rate falls by half again and again.
 #include <attune/plugin.hpp>
 
 #include <cmath>
@@ -172,37 +199,48 @@ struct @TYPE@ final : attune::Schedule {
   struct Options {
     double halvings = 4;
     static void describe(attune::Schema<Options>& s) {
-      s.key("halvings", &Options::halvings, "times that the learning rate falls by half after the warm-up").at_least(0);
+      s.key("halvings", &Options::halvings,
+            "times that the learning rate falls by half after the warm-up")
+          .at_least(0);
     }
   };
   explicit @TYPE@(Options o) : options(std::move(o)) {}
 
-  // Share of train.learning_rate, after the warm-up. The same for the same arguments: a resumed run asks again.
-  double factor(const attune::ScheduleStep& now) const override { return std::pow(0.5, options.halvings * now.progress()); }
+  // Share of train.learning_rate, after the warm-up. The same for the same arguments: a resumed run
+  // asks again.
+  double factor(const attune::ScheduleStep& now) const override {
+    return std::pow(0.5, options.halvings * now.progress());
+  }
 
   Options options;
 };
 
 }  // namespace
 
-ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) { registry.schedule<@TYPE@>("@NAME@", "falls by half again and again"); }
+ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
+  registry.schedule<@TYPE@>("@NAME@", "falls by half again and again");
+}
 )";
 
-inline constexpr const char* schedule_test = R"(// What must hold of @NAME@. ctest looks at the exit code.
+inline constexpr const char* schedule_test =
+    R"(// What must hold of @NAME@. ctest looks at the exit code.
 #include "@NAME@.cpp"
 
 #include <iostream>
 
 int main() {
   const @TYPE@ schedule(@TYPE@::Options{.halvings = 2});
-  const double first = schedule.factor({.step = 10, .steps = 110, .warmup = 10}), middle = schedule.factor({.step = 60, .steps = 110, .warmup = 10});
+  const double first = schedule.factor({.step = 10, .steps = 110, .warmup = 10});
+  const double middle = schedule.factor({.step = 60, .steps = 110, .warmup = 10});
   if (first == 1 && middle == 0.5) return 0;
-  std::cerr << "expected 1 after the warm-up and 0.5 half way, but there are " << first << " and " << middle << "\n";
+  std::cerr << "expected 1 after the warm-up and 0.5 half way, but there are " << first << " and "
+            << middle << "\n";
   return 1;
 }
 )";
 
-inline constexpr const char* callback = R"(// @NAME@: ends the run when the training loss has fallen to `loss`.
+inline constexpr const char* callback =
+    R"(// @NAME@: ends the run when the training loss has fallen to `loss`.
 #include <attune/plugin.hpp>
 
 namespace {
@@ -211,7 +249,8 @@ struct @TYPE@ final : attune::Callback {
   struct Options {
     double loss = 1.0;
     static void describe(attune::Schema<Options>& s) {
-      s.key("loss", &Options::loss, "the run ends when the mean loss of a step is this or less").above(0);
+      s.key("loss", &Options::loss, "the run ends when the mean loss of a step is this or less")
+          .above(0);
     }
   };
   explicit @TYPE@(Options o) : options(std::move(o)) {}
@@ -227,10 +266,13 @@ struct @TYPE@ final : attune::Callback {
 
 }  // namespace
 
-ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) { registry.callback<@TYPE@>("@NAME@", "ends the run when the loss has fallen far enough"); }
+ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
+  registry.callback<@TYPE@>("@NAME@", "ends the run when the loss has fallen far enough");
+}
 )";
 
-inline constexpr const char* callback_test = R"(// What must hold of @NAME@. ctest looks at the exit code.
+inline constexpr const char* callback_test =
+    R"(// What must hold of @NAME@. ctest looks at the exit code.
 #include "@NAME@.cpp"
 
 #include <iostream>
@@ -249,13 +291,17 @@ bool stops_at(double loss, attune::Event event) {
 }  // namespace
 
 int main() {
-  if (!stops_at(1.5, attune::Event::step_end) && stops_at(1.0, attune::Event::step_end) && !stops_at(0.0, attune::Event::step_begin)) return 0;
-  std::cerr << "expected a stop at the end of a step with a loss of 1.0 or less, and at no other time\n";
+  if (!stops_at(1.5, attune::Event::step_end) && stops_at(1.0, attune::Event::step_end) &&
+      !stops_at(0.0, attune::Event::step_begin))
+    return 0;
+  std::cerr
+      << "expected a stop at the end of a step with a loss of 1.0 or less, and at no other time\n";
   return 1;
 }
 )";
 
-inline constexpr const char* dataset = R"(// @NAME@: plain text; every token is predicted from those before it.
+inline constexpr const char* dataset =
+    R"(// @NAME@: plain text; every token is predicted from those before it.
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
@@ -271,20 +317,23 @@ struct @TYPE@ final : attune::Dataset {
   explicit @TYPE@(Options o) : options(std::move(o)) {}
 
   // At prepare time: a record becomes the columns of one sample.
-  attune::Sample encode(const attune::Record& record, const attune::EncodeContext& context) const override {
+  attune::Sample encode(const attune::Record& record,
+                        const attune::EncodeContext& context) const override {
     auto tokens = context.tokenizer.encode(record.field("text"));
     if (tokens.size() < 2) throw attune::Rejected("fewer than two tokens");
     tokens.resize(std::min<std::size_t>(tokens.size(), options.max_length));
     return {{"tokens", torch::tensor(tokens, torch::kInt32)}};
   }
 
-  // At train time: samples laid end to end. Row t predicts token t+1 of its sample; the last row of a sample predicts nothing.
+  // At train time: samples laid end to end. Row t predicts token t+1 of its sample; the last row of
+  // a sample predicts nothing.
   attune::Batch collate(const std::vector<attune::Sample>& samples) const override {
     std::vector<at::Tensor> tokens;
     for (const auto& sample : samples) tokens.push_back(sample.at("tokens"));
     auto batch = attune::pack(tokens);
     batch.targets = batch.tokens.roll(-1);
-    for (std::int64_t b = 0; b < batch.samples(); ++b) batch.targets[batch.starts[b + 1] - 1] = attune::ignored_target;
+    for (std::int64_t b = 0; b < batch.samples(); ++b)
+      batch.targets[batch.starts[b + 1] - 1] = attune::ignored_target;
     return batch;
   }
 
@@ -293,16 +342,20 @@ struct @TYPE@ final : attune::Dataset {
 
 }  // namespace
 
-ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) { registry.dataset<@TYPE@>("@NAME@", "plain text, every token predicted from those before it"); }
+ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
+  registry.dataset<@TYPE@>("@NAME@", "plain text, every token predicted from those before it");
+}
 )";
 
-inline constexpr const char* dataset_test = R"(// What must hold of @NAME@. ctest looks at the exit code.
+inline constexpr const char* dataset_test =
+    R"(// What must hold of @NAME@. ctest looks at the exit code.
 #include "@NAME@.cpp"
 
 #include <iostream>
 
 int main() {
-  const std::vector<attune::Sample> samples{{{"tokens", torch::tensor({5, 6, 7}, torch::kInt32)}}, {{"tokens", torch::tensor({8, 9}, torch::kInt32)}}};
+  const std::vector<attune::Sample> samples{{{"tokens", torch::tensor({5, 6, 7}, torch::kInt32)}},
+                                            {{"tokens", torch::tensor({8, 9}, torch::kInt32)}}};
   const auto batch = @TYPE@({}).collate(samples);
   const auto expected = torch::tensor({6L, 7L, attune::ignored_target, 9L, attune::ignored_target});
   if (batch.starts == std::vector<std::int64_t>{0, 3, 5} && batch.targets.equal(expected)) return 0;
@@ -333,7 +386,8 @@ micro_batch = 4
 learning_rate = 2e-4
 @SECTION@)";
 
-inline constexpr const char* recipe = R"(# ATTUNE_PLUGINS=build/plugins attune prepare example.toml, in this folder
+inline constexpr const char* recipe =
+    R"(# ATTUNE_PLUGINS=build/plugins attune prepare example.toml, in this folder
 name = "@NAME@"
 kind = "@NAME@"
 licence = "CC-BY-4.0"

@@ -1,4 +1,5 @@
-// attune train: read config, load plugins, open data, build the model, let the strategy prepare it, run the loop, publish.
+// attune train: read config, load plugins, open data, build the model, let the strategy prepare it,
+// run the loop, publish.
 #include <iostream>
 #include <optional>
 
@@ -36,53 +37,79 @@ using run_directory::RunLock;
 void refuse_to_clear_inputs(const config::RunConfig& config) {
   const auto folder = fs::weakly_canonical(config.directory());
   for (const auto& input : {config.model.path, config.dataset.path, config.adapter}) {
-    const auto inside = input.empty() ? fs::path("..") : fs::weakly_canonical(input).lexically_relative(folder);
-    if (!inside.empty() && *inside.begin() != "..") fail("{}: --overwrite would remove {}, which this run reads: give this run another name", config.directory().string(), input);
+    const auto inside =
+        input.empty() ? fs::path("..") : fs::weakly_canonical(input).lexically_relative(folder);
+    if (!inside.empty() && *inside.begin() != "..")
+      fail("{}: --overwrite would remove {}, which this run reads: give this run another name",
+           config.directory().string(), input);
   }
 }
 
-/// A run directory is made once; what is in it is only gone on from, or replaced, when that is asked for.
+/// A run directory is made once; what is in it is only gone on from, or replaced, when that is
+/// asked for.
 void make_directory(const config::RunConfig& config, bool resume, bool overwrite) {
   const auto folder = config.directory();
   if (resume) run_directory::check_can_go_on(folder);
   if (run_directory::has_begun(folder) && !resume) {
-    if (!overwrite) fail("{}: holds a run already; give --resume to go on with it, --overwrite to replace it, or another name", folder.string());
+    if (!overwrite)
+      fail(
+          "{}: holds a run already; give --resume to go on with it, --overwrite to replace it, or "
+          "another name",
+          folder.string());
     refuse_to_clear_inputs(config);
     const auto others = run_directory::clear_run(folder);
-    if (!others.empty()) std::cerr << fmt::format("attune: note: {}: --overwrite keeps what is not of the run: {}\n", folder.string(), joined(others));
+    if (!others.empty())
+      std::cerr << fmt::format("attune: note: {}: --overwrite keeps what is not of the run: {}\n",
+                               folder.string(), joined(others));
   }
 }
 
-/// A directory that was removed under the run is made again, with its lock, run file and record; returns whether it was. Error when another
-/// run is in it.
-bool restore_directory(std::optional<RunLock>& lock, const config::RunConfig& config, const std::string& record) {
+/// A directory that was removed under the run is made again, with its lock, run file and record;
+/// returns whether it was. Error when another run is in it.
+bool restore_directory(std::optional<RunLock>& lock, const config::RunConfig& config,
+                       const std::string& record) {
   if (lock->is_held()) return false;
   const auto folder = config.directory();
   const auto file = run_directory::record_file(folder);
   const bool is_there = fs::exists(file);
-  const auto is_of_other = [&] { return !run_directory::have_one_history(read_text(file), record); };
+  const auto is_of_other = [&] {
+    return !run_directory::have_one_history(read_text(file), record);
+  };
   if (run_directory::holder_of(folder) || (is_there && is_of_other()))
-    fail("{}: was removed while this run trained there, and another run is in it now: this one ends without a checkpoint; start it again under another name", folder.string());
+    fail(
+        "{}: was removed while this run trained there, and another run is in it now: this one ends "
+        "without a checkpoint; start it again under another name",
+        folder.string());
   lock.emplace(RunLock::take(folder, slurm::is_live));
   if (is_there) return false;  // the lock alone was removed
   write_text(run_directory::run_file(folder), config.to_toml());
   run_directory::write_record(folder, record);
-  std::cerr << fmt::format("attune: {}: was removed while the run trained there, with its log and older checkpoints; it is made again, and the state is saved there\n", folder.string());
+  std::cerr << fmt::format(
+      "attune: {}: was removed while the run trained there, with its log and older checkpoints; it "
+      "is made again, and the state is saved there\n",
+      folder.string());
   return true;
 }
 
-std::string record_of(const train::OpenedRun& run, const train::Session& session, const std::vector<std::string>& arguments) {
-  RecordInput input{run.config.run.name, run.config.to_toml(), run.config.model.path, session.base_sha256, run.config.dataset.path, {}, run.config.plugin_files(), arguments};
-  for (const auto& split : session.data->splits()) input.data_sha256.emplace_back(split, session.data->split(split).sha256());
+std::string record_of(const train::OpenedRun& run, const train::Session& session,
+                      const std::vector<std::string>& arguments) {
+  RecordInput input{run.config.run.name,       run.config.to_toml(),
+                    run.config.model.path,     session.base_sha256,
+                    run.config.dataset.path,   {},
+                    run.config.plugin_files(), arguments};
+  for (const auto& split : session.data->splits())
+    input.data_sha256.emplace_back(split, session.data->split(split).sha256());
   std::string earlier;
-  on_root(session.mesh.world, [&] { earlier = run_directory::earlier_record(run.config.directory()); });
+  on_root(session.mesh.world,
+          [&] { earlier = run_directory::earlier_record(run.config.directory()); });
   return make_record(input, earlier, session.mesh.world);
 }
 
 /// Of this attempt so far; empty on one rank. Collective.
 std::map<std::string, run_directory::Collective> communication_of(const Comm& world) {
   std::map<std::string, run_directory::Collective> communication;
-  for (const auto& [name, sent] : parallel::traffic_of_ranks(world)) communication[name] = {sent.calls, sent.bytes};
+  for (const auto& [name, sent] : parallel::traffic_of_ranks(world))
+    communication[name] = {sent.calls, sent.bytes};
   return communication;
 }
 
@@ -91,35 +118,49 @@ void check_against_record(const fs::path& file, const train::Session& session) {
   if (file.extension() != ".json") return;
   const auto recorded = run_directory::read_recorded_inputs(file);
   if (recorded.base_model_sha256 != session.base_sha256)
-    fail("{}: the base model {} is not the recorded one (its sha256 differs): bring that one back, or start from a run file", file.string(), session.config.model.path);
+    fail(
+        "{}: the base model {} is not the recorded one (its sha256 differs): bring that one back, "
+        "or start from a run file",
+        file.string(), session.config.model.path);
   for (const auto& [split, hash] : recorded.data_sha256)
     if (!session.data->has(split) || session.data->split(split).sha256() != hash)
-      fail("{}: the split '{}' of {} is not the recorded one (its sha256 differs): prepare it again, or start from a run file", file.string(), split, session.config.dataset.path);
+      fail(
+          "{}: the split '{}' of {} is not the recorded one (its sha256 differs): prepare it "
+          "again, or start from a run file",
+          file.string(), split, session.config.dataset.path);
 }
 
 void finish(train::Session& session, const train::Outcome& outcome) {
   const auto folder = session.config.directory();
   const auto result = folder / train::result_name(session);
   const auto& found = outcome.found;
-  run_directory::write_evaluation(folder, {"validation", outcome.evaluated_samples, found.base, found.tuned, found.declared});
+  run_directory::write_evaluation(
+      folder, {"validation", outcome.evaluated_samples, found.base, found.tuned, found.declared});
   fs::remove_all(result);
   train::publish(session, result, false);
-  std::cout << "\n" << session.config.run.name << ": " << outcome.evaluated_samples << " validation samples\n"
+  std::cout << "\n"
+            << session.config.run.name << ": " << outcome.evaluated_samples
+            << " validation samples\n"
             << comparison_table(found) << "\nthe result is in " << result.string() << "\n";
 }
 
 struct Arguments {
   fs::path file;
-  std::vector<std::string> overrides, all;
+  std::vector<std::string> overrides;
+  std::vector<std::string> all;
   train::Resume resume;
   bool overwrite = false;
   std::string sweep;  // its directory, when the run is a trial
 };
 
-/// A trial of a sweep may be ended by its rivals. False: the sweep's time is used up, and it does not begin.
+/// A trial of a sweep may be ended by its rivals. False: the sweep's time is used up, and it does
+/// not begin.
 bool join_sweep(config::RunConfig& config, const fs::path& directory, const Comm& comm) {
   bool spent = false;
-  on_root(comm, [&] { spent = sweep::hours_are_spent(sweep::read_sweep(config::Document::parse(directory / "sweep.toml"))); });
+  on_root(comm, [&] {
+    spent = sweep::hours_are_spent(
+        sweep::read_sweep(config::Document::parse(directory / "sweep.toml")));
+  });
   if (comm.max(spent) != 0) return false;
   comm.agree([&] { sweep::add_halving(config, directory); });
   return true;
@@ -139,7 +180,8 @@ int run_training(const Comm& comm, const Arguments& given) {
   const slurm::Staging staging(run.config, run.mesh);
   auto session = train::Session::open(staging.config(), run.mesh);
   session.config = run.config;  // what is published names the originals
-  comm.agree([&] { train::check_metric_options(session.config, train::declared_metrics(session)); });
+  comm.agree(
+      [&] { train::check_metric_options(session.config, train::declared_metrics(session)); });
   on_root(comm, [&] { train::check_publishable(session); });
   train::identify_base(session);
   const auto directory = run.config.directory();
@@ -154,7 +196,8 @@ int run_training(const Comm& comm, const Arguments& given) {
   const auto note_end = [&](const std::string& what, std::int64_t step, const std::string& text) {
     const auto communication = communication_of(comm);
     on_root(comm, [&] {
-      record = run_directory::with_communication(run_directory::with_event(record, what, step, text), communication);
+      record = run_directory::with_communication(
+          run_directory::with_event(record, what, step, text), communication);
       run_directory::write_record(directory, record);
     });
   };
@@ -177,14 +220,22 @@ int run_training(const Comm& comm, const Arguments& given) {
 
 int train_main(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("run", options::value<std::string>()->required(), "run file")("override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value")(
-      "resume", options::bool_switch(), "go on from the newest whole checkpoint of the run")("resume-anyway", options::bool_switch(), "the same, also with other settings than the checkpoint's")(
-      "overwrite", options::bool_switch(), "replace a run of the same name")("sweep", options::value<std::string>()->default_value("", ""), "directory of the sweep that the run is a trial of");
+  description.add_options()("run", options::value<std::string>()->required(), "run file")(
+      "override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value")(
+      "resume", options::bool_switch(), "go on from the newest whole checkpoint of the run")(
+      "resume-anyway", options::bool_switch(),
+      "the same, also with other settings than the checkpoint's")(
+      "overwrite", options::bool_switch(), "replace a run of the same name")(
+      "sweep", options::value<std::string>()->default_value("", ""),
+      "directory of the sweep that the run is a trial of");
   const auto values = parse(train_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const auto is_set = [&](const char* name) { return (*values)[name].as<bool>(); };
-  const Arguments given{(*values)["run"].as<std::string>(), (*values)["override"].as<std::vector<std::string>>(), arguments,
-                        {is_set("resume") || is_set("resume-anyway"), is_set("resume-anyway")}, is_set("overwrite"),
+  const Arguments given{(*values)["run"].as<std::string>(),
+                        (*values)["override"].as<std::vector<std::string>>(),
+                        arguments,
+                        {is_set("resume") || is_set("resume-anyway"), is_set("resume-anyway")},
+                        is_set("overwrite"),
                         (*values)["sweep"].as<std::string>()};
   watch_signals();  // before MPI starts, which may take long
   return on_ranks([&](const Comm& comm) { return run_training(comm, given); });
@@ -192,6 +243,9 @@ int train_main(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-const Command train_command{"train", "run.toml|record.json [section.key=value...] [--resume|--resume-anyway] [--overwrite] [--sweep DIR]", "trains; on several ranks under mpirun or srun", train_main};
+const Command train_command{"train",
+                            "run.toml|record.json [section.key=value...] "
+                            "[--resume|--resume-anyway] [--overwrite] [--sweep DIR]",
+                            "trains; on several ranks under mpirun or srun", train_main};
 
 }  // namespace attune::program

@@ -10,11 +10,14 @@
 namespace attune::program {
 namespace fs = std::filesystem;
 
-TunedRun open_tuned_run(const fs::path& path, const std::string& checkpoint_name, const Comm& comm, const std::vector<std::string>& overrides) {
+TunedRun open_tuned_run(const fs::path& path, const std::string& checkpoint_name, const Comm& comm,
+                        const std::vector<std::string>& overrides) {
   const bool is_directory = run_directory::is_run_directory(path);
-  auto opened = train::open_run(is_directory ? run_directory::run_file(path) : path, overrides, comm);
+  auto opened =
+      train::open_run(is_directory ? run_directory::run_file(path) : path, overrides, comm);
   const auto directory = is_directory ? path : opened.config.directory();
-  const auto checkpoint = named_checkpoint(run_directory::checkpoints(directory), checkpoint_name, comm);
+  const auto checkpoint =
+      named_checkpoint(run_directory::checkpoints(directory), checkpoint_name, comm);
   auto waiting = watch_waiting(place_ranks(opened.config.parallel, comm), comm);
   auto session = train::Session::open(opened.config, opened.mesh);
   return {std::move(waiting), std::move(opened), std::move(session), directory, checkpoint};

@@ -8,7 +8,7 @@ namespace attune::program {
 struct TunedRun {
   std::unique_ptr<placement::Waiting> waiting;
   train::OpenedRun opened;
-  train::Session session;             // the base, prepared by the strategy
+  train::Session session;  // the base, prepared by the strategy
   std::filesystem::path directory;
   std::filesystem::path checkpoint;
 
@@ -16,9 +16,9 @@ struct TunedRun {
   void load_tuned();
 };
 
-/// A run directory, or a run file whose run was trained, with its checkpoint of that name (latest, best, or a step). Collective. Error when
-/// it is not there or not whole.
-TunedRun open_tuned_run(const std::filesystem::path& path, const std::string& checkpoint, const Comm& comm,
-                        const std::vector<std::string>& overrides = {});
+/// A run directory, or a run file whose run was trained, with its checkpoint of that name (latest,
+/// best, or a step). Collective. Error when it is not there or not whole.
+TunedRun open_tuned_run(const std::filesystem::path& path, const std::string& checkpoint,
+                        const Comm& comm, const std::vector<std::string>& overrides = {});
 
 }  // namespace attune::program

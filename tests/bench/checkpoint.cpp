@@ -1,4 +1,5 @@
-// How long the training stands still for a checkpoint of SmolLM2-135M trained in full with AdamW (1.6 GB): written at once, and staged.
+// How long the training stands still for a checkpoint of SmolLM2-135M trained in full with AdamW
+// (1.6 GB): written at once, and staged.
 #include <ATen/ATen.h>
 #include <fmt/core.h>
 #include <gtest/gtest.h>
@@ -30,11 +31,18 @@ double median(std::vector<double> values) {
 attune::Snapshot state() {
   attune::Snapshot snapshot;
   const auto add = [&](const std::string& name, at::IntArrayRef shape) {
-    for (const char* kind : {"weights/", "exp_avg/", "exp_avg_sq/"}) snapshot.tensors.emplace_back(kind + name, at::rand(shape));
+    for (const char* kind : {"weights/", "exp_avg/", "exp_avg_sq/"})
+      snapshot.tensors.emplace_back(kind + name, at::rand(shape));
   };
   add("embedding", {49152, 576});
   for (int block = 0; block < 30; ++block) {
-    for (const auto& [name, rows, columns] : {std::tuple{"q", 576, 576}, {"k", 192, 576}, {"v", 192, 576}, {"o", 576, 576}, {"gate", 1536, 576}, {"up", 1536, 576}, {"down", 576, 1536}})
+    for (const auto& [name, rows, columns] : {std::tuple{"q", 576, 576},
+                                              {"k", 192, 576},
+                                              {"v", 192, 576},
+                                              {"o", 576, 576},
+                                              {"gate", 1536, 576},
+                                              {"up", 1536, 576},
+                                              {"down", 576, 1536}})
       add(fmt::format("{}.{}", block, name), {rows, columns});
     for (const char* norm : {"norm1", "norm2"}) add(fmt::format("{}.{}", block, norm), {576});
   }
@@ -42,11 +50,15 @@ attune::Snapshot state() {
 }
 
 TEST(Checkpoint, StandsStillForATenthOfTheTimeWhenStaged) {
-  std::string pattern = (fs::current_path() / "build/bench-XXXXXX").string();  // a disk, as a run's folder is on one
+  // a disk, as a run's folder is on one
+  std::string pattern = (fs::current_path() / "build/bench-XXXXXX").string();
   const fs::path root = ::mkdtemp(pattern.data());
   const auto snapshot = state();
   attune::CheckpointWriter writer(root / "checkpoints", {});
-  std::vector<double> at_once, begin, behind, publish;
+  std::vector<double> at_once;
+  std::vector<double> begin;
+  std::vector<double> behind;
+  std::vector<double> publish;
   for (std::int64_t round = 0; round < 5; ++round) {
     at_once.push_back(seconds([&] {
       writer.begin(2 * round, snapshot, /*staged=*/false);
@@ -60,8 +72,11 @@ TEST(Checkpoint, StandsStillForATenthOfTheTimeWhenStaged) {
     fs::remove_all(root / "checkpoints");
   }
   const double stall = median(begin) + median(publish);
-  fmt::print("{:.2f} GB: at once {:.2f} s; staged {:.3f} s to copy (the first time {:.3f} s), {:.2f} s behind the training, {:.3f} s to publish; stall {:.1f} % of at once\n",
-             static_cast<double>(snapshot.bytes()) / 1e9, median(at_once), median(begin), begin.front(), median(behind), median(publish), 100 * stall / median(at_once));
+  fmt::print(
+      "{:.2f} GB: at once {:.2f} s; staged {:.3f} s to copy (the first time {:.3f} s), {:.2f} s "
+      "behind the training, {:.3f} s to publish; stall {:.1f} % of at once\n",
+      static_cast<double>(snapshot.bytes()) / 1e9, median(at_once), median(begin), begin.front(),
+      median(behind), median(publish), 100 * stall / median(at_once));
   EXPECT_LE(stall, 0.1 * median(at_once));
   fs::remove_all(root);
 }

@@ -13,7 +13,8 @@ namespace fs = std::filesystem;
 TEST(Fuzz, EveryInputOfTheCorpusIsReadOrRefused) {
   for (const auto& [name, read] : fuzz::readers()) {
     int inputs = 0;
-    for (const auto& entry : fs::directory_iterator(fs::path(ATTUNE_SOURCE_DIR) / "tests/fuzz/corpus" / name)) {
+    for (const auto& entry :
+         fs::directory_iterator(fs::path(ATTUNE_SOURCE_DIR) / "tests/fuzz/corpus" / name)) {
       SCOPED_TRACE(entry.path().string());
       std::printf("%s\n", entry.path().c_str());  // a crash is of the last one named
       std::fflush(stdout);

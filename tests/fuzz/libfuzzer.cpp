@@ -13,13 +13,15 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
   const auto found = attune::fuzz::readers().find(*argc > 1 ? (*argv)[1] : "");
   if (found == attune::fuzz::readers().end()) {
     std::fprintf(stderr, "the first argument must name a reader; there are:");
-    for (const auto& [name, read] : attune::fuzz::readers()) std::fprintf(stderr, " %s", name.c_str());
+    for (const auto& [name, read] : attune::fuzz::readers())
+      std::fprintf(stderr, " %s", name.c_str());
     std::fprintf(stderr, "\n");
     std::exit(2);
   }
   reader = found->second;
   (*argv)[1] = (*argv)[0];  // libFuzzer sees the rest
-  ++*argv, --*argc;
+  ++*argv;
+  --*argc;
   return 0;
 }
 

@@ -34,21 +34,26 @@ namespace fs = std::filesystem;
 /// The bytes as a file, in memory where there is a place for it; gone with this object.
 class InputFile {
  public:
-  InputFile(std::string_view bytes, const char* ending) : path_(folder() / ("attune-fuzz-" + std::to_string(::getpid()) + ending)) {
-    std::ofstream(path_, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  InputFile(std::string_view bytes, const char* ending)
+      : path_(folder() / ("attune-fuzz-" + std::to_string(::getpid()) + ending)) {
+    std::ofstream(path_, std::ios::binary)
+        .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   }
   ~InputFile() { fs::remove(path_); }
   const fs::path& path() const { return path_; }
 
  private:
-  static fs::path folder() { return fs::exists("/dev/shm") ? "/dev/shm" : fs::temp_directory_path(); }
+  static fs::path folder() {
+    return fs::exists("/dev/shm") ? "/dev/shm" : fs::temp_directory_path();
+  }
   fs::path path_;
 };
 
 /// A folder of a tokenizer, one of whose files has these bytes.
 class InputFolder {
  public:
-  InputFolder(std::string_view bytes, const char* name, const std::map<std::string, std::string>& others) {
+  InputFolder(std::string_view bytes, const char* name,
+              const std::map<std::string, std::string>& others) {
     fs::create_directory(path_);
     write(name, bytes);
     for (const auto& [other, content] : others) write(other, content);
@@ -58,9 +63,11 @@ class InputFolder {
 
  private:
   void write(const std::string& name, std::string_view bytes) const {
-    std::ofstream(path_ / name, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    std::ofstream(path_ / name, std::ios::binary)
+        .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   }
-  fs::path path_ = (fs::exists("/dev/shm") ? fs::path("/dev/shm") : fs::temp_directory_path()) / ("attune-fuzz-folder-" + std::to_string(::getpid()));
+  fs::path path_ = (fs::exists("/dev/shm") ? fs::path("/dev/shm") : fs::temp_directory_path()) /
+                   ("attune-fuzz-folder-" + std::to_string(::getpid()));
 };
 
 /// Whether it was read to its end.
@@ -74,9 +81,13 @@ bool is_read(Work work) {
   }
 }
 
-void read_records(const fs::path& path, const std::string& format, const std::string& layout, const std::string& on_error) {
+void read_records(const fs::path& path, const std::string& format, const std::string& layout,
+                  const std::string& on_error) {
   SourceOptions options;
-  options.path = path.string(), options.format = format, options.layout = layout, options.on_error = on_error;
+  options.path = path.string();
+  options.format = format;
+  options.layout = layout;
+  options.on_error = on_error;
   Ledger ledger(/*listing=*/true);
   const auto source = scan_source(options, path);
   for (const auto& block : source.blocks)
@@ -92,7 +103,10 @@ void read_json(std::string_view bytes) {
 
 void tokenize(const nlohmann::json& json) {
   const Tokenizer tokenizer(json);
-  for (const char* text : {"", "ab a<s> \u00e9 12\xFF" "b-b", "aaaa  bbbb\n", "\u1e9b\u0323 \u4e2d\u6587 1234567"})
+  for (const char* text : {"",
+                           "ab a<s> \u00e9 12\xFF"
+                           "b-b",
+                           "aaaa  bbbb\n", "\u1e9b\u0323 \u4e2d\u6587 1234567"})
     is_read([&] { tokenizer.decode(tokenizer.encode_with_spans(text).ids, false); });
 }
 
@@ -101,24 +115,30 @@ void read_tokenizer(std::string_view bytes) {
   is_read([&] { tokenize(weights::read_json(file.path())); });
 }
 
-void read_folder(std::string_view bytes, const char* name, const std::map<std::string, std::string>& others) {
+void read_folder(std::string_view bytes, const char* name,
+                 const std::map<std::string, std::string>& others) {
   const InputFolder folder(bytes, name, others);
   is_read([&] { tokenize(open_tokenizer(folder.path())); });
 }
 
 void read_sentencepiece(std::string_view bytes) {
-  for (const char* type : {"{}", R"({"tokenizer_class": "LlamaTokenizer"})", R"({"tokenizer_class": "XLMRobertaTokenizer", "add_bos_token": true})"})
+  for (const char* type : {"{}", R"({"tokenizer_class": "LlamaTokenizer"})",
+                           R"({"tokenizer_class": "XLMRobertaTokenizer", "add_bos_token": true})"})
     read_folder(bytes, "tokenizer.model", {{"tokenizer_config.json", type}});
 }
 
 void read_tekken(std::string_view bytes) { read_folder(bytes, "tekken.json", {}); }
 
 void read_tiktoken(std::string_view bytes) {
-  read_folder(bytes, "tiktoken.model", {{"tokenizer_config.json", R"({"added_tokens_decoder": {"9": {"content": "<s>"}}})"}});
+  read_folder(
+      bytes, "tiktoken.model",
+      {{"tokenizer_config.json", R"({"added_tokens_decoder": {"9": {"content": "<s>"}}})"}});
 }
 
 void read_merges(std::string_view bytes) {
-  read_folder(bytes, "merges.txt", {{"tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer"})"}, {"vocab.json", R"({"a": 0, "b": 1, "ab": 2, "aab": 3})"}});
+  read_folder(bytes, "merges.txt",
+              {{"tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer"})"},
+               {"vocab.json", R"({"a": 0, "b": 1, "ab": 2, "aab": 3})"}});
 }
 
 void read_vocab_txt(std::string_view bytes) { read_folder(bytes, "vocab.txt", {}); }
@@ -131,11 +151,19 @@ void read_tokenizer_config(std::string_view bytes) {
 
 /// A model's chat template, rendered for a conversation that has all parts.
 void read_chat_template(std::string_view bytes) {
-  static const Tokenizer tokenizer(nlohmann::json::parse(R"({"model": {"type": "BPE", "byte_fallback": true, "unk_token": "?", "vocab": {"?": 0, "a": 1, "b": 2, "ab": 3}, "merges": ["a b"]}})"));
-  static const std::vector<Message> messages{{"system", "a"}, {"user", "ab"}, {"assistant", "b", R"({"tool_calls": [{"type": "function", "function": {"name": "b", "arguments": {"a": [1, 2.5, null]}}}]})"},
-                                             {"tool", "a", R"({"name": "b"})"}, {"assistant", "ab \u00e9"}};
-  constexpr std::string_view tools = R"([{"type": "function", "function": {"name": "b", "description": "a", "parameters": {"type": "object", "properties": {}}}}])";
-  const ChatSource source{.jinja = std::string(bytes), .tokens = {{"bos_token", "<s>"}, {"eos_token", "</s>"}}};
+  static const Tokenizer tokenizer(nlohmann::json::parse(
+      R"({"model": {"type": "BPE", "byte_fallback": true, "unk_token": "?", "vocab": {"?": 0, "a": 1, "b": 2, "ab": 3}, "merges": ["a b"]}})"));
+  static const std::vector<Message> messages{
+      {"system", "a"},
+      {"user", "ab"},
+      {"assistant", "b",
+       R"({"tool_calls": [{"type": "function", "function": {"name": "b", "arguments": {"a": [1, 2.5, null]}}}]})"},
+      {"tool", "a", R"({"name": "b"})"},
+      {"assistant", "ab \u00e9"}};
+  constexpr std::string_view tools =
+      R"([{"type": "function", "function": {"name": "b", "description": "a", "parameters": {"type": "object", "properties": {}}}}])";
+  const ChatSource source{.jinja = std::string(bytes),
+                          .tokens = {{"bos_token", "<s>"}, {"eos_token", "</s>"}}};
   const auto form = ChatTemplate::from_jinja(source);
   is_read([&] { form.encode(messages, tokenizer, tools); });
   is_read([&] { form.prompt({{"user", "ab"}}, tokenizer); });
@@ -153,7 +181,11 @@ void read_safetensors(std::string_view bytes) {
 void read_gguf(std::string_view bytes) {
   const InputFile file(bytes, ".gguf");
   is_read([&] { tokenize(open_tokenizer(file.path())); });
-  if (!is_read([&] { GgufFile gguf(file.path()); read_all(gguf); })) return;
+  if (!is_read([&] {
+        GgufFile gguf(file.path());
+        read_all(gguf);
+      }))
+    return;
   is_read([&] {
     const auto model = ModelFiles::open(file.path());
     read_all(*model.weights);
@@ -163,7 +195,8 @@ void read_gguf(std::string_view bytes) {
 
 void read_split(const Split& split) {
   is_read([&] { split.verify(); });
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min<std::int64_t>(split.size(), 100)));
+  std::vector<std::int64_t> rows(
+      static_cast<std::size_t>(std::min<std::int64_t>(split.size(), 100)));
   std::iota(rows.begin(), rows.end(), 0);
   is_read([&] { split.read(rows); });
 }
@@ -174,7 +207,8 @@ void read_hdf5(std::string_view bytes) {
     const auto data = DataFile::open(file.path());
     for (const auto& name : data.splits()) read_split(data.split(name));
     is_read([&] { data_card(data); });
-    is_read([&] { sample_lines(data, [](const auto& ids) { return std::to_string(ids.size()); }); });
+    is_read(
+        [&] { sample_lines(data, [](const auto& ids) { return std::to_string(ids.size()); }); });
   });
 }
 
@@ -188,10 +222,12 @@ void read_plugin(std::string_view bytes) {
   });
 }
 
-/// Each of the files that status, sweeps and resumed runs read. Progress is never an error, whatever the files hold.
+/// Each of the files that status, sweeps and resumed runs read. Progress is never an error,
+/// whatever the files hold.
 void read_run_directory(std::string_view bytes) {
   namespace run = run_directory;
-  for (const char* name : {run::names::metrics, run::names::record, run::names::not_finite, run::names::jobs, "lock.1"}) {
+  for (const char* name : {run::names::metrics, run::names::record, run::names::not_finite,
+                           run::names::jobs, "lock.1"}) {
     const InputFolder folder(bytes, name, {});
     run::read_whole_progress(folder.path());
     is_read([&] { run::check_can_go_on(folder.path()); });
@@ -207,21 +243,20 @@ void read_run_directory(std::string_view bytes) {
 }  // namespace
 
 const std::map<std::string, Reader>& readers() {
-  static const std::map<std::string, Reader> all{
-      {"json", read_json},
-      {"gguf", read_gguf},
-      {"safetensors", read_safetensors},
-      {"tokenizer", read_tokenizer},
-      {"hdf5", read_hdf5},
-      {"sentencepiece", read_sentencepiece},
-      {"tekken", read_tekken},
-      {"tiktoken", read_tiktoken},
-      {"merges", read_merges},
-      {"vocab_txt", read_vocab_txt},
-      {"tokenizer_config", read_tokenizer_config},
-      {"chat_template", read_chat_template},
-      {"run_directory", read_run_directory},
-      {"plugin", read_plugin}};
+  static const std::map<std::string, Reader> all{{"json", read_json},
+                                                 {"gguf", read_gguf},
+                                                 {"safetensors", read_safetensors},
+                                                 {"tokenizer", read_tokenizer},
+                                                 {"hdf5", read_hdf5},
+                                                 {"sentencepiece", read_sentencepiece},
+                                                 {"tekken", read_tekken},
+                                                 {"tiktoken", read_tiktoken},
+                                                 {"merges", read_merges},
+                                                 {"vocab_txt", read_vocab_txt},
+                                                 {"tokenizer_config", read_tokenizer_config},
+                                                 {"chat_template", read_chat_template},
+                                                 {"run_directory", read_run_directory},
+                                                 {"plugin", read_plugin}};
   return all;
 }
 

@@ -1,5 +1,6 @@
-// The readers of files that others made. Each takes the bytes of a file, whatever they are, and reads all that can be read: they are whole, or an Error
-// says why not. Anything else (a crash, another exception, a large allocation) is a fault of the reader.
+// The readers of files that others made. Each takes the bytes of a file, whatever they are, and
+// reads all that can be read: they are whole, or an Error says why not. Anything else (a crash,
+// another exception, a large allocation) is a fault of the reader.
 #pragma once
 #include <map>
 #include <string>

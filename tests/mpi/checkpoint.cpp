@@ -1,4 +1,5 @@
-// Checkpoints: bit for bit, whole or not at all. On 2 and 4 ranks every call is made by all of them.
+// Checkpoints: bit for bit, whole or not at all. On 2 and 4 ranks every call is made by all of
+// them.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -48,14 +49,13 @@ class Checkpoints : public testing::Test {
 
   fs::path step(const std::string& name) const { return folder_ / name; }
   /// On rank 0; all ranks wait until it is done.
-  static void damage(const std::function<void()>& how) {
-    attune::on_root(all(), how);
-  }
+  static void damage(const std::function<void()>& how) { attune::on_root(all(), how); }
   std::optional<fs::path> newest() { return attune::newest_checkpoint(folder_, all(), warnings_); }
   /// What was warned of, on all ranks.
   std::string warned() const { return all().broadcast(warnings_.str()); }
 
-  fs::path root_, folder_;
+  fs::path root_;
+  fs::path folder_;
   std::ostringstream warnings_;
 };
 
@@ -66,26 +66,33 @@ Snapshot example() {
   odd.view(-1)[3] = std::numeric_limits<float>::quiet_NaN();
   odd.view(-1)[4] = -0.0f;
   odd.view(-1)[5] = std::numeric_limits<float>::denorm_min();
-  snapshot.tensors = {{"weights/model.layers.0.q_proj.lora_A", odd},
-                      {"transposed", at::randn({4, 6}, at::kDouble).t()},
-                      {"bf16", at::randn({3, 2, 2}).to(at::kBFloat16)},
-                      {"half", at::randn({9}).to(at::kHalf)},
-                      {"ids", at::tensor({std::numeric_limits<std::int64_t>::min(), std::int64_t{-1}, std::numeric_limits<std::int64_t>::max()})},
-                      {"generator", at::randint(0, 256, {5056}, at::kByte)},
-                      {"scalar", at::scalar_tensor(0.1, at::kDouble)},
-                      {"empty", at::empty({0, 4})},
-                      {"large", at::randn({300, 1000})}};
-  snapshot.texts = {{"early_stopping", "best=1.25\npatience=2"}, {"empty", ""}, {"bytes", std::string("a\0b\xff", 4)}};
+  snapshot.tensors = {
+      {"weights/model.layers.0.q_proj.lora_A", odd},
+      {"transposed", at::randn({4, 6}, at::kDouble).t()},
+      {"bf16", at::randn({3, 2, 2}).to(at::kBFloat16)},
+      {"half", at::randn({9}).to(at::kHalf)},
+      {"ids", at::tensor({std::numeric_limits<std::int64_t>::min(), std::int64_t{-1},
+                          std::numeric_limits<std::int64_t>::max()})},
+      {"generator", at::randint(0, 256, {5056}, at::kByte)},
+      {"scalar", at::scalar_tensor(0.1, at::kDouble)},
+      {"empty", at::empty({0, 4})},
+      {"large", at::randn({300, 1000})}};
+  snapshot.texts = {{"early_stopping", "best=1.25\npatience=2"},
+                    {"empty", ""},
+                    {"bytes", std::string("a\0b\xff", 4)}};
   snapshot.numbers = {{"step", 25}, {"smallest", std::numeric_limits<std::int64_t>::min()}};
   return snapshot;
 }
 
 bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  const auto x = a.contiguous(), y = b.contiguous();
-  return x.scalar_type() == y.scalar_type() && x.sizes() == y.sizes() && (x.nbytes() == 0 || std::memcmp(x.data_ptr(), y.data_ptr(), x.nbytes()) == 0);
+  const auto x = a.contiguous();
+  const auto y = b.contiguous();
+  return x.scalar_type() == y.scalar_type() && x.sizes() == y.sizes() &&
+         (x.nbytes() == 0 || std::memcmp(x.data_ptr(), y.data_ptr(), x.nbytes()) == 0);
 }
 
-void save(const fs::path& folder, std::int64_t step, const Snapshot& snapshot, const Comm& comm, bool staged = false, bool best = false) {
+void save(const fs::path& folder, std::int64_t step, const Snapshot& snapshot, const Comm& comm,
+          bool staged = false, bool best = false) {
   attune::CheckpointWriter writer(folder, comm);
   writer.begin(step, snapshot, staged);
   writer.publish(best);
@@ -108,7 +115,8 @@ TEST_F(Checkpoints, ComeBackBitForBitOnEveryRank) {
   ASSERT_EQ(loaded.tensors.size(), saved.tensors.size());
   for (std::size_t i = 0; i < saved.tensors.size(); ++i) {
     EXPECT_EQ(loaded.tensors[i].first, saved.tensors[i].first);
-    EXPECT_TRUE(same_bits(loaded.tensors[i].second, saved.tensors[i].second)) << saved.tensors[i].first;
+    EXPECT_TRUE(same_bits(loaded.tensors[i].second, saved.tensors[i].second))
+        << saved.tensors[i].first;
   }
   EXPECT_EQ(loaded.texts, saved.texts);
   EXPECT_EQ(loaded.numbers, saved.numbers);
@@ -123,9 +131,11 @@ TEST_F(Checkpoints, OfAnEmptySnapshotComeBackEmpty) {
 TEST_F(Checkpoints, LeaveNothingElseInTheFolder) {
   save(folder_, 25, example(), all());
   std::vector<std::string> names;
-  for (const auto& entry : fs::recursive_directory_iterator(folder_)) names.push_back(entry.path().lexically_relative(folder_).string());
+  for (const auto& entry : fs::recursive_directory_iterator(folder_))
+    names.push_back(entry.path().lexically_relative(folder_).string());
   std::vector<std::string> expected{"latest", "step-000025", "step-000025/COMPLETE"};
-  for (int rank = 0; rank < all().size(); ++rank) expected.push_back(fmt::format("step-000025/state-{:04}-00.h5", rank));
+  for (int rank = 0; rank < all().size(); ++rank)
+    expected.push_back(fmt::format("step-000025/state-{:04}-00.h5", rank));
   EXPECT_THAT(names, testing::UnorderedElementsAreArray(expected));
 }
 
@@ -150,12 +160,16 @@ TEST_F(Checkpoints, HoldWhatWasThereWhenTheyWereBegunWhateverTheTrainingDoesMean
   attune::CheckpointWriter writer(folder_, all());
   for (const std::int64_t number : {1, 2}) {  // the second uses the buffers of the first
     weights.copy_(then * number);
-    writer.begin(number, {.tensors = {{"w", weights}}, .texts = {}, .numbers = {}}, /*staged=*/true);
+    writer.begin(number, {.tensors = {{"w", weights}}, .texts = {}, .numbers = {}},
+                 /*staged=*/true);
     weights.zero_();
     EXPECT_TRUE(writer.in_flight());
     writer.publish(/*best=*/false);
     EXPECT_FALSE(writer.in_flight());
-    EXPECT_TRUE(same_bits(attune::load_checkpoint(step(fmt::format("step-{:06}", number)), all()).tensors.at(0).second, then * number));
+    EXPECT_TRUE(same_bits(attune::load_checkpoint(step(fmt::format("step-{:06}", number)), all())
+                              .tensors.at(0)
+                              .second,
+                          then * number));
   }
 }
 
@@ -171,33 +185,45 @@ TEST_F(Checkpoints, ThatWereBegunAndNeverPublishedAreNotThere) {
 
 TEST_F(Checkpoints, AreSharedAmongTheRanksThatWriteThem) {
   Snapshot snapshot;
-  for (int i = 0; i < 8; ++i) snapshot.tensors.emplace_back(fmt::format("w{}", i), at::randn({64, 1024}));
+  for (int i = 0; i < 8; ++i)
+    snapshot.tensors.emplace_back(fmt::format("w{}", i), at::randn({64, 1024}));
   save(folder_, 1, snapshot, all());
   for (int rank = 0; rank < all().size(); ++rank) {
-    const auto bytes = static_cast<double>(fs::file_size(step("step-000001") / fmt::format("state-{:04}-00.h5", rank)));
+    const auto bytes = static_cast<double>(
+        fs::file_size(step("step-000001") / fmt::format("state-{:04}-00.h5", rank)));
     EXPECT_NEAR(bytes, 8.0 * 64 * 1024 * 4 / all().size(), 40000) << rank;
   }
 }
 
 TEST_F(Checkpoints, AreInPartsThatHoldLittleBesideTheState) {
-  Snapshot snapshot;  // tensors of one chunk and a bit: chunks of a fixed size would hold half as much again
-  for (int i = 0; i < 40; ++i) snapshot.tensors.emplace_back(fmt::format("w{}", i), at::randn({700, 600}));
+  // tensors of one chunk and a bit: chunks of a fixed size would hold half as much again
+  Snapshot snapshot;
+  for (int i = 0; i < 40; ++i)
+    snapshot.tensors.emplace_back(fmt::format("w{}", i), at::randn({700, 600}));
   snapshot.tensors.emplace_back("e", at::randn({31000, 512}));
   save(folder_, 1, snapshot, all());
-  std::uintmax_t bytes = 0, largest = 0;
-  for (const auto& file : fs::directory_iterator(step("step-000001"))) bytes += file.file_size(), largest = std::max(largest, file.file_size());
+  std::uintmax_t bytes = 0;
+  std::uintmax_t largest = 0;
+  for (const auto& file : fs::directory_iterator(step("step-000001"))) {
+    bytes += file.file_size();
+    largest = std::max(largest, file.file_size());
+  }
   EXPECT_LT(static_cast<double>(bytes), 1.01 * static_cast<double>(snapshot.bytes()));
   EXPECT_LT(largest, std::uintmax_t{66} << 20);  // the one tensor of 64 MB
 }
 
 TEST_F(Checkpoints, TheBestOneIsLinkedAndStaysWhenOthersGo) {
-  for (const std::int64_t number : {1, 2, 3, 4}) save(folder_, number, numbered(number), all(), false, number == 2);
+  for (const std::int64_t number : {1, 2, 3, 4})
+    save(folder_, number, numbered(number), all(), false, number == 2);
   attune::prune_checkpoints(folder_, 1, all());
-  EXPECT_EQ(attune::load_checkpoint(attune::named_checkpoint(folder_, "best", all()), all()).numbers.at("n"), 2);
+  EXPECT_EQ(attune::load_checkpoint(attune::named_checkpoint(folder_, "best", all()), all())
+                .numbers.at("n"),
+            2);
   EXPECT_EQ(attune::named_checkpoint(folder_, "latest", all()), step("step-000004"));
   EXPECT_EQ(attune::named_checkpoint(folder_, "2", all()), step("step-000002"));
   EXPECT_FALSE(fs::exists(step("step-000001")) || fs::exists(step("step-000003")));
-  for (const auto* absent : {"3", "worst"}) EXPECT_THROW(attune::named_checkpoint(folder_, absent, all()), Error) << absent;
+  for (const auto* absent : {"3", "worst"})
+    EXPECT_THROW(attune::named_checkpoint(folder_, absent, all()), Error) << absent;
 }
 
 TEST_F(Checkpoints, TheNewestIsTheOneOfTheHighestStep) {
@@ -211,13 +237,22 @@ TEST_F(Checkpoints, ThereIsNoNewestWhereThereIsNone) { EXPECT_EQ(newest(), std::
 TEST_F(Checkpoints, HalfWrittenAndDamagedOnesAreNamedAndPassedOver) {
   for (const std::int64_t number : {10, 20, 30, 40, 50}) save(folder_, number, example(), all());
   damage([&] {
-    fs::remove(step("step-000050") / "COMPLETE");                                                          // the save was interrupted
-    fs::resize_file(step("step-000040") / "state-0000-00.h5", 1000);                                               // truncated
-    std::fstream(step("step-000030") / "state-0000-00.h5", std::ios::in | std::ios::out | std::ios::binary).seekp(5000).put('!').put('?');  // bits
-    std::ofstream(step("step-000020") / "COMPLETE") << "{";                                                // marker
+    // the save was interrupted
+    fs::remove(step("step-000050") / "COMPLETE");
+    // truncated
+    fs::resize_file(step("step-000040") / "state-0000-00.h5", 1000);
+    // bits
+    std::fstream(step("step-000030") / "state-0000-00.h5",
+                 std::ios::in | std::ios::out | std::ios::binary)
+        .seekp(5000)
+        .put('!')
+        .put('?');
+    // marker
+    std::ofstream(step("step-000020") / "COMPLETE") << "{";
   });
   EXPECT_EQ(newest(), step("step-000010"));
-  for (const auto* name : {"step-000050", "step-000040", "step-000030", "step-000020"}) EXPECT_THAT(warned(), HasSubstr(name));
+  for (const auto* name : {"step-000050", "step-000040", "step-000030", "step-000020"})
+    EXPECT_THAT(warned(), HasSubstr(name));
   EXPECT_THAT(warned(), HasSubstr("not saved to the end"));
   EXPECT_THAT(warned(), HasSubstr("has 1000 bytes"));
   EXPECT_THAT(warned(), HasSubstr("sha256"));
@@ -235,9 +270,12 @@ void forge_marker(const fs::path& checkpoint) {
   std::string parts;
   for (int i = 0; fs::exists(checkpoint / fmt::format("state-{:04}-00.h5", i)); ++i) {
     const auto part = checkpoint / fmt::format("state-{:04}-00.h5", i);
-    parts += fmt::format(R"({}{{"file": "{}", "bytes": {}, "sha256": "{}"}})", i ? ", " : "", part.filename().string(), fs::file_size(part), attune::sha256_of_file(part));
+    parts +=
+        fmt::format(R"({}{{"file": "{}", "bytes": {}, "sha256": "{}"}})", i ? ", " : "",
+                    part.filename().string(), fs::file_size(part), attune::sha256_of_file(part));
   }
-  attune::write_text(checkpoint / "COMPLETE", fmt::format(R"({{"version": 2, "parts": [{}]}})", parts));
+  attune::write_text(checkpoint / "COMPLETE",
+                     fmt::format(R"({{"version": 2, "parts": [{}]}})", parts));
 }
 
 TEST_F(Checkpoints, ForgedShapesAreRefusedBeforeAnythingIsAllocated) {
@@ -246,7 +284,10 @@ TEST_F(Checkpoints, ForgedShapesAreRefusedBeforeAnythingIsAllocated) {
     {
       const auto root = attune::hdf5::change_file(step("step-000010") / "state-0000-00.h5");
       // 4 TiB that were never written: HDF5 allocates no chunk for them.
-      root.group("tensors").create_dataset("000000", at::kFloat, {std::int64_t{1} << 40}).attributes().set("name", "w");
+      root.group("tensors")
+          .create_dataset("000000", at::kFloat, {std::int64_t{1} << 40})
+          .attributes()
+          .set("name", "w");
     }
     forge_marker(step("step-000010"));
   });
@@ -258,8 +299,12 @@ TEST_F(Checkpoints, FilesOfAnotherKindOrVersionAreRefused) {
   save(folder_, 20, {}, all());
   save(folder_, 30, {}, all());
   damage([&] {
-    attune::hdf5::change_file(step("step-000010") / "state-0000-00.h5").attributes().set("version", std::int64_t{3});
-    attune::hdf5::change_file(step("step-000020") / "state-0000-00.h5").attributes().set("format", "attune-dataset");
+    attune::hdf5::change_file(step("step-000010") / "state-0000-00.h5")
+        .attributes()
+        .set("version", std::int64_t{3});
+    attune::hdf5::change_file(step("step-000020") / "state-0000-00.h5")
+        .attributes()
+        .set("format", "attune-dataset");
     attune::write_text(step("step-000030") / "state-0000-00.h5", "not HDF5 at all");
     for (const auto* name : {"step-000010", "step-000020", "step-000030"}) forge_marker(step(name));
   });
@@ -271,13 +316,32 @@ TEST_F(Checkpoints, FilesOfAnotherKindOrVersionAreRefused) {
 /// Valid HDF5 whose content no save would write.
 TEST_F(Checkpoints, ForgedContentIsRefused) {
   const std::vector<std::function<void(const attune::hdf5::Group&)>> forgeries{
-      [](const auto& root) { root.group("tensors").write("000000", at::zeros({2})); },                                         // without a name
-      [](const auto& root) { root.group("texts").create_dataset("000000", at::kByte, {std::int64_t{1} << 40}).attributes().set("name", "t"); },
-      [](const auto& root) { root.group("texts").create_dataset("000000", at::kFloat, {2, 2}).attributes().set("name", "t"); },
-      [](const auto& root) { root.group("numbers").create_dataset("000000", at::kLong, {1 << 20}).attributes().set("name", "n"); },
+      // without a name
+      [](const auto& root) { root.group("tensors").write("000000", at::zeros({2})); },
+      [](const auto& root) {
+        root.group("texts")
+            .create_dataset("000000", at::kByte, {std::int64_t{1} << 40})
+            .attributes()
+            .set("name", "t");
+      },
+      [](const auto& root) {
+        root.group("texts")
+            .create_dataset("000000", at::kFloat, {2, 2})
+            .attributes()
+            .set("name", "t");
+      },
+      [](const auto& root) {
+        root.group("numbers")
+            .create_dataset("000000", at::kLong, {1 << 20})
+            .attributes()
+            .set("name", "n");
+      },
       [](const auto& root) { root.group("numbers").create_group("000000"); },
       [](const auto& root) { root.group("tensors").create_group("000000"); },
-      [](const auto& root) { root.group("tensors").create_dataset("000000", at::kFloat, {std::int64_t{1} << 31, std::int64_t{1} << 31}); },
+      [](const auto& root) {
+        root.group("tensors").create_dataset("000000", at::kFloat,
+                                             {std::int64_t{1} << 31, std::int64_t{1} << 31});
+      },
   };
   for (std::size_t i = 0; i < forgeries.size(); ++i) {
     const auto number = static_cast<std::int64_t>(i);
@@ -304,7 +368,9 @@ TEST_F(Checkpoints, OfAnyDamagedBytesAreRefusedOrReadButNeverCrash) {
   for (int round = 0; round < 300; ++round) {
     auto text = whole;
     const bool header = round % 2;  // metadata lie at the front
-    for (int n = 0; n < 4; ++n) text[random() % (header ? std::min<std::size_t>(text.size(), 20000) : text.size())] = static_cast<char>(random());
+    for (int n = 0; n < 4; ++n)
+      text[random() % (header ? std::min<std::size_t>(text.size(), 20000) : text.size())] =
+          static_cast<char>(random());
     std::ofstream(step("step-000001") / "state-0000-00.h5", std::ios::binary) << text;
     forge_marker(step("step-000001"));
     refusal(step("step-000001"));
@@ -316,7 +382,8 @@ TEST_F(Checkpoints, PruningKeepsTheNewest) {
   attune::prune_checkpoints(folder_, 2, all());
   EXPECT_FALSE(fs::exists(step("step-000010")));
   EXPECT_TRUE(fs::exists(step("step-000015")));
-  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 3);  // and the link
+  // and the link
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 3);
 }
 
 TEST_F(Checkpoints, PruningDoesNotCountOnesThatWereNotSavedToTheEnd) {

@@ -1,5 +1,6 @@
-// A save whose file-system calls fail, one after the other, each in several ways: the older checkpoint stays usable, nothing half-written
-// is taken for whole, and the next save works. Runs with faulty_io.so in LD_PRELOAD.
+// A save whose file-system calls fail, one after the other, each in several ways: the older
+// checkpoint stays usable, nothing half-written is taken for whole, and the next save works. Runs
+// with faulty_io.so in LD_PRELOAD.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
@@ -20,7 +21,10 @@ const auto arm = reinterpret_cast<void (*)(const char*)>(dlsym(RTLD_DEFAULT, "fa
 const auto struck = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "faulty_io_struck"));
 
 attune::Snapshot snapshot(std::int64_t n) {
-  return {.tensors = {{"w", at::full({3000, 100}, static_cast<double>(n))}, {"b", at::full({7}, static_cast<double>(n))}}, .texts = {{"t", "text"}}, .numbers = {{"n", n}}};
+  return {.tensors = {{"w", at::full({3000, 100}, static_cast<double>(n))},
+                      {"b", at::full({7}, static_cast<double>(n))}},
+          .texts = {{"t", "text"}},
+          .numbers = {{"n", n}}};
 }
 
 void save(const fs::path& folder, std::int64_t step) {
@@ -41,7 +45,8 @@ class Faults : public testing::Test {
     fs::remove_all(root_);
   }
 
-  /// The nth call fails in a save of step 2, while step 1 is there. Returns whether there was such a call.
+  /// The nth call fails in a save of step 2, while step 1 is there. Returns whether there was such
+  /// a call.
   bool survives(const std::string& call, int n, int error) {
     const auto folder = root_ / fmt::format("{}-{}-{}", call, n, error) / "checkpoints";
     save(folder, 1);
@@ -56,7 +61,8 @@ class Faults : public testing::Test {
     }
     const bool happened = struck() > 0;
     arm("");
-    const auto where = fmt::format("{} {} failing with {}: {}", call, n, error, failed ? why : "saved");
+    const auto where =
+        fmt::format("{} {} failing with {}: {}", call, n, error, failed ? why : "saved");
     EXPECT_TRUE(happened || !failed) << where;
     std::ostringstream warnings;
     const auto newest = attune::newest_checkpoint(folder, {}, warnings);
@@ -64,7 +70,8 @@ class Faults : public testing::Test {
     if (!newest) return happened;
     const auto loaded = attune::load_checkpoint(*newest, {});
     const auto step = loaded.numbers.at("n");
-    EXPECT_TRUE(step == 2 || (failed && step == 1)) << where << ", and step " << step << " is the newest";
+    EXPECT_TRUE(step == 2 || (failed && step == 1))
+        << where << ", and step " << step << " is the newest";
     EXPECT_TRUE(loaded.tensors.at(0).second.equal(snapshot(step).tensors.at(0).second)) << where;
     EXPECT_EQ(warnings.str(), "") << where;  // nothing half-written under a final name
     save(folder, 3);
@@ -82,7 +89,8 @@ TEST_F(Faults, InAnyCallOfASaveLeaveTheOlderCheckpointUsable) {
       int n = 1;
       while (survives(call, n, error)) ++n;
       RecordProperty(call + std::to_string(error), n - 1);
-      fmt::print("{} calls of {} failed with {}\n", n - 1, call, error ? std::strerror(error) : "half of it written");
+      fmt::print("{} calls of {} failed with {}\n", n - 1, call,
+                 error ? std::strerror(error) : "half of it written");
       if (call != "open") {
         EXPECT_GT(n, 1) << "a save makes no call of " << call;
       }

@@ -208,8 +208,10 @@ TEST_P(Backend, ExchangesEqualPartsOfEveryType) {
 std::int64_t rows(int from, int to) { return (2 * from + to) % 4; }
 
 TEST_P(Backend, ExchangesRowsInUnequalNumbers) {
-  std::vector<std::int64_t> sent, received;
-  std::vector<at::Tensor> inputs, expected;
+  std::vector<std::int64_t> sent;
+  std::vector<std::int64_t> received;
+  std::vector<at::Tensor> inputs;
+  std::vector<at::Tensor> expected;
   const auto table = [](int from, int to) {
     return block(from, to, 5 * rows(from, to), at::kFloat).view({rows(from, to), 5});
   };
@@ -219,13 +221,15 @@ TEST_P(Backend, ExchangesRowsInUnequalNumbers) {
     inputs.push_back(table(all().rank(), other));
     expected.push_back(table(other, all().rank()));
   }
-  auto input = at::cat(inputs), output = at::empty_like(at::cat(expected));
+  auto input = at::cat(inputs);
+  auto output = at::empty_like(at::cat(expected));
   group->all_to_all_single(output, input, received, sent)->wait();
   EXPECT_TRUE(output.equal(at::cat(expected)));
 }
 
 TEST_P(Backend, ExchangesListsOfTensors) {
-  std::vector<at::Tensor> inputs, outputs;
+  std::vector<at::Tensor> inputs;
+  std::vector<at::Tensor> outputs;
   for (int other = 0; other < ranks(); ++other) {
     inputs.push_back(
         at::full({rows(all().rank(), other), 3}, all().rank() * 10 + other, at::kLong).t());
@@ -240,7 +244,9 @@ TEST_P(Backend, ExchangesListsOfTensors) {
 // ---- What all of them keep
 
 TEST_P(Backend, KeepsTheOrderOfManyCollectivesInFlight) {
-  std::vector<at::Tensor> inputs, scattered, gathered;
+  std::vector<at::Tensor> inputs;
+  std::vector<at::Tensor> scattered;
+  std::vector<at::Tensor> gathered;
   std::vector<c10::intrusive_ptr<c10d::Work>> works;
   for (int i = 0; i < 50; ++i) {
     inputs.push_back(at::full({ranks() * (i % 5 + 1)}, i, at::kFloat));
@@ -255,7 +261,8 @@ TEST_P(Backend, KeepsTheOrderOfManyCollectivesInFlight) {
 }
 
 TEST_P(Backend, RefusesWhatDoesNotFitOnTheFuture) {
-  auto output = at::empty({4}, at::kFloat), input = at::empty({4 * ranks() + 1}, at::kFloat);
+  auto output = at::empty({4}, at::kFloat);
+  auto input = at::empty({4 * ranks() + 1}, at::kFloat);
   EXPECT_THAT(error_of(group->reduce_scatter_single(output, input)),
               HasSubstr("reduce_scatter: an input of"));
   EXPECT_THAT(error_of(group->all_gather_single(input, output)),
@@ -271,11 +278,14 @@ TEST_P(Backend, RefusesWhatDoesNotFitOnTheFuture) {
        complexes = at::empty({4 * ranks()}, at::kComplexFloat);
   EXPECT_THAT(error_of(group->reduce_scatter_single(complex, complexes)),
               HasSubstr("ComplexFloat"));
-  std::vector<std::int64_t> wrong(static_cast<std::size_t>(ranks()), 1), none;
-  auto rows = at::empty({2 * ranks()}, at::kFloat), same = at::empty({2 * ranks()}, at::kFloat);
+  std::vector<std::int64_t> wrong(static_cast<std::size_t>(ranks()), 1);
+  std::vector<std::int64_t> none;
+  auto rows = at::empty({2 * ranks()}, at::kFloat);
+  auto same = at::empty({2 * ranks()}, at::kFloat);
   EXPECT_THAT(error_of(group->all_to_all_single(rows, same, wrong, none)),
               HasSubstr("Split sizes"));
-  std::vector<at::Tensor> few(static_cast<std::size_t>(ranks() + 1), at::empty({1})), more = few;
+  std::vector<at::Tensor> few(static_cast<std::size_t>(ranks() + 1), at::empty({1}));
+  std::vector<at::Tensor> more = few;
   EXPECT_THAT(error_of(group->alltoall(few, more)), HasSubstr("tensors for"));
   group->barrier()->wait();  // and goes on
 }
@@ -299,7 +309,8 @@ TEST_P(Backend, CountsCallsAndInputsHoweverTheyAreCut) {
   const auto added = counted([&] {
     std::vector<at::Tensor> halves{at::ones({100}, at::kBFloat16)};
     group->allreduce(halves)->wait();
-    auto part = at::ones({10}, at::kDouble), whole = at::ones({10 * ranks()}, at::kDouble);
+    auto part = at::ones({10}, at::kDouble);
+    auto whole = at::ones({10 * ranks()}, at::kDouble);
     group->reduce_scatter_single(part, whole)->wait();
     group->all_gather_single(whole, part)->wait();
     group->all_gather_single(whole, part)->wait();

@@ -17,7 +17,8 @@ class DataOverRanks : public testing::Test {
   Comm comm_ = world();
   fs::path folder_;
   DataOverRanks() {
-    folder_ = comm_.broadcast((fs::path(testing::TempDir()) / ("attune-ranks-" + std::to_string(::getpid()))).string());
+    folder_ = comm_.broadcast(
+        (fs::path(testing::TempDir()) / ("attune-ranks-" + std::to_string(::getpid()))).string());
     if (comm_.root()) fs::create_directories(folder_);
     comm_.barrier();
   }
@@ -52,8 +53,10 @@ class DataOverRanks : public testing::Test {
     for (const auto& name : alone.splits()) {
       EXPECT_EQ(sums.at(name), alone.split(name).sha256()) << name;
       for (const auto& column : {"tokens", "tokens.offsets", "label", "grid"})
-        EXPECT_TRUE(hdf5::open_file(folder_ / "data.h5").group(name).read(column).equal(
-            hdf5::open_file(folder_ / "together.h5").group(name).read(column)));
+        EXPECT_TRUE(hdf5::open_file(folder_ / "data.h5")
+                        .group(name)
+                        .read(column)
+                        .equal(hdf5::open_file(folder_ / "together.h5").group(name).read(column)));
     }
     return report;
   }
@@ -71,25 +74,30 @@ class DataOverRanks : public testing::Test {
     auto state = static_cast<std::uint32_t>(i / 5);
     for (int j = 0; j < 1000; ++j) {
       state = state * 1664525 + 1013904223;
-      text += static_cast<char>('a' + ((state >> 16) + (j % 250 == i % 5 ? static_cast<std::uint32_t>(i) : 0)) % 26), text += ' ';
+      text += static_cast<char>(
+          'a' + ((state >> 16) + (j % 250 == i % 5 ? static_cast<std::uint32_t>(i) : 0)) % 26);
+      text += ' ';
     }
     return text;
   }
 
   void write(int rows) {
-    if (comm_.root()) fixtures::write_recipe(folder_, rows, "[split]\nvalidation = 0.03\n", "max_length = 22\n");
+    if (comm_.root())
+      fixtures::write_recipe(folder_, rows, "[split]\nvalidation = 0.03\n", "max_length = 22\n");
     comm_.barrier();
   }
 };
 
 TEST_F(DataOverRanks, ContentIsTheSameAsOnOneRank) {
-  for (const int rows : {34, 3001}) {  // less than a chunk for all ranks; several chunks, shared by ranks
+  // less than a chunk for all ranks; several chunks, shared by ranks
+  for (const int rows : {34, 3001}) {
     write(rows);
     expect_the_same_on_one_rank();
   }
 }
 
-/// Every step at work, sources of several forms and several blocks, and more than one round of encoding.
+/// Every step at work, sources of several forms and several blocks, and more than one round of
+/// encoding.
 TEST_F(DataOverRanks, ContentIsTheSameWithEveryStepAndManyBlocks) {
   if (comm_.root()) {
     fixtures::write_recipe(folder_, 500, R"(weight = 1.5
@@ -123,12 +131,17 @@ copies = 1
 max_length = 900
 policy = "window"
 overlap = 10
-)", "list_rejected = true\n");
-    std::string lines, list = "[", held = "text\tlabel\n";
+)",
+                           "list_rejected = true\n");
+    std::string lines;
+    std::string list = "[";
+    std::string held = "text\tlabel\n";
     for (int i = 0; i < 3000; ++i) {
-      const nlohmann::json object{{"text", long_letters(i % 2800)}, {"label", std::to_string(i % 3 * 5)}};
+      const nlohmann::json object{{"text", long_letters(i % 2800)},
+                                  {"label", std::to_string(i % 3 * 5)}};
       lines += i % 500 == 499 ? "broken\n" : object.dump() + "\n";
-      list += (i ? ", " : "") + nlohmann::json{{"text", long_letters(i + 2600) + " a@b.org"}, {"label", "5"}}.dump();
+      list += (i ? ", " : "") +
+              nlohmann::json{{"text", long_letters(i + 2600) + " a@b.org"}, {"label", "5"}}.dump();
     }
     for (int i = 0; i < 200; ++i) held += long_letters(i * 40) + "\t0\n";
     write_text(folder_ / "data.csv", read_text(folder_ / "data.csv") + "bad one,0\nonly\n");
@@ -139,7 +152,9 @@ overlap = 10
   comm_.barrier();
   const auto report = expect_the_same_on_one_rank();
   if (!comm_.root()) return;
-  for (const auto* reason : {"duplicate", "nearly a duplicate", "not valid JSON", "fields unlike the header", "left out by the weight 0.5 of list.json", "bad text"})
+  for (const auto* reason :
+       {"duplicate", "nearly a duplicate", "not valid JSON", "fields unlike the header",
+        "left out by the weight 0.5 of list.json", "bad text"})
     EXPECT_TRUE(report.rejected.contains(reason)) << reason;
 }
 
@@ -148,7 +163,8 @@ TEST_F(DataOverRanks, H5pyReadsTheFile) {
   fixtures::prepare_folder(folder_, comm_);
   if (!comm_.root()) return;
   const std::string source = ATTUNE_SOURCE_DIR;
-  const auto command = source + "/.venv/bin/python " + source + "/tests/mpi/data_check.py " + (folder_ / "data.h5").string();
+  const auto command = source + "/.venv/bin/python " + source + "/tests/mpi/data_check.py " +
+                       (folder_ / "data.h5").string();
   EXPECT_EQ(std::system(command.c_str()), 0);
 }
 

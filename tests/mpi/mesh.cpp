@@ -71,7 +71,8 @@ TEST(Split, ByNodeHoldsTheRanksOfThisMachine) {
 }
 
 TEST(Split, OfAGroupSplitsThatGroupAlone) {
-  const auto half = all().split(all().rank() / 2), single = half.split(half.rank());
+  const auto half = all().split(all().rank() / 2);
+  const auto single = half.split(half.rank());
   EXPECT_EQ(single.size(), 1);
   EXPECT_EQ(single.gather("me"), std::vector<std::string>{"me"});
 }
@@ -103,7 +104,8 @@ TEST(Split, FreesItsCommunicator) {
   for (int i = 0; i < times; ++i)
     highest = std::max(highest, place(all().split(i % 2 == 0 ? 0 : all().rank() % 2)));
   EXPECT_LE(highest, first + 2);
-  const auto kept = all().split(0), another = all().split(0);
+  const auto kept = all().split(0);
+  const auto another = all().split(0);
   EXPECT_NE(place(kept), place(another));
 }
 
@@ -165,7 +167,8 @@ TEST(Groups, CollectivesInFlightOnTwoOfThemDoNotWaitForEachOther) {
   const auto mesh = Mesh::make(all(), 2);
   const auto data = parallel::make_process_group(mesh.data),
              shard = parallel::make_process_group(mesh.shard);
-  std::vector<at::Tensor> over_data, over_shard;
+  std::vector<at::Tensor> over_data;
+  std::vector<at::Tensor> over_shard;
   std::vector<c10::intrusive_ptr<c10d::Work>> works;
   for (int i = 0; i < 50; ++i) {
     over_data.push_back(at::full({1000}, all().rank() + i, at::kFloat));
@@ -183,7 +186,8 @@ TEST(Groups, CollectivesInFlightOnTwoOfThemDoNotWaitForEachOther) {
     }
   }
   for (auto& work : works) work->wait();
-  const auto column = all().rank() % 2, row = all().rank() / 2;
+  const auto column = all().rank() % 2;
+  const auto row = all().rank() / 2;
   for (int i = 0; i < 50; ++i) {
     EXPECT_EQ(over_data[static_cast<std::size_t>(i)][0].item<float>(),
               static_cast<float>(column + column + 2 + 2 * i));
@@ -211,7 +215,8 @@ TEST(Mesh, OfOneProcessNeedsNoMpi) {
 TEST(Mesh, KeepsTheRanksOfAShardGroupTogether) {
   if (all().size() != 4) return;
   const auto mesh = Mesh::make(all(), 2);
-  const auto row = all().rank() / 2, column = all().rank() % 2;
+  const auto row = all().rank() / 2;
+  const auto column = all().rank() % 2;
   EXPECT_EQ(members(mesh.shard), (std::vector<int>{2 * row, 2 * row + 1}));
   EXPECT_EQ(members(mesh.data), (std::vector<int>{column, column + 2}));
   const auto whole = Mesh::make(all(), 4);
@@ -233,7 +238,8 @@ TEST(Mesh, RefusesRanksThatCannotBeDivided) {
 struct Columns final : Dataset {
   Sample encode(const Record&, const EncodeContext&) const override { return {}; }
   Batch collate(const std::vector<Sample>& samples) const override {
-    std::vector<at::Tensor> x, y;
+    std::vector<at::Tensor> x;
+    std::vector<at::Tensor> y;
     Batch batch;
     for (const auto& sample : samples) {
       x.push_back(sample.at("x"));

@@ -1,4 +1,5 @@
-// Communication and data parallelism on 1 to 4 ranks. Every expectation compares with what one process computes alone.
+// Communication and data parallelism on 1 to 4 ranks. Every expectation compares with what one
+// process computes alone.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -62,16 +63,19 @@ TEST(Comm, KnowsTheRanksOfItsNode) {
 
 TEST(Comm, BroadcastsFromAnyRank) {
   for (int from = 0; from < all().size(); ++from) {
-    const auto text = all().broadcast(all().rank() == from ? "from " + std::to_string(from) : "something longer than that", from);
+    const auto text = all().broadcast(
+        all().rank() == from ? "from " + std::to_string(from) : "something longer than that", from);
     EXPECT_EQ(text, "from " + std::to_string(from));
   }
   EXPECT_EQ(all().broadcast(std::string()), "");
 }
 
 TEST(Comm, GathersTextsOfUnequalLengthByRank) {
-  const auto texts = all().gather(std::string(static_cast<std::size_t>(all().rank()) * 3, 'a' + all().rank()));
+  const auto texts =
+      all().gather(std::string(static_cast<std::size_t>(all().rank()) * 3, 'a' + all().rank()));
   ASSERT_EQ(static_cast<int>(texts.size()), all().size());
-  for (int rank = 0; rank < all().size(); ++rank) EXPECT_EQ(texts[rank], std::string(static_cast<std::size_t>(rank) * 3, 'a' + rank));
+  for (int rank = 0; rank < all().size(); ++rank)
+    EXPECT_EQ(texts[rank], std::string(static_cast<std::size_t>(rank) * 3, 'a' + rank));
 }
 
 TEST(Agree, LetsAllRanksGoOnWhenNoneFails) {
@@ -87,7 +91,9 @@ TEST(Agree, ThrowsTheMistakeOfOneRankOnAll) {
       if (all().rank() == last) attune::fail("run.toml: no such key");
     });
   });
-  EXPECT_EQ(text, last == 0 ? "run.toml: no such key" : fmt::format("rank {} of {}: run.toml: no such key", last, all().size()));
+  EXPECT_EQ(text, last == 0
+                      ? "run.toml: no such key"
+                      : fmt::format("rank {} of {}: run.toml: no such key", last, all().size()));
 }
 
 TEST(Agree, NamesNoRankWhenAllSayTheSame) {
@@ -113,34 +119,44 @@ TEST(OnRoot, RunsOnceAndSharesItsMistakeInItsOwnWords) {
   int runs = 0;
   attune::on_root(all(), [&] { ++runs; });
   EXPECT_EQ(all().sum(std::int64_t{runs}), 1);
-  EXPECT_EQ(message_of<Error>([] { attune::on_root(all(), [] { attune::fail("a.csv: is empty"); }); }), "a.csv: is empty");
+  EXPECT_EQ(
+      message_of<Error>([] { attune::on_root(all(), [] { attune::fail("a.csv: is empty"); }); }),
+      "a.csv: is empty");
 }
 
 TEST(Mpi, ErrorsComeAsFaultsWithItsOwnText) {
   int value = 0;
-  const auto text = message_of<Fault>(
-      [&] { attune::check_mpi(MPI_Bcast(&value, 1, MPI_INT, all().size() + 5, attune::mpi_handle(all())), "MPI_Bcast"); });
+  const auto text = message_of<Fault>([&] {
+    attune::check_mpi(MPI_Bcast(&value, 1, MPI_INT, all().size() + 5, attune::mpi_handle(all())),
+                      "MPI_Bcast");
+  });
   EXPECT_THAT(text, HasSubstr("MPI_Bcast failed: MPI_ERR_ROOT"));
 }
 
 // ---- The backend
 
-at::Tensor of_rank(int rank, at::ScalarType type) { return at::arange(1, 1001, at::kDouble).mul(rank + 1).remainder(17).to(type); }
+at::Tensor of_rank(int rank, at::ScalarType type) {
+  return at::arange(1, 1001, at::kDouble).mul(rank + 1).remainder(17).to(type);
+}
 
 class AllReduce : public testing::TestWithParam<at::ScalarType> {};
 
 TEST_P(AllReduce, GivesTheSerialSum) {
   const auto group = attune::parallel::make_process_group(all());
   auto expected = at::zeros({1000}, at::kDouble);
-  for (int rank = 0; rank < all().size(); ++rank) expected += of_rank(rank, GetParam()).to(at::kDouble);
+  for (int rank = 0; rank < all().size(); ++rank)
+    expected += of_rank(rank, GetParam()).to(at::kDouble);
 
   std::vector<at::Tensor> tensors{of_rank(all().rank(), GetParam())};
   group->allreduce(tensors)->wait();
 
-  EXPECT_TRUE(tensors[0].to(at::kDouble).equal(expected));  // small whole numbers: exact in every type
+  // small whole numbers: exact in every type
+  EXPECT_TRUE(tensors[0].to(at::kDouble).equal(expected));
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, AllReduce, testing::Values(at::kFloat, at::kDouble, at::kBFloat16, at::kHalf, at::kInt, at::kLong, at::kByte),
+INSTANTIATE_TEST_SUITE_P(Types, AllReduce,
+                         testing::Values(at::kFloat, at::kDouble, at::kBFloat16, at::kHalf,
+                                         at::kInt, at::kLong, at::kByte),
                          [](const auto& info) { return std::string(c10::toString(info.param)); });
 
 TEST(Backend, ReducesTensorsThatAreNotContiguous) {
@@ -157,7 +173,8 @@ TEST(Backend, ManyReductionsInFlightKeepTheirOrder) {
   for (int i = 0; i < 200; ++i) tensors.push_back({at::full({i % 7 + 1}, i, at::kFloat)});
   for (auto& tensor : tensors) works.push_back(group->allreduce(tensor));
   for (auto& work : works) work->getFuture()->wait();
-  for (int i = 0; i < 200; ++i) EXPECT_TRUE(tensors[i][0].eq(i * all().size()).all().item<bool>()) << i;
+  for (int i = 0; i < 200; ++i)
+    EXPECT_TRUE(tensors[i][0].eq(i * all().size()).all().item<bool>()) << i;
 }
 
 TEST(Backend, BroadcastsAndGathers) {
@@ -166,7 +183,8 @@ TEST(Backend, BroadcastsAndGathers) {
   std::vector<std::vector<at::Tensor>> gathered(1);
   for (int rank = 0; rank < all().size(); ++rank) gathered[0].push_back(at::empty({3}, at::kLong));
   group->allgather(gathered, mine)->wait();
-  for (int rank = 0; rank < all().size(); ++rank) EXPECT_TRUE(gathered[0][rank].eq(rank).all().item<bool>());
+  for (int rank = 0; rank < all().size(); ++rank)
+    EXPECT_TRUE(gathered[0][rank].eq(rank).all().item<bool>());
 
   c10d::BroadcastOptions from_last;
   from_last.rootRank = all().size() - 1;
@@ -179,18 +197,26 @@ TEST(Backend, SetsErrorsOnTheFuture) {
   const auto group = attune::parallel::make_process_group(all());
   std::vector<at::Tensor> tensors{at::zeros({2}, at::kComplexFloat)};
   const auto future = group->allreduce(tensors)->getFuture();
-  EXPECT_THAT(message_of<std::exception>([&] { future->wait(); if (future->hasError()) std::rethrow_exception(future->exception_ptr()); }),
+  EXPECT_THAT(message_of<std::exception>([&] {
+                future->wait();
+                if (future->hasError()) std::rethrow_exception(future->exception_ptr());
+              }),
               HasSubstr("ComplexFloat"));
 }
 
 // ---- Gradients
 
-/// Two layers of more than one bucket together, and one that not every loss uses. Doubles, so that only real differences show.
+/// Two layers of more than one bucket together, and one that not every loss uses. Doubles, so that
+/// only real differences show.
 struct Net {
   explicit Net(std::uint64_t seed) {
     auto generator = at::detail::createCPUGenerator(seed);
-    const auto weights = [&](std::vector<std::int64_t> shape) { return at::randn(shape, generator, at::kDouble).mul(0.05).requires_grad_(true); };
-    first = weights({400, 300}), second = weights({500, 400}), side = weights({300});
+    const auto weights = [&](std::vector<std::int64_t> shape) {
+      return at::randn(shape, generator, at::kDouble).mul(0.05).requires_grad_(true);
+    };
+    first = weights({400, 300});
+    second = weights({500, 400});
+    side = weights({300});
   }
   at::Tensor loss(const at::Tensor& x, bool with_side) const {
     auto sum = at::linear(at::tanh(at::linear(x, first)), second).square().sum();
@@ -198,7 +224,9 @@ struct Net {
   }
   NamedTensors parameters() const { return {{"first", first}, {"second", second}, {"side", side}}; }
 
-  at::Tensor first, second, side;
+  at::Tensor first;
+  at::Tensor second;
+  at::Tensor side;
 };
 
 /// Micro-batch j of a step has its own number of rows; the last one of a step does not use `side`.
@@ -208,19 +236,24 @@ at::Tensor micro_batch(std::int64_t step, std::int64_t j) {
 }
 bool uses_side(std::int64_t j) { return j % 4 != 3; }
 
-std::vector<at::Tensor> reference_gradients(const Net& net, std::int64_t step, std::int64_t micro_batches) {
-  for (std::int64_t j = 0; j < micro_batches; ++j) net.loss(micro_batch(step, j), uses_side(j)).backward();
+std::vector<at::Tensor> reference_gradients(const Net& net, std::int64_t step,
+                                            std::int64_t micro_batches) {
+  for (std::int64_t j = 0; j < micro_batches; ++j)
+    net.loss(micro_batch(step, j), uses_side(j)).backward();
   std::vector<at::Tensor> gradients;
   for (const auto& [name, parameter] : net.parameters()) {
-    gradients.push_back(parameter.grad().defined() ? parameter.grad().clone() : at::zeros_like(parameter));
+    gradients.push_back(parameter.grad().defined() ? parameter.grad().clone()
+                                                   : at::zeros_like(parameter));
     parameter.mutable_grad() = at::Tensor();
   }
   return gradients;
 }
 
 /// This rank's share of the micro-batches, contiguous as the trainer deals them; may be empty.
-void reduce_share(const Net& net, GradientReducer& reducer, std::int64_t step, std::int64_t micro_batches) {
-  const auto begin = micro_batches * all().rank() / all().size(), end = micro_batches * (all().rank() + 1) / all().size();
+void reduce_share(const Net& net, GradientReducer& reducer, std::int64_t step,
+                  std::int64_t micro_batches) {
+  const auto begin = micro_batches * all().rank() / all().size();
+  const auto end = micro_batches * (all().rank() + 1) / all().size();
   if (begin == end) reducer.begin_last_backward();
   for (auto j = begin; j < end; ++j) {
     const auto loss = net.loss(micro_batch(step, j), uses_side(j));
@@ -241,7 +274,8 @@ void expect_equal_gradients(const Net& net, const std::vector<at::Tensor>& expec
 }
 
 TEST(Gradients, AreTheSumOverRanksOfUnevenMicroBatches) {
-  const Net net(1), alone(1);
+  const Net net(1);
+  const Net alone(1);
   GradientReducer reducer(net.parameters(), all());
   for (const std::int64_t micro_batches : {8, 7, 5}) {
     reduce_share(net, reducer, 0, micro_batches);
@@ -250,8 +284,10 @@ TEST(Gradients, AreTheSumOverRanksOfUnevenMicroBatches) {
   }
 }
 
-/// The gradients of all micro-batches by the tree, when rank r computes those from bounds[r] to bounds[r+1].
-std::vector<at::Tensor> tree_gradients(const Net& net, const Comm& comm, std::int64_t micro_batches, const std::vector<std::int64_t>& bounds) {
+/// The gradients of all micro-batches by the tree, when rank r computes those from bounds[r] to
+/// bounds[r+1].
+std::vector<at::Tensor> tree_gradients(const Net& net, const Comm& comm, std::int64_t micro_batches,
+                                       const std::vector<std::int64_t>& bounds) {
   attune::parallel::GradientTree tree(net.parameters(), comm);
   tree.begin(micro_batches, bounds[comm.rank()], bounds[comm.rank() + 1]);
   for (auto j = bounds[comm.rank()]; j < bounds[comm.rank() + 1]; ++j) {
@@ -260,17 +296,22 @@ std::vector<at::Tensor> tree_gradients(const Net& net, const Comm& comm, std::in
   }
   tree.finish();
   std::vector<at::Tensor> gradients;
-  for (const auto& [name, parameter] : net.parameters()) gradients.push_back(parameter.grad().clone());
+  for (const auto& [name, parameter] : net.parameters())
+    gradients.push_back(parameter.grad().clone());
   for (const auto& [name, parameter] : net.parameters()) parameter.mutable_grad() = at::Tensor();
   return gradients;
 }
 
 TEST(Gradients, AddedAlongTheTreeHaveTheSameBitsHoweverTheyAreShared) {
-  const Net net(5), alone(5);
+  const Net net(5);
+  const Net alone(5);
   const auto n = all().size();
   for (const std::int64_t micro_batches : {1, 2, 3, 5, 7, 8, 13}) {
     const auto expected = tree_gradients(alone, Comm(), micro_batches, {0, micro_batches});
-    std::vector<std::int64_t> even, front, back;  // front and back: all on one rank, or nearly
+    // front and back: all on one rank, or nearly
+    std::vector<std::int64_t> even;
+    std::vector<std::int64_t> front;
+    std::vector<std::int64_t> back;
     for (int rank = 0; rank <= n; ++rank) {
       even.push_back(micro_batches * rank / n);
       front.push_back(rank == 0 ? 0 : std::max<std::int64_t>(micro_batches - n + rank, 0));
@@ -279,37 +320,43 @@ TEST(Gradients, AddedAlongTheTreeHaveTheSameBitsHoweverTheyAreShared) {
     for (const auto& bounds : {even, front, back}) {
       const auto gradients = tree_gradients(net, all(), micro_batches, bounds);
       for (std::size_t i = 0; i < expected.size(); ++i)
-        EXPECT_TRUE(gradients[i].equal(expected[i])) << micro_batches << " micro-batches, parameter " << i;
+        EXPECT_TRUE(gradients[i].equal(expected[i]))
+            << micro_batches << " micro-batches, parameter " << i;
     }
   }
 }
 
 TEST(Gradients, OfARankWithoutMicroBatchesCountAsZero) {
-  const Net net(2), alone(2);
+  const Net net(2);
+  const Net alone(2);
   GradientReducer reducer(net.parameters(), all());
   reduce_share(net, reducer, 0, 1);
   expect_equal_gradients(net, reference_gradients(alone, 0, 1));
 }
 
 TEST(Gradients, OfAParameterThatNoRankUsesAreZeroAndNobodyWaits) {
-  const Net net(3), alone(3);
+  const Net net(3);
+  const Net alone(3);
   GradientReducer reducer(net.parameters(), all());
   for (int step = 0; step < 3; ++step) {
     reducer.begin_last_backward();
     net.loss(micro_batch(step, 2), false).backward();
     reducer.finish();
     EXPECT_EQ(net.side.grad().abs().sum().item<double>(), 0.0);
-    for (const auto& [name, parameter] : net.parameters()) parameter.grad().zero_();  // in place, as some optimizers do
+    // in place, as some optimizers do
+    for (const auto& [name, parameter] : net.parameters()) parameter.grad().zero_();
   }
 }
 
 TEST(Gradients, StayRightOverFiftySteps) {
-  const Net net(4), alone(4);
+  const Net net(4);
+  const Net alone(4);
   GradientReducer reducer(net.parameters(), all());
   const auto descend = [](const Net& which, const std::vector<at::Tensor>& gradients) {
     const at::NoGradGuard no_grad;
     const auto parameters = which.parameters();
-    for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].second.sub_(gradients[i], 1e-5);
+    for (std::size_t i = 0; i < parameters.size(); ++i)
+      parameters[i].second.sub_(gradients[i], 1e-5);
   };
   for (int step = 0; step < 50; ++step) {
     const auto expected = reference_gradients(alone, step, 4);
@@ -323,16 +370,18 @@ TEST(Gradients, StayRightOverFiftySteps) {
 }
 
 TEST(Gradients, OfARecomputedLayerAreReduced) {
-  // A layer whose forward pass is repeated inside the backward pass, as activation checkpointing does: before the pass the graph
-  // does not show its parameters.
+  // A layer whose forward pass is repeated inside the backward pass, as activation checkpointing
+  // does: before the pass the graph does not show its parameters.
   struct Recomputed : torch::autograd::Function<Recomputed> {
-    static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const Net* net) {
+    static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                              const Net* net) {
       context->save_for_backward({x});
       context->saved_data["net"] = reinterpret_cast<std::int64_t>(net);
       const at::NoGradGuard no_grad;
       return net->loss(x, true);
     }
-    static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+    static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                   torch::autograd::variable_list gradients) {
       const auto* net = reinterpret_cast<const Net*>(context->saved_data["net"].toInt());
       const at::AutoGradMode with_grad(true);
       const auto x = context->get_saved_variables()[0].detach().requires_grad_(true);
@@ -340,15 +389,20 @@ TEST(Gradients, OfARecomputedLayerAreReduced) {
       return {x.grad(), at::Tensor()};
     }
   };
-  const Net net(5), alone(5);
+  const Net net(5);
+  const Net alone(5);
   GradientReducer reducer(net.parameters(), all());
   for (int step = 0; step < 3; ++step) {
     reducer.begin_last_backward();
     Recomputed::apply(micro_batch(step, all().rank()).requires_grad_(true), &net).backward();
     reducer.finish();
     std::vector<at::Tensor> expected;
-    for (int rank = 0; rank < all().size(); ++rank) alone.loss(micro_batch(step, rank), true).backward();
-    for (const auto& [name, parameter] : alone.parameters()) expected.push_back(parameter.grad().clone()), parameter.mutable_grad() = at::Tensor();
+    for (int rank = 0; rank < all().size(); ++rank)
+      alone.loss(micro_batch(step, rank), true).backward();
+    for (const auto& [name, parameter] : alone.parameters()) {
+      expected.push_back(parameter.grad().clone());
+      parameter.mutable_grad() = at::Tensor();
+    }
     expect_equal_gradients(net, expected);
     for (const auto& [name, parameter] : net.parameters()) parameter.mutable_grad() = at::Tensor();
   }
@@ -386,7 +440,8 @@ class FakeWeights final : public attune::WeightSource {
 
  private:
   int& reads_;
-  std::vector<attune::TensorInfo> tensors_{{"w", {2, 3}, "BF16", 12}, {"scalar", {}, "I64", 8}, {"broken", {1}, "F32", 4}};
+  std::vector<attune::TensorInfo> tensors_{
+      {"w", {2, 3}, "BF16", 12}, {"scalar", {}, "I64", 8}, {"broken", {1}, "F32", 4}};
 };
 
 attune::SharedWeights shared(int& reads) {
@@ -396,7 +451,8 @@ attune::SharedWeights shared(int& reads) {
 TEST(SharedWeights, AreReadOnceAndEqualOnAllRanks) {
   int reads = 0;
   auto weights = shared(reads);
-  const auto w = weights.read("w"), scalar = weights.read("scalar");
+  const auto w = weights.read("w");
+  const auto scalar = weights.read("scalar");
   EXPECT_EQ(w.scalar_type(), at::kBFloat16);
   EXPECT_TRUE(w.equal(at::arange(6, at::kFloat).view({2, 3}).to(at::kBFloat16)));
   EXPECT_EQ(scalar.dim(), 0);
@@ -417,7 +473,8 @@ TEST(SharedWeights, ListTheSameTensorsOnAllRanks) {
 TEST(SharedWeights, PassARefusalOnToAllRanks) {
   int reads = 0;
   auto weights = shared(reads);
-  EXPECT_EQ(message_of<Error>([&] { weights.read("broken"); }), "model.safetensors: tensor 'broken' ends after the file");
+  EXPECT_EQ(message_of<Error>([&] { weights.read("broken"); }),
+            "model.safetensors: tensor 'broken' ends after the file");
   EXPECT_TRUE(weights.read("w").defined());
 }
 

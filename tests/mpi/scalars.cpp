@@ -19,10 +19,13 @@ const Comm& all() {
   return comm;
 }
 
-/// Micro-batch i reports "all"; every third one "some"; the first alone "first". Sums whose order shows in the last bit.
+/// Micro-batch i reports "all"; every third one "some"; the first alone "first". Sums whose order
+/// shows in the last bit.
 std::map<std::string, Scalar> reported(std::int64_t micro_batch) {
-  std::map<std::string, Scalar> scalars{{"all", {1.0 / (3.0 + static_cast<double>(micro_batch)), 2.0}}};
-  if (micro_batch % 3 == 0) scalars["some/of.them"] = {1e16 / (1.0 + static_cast<double>(micro_batch)), 1.0};
+  std::map<std::string, Scalar> scalars{
+      {"all", {1.0 / (3.0 + static_cast<double>(micro_batch)), 2.0}}};
+  if (micro_batch % 3 == 0)
+    scalars["some/of.them"] = {1e16 / (1.0 + static_cast<double>(micro_batch)), 1.0};
   if (micro_batch == 0) scalars["first"] = {std::nan(""), 1.0};
   if (micro_batch == 1) scalars["nothing"] = {0.0, 0.0};
   return scalars;
@@ -46,9 +49,12 @@ TEST(Scalars, AreTheSameWhicheverRankReportsThem) {
     ScalarSums sums;
     for (std::int64_t i = 0; i < micro_batches; ++i)
       if (i % all().size() == all().rank()) sums.add(i, reported(i));
-    const auto means = sums.means(all()), wanted = expected(micro_batches);
+    const auto means = sums.means(all());
+    const auto wanted = expected(micro_batches);
     ASSERT_EQ(means.size(), wanted.size());
-    for (const auto& [name, mean] : wanted) EXPECT_TRUE(means.at(name) == mean || (std::isnan(mean) && std::isnan(means.at(name)))) << name << " to the last bit";
+    for (const auto& [name, mean] : wanted)
+      EXPECT_TRUE(means.at(name) == mean || (std::isnan(mean) && std::isnan(means.at(name))))
+          << name << " to the last bit";
     EXPECT_TRUE(std::isnan(means.at("first")));
     EXPECT_FALSE(means.contains("nothing")) << "of no value there is no mean";
   }
@@ -56,13 +62,17 @@ TEST(Scalars, AreTheSameWhicheverRankReportsThem) {
 
 TEST(Scalars, OfOneRankReachAll) {
   ScalarSums sums;
-  if (all().rank() == all().size() - 1) sums.add(5, {{"infinite", {INFINITY, 1}}, {"rewards/margins", {-0.1, 3}}});
-  EXPECT_EQ(sums.means(all()), (std::map<std::string, double>{{"infinite", INFINITY}, {"rewards/margins", -0.1 / 3}}));
+  if (all().rank() == all().size() - 1)
+    sums.add(5, {{"infinite", {INFINITY, 1}}, {"rewards/margins", {-0.1, 3}}});
+  EXPECT_EQ(sums.means(all()),
+            (std::map<std::string, double>{{"infinite", INFINITY}, {"rewards/margins", -0.1 / 3}}));
 }
 
 TEST(Scalars, HaveNamesThatAreKeys) {
   for (const auto* name : {"", "two words", "line\nbreak", "\xff"})
-    EXPECT_THAT(error_of([&] { ScalarSums().add(0, {{name, {1, 1}}}); }), HasSubstr("a name is of letters, digits and _ / . -")) << name;
+    EXPECT_THAT(error_of([&] { ScalarSums().add(0, {{name, {1, 1}}}); }),
+                HasSubstr("a name is of letters, digits and _ / . -"))
+        << name;
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// model_parity REQUEST.json: runs a model plugin on given token ids or pictures and writes what it computes, for model_parity.py to compare.
+// model_parity REQUEST.json: runs a model plugin on given token ids or pictures and writes what it
+// computes, for model_parity.py to compare.
 #include <attune/batch.hpp>
 #include <attune/error.hpp>
 #include <attune/linear.hpp>
@@ -30,7 +31,8 @@ attune::OptionValue option_value(const json& value) {
   if (value.is_string()) return value.get<std::string>();
   if (value.is_object()) {
     attune::NumberMap numbers;
-    for (const auto& [name, number] : value.items()) numbers.emplace_back(name, number.get<double>());
+    for (const auto& [name, number] : value.items())
+      numbers.emplace_back(name, number.get<double>());
     return numbers;
   }
   if (!value.empty() && value[0].is_number_integer()) return value.get<std::vector<std::int64_t>>();
@@ -38,11 +40,13 @@ attune::OptionValue option_value(const json& value) {
 }
 
 template <class Interface>
-std::shared_ptr<Interface> build(const attune::Registry& registry, attune::Kind kind, const json& request, void* context = nullptr) {
+std::shared_ptr<Interface> build(const attune::Registry& registry, attune::Kind kind,
+                                 const json& request, void* context = nullptr) {
   const auto& entry = registry.find(kind, request.at("plugin"));
   const auto options = entry.defaults();
   for (const auto& option : entry.schema.options) {
-    if (request.contains(option.name)) option.set(options.get(), option_value(request[option.name]));
+    if (request.contains(option.name))
+      option.set(options.get(), option_value(request[option.name]));
   }
   return std::static_pointer_cast<Interface>(entry.build(options.get(), context));
 }
@@ -51,15 +55,18 @@ std::shared_ptr<Interface> build(const attune::Registry& registry, attune::Kind 
 attune::Strategies listed(const attune::Registry& registry, const json& requests) {
   std::vector<attune::Strategies::Named> list;
   for (const auto& request : requests.is_array() ? requests : json::array({requests}))
-    list.push_back({request.at("plugin"), build<attune::Strategy>(registry, attune::Kind::strategy, request)});
+    list.push_back(
+        {request.at("plugin"), build<attune::Strategy>(registry, attune::Kind::strategy, request)});
   return attune::Strategies(std::move(list));
 }
 
 /// The request's samples: token ids, or pictures in a safetensors file.
 std::vector<at::Tensor> samples_of(const json& request) {
   std::vector<at::Tensor> samples;
-  if (request.contains("pixels")) return attune::open_safetensors(request["pixels"].get<std::string>())->read("pixels").unbind();
-  for (const auto& ids : request.at("samples")) samples.push_back(torch::tensor(ids.get<std::vector<std::int64_t>>(), at::kLong));
+  if (request.contains("pixels"))
+    return attune::open_safetensors(request["pixels"].get<std::string>())->read("pixels").unbind();
+  for (const auto& ids : request.at("samples"))
+    samples.push_back(torch::tensor(ids.get<std::vector<std::int64_t>>(), at::kLong));
   return samples;
 }
 
@@ -67,14 +74,17 @@ attune::Batch batch_of(const std::vector<at::Tensor>& samples) {
   if (samples.front().dim() == 1) return attune::pack(samples);
   attune::Batch batch;
   batch.columns["pixels"] = torch::stack(samples);
-  for (std::int64_t sample = 1; sample <= std::ssize(samples); ++sample) batch.starts.push_back(sample);
+  for (std::int64_t sample = 1; sample <= std::ssize(samples); ++sample)
+    batch.starts.push_back(sample);
   return batch;
 }
 
 /// Classes, or values where one of them is no integer.
 at::Tensor targets_of(const json& targets) {
-  const bool are_classes = std::ranges::all_of(targets, [](const json& one) { return one.is_number_integer(); });
-  return are_classes ? torch::tensor(targets.get<std::vector<std::int64_t>>(), at::kLong) : torch::tensor(targets.get<std::vector<float>>());
+  const bool are_classes =
+      std::ranges::all_of(targets, [](const json& one) { return one.is_number_integer(); });
+  return are_classes ? torch::tensor(targets.get<std::vector<std::int64_t>>(), at::kLong)
+                     : torch::tensor(targets.get<std::vector<float>>());
 }
 
 at::Tensor alone(attune::Model& model, const std::vector<at::Tensor>& samples) {
@@ -90,11 +100,14 @@ std::vector<attune::NamedTensor> gradients(attune::Model& model) {
     if (linear->is_stored_transposed) transposed.insert(name + ".weight");
   std::vector<attune::NamedTensor> gradients;
   for (const auto& [name, parameter] : attune::trainable(model))
-    if (parameter.grad().defined()) gradients.emplace_back("gradient " + name, transposed.contains(name) ? parameter.grad().t() : parameter.grad());
+    if (parameter.grad().defined())
+      gradients.emplace_back("gradient " + name,
+                             transposed.contains(name) ? parameter.grad().t() : parameter.grad());
   return gradients;
 }
 
-/// LoRA's B is zero at first: a change that changes nothing would compare equal whatever became of it.
+/// LoRA's B is zero at first: a change that changes nothing would compare equal whatever became of
+/// it.
 void randomise(attune::Strategies& strategies, attune::Model& model) {
   const torch::NoGradGuard no_grad;
   for (auto& [name, parameter] : strategies.state(model)) parameter.normal_(0, 0.05);
@@ -104,9 +117,11 @@ void run(const json& request) {
   attune::Registry registry;
   attune::load_plugins(registry, {request.at("plugins").get<std::string>()});
   auto files = attune::ModelFiles::open(request.at("model").at("path").get<std::string>());
-  attune::ModelContext context{files.config, *files.weights, request.value("labels", std::vector<std::string>())};
+  attune::ModelContext context{files.config, *files.weights,
+                               request.value("labels", std::vector<std::string>())};
   torch::manual_seed(0);
-  const auto model = build<attune::Model>(registry, attune::Kind::model, request.at("model"), &context);
+  const auto model =
+      build<attune::Model>(registry, attune::Kind::model, request.at("model"), &context);
   auto strategies = listed(registry, request.at("strategy"));
   strategies.prepare(*model);
   if (request.value("randomise", false)) randomise(strategies, *model);
@@ -127,7 +142,8 @@ void run(const json& request) {
   results.emplace_back("logits", model->logits(batch));
   results.emplace_back("alone", alone(*model, samples));
   if (request.contains("prompt")) {
-    const auto tokens = attune::nn::generate(*model, request["prompt"], {.max_tokens = request.at("max_tokens")});
+    const auto tokens =
+        attune::nn::generate(*model, request["prompt"], {.max_tokens = request.at("max_tokens")});
     results.emplace_back("generated", torch::tensor(tokens, at::kInt));
   }
   if (const auto adapter = strategies.export_adapter(*model)) {
@@ -137,7 +153,8 @@ void run(const json& request) {
   strategies.merge(*model);
   results.emplace_back("merged", model->logits(batch));
   attune::write_text(output / "config.json", model->config().dump());
-  attune::write_safetensors(output / "model.safetensors", attune::nn::stored_tensors(model->module()));
+  attune::write_safetensors(output / "model.safetensors",
+                            attune::nn::stored_tensors(model->module()));
   attune::write_safetensors(output / "results.safetensors", results);
 }
 

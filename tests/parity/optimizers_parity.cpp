@@ -1,5 +1,5 @@
-// optimizers_parity REQUEST.json: updates given parameters by given gradients, and writes the parameters; writes learning rates, too. For
-// optimizers_parity.py to compare.
+// optimizers_parity REQUEST.json: updates given parameters by given gradients, and writes the
+// parameters; writes learning rates, too. For optimizers_parity.py to compare.
 #include <attune/error.hpp>
 #include <attune/registry.hpp>
 #include <torch/torch.h>
@@ -27,19 +27,22 @@ attune::OptionValue option_value(const json& value) {
 }
 
 template <class Interface>
-std::shared_ptr<Interface> build(const attune::Registry& registry, attune::Kind kind, const json& request) {
+std::shared_ptr<Interface> build(const attune::Registry& registry, attune::Kind kind,
+                                 const json& request) {
   const auto& entry = registry.find(kind, request.at("plugin"));
   const auto options = entry.defaults();
   for (const auto& [name, value] : request.at("options").items()) {
     const auto option = std::ranges::find(entry.schema.options, name, &attune::Option::name);
-    if (option == entry.schema.options.end()) attune::fail("'{}' has no option '{}'", entry.name, name);
+    if (option == entry.schema.options.end())
+      attune::fail("'{}' has no option '{}'", entry.name, name);
     option->set(options.get(), option_value(value));
   }
   return std::static_pointer_cast<Interface>(entry.build(options.get(), nullptr));
 }
 
 /// The parameters after the steps of case["written"].
-std::vector<NamedTensor> trained(const attune::Registry& registry, attune::WeightSource& input, const json& one) {
+std::vector<NamedTensor> trained(const attune::Registry& registry, attune::WeightSource& input,
+                                 const json& one) {
   const auto dtype = one.at("dtype") == "bfloat16" ? at::kBFloat16 : at::kFloat;
   std::vector<attune::ParameterGroup> groups;
   for (const auto& given : one.at("groups")) {
@@ -50,17 +53,21 @@ std::vector<NamedTensor> trained(const attune::Registry& registry, attune::Weigh
       group.parameters.emplace_back(name, input.read(name).clone().to(dtype).requires_grad_());
     groups.push_back(std::move(group));
   }
-  attune::train::Updater updater(build<attune::Optimizer>(registry, attune::Kind::optimizer, one), groups, one.at("weight_decay"), {"block."});
+  attune::train::Updater updater(build<attune::Optimizer>(registry, attune::Kind::optimizer, one),
+                                 groups, one.at("weight_decay"), {"block."});
   std::vector<NamedTensor> results;
   const std::vector<double> rates = one.at("learning_rates");
   const std::vector<std::size_t> written = one.at("written");
   for (std::size_t step = 0; step < rates.size(); ++step) {
     for (auto [name, parameter] : updater.parameters())
-      parameter.mutable_grad() = input.read("gradient." + std::to_string(step) + "." + name).clone().to(dtype);
+      parameter.mutable_grad() =
+          input.read("gradient." + std::to_string(step) + "." + name).clone().to(dtype);
     updater.step(rates[step], one.at("gradient_scale"));
     if (std::ranges::count(written, step) == 0) continue;
     for (const auto& [name, parameter] : updater.parameters())
-      results.emplace_back(one.at("name").get<std::string>() + "/" + std::to_string(step) + "/" + name, parameter.detach().to(at::kFloat, false, true));
+      results.emplace_back(
+          one.at("name").get<std::string>() + "/" + std::to_string(step) + "/" + name,
+          parameter.detach().to(at::kFloat, false, true));
   }
   return results;
 }
@@ -72,7 +79,8 @@ json learning_rates(const attune::Registry& registry, const json& one) {
   const auto schedule = build<attune::Schedule>(registry, attune::Kind::schedule, one);
   const std::int64_t steps = one.at("steps");
   json rates = json::array();
-  for (std::int64_t step = 0; step < steps; ++step) rates.push_back(attune::train::learning_rate_at(step, steps, options, *schedule));
+  for (std::int64_t step = 0; step < steps; ++step)
+    rates.push_back(attune::train::learning_rate_at(step, steps, options, *schedule));
   return rates;
 }
 

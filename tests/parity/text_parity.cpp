@@ -1,4 +1,5 @@
-// Our tokenizers against `tokenizers` and `transformers`, token for token, on the real models. The reference is written by text_parity.py.
+// Our tokenizers against `tokenizers` and `transformers`, token for token, on the real models. The
+// reference is written by text_parity.py.
 #include <fmt/core.h>
 #include <gtest/gtest.h>
 
@@ -41,8 +42,12 @@ std::vector<Json> read_lines(const fs::path& path) {
 /// Spans in characters, as the reference counts.
 std::vector<Span> in_characters(std::string_view text, std::vector<Span> spans) {
   std::vector<std::size_t> character(text.size() + 1);
-  for (std::size_t i = 0; i < text.size(); ++i) character[i + 1] = character[i] + ((text[i] & 0xC0) != 0x80);
-  for (auto& [begin, end] : spans) begin = character[begin], end = character[end];
+  for (std::size_t i = 0; i < text.size(); ++i)
+    character[i + 1] = character[i] + ((text[i] & 0xC0) != 0x80);
+  for (auto& [begin, end] : spans) {
+    begin = character[begin];
+    end = character[end];
+  }
   return spans;
 }
 
@@ -62,13 +67,17 @@ class TextParity : public testing::Test {
     for (const char* pre : {"smollm", "gpt-2", "llama-bpe", "qwen2", "default"}) {
       metadata["tokenizer.ggml.pre"] = pre;
       metadata["tokenizer.ggml.add_bos_token"] = pre == std::string("llama-bpe");
-      write_text(folder / (pre + std::string(".json")), text::tokenizer_json_from_gguf(metadata).dump());
+      write_text(folder / (pre + std::string(".json")),
+                 text::tokenizer_json_from_gguf(metadata).dump());
     }
     write_text(folder / "minilm.json", read_text(models / "minilm/tokenizer.json"));
     const auto vocab = read_text(models / "minilm/vocab.txt");
     write_text(folder / "vocab-uncased.json", fixtures::tokenizer_of_vocab(vocab, true).dump());
     write_text(folder / "vocab-cased.json", fixtures::tokenizer_of_vocab(vocab, false).dump());
-    const auto command = fmt::format("{0}/.venv/bin/python {0}/tests/parity/text_parity.py {1} {2} {0}/data/pydocs/documents.jsonl", ATTUNE_SOURCE_DIR, folder.string(), models.string());
+    const auto command = fmt::format(
+        "{0}/.venv/bin/python {0}/tests/parity/text_parity.py {1} {2} "
+        "{0}/data/pydocs/documents.jsonl",
+        ATTUNE_SOURCE_DIR, folder.string(), models.string());
     ASSERT_EQ(std::system(command.c_str()), 0) << command;
   }
 
@@ -77,7 +86,8 @@ class TextParity : public testing::Test {
 std::string TextParity::chat_template;
 
 TEST_F(TextParity, EachPipelineGivesTheReferencesIdsAndText) {
-  std::size_t pipelines = 0, texts = 0;
+  std::size_t pipelines = 0;
+  std::size_t texts = 0;
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (entry.path().extension() != ".json") continue;
     ++pipelines;
@@ -89,14 +99,20 @@ TEST_F(TextParity, EachPipelineGivesTheReferencesIdsAndText) {
       const auto special = row.at("special").get<Ids>();
       const auto encoding = tokenizer.encode_with_spans(sample);
       const auto offsets = as_json(in_characters(sample, encoding.spans));
-      const bool same = tokenizer.encode(sample, false) == row.at("ids").get<Ids>() && tokenizer.encode(sample) == special &&
-                        encoding.ids == special && offsets == row.at("offsets") && text::valid_utf8(tokenizer.decode(special)) == row.at("decoded") &&
-                        text::valid_utf8(tokenizer.decode(special, false)) == row.at("decoded_whole");
+      const bool same =
+          tokenizer.encode(sample, false) == row.at("ids").get<Ids>() &&
+          tokenizer.encode(sample) == special && encoding.ids == special &&
+          offsets == row.at("offsets") &&
+          text::valid_utf8(tokenizer.decode(special)) == row.at("decoded") &&
+          text::valid_utf8(tokenizer.decode(special, false)) == row.at("decoded_whole");
       if (same || ++shown > 3) continue;
-      ADD_FAILURE() << entry.path().stem() << ": " << row.at("text").dump().substr(0, 2000) << "\nreference " << row.at("special").dump().substr(0, 2000) << " "
-                    << row.at("decoded").dump().substr(0, 1000) << "\nours      " << Json(tokenizer.encode(sample)).dump().substr(0, 2000) << " "
-                    << Json(text::valid_utf8(tokenizer.decode(special))).dump().substr(0, 1000) << "\noffsets\nreference "
-                    << row.at("offsets").dump().substr(0, 2000) << "\nours      " << offsets.dump().substr(0, 2000);
+      ADD_FAILURE() << entry.path().stem() << ": " << row.at("text").dump().substr(0, 2000)
+                    << "\nreference " << row.at("special").dump().substr(0, 2000) << " "
+                    << row.at("decoded").dump().substr(0, 1000) << "\nours      "
+                    << Json(tokenizer.encode(sample)).dump().substr(0, 2000) << " "
+                    << Json(text::valid_utf8(tokenizer.decode(special))).dump().substr(0, 1000)
+                    << "\noffsets\nreference " << row.at("offsets").dump().substr(0, 2000)
+                    << "\nours      " << offsets.dump().substr(0, 2000);
     }
     EXPECT_LE(shown, 3) << entry.path().stem() << ": " << shown << " texts differ in all";
   }
@@ -108,12 +124,14 @@ TEST_F(TextParity, EachPipelineGivesTheReferencesIdsAndText) {
 void expect_docs_equal(const Tokenizer& tokenizer, const fs::path& reference) {
   std::vector<std::string> texts;
   std::ifstream lines(docs);
-  for (std::string line; std::getline(lines, line);) texts.push_back(nlohmann::json::parse(line).at("text"));
+  for (std::string line; std::getline(lines, line);)
+    texts.push_back(nlohmann::json::parse(line).at("text"));
   ASSERT_GE(texts.size(), 400u);
   std::ifstream file(reference, std::ios::binary);
   const auto read = [&](std::size_t count) {
     Ids numbers(count);
-    file.read(reinterpret_cast<char*>(numbers.data()), static_cast<std::streamsize>(count * sizeof(std::int32_t)));
+    file.read(reinterpret_cast<char*>(numbers.data()),
+              static_cast<std::streamsize>(count * sizeof(std::int32_t)));
     return numbers;
   };
   for (const auto& text : texts) {
@@ -121,25 +139,30 @@ void expect_docs_equal(const Tokenizer& tokenizer, const fs::path& reference) {
     const auto encoding = tokenizer.encode_with_spans(text);
     ASSERT_EQ(encoding.ids, read(size)) << reference << ": " << text.substr(0, 80);
     Ids offsets;
-    for (const auto& [begin, end] : in_characters(text, encoding.spans)) offsets.insert(offsets.end(), {static_cast<int>(begin), static_cast<int>(end)});
+    for (const auto& [begin, end] : in_characters(text, encoding.spans))
+      offsets.insert(offsets.end(), {static_cast<int>(begin), static_cast<int>(end)});
     ASSERT_EQ(offsets, read(2 * size)) << reference << ": " << text.substr(0, 80);
     ASSERT_EQ(tokenizer.encode(text), encoding.ids) << text.substr(0, 80);
   }
 }
 
 TEST_F(TextParity, WholePythonDocumentationGivesTheReferencesIdsAndOffsets) {
-  for (const char* kind : {"smollm", "minilm"}) expect_docs_equal(Tokenizer(read_json(folder / fmt::format("{}.json", kind))), folder / fmt::format("docs/{}.bin", kind));
+  for (const char* kind : {"smollm", "minilm"})
+    expect_docs_equal(Tokenizer(read_json(folder / fmt::format("{}.json", kind))),
+                      folder / fmt::format("docs/{}.bin", kind));
 }
 
 TEST_F(TextParity, InvalidUtf8IsReadAsPythonReplacesItAndCounted) {
   std::map<std::string, Tokenizer> tokenizers;
-  for (const char* kind : {"smollm", "minilm", "llama2-legacy", "t5"}) tokenizers.emplace(kind, read_json(folder / fmt::format("{}.json", kind)));
+  for (const char* kind : {"smollm", "minilm", "llama2-legacy", "t5"})
+    tokenizers.emplace(kind, read_json(folder / fmt::format("{}.json", kind)));
   const auto rows = read_lines(folder / "invalid.jsonl");
   ASSERT_GE(rows.size(), 2000u);
   for (const auto& row : rows) {
     std::string bytes;
     const auto latin = row.at("bytes").get<std::string>();
-    for (std::size_t at = 0; at < latin.size();) bytes += static_cast<char>(text::next_code_point(latin, at));
+    for (std::size_t at = 0; at < latin.size();)
+      bytes += static_cast<char>(text::next_code_point(latin, at));
     ASSERT_EQ(tokenizers.at(row.at("kind")).encode(bytes), row.at("ids").get<Ids>()) << row;
     ASSERT_EQ(invalid_utf8(bytes), row.at("count").get<std::size_t>()) << row;
   }
@@ -149,17 +172,22 @@ TEST_F(TextParity, GgufVocabularyGivesTransformersIdsWhereThereAreNoNumbers) {
   const Tokenizer tokenizer(read_json(folder / "smollm.json"));
   const auto rows = read_lines(folder / "transformers.jsonl");
   ASSERT_GE(rows.size(), 500u);
-  for (const auto& row : rows) ASSERT_EQ(tokenizer.encode(row.at("text").get<std::string>()), row.at("ids").get<Ids>()) << row.at("text");
+  for (const auto& row : rows)
+    ASSERT_EQ(tokenizer.encode(row.at("text").get<std::string>()), row.at("ids").get<Ids>())
+        << row.at("text");
 }
 
 TEST_F(TextParity, SentencePieceVocabulariesOfGgufFilesGiveTransformersIds) {
   std::map<std::string, Tokenizer> tokenizers;
   for (const char* name : {"llama", "gemma", "phi3", "t5"})
-    tokenizers.emplace(name, text::tokenizer_json_from_gguf(read_json(folder / fmt::format("gguf-{}.metadata", name))));
+    tokenizers.emplace(name, text::tokenizer_json_from_gguf(
+                                 read_json(folder / fmt::format("gguf-{}.metadata", name))));
   const auto rows = read_lines(folder / "gguf.jsonl");
   ASSERT_GE(rows.size(), 4000u);
   for (const auto& row : rows)
-    ASSERT_EQ(tokenizers.at(row.at("name")).encode(row.at("text").get<std::string>(), false), row.at("ids").get<Ids>()) << row;
+    ASSERT_EQ(tokenizers.at(row.at("name")).encode(row.at("text").get<std::string>(), false),
+              row.at("ids").get<Ids>())
+        << row;
 }
 
 TEST_F(TextParity, BertVocabularyOfAGgufFileIsTheModelsOwn) {
@@ -167,10 +195,14 @@ TEST_F(TextParity, BertVocabularyOfAGgufFileIsTheModelsOwn) {
   std::vector<std::string> tokens(vocab.size());
   // As llama.cpp's converter writes them.
   for (const auto& [token, id] : vocab.items())
-    tokens.at(id) = token.starts_with('[') && token.ends_with(']') ? token : token.starts_with("##") ? token.substr(2) : "\u2581" + token;
-  const Tokenizer tokenizer(text::tokenizer_json_from_gguf({{"tokenizer.ggml.model", "bert"}, {"tokenizer.ggml.tokens", tokens}}));
+    tokens.at(id) = token.starts_with('[') && token.ends_with(']') ? token
+                    : token.starts_with("##")                      ? token.substr(2)
+                                                                   : "\u2581" + token;
+  const Tokenizer tokenizer(text::tokenizer_json_from_gguf(
+      {{"tokenizer.ggml.model", "bert"}, {"tokenizer.ggml.tokens", tokens}}));
   for (const auto& row : read_lines(folder / "minilm.jsonl"))
-    ASSERT_EQ(tokenizer.encode(row.at("text").get<std::string>()), row.at("special").get<Ids>()) << row.at("text");
+    ASSERT_EQ(tokenizer.encode(row.at("text").get<std::string>()), row.at("special").get<Ids>())
+        << row.at("text");
 }
 
 TEST_F(TextParity, KnownSentenceHasItsKnownIds) {
@@ -182,36 +214,46 @@ TEST_F(TextParity, KnownSentenceHasItsKnownIds) {
 TEST_F(TextParity, VocabTxtGivesTheTokenizerThatTheModelCameWith) {
   const Tokenizer from_vocab(read_json(folder / "vocab-uncased.json"));
   for (const auto& row : read_lines(folder / "minilm.jsonl"))
-    ASSERT_EQ(from_vocab.encode(row.at("text").get<std::string>()), row.at("special").get<Ids>()) << row.at("text");
+    ASSERT_EQ(from_vocab.encode(row.at("text").get<std::string>()), row.at("special").get<Ids>())
+        << row.at("text");
 }
 
 std::vector<Message> messages_of(const Json& row) {
   std::vector<Message> messages;
-  for (const auto& message : row.at("messages")) messages.push_back({message.at("role"), message.at("content")});
+  for (const auto& message : row.at("messages"))
+    messages.push_back({message.at("role"), message.at("content")});
   return messages;
 }
 
 TEST_F(TextParity, EachFamilysChatIsRenderedAsItsTemplateDoesAndAnswersAreMarked) {
   std::map<std::string, Tokenizer> tokenizers;
-  std::map<std::string, int> conversations, marked;
+  std::map<std::string, int> conversations;
+  std::map<std::string, int> marked;
   for (const auto& row : read_lines(folder / "chat_families.jsonl")) {
-    const std::string kind = row.at("kind"), model = row.at("model");
+    const std::string kind = row.at("kind");
+    const std::string model = row.at("model");
     if (!tokenizers.contains(kind)) tokenizers.emplace(kind, read_json(folder / (kind + ".json")));
     const auto& tokenizer = tokenizers.at(kind);
-    const auto chat = ChatTemplate::from_jinja({row.at("jinja"), "", row.at("tokens").get<std::map<std::string, std::string>>()});
+    const auto chat = ChatTemplate::from_jinja(
+        {row.at("jinja"), "", row.at("tokens").get<std::map<std::string, std::string>>()});
     ++conversations[model];
     if (row.at("loses")) {
-      EXPECT_THROW(chat.encode(messages_of(row), tokenizer), Rejected) << model << " leaves out a part of " << row.at("messages");
+      EXPECT_THROW(chat.encode(messages_of(row), tokenizer), Rejected)
+          << model << " leaves out a part of " << row.at("messages");
       continue;
     }
     const auto conversation = chat.encode(messages_of(row), tokenizer);
-    ASSERT_EQ(conversation.tokens, row.at("ids").get<Ids>()) << model << " " << kind << " " << row.at("messages") << tokenizer.decode(conversation.tokens, false);
+    ASSERT_EQ(conversation.tokens, row.at("ids").get<Ids>())
+        << model << " " << kind << " " << row.at("messages")
+        << tokenizer.decode(conversation.tokens, false);
     if (row.contains("prompt")) {
-      ASSERT_EQ(chat.prompt(messages_of(row), tokenizer), row.at("prompt").get<Ids>()) << model << " " << row.at("messages");
+      ASSERT_EQ(chat.prompt(messages_of(row), tokenizer), row.at("prompt").get<Ids>())
+          << model << " " << row.at("messages");
     }
     if (row.at("mask").is_null()) continue;
     marked[model] += std::count(conversation.answer.begin(), conversation.answer.end(), 1) > 0;
-    ASSERT_EQ(conversation.answer, row.at("mask").get<std::vector<std::uint8_t>>()) << model << " " << kind << " " << row.at("messages");
+    ASSERT_EQ(conversation.answer, row.at("mask").get<std::vector<std::uint8_t>>())
+        << model << " " << kind << " " << row.at("messages");
   }
   ASSERT_EQ(conversations.size(), 11u);
   for (const auto& [model, count] : conversations) {
@@ -230,7 +272,8 @@ TEST_F(TextParity, ChatIsRenderedAsTheModelsOwnTemplateDoes) {
   ASSERT_GE(rows.size(), 200u);
   for (const auto& row : rows) {
     const auto messages = messages_of(row);
-    ASSERT_EQ(chat.encode(messages, tokenizer).tokens, row.at("ids").get<Ids>()) << row.at("messages");
+    ASSERT_EQ(chat.encode(messages, tokenizer).tokens, row.at("ids").get<Ids>())
+        << row.at("messages");
     ASSERT_EQ(chat.prompt(messages, tokenizer), row.at("prompt").get<Ids>()) << row.at("messages");
   }
 }

@@ -1,4 +1,5 @@
-// Model folders of every kind, read as transformers' AutoTokenizer reads them (see tokenizer_folders.py).
+// Model folders of every kind, read as transformers' AutoTokenizer reads them (see
+// tokenizer_folders.py).
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -19,10 +20,12 @@ using Json = nlohmann::json;
 using Ids = std::vector<std::int32_t>;
 
 struct Count {
-  int same = 0, refused = 0;
+  int same = 0;
+  int refused = 0;
 };
 
-/// Fails where ids or special tokens differ from the expected ones. A folder that AutoTokenizer refuses may be read or refused.
+/// Fails where ids or special tokens differ from the expected ones. A folder that AutoTokenizer
+/// refuses may be read or refused.
 void compare(const fs::path& folder, Count& count) {
   const auto expected = folder / "expected.jsonl";
   std::optional<Tokenizer> tokenizer;
@@ -34,12 +37,14 @@ void compare(const fs::path& folder, Count& count) {
     return;
   }
   if (!fs::exists(expected)) return;
-  EXPECT_EQ(Json(special_tokens_of(folder)), Json::parse(read_text(folder / "special.json"))) << folder.filename();
+  EXPECT_EQ(Json(special_tokens_of(folder)), Json::parse(read_text(folder / "special.json")))
+      << folder.filename();
   std::istringstream rows(read_text(expected));
   for (std::string line; std::getline(rows, line);) {
     const auto row = Json::parse(line);
     const auto text = row.at("text").get<std::string>();
-    const auto ids = tokenizer->encode(text), plain = tokenizer->encode(text, false);
+    const auto ids = tokenizer->encode(text);
+    const auto plain = tokenizer->encode(text, false);
     EXPECT_EQ(ids, row.at("ids").get<Ids>()) << folder.filename() << ": " << row.at("text");
     EXPECT_EQ(plain, row.at("plain").get<Ids>()) << folder.filename() << ": " << row.at("text");
     if (ids != row.at("ids") || plain != row.at("plain")) return;
@@ -50,7 +55,9 @@ void compare(const fs::path& folder, Count& count) {
 Count compare_all(const std::string& name, const std::string& arguments) {
   const auto root = fs::temp_directory_path() / fmt::format("attune-{}-{}", name, ::getpid());
   fs::remove_all(root);
-  const auto command = fmt::format("{0}/.venv/bin/python {0}/tests/parity/tokenizer_folders.py {1} {2}", ATTUNE_SOURCE_DIR, root.string(), arguments);
+  const auto command =
+      fmt::format("{0}/.venv/bin/python {0}/tests/parity/tokenizer_folders.py {1} {2}",
+                  ATTUNE_SOURCE_DIR, root.string(), arguments);
   EXPECT_EQ(std::system(command.c_str()), 0) << command;
   Count count;
   for (const auto& entry : fs::directory_iterator(root)) compare(entry.path(), count);
@@ -66,7 +73,9 @@ TEST(TokenizerFolders, AreReadAsAutoTokenizerReadsThem) {
 
 TEST(TokenizerFolders, OfRandomSettingsAreReadAlike) {
   const char* seconds = std::getenv("ATTUNE_SECONDS");
-  const auto count = compare_all("drawn", fmt::format("{} {}", seconds ? seconds : "5", std::getenv("ATTUNE_SEED") ? std::getenv("ATTUNE_SEED") : "17"));
+  const auto count = compare_all(
+      "drawn", fmt::format("{} {}", seconds ? seconds : "5",
+                           std::getenv("ATTUNE_SEED") ? std::getenv("ATTUNE_SEED") : "17"));
   EXPECT_GE(count.same, 20);
   fmt::print("{} folders read alike, {} refused\n", count.same, count.refused);
 }

@@ -1,4 +1,5 @@
-// The vocabularies of real models that llama.cpp packages as GGUF files without weights (launchers/fetch vocabularies).
+// The vocabularies of real models that llama.cpp packages as GGUF files without weights
+// (launchers/fetch vocabularies).
 #include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -22,7 +23,8 @@ using Ids = std::vector<std::int32_t>;
 const fs::path vocabularies = fs::path(ATTUNE_SOURCE_DIR) / "models/vocabularies";
 
 fs::path place_of(const std::string& name) {
-  return name == "minilm" ? vocabularies.parent_path() / name : vocabularies / fmt::format("ggml-vocab-{}.gguf", name);
+  return name == "minilm" ? vocabularies.parent_path() / name
+                          : vocabularies / fmt::format("ggml-vocab-{}.gguf", name);
 }
 
 int compare(const std::string& name, const fs::path& expected) {
@@ -31,7 +33,8 @@ int compare(const std::string& name, const fs::path& expected) {
   int count = 0;
   for (std::string line; std::getline(rows, line); ++count) {
     const auto row = Json::parse(line);
-    EXPECT_EQ(tokenizer.encode(row.at("text").get<std::string>(), false), row.at("ids").get<Ids>()) << name << ": " << row.at("text");
+    EXPECT_EQ(tokenizer.encode(row.at("text").get<std::string>(), false), row.at("ids").get<Ids>())
+        << name << ": " << row.at("text");
   }
   return count;
 }
@@ -41,10 +44,12 @@ std::map<std::string, int> compare_all(const std::string& arguments) {
   EXPECT_TRUE(fs::exists(vocabularies)) << "run launchers/fetch vocabularies";
   const auto folder = fs::temp_directory_path() / fmt::format("attune-vocabularies-{}", ::getpid());
   const auto command =
-      fmt::format("{0}/.venv/bin/python {0}/tests/parity/vocabularies.py {1} {2} {3}", ATTUNE_SOURCE_DIR, vocabularies.string(), folder.string(), arguments);
+      fmt::format("{0}/.venv/bin/python {0}/tests/parity/vocabularies.py {1} {2} {3}",
+                  ATTUNE_SOURCE_DIR, vocabularies.string(), folder.string(), arguments);
   EXPECT_EQ(std::system(command.c_str()), 0) << command;
   std::map<std::string, int> counts;
-  for (const auto& entry : fs::directory_iterator(folder)) counts[entry.path().stem()] = compare(entry.path().stem(), entry.path());
+  for (const auto& entry : fs::directory_iterator(folder))
+    counts[entry.path().stem()] = compare(entry.path().stem(), entry.path());
   fs::remove_all(folder);
   return counts;
 }
@@ -58,7 +63,8 @@ TEST(Vocabularies, GiveTheIdsOfTheirModels) {
 TEST(Vocabularies, OfRandomTextsGiveTheSameIds) {
   const char* seconds = std::getenv("ATTUNE_SECONDS");
   const char* seed = std::getenv("ATTUNE_SEED");
-  for (const auto& [name, count] : compare_all(fmt::format("{} {}", seconds ? seconds : "2", seed ? seed : "1"))) {
+  for (const auto& [name, count] :
+       compare_all(fmt::format("{} {}", seconds ? seconds : "2", seed ? seed : "1"))) {
     EXPECT_GE(count, 50) << name;
     fmt::print("{}: {} texts\n", name, count);
   }

@@ -1,4 +1,5 @@
-// The loader against libraries built to be refused (tests/plugins/fixtures), with the whole message each time.
+// The loader against libraries built to be refused (tests/plugins/fixtures), with the whole message
+// each time.
 #include <attune/error.hpp>
 #include <attune/plugin.hpp>
 #include <gmock/gmock.h>
@@ -21,7 +22,8 @@ namespace fs = std::filesystem;
 
 const fs::path fixtures = fs::path(ATTUNE_BINARY_DIR) / "tests" / "fixtures";
 
-const std::string headers_differ = "its Attune headers are 0123456789abcdef (Attune " ATTUNE_RELEASE "), here " ATTUNE_API_HASH " (Attune " ATTUNE_RELEASE ")";
+const std::string headers_differ = "its Attune headers are 0123456789abcdef (Attune " ATTUNE_RELEASE
+                                   "), here " ATTUNE_API_HASH " (Attune " ATTUNE_RELEASE ")";
 
 fs::path fixture(const std::string& name) { return fs::canonical(fixtures / (name + ".so")); }
 
@@ -82,8 +84,10 @@ TEST(Loader, AcceptsALibraryBuiltForThisAttune) {
 }
 
 TEST(Loader, RefusesOtherHeaders) {
-  EXPECT_EQ(refusal_of_fixture("other_headers"), fixture("other_headers").string() + ": was built for another Attune: " + headers_differ +
-            "; build it again against this Attune's headers, as this Attune was built");
+  EXPECT_EQ(refusal_of_fixture("other_headers"),
+            fixture("other_headers").string() +
+                ": was built for another Attune: " + headers_differ +
+                "; build it again against this Attune's headers, as this Attune was built");
 }
 
 TEST(Loader, ReportsEveryMismatchInOneMessage) {
@@ -93,8 +97,10 @@ TEST(Loader, ReportsEveryMismatchInOneMessage) {
 }
 
 TEST(Loader, RefusesAPluginWithoutANote) {
-  EXPECT_EQ(refusal_of_fixture("without_note"), fixture("without_note").string() +
-            ": does not say what it was built for, as plugins of older Attunes do not; build it again against this Attune's headers");
+  EXPECT_EQ(refusal_of_fixture("without_note"),
+            fixture("without_note").string() +
+                ": does not say what it was built for, as plugins of older Attunes do not; build "
+                "it again against this Attune's headers");
 }
 
 TEST(Loader, OpensNoneOfThem) {
@@ -103,7 +109,8 @@ TEST(Loader, OpensNoneOfThem) {
     EXPECT_EQ(::dlopen(fixture(name).c_str(), RTLD_NOW | RTLD_NOLOAD), nullptr) << name;
   }
   EXPECT_NE(refusal_of_fixture("throws"), "accepted");
-  EXPECT_NE(::dlopen(fixture("throws").c_str(), RTLD_NOW | RTLD_NOLOAD), nullptr) << "which fits, and is opened";
+  EXPECT_NE(::dlopen(fixture("throws").c_str(), RTLD_NOW | RTLD_NOLOAD), nullptr)
+      << "which fits, and is opened";
 }
 
 const std::string note_here = ATTUNE_BUILT_FOR("\n");
@@ -117,9 +124,11 @@ TEST(BuiltFor, ANoteOfThisAttuneFits) {
 TEST(BuiltFor, EveryFactButTheReleaseIsCompared) {
   std::istringstream lines(note_here);
   for (std::string line; std::getline(lines, line);) {
-    const auto key = line.substr(0, line.find('=')), value = line.substr(line.find('=') + 1);
+    const auto key = line.substr(0, line.find('='));
+    const auto value = line.substr(line.find('=') + 1);
     auto other = note_here;
-    const auto found = registry::mismatches(other.replace(note_here.find(line), line.size(), key + "=other"));
+    const auto found =
+        registry::mismatches(other.replace(note_here.find(line), line.size(), key + "=other"));
     if (key == "attune") {
       EXPECT_THAT(found, testing::IsEmpty());
       continue;
@@ -128,89 +137,126 @@ TEST(BuiltFor, EveryFactButTheReleaseIsCompared) {
     EXPECT_THAT(found[0], testing::MatchesRegex("its .+ (is|are) other.*, here .+"));
     EXPECT_THAT(found[0], testing::HasSubstr(", here " + value));
     auto without = note_here;
-    EXPECT_THAT(registry::mismatches(without.erase(note_here.find(line), line.size() + 1)), testing::ElementsAre(testing::HasSubstr(" unknown, here "))) << line;
+    EXPECT_THAT(registry::mismatches(without.erase(note_here.find(line), line.size() + 1)),
+                testing::ElementsAre(testing::HasSubstr(" unknown, here ")))
+        << line;
   }
 }
 
 TEST(BuiltFor, BytesThatAreNoTextAreNotRepeated) {
   EXPECT_THAT(registry::mismatches(""), testing::SizeIs(8));
-  EXPECT_EQ(registry::mismatches("headers=\x1b[31m\nattune=" + std::string(1000, 'x'))[0], "its Attune headers are unreadable (Attune unreadable), here " +
-            std::string(ATTUNE_API_HASH " (Attune " ATTUNE_RELEASE ")"));
+  EXPECT_EQ(registry::mismatches("headers=\x1b[31m\nattune=" + std::string(1000, 'x'))[0],
+            "its Attune headers are unreadable (Attune unreadable), here " +
+                std::string(ATTUNE_API_HASH " (Attune " ATTUNE_RELEASE ")"));
 }
 
 TEST(Loader, RefusesAStructThatIsShorterThanOurs) {
-  EXPECT_EQ(refusal_of_fixture("older_struct"), fixture("older_struct").string() + ": describes itself in 24 bytes where this Attune reads " +
-            std::to_string(sizeof(AttunePluginInfo)) + ": it was built with an older Attune; build it again with this one");
+  EXPECT_EQ(refusal_of_fixture("older_struct"),
+            fixture("older_struct").string() +
+                ": describes itself in 24 bytes where this Attune reads " +
+                std::to_string(sizeof(AttunePluginInfo)) +
+                ": it was built with an older Attune; build it again with this one");
 }
 
 TEST(Loader, RefusesAnIncompleteDescription) {
-  EXPECT_EQ(refusal_of_fixture("nameless"), fixture("nameless").string() +
-            ": leaves parts of its description empty; end the library with ATTUNE_PLUGIN(\"name\", \"version\", registry)");
+  EXPECT_EQ(refusal_of_fixture("nameless"),
+            fixture("nameless").string() +
+                ": leaves parts of its description empty; end the library with "
+                "ATTUNE_PLUGIN(\"name\", \"version\", registry)");
 }
 
 TEST(Loader, NamesTheFileAndTheTextWhenAddThrows) {
   EXPECT_EQ(refusal_of_fixture("throws"), fixture("throws").string() +
-            ": plugin 'forged' failed while registering what it holds: the table of kernels is empty");
+                                              ": plugin 'forged' failed while registering what it "
+                                              "holds: the table of kernels is empty");
 }
 
 TEST(Loader, RefusesALibraryWithoutTheEntryPointBeforeOpeningIt) {
-  EXPECT_EQ(refusal_of_fixture("not_a_plugin"), fixture("not_a_plugin").string() +
-            ": is a shared library but not an Attune plugin (it does not export 'attune_plugin'); end it with ATTUNE_PLUGIN(...)");
+  EXPECT_EQ(refusal_of_fixture("not_a_plugin"),
+            fixture("not_a_plugin").string() +
+                ": is a shared library but not an Attune plugin (it does not export "
+                "'attune_plugin'); end it with ATTUNE_PLUGIN(...)");
   EXPECT_EQ(::dlopen(fixture("not_a_plugin").c_str(), RTLD_NOW | RTLD_NOLOAD), nullptr);
 }
 
 TEST(Loader, SaysWhyALibraryCannotBeOpenedAndTheCure) {
   const auto text = refusal_of_fixture("needs_missing_symbol");
-  EXPECT_TRUE(text.starts_with(fixture("needs_missing_symbol").string() + ": cannot be opened (")) << text;
+  EXPECT_TRUE(text.starts_with(fixture("needs_missing_symbol").string() + ": cannot be opened ("))
+      << text;
   EXPECT_NE(text.find("undefined symbol: attune_of_another_day"), std::string::npos) << text;
-  EXPECT_TRUE(text.ends_with("; it was built against another Attune or LibTorch: build it again with this one")) << text;
+  EXPECT_TRUE(text.ends_with(
+      "; it was built against another Attune or LibTorch: build it again with this one"))
+      << text;
 }
 
 TEST(Loader, RefusesAPlaceThatDoesNotExist) {
-  EXPECT_EQ(refusal({"/nowhere/plugins"}), "/nowhere/plugins: there is no such plugin file or folder; correct `plugins` in the run file, or ATTUNE_PLUGINS");
+  EXPECT_EQ(refusal({"/nowhere/plugins"}),
+            "/nowhere/plugins: there is no such plugin file or folder; correct `plugins` in the "
+            "run file, or ATTUNE_PLUGINS");
 }
 
-TEST(Loader, TakesNothingOverWhenOneOfSeveralIsRefused) { EXPECT_NE(refusal({fixture("empty"), fixture("throws")}), "accepted"); }
+TEST(Loader, TakesNothingOverWhenOneOfSeveralIsRefused) {
+  EXPECT_NE(refusal({fixture("empty"), fixture("throws")}), "accepted");
+}
 
 TEST_F(RegistryFiles, TextNamedLikeALibraryIsRefused) {
-  const auto file = write("text.so", "#!/bin/sh\necho this is no library, though its name ends in .so and it is longer than a header\n");
-  EXPECT_EQ(refusal({file}), file.string() + ": is not a shared library (no ELF header); name a .so built with attune_add_plugin");
-  EXPECT_EQ(refusal({write("empty.so", "")}), (folder_ / "empty.so").string() + ": is not a shared library (no ELF header); name a .so built with attune_add_plugin");
+  const auto file = write("text.so",
+                          "#!/bin/sh\necho this is no library, though its name ends in .so and it "
+                          "is longer than a header\n");
+  EXPECT_EQ(
+      refusal({file}),
+      file.string() +
+          ": is not a shared library (no ELF header); name a .so built with attune_add_plugin");
+  EXPECT_EQ(
+      refusal({write("empty.so", "")}),
+      (folder_ / "empty.so").string() +
+          ": is not a shared library (no ELF header); name a .so built with attune_add_plugin");
 }
 
 TEST_F(RegistryFiles, AProgramIsNotAPlugin) {
   auto program = read_text(fixture("empty"));
   program[16] = ET_EXEC;
-  EXPECT_EQ(refusal({write("program.so", program)}),
-            (folder_ / "program.so").string() + ": is an ELF file but not a shared library; name a .so built with attune_add_plugin");
+  EXPECT_EQ(
+      refusal({write("program.so", program)}),
+      (folder_ / "program.so").string() +
+          ": is an ELF file but not a shared library; name a .so built with attune_add_plugin");
 }
 
 TEST_F(RegistryFiles, ALibraryForAnotherMachineIsRefused) {
   auto other = read_text(fixture("empty"));
   other[18] = static_cast<char>(EM_S390);
-  EXPECT_EQ(refusal({write("other.so", other)}), (folder_ / "other.so").string() + ": is a library for another kind of machine; build it on this one");
+  EXPECT_EQ(refusal({write("other.so", other)}),
+            (folder_ / "other.so").string() +
+                ": is a library for another kind of machine; build it on this one");
 }
 
 TEST_F(RegistryFiles, EveryTruncationIsRefused) {
   const auto whole = read_text(fixture("empty"));
-  for (std::size_t size = 0; size < whole.size(); size += size < 128 || size + 128 > whole.size() ? 1 : 97) {
+  for (std::size_t size = 0; size < whole.size();
+       size += size < 128 || size + 128 > whole.size() ? 1 : 97) {
     const auto text = refusal({write("short.so", whole.substr(0, size))});
-    EXPECT_TRUE(text.starts_with((folder_ / "short.so").string() + ": is ")) << size << ": " << text;
+    EXPECT_TRUE(text.starts_with((folder_ / "short.so").string() + ": is "))
+        << size << ": " << text;
   }
   EXPECT_EQ(refusal({write("short.so", whole.substr(0, whole.size() - 1))}),
-            fmt::format("{}: is a truncated or damaged library: its table of sections does not fit into the file's {} bytes; build or copy it again",
+            fmt::format("{}: is a truncated or damaged library: its table of sections does not fit "
+                        "into the file's {} bytes; build or copy it again",
                         (folder_ / "short.so").string(), whole.size() - 1));
 }
 
-// Only reading is tried here: a library with a whole outline and a forged inside may be opened, and then runs.
+// Only reading is tried here: a library with a whole outline and a forged inside may be opened, and
+// then runs.
 TEST_F(RegistryFiles, ForgedTablesAreReadWithoutLeavingTheFile) {
   const auto whole = read_text(fixture("empty"));
   const auto file = write("forged.so", whole);
   std::fstream bytes(file, std::ios::binary | std::ios::in | std::ios::out);
-  const auto put = [&](std::size_t at, char value) { bytes.seekp(static_cast<std::streamoff>(at)).put(value).flush(); };
+  const auto put = [&](std::size_t at, char value) {
+    bytes.seekp(static_cast<std::streamoff>(at)).put(value).flush();
+  };
   const auto read = [&] {
     registry::exports_symbol(file, "attune_plugin");
-    if (const auto note = registry::read_note(file, ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE)) registry::mismatches(*note);
+    if (const auto note = registry::read_note(file, ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE))
+      registry::mismatches(*note);
   };
   const auto forge = [&](std::size_t begin, std::size_t end) {
     for (std::size_t at = begin; at < end; ++at) {
@@ -230,7 +276,8 @@ TEST_F(RegistryFiles, ForgedTablesAreReadWithoutLeavingTheFile) {
   forge(0, sizeof header);
   forge(header.e_phoff, header.e_phoff + header.e_phnum * sizeof(ElfW(Phdr)));
   forge(header.e_shoff, header.e_shoff + header.e_shnum * sizeof(ElfW(Shdr)));
-  const auto note = whole.find(note_here) - sizeof(ElfW(Nhdr)) - 8;  // the owner's name fills 8 bytes
+  // the owner's name fills 8 bytes
+  const auto note = whole.find(note_here) - sizeof(ElfW(Nhdr)) - 8;
   forge(note, note + sizeof(ElfW(Nhdr)) + 8);
   EXPECT_TRUE(registry::exports_symbol(file, "attune_plugin"));
   EXPECT_EQ(registry::read_note(file, ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE), note_here);
@@ -238,11 +285,13 @@ TEST_F(RegistryFiles, ForgedTablesAreReadWithoutLeavingTheFile) {
 
 TEST_F(RegistryFiles, ANoteOfAnotherOwnerOrTypeIsNone) {
   const auto whole = read_text(fixture("empty"));
-  const auto owner = whole.find(note_here) - 8, type = owner - sizeof(ElfW(Word));
+  const auto owner = whole.find(note_here) - 8;
+  const auto type = owner - sizeof(ElfW(Word));
   for (const auto at : {owner, type}) {
     auto other = whole;
     ++other[at];
-    EXPECT_EQ(registry::read_note(write("other.so", other), ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE), std::nullopt);
+    EXPECT_EQ(registry::read_note(write("other.so", other), ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE),
+              std::nullopt);
   }
 }
 
@@ -251,7 +300,8 @@ TEST_F(RegistryFiles, ANoteLongerThanItsSegmentIsRefused) {
   const auto length = longer.find(note_here) - 8 - 2 * sizeof(ElfW(Word));
   longer[length + 3] = 0x7f;
   EXPECT_EQ(refusal({write("longer.so", longer)}),
-            fmt::format("{}: is a truncated or damaged library: its table of notes does not fit into the file's {} bytes; build or copy it again",
+            fmt::format("{}: is a truncated or damaged library: its table of notes does not fit "
+                        "into the file's {} bytes; build or copy it again",
                         (folder_ / "longer.so").string(), longer.size()));
 }
 
@@ -269,12 +319,17 @@ TEST_F(RegistryFiles, AFolderGivesItsLibrariesOnceAndIgnoresTheRest) {
 
 TEST_F(RegistryFiles, ALinkToNothingIsRefused) {
   fs::create_symlink(folder_ / "gone.so", folder_ / "dangling.so");
-  EXPECT_EQ(refusal({folder_}), (folder_ / "dangling.so").string() + ": is a link to nothing (No such file or directory); remove it or build the plugin again");
+  EXPECT_EQ(refusal({folder_}), (folder_ / "dangling.so").string() +
+                                    ": is a link to nothing (No such file or directory); remove it "
+                                    "or build the plugin again");
 }
 
 TEST_F(RegistryFiles, AStrippedLibraryIsStillAPlugin) {
   const auto stripped = folder_ / "stripped.so";
-  ASSERT_EQ(std::system(fmt::format("strip -o {} {}", stripped.string(), fixture("empty").string()).c_str()), 0);
+  ASSERT_EQ(
+      std::system(
+          fmt::format("strip -o {} {}", stripped.string(), fixture("empty").string()).c_str()),
+      0);
   Registry registry;
   EXPECT_EQ(load_plugins(registry, {stripped}).size(), 1);
 }
@@ -300,7 +355,8 @@ TEST(NamedPlugins, OnlyTheyAreOpenedUntilAnotherIsLookedFor) {
   EXPECT_EQ(registry.find(Kind::model, "bert").name, "bert");
   EXPECT_TRUE(is_open("bert.so"));
   EXPECT_EQ(&lora, &registry.find(Kind::strategy, "lora")) << "entries stay where they are";
-  EXPECT_THAT(error_of([&] { registry.find(Kind::strategy, "lroa"); }), testing::HasSubstr("did you mean 'lora'? (there are: lora, adapter, bitfit"));
+  EXPECT_THAT(error_of([&] { registry.find(Kind::strategy, "lroa"); }),
+              testing::HasSubstr("did you mean 'lora'? (there are: lora, adapter, bitfit"));
 }
 
 class Names : public testing::Test {
@@ -315,7 +371,8 @@ TEST_F(Names, TakenTwiceNamesBothFiles) {
   add(Kind::strategy, "lora", "lora 1.0.0", "/a/lora.so");
   add(Kind::callback, "lora", "lora 1.0.0", "/a/lora.so");  // another kind: another name
   EXPECT_EQ(error_of([&] { add(Kind::strategy, "lora", "mine 0.1.0", "/b/mine.so"); }),
-            "the strategy 'lora' is registered twice, by /a/lora.so (lora 1.0.0) and by /b/mine.so (mine 0.1.0); "
+            "the strategy 'lora' is registered twice, by /a/lora.so (lora 1.0.0) and by /b/mine.so "
+            "(mine 0.1.0); "
             "rename one of them, or take one library out of the plugin folders");
   EXPECT_EQ(registry_.entries().size(), 2);
 }
@@ -323,10 +380,13 @@ TEST_F(Names, TakenTwiceNamesBothFiles) {
 TEST_F(Names, UnknownOneListsTheKindNearestFirst) {
   for (const char* name : {"full", "lora", "freeze"}) add(Kind::strategy, name, "p 1", "/p.so");
   add(Kind::model, "llama", "p 1", "/p.so");
-  EXPECT_EQ(error_of([&] { registry_.find(Kind::strategy, "lroa"); }), "there is no strategy 'lroa'; did you mean 'lora'? (there are: lora, freeze, full)");
-  EXPECT_EQ(error_of([&] { registry_.find(Kind::strategy, "llama"); }), "there is no strategy 'llama' (there are: freeze, full, lora)");
+  EXPECT_EQ(error_of([&] { registry_.find(Kind::strategy, "lroa"); }),
+            "there is no strategy 'lroa'; did you mean 'lora'? (there are: lora, freeze, full)");
+  EXPECT_EQ(error_of([&] { registry_.find(Kind::strategy, "llama"); }),
+            "there is no strategy 'llama' (there are: freeze, full, lora)");
   EXPECT_EQ(error_of([&] { registry_.find(Kind::callback, "progress"); }),
-            "there is no callback 'progress': no plugin with a callback is loaded; name its folder in `plugins` or in ATTUNE_PLUGINS");
+            "there is no callback 'progress': no plugin with a callback is loaded; name its folder "
+            "in `plugins` or in ATTUNE_PLUGINS");
   EXPECT_EQ(registry_.find(Kind::model, "llama").name, "llama");
 }
 

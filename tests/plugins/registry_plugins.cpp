@@ -14,17 +14,25 @@ namespace attune {
 namespace {
 namespace fs = std::filesystem;
 
-fs::path fixture(const std::string& name) { return fs::canonical(fs::path(ATTUNE_BINARY_DIR) / "tests" / "fixtures" / (name + ".so")); }
+fs::path fixture(const std::string& name) {
+  return fs::canonical(fs::path(ATTUNE_BINARY_DIR) / "tests" / "fixtures" / (name + ".so"));
+}
 
 /// embed, one linear block with a bias, and a projection without.
 struct ToyModel final : Model {
   struct Parts : torch::nn::Module {
-    std::shared_ptr<nn::Linear> block = register_module("block", std::make_shared<nn::Linear>(4, 4, true));
-    std::shared_ptr<nn::Linear> head = register_module("head", std::make_shared<nn::Linear>(4, 2, false));
+    std::shared_ptr<nn::Linear> block =
+        register_module("block", std::make_shared<nn::Linear>(4, 4, true));
+    std::shared_ptr<nn::Linear> head =
+        register_module("head", std::make_shared<nn::Linear>(4, 2, false));
   };
   ToyModel() : Model(ModelSpec{.family = "toy", .width = 4, .depth = 1, .outputs = 2}) {}
-  at::Tensor embed(ForwardContext& context) override { return torch::ones({context.batch().length(), 4}); }
-  at::Tensor block(std::int64_t, const at::Tensor& h, ForwardContext& context) override { return parts.block->forward(h, context); }
+  at::Tensor embed(ForwardContext& context) override {
+    return torch::ones({context.batch().length(), 4});
+  }
+  at::Tensor block(std::int64_t, const at::Tensor& h, ForwardContext& context) override {
+    return parts.block->forward(h, context);
+  }
   at::Tensor finish(const at::Tensor& h, ForwardContext&) override { return h; }
   nn::Linear& projection() override { return *parts.head; }
   torch::nn::Module& module() override { return parts; }
@@ -60,7 +68,8 @@ TEST(StrategyPlugin, IsBuiltFromItsOptionsAndWorksOnTheHostsModel) {
   strategy->prepare(view);
   EXPECT_EQ(names_of(view.trained()), std::vector<std::string>{"block.bias"});
 
-  const auto with_head = std::static_pointer_cast<Strategy>(entry.build(entry.defaults().get(), nullptr));
+  const auto with_head =
+      std::static_pointer_cast<Strategy>(entry.build(entry.defaults().get(), nullptr));
   ModelView another(model);
   with_head->prepare(another);
   EXPECT_EQ(names_of(another.trained()), (std::vector<std::string>{"block.bias", "head.weight"}));
@@ -87,12 +96,14 @@ TEST(StrategyPlugin, FindsOneCopyOfTheFrameworkInThisProcess) {
   load_plugins(registry, {fixture("bitfit_fixture")});
   const auto copies = open_libraries("/libattune.so.0");
   ASSERT_EQ(copies.size(), 1) << "the stand-in, which is empty";
-  EXPECT_EQ(fs::canonical(copies[0]).parent_path(), fs::canonical(fs::path(ATTUNE_BINARY_DIR) / "tests" / "stand_in"));
+  EXPECT_EQ(fs::canonical(copies[0]).parent_path(),
+            fs::canonical(fs::path(ATTUNE_BINARY_DIR) / "tests" / "stand_in"));
 }
 
 TEST(Loader, LoadsAFileOnceIntoARegistry) {
   Registry registry;
-  EXPECT_EQ(load_plugins(registry, {fixture("bitfit_fixture"), fixture("bitfit_fixture")}).size(), 1);
+  EXPECT_EQ(load_plugins(registry, {fixture("bitfit_fixture"), fixture("bitfit_fixture")}).size(),
+            1);
   EXPECT_EQ(load_plugins(registry, {fixture("bitfit_fixture")}).size(), 0);
   EXPECT_EQ(registry.names(Kind::strategy), std::vector<std::string>{"bitfit"});
 }
@@ -103,8 +114,11 @@ TEST(Loader, RefusesANameTakenTwiceNamingBothFiles) {
     load_plugins(registry, {fixture("twice_one"), fixture("twice_two")});
     FAIL() << "accepted";
   } catch (const Error& error) {
-    EXPECT_EQ(std::string(error.what()), "the callback 'twice' is registered twice, by " + fixture("twice_one").string() + " (twice_one 1.0.0) and by " +
-              fixture("twice_two").string() + " (twice_two 1.0.0); rename one of them, or take one library out of the plugin folders");
+    EXPECT_EQ(std::string(error.what()),
+              "the callback 'twice' is registered twice, by " + fixture("twice_one").string() +
+                  " (twice_one 1.0.0) and by " + fixture("twice_two").string() +
+                  " (twice_two 1.0.0); rename one of them, or take one library out of the plugin "
+                  "folders");
   }
   EXPECT_TRUE(registry.entries().empty());
 }

@@ -5,7 +5,9 @@
 
 namespace attune::tiny {
 
-inline ForwardContext training(const Batch& batch, RandomKey key = {}) { return {batch, Phase::training, key}; }
+inline ForwardContext training(const Batch& batch, RandomKey key = {}) {
+  return {batch, Phase::training, key};
+}
 
 struct Alone final : RunModels, RunData, TensorFiles {
   Tokenizer tokenizer() override { fail("no tokenizer"); }
@@ -20,7 +22,8 @@ struct Alone final : RunModels, RunData, TensorFiles {
     }
   }
   void for_each_own_batch(const Work& work) override { for_each_batch("", 0, work); }
-  Tensors read_or_make(const std::string& path, const std::map<std::string, std::string>&, const std::function<Tensors()>& make) override {
+  Tensors read_or_make(const std::string& path, const std::map<std::string, std::string>&,
+                       const std::function<Tensors()>& make) override {
     if (!made.contains(path)) made[path] = make();
     return made[path];
   }

@@ -1,9 +1,13 @@
-// For LD_PRELOAD: file-system calls that fail when they are told to. Disks fill up, and network file systems have bad days.
+// For LD_PRELOAD: file-system calls that fail when they are told to. Disks fill up, and network
+// file systems have bad days.
 //
-//   FAULTY_IO="CALL:N:ERRNO:TEXT"    the Nth CALL (write, pwrite, fsync, rename, mkdir, open) from now on whose path holds TEXT, and every
-//                                    one after it, fails with ERRNO; ERRNO 0: writes half of what it is given, once
+//   FAULTY_IO="CALL:N:ERRNO:TEXT"    the Nth CALL (write, pwrite, fsync, rename, mkdir, open) from
+//   now on whose path holds TEXT, and every
+//                                    one after it, fails with ERRNO; ERRNO 0: writes half of what
+//                                    it is given, once
 //
-// A program that links nothing of this may set it again through faulty_io_arm, and ask faulty_io_struck how often it failed.
+// A program that links nothing of this may set it again through faulty_io_arm, and ask
+// faulty_io_struck how often it failed.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -22,13 +26,16 @@
 namespace {
 
 struct Plan {
-  std::string call, text;
-  int at = 0, error = 0;
+  std::string call;
+  std::string text;
+  int at = 0;
+  int error = 0;
 };
 
 std::mutex mutex;
 Plan plan;
-int seen = 0, struck = 0;
+int seen = 0;
+int struck = 0;
 
 void arm(const char* text) {
   const std::lock_guard lock(mutex);
@@ -36,8 +43,11 @@ void arm(const char* text) {
   seen = struck = 0;
   if (!text || !*text) return;
   const std::string all(text);
-  const auto a = all.find(':'), b = all.find(':', a + 1), c = all.find(':', b + 1);
-  plan = {all.substr(0, a), all.substr(c + 1), std::atoi(all.c_str() + a + 1), std::atoi(all.c_str() + b + 1)};
+  const auto a = all.find(':');
+  const auto b = all.find(':', a + 1);
+  const auto c = all.find(':', b + 1);
+  plan = {all.substr(0, a), all.substr(c + 1), std::atoi(all.c_str() + a + 1),
+          std::atoi(all.c_str() + b + 1)};
 }
 
 struct FromEnvironment {
@@ -55,7 +65,8 @@ int verdict(const char* call, const char* path) {
 }
 
 std::string path_of(int fd) {
-  char link[64], path[4096];
+  char link[64];
+  char path[4096];
   std::snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
   const auto length = ::readlink(link, path, sizeof path - 1);
   return length > 0 ? std::string(path, static_cast<std::size_t>(length)) : "";
@@ -69,7 +80,10 @@ Function real(const char* name) {
 template <class Do>
 ssize_t writing(const char* call, int fd, std::size_t count, Do doing) {
   const int what = verdict(call, path_of(fd).c_str());
-  if (what > 0) return errno = what, -1;
+  if (what > 0) {
+    errno = what;
+    return -1;
+  }
   return doing(what < 0 ? (count + 1) / 2 : count);
 }
 
@@ -90,7 +104,9 @@ ssize_t pwrite(int fd, const void* data, size_t count, off_t at) {
   return writing("pwrite", fd, count, [&](std::size_t n) { return next(fd, data, n, at); });
 }
 
-ssize_t pwrite64(int fd, const void* data, size_t count, off_t at) { return pwrite(fd, data, count, at); }
+ssize_t pwrite64(int fd, const void* data, size_t count, off_t at) {
+  return pwrite(fd, data, count, at);
+}
 
 int fsync(int fd) {
   static const auto next = real<int (*)(int)>("fsync");

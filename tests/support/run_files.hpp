@@ -23,7 +23,8 @@ class RunFiles : public testing::Test {
   }
   std::string text_of(const std::string& name) const { return read_text(folder_ / name); }
 
-  std::filesystem::path folder_ = std::filesystem::temp_directory_path() / ("attune-unit-run-" + std::to_string(::getpid()));
+  std::filesystem::path folder_ =
+      std::filesystem::temp_directory_path() / ("attune-unit-run-" + std::to_string(::getpid()));
   std::filesystem::path run_ = folder_ / "run";
 };
 

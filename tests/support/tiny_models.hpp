@@ -35,10 +35,16 @@ struct Random final : WeightSource {
   std::map<std::string, at::Tensor> values;
 };
 
-inline const nlohmann::json llama_config = {{"model_type", "llama"}, {"hidden_size", 16}, {"intermediate_size", 24}, {"num_hidden_layers", 2}, {"num_attention_heads", 4},
-                                            {"num_key_value_heads", 2}, {"vocab_size", 31}, {"max_position_embeddings", 24}, {"tie_word_embeddings", true}};
-inline const nlohmann::json bert_config = {{"model_type", "bert"}, {"hidden_size", 16}, {"intermediate_size", 24}, {"num_hidden_layers", 2}, {"num_attention_heads", 4},
-                                           {"vocab_size", 31}, {"max_position_embeddings", 24}, {"type_vocab_size", 2}};
+inline const nlohmann::json llama_config = {
+    {"model_type", "llama"},      {"hidden_size", 16},
+    {"intermediate_size", 24},    {"num_hidden_layers", 2},
+    {"num_attention_heads", 4},   {"num_key_value_heads", 2},
+    {"vocab_size", 31},           {"max_position_embeddings", 24},
+    {"tie_word_embeddings", true}};
+inline const nlohmann::json bert_config = {
+    {"model_type", "bert"},          {"hidden_size", 16},        {"intermediate_size", 24},
+    {"num_hidden_layers", 2},        {"num_attention_heads", 4}, {"vocab_size", 31},
+    {"max_position_embeddings", 24}, {"type_vocab_size", 2}};
 
 inline Random llama_weights() {
   torch::manual_seed(5);
@@ -46,7 +52,8 @@ inline Random llama_weights() {
   weights.add("model.embed_tokens.weight", {31, 16});
   for (int layer = 0; layer < 2; ++layer) {
     const auto prefix = fmt::format("model.layers.{}.", layer);
-    for (const auto& [name, rows] : {std::pair("q_proj", 16), std::pair("k_proj", 8), std::pair("v_proj", 8), std::pair("o_proj", 16)}) {
+    for (const auto& [name, rows] : {std::pair("q_proj", 16), std::pair("k_proj", 8),
+                                     std::pair("v_proj", 8), std::pair("o_proj", 16)}) {
       weights.add(prefix + "self_attn." + name + ".weight", {rows, 16});
     }
     weights.add(prefix + "mlp.gate_proj.weight", {24, 16});
@@ -72,7 +79,8 @@ inline Random bert_weights() {
   with_bias("embeddings.LayerNorm", {16});
   for (int layer = 0; layer < 2; ++layer) {
     const auto prefix = fmt::format("encoder.layer.{}.", layer);
-    for (const char* name : {"query", "key", "value"}) with_bias(prefix + "attention.self." + name, {16, 16});
+    for (const char* name : {"query", "key", "value"})
+      with_bias(prefix + "attention.self." + name, {16, 16});
     with_bias(prefix + "attention.output.dense", {16, 16});
     with_bias(prefix + "attention.output.LayerNorm", {16});
     with_bias(prefix + "intermediate.dense", {24, 16});
@@ -82,15 +90,25 @@ inline Random bert_weights() {
   return weights;
 }
 
-inline const nlohmann::json efficientnet_config = {{"model_type", "efficientnet"}, {"image_size", 8}, {"width_coefficient", 1.0}, {"depth_coefficient", 1.0},
-                                                   {"kernel_sizes", {3}}, {"in_channels", {32}}, {"out_channels", {16}}, {"strides", {1}},
-                                                   {"num_block_repeats", {1}}, {"expand_ratios", {1}}, {"squeeze_expansion_ratio", 0.0}, {"hidden_dim", 24}};
+inline const nlohmann::json efficientnet_config = {{"model_type", "efficientnet"},
+                                                   {"image_size", 8},
+                                                   {"width_coefficient", 1.0},
+                                                   {"depth_coefficient", 1.0},
+                                                   {"kernel_sizes", {3}},
+                                                   {"in_channels", {32}},
+                                                   {"out_channels", {16}},
+                                                   {"strides", {1}},
+                                                   {"num_block_repeats", {1}},
+                                                   {"expand_ratios", {1}},
+                                                   {"squeeze_expansion_ratio", 0.0},
+                                                   {"hidden_dim", 24}};
 
 inline Random efficientnet_weights() {
   torch::manual_seed(5);
   Random weights;
   const auto norm = [&](const std::string& name, std::int64_t width) {
-    for (const char* part : {".weight", ".bias", ".running_mean", ".running_var"}) weights.add(name + part, {width});
+    for (const char* part : {".weight", ".bias", ".running_mean", ".running_var"})
+      weights.add(name + part, {width});
     weights.values[name + ".running_var"].abs_().add_(0.5);
   };
   weights.add("embeddings.convolution.weight", {32, 3, 3, 3});
@@ -112,14 +130,19 @@ inline Batch pictures_of(const at::Tensor& pixels) {
   return batch;
 }
 
-inline std::shared_ptr<Model> build_model(const std::string& plugin, const nlohmann::json& config, Random weights, std::vector<std::string> labels = {}) {
+inline std::shared_ptr<Model> build_model(const std::string& plugin, const nlohmann::json& config,
+                                          Random weights, std::vector<std::string> labels = {}) {
   ModelContext context{config, weights, std::move(labels)};
   const auto& entry = registry().find(Kind::model, plugin);
   return std::static_pointer_cast<Model>(entry.build(entry.defaults().get(), &context));
 }
 
-inline std::shared_ptr<Model> llama() { return build_model("llama", llama_config, llama_weights()); }
-inline std::shared_ptr<Model> bert() { return build_model("bert", bert_config, bert_weights(), {"no", "perhaps", "yes"}); }
+inline std::shared_ptr<Model> llama() {
+  return build_model("llama", llama_config, llama_weights());
+}
+inline std::shared_ptr<Model> bert() {
+  return build_model("bert", bert_config, bert_weights(), {"no", "perhaps", "yes"});
+}
 
 using Values = std::map<std::string, OptionValue>;
 using Texts = std::vector<std::string>;
@@ -134,12 +157,15 @@ inline std::shared_ptr<Strategy> made(const std::string& plugin, const Values& v
 }
 
 /// As a run has them; owner: where several are on one base.
-inline std::shared_ptr<Strategies> listed(const std::vector<std::pair<std::string, Values>>& list, std::int64_t owner = 0) {
+inline std::shared_ptr<Strategies> listed(const std::vector<std::pair<std::string, Values>>& list,
+                                          std::int64_t owner = 0) {
   std::vector<Strategies::Named> named;
   for (const auto& [plugin, values] : list) named.push_back({plugin, made(plugin, values)});
   return std::make_shared<Strategies>(std::move(named), owner);
 }
-inline std::shared_ptr<Strategies> strategy(const std::string& plugin, const Values& values = {}) { return listed({{plugin, values}}); }
+inline std::shared_ptr<Strategies> strategy(const std::string& plugin, const Values& values = {}) {
+  return listed({{plugin, values}});
+}
 
 inline Batch batch_of(std::vector<std::int64_t> lengths) {
   std::vector<at::Tensor> samples;

@@ -34,14 +34,18 @@ class cache : public testing::Test {
   }
   std::ptrdiff_t remembered() const {
     const auto hashes = folder_ / "cache/attune/sha256";
-    return fs::exists(hashes) ? std::distance(fs::directory_iterator(hashes), fs::directory_iterator()) : 0;
+    return fs::exists(hashes)
+               ? std::distance(fs::directory_iterator(hashes), fs::directory_iterator())
+               : 0;
   }
 
   void keep_in_place_of_hash(const std::string& text) const {
-    for (const auto& entry : fs::directory_iterator(folder_ / "cache/attune/sha256")) std::ofstream(entry.path()) << text;
+    for (const auto& entry : fs::directory_iterator(folder_ / "cache/attune/sha256"))
+      std::ofstream(entry.path()) << text;
   }
 
-  const fs::path folder_ = fs::temp_directory_path() / ("attune-cache-" + std::to_string(::getpid()));
+  const fs::path folder_ =
+      fs::temp_directory_path() / ("attune-cache-" + std::to_string(::getpid()));
 };
 
 TEST_F(cache, gives_back_what_was_kept) {
@@ -72,7 +76,8 @@ TEST_F(cache, reads_a_file_again_whose_time_of_writing_was_set_back) {
   const auto path = folder_ / "file";
   const auto then = fs::file_time_type::clock::now() - 1h;
   for (const char last : {'a', 'b'}) {
-    const auto text = std::string(2 << 20, 'a') + last;  // as long as before, and the same in its first MiB
+    // as long as before, and the same in its first MiB
+    const auto text = std::string(2 << 20, 'a') + last;
     std::ofstream(path) << text;
     fs::last_write_time(path, then);
     std::this_thread::sleep_for(3s);

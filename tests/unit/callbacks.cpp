@@ -14,7 +14,8 @@ using namespace attune;
 using testing::AllOf;
 using testing::HasSubstr;
 
-std::shared_ptr<Callback> callback(const std::string& plugin, const std::string& option, const std::string& value) {
+std::shared_ptr<Callback> callback(const std::string& plugin, const std::string& option,
+                                   const std::string& value) {
   static const Registry registry = [] {
     Registry loaded;
     load_plugins(loaded, {ATTUNE_BINARY_DIR "/plugins"});
@@ -44,7 +45,9 @@ std::vector<Metric> all_metrics() {
   return all;
 }
 
-double better_by(const Metric& metric, double value) { return metric.better == Better::larger ? value : -value; }
+double better_by(const Metric& metric, double value) {
+  return metric.better == Better::larger ? value : -value;
+}
 
 TEST(early_stopping, ends_when_any_metric_gets_worse) {
   for (const auto& metric : all_metrics()) {
@@ -58,7 +61,9 @@ TEST(early_stopping, ends_when_any_metric_gets_worse) {
     };
     EXPECT_EQ(reason(-0.1), "") << metric.name;
     EXPECT_EQ(reason(0.2), "") << metric.name;
-    EXPECT_EQ(reason(0.1), fmt::format("{} has not improved in 1 evaluations (best {:.4f})", metric.name, better_by(metric, 0.2))) << "with its sign";
+    EXPECT_EQ(reason(0.1), fmt::format("{} has not improved in 1 evaluations (best {:.4f})",
+                                       metric.name, better_by(metric, 0.2)))
+        << "with its sign";
   }
 }
 
@@ -71,7 +76,8 @@ TEST(early_stopping, refuses_a_metric_that_the_run_does_not_have_before_its_firs
     });
   };
   EXPECT_THAT(refusal("f1"), HasSubstr("this run has no metric 'f1'"));
-  EXPECT_THAT(refusal("f1_macr"), AllOf(HasSubstr("it measures f1_macro"), HasSubstr("did you mean 'f1_macro'?")));
+  EXPECT_THAT(refusal("f1_macr"),
+              AllOf(HasSubstr("it measures f1_macro"), HasSubstr("did you mean 'f1_macro'?")));
   EXPECT_EQ(refusal("f1_macro"), "no error");
 }
 

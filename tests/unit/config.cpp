@@ -60,7 +60,9 @@ struct Quiet : Callback, Plain {
 };
 struct AdamW : Optimizer {
   struct Options {
-    double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+    double beta1 = 0.9;
+    double beta2 = 0.999;
+    double epsilon = 1e-8;
     static void describe(Schema<Options>& s) {
       s.key("beta1", &Options::beta1, "beta1").range(0, 1);
       s.key("beta2", &Options::beta2, "beta2").range(0, 1);
@@ -85,14 +87,17 @@ struct Sgd : Optimizer {
 struct Cosine : Schedule {
   struct Options {
     double minimum = 0;
-    static void describe(Schema<Options>& s) { s.key("minimum", &Options::minimum, "minimum").range(0, 1); }
+    static void describe(Schema<Options>& s) {
+      s.key("minimum", &Options::minimum, "minimum").range(0, 1);
+    }
   };
   explicit Cosine(Options) {}
 };
 
 Registry make_registry() {
   Registry registry;
-  registry.add({Kind::model, "llama", "", "", "", {}, [] { return std::make_shared<NoOptions>(); }, {}});
+  registry.add(
+      {Kind::model, "llama", "", "", "", {}, [] { return std::make_shared<NoOptions>(); }, {}});
   registry.dataset<Instruction>("instruction");
   registry.strategy<Lora>("lora");
   registry.callback<Quiet>("progress");
@@ -151,7 +156,8 @@ class RunFile : public testing::Test {
   }
 
   Registry registry_ = make_registry();
-  std::filesystem::path path_ = std::filesystem::temp_directory_path() / ("attune_config_test_" + std::to_string(::getpid()) + ".toml");
+  std::filesystem::path path_ = std::filesystem::temp_directory_path() /
+                                ("attune_config_test_" + std::to_string(::getpid()) + ".toml");
   void TearDown() override { std::filesystem::remove(path_); }
 };
 
@@ -169,7 +175,8 @@ TEST_F(RunFile, FillsEverySection) {
 }
 
 TEST_F(RunFile, OverridesWinAndKnowWhereTheyCameFrom) {
-  const auto config = read(good, {"train.learning_rate=5e-5", "name=second", "strategy.targets=[\"a\", \"b\"]", "evaluate.every=5"});
+  const auto config = read(good, {"train.learning_rate=5e-5", "name=second",
+                                  "strategy.targets=[\"a\", \"b\"]", "evaluate.every=5"});
   EXPECT_DOUBLE_EQ(config.train.learning_rate, 5e-5);
   EXPECT_EQ(config.run.name, "second");
   EXPECT_EQ(config.evaluate.every, 5);
@@ -186,28 +193,40 @@ TEST_F(RunFile, TheEffectiveFileReadsBackTheSame) {
   const auto first = read(good, {"train.epsilon=1e-9", "strategy.rslora=true"});
   const auto second = read(first.to_toml());
   EXPECT_EQ(first.to_toml(), second.to_toml());
-  EXPECT_DOUBLE_EQ(static_cast<const AdamW::Options*>(second.optimizer.options.get())->epsilon, 1e-9);
+  EXPECT_DOUBLE_EQ(static_cast<const AdamW::Options*>(second.optimizer.options.get())->epsilon,
+                   1e-9);
   EXPECT_TRUE(static_cast<const Lora::Options*>(second.strategies[0].options.get())->rslora);
 }
 
 TEST_F(RunFile, TakesOptimizerAndScheduleAsSectionsOrByNameInTrain) {
-  const auto of = [](const config::RunConfig& run) { return *static_cast<const Sgd::Options*>(run.optimizer.options.get()); };
+  const auto of = [](const config::RunConfig& run) {
+    return *static_cast<const Sgd::Options*>(run.optimizer.options.get());
+  };
   const auto unnamed = read(good);
   EXPECT_EQ(unnamed.optimizer.entry->name, "adamw");
   EXPECT_EQ(unnamed.schedule.entry->name, "cosine");
-  const auto by_name = read(good, {"train.optimizer=sgd", "train.momentum=0.9", "train.schedule=cosine"});
+  const auto by_name =
+      read(good, {"train.optimizer=sgd", "train.momentum=0.9", "train.schedule=cosine"});
   EXPECT_EQ(by_name.optimizer.entry->name, "sgd");
   EXPECT_DOUBLE_EQ(of(by_name).momentum, 0.9);
-  const auto sections = good + std::string("[optimizer]\nplugin = \"sgd\"\nmomentum = 0.9\n[schedule]\nplugin = \"cosine\"\n");
+  const auto sections =
+      good +
+      std::string(
+          "[optimizer]\nplugin = \"sgd\"\nmomentum = 0.9\n[schedule]\nplugin = \"cosine\"\n");
   EXPECT_EQ(read(sections).to_toml(), by_name.to_toml()) << "one effective form";
   EXPECT_TRUE(of(read(sections, {"optimizer.nesterov=true"})).nesterov);
-  EXPECT_DOUBLE_EQ(static_cast<const Cosine::Options*>(read(sections, {"schedule.minimum=0.1"}).schedule.options.get())->minimum, 0.1);
+  EXPECT_DOUBLE_EQ(static_cast<const Cosine::Options*>(
+                       read(sections, {"schedule.minimum=0.1"}).schedule.options.get())
+                       ->minimum,
+                   0.1);
   EXPECT_EQ(config::plugin_names(Document::parse_text(sections, "run.toml")).back(), "cosine");
 }
 
 TEST_F(RunFile, TheOriginOfAShortFormIsWhereItStands) {
   std::map<std::string, std::string> origin;
-  for (const auto& [section, all] : read(with(good, "steps = 100", "beta1 = 0.8\nsteps = 100"), {"train.optimizer=adamw"}).effective)
+  for (const auto& [section, all] :
+       read(with(good, "steps = 100", "beta1 = 0.8\nsteps = 100"), {"train.optimizer=adamw"})
+           .effective)
     for (const auto& setting : all) origin[section + "." + setting.name] = setting.origin;
   EXPECT_EQ(origin["optimizer.plugin"], "command line");
   EXPECT_EQ(origin["optimizer.beta1"], path_.string() + ":18:9");
@@ -217,28 +236,42 @@ TEST_F(RunFile, TheOriginOfAShortFormIsWhereItStands) {
 }
 
 TEST_F(RunFile, RefusesOptimizersAndSchedulesThatItCannotHave) {
-  const auto sections = good + std::string("[optimizer]\nplugin = \"sgd\"\n[schedule]\nplugin = \"cosine\"\n");
+  const auto sections =
+      good + std::string("[optimizer]\nplugin = \"sgd\"\n[schedule]\nplugin = \"cosine\"\n");
   const std::vector<std::pair<std::vector<std::string>, std::string>> all{
-      {{"train.optimizer=adam"}, "command line: there is no optimizer 'adam'; did you mean 'adamw'? (there are: adamw, sgd)"},
+      {{"train.optimizer=adam"},
+       "command line: there is no optimizer 'adam'; did you mean 'adamw'? (there are: adamw, sgd)"},
       {{"train.schedule=cosin"}, "there is no schedule 'cosin'; did you mean 'cosine'?"},
       {{"train.optimizer=3.5"}, "'optimizer' must be text"},
-      {{"train.momentum=0.9"}, "'momentum' is no option of the optimizer 'adamw', whose options are beta1, beta2, epsilon"},
+      {{"train.momentum=0.9"},
+       "'momentum' is no option of the optimizer 'adamw', whose options are beta1, beta2, epsilon"},
       {{"train.beta1=2.0"}, "'beta1' is 2, it must be at least 0 and at most 1"},
       {{"train.beta3=0.5"}, "unknown key 'beta3'; did you mean 'beta1'?"},
-      {{"train.optimizer=sgd", "train.beta2=0.9"}, "'beta2' is no option of the optimizer 'sgd', whose options are momentum, nesterov"},
+      {{"train.optimizer=sgd", "train.beta2=0.9"},
+       "'beta2' is no option of the optimizer 'sgd', whose options are momentum, nesterov"},
       {{"optimizer.momentum=0.9"}, "[optimizer] needs 'plugin', a name: adamw, sgd"},
   };
   for (const auto& [overrides, said] : all) EXPECT_THAT(mistakes(good, overrides), HasSubstr(said));
-  EXPECT_THAT(mistakes(sections, {"train.optimizer=sgd"}), HasSubstr("'optimizer' is named by [optimizer], too: keep one of them, or write optimizer.plugin"));
-  EXPECT_THAT(mistakes(sections, {"train.momentum=0.9"}), HasSubstr("'momentum' is an option of the optimizer: write it in [optimizer]"));
-  EXPECT_THAT(mistakes(sections, {"optimizer.momentun=0.9"}), HasSubstr("unknown key 'momentun'; did you mean 'momentum'?"));
-  EXPECT_THAT(mistakes(sections, {"schedule.minimum=1.5"}), HasSubstr("'minimum' is 1.5, it must be at least 0 and at most 1"));
-  EXPECT_THAT(mistakes(sections, {"optimizer.nesterov=true"}), HasSubstr(":26:1: optimizer 'sgd': 'nesterov' needs a 'momentum' above 0"));
-  EXPECT_EQ(mistakes(good, {"train.optimizer=sgd", "train.beta1=0.9", "train.epsilon=1e-8"}), "none") << "what earlier run directories say of the other optimizer";
+  EXPECT_THAT(
+      mistakes(sections, {"train.optimizer=sgd"}),
+      HasSubstr(
+          "'optimizer' is named by [optimizer], too: keep one of them, or write optimizer.plugin"));
+  EXPECT_THAT(mistakes(sections, {"train.momentum=0.9"}),
+              HasSubstr("'momentum' is an option of the optimizer: write it in [optimizer]"));
+  EXPECT_THAT(mistakes(sections, {"optimizer.momentun=0.9"}),
+              HasSubstr("unknown key 'momentun'; did you mean 'momentum'?"));
+  EXPECT_THAT(mistakes(sections, {"schedule.minimum=1.5"}),
+              HasSubstr("'minimum' is 1.5, it must be at least 0 and at most 1"));
+  EXPECT_THAT(mistakes(sections, {"optimizer.nesterov=true"}),
+              HasSubstr(":26:1: optimizer 'sgd': 'nesterov' needs a 'momentum' above 0"));
+  EXPECT_EQ(mistakes(good, {"train.optimizer=sgd", "train.beta1=0.9", "train.epsilon=1e-8"}),
+            "none")
+      << "what earlier run directories say of the other optimizer";
 }
 
 TEST_F(RunFile, KeepsNumbersInTheirWrittenOrder) {
-  const auto patterns = [&](const std::string& value, const std::vector<std::string>& overrides = {}) {
+  const auto patterns = [&](const std::string& value,
+                            const std::vector<std::string>& overrides = {}) {
     const auto config = read(with(good, "rank = 16", "rank = 16\n" + value), overrides);
     EXPECT_EQ(read(config.to_toml()).to_toml(), config.to_toml());
     return static_cast<const Lora::Options*>(config.strategies[0].options.get())->rank_pattern;
@@ -246,31 +279,44 @@ TEST_F(RunFile, KeepsNumbersInTheirWrittenOrder) {
   const NumberMap expected{{"z", 1}, {"a", 2}, {"m", 3}};
   EXPECT_EQ(patterns(R"(rank_pattern = { "z" = 1, "a" = 2, "m" = 3.0 })"), expected);
   EXPECT_EQ(patterns("rank_pattern.z = 1\nrank_pattern.a = 2\nrank_pattern.m = 3"), expected);
-  EXPECT_EQ(patterns("rank_pattern = { m = 3 }", {"strategy.rank_pattern={ z = 1, a = 2 }"}), (NumberMap{{"m", 3}, {"z", 1}, {"a", 2}})) << "those of the command line come last";
-  EXPECT_EQ(patterns("rank_pattern = { b = 3, a = 1 }", {"strategy.rank_pattern.b=2"}), (NumberMap{{"a", 1}, {"b", 2}}));
-  EXPECT_EQ(patterns("", {"strategy.rank_pattern.q=2", "strategy.rank_pattern={ c = 4, b = 5 }", "strategy.rank_pattern.a=1"}), (NumberMap{{"q", 2}, {"c", 4}, {"b", 5}, {"a", 1}}));
+  EXPECT_EQ(patterns("rank_pattern = { m = 3 }", {"strategy.rank_pattern={ z = 1, a = 2 }"}),
+            (NumberMap{{"m", 3}, {"z", 1}, {"a", 2}}))
+      << "those of the command line come last";
+  EXPECT_EQ(patterns("rank_pattern = { b = 3, a = 1 }", {"strategy.rank_pattern.b=2"}),
+            (NumberMap{{"a", 1}, {"b", 2}}));
+  EXPECT_EQ(patterns("", {"strategy.rank_pattern.q=2", "strategy.rank_pattern={ c = 4, b = 5 }",
+                          "strategy.rank_pattern.a=1"}),
+            (NumberMap{{"q", 2}, {"c", 4}, {"b", 5}, {"a", 1}}));
   for (const char* number : {"9007199254740993", "-9223372036854775807"})
-    EXPECT_THAT(mistakes(with(good, "rank = 16", fmt::format("rank_pattern = {{ a = 1, b = {} }}", number))), HasSubstr("larger than a number holds exactly"));
+    EXPECT_THAT(mistakes(with(good, "rank = 16",
+                              fmt::format("rank_pattern = {{ a = 1, b = {} }}", number))),
+                HasSubstr("larger than a number holds exactly"));
 }
 
 TEST_F(RunFile, TakesListsOfIntegers) {
   const auto config = read(with(good, "rank = 16", "rows = [7, 3]"), {"strategy.rows=[5, 1]"});
-  EXPECT_EQ(static_cast<const Lora::Options*>(config.strategies[0].options.get())->rows, (std::vector<std::int64_t>{5, 1}));
+  EXPECT_EQ(static_cast<const Lora::Options*>(config.strategies[0].options.get())->rows,
+            (std::vector<std::int64_t>{5, 1}));
   EXPECT_THAT(config.to_toml(), HasSubstr("rows = [5, 1]"));
-  EXPECT_THAT(mistakes(with(good, "rank = 16", "rows = 7")), HasSubstr("'rows' must be list of integers, but is an integer: write [1, 2]"));
-  EXPECT_THAT(mistakes(with(good, "rank = 16", "rows = [7, \"a\"]")), HasSubstr("'rows' must be list of integers, but is a list, some of whose elements are no integers"));
+  EXPECT_THAT(mistakes(with(good, "rank = 16", "rows = 7")),
+              HasSubstr("'rows' must be list of integers, but is an integer: write [1, 2]"));
+  EXPECT_THAT(mistakes(with(good, "rank = 16", "rows = [7, \"a\"]")),
+              HasSubstr("'rows' must be list of integers, but is a list, some of whose elements "
+                        "are no integers"));
 }
 
 TEST_F(RunFile, ListsSeveralStrategiesAndOverridesThemByTheirPlugin) {
   const auto one = std::string("[strategy]\nplugin = \"lora\"");
   ASSERT_NE(std::string(good).find(one), std::string::npos);
-  const auto text = with(good, one, "[[strategy]]\nplugin = \"lora\"\nrank = 2\n[[strategy]]\nplugin = \"lora\"");
+  const auto text =
+      with(good, one, "[[strategy]]\nplugin = \"lora\"\nrank = 2\n[[strategy]]\nplugin = \"lora\"");
   const auto config = read(text, {"strategy.lora.rank=9"});
   ASSERT_EQ(config.strategies.size(), 2u);
   EXPECT_EQ(static_cast<const Lora::Options*>(config.strategies[0].options.get())->rank, 9);
   EXPECT_EQ(static_cast<const Lora::Options*>(config.strategies[1].options.get())->rank, 16);
   EXPECT_EQ(read(config.to_toml()).to_toml(), config.to_toml());
-  EXPECT_THAT(mistakes(text, {"strategy.dora.rank=9"}), HasSubstr("'strategy.dora': the file has a list of [[strategy]]"));
+  EXPECT_THAT(mistakes(text, {"strategy.dora.rank=9"}),
+              HasSubstr("'strategy.dora': the file has a list of [[strategy]]"));
   EXPECT_THAT(mistakes(text, {"strategy.rank=9"}), HasSubstr("strategy.NAME.key=value"));
 }
 
@@ -290,72 +336,156 @@ TEST_F(RunFile, ReportsFiveMistakesAtOnceEachWithItsPlace) {
 }
 
 TEST_F(RunFile, RefusesKeysThatContradictEachOther) {
-  EXPECT_THAT(mistakes(with(good, "steps = 100", "steps = 100\nepochs = 2.0")), HasSubstr(":19:10: 'steps' and 'epochs' contradict each other"));
-  EXPECT_THAT(mistakes(with(good, "steps = 100", "micro_batch = 32\nglobal_batch = 16\nsteps = 1")), HasSubstr("'micro_batch' (32) is larger than 'global_batch' (16)"));
+  EXPECT_THAT(mistakes(with(good, "steps = 100", "steps = 100\nepochs = 2.0")),
+              HasSubstr(":19:10: 'steps' and 'epochs' contradict each other"));
+  EXPECT_THAT(mistakes(with(good, "steps = 100", "micro_batch = 32\nglobal_batch = 16\nsteps = 1")),
+              HasSubstr("'micro_batch' (32) is larger than 'global_batch' (16)"));
   EXPECT_THAT(mistakes(with(good, "steps = 100\n", "")), HasSubstr("needs 'steps' or 'epochs'"));
-  EXPECT_THAT(mistakes(good + std::string("[[callback]]\nplugin = \"checkpoint\"\nevery = 3\n")), HasSubstr("'checkpoint' is no callback: write its options under [checkpoint]"));
+  EXPECT_THAT(mistakes(good + std::string("[[callback]]\nplugin = \"checkpoint\"\nevery = 3\n")),
+              HasSubstr("'checkpoint' is no callback: write its options under [checkpoint]"));
 }
 
 TEST_F(RunFile, RefusesWhatItCannotDo) {
-  EXPECT_THAT(mistakes(with(good, "steps = 100", "micro_batch = \"auto\"\nsteps = 1") + "[parallel]\nreproducible = true\n"), HasSubstr("give a number"));
-  EXPECT_THAT(mistakes(with(good, "steps = 100", "micro_batch = \"all\"\nsteps = 1")), HasSubstr("'micro_batch' must be integer or 'auto'"));
-  EXPECT_THAT(mistakes(with(good, "steps = 100", "time_limit = \"soon\"\nsteps = 1")), HasSubstr("which is no time"));
-  EXPECT_THAT(mistakes(with(good, "name = \"run\"", "name = \"../up\"")), HasSubstr("'name' becomes a directory's name"));
+  EXPECT_THAT(mistakes(with(good, "steps = 100", "micro_batch = \"auto\"\nsteps = 1") +
+                       "[parallel]\nreproducible = true\n"),
+              HasSubstr("give a number"));
+  EXPECT_THAT(mistakes(with(good, "steps = 100", "micro_batch = \"all\"\nsteps = 1")),
+              HasSubstr("'micro_batch' must be integer or 'auto'"));
+  EXPECT_THAT(mistakes(with(good, "steps = 100", "time_limit = \"soon\"\nsteps = 1")),
+              HasSubstr("which is no time"));
+  EXPECT_THAT(mistakes(with(good, "name = \"run\"", "name = \"../up\"")),
+              HasSubstr("'name' becomes a directory's name"));
 }
 
 TEST_F(RunFile, OnTheCommandLineATextNeedsNoQuotes) {
-  const std::map<std::string, std::string> typed{{"30", "30"}, {"01:00:00", "01:00:00"}, {"1-12:00:00", "1-12:00:00"}, {"\"45\"", "45"}};
-  for (const auto& [text, value] : typed) EXPECT_EQ(read(good, {"train.time_limit=" + text}).train.time_limit, value) << text;
-  EXPECT_THAT(mistakes("name = 30\n"), HasSubstr("'name' must be text, but is an integer")) << "in a file it does";
+  const std::map<std::string, std::string> typed{
+      {"30", "30"}, {"01:00:00", "01:00:00"}, {"1-12:00:00", "1-12:00:00"}, {"\"45\"", "45"}};
+  for (const auto& [text, value] : typed)
+    EXPECT_EQ(read(good, {"train.time_limit=" + text}).train.time_limit, value) << text;
+  EXPECT_THAT(mistakes("name = 30\n"), HasSubstr("'name' must be text, but is an integer"))
+      << "in a file it does";
 }
 
 TEST_F(RunFile, NamesWhatIsMissing) {
   const auto said = mistakes("seed = 1\n");
-  EXPECT_THAT(said, AllOf(HasSubstr("'name' is missing"), HasSubstr("[model] is missing"), HasSubstr("[dataset] is missing"), HasSubstr("[strategy] is missing")));
+  EXPECT_THAT(said, AllOf(HasSubstr("'name' is missing"), HasSubstr("[model] is missing"),
+                          HasSubstr("[dataset] is missing"), HasSubstr("[strategy] is missing")));
 }
 
-/// A mistake in an otherwise good file: what is replaced by what, the words that must be said, and those that must not.
+/// A mistake in an otherwise good file: what is replaced by what, the words that must be said, and
+/// those that must not.
 struct Mistake {
-  std::string from, to;
-  std::vector<std::string> said, unsaid{};
+  std::string from;
+  std::string to;
+  std::vector<std::string> said;
+  std::vector<std::string> unsaid{};
 };
 
 TEST_F(RunFile, TheCauseIsNamedWhenItStandsInTheFile) {
   const std::vector<Mistake> all{
-      {"[strategy]\nplugin =", "[strategy]\npulgin =", {":13:1: unknown key 'pulgin'; did you mean 'plugin'? [strategy] needs it, a name: lora"}, {"is missing"}},
-      {"[strategy]\nplugin = \"lora\"\nrank", "[strategy]\npulgin = \"lora\"\nrnak", {"unknown key 'pulgin'", ":14:1: unknown key 'rnak'; did you mean 'rank'?"}},
-      {"[strategy]\nplugin =", "[strategy]\nmethod =", {":13:1: unknown key 'method'; did you mean 'plugin'?"}},
-      {"[strategy]\nplugin =", "[strategy]\nname =", {":13:1: unknown key 'name'; did you mean 'plugin'?"}},
-      {"[strategy]\nplugin = \"lora\"", "[strategy]", {":12:1: [strategy] needs 'plugin', a name: lora"}},
+      {"[strategy]\nplugin =",
+       "[strategy]\npulgin =",
+       {":13:1: unknown key 'pulgin'; did you mean 'plugin'? [strategy] needs it, a name: lora"},
+       {"is missing"}},
+      {"[strategy]\nplugin = \"lora\"\nrank",
+       "[strategy]\npulgin = \"lora\"\nrnak",
+       {"unknown key 'pulgin'", ":14:1: unknown key 'rnak'; did you mean 'rank'?"}},
+      {"[strategy]\nplugin =",
+       "[strategy]\nmethod =",
+       {":13:1: unknown key 'method'; did you mean 'plugin'?"}},
+      {"[strategy]\nplugin =",
+       "[strategy]\nname =",
+       {":13:1: unknown key 'name'; did you mean 'plugin'?"}},
+      {"[strategy]\nplugin = \"lora\"",
+       "[strategy]",
+       {":12:1: [strategy] needs 'plugin', a name: lora"}},
       {"plugin = \"lora\"", "plugin = 3", {":13:10: [strategy] needs 'plugin', a name in quotes"}},
-      {"plugin = \"lora\"", "plugin = \"LoRA\"", {":13:10: there is no strategy 'LoRA'; did you mean 'lora'?"}},
-      {"[strategy]", "[stratgy]", {":12:2: unknown key 'stratgy'; did you mean 'strategy'?"}, {"is missing"}},
-      {"[strategy]", "[[strategies]]", {"unknown key 'strategies'; did you mean 'strategy'?"}, {"is missing"}},
-      {"[train]", "[training]", {":17:2: unknown key 'training'; did you mean 'train'?"}, {"needs 'steps'"}},
-      {"[train]", "[[train]]", {"'train' must be a table, [train], but is a list: write it with one pair of brackets"}},
-      {"[model]", "[[model]]", {"'model' must be a table, [model], but is a list: write it with one pair of brackets"}, {"needs 'plugin'"}},
-      {"[train]\nsteps", "[train]\nstpes", {":18:1: unknown key 'stpes'; did you mean 'steps'?"}, {"needs 'steps'"}},
-      {"name = \"run\"", "nmae = \"run\"", {":1:1: unknown key 'nmae'; did you mean 'name'?"}, {"is missing"}},
-      {"rank = 16", "rank = 16\nlearning_rate = 1e-3", {":15:1: unknown key 'learning_rate'; 'learning_rate' belongs to [train]"}},
-      {"rank = 16", "rank = 16\nseed = 1", {":15:1: unknown key 'seed'; 'seed' belongs to the top of the file, before the first [section]"}},
-      {"steps = 100", "steps = 100\nrank = 8", {":19:1: unknown key 'rank'; 'rank' is an option of the strategy 'lora'"}},
-      {"seed = 7", "seed = 7\nsteps = 5", {":3:1: unknown key 'steps'; 'steps' belongs to [train]"}},
-      {"steps = 100", "steps = 100\nwholly_unknown = 1", {":19:1: unknown key 'wholly_unknown'; the keys here are steps, epochs"}},
-      {"steps = 100", "steps = 100.0", {":18:9: 'steps' must be integer, but is a number: write 100"}},
-      {"steps = 100", "steps = \"100\"", {":18:9: 'steps' must be integer, but is a text: write 100 without quotes"}},
-      {"rank = 16", "rank = 16\nrslora = \"true\"", {"'rslora' must be boolean, but is a text: write true without quotes"}},
-      {"rank = 16", "rank = 16\nrslora = 1", {"'rslora' must be boolean, but is an integer: write true"}},
-      {"name = \"run\"", "name = 30", {":1:8: 'name' must be text, but is an integer: write \"30\""}},
-      {"targets = \"q_proj\"", "targets = [\"q_proj\", 3]", {"'targets' must be list of texts, but is a list, some of whose elements are no texts: write each in quotes"}},
-      {"path = \"data.h5\"", "path = [\"data.h5\"]", {"'path' must be text, but is a list: write it without [ ]"}},
-      {"nodes = 2", "nodes = 2\ntime = 01:00:00", {"'time' must be text, but is a date or time: write it in quotes"}},
-      {"nodes = 2", "nodes = 2\nenvironment = [\"A=1\"]", {"'environment' must be table of texts, but is a list: write { name = \"value\" }"}},
-      {"name = \"run\"", "name = \"\"", {":1:8: 'name' is empty, and it becomes a directory's name"}},
+      {"plugin = \"lora\"",
+       "plugin = \"LoRA\"",
+       {":13:10: there is no strategy 'LoRA'; did you mean 'lora'?"}},
+      {"[strategy]",
+       "[stratgy]",
+       {":12:2: unknown key 'stratgy'; did you mean 'strategy'?"},
+       {"is missing"}},
+      {"[strategy]",
+       "[[strategies]]",
+       {"unknown key 'strategies'; did you mean 'strategy'?"},
+       {"is missing"}},
+      {"[train]",
+       "[training]",
+       {":17:2: unknown key 'training'; did you mean 'train'?"},
+       {"needs 'steps'"}},
+      {"[train]",
+       "[[train]]",
+       {"'train' must be a table, [train], but is a list: write it with one pair of brackets"}},
+      {"[model]",
+       "[[model]]",
+       {"'model' must be a table, [model], but is a list: write it with one pair of brackets"},
+       {"needs 'plugin'"}},
+      {"[train]\nsteps",
+       "[train]\nstpes",
+       {":18:1: unknown key 'stpes'; did you mean 'steps'?"},
+       {"needs 'steps'"}},
+      {"name = \"run\"",
+       "nmae = \"run\"",
+       {":1:1: unknown key 'nmae'; did you mean 'name'?"},
+       {"is missing"}},
+      {"rank = 16",
+       "rank = 16\nlearning_rate = 1e-3",
+       {":15:1: unknown key 'learning_rate'; 'learning_rate' belongs to [train]"}},
+      {"rank = 16",
+       "rank = 16\nseed = 1",
+       {":15:1: unknown key 'seed'; 'seed' belongs to the top of the file, before the first "
+        "[section]"}},
+      {"steps = 100",
+       "steps = 100\nrank = 8",
+       {":19:1: unknown key 'rank'; 'rank' is an option of the strategy 'lora'"}},
+      {"seed = 7",
+       "seed = 7\nsteps = 5",
+       {":3:1: unknown key 'steps'; 'steps' belongs to [train]"}},
+      {"steps = 100",
+       "steps = 100\nwholly_unknown = 1",
+       {":19:1: unknown key 'wholly_unknown'; the keys here are steps, epochs"}},
+      {"steps = 100",
+       "steps = 100.0",
+       {":18:9: 'steps' must be integer, but is a number: write 100"}},
+      {"steps = 100",
+       "steps = \"100\"",
+       {":18:9: 'steps' must be integer, but is a text: write 100 without quotes"}},
+      {"rank = 16",
+       "rank = 16\nrslora = \"true\"",
+       {"'rslora' must be boolean, but is a text: write true without quotes"}},
+      {"rank = 16",
+       "rank = 16\nrslora = 1",
+       {"'rslora' must be boolean, but is an integer: write true"}},
+      {"name = \"run\"",
+       "name = 30",
+       {":1:8: 'name' must be text, but is an integer: write \"30\""}},
+      {"targets = \"q_proj\"",
+       "targets = [\"q_proj\", 3]",
+       {"'targets' must be list of texts, but is a list, some of whose elements are no texts: "
+        "write each in quotes"}},
+      {"path = \"data.h5\"",
+       "path = [\"data.h5\"]",
+       {"'path' must be text, but is a list: write it without [ ]"}},
+      {"nodes = 2",
+       "nodes = 2\ntime = 01:00:00",
+       {"'time' must be text, but is a date or time: write it in quotes"}},
+      {"nodes = 2",
+       "nodes = 2\nenvironment = [\"A=1\"]",
+       {"'environment' must be table of texts, but is a list: write { name = \"value\" }"}},
+      {"name = \"run\"",
+       "name = \"\"",
+       {":1:8: 'name' is empty, and it becomes a directory's name"}},
       {"name = \"run\"", "name = \".\"", {":1:8: 'name' becomes a directory's name"}},
       {"name = \"run\"", "name = \"..\"", {":1:8: 'name' becomes a directory's name"}},
       {"name = \"run\"", "name = \"a/../../b\"", {":1:8: 'name' becomes a directory's name"}},
-      {"name = \"run\"", "name = \"two\\nlines\"", {":1:8: 'name' becomes a directory's name: it must stand on one line"}},
-      {"seed = 7", "output = \"\"", {":2:10: 'output' is empty: name a folder, or \".\" for this one"}},
+      {"name = \"run\"",
+       "name = \"two\\nlines\"",
+       {":1:8: 'name' becomes a directory's name: it must stand on one line"}},
+      {"seed = 7",
+       "output = \"\"",
+       {":2:10: 'output' is empty: name a folder, or \".\" for this one"}},
   };
   for (const auto& mistake : all) {
     const auto said = mistakes(with(good, mistake.from, mistake.to));
@@ -366,17 +496,31 @@ TEST_F(RunFile, TheCauseIsNamedWhenItStandsInTheFile) {
 
 TEST_F(RunFile, OfALineThatIsNotTomlItIsSaidWhatToWrite) {
   const std::vector<Mistake> all{
-      {"plugin = \"lora\"", "plugin = lora", {":13:10: ", "a text stands in quotes: plugin = \"lora\""}},
-      {"path = \"models/x\"", "path = models/x  # here", {":6:8: ", "a text stands in quotes: path = \"models/x\""}},
+      {"plugin = \"lora\"",
+       "plugin = lora",
+       {":13:10: ", "a text stands in quotes: plugin = \"lora\""}},
+      {"path = \"models/x\"",
+       "path = models/x  # here",
+       {":6:8: ", "a text stands in quotes: path = \"models/x\""}},
       {"rank = 16", "rank: 16", {":14:5: ", "this looks like YAML: write key = value"}},
       {"rank = 16", "rank", {":14:5: ", "write key = value, or [section]"}},
-      {"rank = 16", "rank = 16\nrank = 8", {":15:", "'rank' stands in line 14 already: keep one of them"}},
-      {"[slurm]", "[train]", {":24:1: ", "a section stands once in a file: put all of its keys below one header"}},
+      {"rank = 16",
+       "rank = 16\nrank = 8",
+       {":15:", "'rank' stands in line 14 already: keep one of them"}},
+      {"[slurm]",
+       "[train]",
+       {":24:1: ", "a section stands once in a file: put all of its keys below one header"}},
       {"name = \"run\"", "name = \"run", {":1:", "the quote at the end of the text is missing"}},
-      {"path = \"data.h5\"", "path = \"C:\\data\\new.h5\"", {":10:", "write the text in single quotes, path = 'C:\\data\\new.h5'"}},
-      {"path = \"data.h5\"", "path = 'Anna's.h5'", {":10:", "a text with an apostrophe stands in double quotes: path = \"Anna's.h5\""}},
+      {"path = \"data.h5\"",
+       "path = \"C:\\data\\new.h5\"",
+       {":10:", "write the text in single quotes, path = 'C:\\data\\new.h5'"}},
+      {"path = \"data.h5\"",
+       "path = 'Anna's.h5'",
+       {":10:", "a text with an apostrophe stands in double quotes: path = \"Anna's.h5\""}},
       {"rank = 16", "rslora = True", {":14:10: ", "write rslora = true"}},
-      {"rank = 16", "rslora = yes", {":14:", "write rslora = true, or rslora = \"yes\" when it is a text"}},
+      {"rank = 16",
+       "rslora = yes",
+       {":14:", "write rslora = true, or rslora = \"yes\" when it is a text"}},
       {"rank = 16", "rank = None", {":14:8: ", "there is no null in TOML: take the line out"}},
       {"rank = 16", "rank =", {":14:", "the value is missing"}},
       {"rank = 16", "rank == 16", {":14:", "one = is enough: rank = 16"}},
@@ -389,9 +533,15 @@ TEST_F(RunFile, OfALineThatIsNotTomlItIsSaidWhatToWrite) {
       {"nodes = 2", "time = 30:00:00", {":25:", "a text stands in quotes: time = \"30:00:00\""}},
       {"rank = 16", "// the rank", {":14:1: ", "comments begin with #"}},
       {"rank = 16", "plugin2 = “lora”", {":14:", "these are a word processor's quotes"}},
-      {"targets = \"q_proj\"", "targets = [\"q_proj\" \"k_proj\"]", {":15:", "the elements of a list stand in [ ] with commas between them"}},
-      {"targets = \"q_proj\"", "targets = [\"q_proj\",", {":17:", "the list that begins in line 15 is not closed with ]"}},
-      {"[train]\nsteps = 100", "[train]\nsteps = [1,\nclip = 1.0", {"the list that begins in line 18 is not closed with ]"}},
+      {"targets = \"q_proj\"",
+       "targets = [\"q_proj\" \"k_proj\"]",
+       {":15:", "the elements of a list stand in [ ] with commas between them"}},
+      {"targets = \"q_proj\"",
+       "targets = [\"q_proj\",",
+       {":17:", "the list that begins in line 15 is not closed with ]"}},
+      {"[train]\nsteps = 100",
+       "[train]\nsteps = [1,\nclip = 1.0",
+       {"the list that begins in line 18 is not closed with ]"}},
       {"[train]", "[train", {":17:7: ", "a section's name stands in brackets"}},
       {"nodes = 2", "environment = { A = \"1\"\n}", {":25:", "a table in { } stands on one line"}},
       {"name = \"run\"", "{ \"name\": \"run\" }", {":1:1: ", "this looks like JSON"}},
@@ -403,30 +553,40 @@ TEST_F(RunFile, OfALineThatIsNotTomlItIsSaidWhatToWrite) {
     for (const auto& words : mistake.said) EXPECT_THAT(said, HasSubstr(words)) << mistake.to;
     EXPECT_EQ(said.find('\n'), std::string::npos) << "one sentence: " << said;
   }
-  EXPECT_THAT(mistakes(std::string("\xFF\xFEn\0a\0m\0", 8)), HasSubstr("the file is UTF-16: save it as UTF-8"));
+  EXPECT_THAT(mistakes(std::string("\xFF\xFEn\0a\0m\0", 8)),
+              HasSubstr("the file is UTF-16: save it as UTF-8"));
 }
 
 TEST_F(RunFile, AnotherKindOfFileIsRecognised) {
-  EXPECT_THAT(mistakes("name = \"x\"\nkind = \"instruction\"\n[[source]]\npath = \"a\"\n"), HasSubstr("is a recipe and no run file: give it to `attune prepare`"));
-  EXPECT_THAT(mistakes("name = \"x\"\nrun = \"run.toml\"\n[values]\nseed = [1]\n"), HasSubstr("is a sweep file and no run file: give it to `attune sweep`"));
+  EXPECT_THAT(mistakes("name = \"x\"\nkind = \"instruction\"\n[[source]]\npath = \"a\"\n"),
+              HasSubstr("is a recipe and no run file: give it to `attune prepare`"));
+  EXPECT_THAT(mistakes("name = \"x\"\nrun = \"run.toml\"\n[values]\nseed = [1]\n"),
+              HasSubstr("is a sweep file and no run file: give it to `attune sweep`"));
 }
 
 TEST_F(RunFile, RefusesWhatIsNotToml) {
   EXPECT_THAT(mistakes("name = \n"), HasSubstr(path_.string() + ":1:"));
   EXPECT_THAT(mistakes(good, {"no-equals-sign"}), HasSubstr("section.key=value"));
-  EXPECT_THAT(mistakes(good, {"train.steps=none"}), HasSubstr("command line: 'steps' must be integer, but is a text"));
+  EXPECT_THAT(mistakes(good, {"train.steps=none"}),
+              HasSubstr("command line: 'steps' must be integer, but is a text"));
 }
 
 TEST(Names, TheirNumbersSortAsNumbers) {
-  std::vector<std::string> names{"seeds-10", "seeds-2", "step-1000000", "step-999999", "a", "seeds-2-b", "seeds-02", "b1x", "b01y"};
+  std::vector<std::string> names{"seeds-10",  "seeds-2",  "step-1000000", "step-999999", "a",
+                                 "seeds-2-b", "seeds-02", "b1x",          "b01y"};
   std::sort(names.begin(), names.end(), natural_less);
-  EXPECT_EQ(names, (std::vector<std::string>{"a", "b1x", "b01y", "seeds-02", "seeds-2", "seeds-2-b", "seeds-10", "step-999999", "step-1000000"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"a", "b1x", "b01y", "seeds-02", "seeds-2", "seeds-2-b",
+                                             "seeds-10", "step-999999", "step-1000000"}));
 }
 
 TEST(TimeLimit, IsReadAsSbatchDoes) {
-  const std::map<std::string, double> seconds{{"90", 5400}, {"0:30", 30}, {"2:00:00", 7200}, {"1-0", 86400}, {"1-02:03", 93780}, {"1-02:03:04", 93784}};
-  for (const auto& [text, expected] : seconds) EXPECT_EQ(attune::config::seconds_of(text), expected) << text;
-  for (const auto* text : {"", "soon", "1:2:3:4", "-5", "1h"}) EXPECT_EQ(attune::config::seconds_of(text), std::nullopt) << text;
+  const std::map<std::string, double> seconds{{"90", 5400},       {"0:30", 30},
+                                              {"2:00:00", 7200},  {"1-0", 86400},
+                                              {"1-02:03", 93780}, {"1-02:03:04", 93784}};
+  for (const auto& [text, expected] : seconds)
+    EXPECT_EQ(attune::config::seconds_of(text), expected) << text;
+  for (const auto* text : {"", "soon", "1:2:3:4", "-5", "1h"})
+    EXPECT_EQ(attune::config::seconds_of(text), std::nullopt) << text;
 }
 
 TEST(ToToml, QuotesWhatNeedsIt) {

@@ -30,40 +30,52 @@ std::vector<Rows> rows_of(const std::vector<MicroBatch>& micro_batches) {
 }
 
 TEST(PlanStep, CutsByCount) {
-  const Rows rows{9, 4, 7, 1, 3}, lengths{1, 2, 3, 4, 5};
-  EXPECT_THAT(rows_of(plan_step(rows, lengths, {.micro_batch = 2})), ElementsAre(Rows{9, 4}, Rows{7, 1}, Rows{3}));
+  const Rows rows{9, 4, 7, 1, 3};
+  const Rows lengths{1, 2, 3, 4, 5};
+  EXPECT_THAT(rows_of(plan_step(rows, lengths, {.micro_batch = 2})),
+              ElementsAre(Rows{9, 4}, Rows{7, 1}, Rows{3}));
 }
 
 TEST(PlanStep, CutsByTokensAndALongerSampleStandsAlone) {
-  const Rows rows{0, 1, 2, 3, 4, 5}, lengths{3, 4, 4, 20, 1, 9};
+  const Rows rows{0, 1, 2, 3, 4, 5};
+  const Rows lengths{3, 4, 4, 20, 1, 9};
   const auto plan = plan_step(rows, lengths, {.micro_batch = 1, .micro_tokens = 10});
   EXPECT_THAT(rows_of(plan), ElementsAre(Rows{0, 1}, Rows{2}, Rows{3}, Rows{4, 5}));
   for (const auto& micro : plan) EXPECT_TRUE(micro.tokens() <= 10 || micro.rows.size() == 1);
 }
 
 TEST(PlanStep, GroupsByLengthAndKeepsTheOrderOfEquals) {
-  const Rows rows{10, 11, 12, 13, 14}, lengths{5, 2, 5, 2, 1};
-  EXPECT_THAT(rows_of(plan_step(rows, lengths, {.micro_batch = 2, .group_lengths = true})), ElementsAre(Rows{14, 11}, Rows{13, 10}, Rows{12}));
+  const Rows rows{10, 11, 12, 13, 14};
+  const Rows lengths{5, 2, 5, 2, 1};
+  EXPECT_THAT(rows_of(plan_step(rows, lengths, {.micro_batch = 2, .group_lengths = true})),
+              ElementsAre(Rows{14, 11}, Rows{13, 10}, Rows{12}));
 }
 
 /// Tokens of the rank that has most, over the mean.
 double unevenness(const std::vector<MicroBatch>& plan, const std::vector<std::int64_t>& bounds) {
-  std::int64_t most = 0, all = 0;
+  std::int64_t most = 0;
+  std::int64_t all = 0;
   for (std::size_t rank = 0; rank + 1 < bounds.size(); ++rank) {
     std::int64_t tokens = 0;
-    for (auto i = bounds[rank]; i < bounds[rank + 1]; ++i) tokens += plan[static_cast<std::size_t>(i)].tokens();
-    most = std::max(most, tokens), all += tokens;
+    for (auto i = bounds[rank]; i < bounds[rank + 1]; ++i)
+      tokens += plan[static_cast<std::size_t>(i)].tokens();
+    most = std::max(most, tokens);
+    all += tokens;
   }
-  return static_cast<double>(most) * static_cast<double>(bounds.size() - 1) / static_cast<double>(all);
+  return static_cast<double>(most) * static_cast<double>(bounds.size() - 1) /
+         static_cast<double>(all);
 }
 
 TEST(ShareOut, IsEvenWhateverTheOrderAndKeepsMicroBatchesAsTheyWerePlanned) {
-  Rows rows(128), lengths(128);
+  Rows rows(128);
+  Rows lengths(128);
   std::iota(rows.begin(), rows.end(), 0);
-  for (std::size_t i = 0; i < lengths.size(); ++i) lengths[i] = 20 + static_cast<std::int64_t>(mixed({i}) % 400);
+  for (std::size_t i = 0; i < lengths.size(); ++i)
+    lengths[i] = 20 + static_cast<std::int64_t>(mixed({i}) % 400);
   const auto planned = plan_step(rows, lengths, {.micro_batch = 4});
   for (const int ranks : {2, 4, 8}) {
-    auto plan = planned, in_order = planned;
+    auto plan = planned;
+    auto in_order = planned;
     const auto bounds = share_out(plan, ranks, false);
     EXPECT_THAT(rows_of(plan), testing::UnorderedElementsAreArray(rows_of(planned)));
     EXPECT_LT(unevenness(plan, bounds), 1.06) << ranks << " ranks";
@@ -72,15 +84,19 @@ TEST(ShareOut, IsEvenWhateverTheOrderAndKeepsMicroBatchesAsTheyWerePlanned) {
 }
 
 TEST(ShareOut, CutsSoThatBothHalvesHaveAboutAsManyTokens) {
-  const Rows rows{0, 1, 2, 3, 4, 5, 6, 7}, lengths{300, 20, 250, 30, 40, 60, 20, 80};  // cut in order, one half would have 320 of 800
+  // cut in order, one half would have 320 of 800
+  const Rows rows{0, 1, 2, 3, 4, 5, 6, 7};
+  const Rows lengths{300, 20, 250, 30, 40, 60, 20, 80};
   auto plan = plan_step(rows, lengths, {.micro_batch = 8});
   EXPECT_LT(unevenness(plan, share_out(plan, 2, false)), 1.03);
 }
 
 TEST(ShareOut, IsContiguousAndBalancedByTokensWhenTheOrderIsKept) {
-  Rows rows(40), lengths(40);
+  Rows rows(40);
+  Rows lengths(40);
   std::iota(rows.begin(), rows.end(), 0);
-  for (std::size_t i = 0; i < lengths.size(); ++i) lengths[i] = i < 10 ? 90 : 10;  // three quarters of the tokens in a quarter of the rows
+  // three quarters of the tokens in a quarter of the rows
+  for (std::size_t i = 0; i < lengths.size(); ++i) lengths[i] = i < 10 ? 90 : 10;
   auto plan = plan_step(rows, lengths, {.micro_batch = 2});
   const auto bounds = share_out(plan, 4, true);
   EXPECT_THAT(bounds, ElementsAre(0, 2, 3, 5, 20));
@@ -96,16 +112,20 @@ TEST(ShareOut, LeavesEveryRankWorkHoweverUnevenTheTokensAre) {
 }
 
 TEST(ShareOut, CutsTheLargestMicroBatchesWhenThereAreTooFew) {
-  const Rows rows{0, 1, 2, 3, 4, 5, 6, 7}, lengths{1, 1, 1, 1, 6, 6, 6, 6};
+  const Rows rows{0, 1, 2, 3, 4, 5, 6, 7};
+  const Rows lengths{1, 1, 1, 1, 6, 6, 6, 6};
   auto plan = plan_step(rows, lengths, {.micro_batch = 4});
   EXPECT_THAT(share_out(plan, 4, false), ElementsAre(0, 1, 2, 3, 4));
-  EXPECT_THAT(rows_of(plan), testing::UnorderedElementsAre(Rows{0, 1, 2, 3}, Rows{4}, Rows{5, 7}, Rows{6})) << "rows keep their order";
+  EXPECT_THAT(rows_of(plan),
+              testing::UnorderedElementsAre(Rows{0, 1, 2, 3}, Rows{4}, Rows{5, 7}, Rows{6}))
+      << "rows keep their order";
   auto all = plan_step(rows, lengths, {.micro_batch = 8});
   EXPECT_EQ(share_out(all, 8, false).back(), 8);
 }
 
 TEST(ShareOut, KeepsMicroBatchesWholeForReproducibleRuns) {
-  const Rows rows{0, 1, 2, 3}, lengths{1, 1, 1, 1};
+  const Rows rows{0, 1, 2, 3};
+  const Rows lengths{1, 1, 1, 1};
   auto plan = plan_step(rows, lengths, {.micro_batch = 2});
   try {
     share_out(plan, 4, true);
@@ -142,7 +162,8 @@ class Plain final : public Dataset {
     return sample;
   }
   Batch collate(const std::vector<Sample>& samples) const override {
-    std::vector<at::Tensor> tokens, seeds;
+    std::vector<at::Tensor> tokens;
+    std::vector<at::Tensor> seeds;
     for (const auto& sample : samples) {
       tokens.push_back(sample.at("tokens"));
       if (tokens.back()[0].item<std::int64_t>() == refused_) fail("row {} is broken", refused_);
@@ -191,7 +212,7 @@ class Loading : public testing::Test {
 
   struct Seen {
     std::map<std::int64_t, Rows> step_rows;
-    std::map<std::int64_t, std::vector<Rows>> micro_batches;  // those of all ranks
+    std::map<std::int64_t, std::vector<Rows>> micro_batches;              // those of all ranks
     std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> seeds;  // (step, row)
     bool operator==(const Seen&) const = default;
   };
@@ -207,8 +228,11 @@ class Loading : public testing::Test {
         seen.micro_batches[step].push_back(batch.ids);
         for (std::int64_t b = 0; b < batch.samples(); ++b) {
           const auto row = batch.ids[static_cast<std::size_t>(b)];
-          EXPECT_EQ(batch.starts[static_cast<std::size_t>(b) + 1] - batch.starts[static_cast<std::size_t>(b)], 1 + 7 * row % 11);
-          EXPECT_EQ(batch.tokens[batch.starts[static_cast<std::size_t>(b)]].item<std::int64_t>(), row);
+          EXPECT_EQ(batch.starts[static_cast<std::size_t>(b) + 1] -
+                        batch.starts[static_cast<std::size_t>(b)],
+                    1 + 7 * row % 11);
+          EXPECT_EQ(batch.tokens[batch.starts[static_cast<std::size_t>(b)]].item<std::int64_t>(),
+                    row);
           seen.seeds[{step, row}] = batch.columns.at("seed")[b].item<std::int64_t>();
         }
       }
@@ -223,7 +247,9 @@ class Loading : public testing::Test {
       Loader loader(split(), dataset, options_, rank, ranks);
       go_through(loader, 0, 9, seen);  // more than two epochs
     }
-    for (auto& [step, micro_batches] : seen.micro_batches) std::sort(micro_batches.begin(), micro_batches.end());  // who computes which is free
+    // who computes which is free
+    for (auto& [step, micro_batches] : seen.micro_batches)
+      std::sort(micro_batches.begin(), micro_batches.end());
     return seen;
   }
 };
@@ -259,7 +285,8 @@ TEST_F(Loading, AHiddenFileThatWasNotFinishedLeavesNothing) {
   {
     const HiddenWriter writer(folder_ / "hidden.h5", "key", at::zeros({0, 4}));
   }
-  for (const auto& entry : fs::directory_iterator(folder_)) EXPECT_EQ(entry.path().filename(), "data.h5");
+  for (const auto& entry : fs::directory_iterator(folder_))
+    EXPECT_EQ(entry.path().filename(), "data.h5");
 }
 
 TEST_F(Loading, LengthsCountTokensAndNotTheirMask) {
@@ -269,7 +296,8 @@ TEST_F(Loading, LengthsCountTokensAndNotTheirMask) {
 }
 
 TEST_F(Loading, OneTwoAndFourRanksSeeTheSameOrderAndMicroBatches) {
-  for (const auto& plan : {PlanOptions{.micro_batch = 3}, PlanOptions{.micro_tokens = 16}, PlanOptions{.micro_tokens = 16, .group_lengths = true}}) {
+  for (const auto& plan : {PlanOptions{.micro_batch = 3}, PlanOptions{.micro_tokens = 16},
+                           PlanOptions{.micro_tokens = 16, .group_lengths = true}}) {
     options_.plan = plan;
     const auto one = over(1, 4);
     EXPECT_EQ(one.step_rows.size(), 9u);
@@ -296,7 +324,8 @@ TEST_F(Loading, AnEpochHoldsEveryRowOnce) {
   options_.global_batch = 10;
   const auto seen = over(1, 4);
   std::multiset<std::int64_t> rows;
-  for (std::int64_t step = 0; step < 5; ++step) rows.insert(seen.step_rows.at(step).begin(), seen.step_rows.at(step).end());
+  for (std::int64_t step = 0; step < 5; ++step)
+    rows.insert(seen.step_rows.at(step).begin(), seen.step_rows.at(step).end());
   EXPECT_EQ(rows.size(), 50u);
   EXPECT_EQ(std::set<std::int64_t>(rows.begin(), rows.end()).size(), 50u);
 }
@@ -304,7 +333,8 @@ TEST_F(Loading, AnEpochHoldsEveryRowOnce) {
 TEST_F(Loading, AnyStepCanBeTheNext) {
   const Plain dataset;
   Loader loader(split(), dataset, options_);
-  Seen in_order, resumed;
+  Seen in_order;
+  Seen resumed;
   go_through(loader, 0, 6, in_order);
   go_through(loader, 4, 6, resumed);
   EXPECT_EQ(resumed.micro_batches.at(4), in_order.micro_batches.at(4));
@@ -336,7 +366,8 @@ TEST_F(Loading, AnErrorOfTheThreadSurfacesAtItsBatch) {
       EXPECT_STREQ(error.what(), "row 7 is broken");
     }
     for (const auto& [step, micro_batches] : seen.micro_batches)
-      for (const auto& micro : micro_batches) EXPECT_THAT(micro, testing::Not(testing::Contains(7)));
+      for (const auto& micro : micro_batches)
+        EXPECT_THAT(micro, testing::Not(testing::Contains(7)));
   }
 }
 

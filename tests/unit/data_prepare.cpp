@@ -19,7 +19,8 @@ using testing::HasSubstr;
 
 class Prepare : public testing::Test {
  protected:
-  fs::path folder_ = fs::path(testing::TempDir()) / ("attune-prepare-" + std::to_string(::getpid()));
+  fs::path folder_ =
+      fs::path(testing::TempDir()) / ("attune-prepare-" + std::to_string(::getpid()));
   Prepare() { fs::create_directories(folder_); }
   ~Prepare() override { fs::remove_all(folder_); }
 
@@ -27,26 +28,31 @@ class Prepare : public testing::Test {
     try {
       prepare_folder(folder_);
     } catch (const Error& error) {
-      EXPECT_FALSE(fs::exists(folder_ / "data.h5") || fs::exists(folder_ / "data.h5.partial")) << "something was left behind";
+      EXPECT_FALSE(fs::exists(folder_ / "data.h5") || fs::exists(folder_ / "data.h5.partial"))
+          << "something was left behind";
       return error.what();
     }
     return "accepted";
   }
-  void add_rows(const std::string& rows) { write_text(folder_ / "data.csv", read_text(folder_ / "data.csv") + rows); }
+  void add_rows(const std::string& rows) {
+    write_text(folder_ / "data.csv", read_text(folder_ / "data.csv") + rows);
+  }
 };
 
 TEST_F(Prepare, MakesAFileThatSaysWhatItIs) {
   write_recipe(folder_, 60);
   const auto report = prepare_folder(folder_);
   EXPECT_EQ(report.records, 60);
-  EXPECT_EQ(report.samples, (std::map<std::string, std::int64_t>{{"train", 48}, {"validation", 12}}));
+  EXPECT_EQ(report.samples,
+            (std::map<std::string, std::int64_t>{{"train", 48}, {"validation", 12}}));
   const auto file = DataFile::open(folder_ / "data.h5");
   EXPECT_EQ(file.kind(), "letters");
   EXPECT_EQ(file.licence(), "CC0-1.0");
   EXPECT_EQ(file.recipe(), read_text(folder_ / "recipe.toml"));
   EXPECT_EQ(file.labels(), (std::vector<std::string>{"0", "5", "10"})) << "sorted as numbers";
   EXPECT_EQ(file.tokenizer_sha256(), tokenizer_sha256(fixtures::tokenizer_json()));
-  EXPECT_EQ(file.sources().at(0), (std::pair<std::string, std::string>("data.csv", sha256_of_file(folder_ / "data.csv"))));
+  EXPECT_EQ(file.sources().at(0), (std::pair<std::string, std::string>(
+                                      "data.csv", sha256_of_file(folder_ / "data.csv"))));
   for (const auto& name : file.splits()) EXPECT_NO_THROW(file.split(name).verify());
   EXPECT_FALSE(fs::exists(folder_ / "data.h5.partial"));
 }
@@ -55,9 +61,11 @@ TEST_F(Prepare, StratifiedSplitsKeepTheShareOfEveryLabel) {
   write_recipe(folder_, 60);
   prepare_folder(folder_);
   const auto file = DataFile::open(folder_ / "data.h5");
-  std::vector<std::int64_t> rows(12), counts(3);
+  std::vector<std::int64_t> rows(12);
+  std::vector<std::int64_t> counts(3);
   for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::int64_t>(i);
-  for (const auto& sample : file.split("validation").read(rows)) ++counts[static_cast<std::size_t>(sample.at("label").item<std::int64_t>())];
+  for (const auto& sample : file.split("validation").read(rows))
+    ++counts[static_cast<std::size_t>(sample.at("label").item<std::int64_t>())];
   EXPECT_EQ(counts, (std::vector<std::int64_t>{4, 4, 4}));
 }
 
@@ -73,9 +81,11 @@ TEST_F(Prepare, TheSeedDecidesTheSplitAndNothingElseDoes) {
 }
 
 TEST_F(Prepare, SourcesMayNameTheirSplit) {
-  write_recipe(folder_, 20, "split = \"train\"\n[[source]]\npath = \"held.csv\"\nsplit = \"test\"\n");
+  write_recipe(folder_, 20,
+               "split = \"train\"\n[[source]]\npath = \"held.csv\"\nsplit = \"test\"\n");
   write_text(folder_ / "held.csv", "text,label\nz z,0\nz y,5\n");
-  EXPECT_EQ(prepare_folder(folder_).samples, (std::map<std::string, std::int64_t>{{"train", 20}, {"test", 2}}));
+  EXPECT_EQ(prepare_folder(folder_).samples,
+            (std::map<std::string, std::int64_t>{{"train", 20}, {"test", 2}}));
 }
 
 TEST_F(Prepare, DuplicatesAndRejectedSamplesAreCountedByReason) {
@@ -86,7 +96,8 @@ TEST_F(Prepare, DuplicatesAndRejectedSamplesAreCountedByReason) {
   EXPECT_EQ(report.rejected.at("duplicate").examples, std::vector<std::string>{"data.csv, row 34"});
   EXPECT_GT(report.rejected.at("too long").count, 0);
   const auto card = data_card(DataFile::open(folder_ / "data.h5"));
-  EXPECT_THAT(card, AllOf(HasSubstr("bad text (first: "), HasSubstr("duplicate"), HasSubstr("labels        3"), HasSubstr("CC0-1.0")));
+  EXPECT_THAT(card, AllOf(HasSubstr("bad text (first: "), HasSubstr("duplicate"),
+                          HasSubstr("labels        3"), HasSubstr("CC0-1.0")));
 }
 
 TEST_F(Prepare, DuplicatesStayWhenTheRecipeSaysSo) {
@@ -98,27 +109,36 @@ TEST_F(Prepare, DuplicatesStayWhenTheRecipeSaysSo) {
 TEST_F(Prepare, AnEmptySplitIsRefused) {
   write_recipe(folder_, 5);
   write_text(folder_ / "data.csv", "text,label\na b,0\nb c,0\n");
-  EXPECT_THAT(refusal(), AllOf(HasSubstr("the split 'validation' is empty"), HasSubstr("recipe.toml")));
-  write_text(folder_ / "data.csv", "text,label\nbad 1,0\nbad 2,0\nbad 3,0\nbad 4,0\nbad 5,0\nbad 6,0\n");
+  EXPECT_THAT(refusal(),
+              AllOf(HasSubstr("the split 'validation' is empty"), HasSubstr("recipe.toml")));
+  write_text(folder_ / "data.csv",
+             "text,label\nbad 1,0\nbad 2,0\nbad 3,0\nbad 4,0\nbad 5,0\nbad 6,0\n");
   EXPECT_THAT(refusal(), HasSubstr("all its records were rejected (bad text: 5)"));
 }
 
 TEST_F(Prepare, AllMistakesOfARecipeAreReportedWithTheirPlaces) {
-  write_recipe(folder_, 5, "splitt = \"train\"\n[clean]\ndeduplicate = \"nearly\"\n[split]\nvalidation = 0.7\ntest = 0.7\n", "max_lenght = 3\n");
+  write_recipe(folder_, 5,
+               "splitt = \"train\"\n[clean]\ndeduplicate = \"nearly\"\n[split]\nvalidation = "
+               "0.7\ntest = 0.7\n",
+               "max_lenght = 3\n");
   const auto text = refusal();
-  EXPECT_THAT(text, AllOf(HasSubstr("recipe.toml:6:1"), HasSubstr("max_length"), HasSubstr("recipe.toml:9:1"), HasSubstr("did you mean 'near'"),
+  EXPECT_THAT(text, AllOf(HasSubstr("recipe.toml:6:1"), HasSubstr("max_length"),
+                          HasSubstr("recipe.toml:9:1"), HasSubstr("did you mean 'near'"),
                           HasSubstr("more than all records")));
 }
 
 TEST_F(Prepare, ARecipeWithoutSourcesOrWithAnUnknownKindIsRefused) {
-  write_text(folder_ / "recipe.toml", "name = \"x\"\nkind = \"letters\"\nlicence = \"x\"\noutput = \"x.h5\"\ntokenizer = \"t.json\"\n");
+  write_text(folder_ / "recipe.toml",
+             "name = \"x\"\nkind = \"letters\"\nlicence = \"x\"\noutput = \"x.h5\"\ntokenizer = "
+             "\"t.json\"\n");
   EXPECT_THAT(refusal(), HasSubstr("at least one [[source]]"));
   write_text(folder_ / "recipe.toml", "kind = \"leters\"\n");
   EXPECT_THAT(refusal(), HasSubstr("letters"));
 }
 
 TEST_F(Prepare, KilledHalfWayItLeavesOnlyTheTemporary) {
-  write_recipe(folder_, 40, "split = \"train\"\n[[source]]\npath = \"held.csv\"\nsplit = \"validation\"\n");
+  write_recipe(folder_, 40,
+               "split = \"train\"\n[[source]]\npath = \"held.csv\"\nsplit = \"validation\"\n");
   write_text(folder_ / "held.csv", "text,label\ndie,0\n");
   EXPECT_EXIT(prepare_folder(folder_), testing::KilledBySignal(SIGKILL), "");
   EXPECT_FALSE(fs::exists(folder_ / "data.h5"));
@@ -135,7 +155,8 @@ TEST_F(Prepare, BatchesCarryTheirRows) {
   const std::vector<std::int64_t> rows{5, 1};
   const Batch batch = load_batch(file.split("train"), fixtures::Letters({}), rows);
   EXPECT_EQ(batch.ids, rows);
-  EXPECT_EQ(batch.length(), file.split("train").lengths("tokens")[5] + file.split("train").lengths("tokens")[1]);
+  EXPECT_EQ(batch.length(),
+            file.split("train").lengths("tokens")[5] + file.split("train").lengths("tokens")[1]);
 }
 
 }  // namespace

@@ -40,14 +40,17 @@ class Sources : public testing::Test {
     ledger_ = Ledger();
     const auto source = scan_source(options, folder_ / name);
     std::vector<Record> records;
-    for (const auto& block : source.blocks) read_block(source, block, ledger_, [&](Record& record) { records.push_back(record); });
+    for (const auto& block : source.blocks)
+      read_block(source, block, ledger_, [&](Record& record) { records.push_back(record); });
     return records;
   }
-  std::vector<Record> read(const std::string& name, const std::string& text, SourceOptions options = {}) {
+  std::vector<Record> read(const std::string& name, const std::string& text,
+                           SourceOptions options = {}) {
     write_text(folder_ / name, text);
     return read_source(options, name);
   }
-  std::string refusal(const std::string& name, const std::string& text, SourceOptions options = {}) {
+  std::string refusal(const std::string& name, const std::string& text,
+                      SourceOptions options = {}) {
     write_text(folder_ / name, text);
     return refusal_of(options, name);
   }
@@ -101,7 +104,8 @@ TEST_F(Sources, ACsvMayHaveAnotherDelimiter) {
 
 TEST_F(Sources, GzippedFilesReadAsTheyWerePlain) {
   const auto path = folder_ / "a.jsonl.gz";
-  const std::string text = "{\"text\": \"hello\", \"n\": 3, \"yes\": true}\n\n{\"text\": \"w\\u00f6rld\"}\n";
+  const std::string text =
+      "{\"text\": \"hello\", \"n\": 3, \"yes\": true}\n\n{\"text\": \"w\\u00f6rld\"}\n";
   gzFile file = gzopen(path.c_str(), "wb");
   gzwrite(file, text.data(), static_cast<unsigned>(text.size()));
   gzclose(file);
@@ -114,7 +118,14 @@ TEST_F(Sources, GzippedFilesReadAsTheyWerePlain) {
   EXPECT_EQ(records[1].field("text"), "wörld");
   EXPECT_EQ(records[1].row, 3);
   fs::resize_file(path, fs::file_size(path) - 12);
-  EXPECT_THAT(([&]() -> std::string { try { read_source({}, "a.jsonl.gz"); } catch (const Error& e) { return e.what(); } return ""; })(),
+  EXPECT_THAT(([&]() -> std::string {
+                try {
+                  read_source({}, "a.jsonl.gz");
+                } catch (const Error& e) {
+                  return e.what();
+                }
+                return "";
+              })(),
               HasSubstr("cannot be unpacked"));
 }
 
@@ -132,7 +143,8 @@ TEST_F(Sources, EachBlockIsReadOnceWhereverItLies) {
   const auto path = folder_ / "long.jsonl";
   {
     std::ofstream file(path);
-    for (std::uint64_t at = 0; at < 6 * block_bytes; at += line_bytes) file << R"({"text": ")" << std::string(line_bytes - 13, 'a') << "\"}\n";
+    for (std::uint64_t at = 0; at < 6 * block_bytes; at += line_bytes)
+      file << R"({"text": ")" << std::string(line_bytes - 13, 'a') << "\"}\n";
   }
   SourceOptions options;
   options.path = "long.jsonl";
@@ -141,56 +153,81 @@ TEST_F(Sources, EachBlockIsReadOnceWhereverItLies) {
   const auto before = bytes_read();
   Ledger ledger;
   std::int64_t records = 0;
-  for (auto block = source.blocks.rbegin(); block != source.blocks.rend(); ++block) read_block(source, *block, ledger, [&](Record&) { ++records; });
+  for (auto block = source.blocks.rbegin(); block != source.blocks.rend(); ++block)
+    read_block(source, *block, ledger, [&](Record&) { ++records; });
   EXPECT_EQ(records, static_cast<std::int64_t>(6 * block_bytes / line_bytes));
   EXPECT_LT(bytes_read() - before, source.bytes() * 3 / 2);
 }
 
 TEST_F(Sources, FieldsAreMappedAndOthersLeftOut) {
-  const auto record = read("a.csv", "id,review,stars\n1,good,5\n", mapped({{"text", "review"}, {"label", "stars"}})).at(0);
+  const auto record =
+      read("a.csv", "id,review,stars\n1,good,5\n", mapped({{"text", "review"}, {"label", "stars"}}))
+          .at(0);
   EXPECT_EQ(record.fields, (std::map<std::string, std::string>{{"text", "good"}, {"label", "5"}}));
 }
 
 TEST_F(Sources, LayoutsGivePromptAndResponse) {
-  const auto pair = read("a.jsonl", R"({"prompt": "p", "completion": "c", "system": "s"})", laid_out("prompt_completion")).at(0);
-  EXPECT_EQ(pair.fields, (std::map<std::string, std::string>{{"prompt", "p"}, {"response", "c"}, {"system", "s"}}));
-  const auto alpaca = read("a.json", R"([{"instruction": "do", "input": "this", "output": "o"}, {"instruction": "do", "input": "", "output": "o"}])",
-                           laid_out("alpaca"));
+  const auto pair = read("a.jsonl", R"({"prompt": "p", "completion": "c", "system": "s"})",
+                         laid_out("prompt_completion"))
+                        .at(0);
+  EXPECT_EQ(pair.fields, (std::map<std::string, std::string>{
+                             {"prompt", "p"}, {"response", "c"}, {"system", "s"}}));
+  const auto alpaca = read(
+      "a.json",
+      R"([{"instruction": "do", "input": "this", "output": "o"}, {"instruction": "do", "input": "", "output": "o"}])",
+      laid_out("alpaca"));
   EXPECT_EQ(alpaca.at(0).field("prompt"), "do\n\nthis");
   EXPECT_EQ(alpaca.at(1).field("prompt"), "do");
   EXPECT_EQ(alpaca.at(1).field("response"), "o");
-  const auto chat = read("a.jsonl", R"({"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]})", laid_out("messages")).at(0);
+  const auto chat =
+      read(
+          "a.jsonl",
+          R"({"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]})",
+          laid_out("messages"))
+          .at(0);
   ASSERT_EQ(chat.messages.size(), 2u);
   EXPECT_EQ(chat.messages[1].role, "assistant");
   EXPECT_EQ(chat.messages[1].content, "a");
 }
 
 TEST_F(Sources, BadJsonIsRefusedWithItsRow) {
-  EXPECT_THAT(refusal("a.jsonl", "{\"text\": 1}\n{\"text\": \n"), HasSubstr("a.jsonl, row 2: is not valid JSON"));
+  EXPECT_THAT(refusal("a.jsonl", "{\"text\": 1}\n{\"text\": \n"),
+              HasSubstr("a.jsonl, row 2: is not valid JSON"));
   EXPECT_THAT(refusal("a.jsonl", "[1]\n"), HasSubstr("row 1: is not a JSON object"));
-  EXPECT_THAT(refusal("a.jsonl", "{\"text\": 1}\n{\"text\": 1e999}\n"), HasSubstr("a.jsonl, row 2: holds a number that is larger than any"));
+  EXPECT_THAT(refusal("a.jsonl", "{\"text\": 1}\n{\"text\": 1e999}\n"),
+              HasSubstr("a.jsonl, row 2: holds a number that is larger than any"));
   EXPECT_THAT(refusal("a.json", "{\"a\": 1}"), HasSubstr("should be one JSON list"));
 }
 
 TEST_F(Sources, RowsThatDoNotFitTheHeaderAreRefused) {
-  EXPECT_THAT(refusal("a.csv", "text,label\na,b\nonly\n"), HasSubstr("a.csv, row 3: has 1 field where the header has 2 (text, label)"));
+  EXPECT_THAT(refusal("a.csv", "text,label\na,b\nonly\n"),
+              HasSubstr("a.csv, row 3: has 1 field where the header has 2 (text, label)"));
   EXPECT_THAT(refusal("a.csv", "text,label\na,b,c\n"), HasSubstr("row 2: has 3 fields"));
   EXPECT_THAT(refusal("a.csv", "text,text\na,b\n"), HasSubstr("two columns have the same name"));
-  EXPECT_THAT(refusal("a.csv", "text,label\n\"open,b\nc,d\n"), HasSubstr("a quoted field that begins on line 2 is never closed"));
+  EXPECT_THAT(refusal("a.csv", "text,label\n\"open,b\nc,d\n"),
+              HasSubstr("a quoted field that begins on line 2 is never closed"));
   EXPECT_THAT(refusal("a.csv", "text,label\n\"a\"b,c\n"), HasSubstr("text after a closing quote"));
   EXPECT_THAT(refusal("a.csv", ""), HasSubstr("is empty"));
 }
 
 TEST_F(Sources, AMissingFieldIsRefusedWithThoseThereAndTheNearest) {
   const auto text = refusal("a.csv", "text,category\na,b\n", mapped({{"label", "categroy"}}));
-  EXPECT_THAT(text, HasSubstr("a.csv, row 2: there is no field 'categroy' (those there: category, text); did you mean 'category'?"));
-  EXPECT_THAT(refusal("a.jsonl", "{\"prompt\": \"p\"}", laid_out("prompt_completion")), HasSubstr("no field 'completion'"));
-  EXPECT_THAT(refusal("a.jsonl", "{\"text\": [1]}", mapped({{"text", "text"}})), HasSubstr("is a list"));
-  EXPECT_THAT(refusal("a.jsonl", R"({"messages": [{"role": "bot", "content": ""}]})", laid_out("messages")), HasSubstr("the role 'bot'"));
+  EXPECT_THAT(text, HasSubstr("a.csv, row 2: there is no field 'categroy' (those there: category, "
+                              "text); did you mean 'category'?"));
+  EXPECT_THAT(refusal("a.jsonl", "{\"prompt\": \"p\"}", laid_out("prompt_completion")),
+              HasSubstr("no field 'completion'"));
+  EXPECT_THAT(refusal("a.jsonl", "{\"text\": [1]}", mapped({{"text", "text"}})),
+              HasSubstr("is a list"));
+  EXPECT_THAT(
+      refusal("a.jsonl", R"({"messages": [{"role": "bot", "content": ""}]})", laid_out("messages")),
+      HasSubstr("the role 'bot'"));
 }
 
 TEST_F(Sources, FilesThatCannotBeReadAreRefused) {
-  EXPECT_THAT(refusal("a.csv", "\xff\xfe" "t"), HasSubstr("is UTF-16"));
+  EXPECT_THAT(refusal("a.csv",
+                      "\xff\xfe"
+                      "t"),
+              HasSubstr("is UTF-16"));
   EXPECT_THAT(refusal("a.data", "x"), HasSubstr("set format"));
   EXPECT_THROW(read_source({}, "absent.csv"), Error);
 }
@@ -204,16 +241,24 @@ TEST_F(Sources, AChecksumThatDiffersIsRefused) {
 
 // --- Blocks
 
-/// Rows of a few kilobytes, so that a few thousand of them make several blocks; every third with a line break inside.
-std::string long_text(int i) { return "number " + std::to_string(i) + (i % 3 ? " " : "\n") + std::string(3000, static_cast<char>('a' + i % 26)); }
+/// Rows of a few kilobytes, so that a few thousand of them make several blocks; every third with a
+/// line break inside.
+std::string long_text(int i) {
+  return "number " + std::to_string(i) + (i % 3 ? " " : "\n") +
+         std::string(3000, static_cast<char>('a' + i % 26));
+}
 
 TEST_F(Sources, BlocksTogetherHoldEveryRecordOnceWithItsRow) {
   constexpr int rows = 4000;
-  std::string lines, list = "[", table = "text,label\r\n", quoted;
+  std::string lines;
+  std::string list = "[";
+  std::string table = "text,label\r\n";
+  std::string quoted;
   std::int64_t table_row = 2;
   std::vector<std::int64_t> table_rows;
   for (int i = 0; i < rows; ++i) {
-    const auto object = nlohmann::json{{"text", long_text(i)}, {"other", "a, \"quoted\" [bracket"}}.dump();
+    const auto object =
+        nlohmann::json{{"text", long_text(i)}, {"other", "a, \"quoted\" [bracket"}}.dump();
     lines += object + "\n" + (i % 7 ? "" : "\n");
     list += (i ? ",\n" : "") + object;
     table += "\"" + long_text(i) + "\",\"say \"\"x\"\", " + std::to_string(i) + "\"\r\n";
@@ -233,7 +278,9 @@ TEST_F(Sources, BlocksTogetherHoldEveryRecordOnceWithItsRow) {
     ASSERT_EQ(records.size(), static_cast<std::size_t>(rows)) << name;
     for (int i = 0; i < rows; ++i) {
       ASSERT_EQ(records[static_cast<std::size_t>(i)].field("text"), long_text(i)) << name;
-      const auto row = name == "a.jsonl" ? i + 1 + (i + 6) / 7 : name == "a.json" ? i + 1 : table_rows[static_cast<std::size_t>(i)];
+      const auto row = name == "a.jsonl"  ? i + 1 + (i + 6) / 7
+                       : name == "a.json" ? i + 1
+                                          : table_rows[static_cast<std::size_t>(i)];
       ASSERT_EQ(records[static_cast<std::size_t>(i)].row, row) << name << ", record " << i;
     }
   }
@@ -258,11 +305,14 @@ SourceOptions skipping() {
 }
 
 TEST_F(Sources, BadRowsAreCountedAndListedWhereTheRecipeSaysSo) {
-  EXPECT_EQ(read("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \n[1]\n{\"text\": \"b\"}\n", skipping()).size(), 2u);
+  EXPECT_EQ(read("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \n[1]\n{\"text\": \"b\"}\n", skipping())
+                .size(),
+            2u);
   EXPECT_EQ(ledger_.dropped().at("not valid JSON").examples.at(0).substr(0, 14), "a.jsonl, row 2");
   EXPECT_EQ(ledger_.dropped().at("not a JSON object").count, 1);
 
-  const auto records = read("a.csv", "text,label\na,1\nonly\n\"x\"y,2\nb,3\n\"never closed,4\n", skipping());
+  const auto records =
+      read("a.csv", "text,label\na,1\nonly\n\"x\"y,2\nb,3\n\"never closed,4\n", skipping());
   ASSERT_EQ(records.size(), 2u);
   EXPECT_EQ(records[1].row, 5);
   EXPECT_EQ(ledger_.dropped().at("fields unlike the header").count, 1);
@@ -272,22 +322,29 @@ TEST_F(Sources, BadRowsAreCountedAndListedWhereTheRecipeSaysSo) {
 
 TEST_F(Sources, AJsonListCutInTheMiddleIsRefusedOrKeptAsFarAsItIsWhole) {
   const std::string cut = "[{\"text\": \"a\"}, {\"text\": \"b\"}, {\"te";
-  EXPECT_THAT(refusal("a.json", cut), HasSubstr("a.json, row 3: the file ends in the middle of its list"));
+  EXPECT_THAT(refusal("a.json", cut),
+              HasSubstr("a.json, row 3: the file ends in the middle of its list"));
   EXPECT_EQ(read("a.json", cut, skipping()).size(), 2u);
   EXPECT_EQ(ledger_.dropped().at("not valid JSON").count, 1);
   EXPECT_THAT(refusal("a.json", "[{\"text\": \"a\"}] {"), HasSubstr("there is more after the end"));
-  EXPECT_THAT(refusal("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b"), HasSubstr("a.jsonl, row 2: is not valid JSON: it ends in the middle"));
+  EXPECT_THAT(refusal("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b"),
+              HasSubstr("a.jsonl, row 2: is not valid JSON: it ends in the middle"));
 }
 
 TEST_F(Sources, AFieldThatIsMissingFarBelowIsNamedWithItsRow) {
   std::string lines;
   for (int i = 1; i <= 7100; ++i) lines += i == 7001 ? "{\"tex\": \"x\"}\n" : "{\"text\": \"x\"}\n";
-  EXPECT_THAT(refusal("a.jsonl", lines, mapped({{"text", "text"}})), HasSubstr("a.jsonl, row 7001: there is no field 'text' (those there: tex); did you mean 'tex'?"));
+  EXPECT_THAT(
+      refusal("a.jsonl", lines, mapped({{"text", "text"}})),
+      HasSubstr(
+          "a.jsonl, row 7001: there is no field 'text' (those there: tex); did you mean 'tex'?"));
 }
 
 TEST_F(Sources, IllFormedUtf8IsReplacedAndCounted) {
   EXPECT_EQ(read("a.csv", "text\ncaf\xe9\nfine\n").at(0).field("text"), "caf\uFFFD");
-  EXPECT_EQ(read("a.jsonl", "{\"text\": \"caf\xe9\"}\n{\"text\": \"caf\xc3\xa9\"}\n").at(0).field("text"), "caf\uFFFD");
+  EXPECT_EQ(
+      read("a.jsonl", "{\"text\": \"caf\xe9\"}\n{\"text\": \"caf\xc3\xa9\"}\n").at(0).field("text"),
+      "caf\uFFFD");
   const auto& tally = ledger_.changed().at("ill-formed UTF-8 replaced by U+FFFD");
   EXPECT_EQ(tally.count, 1);
   EXPECT_EQ(tally.examples, std::vector<std::string>{"a.jsonl, row 1"});
@@ -296,7 +353,12 @@ TEST_F(Sources, IllFormedUtf8IsReplacedAndCounted) {
 // --- Layouts
 
 TEST_F(Sources, ShareGptConversationsAreMessages) {
-  const auto chat = read("a.json", R"([{"conversations": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}], "system": "s"}])", laid_out("messages")).at(0);
+  const auto chat =
+      read(
+          "a.json",
+          R"([{"conversations": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}], "system": "s"}])",
+          laid_out("messages"))
+          .at(0);
   ASSERT_EQ(chat.messages.size(), 3u);
   EXPECT_EQ(chat.messages[0].role, "system");
   EXPECT_EQ(chat.messages[1].role, "user");
@@ -304,24 +366,41 @@ TEST_F(Sources, ShareGptConversationsAreMessages) {
 }
 
 TEST_F(Sources, PreferencesAreTextsOrConversations) {
-  const auto texts = read("a.jsonl", R"({"prompt": "p", "chosen": "c", "rejected": "r"})", laid_out("preference")).at(0);
-  EXPECT_EQ(texts.fields, (std::map<std::string, std::string>{{"prompt", "p"}, {"chosen", "c"}, {"rejected", "r"}}));
-  const auto share_gpt = read("a.json", R"([{"conversations": [{"from": "human", "value": "u"}], "chosen": {"from": "gpt", "value": "c"}, "rejected": {"from": "gpt", "value": "r"}}])",
-                              laid_out("preference")).at(0);
+  const auto texts =
+      read("a.jsonl", R"({"prompt": "p", "chosen": "c", "rejected": "r"})", laid_out("preference"))
+          .at(0);
+  EXPECT_EQ(texts.fields, (std::map<std::string, std::string>{
+                              {"prompt", "p"}, {"chosen", "c"}, {"rejected", "r"}}));
+  const auto share_gpt =
+      read(
+          "a.json",
+          R"([{"conversations": [{"from": "human", "value": "u"}], "chosen": {"from": "gpt", "value": "c"}, "rejected": {"from": "gpt", "value": "r"}}])",
+          laid_out("preference"))
+          .at(0);
   EXPECT_EQ(share_gpt.messages.at(0).content, "u");
   EXPECT_EQ(share_gpt.field("chosen"), "c");
-  const auto whole = read("a.jsonl", R"({"chosen": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "c"}], "rejected": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "r"}]})",
-                          laid_out("preference")).at(0);
+  const auto whole =
+      read(
+          "a.jsonl",
+          R"({"chosen": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "c"}], "rejected": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "r"}]})",
+          laid_out("preference"))
+          .at(0);
   ASSERT_EQ(whole.messages.size(), 1u);
   EXPECT_EQ(whole.field("chosen"), "c");
   EXPECT_EQ(whole.field("rejected"), "r");
 }
 
 TEST_F(Sources, ToolCallsAndAbsentContentAreKeptInTheOrderOfTheirKeys) {
-  const std::string call = R"({"type":"function","function":{"name":"weather","arguments":{"town":"Ulm","at":1}}})";
-  const auto chat = read("a.jsonl", R"({"messages": [{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": null, "tool_calls": [)" + call +
-                                        R"(]}, {"role": "tool", "tool_call_id": "c1", "content": "dry"}, {"role": "assistant", "content": "No."}], "tools": [{"type": "function", "function": {"name": "weather"}}]})",
-                         laid_out("messages")).at(0);
+  const std::string call =
+      R"({"type":"function","function":{"name":"weather","arguments":{"town":"Ulm","at":1}}})";
+  const auto chat =
+      read(
+          "a.jsonl",
+          R"({"messages": [{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": null, "tool_calls": [)" +
+              call +
+              R"(]}, {"role": "tool", "tool_call_id": "c1", "content": "dry"}, {"role": "assistant", "content": "No."}], "tools": [{"type": "function", "function": {"name": "weather"}}]})",
+          laid_out("messages"))
+          .at(0);
   ASSERT_EQ(chat.messages.size(), 4u);
   EXPECT_EQ(chat.messages[1].content, "");
   EXPECT_EQ(chat.messages[1].extra, R"({"tool_calls":[)" + call + R"(],"content":null})");
@@ -333,33 +412,67 @@ TEST_F(Sources, ToolCallsAndAbsentContentAreKeptInTheOrderOfTheirKeys) {
 
 TEST_F(Sources, OlderFormsOfToolCallsBecomeOpenAis) {
   const auto extra = [&](const std::string& message) {
-    return read("a.jsonl", R"({"conversations": [)" + message + "], \"functions\": [{\"name\": \"f\"}]}", laid_out("messages")).at(0).messages.at(0).extra;
+    return read("a.jsonl",
+                R"({"conversations": [)" + message + "], \"functions\": [{\"name\": \"f\"}]}",
+                laid_out("messages"))
+        .at(0)
+        .messages.at(0)
+        .extra;
   };
-  const std::string one = R"({"type":"function","function":{"name":"f","arguments":{"b":1,"a":2}}})";
-  EXPECT_EQ(extra(R"({"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {\"b\": 1, \"a\": 2}}"})"), R"({"tool_calls":[)" + one + R"(],"content":null})");
-  EXPECT_EQ(extra(R"({"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": {"b": 1, "a": 2}}})"), R"({"tool_calls":[)" + one + "]}");
-  EXPECT_EQ(extra(R"({"role": "assistant", "content": "", "tool_calls": "[{\"name\": \"f\"}]"})"), R"({"tool_calls":[{"name":"f"}]})") << "as JSON text";
-  const auto arguments = extra(R"({"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{\"b\": 1}"}}]})");
-  EXPECT_EQ(arguments, R"({"tool_calls":[{"function":{"name":"f","arguments":"{\"b\": 1}"}}]})") << "arguments stay as they are";
-  EXPECT_EQ(read("a.jsonl", R"({"messages": [{"role": "user", "content": "u"}], "functions": [{"name": "f"}]})", laid_out("messages")).at(0).tools,
-            R"([{"type":"function","function":{"name":"f"}}])");
-  EXPECT_THAT(refusal("a.jsonl", R"({"messages": [{"role": "assistant", "content": "", "tool_calls": [{"function": {}}]}]})", laid_out("messages")),
-              HasSubstr("a.jsonl, row 1: a message's tool calls should be a list of"));
+  const std::string one =
+      R"({"type":"function","function":{"name":"f","arguments":{"b":1,"a":2}}})";
+  EXPECT_EQ(
+      extra(
+          R"({"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {\"b\": 1, \"a\": 2}}"})"),
+      R"({"tool_calls":[)" + one + R"(],"content":null})");
+  EXPECT_EQ(
+      extra(
+          R"({"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": {"b": 1, "a": 2}}})"),
+      R"({"tool_calls":[)" + one + "]}");
+  EXPECT_EQ(extra(R"({"role": "assistant", "content": "", "tool_calls": "[{\"name\": \"f\"}]"})"),
+            R"({"tool_calls":[{"name":"f"}]})")
+      << "as JSON text";
+  const auto arguments = extra(
+      R"({"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{\"b\": 1}"}}]})");
+  EXPECT_EQ(arguments, R"({"tool_calls":[{"function":{"name":"f","arguments":"{\"b\": 1}"}}]})")
+      << "arguments stay as they are";
+  EXPECT_EQ(
+      read("a.jsonl",
+           R"({"messages": [{"role": "user", "content": "u"}], "functions": [{"name": "f"}]})",
+           laid_out("messages"))
+          .at(0)
+          .tools,
+      R"([{"type":"function","function":{"name":"f"}}])");
+  EXPECT_THAT(
+      refusal(
+          "a.jsonl",
+          R"({"messages": [{"role": "assistant", "content": "", "tool_calls": [{"function": {}}]}]})",
+          laid_out("messages")),
+      HasSubstr("a.jsonl, row 1: a message's tool calls should be a list of"));
 }
 
 TEST_F(Sources, KeysOfMessagesAreHonouredOrRefusedByName) {
   const auto say = [&](const std::string& more) {
-    return R"({"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", )" + more + "}]}";
+    return R"({"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", )" +
+           more + "}]}";
   };
   EXPECT_FALSE(read("a.jsonl", say("\"weight\": 0"), laid_out("messages")).at(0).messages[1].train);
   EXPECT_TRUE(read("a.jsonl", say("\"weight\": 1"), laid_out("messages")).at(0).messages[1].train);
-  EXPECT_THAT(refusal("a.jsonl", say("\"wieght\": 0"), laid_out("messages")), HasSubstr("a.jsonl, row 1: the key 'wieght' of a message is unknown; did you mean 'weight'?"));
-  EXPECT_THAT(refusal("a.jsonl", say("\"mask\": true"), laid_out("messages")), HasSubstr("write train = true or false"));
+  EXPECT_THAT(
+      refusal("a.jsonl", say("\"wieght\": 0"), laid_out("messages")),
+      HasSubstr(
+          "a.jsonl, row 1: the key 'wieght' of a message is unknown; did you mean 'weight'?"));
+  EXPECT_THAT(refusal("a.jsonl", say("\"mask\": true"), laid_out("messages")),
+              HasSubstr("write train = true or false"));
 }
 
 TEST_F(Sources, APairOfSeveralTurnsKeepsItsMessages) {
-  const auto pair = read("a.jsonl", R"({"prompt": "u", "chosen": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "v"}, {"role": "assistant", "content": "b"}], "rejected": "r"})",
-                         laid_out("preference")).at(0);
+  const auto pair =
+      read(
+          "a.jsonl",
+          R"({"prompt": "u", "chosen": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "v"}, {"role": "assistant", "content": "b"}], "rejected": "r"})",
+          laid_out("preference"))
+          .at(0);
   ASSERT_EQ(pair.answers.at("chosen").size(), 3u);
   EXPECT_EQ(pair.answers.at("rejected").at(0).content, "r");
   ASSERT_EQ(pair.messages.size(), 1u);
@@ -367,27 +480,39 @@ TEST_F(Sources, APairOfSeveralTurnsKeepsItsMessages) {
 }
 
 TEST_F(Sources, HalvesOfSurrogatePairsAreReplacedAndCounted) {
-  const auto records = read("a.jsonl", R"({"text": "pair \ud83d\ude00"})" "\n" R"({"text": "\ud83d half \\ud83d \udcb2\ud83d"})" "\n");
+  const auto records = read("a.jsonl", R"({"text": "pair \ud83d\ude00"})"
+                                       "\n"
+                                       R"({"text": "\ud83d half \\ud83d \udcb2\ud83d"})"
+                                       "\n");
   EXPECT_EQ(records.at(0).field("text"), "pair \xf0\x9f\x98\x80");
-  EXPECT_EQ(records.at(1).field("text"), "\uFFFD half \\ud83d \uFFFD\uFFFD") << "an escaped backslash is no escape";
-  const auto& tally = ledger_.changed().at("unpaired surrogates (\\ud800 to \\udfff) replaced by U+FFFD");
+  EXPECT_EQ(records.at(1).field("text"), "\uFFFD half \\ud83d \uFFFD\uFFFD")
+      << "an escaped backslash is no escape";
+  const auto& tally =
+      ledger_.changed().at("unpaired surrogates (\\ud800 to \\udfff) replaced by U+FFFD");
   EXPECT_EQ(tally.count, 3);
   EXPECT_EQ(tally.examples, std::vector<std::string>{"a.jsonl, row 2"});
 }
 
 TEST_F(Sources, WhatIsNoNumberInJsonIsRefusedByName) {
-  EXPECT_THAT(refusal("a.jsonl", "{\"text\": NaN}\n"), HasSubstr("a.jsonl, row 1: holds NaN (at byte 10 of it), which JSON does not have"));
+  EXPECT_THAT(refusal("a.jsonl", "{\"text\": NaN}\n"),
+              HasSubstr("a.jsonl, row 1: holds NaN (at byte 10 of it), which JSON does not have"));
   EXPECT_THAT(refusal("a.jsonl", "{\"text\": -Infinity}\n"), HasSubstr("holds -Infinity"));
-  EXPECT_THAT(refusal("a.jsonl", "{\"text\": null}\n", mapped({{"text", "text"}})), HasSubstr("the field 'text' has no value (null) here"));
+  EXPECT_THAT(refusal("a.jsonl", "{\"text\": null}\n", mapped({{"text", "text"}})),
+              HasSubstr("the field 'text' has no value (null) here"));
 }
 
 TEST_F(Sources, NumbersThatAreLabelsHaveOneName) {
-  const auto record = read("a.jsonl", R"({"text": 1.0, "label": 1.0, "labels": [3, 17.0, 0.5], "tags": [2.0]})").at(0);
-  EXPECT_EQ(record.fields, (std::map<std::string, std::string>{{"text", "1.0"}, {"label", "1"}, {"labels", "[3,17,0.5]"}, {"tags", "[2]"}}));
+  const auto record =
+      read("a.jsonl", R"({"text": 1.0, "label": 1.0, "labels": [3, 17.0, 0.5], "tags": [2.0]})")
+          .at(0);
+  EXPECT_EQ(record.fields,
+            (std::map<std::string, std::string>{
+                {"text", "1.0"}, {"label", "1"}, {"labels", "[3,17,0.5]"}, {"tags", "[2]"}}));
 }
 
 TEST_F(Sources, LinesThatEndWithCarriageReturnsAloneAreRefused) {
-  EXPECT_THAT(refusal("a.csv", "text,label\ra,1\r"), HasSubstr("a.csv: its lines end with carriage returns alone"));
+  EXPECT_THAT(refusal("a.csv", "text,label\ra,1\r"),
+              HasSubstr("a.csv: its lines end with carriage returns alone"));
 }
 
 TEST_F(Sources, AnElementThatIsMissingInAListIsTold) {
@@ -400,7 +525,9 @@ TEST_F(Sources, AnElementThatIsMissingInAListIsTold) {
 TEST_F(Sources, AFolderOfTextsIsARecordForEachFileThatMatches) {
   fs::create_directories(folder_ / "tree/b");
   write_text(folder_ / "tree/z.txt", "last");
-  write_text(folder_ / "tree/b/a.txt", "\xef\xbb\xbf" "first");
+  write_text(folder_ / "tree/b/a.txt",
+             "\xef\xbb\xbf"
+             "first");
   write_text(folder_ / "tree/b/a.md", "no");
   SourceOptions options;
   options.format = "text";
@@ -410,7 +537,9 @@ TEST_F(Sources, AFolderOfTextsIsARecordForEachFileThatMatches) {
   EXPECT_EQ(records[0].field("text"), "first");
   EXPECT_EQ(records[0].source, "tree/b/a.txt");
   options.path = "tree";
-  EXPECT_EQ(scan_source(options, folder_ / "tree").sha256, sha256(sha256_of_file(folder_ / "tree/b/a.txt") + "  b/a.txt\n" + sha256_of_file(folder_ / "tree/z.txt") + "  z.txt\n"))
+  EXPECT_EQ(scan_source(options, folder_ / "tree").sha256,
+            sha256(sha256_of_file(folder_ / "tree/b/a.txt") + "  b/a.txt\n" +
+                   sha256_of_file(folder_ / "tree/z.txt") + "  z.txt\n"))
       << "as sha256sum prints it";
   options.files = "*.rst";
   EXPECT_THAT(refusal_of(options, "tree"), HasSubstr("no file in it matches"));
@@ -428,14 +557,17 @@ TEST_F(Sources, TextsOfAFolderEndTheirLinesWithLineFeeds) {
 std::vector<std::uint8_t> two_colours(int height, int width) {
   std::vector<std::uint8_t> pixels;
   for (int y = 0; y < height; ++y)
-    for (int x = 0; x < width; ++x) pixels.insert(pixels.end(), {static_cast<std::uint8_t>(x < width / 2 ? 255 : 0), 0, 0});
+    for (int x = 0; x < width; ++x)
+      pixels.insert(pixels.end(), {static_cast<std::uint8_t>(x < width / 2 ? 255 : 0), 0, 0});
   return pixels;
 }
 
 void write_png(const fs::path& path, int height, int width) {
   png_image image{};
   image.version = PNG_IMAGE_VERSION;
-  image.height = static_cast<png_uint_32>(height), image.width = static_cast<png_uint_32>(width), image.format = PNG_FORMAT_RGB;
+  image.height = static_cast<png_uint_32>(height);
+  image.width = static_cast<png_uint_32>(width);
+  image.format = PNG_FORMAT_RGB;
   png_image_write_to_file(&image, path.c_str(), 0, two_colours(height, width).data(), 0, nullptr);
 }
 
@@ -446,7 +578,10 @@ void write_jpeg(const fs::path& path, int height, int width) {
   jpeg_create_compress(&info);
   FILE* file = std::fopen(path.c_str(), "wb");
   jpeg_stdio_dest(&info, file);
-  info.image_height = static_cast<JDIMENSION>(height), info.image_width = static_cast<JDIMENSION>(width), info.input_components = 3, info.in_color_space = JCS_RGB;
+  info.image_height = static_cast<JDIMENSION>(height);
+  info.image_width = static_cast<JDIMENSION>(width);
+  info.input_components = 3;
+  info.in_color_space = JCS_RGB;
   jpeg_set_defaults(&info);
   jpeg_start_compress(&info, TRUE);
   auto pixels = two_colours(height, width);
@@ -479,7 +614,8 @@ TEST_F(Sources, PicturesHaveTheirFoldersNameAsLabel) {
   for (const auto* file : {"pictures/also/1.jpg", "pictures/red/1.png"}) {
     const auto whole = read_text(folder_ / file);
     write_text(folder_ / file, whole.substr(0, whole.size() / 2));
-    EXPECT_THAT(refusal_of(options, "pictures"), HasSubstr(std::string(file) + ", row 1: is not a whole"));
+    EXPECT_THAT(refusal_of(options, "pictures"),
+                HasSubstr(std::string(file) + ", row 1: is not a whole"));
     write_text(folder_ / file, whole);
   }
   write_text(folder_ / "pictures/red/README", "text");
@@ -490,7 +626,11 @@ TEST_F(Sources, PicturesHaveTheirFoldersNameAsLabel) {
 }
 
 TEST_F(Sources, IdxPicturesComeWithTheirLabels) {
-  const std::string pixels("\0\0\x08\x03\0\0\0\x03\0\0\0\x02\0\0\0\x01" "abcdef", 22), labels("\0\0\x08\x01\0\0\0\x03\x07\x00\x09", 11);
+  const std::string pixels(
+      "\0\0\x08\x03\0\0\0\x03\0\0\0\x02\0\0\0\x01"
+      "abcdef",
+      22);
+  const std::string labels("\0\0\x08\x01\0\0\0\x03\x07\x00\x09", 11);
   write_text(folder_ / "p-idx3-ubyte", pixels);
   const auto path = folder_ / "l.gz";
   gzFile file = gzopen(path.c_str(), "wb");
@@ -505,7 +645,8 @@ TEST_F(Sources, IdxPicturesComeWithTheirLabels) {
   EXPECT_EQ(records[1].image.sizes().vec(), (std::vector<std::int64_t>{2, 1, 1}));
   EXPECT_EQ(records[1].image[1][0][0].item<int>(), 'd');
   write_text(folder_ / "p-idx3-ubyte", pixels.substr(0, 20));
-  EXPECT_THAT(refusal_of(options, "p-idx3-ubyte"), HasSubstr("holds 20 bytes where its header asks for 22"));
+  EXPECT_THAT(refusal_of(options, "p-idx3-ubyte"),
+              HasSubstr("holds 20 bytes where its header asks for 22"));
   write_text(folder_ / "p-idx3-ubyte", "something else");
   EXPECT_THAT(refusal_of(options, "p-idx3-ubyte"), HasSubstr("is not an IDX file"));
 }
@@ -516,7 +657,8 @@ TEST(Record, AnAbsentFieldIsRefusedWithThoseThere) {
     record.field("text");
     FAIL() << "accepted";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("a.csv, row 7: there is no field 'text'; there are: prompt"));
+    EXPECT_THAT(error.what(),
+                HasSubstr("a.csv, row 7: there is no field 'text'; there are: prompt"));
   }
 }
 
@@ -529,13 +671,15 @@ TEST(Record, AnAbsentFieldOfAConversationIsToldWithTheLayout) {
       return error.what();
     }
   };
-  EXPECT_THAT(missing("prompt"), HasSubstr("layout = \"messages\" (or \"alpaca\", \"prompt_completion\")"));
+  EXPECT_THAT(missing("prompt"),
+              HasSubstr("layout = \"messages\" (or \"alpaca\", \"prompt_completion\")"));
   EXPECT_THAT(missing("chosen"), HasSubstr("layout = \"preference\""));
   EXPECT_THAT(missing("text"), Not(HasSubstr("layout")));
 }
 
 TEST(Sampler, EveryEpochIsAPermutationAndNoTwoAreAlike) {
-  constexpr std::int64_t size = 10, batch = 4;
+  constexpr std::int64_t size = 10;
+  constexpr std::int64_t batch = 4;
   Sampler sampler(size, batch, 7);
   std::vector<std::int64_t> stream;
   for (std::int64_t step = 0; step < 10; ++step) {
@@ -545,7 +689,8 @@ TEST(Sampler, EveryEpochIsAPermutationAndNoTwoAreAlike) {
   }
   std::set<std::vector<std::int64_t>> epochs;
   for (std::int64_t epoch = 0; epoch < 4; ++epoch) {
-    const std::vector<std::int64_t> order(stream.begin() + epoch * size, stream.begin() + (epoch + 1) * size);
+    const std::vector<std::int64_t> order(stream.begin() + epoch * size,
+                                          stream.begin() + (epoch + 1) * size);
     EXPECT_EQ(std::set<std::int64_t>(order.begin(), order.end()).size(), 10u);
     epochs.insert(order);
   }
@@ -555,7 +700,8 @@ TEST(Sampler, EveryEpochIsAPermutationAndNoTwoAreAlike) {
 }
 
 TEST(Sampler, StepsCanBeAskedForInAnyOrder) {
-  Sampler forward(9, 4, 3), resumed(9, 4, 3);
+  Sampler forward(9, 4, 3);
+  Sampler resumed(9, 4, 3);
   for (std::int64_t step = 0; step < 5; ++step) forward.step_rows(step);
   EXPECT_EQ(forward.step_rows(5), resumed.step_rows(5));
   EXPECT_EQ(forward.step_rows(1), resumed.step_rows(1));
@@ -569,7 +715,8 @@ TEST(Sampler, TheOrderIsTheSameOnEveryMachine) {
 
 TEST(Sampler, SharesCoverTheStepAndDifferByAtMostOne) {
   for (int ranks = 1; ranks <= 5; ++ranks) {
-    std::vector<std::int64_t> rows(13), together;
+    std::vector<std::int64_t> rows(13);
+    std::vector<std::int64_t> together;
     std::iota(rows.begin(), rows.end(), 100);
     for (int rank = 0; rank < ranks; ++rank) {
       const auto share = Sampler::share(rows, rank, ranks);

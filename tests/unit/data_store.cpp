@@ -30,7 +30,8 @@ class Store : public testing::Test {
   ~Store() override { fs::remove_all(folder_); }
 
   /// Three samples, of 2, 0 and 3 tokens.
-  void write_file(const std::function<void(const hdf5::Group& root, const hdf5::Group& train)>& change = {}) {
+  void write_file(
+      const std::function<void(const hdf5::Group& root, const hdf5::Group& train)>& change = {}) {
     const auto root = hdf5::create_file(path_);
     root.attributes().set("format", std::string(data_format));
     root.attributes().set("version", data_version);
@@ -53,7 +54,8 @@ class Store : public testing::Test {
 
 TEST_F(Store, TensorsOfEveryTypeComeBackBitForBit) {
   const auto root = hdf5::create_file(path_);
-  for (const auto dtype : {at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kFloat, at::kDouble, at::kHalf, at::kBFloat16, at::kBool}) {
+  for (const auto dtype : {at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kFloat,
+                           at::kDouble, at::kHalf, at::kBFloat16, at::kBool}) {
     const auto name = std::string(c10::toString(dtype));
     const auto tensor = at::arange(6, at::kFloat).reshape({2, 3}).to(dtype);
     root.write(name, tensor);
@@ -113,7 +115,9 @@ TEST_F(Store, RowsComeInTheOrderAskedFor) {
 TEST_F(Store, FilesOfAnotherFormatOrVersionAreRefused) {
   write_text(path_, "not HDF5 at all");
   EXPECT_THAT(refusal(), HasSubstr("cannot be opened as an HDF5 file"));
-  { hdf5::create_file(path_).write("x", at::zeros({1})); }
+  {
+    hdf5::create_file(path_).write("x", at::zeros({1}));
+  }
   EXPECT_THAT(refusal(), HasSubstr("not a data set that 'attune prepare' made"));
   write_file([](const auto& root, const auto&) { root.attributes().set("version", 9); });
   EXPECT_THAT(refusal(), HasSubstr("format version 9"));
@@ -122,20 +126,29 @@ TEST_F(Store, FilesOfAnotherFormatOrVersionAreRefused) {
 }
 
 TEST_F(Store, ColumnsThatDoNotHoldTogetherAreRefused) {
-  write_file([](const auto&, const auto& train) { train.dataset("tokens.offsets").write(0, at::tensor({1, 2, 2, 5}, at::kLong)); });
+  write_file([](const auto&, const auto& train) {
+    train.dataset("tokens.offsets").write(0, at::tensor({1, 2, 2, 5}, at::kLong));
+  });
   EXPECT_THAT(refusal(), HasSubstr("/train/tokens.offsets: offsets must begin at 0"));
-  write_file([](const auto&, const auto& train) { train.dataset("tokens.offsets").write(0, at::tensor({0, 2, 2, 6}, at::kLong)); });
+  write_file([](const auto&, const auto& train) {
+    train.dataset("tokens.offsets").write(0, at::tensor({0, 2, 2, 6}, at::kLong));
+  });
   EXPECT_THAT(refusal(), HasSubstr("offsets end at 6 and the column has 5"));
-  write_file([](const auto&, const auto& train) { train.write("more", at::zeros({2}, at::kLong)); });
+  write_file(
+      [](const auto&, const auto& train) { train.write("more", at::zeros({2}, at::kLong)); });
   EXPECT_THAT(refusal(), HasSubstr("/train/more: has 2 samples"));
-  write_file([](const auto&, const auto& train) { train.write("gone.offsets", at::zeros({2}, at::kLong)); });
+  write_file([](const auto&, const auto& train) {
+    train.write("gone.offsets", at::zeros({2}, at::kLong));
+  });
   EXPECT_THAT(refusal(), HasSubstr("offsets for 'gone' but no such column"));
   write_file([](const auto& root, const auto&) { root.create_group("validation"); });
   EXPECT_THAT(refusal(), HasSubstr("/validation: the split has no columns"));
 }
 
 TEST_F(Store, OffsetsThatDoNotAscendAreRefusedWhenTheyAreFirstNeeded) {
-  write_file([](const auto&, const auto& train) { train.dataset("tokens.offsets").write(0, at::tensor({0, 4, 2, 5}, at::kLong)); });
+  write_file([](const auto&, const auto& train) {
+    train.dataset("tokens.offsets").write(0, at::tensor({0, 4, 2, 5}, at::kLong));
+  });
   const auto file = DataFile::open(path_);
   const std::vector<std::int64_t> rows{1};
   for (int time = 0; time < 2; ++time) try {
@@ -147,31 +160,47 @@ TEST_F(Store, OffsetsThatDoNotAscendAreRefusedWhenTheyAreFirstNeeded) {
 }
 
 TEST_F(Store, ACardOfColumnsThatAreNotWhatTheirNamesSayIsRefused) {
-  const auto refusals = [&](const std::function<void(const hdf5::Group& root, const hdf5::Group& train)>& change) {
-    write_file([&](const auto& root, const auto& train) {
-      for (const char* name : {"name", "kind", "licence", "created", "tokenizer_sha256", "rejected"}) root.attributes().set(name, std::string("{}"));
-      for (const char* name : {"sources", "sources_sha256"}) root.attributes().set(name, std::vector<std::string>{"a"});
-      root.attributes().set("labels", std::vector<std::string>{"no", "yes", "perhaps"});
-      change(root, train);
-    });
-    const auto file = DataFile::open(path_);
-    std::string texts;
-    for (const auto& lines : {std::function([&] { return data_card(file); }), std::function([&] { return sample_lines(file, [](const auto&) { return ""; }); })}) try {
-        lines();
-      } catch (const Error& error) {
-        texts += error.what();
-      }
-    return texts;
-  };
+  const auto refusals =
+      [&](const std::function<void(const hdf5::Group& root, const hdf5::Group& train)>& change) {
+        write_file([&](const auto& root, const auto& train) {
+          for (const char* name :
+               {"name", "kind", "licence", "created", "tokenizer_sha256", "rejected"})
+            root.attributes().set(name, std::string("{}"));
+          for (const char* name : {"sources", "sources_sha256"})
+            root.attributes().set(name, std::vector<std::string>{"a"});
+          root.attributes().set("labels", std::vector<std::string>{"no", "yes", "perhaps"});
+          change(root, train);
+        });
+        const auto file = DataFile::open(path_);
+        std::string texts;
+        for (const auto& lines :
+             {std::function([&] { return data_card(file); }),
+              std::function([&] { return sample_lines(file, [](const auto&) { return ""; }); })})
+          try {
+            lines();
+          } catch (const Error& error) {
+            texts += error.what();
+          }
+        return texts;
+      };
   EXPECT_EQ(refusals([](const auto&, const auto&) {}), "");
-  EXPECT_THAT(refusals([](const auto& root, const auto&) { root.attributes().set("labels", std::vector<std::string>{"no"}); }), HasSubstr("holds the label 2 and the file names 1"));
-  EXPECT_THAT(refusals([](const auto&, const auto& train) { train.write("loss_mask", at::ones({3}, at::kLong)); }), HasSubstr("/train/loss_mask: is of type Long and should be Byte"));
+  EXPECT_THAT(refusals([](const auto& root, const auto&) {
+                root.attributes().set("labels", std::vector<std::string>{"no"});
+              }),
+              HasSubstr("holds the label 2 and the file names 1"));
+  EXPECT_THAT(refusals([](const auto&, const auto& train) {
+                train.write("loss_mask", at::ones({3}, at::kLong));
+              }),
+              HasSubstr("/train/loss_mask: is of type Long and should be Byte"));
   EXPECT_THAT(refusals([](const auto&, const auto& train) {
                 train.write("loss_mask", at::ones({1}, at::kByte));
                 train.write("loss_mask.offsets", at::tensor({0, 1, 1, 1}, at::kLong));
               }),
               HasSubstr("/train/loss_mask: a sample has 1 values for 2 tokens"));
-  EXPECT_THAT(refusals([](const auto& root, const auto&) { root.attributes().set("rejected", std::string(R"({"a": 1})")); }), HasSubstr("its attribute 'rejected'"));
+  EXPECT_THAT(refusals([](const auto& root, const auto&) {
+                root.attributes().set("rejected", std::string(R"({"a": 1})"));
+              }),
+              HasSubstr("its attribute 'rejected'"));
 }
 
 TEST_F(Store, ColumnsSayWhatTheyAre) {
@@ -185,38 +214,47 @@ TEST_F(Store, ColumnsSayWhatTheyAre) {
 }
 
 TEST_F(Store, AFileOf100MillionTokensOpensInUnder50Milliseconds) {
-  constexpr std::int64_t tokens = 100'000'000, length = 125, piece = 5'000'000;
+  constexpr std::int64_t tokens = 100'000'000;
+  constexpr std::int64_t length = 125;
+  constexpr std::int64_t piece = 5'000'000;
   {
     const auto root = hdf5::create_file(path_);
     root.attributes().set("format", std::string(data_format));
     root.attributes().set("version", data_version);
     const auto train = root.create_group("train");
     const auto column = train.create_dataset("tokens", at::kInt, {tokens});
-    for (std::int64_t first = 0; first < tokens; first += piece) column.write(first, at::arange(first, first + piece, at::kInt));
+    for (std::int64_t first = 0; first < tokens; first += piece)
+      column.write(first, at::arange(first, first + piece, at::kInt));
     train.write("tokens.offsets", at::arange(0, tokens + 1, length, at::kLong));
   }
   double best = 1e9;
   for (int time = 0; time < 5; ++time) {
     const auto start = std::chrono::steady_clock::now();
     const auto file = DataFile::open(path_);
-    best = std::min(best, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    best = std::min(
+        best, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+                  .count());
     ASSERT_EQ(file.split("train").size(), tokens / length);
     const std::vector<std::int64_t> last{tokens / length - 1};
-    EXPECT_EQ(file.split("train").read(last).front().at("tokens")[-1].item<std::int32_t>(), tokens - 1);
+    EXPECT_EQ(file.split("train").read(last).front().at("tokens")[-1].item<std::int32_t>(),
+              tokens - 1);
   }
   std::printf("opened in %.2f ms\n", best);
   EXPECT_LT(best, 50);
 }
 
 TEST_F(Store, AShapeThatTheFileCannotHoldIsRefusedBeforeAllocation) {
-  write_file([](const auto&, const auto& train) { train.create_dataset("forged", at::kLong, {std::int64_t{1} << 50}); });
+  write_file([](const auto&, const auto& train) {
+    train.create_dataset("forged", at::kLong, {std::int64_t{1} << 50});
+  });
   EXPECT_THAT(refusal(), HasSubstr("samples"));
   const auto root = hdf5::open_file(path_);
   try {
     root.group("train").read("forged");
     FAIL() << "accepted";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("/train/forged: its shape asks for 9007199254740992 bytes"));
+    EXPECT_THAT(error.what(),
+                HasSubstr("/train/forged: its shape asks for 9007199254740992 bytes"));
   }
 }
 
@@ -234,7 +272,8 @@ TEST_F(Store, ADamagedByteIsFoundByItsChecksum) {
     file.split("train").read(rows);
     FAIL() << "accepted";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("/train/tokens cannot be read: the checksum of its data is wrong"));
+    EXPECT_THAT(error.what(),
+                HasSubstr("/train/tokens cannot be read: the checksum of its data is wrong"));
     EXPECT_THAT(error.what(), HasSubstr(path_.string()));
   }
 }
@@ -247,7 +286,9 @@ TEST_F(Store, ADamagedByteAnywhereIsRefusedOrDoesNoHarm) {
   });
   const std::string whole = read_text(path_);
   std::fstream bytes(path_, std::ios::binary | std::ios::in | std::ios::out);
-  const auto put = [&](std::size_t at, char byte) { bytes.seekp(static_cast<std::streamoff>(at)).put(byte).flush(); };
+  const auto put = [&](std::size_t at, char byte) {
+    bytes.seekp(static_cast<std::streamoff>(at)).put(byte).flush();
+  };
   int refused = 0;
   for (std::size_t at = 0; at < whole.size(); ++at) {
     put(at, static_cast<char>(whole[at] ^ '\xff'));
@@ -267,10 +308,13 @@ TEST_F(Store, ADamagedByteAnywhereIsRefusedOrDoesNoHarm) {
 TEST_F(Store, TextsOfVariableLengthAreRefused) {
   write_file();
   {
-    const hdf5::Handle file(H5Fopen(path_.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose), type(H5Tcopy(H5T_C_S1), H5Tclose), space(H5Screate(H5S_SCALAR), H5Sclose);
+    const hdf5::Handle file(H5Fopen(path_.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose);
+    const hdf5::Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+    const hdf5::Handle space(H5Screate(H5S_SCALAR), H5Sclose);
     H5Tset_size(type.id(), H5T_VARIABLE);
     H5Adelete(file.id(), "format");
-    const hdf5::Handle format(H5Acreate2(file.id(), "format", type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    const hdf5::Handle format(
+        H5Acreate2(file.id(), "format", type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
     const char* text = data_format;
     ASSERT_GE(H5Awrite(format.id(), type.id(), &text), 0);
   }
@@ -278,7 +322,9 @@ TEST_F(Store, TextsOfVariableLengthAreRefused) {
 }
 
 TEST_F(Store, ChangedContentIsFoundByVerify) {
-  write_file([](const auto&, const auto& train) { train.dataset("label").write(0, at::tensor({0}, at::kLong)); });
+  write_file([](const auto&, const auto& train) {
+    train.dataset("label").write(0, at::tensor({0}, at::kLong));
+  });
   EXPECT_THROW(DataFile::open(path_).split("train").verify(), Error);
 }
 

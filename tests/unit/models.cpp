@@ -21,13 +21,13 @@
 namespace {
 
 using namespace attune;
-using tiny::efficientnet_config;
-using tiny::pictures_of;
-using tiny::registry;
 using nlohmann::json;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using tiny::efficientnet_config;
+using tiny::pictures_of;
+using tiny::registry;
 
 /// Small random tensors; those of norms are positive.
 struct Random final : WeightSource {
@@ -36,14 +36,19 @@ struct Random final : WeightSource {
     values[name] = torch::rand(shape) * 0.3 + (name.ends_with("running_var") ? 0.5 : 0.0);
     return *this;
   }
-  Random& add_layer(const std::string& name, std::vector<std::int64_t> shape, std::int64_t outputs) { return add(name + ".weight", std::move(shape)).add(name + ".bias", {outputs}); }
+  Random& add_layer(const std::string& name, std::vector<std::int64_t> shape,
+                    std::int64_t outputs) {
+    return add(name + ".weight", std::move(shape)).add(name + ".bias", {outputs});
+  }
   const std::vector<TensorInfo>& tensors() const override { return infos; }
   at::Tensor read(const std::string& name) override { return values.at(name); }
   std::vector<TensorInfo> infos;
   std::map<std::string, at::Tensor> values;
 };
 
-std::shared_ptr<Model> build(const std::string& plugin, const json& config, Random weights, std::vector<std::string> labels = {}, const std::map<std::string, OptionValue>& values = {}) {
+std::shared_ptr<Model> build(const std::string& plugin, const json& config, Random weights,
+                             std::vector<std::string> labels = {},
+                             const std::map<std::string, OptionValue>& values = {}) {
   ModelContext context{config, weights, std::move(labels)};
   const auto& entry = registry().find(Kind::model, plugin);
   const auto options = entry.defaults();
@@ -52,7 +57,9 @@ std::shared_ptr<Model> build(const std::string& plugin, const json& config, Rand
   return std::static_pointer_cast<Model>(entry.build(options.get(), &context));
 }
 
-double furthest(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
+double furthest(const at::Tensor& a, const at::Tensor& b) {
+  return (a - b).abs().max().item<double>();
+}
 
 // ---- gpt2
 
@@ -65,15 +72,19 @@ Random gpt2_weights() {
   return weights.add_layer("h.0.mlp.c_fc", {8, 32}, 32).add_layer("h.0.mlp.c_proj", {32, 8}, 8);
 }
 
-const json gpt2_config = {{"model_type", "gpt2"}, {"n_embd", 8}, {"n_layer", 1}, {"n_head", 2}, {"n_positions", 12}, {"vocab_size", 31}};
+const json gpt2_config = {{"model_type", "gpt2"}, {"n_embd", 8},       {"n_layer", 1},
+                          {"n_head", 2},          {"n_positions", 12}, {"vocab_size", 31}};
 
 TEST(gpt2, holds_its_matrices_as_other_models_do_and_stores_them_as_its_files_do) {
   auto weights = gpt2_weights();
   const auto model = build("gpt2", gpt2_config, weights);
   const auto parameters = model->module().named_parameters();
 
-  EXPECT_TRUE(parameters["transformer.h.0.attn.c_attn.weight"].equal(weights.read("h.0.attn.c_attn.weight").t()));
-  for (const auto& [name, tensor] : nn::stored_tensors(model->module())) EXPECT_TRUE(tensor.equal(weights.read(name.substr(std::string("transformer.").size())))) << name;
+  EXPECT_TRUE(parameters["transformer.h.0.attn.c_attn.weight"].equal(
+      weights.read("h.0.attn.c_attn.weight").t()));
+  for (const auto& [name, tensor] : nn::stored_tensors(model->module()))
+    EXPECT_TRUE(tensor.equal(weights.read(name.substr(std::string("transformer.").size()))))
+        << name;
 }
 
 TEST(gpt2, refuses_what_it_would_compute_wrongly) {
@@ -83,7 +94,8 @@ TEST(gpt2, refuses_what_it_would_compute_wrongly) {
     return error_of([&] { build("gpt2", config, gpt2_weights()); });
   };
 
-  EXPECT_THAT(error_with({{"activation_function", "relu"}}), HasSubstr("activation_function \"relu\""));
+  EXPECT_THAT(error_with({{"activation_function", "relu"}}),
+              HasSubstr("activation_function \"relu\""));
   EXPECT_THAT(error_with({{"add_cross_attention", true}}), HasSubstr("add_cross_attention"));
   EXPECT_THAT(error_with({{"n_head", 3}}), HasSubstr("3 attention heads"));
   EXPECT_THAT(error_with({{"n_embd", 16}}), HasSubstr("wte.weight is [31, 8], not [31, 16]"));
@@ -94,36 +106,50 @@ TEST(gpt2, refuses_what_it_would_compute_wrongly) {
 Random roberta_weights() {
   torch::manual_seed(2);
   Random weights;
-  weights.add("roberta.embeddings.word_embeddings.weight", {31, 8}).add("roberta.embeddings.position_embeddings.weight", {12, 8}).add("roberta.embeddings.token_type_embeddings.weight", {1, 8});
+  weights.add("roberta.embeddings.word_embeddings.weight", {31, 8})
+      .add("roberta.embeddings.position_embeddings.weight", {12, 8})
+      .add("roberta.embeddings.token_type_embeddings.weight", {1, 8});
   weights.add_layer("roberta.embeddings.LayerNorm", {8}, 8);
   const std::string block = "roberta.encoder.layer.0.";
-  for (const char* name : {"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"}) weights.add_layer(block + name, {8, 8}, 8);
-  for (const char* name : {"attention.output.LayerNorm", "output.LayerNorm"}) weights.add_layer(block + name, {8}, 8);
-  return weights.add_layer(block + "intermediate.dense", {16, 8}, 16).add_layer(block + "output.dense", {8, 16}, 8);
+  for (const char* name : {"attention.self.query", "attention.self.key", "attention.self.value",
+                           "attention.output.dense"})
+    weights.add_layer(block + name, {8, 8}, 8);
+  for (const char* name : {"attention.output.LayerNorm", "output.LayerNorm"})
+    weights.add_layer(block + name, {8}, 8);
+  return weights.add_layer(block + "intermediate.dense", {16, 8}, 16)
+      .add_layer(block + "output.dense", {8, 16}, 8);
 }
 
-const json roberta_config = {{"model_type", "roberta"}, {"hidden_size", 8}, {"intermediate_size", 16}, {"num_hidden_layers", 1}, {"num_attention_heads", 2},
-                             {"vocab_size", 31}, {"max_position_embeddings", 12}, {"type_vocab_size", 1}, {"pad_token_id", 1}};
+const json roberta_config = {
+    {"model_type", "roberta"},       {"hidden_size", 8},         {"intermediate_size", 16},
+    {"num_hidden_layers", 1},        {"num_attention_heads", 2}, {"vocab_size", 31},
+    {"max_position_embeddings", 12}, {"type_vocab_size", 1},     {"pad_token_id", 1}};
 
 TEST(roberta, has_room_for_what_its_positions_leave) {
   const auto model = build("roberta", roberta_config, roberta_weights(), {"no", "yes"});
 
   EXPECT_EQ(model->spec().context, 10);
-  EXPECT_THAT(error_of([&] { model->features(pack({torch::zeros({11}, at::kLong)})); }), HasSubstr("context of 10"));
+  EXPECT_THAT(error_of([&] { model->features(pack({torch::zeros({11}, at::kLong)})); }),
+              HasSubstr("context of 10"));
 }
 
 TEST(roberta, names_the_head_that_an_adapter_saves) {
-  const auto head = [](const char* name) { return build("roberta", roberta_config, roberta_weights(), {"no", "yes"}, {{"head", std::string(name)}}); };
+  const auto head = [](const char* name) {
+    return build("roberta", roberta_config, roberta_weights(), {"no", "yes"},
+                 {{"head", std::string(name)}});
+  };
 
   EXPECT_THAT(head("classification")->head_modules(), ElementsAre("classifier"));
-  EXPECT_TRUE(head("classification")->module().named_parameters().contains("classifier.dense.weight"));
+  EXPECT_TRUE(
+      head("classification")->module().named_parameters().contains("classifier.dense.weight"));
   EXPECT_THAT(head("token_classification")->head_modules(), ElementsAre("classifier"));
   EXPECT_EQ(head("token_classification")->spec().outputs, 2);
   EXPECT_TRUE(head("embedding")->head_modules().empty());
 }
 
 TEST(encoders, give_embeddings_of_length_one_that_their_projection_leaves_as_they_are) {
-  const auto model = build("roberta", roberta_config, roberta_weights(), {}, {{"head", std::string("embedding")}});
+  const auto model =
+      build("roberta", roberta_config, roberta_weights(), {}, {{"head", std::string("embedding")}});
   const auto batch = pack({torch::tensor({3, 4, 5}), torch::tensor({6, 7})});
   const torch::NoGradGuard no_grad;
 
@@ -136,7 +162,8 @@ TEST(encoders, give_embeddings_of_length_one_that_their_projection_leaves_as_the
 }
 
 TEST(encoders, classify_every_token_of_every_sample) {
-  const auto model = build("roberta", roberta_config, roberta_weights(), {"O", "PER", "LOC"}, {{"head", std::string("token_classification")}});
+  const auto model = build("roberta", roberta_config, roberta_weights(), {"O", "PER", "LOC"},
+                           {{"head", std::string("token_classification")}});
   auto batch = pack({torch::tensor({3, 4, 5}), torch::tensor({6, 7})});
   batch.targets = torch::tensor({0, 1, -100, 2, -100});
 
@@ -151,10 +178,16 @@ TEST(encoders, classify_every_token_of_every_sample) {
 Random efficientnet_weights() {
   torch::manual_seed(3);
   Random weights;
-  const auto norm = [&](const std::string& name, std::int64_t width) { weights.add_layer(name, {width}, width).add(name + ".running_mean", {width}).add(name + ".running_var", {width}); };
+  const auto norm = [&](const std::string& name, std::int64_t width) {
+    weights.add_layer(name, {width}, width)
+        .add(name + ".running_mean", {width})
+        .add(name + ".running_var", {width});
+  };
   weights.add("embeddings.convolution.weight", {32, 3, 3, 3});
   norm("embeddings.batchnorm", 32);
-  weights.add("encoder.blocks.0.depthwise_conv.depthwise_conv.weight", {32, 1, 3, 3}).add("encoder.blocks.0.projection.project_conv.weight", {16, 32, 1, 1}).add("encoder.top_conv.weight", {24, 16, 1, 1});
+  weights.add("encoder.blocks.0.depthwise_conv.depthwise_conv.weight", {32, 1, 3, 3})
+      .add("encoder.blocks.0.projection.project_conv.weight", {16, 32, 1, 1})
+      .add("encoder.top_conv.weight", {24, 16, 1, 1});
   norm("encoder.blocks.0.depthwise_conv.depthwise_norm", 32);
   norm("encoder.blocks.0.projection.project_bn", 16);
   norm("encoder.top_bn", 24);
@@ -162,21 +195,27 @@ Random efficientnet_weights() {
 }
 
 TEST(efficientnet, keeps_its_statistics_in_training_and_no_picture_sees_another) {
-  const auto model = build("efficientnet", efficientnet_config, efficientnet_weights(), {"no", "yes"});
+  const auto model =
+      build("efficientnet", efficientnet_config, efficientnet_weights(), {"no", "yes"});
   const auto pixels = torch::randint(256, {4, 3, 8, 8}, at::kByte);
-  const auto before = model->module().named_buffers()["efficientnet.encoder.top_bn.running_mean"].clone();
+  const auto before =
+      model->module().named_buffers()["efficientnet.encoder.top_bn.running_mean"].clone();
   const torch::NoGradGuard no_grad;
 
   const auto together = model->logits(ForwardContext(pictures_of(pixels), Phase::training));
-  const auto alone = model->logits(ForwardContext(pictures_of(pixels.narrow(0, 1, 1)), Phase::training));
+  const auto alone =
+      model->logits(ForwardContext(pictures_of(pixels.narrow(0, 1, 1)), Phase::training));
 
   EXPECT_LT(furthest(together.narrow(0, 1, 1), alone), 1e-5);
-  EXPECT_TRUE(model->module().named_buffers()["efficientnet.encoder.top_bn.running_mean"].equal(before));
-  EXPECT_EQ(nn::stored_tensors(model->module()).size(), model->module().parameters().size() + model->module().buffers().size());
+  EXPECT_TRUE(
+      model->module().named_buffers()["efficientnet.encoder.top_bn.running_mean"].equal(before));
+  EXPECT_EQ(nn::stored_tensors(model->module()).size(),
+            model->module().parameters().size() + model->module().buffers().size());
 }
 
 TEST(efficientnet, scales_pictures_to_what_the_run_asks_for) {
-  const auto model = build("efficientnet", efficientnet_config, efficientnet_weights(), {"no", "yes"}, {{"size", std::int64_t{16}}});
+  const auto model = build("efficientnet", efficientnet_config, efficientnet_weights(),
+                           {"no", "yes"}, {{"size", std::int64_t{16}}});
 
   ForwardContext context(pictures_of(torch::zeros({1, 1, 28, 28}, at::kByte)));
   EXPECT_EQ(model->embed(context).size(2), 8);
@@ -186,10 +225,19 @@ TEST(efficientnet, scales_pictures_to_what_the_run_asks_for) {
 TEST(pictures, are_refused_where_they_do_not_fit) {
   const auto scale = nn::picture_scale({{"image_size", 8}}, {0.5}, {0.5});
 
-  EXPECT_THAT(error_of([&] { nn::pictures(Batch(), scale, at::kFloat); }), HasSubstr("holds no pictures"));
-  EXPECT_THAT(error_of([&] { nn::pictures(pictures_of(torch::zeros({1, 4, 8, 8}, at::kByte)), scale, at::kFloat); }), HasSubstr("4 channels and the model takes 3"));
-  EXPECT_THAT(error_of([&] { nn::picture_scale({{"image_size", {8, 9}}}, {0.5}, {0.5}); }), HasSubstr("must be square"));
-  EXPECT_THAT(error_of([&] { nn::picture_scale({{"image_size", 8}, {"image_std", {0.1, 0.0, 0.1}}}, {0.5}, {0.5}); }), HasSubstr("image_std"));
+  EXPECT_THAT(error_of([&] { nn::pictures(Batch(), scale, at::kFloat); }),
+              HasSubstr("holds no pictures"));
+  EXPECT_THAT(error_of([&] {
+                nn::pictures(pictures_of(torch::zeros({1, 4, 8, 8}, at::kByte)), scale, at::kFloat);
+              }),
+              HasSubstr("4 channels and the model takes 3"));
+  EXPECT_THAT(error_of([&] { nn::picture_scale({{"image_size", {8, 9}}}, {0.5}, {0.5}); }),
+              HasSubstr("must be square"));
+  EXPECT_THAT(error_of([&] {
+                nn::picture_scale({{"image_size", 8}, {"image_std", {0.1, 0.0, 0.1}}}, {0.5},
+                                  {0.5});
+              }),
+              HasSubstr("image_std"));
 }
 
 // ---- layers
@@ -222,10 +270,13 @@ TEST(a_soft_cap, changes_loss_and_gradients_as_autograd_has_it) {
   };
 
   const auto plain = gradients_of([&](const at::Tensor& x) {
-    return at::cross_entropy_loss(1.5 * (at::linear(x, head.weight) / 1.5).tanh(), targets, {}, at::Reduction::Sum);
+    return at::cross_entropy_loss(1.5 * (at::linear(x, head.weight) / 1.5).tanh(), targets, {},
+                                  at::Reduction::Sum);
   });
-  const auto fused = gradients_of([&](const at::Tensor& x) { return cross_entropy(x, head, targets).sum; });
-  const auto by_row = gradients_of([&](const at::Tensor& x) { return row_losses(x, head, targets).nll.sum(); });
+  const auto fused =
+      gradients_of([&](const at::Tensor& x) { return cross_entropy(x, head, targets).sum; });
+  const auto by_row =
+      gradients_of([&](const at::Tensor& x) { return row_losses(x, head, targets).nll.sum(); });
 
   for (const auto& ours : {fused, by_row}) {
     EXPECT_LT(furthest(std::get<0>(ours), std::get<0>(plain)), 1e-5);
@@ -246,7 +297,8 @@ TEST(modules, are_found_by_their_dotted_names_and_made_once) {
 // ---- memory
 
 /// The bytes that a pass keeps, of the model with weights and of the one that is planned.
-std::pair<std::size_t, std::size_t> kept(const std::string& plugin, const json& config, const Random& weights, Batch batch, bool all = true) {
+std::pair<std::size_t, std::size_t> kept(const std::string& plugin, const json& config,
+                                         const Random& weights, Batch batch, bool all = true) {
   const auto bytes = [&](Model& model) {
     for (auto& parameter : model.module().parameters()) parameter.requires_grad_(all);
     model.projection().weight.requires_grad_(true);
@@ -260,7 +312,8 @@ std::pair<std::size_t, std::size_t> kept(const std::string& plugin, const json& 
   Shapes shapes(weights);
   ModelContext context{config, shapes, {"no", "yes"}};
   const auto& entry = registry().find(Kind::model, plugin);
-  return {measured, bytes(*std::static_pointer_cast<Model>(entry.build(entry.defaults().get(), &context)))};
+  return {measured,
+          bytes(*std::static_pointer_cast<Model>(entry.build(entry.defaults().get(), &context)))};
 }
 
 TEST(activations, are_planned_as_they_are_measured) {
@@ -268,8 +321,10 @@ TEST(activations, are_planned_as_they_are_measured) {
   const auto pictures = pictures_of(torch::zeros({4, 3, 8, 8}, at::kByte));
 
   const auto [gpt2, planned_gpt2] = kept("gpt2", gpt2_config, gpt2_weights(), tokens);
-  const auto [roberta, planned_roberta] = kept("roberta", roberta_config, roberta_weights(), tokens);
-  const auto [efficientnet, planned_efficientnet] = kept("efficientnet", efficientnet_config, efficientnet_weights(), pictures);
+  const auto [roberta, planned_roberta] =
+      kept("roberta", roberta_config, roberta_weights(), tokens);
+  const auto [efficientnet, planned_efficientnet] =
+      kept("efficientnet", efficientnet_config, efficientnet_weights(), pictures);
 
   EXPECT_GT(gpt2, 13u * 8 * 4 * 5);
   EXPECT_EQ(planned_gpt2, gpt2);
@@ -278,7 +333,11 @@ TEST(activations, are_planned_as_they_are_measured) {
 }
 
 TEST(activations, are_few_below_what_is_trained) {
-  const auto bytes = [](bool all) { return kept("efficientnet", efficientnet_config, efficientnet_weights(), pictures_of(torch::zeros({4, 3, 8, 8}, at::kByte)), all).second; };
+  const auto bytes = [](bool all) {
+    return kept("efficientnet", efficientnet_config, efficientnet_weights(),
+                pictures_of(torch::zeros({4, 3, 8, 8}, at::kByte)), all)
+        .second;
+  };
 
   EXPECT_LT(bytes(false), 4u * 24 * 4 + 1000);
   EXPECT_GT(bytes(true), 10 * bytes(false));
@@ -296,14 +355,18 @@ ModelFiles files_with(const std::string& licence, const std::string& type = "lla
 
 TEST(licence, is_accepted_when_the_run_allows_it_or_asks_for_none) {
   EXPECT_EQ(error_of([] { check_licence(files_with(""), {}); }), "no error");
-  EXPECT_EQ(error_of([] { check_licence(files_with("Apache-2.0"), {"mit", "apache-2.0"}); }), "no error");
-  EXPECT_THAT(error_of([] { check_licence(files_with("cc-by-nc-4.0"), {"mit"}); }), AllOf(HasSubstr("models/some"), HasSubstr("'cc-by-nc-4.0'"), HasSubstr("(mit)")));
-  EXPECT_THAT(error_of([] { check_licence(files_with(""), {"mit"}); }), HasSubstr("states no licence"));
+  EXPECT_EQ(error_of([] { check_licence(files_with("Apache-2.0"), {"mit", "apache-2.0"}); }),
+            "no error");
+  EXPECT_THAT(error_of([] { check_licence(files_with("cc-by-nc-4.0"), {"mit"}); }),
+              AllOf(HasSubstr("models/some"), HasSubstr("'cc-by-nc-4.0'"), HasSubstr("(mit)")));
+  EXPECT_THAT(error_of([] { check_licence(files_with(""), {"mit"}); }),
+              HasSubstr("states no licence"));
 }
 
 TEST(licence, of_a_known_name_comes_with_its_terms) {
   EXPECT_THAT(usage_terms("CC-BY-NC-4.0"), HasSubstr("no commercial use"));
-  EXPECT_THAT(usage_terms("cc-by-4.0"), AllOf(HasSubstr("author"), testing::Not(HasSubstr("commercial"))));
+  EXPECT_THAT(usage_terms("cc-by-4.0"),
+              AllOf(HasSubstr("author"), testing::Not(HasSubstr("commercial"))));
   EXPECT_THAT(usage_terms("llama3.1"), HasSubstr("Meta"));
   EXPECT_EQ(usage_terms("my own"), "");
 }
@@ -311,7 +374,8 @@ TEST(licence, of_a_known_name_comes_with_its_terms) {
 TEST(architecture, that_no_plugin_runs_is_refused_with_those_that_are_known) {
   EXPECT_EQ(error_of([] { check_architecture(files_with("mit"), registry()); }), "no error");
   EXPECT_THAT(error_of([] { check_architecture(files_with("mit", "t5"), registry()); }),
-              AllOf(HasSubstr("'t5'"), HasSubstr("bert, distilbert, efficientnet, gemma2, gpt2, llama, mistral, qwen2, qwen3, roberta, vit")));
+              AllOf(HasSubstr("'t5'"), HasSubstr("bert, distilbert, efficientnet, gemma2, gpt2, "
+                                                 "llama, mistral, qwen2, qwen3, roberta, vit")));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Where ranks compute, on machines that hwloc makes up and under launchers as their variables describe them.
+// Where ranks compute, on machines that hwloc makes up and under launchers as their variables
+// describe them.
 #include "placement/place.hpp"
 
 #include <gmock/gmock.h>
@@ -30,7 +31,9 @@ Processors from_to(int first, int last) {
 }
 
 Variables variables(std::map<std::string, std::string> set) {
-  return [set = std::move(set)](const std::string& name) { return set.contains(name) ? set.at(name) : ""; };
+  return [set = std::move(set)](const std::string& name) {
+    return set.contains(name) ? set.at(name) : "";
+  };
 }
 
 // ---- Shares
@@ -52,20 +55,23 @@ TEST(Topology, SharesAreWholeCoresOfOneSocket) {
   const auto two_sockets = Topology::of("pack:2 core:4 pu:2");
   EXPECT_THAT(two_sockets.shares(from_to(0, 15), 1), ElementsAre(from_to(0, 15)));
   EXPECT_THAT(two_sockets.shares(from_to(0, 15), 2), ElementsAre(from_to(0, 7), from_to(8, 15)));
-  EXPECT_THAT(two_sockets.shares(from_to(0, 15), 3), ElementsAre(from_to(0, 3), from_to(4, 7), from_to(8, 15)));
+  EXPECT_THAT(two_sockets.shares(from_to(0, 15), 3),
+              ElementsAre(from_to(0, 3), from_to(4, 7), from_to(8, 15)));
   EXPECT_THAT(two_sockets.shares(from_to(0, 15), 8), SizeIs(8));
   EXPECT_THAT(two_sockets.shares(from_to(0, 15), 8)[7], ElementsAre(14, 15));
 }
 
 TEST(Topology, SharesAreOfWhatBelongsToTheRunAlone) {
   const auto two_sockets = Topology::of("pack:2 core:4 pu:1");
-  EXPECT_THAT(two_sockets.shares({2, 3, 4, 5}, 2), ElementsAre(ElementsAre(2, 3), ElementsAre(4, 5)));
+  EXPECT_THAT(two_sockets.shares({2, 3, 4, 5}, 2),
+              ElementsAre(ElementsAre(2, 3), ElementsAre(4, 5)));
   EXPECT_THAT(two_sockets.shares({6}, 1), ElementsAre(ElementsAre(6)));
 }
 
 TEST(Topology, MoreRanksThanCoresShareThemAll) {
   const auto two_threads = Topology::of("pack:1 core:2 pu:2");
-  EXPECT_THAT(two_threads.shares(from_to(0, 3), 3), ElementsAre(from_to(0, 3), from_to(0, 3), from_to(0, 3)));
+  EXPECT_THAT(two_threads.shares(from_to(0, 3), 3),
+              ElementsAre(from_to(0, 3), from_to(0, 3), from_to(0, 3)));
 }
 
 // ---- Who bound the rank
@@ -73,16 +79,20 @@ TEST(Topology, MoreRanksThanCoresShareThemAll) {
 TEST(Launcher, MpirunBindsUnaskedUnlessAnOptionSaysSo) {
   const std::pair<std::string, std::string> bound{"OMPI_MCA_orte_bound_at_launch", "1"};
   EXPECT_TRUE(bound_unasked(variables({bound})));
-  EXPECT_TRUE(bound_unasked(variables({bound, {"OMPI_MCA_rmaps_base_mapping_policy", "ppr:1:node"}})));
-  EXPECT_FALSE(bound_unasked(variables({}))) << "--bind-to none, --oversubscribe, srun, or no launcher";
-  for (const auto& asked : std::vector<std::pair<std::string, std::string>>{{"hwloc_base_binding_policy", "core"},
-                                                              {"rmaps_base_mapping_policy", "slot:PE=4"},
-                                                              {"rmaps_base_mapping_policy", "ppr:2:socket"},
-                                                              {"rmaps_base_cpus_per_rank", "2"},
-                                                              {"orte_rankfile", "ranks"},
-                                                              {"hwloc_base_cpu_set", "0-3"},
-                                                              {"hwloc_base_cpu_list", "0,1"}})
-    EXPECT_FALSE(bound_unasked(variables({bound, {"OMPI_MCA_" + asked.first, asked.second}}))) << asked.first;
+  EXPECT_TRUE(
+      bound_unasked(variables({bound, {"OMPI_MCA_rmaps_base_mapping_policy", "ppr:1:node"}})));
+  EXPECT_FALSE(bound_unasked(variables({})))
+      << "--bind-to none, --oversubscribe, srun, or no launcher";
+  for (const auto& asked : std::vector<std::pair<std::string, std::string>>{
+           {"hwloc_base_binding_policy", "core"},
+           {"rmaps_base_mapping_policy", "slot:PE=4"},
+           {"rmaps_base_mapping_policy", "ppr:2:socket"},
+           {"rmaps_base_cpus_per_rank", "2"},
+           {"orte_rankfile", "ranks"},
+           {"hwloc_base_cpu_set", "0-3"},
+           {"hwloc_base_cpu_list", "0,1"}})
+    EXPECT_FALSE(bound_unasked(variables({bound, {"OMPI_MCA_" + asked.first, asked.second}})))
+        << asked.first;
 }
 
 TEST(Launcher, WhatAWrapperNarrowedIsNotMpirunsDefault) {
@@ -92,7 +102,8 @@ TEST(Launcher, WhatAWrapperNarrowedIsNotMpirunsDefault) {
   EXPECT_FALSE(is_default_binding(two_sockets, from_to(0, 7), all, 2)) << "numactl --cpunodebind=0";
   EXPECT_TRUE(is_default_binding(two_sockets, from_to(8, 15), all, 4)) << "a socket";
   EXPECT_FALSE(is_default_binding(two_sockets, {8, 9}, all, 4)) << "taskset";
-  EXPECT_TRUE(is_default_binding(two_sockets, from_to(4, 7), from_to(4, 11), 3)) << "what the job has of a socket";
+  EXPECT_TRUE(is_default_binding(two_sockets, from_to(4, 7), from_to(4, 11), 3))
+      << "what the job has of a socket";
   EXPECT_FALSE(is_default_binding(two_sockets, {0, 1}, {}, 2)) << "no mpirun above";
 }
 
@@ -104,29 +115,41 @@ RankPlace rank(const std::string& host, std::vector<int> cores, int owned, int t
 
 TEST(Threads, ARankHasItsCoresAndSharesThoseOfOthers) {
   EXPECT_THAT(fair_threads({rank("a", from_to(0, 7), 8)}), ElementsAre(8));
-  EXPECT_THAT(fair_threads({rank("a", from_to(0, 3), 8), rank("a", from_to(4, 7), 8)}), ElementsAre(4, 4));
-  EXPECT_THAT(fair_threads({rank("a", from_to(0, 7), 8), rank("a", from_to(0, 7), 8), rank("b", from_to(0, 7), 8)}), ElementsAre(4, 4, 8)) << "--bind-to none";
+  EXPECT_THAT(fair_threads({rank("a", from_to(0, 3), 8), rank("a", from_to(4, 7), 8)}),
+              ElementsAre(4, 4));
+  EXPECT_THAT(fair_threads({rank("a", from_to(0, 7), 8), rank("a", from_to(0, 7), 8),
+                            rank("b", from_to(0, 7), 8)}),
+              ElementsAre(4, 4, 8))
+      << "--bind-to none";
   EXPECT_THAT(fair_threads({rank("a", {0}, 1), rank("a", {0}, 1)}), ElementsAre(1, 1));
-  EXPECT_THAT(fair_threads({rank("a", from_to(0, 7), 2)}), ElementsAre(2)) << "Slurm gave two and bound nothing";
+  EXPECT_THAT(fair_threads({rank("a", from_to(0, 7), 2)}), ElementsAre(2))
+      << "Slurm gave two and bound nothing";
 }
 
 TEST(Threads, TheFirstLineSaysWhatARunUses) {
-  EXPECT_EQ(summary({rank("a", from_to(0, 31), 64, 32), rank("a", from_to(32, 63), 64, 32)}), "2 ranks x 32 threads on 1 node, 64 of 64 cores");
+  EXPECT_EQ(summary({rank("a", from_to(0, 31), 64, 32), rank("a", from_to(32, 63), 64, 32)}),
+            "2 ranks x 32 threads on 1 node, 64 of 64 cores");
   EXPECT_EQ(summary({rank("a", {0}, 1, 1)}), "1 rank x 1 thread on 1 node, 1 of 1 core");
-  EXPECT_EQ(summary({rank("a", {0, 1, 2}, 3, 3), rank("b", {0}, 3, 1)}), "2 ranks x 1 to 3 threads on 2 nodes, 4 of 6 cores");
+  EXPECT_EQ(summary({rank("a", {0, 1, 2}, 3, 3), rank("b", {0}, 3, 1)}),
+            "2 ranks x 1 to 3 threads on 2 nodes, 4 of 6 cores");
 }
 
 TEST(Threads, CoresOfOthersAreNotTheRuns) {
   EXPECT_EQ(summary({rank("a", from_to(0, 7), 1, 1)}), "1 rank x 1 thread on 1 node, 1 of 1 core");
-  EXPECT_EQ(summary({rank("a", {0}, 1, 1), rank("a", {1}, 1, 1)}), "2 ranks x 1 thread on 1 node, 1 of 1 core");
+  EXPECT_EQ(summary({rank("a", {0}, 1, 1), rank("a", {1}, 1, 1)}),
+            "2 ranks x 1 thread on 1 node, 1 of 1 core");
   EXPECT_THAT(idle({rank("a", from_to(0, 7), 1, 1)}), IsEmpty());
 }
 
 TEST(Threads, IdleCoresAreTold) {
   EXPECT_THAT(idle({rank("a", from_to(0, 3), 8, 4), rank("a", from_to(4, 7), 8, 4)}), IsEmpty());
-  EXPECT_THAT(idle({rank("a", {0}, 8, 1), rank("a", {1}, 8, 1)}), ElementsAre(HasSubstr("a: 6 of the run's 8 cores are idle: give srun --cpus-per-task=4")));
-  EXPECT_THAT(idle({rank("a", from_to(0, 7), 8, 2)}), ElementsAre(HasSubstr("set parallel.threads = 8")));
-  EXPECT_THAT(idle({rank("a", from_to(0, 2), 3, 1), rank("a", from_to(0, 2), 3, 1)}), IsEmpty()) << "a third that two cannot share";
+  EXPECT_THAT(
+      idle({rank("a", {0}, 8, 1), rank("a", {1}, 8, 1)}),
+      ElementsAre(HasSubstr("a: 6 of the run's 8 cores are idle: give srun --cpus-per-task=4")));
+  EXPECT_THAT(idle({rank("a", from_to(0, 7), 8, 2)}),
+              ElementsAre(HasSubstr("set parallel.threads = 8")));
+  EXPECT_THAT(idle({rank("a", from_to(0, 2), 3, 1), rank("a", from_to(0, 2), 3, 1)}), IsEmpty())
+      << "a third that two cannot share";
 }
 
 TEST(Threads, WhoChoosesThemIsNotTold) {
@@ -135,10 +158,15 @@ TEST(Threads, WhoChoosesThemIsNotTold) {
 }
 
 TEST(Threads, CrowdedRanksAreExplained) {
-  EXPECT_THAT(crowded({{"a", {0}, 8, 0, 1}, {"a", {0}, 8, 0, 1}}), ElementsAre(HasSubstr("a: 2 ranks may use 1 of 8 processors")));
-  EXPECT_THAT(crowded({{"a", {0}, 8, 0, 4}}), ElementsAre(HasSubstr("computes with 4 threads on 1 processor")));
-  EXPECT_THAT(crowded({{"a", {0}, 8, 1, 1}, {"a", {1}, 8, 1, 1}}), ElementsAre(HasSubstr("2 ranks share 1 GPU")));
-  EXPECT_THAT(crowded({{"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}}), IsEmpty()) << "a laptop that is asked for more than it has";
+  EXPECT_THAT(crowded({{"a", {0}, 8, 0, 1}, {"a", {0}, 8, 0, 1}}),
+              ElementsAre(HasSubstr("a: 2 ranks may use 1 of 8 processors")));
+  EXPECT_THAT(crowded({{"a", {0}, 8, 0, 4}}),
+              ElementsAre(HasSubstr("computes with 4 threads on 1 processor")));
+  EXPECT_THAT(crowded({{"a", {0}, 8, 1, 1}, {"a", {1}, 8, 1, 1}}),
+              ElementsAre(HasSubstr("2 ranks share 1 GPU")));
+  EXPECT_THAT(crowded({{"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}}),
+              IsEmpty())
+      << "a laptop that is asked for more than it has";
   EXPECT_THAT(crowded({{"a", {0, 1}, 4, 2, 2}, {"a", {2, 3}, 4, 2, 2}}), IsEmpty());
 }
 
@@ -150,7 +178,10 @@ class Crowd {
   Crowd() {
     const auto count = 3 * std::thread::hardware_concurrency();
     for (unsigned i = 0; i < count; ++i)
-      threads_.emplace_back([this] { while (!is_over_) {} });
+      threads_.emplace_back([this] {
+        while (!is_over_) {
+        }
+      });
   }
   ~Crowd() {
     is_over_ = true;
@@ -168,9 +199,11 @@ std::ptrdiff_t threads_here() {
 }
 
 /// Threads that have been joined leave /proc a moment later.
-bool soon(const std::function<bool()>& holds, std::chrono::seconds most = std::chrono::seconds(30)) {
+bool soon(const std::function<bool()>& holds,
+          std::chrono::seconds most = std::chrono::seconds(30)) {
   const auto end = std::chrono::steady_clock::now() + most;
-  while (!holds() && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  while (!holds() && std::chrono::steady_clock::now() < end)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   return holds();
 }
 
@@ -224,7 +257,8 @@ TEST(Waiting, IsPatientInACrowdAndSaysSoOnce) {
 TEST(Waiting, LeavesAChoiceAlone) {
   ::setenv("OMP_WAIT_POLICY", "active", 1);
   const auto before = threads_here();
-  const Waiting chosen(2), alone(1);
+  const Waiting chosen(2);
+  const Waiting alone(1);
   EXPECT_EQ(threads_here(), before);
   ::unsetenv("OMP_WAIT_POLICY");
 }
@@ -232,13 +266,18 @@ TEST(Waiting, LeavesAChoiceAlone) {
 TEST(Neighbours, AreProcessesThatCompute) {
   const auto busy = ::fork();
   if (busy == 0)
-    for (;;) {}
+    for (;;) {
+    }
   const auto found = neighbours(std::chrono::milliseconds(600));
   ::kill(busy, SIGKILL);
   ::waitpid(busy, nullptr, 0);
-  const auto is_it = [&](const Neighbour& one) { return one.process == busy && one.cores > 0.1 && one.cores < 1.2 && one.name.find("placement") != std::string::npos; };
+  const auto is_it = [&](const Neighbour& one) {
+    return one.process == busy && one.cores > 0.1 && one.cores < 1.2 &&
+           one.name.find("placement") != std::string::npos;
+  };
   EXPECT_TRUE(std::ranges::any_of(found.processes, is_it));
-  EXPECT_TRUE(std::ranges::none_of(found.processes, [](const Neighbour& one) { return one.process == ::getpid(); }));
+  EXPECT_TRUE(std::ranges::none_of(found.processes,
+                                   [](const Neighbour& one) { return one.process == ::getpid(); }));
   EXPECT_TRUE(found.stolen >= 0 && found.stolen <= 1);
 }
 

@@ -27,7 +27,9 @@ struct Architecture {
 };
 
 Architecture llama() { return {"llama", tiny::llama_config, tiny::llama_weights(), {}}; }
-Architecture bert() { return {"bert", tiny::bert_config, tiny::bert_weights(), {"no", "perhaps", "yes"}}; }
+Architecture bert() {
+  return {"bert", tiny::bert_config, tiny::bert_weights(), {"no", "perhaps", "yes"}};
+}
 
 std::shared_ptr<Model> build(const Architecture& of, WeightSource& weights) {
   ModelContext context{of.config, weights, of.labels};
@@ -35,13 +37,20 @@ std::shared_ptr<Model> build(const Architecture& of, WeightSource& weights) {
   return std::static_pointer_cast<Model>(entry.build(entry.defaults().get(), &context));
 }
 
-Architecture efficientnet() { return {"efficientnet", tiny::efficientnet_config, tiny::efficientnet_weights(), {"no", "yes"}}; }
+Architecture efficientnet() {
+  return {"efficientnet", tiny::efficientnet_config, tiny::efficientnet_weights(), {"no", "yes"}};
+}
 
 /// With targets: a decoder's next tokens, or a class for each sample.
 Batch batch_for(const Architecture& of, const std::vector<std::int64_t>& lengths) {
-  const bool is_decoder = of.plugin == "llama", takes_pictures = of.plugin == "efficientnet";
-  auto batch = takes_pictures ? tiny::pictures_of(torch::randint(256, {std::ssize(lengths), 3, 8, 8}).to(at::kByte)) : tiny::batch_of(lengths);
-  batch.targets = torch::randint(is_decoder ? 31 : 2, {is_decoder ? batch.length() : batch.samples()}, at::kLong);
+  const bool is_decoder = of.plugin == "llama";
+  const bool takes_pictures = of.plugin == "efficientnet";
+  auto batch =
+      takes_pictures
+          ? tiny::pictures_of(torch::randint(256, {std::ssize(lengths), 3, 8, 8}).to(at::kByte))
+          : tiny::batch_of(lengths);
+  batch.targets = torch::randint(is_decoder ? 31 : 2,
+                                 {is_decoder ? batch.length() : batch.samples()}, at::kLong);
   if (is_decoder) batch.targets[0] = ignored_target;
   return batch;
 }
@@ -56,13 +65,15 @@ struct Told {
 Told told(Model& model, Strategies& strategies, const Batch& batch) {
   std::string text;
   for (const auto& item : model.module().named_parameters())
-    text += fmt::format("{} {} {} {}\n", item.key(), c10::str(item.value().sizes()), c10::toString(item.value().scalar_type()),
-                        item.value().requires_grad());
+    text += fmt::format("{} {} {} {}\n", item.key(), c10::str(item.value().sizes()),
+                        c10::toString(item.value().scalar_type()), item.value().requires_grad());
   std::size_t packed = 0;
   for (const auto& [name, linear] : nn::linears(model.module()))
     if (linear->packed()) packed += linear->packed()->bytes();
-  const auto memory = nn::pass_memory(model, [&] { return strategies.loss(model, ForwardContext(batch, Phase::training)).sum; });
-  return {text + fmt::format("packed {}\nkept {}\n", packed, memory.kept), static_cast<double>(memory.most)};
+  const auto memory = nn::pass_memory(
+      model, [&] { return strategies.loss(model, ForwardContext(batch, Phase::training)).sum; });
+  return {text + fmt::format("packed {}\nkept {}\n", packed, memory.kept),
+          static_cast<double>(memory.most)};
 }
 
 using List = std::vector<std::pair<std::string, tiny::Values>>;
@@ -87,7 +98,9 @@ Told told_of(const Architecture& of, WeightSource& weights, const List& list, co
   }
 }
 
-Told measured(Architecture of, const List& list, const Batch& batch) { return told_of(of, of.weights, list, batch); }
+Told measured(Architecture of, const List& list, const Batch& batch) {
+  return told_of(of, of.weights, list, batch);
+}
 
 Told planned(const Architecture& of, const List& list, const Batch& batch) {
   const nn::ParametersOn where(at::kMeta);
@@ -106,7 +119,8 @@ void expect_equal(const Told& planned, const Told& measured) {
 /// The strategy by itself; after LoRA where it does not train by itself.
 List stands_with(const Architecture& of, const std::string& strategy, const Batch& batch) {
   const auto alone = measured(of, {{strategy, small(strategy)}}, batch).text;
-  if (!alone.starts_with("refused") || alone.find("leaves no parameter") == std::string::npos) return {{strategy, small(strategy)}};
+  if (!alone.starts_with("refused") || alone.find("leaves no parameter") == std::string::npos)
+    return {{strategy, small(strategy)}};
   return {{"lora", small("lora")}, {strategy, small(strategy)}};
 }
 
@@ -121,15 +135,19 @@ TEST(planning, tells_of_every_strategy_what_a_model_with_weights_does) {
       expect_equal(planned(of, list, batch), truth);
       if (!truth.text.starts_with("refused")) compared.push_back(name);
     }
-    EXPECT_THAT(compared, testing::IsSupersetOf({"adapter", "full", "ia3", "lora", "prefix", "quantize", "vera"}));
+    EXPECT_THAT(compared, testing::IsSupersetOf(
+                              {"adapter", "full", "ia3", "lora", "prefix", "quantize", "vera"}));
   }
 }
 
 TEST(planning, knows_the_ways_in_which_lora_starts_and_is_held) {
   const auto batch = batch_for(llama(), {4, 7});
-  const List ways[] = {{{"lora", small("lora", {{"init", std::string("pissa")}})}},       {{"lora", small("lora", {{"init", std::string("olora")}})}},
-                       {{"lora", small("lora", {{"init", std::string("orthogonal")}})}},  {{"lora", small("lora", {{"dora", true}})}},
-                       {{"quantize", {{"type", std::string("int8")}}}, {"lora", small("lora")}}, {{"lora", small("lora")}, {"neftune", {}}}};
+  const List ways[] = {{{"lora", small("lora", {{"init", std::string("pissa")}})}},
+                       {{"lora", small("lora", {{"init", std::string("olora")}})}},
+                       {{"lora", small("lora", {{"init", std::string("orthogonal")}})}},
+                       {{"lora", small("lora", {{"dora", true}})}},
+                       {{"quantize", {{"type", std::string("int8")}}}, {"lora", small("lora")}},
+                       {{"lora", small("lora")}, {"neftune", {}}}};
   for (const auto& list : ways) {
     const auto truth = measured(llama(), list, batch);
     EXPECT_THAT(truth.text, HasSubstr("kept"));
@@ -151,20 +169,27 @@ TEST(planning, computes_losses_on_pairs_and_pictures) {
     SCOPED_TRACE(trained);
     const auto truth = measured(efficientnet(), {{trained, {}}}, batch_for(efficientnet(), {1, 1}));
     EXPECT_THAT(truth.text, HasSubstr("kept"));
-    expect_equal(planned(efficientnet(), {{trained, {}}}, batch_for(efficientnet(), {1, 1})), truth);
+    expect_equal(planned(efficientnet(), {{trained, {}}}, batch_for(efficientnet(), {1, 1})),
+                 truth);
   }
 }
 
 TEST(planning, refuses_data_that_do_not_fit_in_the_words_of_training) {
-  const auto refusal = [](const Architecture& of, const List& list, const Batch& batch, const char* words) {
+  const auto refusal = [](const Architecture& of, const List& list, const Batch& batch,
+                          const char* words) {
     const auto truth = measured(of, list, batch).text;
     EXPECT_THAT(truth, testing::StartsWith("refused: "));
     EXPECT_THAT(truth, HasSubstr(words));
     EXPECT_EQ(planned(of, list, batch).text, truth);
   };
-  const List full{{"full", {}}}, dpo{{"lora", small("lora")}, {"dpo", {}}}, distance{{"full", {}}, {"l2sp", {}}};
+  const List full{{"full", {}}};
+  const List dpo{{"lora", small("lora")}, {"dpo", {}}};
+  const List distance{{"full", {}}, {"l2sp", {}}};
   const auto text = batch_for(llama(), {5, 9, 1});
-  auto without = text, classes = text, high = text, values = text;
+  auto without = text;
+  auto classes = text;
+  auto high = text;
+  auto values = text;
   without.targets = at::Tensor();
   classes.targets = torch::zeros({3}, at::kLong);
   high.targets[3] = 31;
@@ -185,7 +210,8 @@ TEST(planning, computes_with_values_as_far_as_they_are_known) {
   const nn::ParametersOn where(at::kMeta);
   nn::serve_meta_device();
   const nn::UnknownValues unknown;
-  const at::Tensor x = at::empty({3, 2}, at::TensorOptions().device(at::kMeta)), mask = torch::tensor({1, 0, 1}).to(at::kBool);
+  const at::Tensor x = at::empty({3, 2}, at::TensorOptions().device(at::kMeta));
+  const at::Tensor mask = torch::tensor({1, 0, 1}).to(at::kBool);
 
   EXPECT_TRUE((x + torch::ones({2})).is_meta());
   EXPECT_EQ(x.masked_select(mask.unsqueeze(1)).size(0), 4);
@@ -218,7 +244,8 @@ TEST(planning, takes_no_memory_for_weights_and_gives_no_values) {
   Shapes shapes(of.weights);
   const auto model = build(of, shapes);
 
-  for (const auto& parameter : model->module().parameters()) EXPECT_EQ(parameter.storage().data_ptr().get(), nullptr);
+  for (const auto& parameter : model->module().parameters())
+    EXPECT_EQ(parameter.storage().data_ptr().get(), nullptr);
   EXPECT_THROW(model->projection().weight.sum().item<float>(), c10::Error);
   EXPECT_THROW((void)model->projection().weight.const_data_ptr<float>(), c10::Error);
 }
@@ -233,7 +260,8 @@ TEST(planning, ends_with_its_scope) {
 
 TEST(shapes, keep_the_types_that_reading_keeps) {
   tiny::Random weights;
-  for (const char* stored : {"F32", "BF16", "I8", "Q4_1"}) weights.infos.push_back({stored, {2, 3}, stored, 0});
+  for (const char* stored : {"F32", "BF16", "I8", "Q4_1"})
+    weights.infos.push_back({stored, {2, 3}, stored, 0});
   Shapes shapes(weights);
 
   EXPECT_EQ(shapes.read("F32").scalar_type(), at::kFloat);

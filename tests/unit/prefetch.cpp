@@ -1,4 +1,5 @@
-// Values made ahead: the order holds, failures arrive, and no thread stays behind. Runs under ThreadSanitizer.
+// Values made ahead: the order holds, failures arrive, and no thread stays behind. Runs under
+// ThreadSanitizer.
 #include "data/prefetch.hpp"
 
 #include <gtest/gtest.h>
@@ -20,7 +21,8 @@ struct Counter {
   int fails_at = -1;
   int operator()() const {
     const int value = (*made)++;
-    if (value == fails_at) throw std::runtime_error("value " + std::to_string(value) + " cannot be made");
+    if (value == fails_at)
+      throw std::runtime_error("value " + std::to_string(value) + " cannot be made");
     return value;
   }
 };
@@ -64,14 +66,17 @@ TEST(Prefetch, HandsOverWhatWasMadeBeforeAFailureAndThenTheFailureAgainAndAgain)
 TEST(Prefetch, LeavesNoThreadBehindHoweverItEnds) {
   const int before = threads();
   for (int i = 0; i < 50; ++i) {
-    Prefetch<int> full(Counter(), 2), failed(Counter{.fails_at = 0}, 2), used(Counter(), 2);
+    Prefetch<int> full(Counter(), 2);
+    Prefetch<int> failed(Counter{.fails_at = 0}, 2);
+    Prefetch<int> used(Counter(), 2);
     used.next();
   }
   EXPECT_EQ(threads(), before);
 }
 
 TEST(Prefetch, MovesValuesThatCannotBeCopied) {
-  Prefetch<std::unique_ptr<int>> values([i = std::make_shared<int>(0)] { return std::make_unique<int>((*i)++); }, 2);
+  Prefetch<std::unique_ptr<int>> values(
+      [i = std::make_shared<int>(0)] { return std::make_unique<int>((*i)++); }, 2);
   EXPECT_EQ(*values.next(), 0);
   EXPECT_EQ(*values.next(), 1);
 }

@@ -1,4 +1,5 @@
-// The files of a run directory: what is written is read back, old files too; damage and newer versions are told.
+// The files of a run directory: what is written is read back, old files too; damage and newer
+// versions are told.
 #include <attune/metrics_log.hpp>
 #include <gmock/gmock.h>
 
@@ -42,7 +43,8 @@ class RunDirectory : public RunFiles {
     run.steps = 40;
     run.parameters = 1000;
     run.trainable_parameters = 10;
-    run.declared = {{"f1", Better::larger, "", "F1"}, {"loss", Better::smaller, "nats", "cross-entropy"}};
+    run.declared = {{"f1", Better::larger, "", "F1"},
+                    {"loss", Better::smaller, "nats", "cross-entropy"}};
     run.metrics = {{"f1", 0.5}, {"loss", 2.5}};
     return run;
   }
@@ -58,10 +60,15 @@ class RunDirectory : public RunFiles {
 };
 
 std::string step_line(int step, const std::string& loss = "2.0") {
-  return fmt::format(R"({{"event":"step_end","step":{},"seconds":{}.5,"loss":{},"tokens_per_second":10.0}})", step, step, loss) + "\n";
+  return fmt::format(
+             R"({{"event":"step_end","step":{},"seconds":{}.5,"loss":{},"tokens_per_second":10.0}})",
+             step, step, loss) +
+         "\n";
 }
 
-constexpr const char* begin_line = R"({"event":"run_begin","step":0,"steps":40,"trainable_parameters":77})" "\n";
+constexpr const char* begin_line =
+    R"({"event":"run_begin","step":0,"steps":40,"trainable_parameters":77})"
+    "\n";
 
 // ---- metrics.jsonl
 
@@ -77,13 +84,16 @@ TEST_F(RunDirectory, AMetricsLogIsReadBackAsItWasWritten) {
   run.skipped_steps = 2;
   run.samples_without_target = 3;
   run.stop_reason = "loss has not improved";
-  log({Event::run_begin, Event::epoch_begin, Event::step_begin, Event::gradients_ready, Event::step_end, Event::evaluated, Event::run_end}, run);
+  log({Event::run_begin, Event::epoch_begin, Event::step_begin, Event::gradients_ready,
+       Event::step_end, Event::evaluated, Event::run_end},
+      run);
 
   const auto lines = read_metrics(run_);
   EXPECT_EQ(lines.damage, "");
   std::vector<std::string> events;
   for (const auto& line : lines.newest) events.push_back(line.event);
-  EXPECT_THAT(events, ElementsAre("run_begin", "epoch_begin", "step_end", "evaluated", "run_end")) << "step_begin and gradients_ready are not logged";
+  EXPECT_THAT(events, ElementsAre("run_begin", "epoch_begin", "step_end", "evaluated", "run_end"))
+      << "step_begin and gradients_ready are not logged";
   const auto& begin = *lines.first;
   EXPECT_EQ(begin.steps, 40);
   EXPECT_EQ(begin.parameters, 1000);
@@ -119,9 +129,11 @@ TEST_F(RunDirectory, NumbersThatAreNotFiniteAreNullAndReadAsNaN) {
   run.scalars = {{"kl", -inf}, {"reward", 1}};
   run.metrics = {{"f1", std::nan("")}, {"loss", inf}, {"perplexity", 3.5}};
   log({Event::run_begin, Event::step_end, Event::evaluated}, run);
-  for (const auto& line : lines_of(text_of("run/metrics.jsonl"))) EXPECT_TRUE(json::accept(line)) << "strict JSON: " << line;
+  for (const auto& line : lines_of(text_of("run/metrics.jsonl")))
+    EXPECT_TRUE(json::accept(line)) << "strict JSON: " << line;
   const auto step = json::parse(lines_of(text_of("run/metrics.jsonl"))[1]);
-  EXPECT_TRUE(step["loss"].is_null() && step["grad_norm"].is_null() && step["scalars"]["kl"].is_null());
+  EXPECT_TRUE(step["loss"].is_null() && step["grad_norm"].is_null() &&
+              step["scalars"]["kl"].is_null());
 
   const auto lines = read_metrics(run_);
   EXPECT_EQ(lines.damage, "");
@@ -149,8 +161,12 @@ TEST_F(RunDirectory, ALogOfAnEarlierAttuneIsVersionOneAndANewerOneIsRefused) {
   EXPECT_EQ(read_progress(run_).steps, 40);
   check_can_go_on(run_);
 
-  write("run/metrics.jsonl", R"({"event":"run_begin","version":2,"step":0,"steps":{"of":"another kind"}})" "\n" + step_line(3));
-  const auto newer = AllOf(HasSubstr("metrics.jsonl: is of version 2 of attune-metrics"), HasSubstr("this Attune reads up to version 1"));
+  write("run/metrics.jsonl",
+        R"({"event":"run_begin","version":2,"step":0,"steps":{"of":"another kind"}})"
+        "\n" +
+            step_line(3));
+  const auto newer = AllOf(HasSubstr("metrics.jsonl: is of version 2 of attune-metrics"),
+                           HasSubstr("this Attune reads up to version 1"));
   EXPECT_THAT(read_progress(run_).problem, newer);
   EXPECT_EQ(read_progress(run_).step, 0) << "what another version means is not guessed";
   EXPECT_THAT(error_of([&] { check_can_go_on(run_); }), newer);
@@ -158,8 +174,11 @@ TEST_F(RunDirectory, ALogOfAnEarlierAttuneIsVersionOneAndANewerOneIsRefused) {
   EXPECT_THAT(error_of([&] { MetricsLog(run_, 0); }), newer);
   EXPECT_EQ(text_of("run/metrics.jsonl"), before) << "and nothing of it is lost";
 
-  write("run/metrics.jsonl", begin_line + step_line(3) + R"({"event":"run_begin","version":3,"step":3})" "\n");
-  EXPECT_THAT(read_progress(run_).problem, HasSubstr("is of version 3")) << "resumed by a newer one";
+  write("run/metrics.jsonl", begin_line + step_line(3) +
+                                 R"({"event":"run_begin","version":3,"step":3})"
+                                 "\n");
+  EXPECT_THAT(read_progress(run_).problem, HasSubstr("is of version 3"))
+      << "resumed by a newer one";
 }
 
 TEST_F(RunDirectory, ALastLineThatIsCutOffIsPassedOver) {
@@ -178,8 +197,15 @@ TEST_F(RunDirectory, ALastLineThatIsCutOffIsPassedOver) {
 TEST_F(RunDirectory, DamageIsToldAndNeverReadAsAStep) {
   const std::string zeros(300, '\0');
   const std::vector<std::string> damages{
-      "garbage\n", "{\"event\":\"step_end\",\"st\n", "[1, 2]\n", "3\n", "{}\n", "null\n", zeros + "\n", "\xff\xfe{}\n",
-      "{\"event\":\"step_end\",\"loss\":1.0}\n",                   // no step
+      "garbage\n",
+      "{\"event\":\"step_end\",\"st\n",
+      "[1, 2]\n",
+      "3\n",
+      "{}\n",
+      "null\n",
+      zeros + "\n",
+      "\xff\xfe{}\n",
+      "{\"event\":\"step_end\",\"loss\":1.0}\n",                    // no step
       "{\"event\":\"step_end\",\"step\":\"many\",\"loss\":1.0}\n",  // values of other types
       "{\"event\":\"step_end\",\"step\":null}\n",
       "{\"event\":\"step_end\",\"step\":-4}\n",
@@ -202,21 +228,27 @@ TEST_F(RunDirectory, DamageIsToldAndNeverReadAsAStep) {
     EXPECT_EQ(p.step, 2) << damage;
     EXPECT_EQ(p.loss, 2.0) << damage;
     EXPECT_EQ(p.steps, 40) << damage;
-    EXPECT_EQ(p.problem, fmt::format("metrics.jsonl is damaged at byte {} (1 line is left out)", before.size())) << damage;
+    EXPECT_EQ(p.problem, fmt::format("metrics.jsonl is damaged at byte {} (1 line is left out)",
+                                     before.size()))
+        << damage;
     write("run/metrics.jsonl", begin_line + damage);
     EXPECT_EQ(read_progress(run_).step, 0);
     EXPECT_THAT(read_progress(run_).problem, HasSubstr("metrics.jsonl is damaged")) << damage;
     write("run/metrics.jsonl", damage + step_line(2));
     EXPECT_EQ(read_progress(run_).step, 2) << damage;
-    EXPECT_EQ(read_progress(run_).problem, "metrics.jsonl is damaged at byte 0 (1 line is left out)") << damage;
+    EXPECT_EQ(read_progress(run_).problem,
+              "metrics.jsonl is damaged at byte 0 (1 line is left out)")
+        << damage;
   }
   write("run/metrics.jsonl", begin_line + step_line(1) + zeros);
   EXPECT_EQ(read_progress(run_).step, 1);
-  EXPECT_THAT(read_progress(run_).problem, HasSubstr("damaged")) << "a crash of the machine left zero bytes, and nobody goes on";
+  EXPECT_THAT(read_progress(run_).problem, HasSubstr("damaged"))
+      << "a crash of the machine left zero bytes, and nobody goes on";
 }
 
 TEST_F(RunDirectory, TheNewestStepIsFoundBehindMuchDamage) {
-  write("run/metrics.jsonl", begin_line + step_line(5) + std::string(200'000, '\0') + "\n" + std::string(100'000, 'x'));
+  write("run/metrics.jsonl",
+        begin_line + step_line(5) + std::string(200'000, '\0') + "\n" + std::string(100'000, 'x'));
   const auto p = read_progress(run_);
   EXPECT_EQ(p.step, 5);
   EXPECT_EQ(p.steps, 40);
@@ -238,7 +270,11 @@ TEST_F(RunDirectory, ALongLogIsReadAtItsEndsAndItsDamagedBeginningIsTold) {
 }
 
 TEST_F(RunDirectory, LinesOfUnknownEventsAndKeysAreNoDamage) {
-  write("run/metrics.jsonl", std::string(begin_line) + R"({"event":"rotated","step":6,"by":["a",1]})" "\n\n" + R"({ "event": "step_end", "step": 7, "loss": 1, "new": {} })" "\r\n");
+  write("run/metrics.jsonl", std::string(begin_line) +
+                                 R"({"event":"rotated","step":6,"by":["a",1]})"
+                                 "\n\n" +
+                                 R"({ "event": "step_end", "step": 7, "loss": 1, "new": {} })"
+                                 "\r\n");
   const auto p = read_progress(run_);
   EXPECT_EQ(p.problem, "");
   EXPECT_EQ(p.step, 7);
@@ -246,8 +282,12 @@ TEST_F(RunDirectory, LinesOfUnknownEventsAndKeysAreNoDamage) {
 }
 
 TEST_F(RunDirectory, TheWholeLogIsSearchedForAnEvaluation) {
-  const std::string evaluated = R"({"event":"evaluated","step":1,"evaluation":{"loss":null,"f1":0.5}})" "\n";
-  std::string log = begin_line + evaluated + R"({"event":"evaluated","step":2,"evaluation":"?"})" "\n";
+  const std::string evaluated =
+      R"({"event":"evaluated","step":1,"evaluation":{"loss":null,"f1":0.5}})"
+      "\n";
+  std::string log = begin_line + evaluated +
+                    R"({"event":"evaluated","step":2,"evaluation":"?"})"
+                    "\n";
   while (log.size() < 200'000) log += step_line(3);
   write("run/metrics.jsonl", log);
   EXPECT_FALSE(read_progress(run_).evaluated_step);
@@ -279,7 +319,8 @@ TEST_F(RunDirectory, AResumedRunTakesBackWhatIsDoneAgain) {
 }
 
 TEST_F(RunDirectory, WhatACrashLeftAtTheEndDoesNotSpoilTheLinesThatFollow) {
-  for (const auto& torn : {std::string("{\"event\":\"step_e"), std::string(5000, '\0'), std::string(3 << 20, '\0')}) {
+  for (const auto& torn :
+       {std::string("{\"event\":\"step_e"), std::string(5000, '\0'), std::string(3 << 20, '\0')}) {
     write("run/metrics.jsonl", begin_line + step_line(1) + torn);
     auto run = begun();
     run.step = 1;
@@ -297,9 +338,12 @@ TEST_F(RunDirectory, WhatACrashLeftAtTheEndDoesNotSpoilTheLinesThatFollow) {
 
 TEST_F(RunDirectory, AMetricThatIsNoNumberIsNotTheOneOfBefore) {
   write("run/metrics.jsonl",
-        "{\"event\":\"evaluated\",\"step\":0,\"seconds\":1.0,\"evaluation\":{\"loss\":1.5,\"f1\":0.5}}\n"
-        "{\"event\":\"evaluated\",\"step\":9,\"seconds\":7.0,\"evaluation\":{\"loss\":null,\"f1\":0.25}}\n"
-        "{\"event\":\"step_end\",\"step\":10,\"seconds\":8.0,\"loss\":null,\"tokens_per_second\":20.0}\n");
+        "{\"event\":\"evaluated\",\"step\":0,\"seconds\":1.0,\"evaluation\":{\"loss\":1.5,\"f1\":0."
+        "5}}\n"
+        "{\"event\":\"evaluated\",\"step\":9,\"seconds\":7.0,\"evaluation\":{\"loss\":null,\"f1\":"
+        "0.25}}\n"
+        "{\"event\":\"step_end\",\"step\":10,\"seconds\":8.0,\"loss\":null,\"tokens_per_second\":"
+        "20.0}\n");
   const auto p = read_progress(folder_ / "run");
   EXPECT_EQ(p.evaluation, (std::map<std::string, double>{{"f1", 0.25}}));
   EXPECT_EQ(p.step, 10) << "the log is read to its end";
@@ -313,13 +357,15 @@ TEST_F(RunDirectory, StepsThatAreNotFiniteAreNotedAndReadBack) {
   write("run/not_finite.jsonl", text_of("run/not_finite.jsonl") + "{\"step\":5,\"wh");
   EXPECT_EQ(newest_not_finite(run_).step, 4);
   note_not_finite(run_, {6, "the gradient norm is inf", "train", {1}});
-  EXPECT_EQ(text_of("run/not_finite.jsonl"),
-            "{\"step\":4,\"what\":\"the loss is nan\",\"split\":\"train\",\"samples\":[7,9]}\n"
-            "{\"step\":6,\"what\":\"the gradient norm is inf\",\"split\":\"train\",\"samples\":[1]}\n");
+  EXPECT_EQ(
+      text_of("run/not_finite.jsonl"),
+      "{\"step\":4,\"what\":\"the loss is nan\",\"split\":\"train\",\"samples\":[7,9]}\n"
+      "{\"step\":6,\"what\":\"the gradient norm is inf\",\"split\":\"train\",\"samples\":[1]}\n");
   EXPECT_EQ(newest_not_finite(run_).step, 6);
   EXPECT_TRUE(read_progress(run_).diverged);
   write("run/not_finite.jsonl", "{\"step\":\"?\"}\n{\"step\":6}\n");
-  EXPECT_EQ(newest_not_finite(run_).damage, "not_finite.jsonl is damaged at byte 0 (1 line is left out)");
+  EXPECT_EQ(newest_not_finite(run_).damage,
+            "not_finite.jsonl is damaged at byte 0 (1 line is left out)");
 }
 
 // ---- record.json
@@ -335,7 +381,8 @@ RecordFacts facts() {
   facts.data_sha256 = {{"train", "t"}, {"validation", "v"}};
   facts.plugins = {{"lora 1.0.0", "/lib/lora.so", "p"}};
   facts.versions = {{"libtorch", "2.9"}};
-  facts.placement = {RankPlace{"n1", "0-3", 4, std::nullopt}.text(), RankPlace{"n2", "4", 1, "0,1"}.text()};
+  facts.placement = {RankPlace{"n1", "0-3", 4, std::nullopt}.text(),
+                     RankPlace{"n2", "4", 1, "0,1"}.text()};
   facts.slurm_job = "12_3";
   facts.slurm_variables = {{"SLURM_RESTART_COUNT", "1"}};
   facts.run_file = "name = \"glossary\"\n";
@@ -377,34 +424,49 @@ TEST_F(RunDirectory, ARecordThatCannotBeReadIsNeverReplacedSilently) {
   EXPECT_FALSE(is_finished(run_));
   for (const char* damaged : {"", "{\"history\": [", "[]", "null"}) {
     write("run/record.json", damaged);
-    EXPECT_THAT(error_of([&] { earlier_record(run_); }), AllOf(HasSubstr("run/record.json is damaged"), HasSubstr("remove it to go on without"))) << damaged;
-    EXPECT_THAT(error_of([&] { check_can_go_on(run_); }), HasSubstr("record.json is damaged")) << damaged;
-    EXPECT_THAT(error_of([&] { is_finished(run_); }), AllOf(HasSubstr("run: whether this run is done is not known"), HasSubstr("record.json is damaged")));
+    EXPECT_THAT(
+        error_of([&] { earlier_record(run_); }),
+        AllOf(HasSubstr("run/record.json is damaged"), HasSubstr("remove it to go on without")))
+        << damaged;
+    EXPECT_THAT(error_of([&] { check_can_go_on(run_); }), HasSubstr("record.json is damaged"))
+        << damaged;
+    EXPECT_THAT(error_of([&] { is_finished(run_); }),
+                AllOf(HasSubstr("run: whether this run is done is not known"),
+                      HasSubstr("record.json is damaged")));
     EXPECT_THAT(read_progress(run_).problem, HasSubstr("record.json is damaged")) << damaged;
   }
   write("run/record.json", R"({"history": "long"})");
   EXPECT_THAT(read_progress(run_).problem, HasSubstr("record.json is damaged"));
   write("run/record.json", R"({"format": "attune-record", "version": 7, "history": 0})");
-  const auto newer = HasSubstr("record.json: is of version 7 of attune-record, and this Attune reads up to version 1");
+  const auto newer = HasSubstr(
+      "record.json: is of version 7 of attune-record, and this Attune reads up to version 1");
   EXPECT_THAT(error_of([&] { earlier_record(run_); }), newer);
   EXPECT_THAT(error_of([&] { read_recorded_inputs(record_file(run_)); }), newer);
   EXPECT_THAT(read_progress(run_).problem, newer);
   write("run/record.json", R"({"format": "safetensors"})");
-  EXPECT_THAT(error_of([&] { earlier_record(run_); }), HasSubstr("is of the format \"safetensors\", where attune-record is needed"));
-  EXPECT_THAT(error_of([&] { read_recorded_inputs(record_file(run_)); }), HasSubstr("is not the record of a run"));
-  write("run/record.json", R"({"history": [{"what": "started"}, {"what": "finished"}], "more": 1})");
+  EXPECT_THAT(error_of([&] { earlier_record(run_); }),
+              HasSubstr("is of the format \"safetensors\", where attune-record is needed"));
+  EXPECT_THAT(error_of([&] { read_recorded_inputs(record_file(run_)); }),
+              HasSubstr("is not the record of a run"));
+  write("run/record.json",
+        R"({"history": [{"what": "started"}, {"what": "finished"}], "more": 1})");
   EXPECT_TRUE(is_finished(run_)) << "the first records had no format";
 }
 
 // ---- evaluation.json
 
 TEST_F(RunDirectory, AnEvaluationIsReadBack) {
-  const Evaluation found{"test", 3, {{"loss", 2.0}, {"f1", 0.25}}, {{"loss", std::nan("")}, {"f1", inf}}, begun().declared};
+  const Evaluation found{"test",
+                         3,
+                         {{"loss", 2.0}, {"f1", 0.25}},
+                         {{"loss", std::nan("")}, {"f1", inf}},
+                         begun().declared};
   write_evaluation(run_, found);
   const auto whole = json::parse(text_of("run/evaluation.json"));
   EXPECT_EQ(whole["format"], "attune-evaluation");
   EXPECT_EQ(whole["version"], 1);
-  EXPECT_TRUE(whole["tuned"]["loss"].is_null() && whole["tuned"]["f1"].is_null()) << "strict JSON has neither NaN nor infinity";
+  EXPECT_TRUE(whole["tuned"]["loss"].is_null() && whole["tuned"]["f1"].is_null())
+      << "strict JSON has neither NaN nor infinity";
   const auto read = read_evaluation(run_);
   EXPECT_EQ(read.split, "test");
   EXPECT_EQ(read.samples, 3);
@@ -412,12 +474,16 @@ TEST_F(RunDirectory, AnEvaluationIsReadBack) {
   EXPECT_TRUE(std::isnan(read.tuned.at("loss")));
   EXPECT_EQ(metrics_to_json(read.declared), metrics_to_json(found.declared));
 
-  write("run/evaluation.json", R"({"split": "validation", "samples": 5, "base": {"loss": 1}, "tuned": {"loss": null}})");
+  write("run/evaluation.json",
+        R"({"split": "validation", "samples": 5, "base": {"loss": 1}, "tuned": {"loss": null}})");
   EXPECT_EQ(read_evaluation(run_).base.at("loss"), 1.0) << "an earlier Attune's";
-  write("run/evaluation.json", R"({"split": "validation", "samples": 5, "base": {"loss": "1"}, "tuned": {}})");
-  EXPECT_THAT(error_of([&] { read_evaluation(run_); }), HasSubstr("run/evaluation.json is damaged"));
+  write("run/evaluation.json",
+        R"({"split": "validation", "samples": 5, "base": {"loss": "1"}, "tuned": {}})");
+  EXPECT_THAT(error_of([&] { read_evaluation(run_); }),
+              HasSubstr("run/evaluation.json is damaged"));
   write("run/evaluation.json", R"({"version": 2})");
-  EXPECT_THAT(error_of([&] { read_evaluation(run_); }), HasSubstr("is of version 2 of attune-evaluation"));
+  EXPECT_THAT(error_of([&] { read_evaluation(run_); }),
+              HasSubstr("is of version 2 of attune-evaluation"));
 }
 
 // ---- Jobs
@@ -430,26 +496,32 @@ TEST_F(RunDirectory, JobsAreNotedAndDamagedLinesAreTold) {
   write("run/jobs", text_of("run/jobs") + std::string(8, '\0') + "\n14\n-5\n6_7_8\n");
   EXPECT_THAT(read_progress(run_).jobs, ElementsAre("12", "13_4", "14"));
   EXPECT_EQ(read_progress(run_).problem, "jobs is damaged (3 lines are no id of a job)");
-  EXPECT_THAT(error_of([&] { submitted_jobs(run_); }), AllOf(HasSubstr("run: jobs is damaged"), HasSubstr("run/jobs")));
-  EXPECT_THAT(error_of([&] { note_submitted(folder_ / "none", "15"); }), HasSubstr("cannot be written, and job 15 is queued all the same"));
+  EXPECT_THAT(error_of([&] { submitted_jobs(run_); }),
+              AllOf(HasSubstr("run: jobs is damaged"), HasSubstr("run/jobs")));
+  EXPECT_THAT(error_of([&] { note_submitted(folder_ / "none", "15"); }),
+              HasSubstr("cannot be written, and job 15 is queued all the same"));
 }
 
 TEST_F(RunDirectory, WhatWasCountedOfEarlierJobsGoesWithTheNextSubmission) {
   for (const char* counted : {"attempts", "failures"}) write(std::string("run/") + counted, "2\n");
-  write("run/launches", "2026-11-28T10:00:00 job=1 restart=0 n2\n2026-11-28T10:01:00 job=1 restart=1 n2\n");
+  write("run/launches",
+        "2026-11-28T10:00:00 job=1 restart=0 n2\n2026-11-28T10:01:00 job=1 restart=1 n2\n");
   EXPECT_EQ(failed_launches(run_), "the launch failed 2 times in a row on n2");
   prepare_directory(run_, "seed = 1\n");
   EXPECT_EQ(failed_launches(run_), "");
   EXPECT_EQ(text_of("run/run.toml"), "seed = 1\n");
-  for (const char* counted : {"attempts", "failures", "launches"}) EXPECT_FALSE(fs::exists(run_ / counted)) << counted;
+  for (const char* counted : {"attempts", "failures", "launches"})
+    EXPECT_FALSE(fs::exists(run_ / counted)) << counted;
 }
 
 // ---- Foreign files
 
 TEST_F(RunDirectory, FoldersInThePlaceOfFilesAreToldAndNotReadInto) {
-  for (const char* name : {"metrics.jsonl", "record.json", "not_finite.jsonl", "jobs"}) fs::create_directories(run_ / name);
+  for (const char* name : {"metrics.jsonl", "record.json", "not_finite.jsonl", "jobs"})
+    fs::create_directories(run_ / name);
   const auto p = read_progress(run_);
-  for (const char* name : {"metrics.jsonl", "record.json", "not_finite.jsonl", "jobs"}) EXPECT_THAT(p.problem, HasSubstr(name));
+  for (const char* name : {"metrics.jsonl", "record.json", "not_finite.jsonl", "jobs"})
+    EXPECT_THAT(p.problem, HasSubstr(name));
   EXPECT_EQ(p.step, 0);
 }
 

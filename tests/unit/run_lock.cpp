@@ -35,12 +35,16 @@ std::int64_t ended_process() {
 TEST_F(RunLocks, ADirectoryInUseIsRefusedWithItsHolder) {
   const auto lock = RunLock::take(folder_ / "run", nobody_asks);
   const auto said = error_of([&] { RunLock::take(folder_ / "run", nobody_asks); });
-  EXPECT_THAT(said, AllOf(HasSubstr("is in use by process"), HasSubstr(std::to_string(::getpid()))));
-  EXPECT_THAT(error_of([&] { refuse_live_holder(folder_ / "run", nobody_asks); }), HasSubstr("is in use by"));
+  EXPECT_THAT(said,
+              AllOf(HasSubstr("is in use by process"), HasSubstr(std::to_string(::getpid()))));
+  EXPECT_THAT(error_of([&] { refuse_live_holder(folder_ / "run", nobody_asks); }),
+              HasSubstr("is in use by"));
 }
 
 TEST_F(RunLocks, ALockGoesWithItsRun) {
-  { const auto lock = RunLock::take(folder_ / "run", nobody_asks); }
+  {
+    const auto lock = RunLock::take(folder_ / "run", nobody_asks);
+  }
   EXPECT_FALSE(holder_of(folder_ / "run").has_value());
   const auto lock = RunLock::take(folder_ / "run", nobody_asks);
   EXPECT_EQ(holder_of(folder_ / "run")->pid, ::getpid());
@@ -62,7 +66,8 @@ TEST_F(RunLocks, APidThatIsUsedAgainIsNoLife) {
 }
 
 TEST_F(RunLocks, AJobsEarlierAttemptDoesNotHoldItUp) {
-  auto before = Holder::this_process(), now = before;
+  auto before = Holder::this_process();
+  auto now = before;
   before.host = "n2";
   before.job = now.job = "12_3";
   EXPECT_EQ(life_of(before, now, nobody_asks), Life::gone);
@@ -129,14 +134,17 @@ TEST_F(RunLocks, ClearingARunLeavesWhatIsNotOfIt) {
   write("run/notes.txt", "mine");
   write("run/plots/loss.png", "mine");
   EXPECT_EQ(clear_run(folder_ / "run"), (std::vector<std::string>{"notes.txt", "plots"}));
-  for (const char* left : {"slurm-12.log", "notes.txt", "plots/loss.png"}) EXPECT_TRUE(fs::exists(folder_ / "run" / left)) << left;
-  for (const char* gone : {"metrics.jsonl", "record.json", "adapter"}) EXPECT_FALSE(fs::exists(folder_ / "run" / gone)) << gone;
+  for (const char* left : {"slurm-12.log", "notes.txt", "plots/loss.png"})
+    EXPECT_TRUE(fs::exists(folder_ / "run" / left)) << left;
+  for (const char* gone : {"metrics.jsonl", "record.json", "adapter"})
+    EXPECT_FALSE(fs::exists(folder_ / "run" / gone)) << gone;
 }
 
 TEST_F(RunLocks, ADirectoryThatHoldsOtherRunsIsNotCleared) {
   write("runs/metrics.jsonl", "x");
   write("runs/first/run.toml", "x");
-  EXPECT_THAT(error_of([&] { clear_run(folder_ / "runs"); }), HasSubstr("holds another run, first, and is not replaced"));
+  EXPECT_THAT(error_of([&] { clear_run(folder_ / "runs"); }),
+              HasSubstr("holds another run, first, and is not replaced"));
   EXPECT_TRUE(fs::exists(folder_ / "runs/metrics.jsonl")) << "nothing is removed";
 }
 
@@ -157,7 +165,9 @@ TEST_F(RunLocks, ALockOfAJobElsewhereIsJudgedByWhoAsks) {
   auto there = me;
   there.host = "n2";
   there.job = "12";
-  const auto says = [](std::optional<bool> answer) { return [answer](const std::string& job) { return job == "12" ? answer : std::nullopt; }; };
+  const auto says = [](std::optional<bool> answer) {
+    return [answer](const std::string& job) { return job == "12" ? answer : std::nullopt; };
+  };
   EXPECT_EQ(life_of(there, me, says(true)), Life::alive);
   EXPECT_EQ(life_of(there, me, says(false)), Life::gone);
   EXPECT_EQ(life_of(there, me, says(std::nullopt)), Life::unknown);
@@ -172,17 +182,20 @@ TEST_F(RunLocks, ALockOfAnEarlierAttuneHasNoVersionAndOneOfANewerIsNamed) {
   json["version"] = 2;
   write("run/lock.1", json.dump());
   const auto said = error_of([&] { RunLock::take(run_, nobody_asks); });
-  EXPECT_THAT(said, AllOf(HasSubstr("run/lock.1: "), HasSubstr("is of version 2 of attune-lock"), HasSubstr("use the Attune that wrote it")));
+  EXPECT_THAT(said, AllOf(HasSubstr("run/lock.1: "), HasSubstr("is of version 2 of attune-lock"),
+                          HasSubstr("use the Attune that wrote it")));
 }
 
 TEST(Process, ItsNameMayHoldAnything) {
-  const auto status = parse_process_status("7 (a) S (b c)) R 1 2 3 4 5 6 7 8 9 10 30 12 13 14 15 16 17 18 9876 20");
+  const auto status =
+      parse_process_status("7 (a) S (b c)) R 1 2 3 4 5 6 7 8 9 10 30 12 13 14 15 16 17 18 9876 20");
   ASSERT_TRUE(status.has_value());
   EXPECT_EQ(status->name, "a) S (b c)");
   EXPECT_EQ(status->state, 'R');
   EXPECT_EQ(status->ticks, 42);
   EXPECT_EQ(status->started, "9876");
-  for (const char* broken : {"", "7 (a", ")(", "7 (a) R 1 2 3"}) EXPECT_FALSE(parse_process_status(broken)) << broken;
+  for (const char* broken : {"", "7 (a", ")(", "7 (a) R 1 2 3"})
+    EXPECT_FALSE(parse_process_status(broken)) << broken;
   EXPECT_FALSE(process_status(::getpid())->started.empty());
 }
 

@@ -41,7 +41,9 @@ using testing::Not;
 /// A folder of its own, removed at the end.
 class Slurm : public testing::Test {
  protected:
-  Slurm() : folder_(fs::temp_directory_path() / fmt::format("attune-unit-slurm-{}", ::getpid())) { fs::create_directories(folder_); }
+  Slurm() : folder_(fs::temp_directory_path() / fmt::format("attune-unit-slurm-{}", ::getpid())) {
+    fs::create_directories(folder_);
+  }
   ~Slurm() override { fs::remove_all(folder_); }
 
   fs::path write(const std::string& name, const std::string& text) const {
@@ -50,19 +52,24 @@ class Slurm : public testing::Test {
     return folder_ / name;
   }
 
-  Site site(const std::string& text) const { return read_site(write("site.toml", text).string(), {}); }
+  Site site(const std::string& text) const {
+    return read_site(write("site.toml", text).string(), {});
+  }
 
   fs::path folder_;
 };
 
-SlurmOptions options(const std::string& toml, const Site& site = {}) { return options_at(site, Document::parse_text("[slurm]\n" + toml, "run.toml")); }
+SlurmOptions options(const std::string& toml, const Site& site = {}) {
+  return options_at(site, Document::parse_text("[slurm]\n" + toml, "run.toml"));
+}
 
 Job job(SlurmOptions options, Site site = {}) {
   return {.name = "glossary",
           .written_by = "attune submit run.toml",
           .from = "/home/me/project",
           .program = "/opt/attune/bin/attune",
-          .program_files = {"/opt/attune/bin/attune", "/opt/attune/lib/libattune.so.0", "/opt/attune/lib/attune/plugins"},
+          .program_files = {"/opt/attune/bin/attune", "/opt/attune/lib/libattune.so.0",
+                            "/opt/attune/lib/attune/plugins"},
           .directory = "/home/me/project/runs/glossary",
           .script = "/home/me/project/runs/glossary/job.sbatch",
           .log = "/home/me/project/runs/glossary/slurm-%j.log",
@@ -81,7 +88,9 @@ void expect_golden(const std::string& script, const std::string& name) {
 
 // ---- Job scripts
 
-TEST_F(Slurm, AScriptOfDefaultsIsTheGoldenOne) { expect_golden(job_script(job({})), "plain.sbatch"); }
+TEST_F(Slurm, AScriptOfDefaultsIsTheGoldenOne) {
+  expect_golden(job_script(job({})), "plain.sbatch");
+}
 
 TEST_F(Slurm, AScriptWithEverythingIsTheGoldenOne) {
   const auto here = site(R"(
@@ -119,7 +128,9 @@ stalled = 3
   expect_golden(job_script(job(wanted, here)), "everything.sbatch");
 }
 
-TEST_F(Slurm, AScriptForMpirunIsTheGoldenOne) { expect_golden(job_script(job(options("launcher = \"mpirun\"\nnodes = 2"))), "mpirun.sbatch"); }
+TEST_F(Slurm, AScriptForMpirunIsTheGoldenOne) {
+  expect_golden(job_script(job(options("launcher = \"mpirun\"\nnodes = 2"))), "mpirun.sbatch");
+}
 
 TEST_F(Slurm, AScriptForAnArrayIsTheGoldenOne) {
   auto wanted = job(options("retries = 1"));
@@ -141,7 +152,8 @@ TEST_F(Slurm, AScriptForTheElementsOfAnArrayIsTheGoldenOne) {
 }
 
 TEST_F(Slurm, EveryScriptIsGoodShell) {
-  auto odd = job(options("environment = { A = 'a \"b\" `c`' }\nlauncher = \"mpirun\"\nretries = 2"));
+  auto odd =
+      job(options("environment = { A = 'a \"b\" `c`' }\nlauncher = \"mpirun\"\nretries = 2"));
   odd.directory = "/tmp/runs/it's mine";
   odd.from = "/tmp/half 50% \"of\" $HOME";
   odd.written_by = "attune submit " + shell_word("two\nlines");
@@ -154,7 +166,9 @@ TEST_F(Slurm, EveryScriptIsGoodShell) {
 }
 
 TEST_F(Slurm, WordsReachTheShellAsTheyAre) {
-  for (const std::string word : {"plain", "two words", "it's", "$HOME", "a;b", "*", "50%", "back\\slash", "\"quoted\"", "two\nlines and 'one' \\ more", "naïve", "-x"}) {
+  for (const std::string word :
+       {"plain", "two words", "it's", "$HOME", "a;b", "*", "50%", "back\\slash", "\"quoted\"",
+        "two\nlines and 'one' \\ more", "naïve", "-x"}) {
     const auto said = run_command({"bash", "-c", "printf '%s' " + shell_word(word)});
     EXPECT_EQ(said.out, word);
     EXPECT_EQ(shell_word(word).find('\n'), std::string::npos) << "on one line of the script";
@@ -173,7 +187,9 @@ TEST_F(Slurm, AJobThatMakesNoProgressTwiceEnds) {
   wanted.directory = folder_ / "run";
   wanted.from = folder_;
   const auto file = write("job.sbatch", with_srun("true", job_script(wanted)));
-  const auto attempt = [&] { return run_command({"env", "SLURM_JOB_ID=5", "bash", file.string()}); };
+  const auto attempt = [&] {
+    return run_command({"env", "SLURM_JOB_ID=5", "bash", file.string()});
+  };
   EXPECT_EQ(attempt().code, 0);
   EXPECT_EQ(attempt().code, 0);
   const auto third = attempt();
@@ -189,21 +205,27 @@ TEST_F(Slurm, CheckpointsCountByTheirNumbers) {
   auto wanted = job({});
   wanted.directory = folder_ / "run";
   wanted.from = folder_;
-  for (const char* name : {"step-999999", "step-1000000", "step-000500"}) fs::create_directories(folder_ / "run/checkpoints" / name);
-  run_command({"env", "SLURM_JOB_ID=5", "bash", write("job.sbatch", with_srun("true", job_script(wanted))).string()});
+  for (const char* name : {"step-999999", "step-1000000", "step-000500"})
+    fs::create_directories(folder_ / "run/checkpoints" / name);
+  run_command({"env", "SLURM_JOB_ID=5", "bash",
+               write("job.sbatch", with_srun("true", job_script(wanted))).string()});
   EXPECT_THAT(read_text(folder_ / "run/attempts"), HasSubstr(" step-1000000\n"));
 }
 
-/// A script whose ranks print their environment and where they are, run in another folder and with these variables.
+/// A script whose ranks print their environment and where they are, run in another folder and with
+/// these variables.
 class Surroundings : public Slurm {
  protected:
-  Said run(const SlurmOptions& wanted, const std::vector<std::string>& variables = {}, const Site& here = {}) {
+  Said run(const SlurmOptions& wanted, const std::vector<std::string>& variables = {},
+           const Site& here = {}) {
     auto one = job(wanted, here);
     one.directory = folder_ / "run";
     one.from = folder_;
     std::vector<std::string> command{"env", "-C", "/", "SLURM_JOB_ID=5", "SLURM_CPUS_PER_TASK=3"};
     command.insert(command.end(), variables.begin(), variables.end());
-    command.insert(command.end(), {"bash", write("job.sbatch", with_srun("/usr/bin/env; pwd", job_script(one))).string()});
+    command.insert(
+        command.end(),
+        {"bash", write("job.sbatch", with_srun("/usr/bin/env; pwd", job_script(one))).string()});
     return run_command(command);
   }
 };
@@ -218,13 +240,21 @@ TEST_F(Surroundings, RanksStartWhereTheJobWasSubmitted) {
 }
 
 TEST_F(Surroundings, WhatTheShellOfTheSubmissionBroughtDoesNotReachTheSteps) {
-  const auto said = run({}, {"SLURM_EXPORT_ENV=NONE", "SLURM_CPU_BIND=quiet,mask_cpu:0x1", "SLURM_CPU_BIND_TYPE=mask_cpu:", "SLURM_TIME_FORMAT=relative"});
-  EXPECT_THAT(said.out, AllOf(Not(HasSubstr("SLURM_EXPORT_ENV")), Not(HasSubstr("SLURM_CPU_BIND")), Not(HasSubstr("SLURM_TIME_FORMAT")), HasSubstr("OMP_NUM_THREADS=3\n")));
+  const auto said = run({}, {"SLURM_EXPORT_ENV=NONE", "SLURM_CPU_BIND=quiet,mask_cpu:0x1",
+                             "SLURM_CPU_BIND_TYPE=mask_cpu:", "SLURM_TIME_FORMAT=relative"});
+  EXPECT_THAT(said.out,
+              AllOf(Not(HasSubstr("SLURM_EXPORT_ENV")), Not(HasSubstr("SLURM_CPU_BIND")),
+                    Not(HasSubstr("SLURM_TIME_FORMAT")), HasSubstr("OMP_NUM_THREADS=3\n")));
 }
 
 TEST_F(Surroundings, VariablesHaveTheirValuesWhateverIsInThem) {
-  const auto said = run(options(R"(environment = { A = 'say "hi" to c:\new', B = '$FROM/x', C = '\$FROM', D = '$(echo run) `echo run`', E = 'naïve 50% #5' })"), {"FROM=there"});
-  EXPECT_THAT(said.out, AllOf(HasSubstr("A=say \"hi\" to c:\\new\n"), HasSubstr("B=there/x\n"), HasSubstr("C=$FROM\n"), HasSubstr("D=$(echo run) `echo run`\n"), HasSubstr("E=naïve 50% #5\n")));
+  const auto said = run(
+      options(
+          R"(environment = { A = 'say "hi" to c:\new', B = '$FROM/x', C = '\$FROM', D = '$(echo run) `echo run`', E = 'naïve 50% #5' })"),
+      {"FROM=there"});
+  EXPECT_THAT(said.out, AllOf(HasSubstr("A=say \"hi\" to c:\\new\n"), HasSubstr("B=there/x\n"),
+                              HasSubstr("C=$FROM\n"), HasSubstr("D=$(echo run) `echo run`\n"),
+                              HasSubstr("E=naïve 50% #5\n")));
 }
 
 TEST_F(Surroundings, AModuleThatIsMissingEndsTheJob) {
@@ -244,40 +274,55 @@ TEST_F(Surroundings, AScratchWhoseVariableIsNotSetEndsTheJob) {
   const auto here = site("scratch = \"$NO_SUCH_SCRATCH/x\"\nstage = [\"data\"]");
   const auto said = run({}, {}, here);
   EXPECT_EQ(said.code, 2);
-  EXPECT_THAT(said.err, AllOf(HasSubstr("scratch of the site file is $NO_SUCH_SCRATCH/x"), HasSubstr("not set in this job")));
-  EXPECT_THAT(run({}, {"NO_SUCH_SCRATCH=/tmp/fast disk"}, here).out, HasSubstr("ATTUNE_SCRATCH=/tmp/fast disk/x\n"));
+  EXPECT_THAT(said.err, AllOf(HasSubstr("scratch of the site file is $NO_SUCH_SCRATCH/x"),
+                              HasSubstr("not set in this job")));
+  EXPECT_THAT(run({}, {"NO_SUCH_SCRATCH=/tmp/fast disk"}, here).out,
+              HasSubstr("ATTUNE_SCRATCH=/tmp/fast disk/x\n"));
 }
 
 TEST_F(Slurm, APercentSignInAFolderIsNoPattern) {
   EXPECT_EQ(log_pattern("/a/half 50%a/100%%"), "/a/half 50%%a/100%%%%");
-  EXPECT_THAT(error_of([] { log_pattern("/a/b\\c"); }), HasSubstr("cannot write a log below a name with a backslash"));
+  EXPECT_THAT(error_of([] { log_pattern("/a/b\\c"); }),
+              HasSubstr("cannot write a log below a name with a backslash"));
 }
 
 TEST_F(Slurm, OptionsOfSrunStandBeforeTheProgram) {
-  const auto script = job_script(job(options("srun_options = { \"cpu-bind\" = \"cores\", \"container-image\" = \"$HOME/my image.sqsh\", label = \"\" }")));
-  EXPECT_THAT(script, HasSubstr("srun --mpi=pmix --kill-on-bad-exit=1 --container-image=\"$HOME/my image.sqsh\" --cpu-bind=\"cores\" --label \"$attune\" train"));
+  const auto script =
+      job_script(job(options("srun_options = { \"cpu-bind\" = \"cores\", \"container-image\" = "
+                             "\"$HOME/my image.sqsh\", label = \"\" }")));
+  EXPECT_THAT(script, HasSubstr("srun --mpi=pmix --kill-on-bad-exit=1 --container-image=\"$HOME/my "
+                                "image.sqsh\" --cpu-bind=\"cores\" --label \"$attune\" train"));
 }
 
-/// A job whose program is staged, with stand-ins for the program, which tells from where it runs, and for srun.
+/// A job whose program is staged, with stand-ins for the program, which tells from where it runs,
+/// and for srun.
 class StagedProgram : public Slurm {
  protected:
   StagedProgram() {
     write_program("bin/srun", "while [[ $1 == --* ]]; do shift; done; exec \"$@\"");
-    write_program("here/attune", "echo \"$0 $LD_LIBRARY_PATH\"; cd \"$(dirname \"$0\")\" && find . -type f | sort");
+    write_program(
+        "here/attune",
+        "echo \"$0 $LD_LIBRARY_PATH\"; cd \"$(dirname \"$0\")\" && find . -type f | sort");
     write("here/lib/libattune.so.0.1.0", "code");
     fs::create_symlink("libattune.so.0.1.0", folder_ / "here/lib/libattune.so.0");
     write("here/plugins/lora.so", "code");
   }
-  void write_program(const std::string& name, const std::string& text) const { fs::permissions(write(name, "#!/bin/bash\n" + text + "\n"), fs::perms::owner_all); }
+  void write_program(const std::string& name, const std::string& text) const {
+    fs::permissions(write(name, "#!/bin/bash\n" + text + "\n"), fs::perms::owner_all);
+  }
 
   Said run() const {
-    auto wanted = job({}, site("scratch = \"" + folder_.string() + "/scratch/$SLURM_JOB_ID\"\nstage = [\"program\"]"));
+    auto wanted = job({}, site("scratch = \"" + folder_.string() +
+                               "/scratch/$SLURM_JOB_ID\"\nstage = [\"program\"]"));
     wanted.directory = folder_ / "run";
     wanted.from = folder_;
     wanted.program = folder_ / "here/attune";
-    wanted.program_files = {wanted.program, folder_ / "here/lib/libattune.so.0", folder_ / "here/plugins"};
+    wanted.program_files = {wanted.program, folder_ / "here/lib/libattune.so.0",
+                            folder_ / "here/plugins"};
     const auto path = "PATH=" + (folder_ / "bin").string() + ":" + std::getenv("PATH");
-    return run_command({"env", "-u", "LD_LIBRARY_PATH", path, "SLURM_JOB_ID=5", "SLURM_JOB_NUM_NODES=1", "bash", write("job.sbatch", job_script(wanted)).string()});
+    return run_command({"env", "-u", "LD_LIBRARY_PATH", path, "SLURM_JOB_ID=5",
+                        "SLURM_JOB_NUM_NODES=1", "bash",
+                        write("job.sbatch", job_script(wanted)).string()});
   }
 };
 
@@ -285,7 +330,8 @@ TEST_F(StagedProgram, RunsFromScratchAndIsRemoved) {
   const auto said = run();
   const auto there = (folder_ / "scratch/5/attune-5").string();
   EXPECT_EQ(said.code, 0) << said.err;
-  EXPECT_EQ(said.out, there + "/attune " + there + "\n./attune\n./libattune.so.0\n./plugins/lora.so\n");
+  EXPECT_EQ(said.out,
+            there + "/attune " + there + "\n./attune\n./libattune.so.0\n./plugins/lora.so\n");
   EXPECT_TRUE(fs::is_empty(folder_ / "scratch/5"));
 }
 
@@ -293,18 +339,21 @@ TEST_F(StagedProgram, AFullScratchIsToldBeforeItIsCopied) {
   write_program("bin/df", "echo Avail; echo 1000");
   const auto said = run();
   EXPECT_EQ(said.code, 2) << "it is not tried again";
-  EXPECT_THAT(said.err, AllOf(HasSubstr("scratch/5/attune-5 on "), HasSubstr("bytes, and 1000 are free; make room")));
+  EXPECT_THAT(said.err, AllOf(HasSubstr("scratch/5/attune-5 on "),
+                              HasSubstr("bytes, and 1000 are free; make room")));
   EXPECT_EQ(said.out, "");
   EXPECT_TRUE(fs::is_empty(folder_ / "scratch/5"));
 }
 
 // ---- Launches that fail
 
-/// A job of two nodes with two tasks each, with stand-ins for Slurm's commands. Each call of `attempt` is one start of the job.
+/// A job of two nodes with two tasks each, with stand-ins for Slurm's commands. Each call of
+/// `attempt` is one start of the job.
 class Launches : public Slurm {
  protected:
   Launches() {
-    write_program("srun", R"sh(for word in "$@"; do if [ "$word" = --overlap ]; then exit 0; fi; done
+    write_program("srun",
+                  R"sh(for word in "$@"; do if [ "$word" = --overlap ]; then exit 0; fi; done
 case $(cat HERE/launch) in
   fails) echo "srun: error: task $(cat HERE/task) launch failed: Unspecified error" >&2; exit "$(cat HERE/failure)" ;;
   silent) exit 1 ;;
@@ -318,7 +367,13 @@ esac)sh");
     write_program("sbatch", R"sh(echo "sbatch $*" >>HERE/calls
 case "$*" in *--test-only*) exit "$(cat HERE/refused)" ;; esac
 echo 6)sh");
-    set({{"launch", "fails"}, {"task", "3"}, {"failure", "1"}, {"code", "0"}, {"requeue", "1"}, {"excluded", "(null)"}, {"refused", "0"}});
+    set({{"launch", "fails"},
+         {"task", "3"},
+         {"failure", "1"},
+         {"code", "0"},
+         {"requeue", "1"},
+         {"excluded", "(null)"},
+         {"refused", "0"}});
   }
 
   void set(const std::map<std::string, std::string>& values) {
@@ -336,20 +391,25 @@ echo 6)sh");
     fs::remove(folder_ / "calls");
     fs::remove(folder_ / "log");
     const auto command = fmt::format("bash {0}/job.sbatch >>{0}/log 2>&1", folder_.string());
-    const auto said = run_command({"env", path, "SLURM_JOB_ID=5", "SLURM_JOB_NUM_NODES=2", "SLURM_JOB_NODELIST=n[1-2]", "bash", "-c", command});
+    const auto said = run_command({"env", path, "SLURM_JOB_ID=5", "SLURM_JOB_NUM_NODES=2",
+                                   "SLURM_JOB_NODELIST=n[1-2]", "bash", "-c", command});
     calls_ = text_of("calls");
     said_ = text_of("log");
     return said.code;
   }
 
-  std::string text_of(const std::string& name) const { return fs::exists(folder_ / name) ? read_text(folder_ / name) : ""; }
+  std::string text_of(const std::string& name) const {
+    return fs::exists(folder_ / name) ? read_text(folder_ / name) : "";
+  }
   std::size_t lines_in(const std::string& name) const { return lines_of(text_of(name)).size(); }
 
-  std::string calls_, said_;
+  std::string calls_;
+  std::string said_;
 
  private:
   void write_program(const std::string& name, const std::string& text) const {
-    const auto whole = std::regex_replace("#!/bin/bash\n" + text + "\n", std::regex("HERE"), folder_.string());
+    const auto whole =
+        std::regex_replace("#!/bin/bash\n" + text + "\n", std::regex("HERE"), folder_.string());
     fs::permissions(write("bin/" + name, whole), fs::perms::owner_all);
   }
 };
@@ -360,7 +420,9 @@ TEST_F(Launches, OneThatFailsIsTriedAgainAndANodeThatFailsTwiceIsLeftOut) {
   EXPECT_THAT(said_, HasSubstr("no rank was launched on n2 (exit code 1): tried again\n"));
   EXPECT_EQ(lines_in("run/attempts"), 0) << "it is no attempt of the run";
   EXPECT_EQ(attempt(), 1);
-  EXPECT_EQ(calls_, fmt::format("sbatch --test-only --exclude=n2 {}/job.sbatch\nscontrol requeue 5\nscontrol update JobId=5 ExcNodeList=n2\n", folder_.string()));
+  EXPECT_EQ(calls_, fmt::format("sbatch --test-only --exclude=n2 {}/job.sbatch\nscontrol requeue "
+                                "5\nscontrol update JobId=5 ExcNodeList=n2\n",
+                                folder_.string()));
   EXPECT_THAT(said_, HasSubstr("tried again without n2"));
   set({{"launch", "runs"}});
   EXPECT_EQ(attempt(), 0);
@@ -376,7 +438,8 @@ TEST_F(Launches, TasksThatAreEndedBesideOneThatFailedDoNotHideIt) {
   EXPECT_THAT(said_, HasSubstr("no rank was launched on n2 (exit code 143): tried again\n"));
   set({{"failure", "0"}});  // it waited in vain for the others to end
   EXPECT_EQ(attempt(), 1);
-  EXPECT_THAT(said_, HasSubstr("no rank was launched on n2 (exit code 1): tried again without n2\n"));
+  EXPECT_THAT(said_,
+              HasSubstr("no rank was launched on n2 (exit code 1): tried again without n2\n"));
   EXPECT_EQ(lines_in("run/attempts"), 0);
   EXPECT_EQ(lines_in("run/launches"), 2);
 }
@@ -461,11 +524,16 @@ TEST_F(Launches, UnderMpirunTheyAreTriedAgainToo) {
 // ---- [slurm] and sites
 
 TEST_F(Slurm, MistakesAreToldTogetherWithTheirPlaces) {
-  const auto said = error_of([] { options("nods = 2\ntime = \"soon\"\nmemory = \"much\"\ngpus_per_node = 4\noptions = { mem = \"5G\", \"--exclusive\" = \"\" }"); });
+  const auto said = error_of([] {
+    options(
+        "nods = 2\ntime = \"soon\"\nmemory = \"much\"\ngpus_per_node = 4\noptions = { mem = "
+        "\"5G\", \"--exclusive\" = \"\" }");
+  });
   EXPECT_THAT(said, HasSubstr("run.toml:2:1: unknown key 'nods'; did you mean 'nodes'?"));
   EXPECT_THAT(said, HasSubstr("run.toml:3:8: 'time' is 'soon', which is no time"));
   EXPECT_THAT(said, HasSubstr("run.toml:4:10: 'memory' is 'much'"));
-  EXPECT_THAT(said, HasSubstr("run.toml:5:17: 1 ranks and 4 GPUs on a node: every rank computes on one GPU, so set tasks_per_node = 4"));
+  EXPECT_THAT(said, HasSubstr("run.toml:5:17: 1 ranks and 4 GPUs on a node: every rank computes on "
+                              "one GPU, so set tasks_per_node = 4"));
   EXPECT_THAT(said, HasSubstr("use memory of [slurm]"));
   EXPECT_THAT(said, HasSubstr("'--exclusive' is no long option of sbatch"));
 }
@@ -475,31 +543,44 @@ TEST_F(Slurm, AnArrayIsReadAsSbatchReadsIt) {
   EXPECT_EQ(config::array_elements("0-3%2"), (Numbers{0, 1, 2, 3}));
   EXPECT_EQ(config::array_elements("9,1,5-20:5,5"), (Numbers{1, 5, 9, 10, 15, 20}));
   EXPECT_EQ(config::array_elements("7"), Numbers{7});
-  for (const char* no : {"", "a", "3-1", "0-9:0", "1,,2", "0-9%0", "1-", "0-99999999"}) EXPECT_EQ(config::array_elements(no), Numbers{}) << no;
+  for (const char* no : {"", "a", "3-1", "0-9:0", "1,,2", "0-9%0", "1-", "0-99999999"})
+    EXPECT_EQ(config::array_elements(no), Numbers{}) << no;
 }
 
 TEST_F(Slurm, WhatAnElementSetsHoldsItsNumber) {
-  EXPECT_EQ(options("array = \"0-9\"").overrides_of(4), std::vector<std::string>{"seed=4"}) << "seeds, when nothing is said";
-  const auto each = options("array = \"0-9\"\neach = { \"dataset.path\" = \"parts/${SLURM_ARRAY_TASK_ID}.h5\", seed = \"1$SLURM_ARRAY_TASK_ID\", \"train.steps\" = \"5\" }");
-  EXPECT_EQ(each.overrides_of(12), (std::vector<std::string>{"dataset.path=parts/12.h5", "seed=112", "train.steps=5"}));
+  EXPECT_EQ(options("array = \"0-9\"").overrides_of(4), std::vector<std::string>{"seed=4"})
+      << "seeds, when nothing is said";
+  const auto each = options(
+      "array = \"0-9\"\neach = { \"dataset.path\" = \"parts/${SLURM_ARRAY_TASK_ID}.h5\", seed = "
+      "\"1$SLURM_ARRAY_TASK_ID\", \"train.steps\" = \"5\" }");
+  EXPECT_EQ(each.overrides_of(12),
+            (std::vector<std::string>{"dataset.path=parts/12.h5", "seed=112", "train.steps=5"}));
 }
 
 TEST_F(Slurm, AnArrayThatMakesNoSenseIsRefusedWithItsPlace) {
-  EXPECT_THAT(error_of([] { options("array = \"0..9\""); }), HasSubstr("run.toml:2:9: 'array' is '0..9', which is no array"));
-  EXPECT_THAT(error_of([] { options("each = { seed = \"$SLURM_ARRAY_TASK_ID\" }"); }), HasSubstr("'each' is for the elements of an 'array'"));
-  EXPECT_THAT(error_of([] { options("array = \"0-9\"\neach = { seed = \"3\" }"); }), HasSubstr("run.toml:3:8: 'each' sets the same for every element"));
-  EXPECT_THAT(error_of([] { options("array = \"0-9\"\neach = { name = \"x$SLURM_ARRAY_TASK_ID\" }"); }), HasSubstr("'name' in 'each'"));
-  EXPECT_THAT(error_of([] { options("options = { array = \"0-9\" }"); }), HasSubstr("use array of [slurm]"));
+  EXPECT_THAT(error_of([] { options("array = \"0..9\""); }),
+              HasSubstr("run.toml:2:9: 'array' is '0..9', which is no array"));
+  EXPECT_THAT(error_of([] { options("each = { seed = \"$SLURM_ARRAY_TASK_ID\" }"); }),
+              HasSubstr("'each' is for the elements of an 'array'"));
+  EXPECT_THAT(error_of([] { options("array = \"0-9\"\neach = { seed = \"3\" }"); }),
+              HasSubstr("run.toml:3:8: 'each' sets the same for every element"));
+  EXPECT_THAT(
+      error_of([] { options("array = \"0-9\"\neach = { name = \"x$SLURM_ARRAY_TASK_ID\" }"); }),
+      HasSubstr("'name' in 'each'"));
+  EXPECT_THAT(error_of([] { options("options = { array = \"0-9\" }"); }),
+              HasSubstr("use array of [slurm]"));
 }
 
 TEST_F(Slurm, AnArrayIsWrittenAsSbatchReadsIt) {
-  for (const char* text : {"0-3", "1,3-5,9", "7", ""}) EXPECT_EQ(config::array_text(config::array_elements(text)), text);
+  for (const char* text : {"0-3", "1,3-5,9", "7", ""})
+    EXPECT_EQ(config::array_text(config::array_elements(text)), text);
   EXPECT_EQ(config::array_text({1, 2, 5, 10, 11, 12}), "1-2,5,10-12");
 }
 
 TEST_F(Slurm, OptionsThatContradictTheScriptAreRefused) {
   const std::map<std::string, std::string> refused{
-      {"options = { chdir = \"/tmp\" }", "'chdir' in 'options' contradicts the job script: relative paths"},
+      {"options = { chdir = \"/tmp\" }",
+       "'chdir' in 'options' contradicts the job script: relative paths"},
       {"options = { output = \"x.log\" }", "'output' in 'options' contradicts the job script"},
       {"options = { error = \"x.err\" }", "'error' in 'options' contradicts the job script"},
       {"options = { \"open-mode\" = \"truncate\" }", "every attempt goes on in the same log"},
@@ -510,7 +591,8 @@ TEST_F(Slurm, OptionsThatContradictTheScriptAreRefused) {
       {"options = { \"gpus-per-socket\" = \"1\" }", "use gpus_per_node of [slurm]"},
       {"options = { gpus = \"4\" }", "use gpus_per_node of [slurm]"},
       {"options = { n = \"4\" }", "'n' is no long option of sbatch: write its long name"},
-      {"memory = \"4G\"\noptions = { \"mem-per-cpu\" = \"1G\" }", "'mem-per-cpu' in 'options' and 'memory' contradict each other"},
+      {"memory = \"4G\"\noptions = { \"mem-per-cpu\" = \"1G\" }",
+       "'mem-per-cpu' in 'options' and 'memory' contradict each other"},
       {"srun_options = { mpi = \"pmi2\" }", "use mpi of [slurm]"},
       {"srun_options = { output = \"x\" }", "'output' in 'srun_options' contradicts"},
       {"srun_options = { \"--cpu-bind\" = \"x\" }", "'--cpu-bind' is no long option of srun"},
@@ -518,14 +600,22 @@ TEST_F(Slurm, OptionsThatContradictTheScriptAreRefused) {
       {"account = \"two\\nlines\"", "'account' must stand on one line"},
       {"environment = { A = \"two\\nlines\" }", "'environment' must stand on one line"},
   };
-  for (const auto& [toml, words] : refused) EXPECT_THAT(error_of([&] { options(toml); }), AllOf(HasSubstr("run.toml:"), HasSubstr(words))) << toml;
-  EXPECT_EQ(options("environment = { A = 'C:\\new' }").environment.at("A"), "C:\\new") << "a backslash and an n are no line end";
+  for (const auto& [toml, words] : refused)
+    EXPECT_THAT(error_of([&] { options(toml); }), AllOf(HasSubstr("run.toml:"), HasSubstr(words)))
+        << toml;
+  EXPECT_EQ(options("environment = { A = 'C:\\new' }").environment.at("A"), "C:\\new")
+      << "a backslash and an n are no line end";
 }
 
 TEST_F(Slurm, ATimeThatHoldsNoTrainingIsRefused) {
-  EXPECT_THAT(error_of([] { options("time = \"2\""); }), AllOf(HasSubstr("run.toml:2:8: 'time' is '2', and 120 s before its end"), HasSubstr("lower 'signal'")));
-  EXPECT_THAT(error_of([] { options("time = \"00:05:00\"\nsignal = 300"); }), HasSubstr("it would never train"));
-  for (const char* fits : {"time = \"3\"", "time = \"1\"\nsignal = 10", "time = \"0\"", "signal = 9000"}) EXPECT_EQ(options(fits).nodes, 1) << fits;
+  EXPECT_THAT(error_of([] { options("time = \"2\""); }),
+              AllOf(HasSubstr("run.toml:2:8: 'time' is '2', and 120 s before its end"),
+                    HasSubstr("lower 'signal'")));
+  EXPECT_THAT(error_of([] { options("time = \"00:05:00\"\nsignal = 300"); }),
+              HasSubstr("it would never train"));
+  for (const char* fits :
+       {"time = \"3\"", "time = \"1\"\nsignal = 10", "time = \"0\"", "signal = 9000"})
+    EXPECT_EQ(options(fits).nodes, 1) << fits;
 }
 
 TEST_F(Slurm, MemoryIsReadAsSbatchReadsIt) {
@@ -536,8 +626,11 @@ TEST_F(Slurm, MemoryIsReadAsSbatchReadsIt) {
 }
 
 TEST_F(Slurm, ARunFileSpeaksLouderThanTheSiteAndListsAddUp) {
-  const auto here = site("partitions = { gpu = \"accelerated\" }\n[slurm]\npartition = \"gpu\"\naccount = \"ours\"\nnodes = 3\nmodules = [\"gcc\"]\nenvironment = { A = \"1\", B = \"1\" }");
-  const auto merged = options("nodes = 2\nmodules = [\"gcc\", \"hdf5\"]\nenvironment = { A = \"2\" }", here);
+  const auto here = site(
+      "partitions = { gpu = \"accelerated\" }\n[slurm]\npartition = \"gpu\"\naccount = "
+      "\"ours\"\nnodes = 3\nmodules = [\"gcc\"]\nenvironment = { A = \"1\", B = \"1\" }");
+  const auto merged =
+      options("nodes = 2\nmodules = [\"gcc\", \"hdf5\"]\nenvironment = { A = \"2\" }", here);
   EXPECT_EQ(merged.nodes, 2);
   EXPECT_EQ(merged.account, "ours");
   EXPECT_EQ(merged.partition, "accelerated");
@@ -546,18 +639,24 @@ TEST_F(Slurm, ARunFileSpeaksLouderThanTheSiteAndListsAddUp) {
 }
 
 TEST_F(Slurm, ASiteFileWithAnUnknownKeyIsRefusedWithItsPlace) {
-  EXPECT_THAT(error_of([&] { site("scrach = \"/scratch\""); }), AllOf(HasSubstr("site.toml:1:1: unknown key 'scrach'; did you mean 'scratch'?")));
-  EXPECT_THAT(error_of([&] { site("[slurm]\npartitoin = \"x\""); }), HasSubstr("site.toml:2:1: unknown key 'partitoin'"));
-  EXPECT_THAT(error_of([&] { site("account = \"ours\""); }), HasSubstr("site.toml:1:1: unknown key 'account'; 'account' belongs to [slurm]"));
-  EXPECT_THAT(error_of([&] { site("[slurm]\nscratch = \"/tmp\""); }), HasSubstr("'scratch' belongs to the top of the site file, before [slurm]"));
+  EXPECT_THAT(error_of([&] { site("scrach = \"/scratch\""); }),
+              AllOf(HasSubstr("site.toml:1:1: unknown key 'scrach'; did you mean 'scratch'?")));
+  EXPECT_THAT(error_of([&] { site("[slurm]\npartitoin = \"x\""); }),
+              HasSubstr("site.toml:2:1: unknown key 'partitoin'"));
+  EXPECT_THAT(error_of([&] { site("account = \"ours\""); }),
+              HasSubstr("site.toml:1:1: unknown key 'account'; 'account' belongs to [slurm]"));
+  EXPECT_THAT(error_of([&] { site("[slurm]\nscratch = \"/tmp\""); }),
+              HasSubstr("'scratch' belongs to the top of the site file, before [slurm]"));
   EXPECT_THAT(error_of([&] { site("stage = [\"data\"]"); }), HasSubstr("'stage' needs 'scratch'"));
 }
 
 TEST_F(Slurm, ASiteIsFoundByNameAndAMisspelledOneIsGuessed) {
   write("sites/alps.toml", "about = \"x\"");
   EXPECT_EQ(read_site("alps", {folder_ / "sites"}).options.about, "x");
-  EXPECT_THAT(error_of([&] { read_site("alsp", {folder_ / "sites"}); }), HasSubstr("there is no site 'alsp'; did you mean 'alps'?"));
-  EXPECT_THAT(error_of([&] { read_site("./none.toml", {}); }), HasSubstr("there is no such site file"));
+  EXPECT_THAT(error_of([&] { read_site("alsp", {folder_ / "sites"}); }),
+              HasSubstr("there is no site 'alsp'; did you mean 'alps'?"));
+  EXPECT_THAT(error_of([&] { read_site("./none.toml", {}); }),
+              HasSubstr("there is no such site file"));
 }
 
 TEST_F(Slurm, OnesOwnSitesAreFoundFirst) {
@@ -571,56 +670,94 @@ TEST_F(Slurm, OnesOwnSitesAreFoundFirst) {
 
 TEST_F(Slurm, TheSitesThatComeWithAttuneAreInOrder) {
   int count = 0;
-  for (const auto& entry : fs::directory_iterator(fs::path(ATTUNE_SOURCE_DIR) / "slurm/sites"))
-    if (entry.path().extension() == ".toml") read_site(entry.path().string(), {}), ++count;
+  for (const auto& entry : fs::directory_iterator(fs::path(ATTUNE_SOURCE_DIR) / "slurm/sites")) {
+    if (entry.path().extension() == ".toml") {
+      read_site(entry.path().string(), {});
+      ++count;
+    }
+  }
   EXPECT_GT(count, 0);
 }
 
 // ---- What Slurm's commands say
 
 TEST_F(Slurm, RefusalsAreExplainedWithTheKeyToChange) {
-  const auto said = explain_refusal("sbatch: error: invalid partition specified: nowhere\nallocation failure: Invalid partition name specified\n", options("partition = \"nowhere\""));
-  EXPECT_THAT(said, AllOf(HasSubstr("Slurm does not take the job: Invalid partition name specified"), HasSubstr("set slurm.partition, which is 'nowhere'"), Not(HasSubstr("\n"))));
+  const auto said = explain_refusal(
+      "sbatch: error: invalid partition specified: nowhere\nallocation failure: Invalid partition "
+      "name specified\n",
+      options("partition = \"nowhere\""));
+  EXPECT_THAT(said,
+              AllOf(HasSubstr("Slurm does not take the job: Invalid partition name specified"),
+                    HasSubstr("set slurm.partition, which is 'nowhere'"), Not(HasSubstr("\n"))));
 }
 
 /// What sbatch of Slurm 22.05 and later says, and the sentence that is made of it.
 TEST_F(Slurm, EveryRefusalNamesWhatToChange) {
-  const auto asked = options("nodes = 9\npartition = \"gpu\"\naccount = \"ours\"\nqos = \"long\"\ntime = \"5-00:00:00\"\nmemory = \"900G\"\nreservation = \"course\"\nconstraint = \"a100\"");
-  const std::string policy = "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)\n";
-  const auto failed = [](const std::string& why) { return "sbatch: error: Batch job submission failed: " + why + "\n"; };
+  const auto asked = options(
+      "nodes = 9\npartition = \"gpu\"\naccount = \"ours\"\nqos = \"long\"\ntime = "
+      "\"5-00:00:00\"\nmemory = \"900G\"\nreservation = \"course\"\nconstraint = \"a100\"");
+  const std::string policy =
+      "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit "
+      "limit, user's size and/or time limits)\n";
+  const auto failed = [](const std::string& why) {
+    return "sbatch: error: Batch job submission failed: " + why + "\n";
+  };
   const std::vector<std::pair<std::string, std::vector<std::string>>> refusals{
-      {"sbatch: error: QOSMaxSubmitJobPerUserLimit\n" + policy, {"(QOSMaxSubmitJobPerUserLimit)", "the QOS does not allow each user more jobs in the queue", "wait until some of yours are done", "slurm.qos"}},
-      {"sbatch: error: AssocMaxSubmitJobLimit\n" + policy, {"the account does not allow you more jobs in the queue", "slurm.array", "slurm.account"}},
-      {"sbatch: error: AssocGrpSubmitJobsLimit\n" + policy, {"the account does not allow all jobs in it together more jobs in the queue"}},
-      {"sbatch: error: QOSMaxCpuPerUserLimit\n" + policy, {"the QOS does not allow each user more processors; lower slurm.nodes"}},
-      {"sbatch: error: QOSMaxCpuPerJobLimit\n" + policy, {"the QOS does not allow one job more processors"}},
-      {"sbatch: error: AssocGrpCPUMinutesLimit\n" + policy, {"the account does not allow all jobs in it together more of its budget of processor time", "charge another slurm.account"}},
-      {"sbatch: error: AssocGrpCPURunMinutesLimit\n" + policy, {"more running jobs times their time limits; lower slurm.time"}},
+      {"sbatch: error: QOSMaxSubmitJobPerUserLimit\n" + policy,
+       {"(QOSMaxSubmitJobPerUserLimit)", "the QOS does not allow each user more jobs in the queue",
+        "wait until some of yours are done", "slurm.qos"}},
+      {"sbatch: error: AssocMaxSubmitJobLimit\n" + policy,
+       {"the account does not allow you more jobs in the queue", "slurm.array", "slurm.account"}},
+      {"sbatch: error: AssocGrpSubmitJobsLimit\n" + policy,
+       {"the account does not allow all jobs in it together more jobs in the queue"}},
+      {"sbatch: error: QOSMaxCpuPerUserLimit\n" + policy,
+       {"the QOS does not allow each user more processors; lower slurm.nodes"}},
+      {"sbatch: error: QOSMaxCpuPerJobLimit\n" + policy,
+       {"the QOS does not allow one job more processors"}},
+      {"sbatch: error: AssocGrpCPUMinutesLimit\n" + policy,
+       {"the account does not allow all jobs in it together more of its budget of processor time",
+        "charge another slurm.account"}},
+      {"sbatch: error: AssocGrpCPURunMinutesLimit\n" + policy,
+       {"more running jobs times their time limits; lower slurm.time"}},
       {"sbatch: error: AssocGrpCpuLimit\n" + policy, {"more processors"}},
       {"sbatch: error: QOSMaxGRESPerUser\n" + policy, {"more GPUs; lower slurm.gpus_per_node"}},
       {"sbatch: error: QOSMaxMemoryPerJob\n" + policy, {"one job more memory; lower slurm.memory"}},
       {"sbatch: error: QOSMaxNodePerJobLimit\n" + policy, {"more nodes; lower slurm.nodes"}},
-      {"sbatch: error: QOSMaxWallDurationPerJobLimit\n" + policy, {"a longer time limit; lower slurm.time"}},
+      {"sbatch: error: QOSMaxWallDurationPerJobLimit\n" + policy,
+       {"a longer time limit; lower slurm.time"}},
       {"sbatch: error: QOSMinGRES\n" + policy, {"takes no job that asks for so little"}},
       {policy, {"it asks for 9 nodes of 1 task with 1 processor", "slurm.account or slurm.qos"}},
-      {failed("Invalid account or account/partition combination specified"), {"set slurm.account, which is 'ours', or slurm.partition, which is 'gpu'", "sacctmgr"}},
+      {failed("Invalid account or account/partition combination specified"),
+       {"set slurm.account, which is 'ours', or slurm.partition, which is 'gpu'", "sacctmgr"}},
       {failed("Invalid qos specification"), {"set slurm.qos, which is 'long'"}},
-      {failed("Requested account has breached requested QOS usage threshold"), {"slurm.qos, which is 'long'"}},
+      {failed("Requested account has breached requested QOS usage threshold"),
+       {"slurm.qos, which is 'long'"}},
       {failed("Invalid partition name specified"), {"set slurm.partition, which is 'gpu'"}},
-      {failed("Required partition not available (inactive or drain)"), {"the partition takes no jobs now", "slurm.partition, which is 'gpu'"}},
-      {failed("Requested time limit is invalid (missing or exceeds some limit)"), {"set slurm.time, which is '5-00:00:00', to what the partition allows"}},
+      {failed("Required partition not available (inactive or drain)"),
+       {"the partition takes no jobs now", "slurm.partition, which is 'gpu'"}},
+      {failed("Requested time limit is invalid (missing or exceeds some limit)"),
+       {"set slurm.time, which is '5-00:00:00', to what the partition allows"}},
       {"sbatch: error: Invalid --time specification\n", {"set slurm.time"}},
-      {failed("Requested node configuration is not available"), {"it asks for 9 nodes", "lower that in [slurm]"}},
+      {failed("Requested node configuration is not available"),
+       {"it asks for 9 nodes", "lower that in [slurm]"}},
       {failed("Node count specification invalid"), {"it asks for 9 nodes"}},
       {failed("More processors requested than permitted"), {"it asks for 9 nodes"}},
-      {"sbatch: error: CPU count per node can not be satisfied\n" + failed("Requested node configuration is not available"), {"(CPU count per node can not be satisfied)", "it asks for 9 nodes"}},
-      {"sbatch: error: Memory specification can not be satisfied\n" + failed("Requested node configuration is not available"), {"set slurm.memory, which is '900G'"}},
+      {"sbatch: error: CPU count per node can not be satisfied\n" +
+           failed("Requested node configuration is not available"),
+       {"(CPU count per node can not be satisfied)", "it asks for 9 nodes"}},
+      {"sbatch: error: Memory specification can not be satisfied\n" +
+           failed("Requested node configuration is not available"),
+       {"set slurm.memory, which is '900G'"}},
       {failed("Memory required by task is not available"), {"set slurm.memory"}},
-      {failed("Required node not available (down, drained or reserved)"), {"the nodes named in slurm.options are down"}},
-      {failed("Requested nodes not in this partition"), {"slurm.options are not in that partition"}},
+      {failed("Required node not available (down, drained or reserved)"),
+       {"the nodes named in slurm.options are down"}},
+      {failed("Requested nodes not in this partition"),
+       {"slurm.options are not in that partition"}},
       {failed("Access/permission denied"), {"you may not use that partition, account or option"}},
-      {failed("User's group not permitted to use this partition"), {"you may not use that partition"}},
-      {failed("Requested reservation is invalid"), {"set slurm.reservation, which is 'course'", "scontrol show reservation"}},
+      {failed("User's group not permitted to use this partition"),
+       {"you may not use that partition"}},
+      {failed("Requested reservation is invalid"),
+       {"set slurm.reservation, which is 'course'", "scontrol show reservation"}},
       {failed("Access denied to requested reservation"), {"slurm.reservation"}},
       {failed("Invalid feature specification"), {"set slurm.constraint, which is 'a100'"}},
       {failed("Invalid generic resource (gres) specification"), {"set slurm.gpus_per_node"}},
@@ -628,14 +765,22 @@ TEST_F(Slurm, EveryRefusalNamesWhatToChange) {
       {failed("Job dependency problem"), {"set slurm.dependency"}},
       {failed("Invalid license specification"), {"'licenses' in slurm.options"}},
       {failed("Invalid wckey specification"), {"'wckey' in slurm.options"}},
-      {failed("Socket timed out on send/recv operation"), {"may have queued the job all the same", "squeue --me"}},
+      {failed("Socket timed out on send/recv operation"),
+       {"may have queued the job all the same", "squeue --me"}},
       {failed("Unable to contact slurm controller (connect failure)"), {"try again later"}},
-      {failed("Slurm temporarily unable to accept job, sleeping and retrying: Resource temporarily unavailable"), {"try again later"}},
-      {"sbatch: fatal: Could not establish a configuration source\n", {"does not know its cluster", "SLURM_CONF"}},
+      {failed("Slurm temporarily unable to accept job, sleeping and retrying: Resource temporarily "
+              "unavailable"),
+       {"try again later"}},
+      {"sbatch: fatal: Could not establish a configuration source\n",
+       {"does not know its cluster", "SLURM_CONF"}},
       {failed("Protocol authentication error"), {"munge"}},
-      {"sbatch: unrecognized option '--nosuch=1'\nTry \"sbatch --help\" for more information\n", {"correct slurm.options"}},
-      {failed("Pathname of a file, directory or other parameter too long"), {"shorten slurm.lines"}},
-      {"sbatch: error: this site wants an account; ask for one at the desk\n" + failed("Unspecified error"), {"Unspecified error (this site wants an account; ask for one at the desk)"}},
+      {"sbatch: unrecognized option '--nosuch=1'\nTry \"sbatch --help\" for more information\n",
+       {"correct slurm.options"}},
+      {failed("Pathname of a file, directory or other parameter too long"),
+       {"shorten slurm.lines"}},
+      {"sbatch: error: this site wants an account; ask for one at the desk\n" +
+           failed("Unspecified error"),
+       {"Unspecified error (this site wants an account; ask for one at the desk)"}},
       {"", {"no reason is given", "scontrol show partition"}},
   };
   for (const auto& [said, words] : refusals) {
@@ -649,46 +794,74 @@ TEST_F(Slurm, EveryRefusalNamesWhatToChange) {
 TEST_F(Slurm, AJobThatWaitsForAReasonOfItsOwnIsExplained) {
   EXPECT_EQ(explain_waiting("Priority"), "Priority");
   EXPECT_EQ(explain_waiting("Resources"), "Resources");
-  const std::map<std::string, std::string> meanings{{"QOSMaxCpuPerUserLimit", "the QOS does not allow each user more processors"},
-                                                    {"AssocGrpCpuLimit", "the account does not allow all jobs in it together more processors"},
-                                                    {"QOSMaxJobsPerUserLimit", "each user more running jobs; wait until some are done"},
-                                                    {"PartitionTimeLimit", "slurm.time is more than the partition allows"},
-                                                    {"ReqNodeNotAvail, UnavailableNodes:n[1-3]", "are down, drained or reserved"},
-                                                    {"InvalidAccount", "slurm.account is not one of yours"},
-                                                    {"InvalidQOS", "slurm.qos is not one of yours"},
-                                                    {"DependencyNeverSatisfied", "slurm.dependency ended otherwise"},
-                                                    {"launch failed requeued held", "scontrol release JOB"}};
-  for (const auto& [reason, meaning] : meanings) EXPECT_THAT(explain_waiting(reason), AllOf(testing::StartsWith(reason + ": "), HasSubstr(meaning)));
+  const std::map<std::string, std::string> meanings{
+      {"QOSMaxCpuPerUserLimit", "the QOS does not allow each user more processors"},
+      {"AssocGrpCpuLimit", "the account does not allow all jobs in it together more processors"},
+      {"QOSMaxJobsPerUserLimit", "each user more running jobs; wait until some are done"},
+      {"PartitionTimeLimit", "slurm.time is more than the partition allows"},
+      {"ReqNodeNotAvail, UnavailableNodes:n[1-3]", "are down, drained or reserved"},
+      {"InvalidAccount", "slurm.account is not one of yours"},
+      {"InvalidQOS", "slurm.qos is not one of yours"},
+      {"DependencyNeverSatisfied", "slurm.dependency ended otherwise"},
+      {"launch failed requeued held", "scontrol release JOB"}};
+  for (const auto& [reason, meaning] : meanings)
+    EXPECT_THAT(explain_waiting(reason),
+                AllOf(testing::StartsWith(reason + ": "), HasSubstr(meaning)));
 }
 
 // ---- What the user's shell brings along
 
 TEST_F(Slurm, WhatWouldOverruleTheScriptIsLeftAsideAndTold) {
   auto asked = options("time = \"30\"\nmemory = \"500M\"");
-  const Environment shell{{"SBATCH_TIMELIMIT", "2"}, {"SBATCH_NO_REQUEUE", "1"}, {"SLURM_MEM_PER_CPU", "100"}, {"SLURM_CONF", "/etc/slurm.conf"}, {"HOME", "/home/me"}};
+  const Environment shell{{"SBATCH_TIMELIMIT", "2"},
+                          {"SBATCH_NO_REQUEUE", "1"},
+                          {"SLURM_MEM_PER_CPU", "100"},
+                          {"SLURM_CONF", "/etc/slurm.conf"},
+                          {"HOME", "/home/me"}};
   const auto told = take_over(shell, asked);
-  EXPECT_THAT(told, testing::UnorderedElementsAre(HasSubstr("SBATCH_TIMELIMIT=2 of the environment is left aside"), HasSubstr("SBATCH_NO_REQUEUE=1"), HasSubstr("SLURM_MEM_PER_CPU=100")));
+  EXPECT_THAT(told, testing::UnorderedElementsAre(
+                        HasSubstr("SBATCH_TIMELIMIT=2 of the environment is left aside"),
+                        HasSubstr("SBATCH_NO_REQUEUE=1"), HasSubstr("SLURM_MEM_PER_CPU=100")));
   EXPECT_EQ(asked.time, "30");
-  EXPECT_EQ(without_slurm(shell), (Environment{{"SLURM_CONF", "/etc/slurm.conf"}, {"HOME", "/home/me"}}));
+  EXPECT_EQ(without_slurm(shell),
+            (Environment{{"SLURM_CONF", "/etc/slurm.conf"}, {"HOME", "/home/me"}}));
 }
 
 TEST_F(Slurm, WhatTheRunFileLeavesOpenIsTakenFromTheEnvironmentAndTold) {
   auto asked = options("partition = \"main\"\noptions = { wckey = \"mine\" }");
-  const auto told = take_over({{"SBATCH_ACCOUNT", "ours"}, {"SBATCH_PARTITION", "theirs"}, {"SBATCH_EXPORT", "NONE"}, {"SBATCH_WCKEY", "x"}, {"SBATCH_QOS", ""}}, asked);
+  const auto told = take_over({{"SBATCH_ACCOUNT", "ours"},
+                               {"SBATCH_PARTITION", "theirs"},
+                               {"SBATCH_EXPORT", "NONE"},
+                               {"SBATCH_WCKEY", "x"},
+                               {"SBATCH_QOS", ""}},
+                              asked);
   EXPECT_EQ(asked.account, "ours");
   EXPECT_EQ(asked.partition, "main");
   EXPECT_EQ(asked.qos, "");
   EXPECT_EQ(asked.options, (OptionMap{{"export", "NONE"}, {"wckey", "mine"}}));
-  EXPECT_THAT(told, testing::IsSupersetOf({HasSubstr("slurm.account = \"ours\" is taken from SBATCH_ACCOUNT"), HasSubstr("slurm.options.export = \"NONE\" is taken from"),
-                                           HasSubstr("SBATCH_PARTITION=theirs of the environment is left aside"), HasSubstr("SBATCH_WCKEY=x")}));
+  EXPECT_THAT(told, testing::IsSupersetOf(
+                        {HasSubstr("slurm.account = \"ours\" is taken from SBATCH_ACCOUNT"),
+                         HasSubstr("slurm.options.export = \"NONE\" is taken from"),
+                         HasSubstr("SBATCH_PARTITION=theirs of the environment is left aside"),
+                         HasSubstr("SBATCH_WCKEY=x")}));
 }
 
 TEST_F(Slurm, AShellInAJobHandsNothingOfThatJobDown) {
-  const Environment shell{{"SLURM_JOB_ID", "12"}, {"SLURM_CPU_BIND", "mask_cpu:0x1"}, {"PMIX_RANK", "0"}, {"OMPI_COMM_WORLD_SIZE", "1"}, {"CUDA_VISIBLE_DEVICES", "0"},
-                          {"SQUEUE_FORMAT", "%i"}, {"SRUN_CPUS_PER_TASK", "1"}, {"OMPI_MCA_btl", "self,tcp"}, {"SLURM_PMIX_FENCE", "ring"}, {"PATH", "/bin"}};
+  const Environment shell{{"SLURM_JOB_ID", "12"},
+                          {"SLURM_CPU_BIND", "mask_cpu:0x1"},
+                          {"PMIX_RANK", "0"},
+                          {"OMPI_COMM_WORLD_SIZE", "1"},
+                          {"CUDA_VISIBLE_DEVICES", "0"},
+                          {"SQUEUE_FORMAT", "%i"},
+                          {"SRUN_CPUS_PER_TASK", "1"},
+                          {"OMPI_MCA_btl", "self,tcp"},
+                          {"SLURM_PMIX_FENCE", "ring"},
+                          {"PATH", "/bin"}};
   auto asked = options("");
   EXPECT_THAT(take_over(shell, asked), testing::ElementsAre(HasSubstr("this shell is in job 12")));
-  EXPECT_EQ(without_slurm(shell), (Environment{{"OMPI_MCA_btl", "self,tcp"}, {"SLURM_PMIX_FENCE", "ring"}, {"PATH", "/bin"}}));
+  EXPECT_EQ(
+      without_slurm(shell),
+      (Environment{{"OMPI_MCA_btl", "self,tcp"}, {"SLURM_PMIX_FENCE", "ring"}, {"PATH", "/bin"}}));
 }
 
 TEST_F(Slurm, SlurmsCommandsAreRunWithoutWhatChangesThem) {
@@ -700,26 +873,35 @@ TEST_F(Slurm, SlurmsCommandsAreRunWithoutWhatChangesThem) {
 
 TEST_F(Slurm, VariablesInATextAreReplacedAsTheShellDoes) {
   ::setenv("ATTUNE_TEST_A", "x y", 1);
-  EXPECT_EQ(with_variables_replaced("1 $ATTUNE_TEST_A ${ATTUNE_TEST_A}z \\$ATTUNE_TEST_A $ATTUNE_TEST_NONE."), "1 x y x yz $ATTUNE_TEST_A .");
+  EXPECT_EQ(with_variables_replaced(
+                "1 $ATTUNE_TEST_A ${ATTUNE_TEST_A}z \\$ATTUNE_TEST_A $ATTUNE_TEST_NONE."),
+            "1 x y x yz $ATTUNE_TEST_A .");
 }
 
 TEST_F(Slurm, TheGpusOfAJobAreKnownFromItsVariables) {
   using Values = std::map<std::string, std::string>;
   const auto gpus = [](Values values) {
-    return gpus_of_job([values](const std::string& name) { return values.contains(name) ? values.at(name) : ""; });
+    return gpus_of_job(
+        [values](const std::string& name) { return values.contains(name) ? values.at(name) : ""; });
   };
   EXPECT_EQ(gpus({}), "");
   EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}}), "");
   EXPECT_EQ(gpus({{"SLURM_JOB_GPUS", "0"}}), "") << "no job";
-  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_JOB_GPUS", "0"}}), "SLURM_JOB_GPUS=0") << "the first GPU, and not none";
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_JOB_GPUS", "0"}}), "SLURM_JOB_GPUS=0")
+      << "the first GPU, and not none";
   EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_ON_NODE", "2"}}), "SLURM_GPUS_ON_NODE=2");
-  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_ON_NODE", "0"}, {"SLURM_JOB_GPUS", "0,1"}}), "") << "the step has none";
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_ON_NODE", "0"}, {"SLURM_JOB_GPUS", "0,1"}}),
+            "")
+      << "the step has none";
   EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_PER_TASK", "1"}}), "SLURM_GPUS_PER_TASK=1");
-  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_PER_NODE", "a100:4"}}), "SLURM_GPUS_PER_NODE=a100:4");
+  EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_PER_NODE", "a100:4"}}),
+            "SLURM_GPUS_PER_NODE=a100:4");
 }
 
 TEST_F(Slurm, TheQueueIsReadWithArraysAndStates) {
-  const auto jobs = read_queue("12|12|N/A|RUNNING|None|9:59|n[1-2]\n14|13|4|PENDING|JobArrayTaskLimit|10:00|\n15|15|N/A|COMPLETED|None|INVALID|n1\n");
+  const auto jobs = read_queue(
+      "12|12|N/A|RUNNING|None|9:59|n[1-2]\n14|13|4|PENDING|JobArrayTaskLimit|10:00|\n15|15|N/"
+      "A|COMPLETED|None|INVALID|n1\n");
   ASSERT_EQ(jobs.size(), 3);
   EXPECT_EQ(jobs[0].nodes, "n[1-2]");
   EXPECT_TRUE(jobs[0].is_live());
@@ -745,15 +927,21 @@ TEST_F(Slurm, AccountsAreSummedOverAttempts) {
 }
 
 TEST_F(Slurm, TheEndingOfAJobIsThatOfItsNewestAttempt) {
-  const auto ending = read_ending("7|REQUEUED|1|1|||cpu=1|0:0|n1\n7.0|OUT_OF_MEMORY|1|1|||cpu=1|0:9|n1\n7|FAILED|1|1|||cpu=1|3:0|n[2-3]\n7.0|FAILED|1|1|||cpu=1|3:0|n2\n");
+  const auto ending = read_ending(
+      "7|REQUEUED|1|1|||cpu=1|0:0|n1\n7.0|OUT_OF_MEMORY|1|1|||cpu=1|0:9|n1\n7|FAILED|1|1|||cpu=1|3:"
+      "0|n[2-3]\n7.0|FAILED|1|1|||cpu=1|3:0|n2\n");
   ASSERT_TRUE(ending.has_value());
   EXPECT_EQ(ending->state, "FAILED") << "the earlier attempt ran out of memory, this one did not";
   EXPECT_EQ(ending->code, 3);
   EXPECT_EQ(ending->nodes, "n[2-3]");
-  EXPECT_EQ(read_ending("7|FAILED|1|1|||cpu=1|137:0|n1\n7.0|OUT_OF_MEMORY|1|1|||cpu=1|0:125|n1\n")->state, "OUT_OF_MEMORY");
+  EXPECT_EQ(
+      read_ending("7|FAILED|1|1|||cpu=1|137:0|n1\n7.0|OUT_OF_MEMORY|1|1|||cpu=1|0:125|n1\n")->state,
+      "OUT_OF_MEMORY");
   EXPECT_EQ(read_ending("7|CANCELLED by 0|1|1|||cpu=1|0:15|n1\n")->cancelled_by, "root");
   EXPECT_EQ(read_ending("7|FAILED|1|1|||cpu=1|0:9|n1\n")->signal, 9);
-  EXPECT_FALSE(read_ending("7|NODE_FAIL|1|1|||cpu=1|0:0|n1\n7|PENDING|0|0|||cpu=1|0:0|None assigned\n")) << "requeued";
+  EXPECT_FALSE(
+      read_ending("7|NODE_FAIL|1|1|||cpu=1|0:0|n1\n7|PENDING|0|0|||cpu=1|0:0|None assigned\n"))
+      << "requeued";
   EXPECT_FALSE(read_ending(""));
 }
 
@@ -764,7 +952,11 @@ TEST_F(Slurm, AccountsOfManyJobsAreToldApart) {
       "8_10|FAILED|1|1|||cpu=1|1:0|n1\nno line of sacct\n");
   std::map<std::string, std::string> states;
   for (const auto& [job, lines] : accounts) states[job] = read_ending(lines)->state;
-  EXPECT_EQ(states, (std::map<std::string, std::string>{{"7", "COMPLETED"}, {"8_1", "CANCELLED"}, {"8_2", "COMPLETED"}, {"8_5", "CANCELLED"}, {"8_10", "FAILED"}}));
+  EXPECT_EQ(states, (std::map<std::string, std::string>{{"7", "COMPLETED"},
+                                                        {"8_1", "CANCELLED"},
+                                                        {"8_2", "COMPLETED"},
+                                                        {"8_5", "CANCELLED"},
+                                                        {"8_10", "FAILED"}}));
   EXPECT_EQ(lines_of(accounts.at("7")).size(), 2);
 }
 
@@ -797,28 +989,35 @@ TEST_F(Slurm, ALockOfAnotherMachineIsJudgedByTheQueue) {
   there.host = "n2";
   there.job = "12";
   const auto says = [](const std::string& state) {
-    return [state](const std::string& job) { return std::optional(has_live(read_queue("12|12|N/A|" + state + "|None|1:00|n2\n"), job)); };
+    return [state](const std::string& job) {
+      return std::optional(has_live(read_queue("12|12|N/A|" + state + "|None|1:00|n2\n"), job));
+    };
   };
   EXPECT_EQ(life_of(there, me, says("RUNNING")), Life::alive);
   EXPECT_EQ(life_of(there, me, says("PENDING")), Life::alive) << "requeued: it comes back";
   EXPECT_EQ(life_of(there, me, says("NODE_FAIL")), Life::gone);
-  EXPECT_EQ(life_of(there, me, [](const auto&) { return std::optional(has_live({}, "12")); }), Life::gone);
+  EXPECT_EQ(life_of(there, me, [](const auto&) { return std::optional(has_live({}, "12")); }),
+            Life::gone);
   EXPECT_EQ(life_of(there, me, [](const auto&) { return std::optional<bool>(); }), Life::unknown);
   there.job = "";
-  EXPECT_EQ(life_of(there, me, says("RUNNING")), Life::unknown) << "no job, another machine: nobody can tell";
+  EXPECT_EQ(life_of(there, me, says("RUNNING")), Life::unknown)
+      << "no job, another machine: nobody can tell";
   write("run/lock.1", there.text());
-  EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run", is_live); }), HasSubstr("when it does not, remove"));
+  EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run", is_live); }),
+              HasSubstr("when it does not, remove"));
 }
 
 TEST_F(Slurm, ADirectoryInUseIsNotSubmittedFor) {
   const auto lock = RunLock::take(folder_ / "run", is_live);
-  EXPECT_THAT(error_of([&] { check_are_free({folder_ / "run"}); }), HasSubstr("is in use by process"));
+  EXPECT_THAT(error_of([&] { check_are_free({folder_ / "run"}); }),
+              HasSubstr("is in use by process"));
 }
 
 TEST_F(Slurm, AnElementOfAnArrayIsKnownByBothItsNumbers) {
   const auto queue = read_queue("14|13|4|RUNNING|None|1:00|n2\n15|13|5|COMPLETED|None|1:00|n2\n");
   for (const char* live : {"14", "13_4"}) EXPECT_TRUE(has_live(queue, live)) << live;
-  for (const char* gone : {"13", "15", "13_5", "4", ""}) EXPECT_FALSE(has_live(queue, gone)) << gone;
+  for (const char* gone : {"13", "15", "13_5", "4", ""})
+    EXPECT_FALSE(has_live(queue, gone)) << gone;
 }
 
 // ---- Staging
@@ -840,7 +1039,8 @@ TEST_F(Slurm, DataAndModelAreCopiedToScratchAndRemoved) {
     const Staging staging(staged_run(folder_), attune::Mesh());
     EXPECT_TRUE(staging.config().dataset.path.starts_with((folder_ / "scratch/attune-").string()));
     EXPECT_EQ(read_text(staging.config().dataset.path), "data");
-    EXPECT_EQ(read_text(fs::path(staging.config().model.path) / "deeper/part.bin"), std::string(40 << 20, 'x'));
+    EXPECT_EQ(read_text(fs::path(staging.config().model.path) / "deeper/part.bin"),
+              std::string(40 << 20, 'x'));
   }
   EXPECT_TRUE(fs::is_empty(folder_ / "scratch"));
   ::setenv("ATTUNE_STAGE", "data", 1);
@@ -856,10 +1056,13 @@ TEST_F(Slurm, AFullScratchIsToldBeforeAnythingIsCopied) {
   fs::resize_file(folder_ / "sums.h5", std::uintmax_t{8} << 40);  // takes no space itself
   ::setenv("ATTUNE_SCRATCH", (folder_ / "scratch").c_str(), 1);
   ::setenv("ATTUNE_STAGE", "data", 1);
-  EXPECT_THAT(error_of([&] { Staging(staged_run(folder_), attune::Mesh()); }), AllOf(HasSubstr("8.0 TiB are needed and"), HasSubstr("take 'stage' out of the site file")));
+  EXPECT_THAT(
+      error_of([&] { Staging(staged_run(folder_), attune::Mesh()); }),
+      AllOf(HasSubstr("8.0 TiB are needed and"), HasSubstr("take 'stage' out of the site file")));
   EXPECT_TRUE(fs::is_empty(folder_ / "scratch"));
   ::setenv("ATTUNE_SCRATCH", "/proc/nowhere", 1);
-  EXPECT_THAT(error_of([&] { Staging(staged_run(folder_), attune::Mesh()); }), HasSubstr("nothing can be written there"));
+  EXPECT_THAT(error_of([&] { Staging(staged_run(folder_), attune::Mesh()); }),
+              HasSubstr("nothing can be written there"));
 }
 
 // ---- Progress
@@ -867,11 +1070,15 @@ TEST_F(Slurm, AFullScratchIsToldBeforeAnythingIsCopied) {
 TEST_F(Slurm, ProgressIsReadFromARunsFiles) {
   write("run/metrics.jsonl",
         "{\"event\":\"run_begin\",\"step\":0,\"steps\":40}\n"
-        "{\"event\":\"step_end\",\"step\":1,\"seconds\":1.0,\"loss\":3.0,\"tokens_per_second\":10.0}\n"
-        "{\"event\":\"step_end\",\"step\":11,\"seconds\":6.0,\"loss\":2.0,\"tokens_per_second\":20.0}\n"
+        "{\"event\":\"step_end\",\"step\":1,\"seconds\":1.0,\"loss\":3.0,\"tokens_per_second\":10."
+        "0}\n"
+        "{\"event\":\"step_end\",\"step\":11,\"seconds\":6.0,\"loss\":2.0,\"tokens_per_second\":20."
+        "0}\n"
         "{\"event\":\"evaluated\",\"step\":11,\"seconds\":7.0,\"evaluation\":{\"loss\":1.5}}\n"
         "{\"event\":\"step_e");
-  write("run/record.json", R"({"slurm_job":"8","history":[{"what":"started"},{"what":"interrupted","note":"by signal 15"},{"what":"resumed"}]})");
+  write(
+      "run/record.json",
+      R"({"slurm_job":"8","history":[{"what":"started"},{"what":"interrupted","note":"by signal 15"},{"what":"resumed"}]})");
   const auto p = read_progress(folder_ / "run");
   EXPECT_EQ(p.step, 11);
   EXPECT_EQ(p.steps, 40);
@@ -886,12 +1093,15 @@ TEST_F(Slurm, ProgressIsReadFromARunsFiles) {
   EXPECT_EQ(state_of(p, {}), "failed");
   auto saved = p;
   saved.last = "interrupted";
-  EXPECT_EQ(state_of(saved, read_queue("8|8|N/A|COMPLETING|None|1:00|n1\n")), "interrupted") << "a job that ends starts nothing";
+  EXPECT_EQ(state_of(saved, read_queue("8|8|N/A|COMPLETING|None|1:00|n1\n")), "interrupted")
+      << "a job that ends starts nothing";
   const auto lock = RunLock::take(folder_ / "run", is_live);
   EXPECT_EQ(state_of(read_progress(folder_ / "run"), {}), "training");
 }
 
-TEST_F(Slurm, ADirectoryWithoutFilesIsNew) { EXPECT_EQ(state_of(read_progress(folder_), {}), "new"); }
+TEST_F(Slurm, ADirectoryWithoutFilesIsNew) {
+  EXPECT_EQ(state_of(read_progress(folder_), {}), "new");
+}
 
 }  // namespace
 }  // namespace attune::slurm

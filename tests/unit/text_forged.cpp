@@ -1,4 +1,5 @@
-// Damaged and forged tokenizer.json files and GGUF vocabularies: an Error or a tokenizer, never a crash.
+// Damaged and forged tokenizer.json files and GGUF vocabularies: an Error or a tokenizer, never a
+// crash.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -17,7 +18,8 @@ using Json = nlohmann::json;
 
 const std::vector<Json>& whole_files() {
   static const std::vector<Json> files = {
-      Json::parse(R"({"added_tokens": [{"id": 4, "content": "<s>", "special": true, "lstrip": true, "normalized": false}],
+      Json::parse(
+          R"({"added_tokens": [{"id": 4, "content": "<s>", "special": true, "lstrip": true, "normalized": false}],
         "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "_"}, {"type": "NFKC"}, {"type": "Strip"}, {"type": "BertNormalizer"},
           {"type": "Replace", "pattern": {"Regex": "a+|\\s"}, "content": "_"}, {"type": "Precompiled", "precompiled_charsmap": "CAAAAAAAAAAAAAAAYQA="}]},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Metaspace", "replacement": "_", "prepend_scheme": "first", "split": true},
@@ -28,17 +30,21 @@ const std::vector<Json>& whole_files() {
         "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 2},
           {"type": "Metaspace", "replacement": "_"}, {"type": "CTC"}, {"type": "WordPiece"}, {"type": "BPEDecoder"}]},
         "model": {"type": "BPE", "unk_token": "u", "byte_fallback": true, "fuse_unk": true, "vocab": {"a": 0, "b": 1, "ab": 2, "u": 3}, "merges": ["a b"]}})"),
-      Json::parse(R"({"model": {"type": "Unigram", "unk_id": 0, "byte_fallback": false, "vocab": [["<unk>", 0.0], ["a", -1.5], ["ab", -2.5]]},
+      Json::parse(
+          R"({"model": {"type": "Unigram", "unk_id": 0, "byte_fallback": false, "vocab": [["<unk>", 0.0], ["a", -1.5], ["ab", -2.5]]},
         "post_processor": {"type": "RobertaProcessing", "sep": ["a", 1], "cls": ["ab", 2], "trim_offsets": true, "add_prefix_space": true}})"),
-      Json::parse(R"({"model": {"type": "WordPiece", "unk_token": "[UNK]", "max_input_chars_per_word": 9, "vocab": {"[UNK]": 0, "a": 1, "##b": 2}},
+      Json::parse(
+          R"({"model": {"type": "WordPiece", "unk_token": "[UNK]", "max_input_chars_per_word": 9, "vocab": {"[UNK]": 0, "a": 1, "##b": 2}},
         "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": {"type": "BertProcessing", "sep": ["a", 1], "cls": ["a", 1]}})"),
   };
   return files;
 }
 
 const Json& gguf() {
-  static const Json metadata = {{"tokenizer.ggml.model", "llama"},      {"tokenizer.ggml.tokens", {"<s>", "a", "b", "ab"}},
-                                {"tokenizer.ggml.scores", {0, -1, -2, -3}}, {"tokenizer.ggml.token_type", {3, 1, 1, 1}},
+  static const Json metadata = {{"tokenizer.ggml.model", "llama"},
+                                {"tokenizer.ggml.tokens", {"<s>", "a", "b", "ab"}},
+                                {"tokenizer.ggml.scores", {0, -1, -2, -3}},
+                                {"tokenizer.ggml.token_type", {3, 1, 1, 1}},
                                 {"tokenizer.ggml.bos_token_id", 0}};
   return metadata;
 }
@@ -52,8 +58,27 @@ std::vector<Json*> nodes(Json& json) {
 }
 
 Json odd_value(std::mt19937& random) {
-  static const std::vector<Json> values = {nullptr, true, false, -1, 0, 1, 4294967296, 1e300, -1e-300, 18446744073709551615u, "", "\u2581", "(((", "[a-z&&[^b]", "<0x00>",
-                                           Json::array(), Json::object(), {"a", "b"}, {{"type", "Sequence"}}, {{"type", "ByteLevel"}}, std::string(1000, 'x')};
+  static const std::vector<Json> values = {nullptr,
+                                           true,
+                                           false,
+                                           -1,
+                                           0,
+                                           1,
+                                           4294967296,
+                                           1e300,
+                                           -1e-300,
+                                           18446744073709551615u,
+                                           "",
+                                           "\u2581",
+                                           "(((",
+                                           "[a-z&&[^b]",
+                                           "<0x00>",
+                                           Json::array(),
+                                           Json::object(),
+                                           {"a", "b"},
+                                           {{"type", "Sequence"}},
+                                           {{"type", "ByteLevel"}},
+                                           std::string(1000, 'x')};
   return values[random() % values.size()];
 }
 
@@ -74,7 +99,10 @@ void damage(Json& json, std::mt19937& random) {
 bool is_accepted(const Json& json) {
   try {
     const Tokenizer tokenizer(json);
-    for (const char* text : {"", "ab a<s> \u00e9 12\xFF" "b-b", "aaaa  bbbb"}) {
+    for (const char* text : {"",
+                             "ab a<s> \u00e9 12\xFF"
+                             "b-b",
+                             "aaaa  bbbb"}) {
       const auto encoding = tokenizer.encode_with_spans(text);
       EXPECT_EQ(encoding.ids.size(), encoding.spans.size());
       tokenizer.decode(encoding.ids);
@@ -96,7 +124,7 @@ TEST(ForgedFiles, EachPartDamagedInTurnIsReadOrRefused) {
       accepted += is_accepted(json);
     }
   }
-  EXPECT_GT(accepted, 500);   // not everything is refused for one reason
+  EXPECT_GT(accepted, 500);  // not everything is refused for one reason
   EXPECT_LT(accepted, 8500);
 }
 
@@ -120,21 +148,27 @@ TEST(ForgedFiles, ScoresThatAreNoNumbersAndPiecesWithoutEndAreRefused) {
     json[key][id] = value;
     return [json] { text::tokenizer_json_from_gguf(json); };
   };
-  EXPECT_THAT(refusal("tokenizer.ggml.scores", 1, std::nan("")), testing::ThrowsMessage<Error>(testing::HasSubstr("scores that are no numbers")));
-  EXPECT_THAT(refusal("tokenizer.ggml.tokens", 1, std::string(5000, 'a')), testing::ThrowsMessage<Error>(testing::HasSubstr("a piece of 5000 bytes")));
+  EXPECT_THAT(refusal("tokenizer.ggml.scores", 1, std::nan("")),
+              testing::ThrowsMessage<Error>(testing::HasSubstr("scores that are no numbers")));
+  EXPECT_THAT(refusal("tokenizer.ggml.tokens", 1, std::string(5000, 'a')),
+              testing::ThrowsMessage<Error>(testing::HasSubstr("a piece of 5000 bytes")));
 }
 
 TEST(ForgedFiles, APatternThatCutsCharactersIsRefused) {
   auto json = whole_files()[2];
-  json["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "\\C"}}}, {"behavior", "Isolated"}};
-  EXPECT_THAT([&] { Tokenizer tokenizer(json); }, testing::ThrowsMessage<Error>(testing::HasSubstr("does not compile")));
+  json["pre_tokenizer"] = {
+      {"type", "Split"}, {"pattern", {{"Regex", "\\C"}}}, {"behavior", "Isolated"}};
+  EXPECT_THAT([&] { Tokenizer tokenizer(json); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("does not compile")));
 }
 
 TEST(ForgedFiles, SequencesInOneAnotherDoNotExhaustTheStack) {
   Json normalizer = {{"type", "NFC"}};
-  for (int i = 0; i < 1000; ++i) normalizer = {{"type", "Sequence"}, {"normalizers", Json::array({std::move(normalizer)})}};
-  EXPECT_THAT([&] { Tokenizer({{"model", whole_files()[0].at("model")}, {"normalizer", normalizer}}); },
-              testing::ThrowsMessage<Error>(testing::HasSubstr("Sequences stand in one another")));
+  for (int i = 0; i < 1000; ++i)
+    normalizer = {{"type", "Sequence"}, {"normalizers", Json::array({std::move(normalizer)})}};
+  EXPECT_THAT(
+      [&] { Tokenizer({{"model", whole_files()[0].at("model")}, {"normalizer", normalizer}}); },
+      testing::ThrowsMessage<Error>(testing::HasSubstr("Sequences stand in one another")));
 }
 
 }  // namespace

@@ -66,12 +66,17 @@ TEST(Best, IsKnownByEveryMetric) {
   EXPECT_FALSE(Best("").is_beaten_by(attune::Run())) << "nothing is watched";
 }
 
-Updater updater(const std::string& plugin, std::vector<ParameterGroup> groups, const Values& values = {}, double weight_decay = 0) {
-  return {made<Optimizer>(Kind::optimizer, plugin, values), std::move(groups), weight_decay, {"block."}};
+Updater updater(const std::string& plugin, std::vector<ParameterGroup> groups,
+                const Values& values = {}, double weight_decay = 0) {
+  return {made<Optimizer>(Kind::optimizer, plugin, values),
+          std::move(groups),
+          weight_decay,
+          {"block."}};
 }
 
 struct Pair {
-  std::vector<at::Tensor> ours, theirs;
+  std::vector<at::Tensor> ours;
+  std::vector<at::Tensor> theirs;
 };
 
 /// Three, the first of this shape.
@@ -86,7 +91,8 @@ Pair parameters(const std::vector<std::int64_t>& first = {5, 7}) {
 }
 
 std::vector<ParameterGroup> groups_of(const Pair& pair) {
-  return {{{{"a", pair.ours[0]}, {"b", pair.ours[1]}}, 1.0, 1.0}, {{{"c", pair.ours[2]}}, 1.0, 1.0}};
+  return {{{{"a", pair.ours[0]}, {"b", pair.ours[1]}}, 1.0, 1.0},
+          {{{"c", pair.ours[2]}}, 1.0, 1.0}};
 }
 
 void set_gradients(Pair& pair) {
@@ -100,13 +106,15 @@ void set_gradients(Pair& pair) {
 TEST(Optimizer, AdamWEqualsLibTorchs) {
   auto pair = parameters({600, 500});
   auto ours = updater("adamw", groups_of(pair), {{"beta2", 0.98}}, 0.1);
-  torch::optim::AdamW theirs(pair.theirs, torch::optim::AdamWOptions(3e-2).weight_decay(0.1).betas({0.9, 0.98}).eps(1e-8));
+  torch::optim::AdamW theirs(
+      pair.theirs, torch::optim::AdamWOptions(3e-2).weight_decay(0.1).betas({0.9, 0.98}).eps(1e-8));
   for (int step = 0; step < 20; ++step) {
     set_gradients(pair);
     ours.step(3e-2, 1);
     theirs.step();
   }
-  for (std::size_t i = 0; i < pair.ours.size(); ++i) EXPECT_TRUE(torch::allclose(pair.ours[i], pair.theirs[i], 1e-6, 1e-7)) << i;
+  for (std::size_t i = 0; i < pair.ours.size(); ++i)
+    EXPECT_TRUE(torch::allclose(pair.ours[i], pair.theirs[i], 1e-6, 1e-7)) << i;
 }
 
 TEST(Optimizer, SgdWithMomentumEqualsLibTorchs) {
@@ -118,22 +126,29 @@ TEST(Optimizer, SgdWithMomentumEqualsLibTorchs) {
     ours.step(1e-2, 1);
     theirs.step();
   }
-  for (std::size_t i = 0; i < pair.ours.size(); ++i) EXPECT_TRUE(torch::allclose(pair.ours[i], pair.theirs[i], 1e-6, 1e-7)) << i;
+  for (std::size_t i = 0; i < pair.ours.size(); ++i)
+    EXPECT_TRUE(torch::allclose(pair.ours[i], pair.theirs[i], 1e-6, 1e-7)) << i;
 }
 
 TEST(Optimizer, ScalesThenClipsToTheNorm) {
   auto pair = parameters();
   auto optimizer = updater("sgd", groups_of(pair));
   set_gradients(pair);
-  const auto flat = [](const std::vector<at::Tensor>& tensors) { return torch::cat({tensors[0].flatten(), tensors[1].flatten(), tensors[2].flatten()}).detach(); };
-  const at::Tensor before = flat({pair.theirs[0].grad(), pair.theirs[1].grad(), pair.theirs[2].grad()});
+  const auto flat = [](const std::vector<at::Tensor>& tensors) {
+    return torch::cat({tensors[0].flatten(), tensors[1].flatten(), tensors[2].flatten()}).detach();
+  };
+  const at::Tensor before =
+      flat({pair.theirs[0].grad(), pair.theirs[1].grad(), pair.theirs[2].grad()});
   const double norm = 0.5 * optimizer.gradient_norm();
   EXPECT_NEAR(norm, 0.5 * before.norm().item<double>(), 1e-5);
   optimizer.step(1, clipped(0.5, norm, 1.0));
-  EXPECT_TRUE(torch::allclose(flat(pair.theirs) - flat(pair.ours), before / before.norm(), 1e-5, 1e-6));
-  for (std::size_t i = 0; i < pair.ours.size(); ++i) pair.ours[i].mutable_grad() = pair.theirs[i].grad().clone();
+  EXPECT_TRUE(
+      torch::allclose(flat(pair.theirs) - flat(pair.ours), before / before.norm(), 1e-5, 1e-6));
+  for (std::size_t i = 0; i < pair.ours.size(); ++i)
+    pair.ours[i].mutable_grad() = pair.theirs[i].grad().clone();
   optimizer.step(1, clipped(1.0, optimizer.gradient_norm(), 1e6));  // not clipped
-  EXPECT_TRUE(torch::allclose(flat(pair.theirs) - flat(pair.ours), before / before.norm() + before, 1e-5, 1e-6));
+  EXPECT_TRUE(torch::allclose(flat(pair.theirs) - flat(pair.ours), before / before.norm() + before,
+                              1e-5, 1e-6));
 }
 
 TEST(Optimizer, AdamWTakesGradientsScaledAndClipped) {
@@ -150,7 +165,8 @@ TEST(Optimizer, AdamWTakesGradientsScaledAndClipped) {
 
 std::size_t resident_bytes() {
   std::istringstream pages(read_text("/proc/self/statm"));
-  std::size_t all = 0, resident = 0;
+  std::size_t all = 0;
+  std::size_t resident = 0;
   pages >> all >> resident;
   return resident * 4096;
 }
@@ -161,7 +177,9 @@ TEST(Optimizer, MomentsOfAdamWTakeNoMemoryBeforeTheFirstUpdate) {
   const auto optimizer = updater("adamw", {{{{"e", large}}, 1.0, 1.0}});
   EXPECT_LT(resident_bytes() - before, large.nbytes() / 4);
   const auto moments = optimizer.state();
-  EXPECT_EQ(moments[0].second.count_nonzero().item<std::int64_t>() + moments[1].second.count_nonzero().item<std::int64_t>(), 0);
+  EXPECT_EQ(moments[0].second.count_nonzero().item<std::int64_t>() +
+                moments[1].second.count_nonzero().item<std::int64_t>(),
+            0);
 }
 
 /// The first rows of a large embedding have a gradient now and then, the others never.
@@ -172,8 +190,12 @@ TEST(Optimizer, AdamWEqualsLibTorchsWhereGradientsAreZero) {
     pair.ours.push_back(torch::randn({700, 96}).requires_grad_());
     pair.theirs.push_back(pair.ours.back().detach().clone().requires_grad_());
     const AdamW::Options options;
-    auto ours = std::make_unique<Updater>(updater("adamw", {{{{"e", pair.ours[0]}}, 1.0, 1.0}}, {}, decay));
-    torch::optim::AdamW theirs(pair.theirs, torch::optim::AdamWOptions(1e-2).weight_decay(decay).betas({options.beta1, options.beta2}).eps(options.epsilon));
+    auto ours =
+        std::make_unique<Updater>(updater("adamw", {{{{"e", pair.ours[0]}}, 1.0, 1.0}}, {}, decay));
+    torch::optim::AdamW theirs(pair.theirs, torch::optim::AdamWOptions(1e-2)
+                                                .weight_decay(decay)
+                                                .betas({options.beta1, options.beta2})
+                                                .eps(options.epsilon));
     for (int step = 0; step < 12; ++step) {
       at::Tensor gradient = torch::zeros({700, 96});
       if (step % 3 == 0) gradient.narrow(0, step * 10, 7).normal_();
@@ -190,7 +212,8 @@ TEST(Optimizer, AdamWEqualsLibTorchsWhereGradientsAreZero) {
       ours->step(1e-2, 1);
       theirs.step();
     }
-    EXPECT_TRUE(torch::allclose(pair.ours[0], pair.theirs[0], 1e-6, 1e-7)) << decay << ": " << (pair.ours[0] - pair.theirs[0]).abs().max();
+    EXPECT_TRUE(torch::allclose(pair.ours[0], pair.theirs[0], 1e-6, 1e-7))
+        << decay << ": " << (pair.ours[0] - pair.theirs[0]).abs().max();
   }
 }
 
@@ -211,19 +234,27 @@ TEST(Optimizer, EachKeepsWhatItSaysOfShapes) {
     const auto optimizer = made<Optimizer>(Kind::optimizer, name);
     ParameterGroup group;
     std::vector<ParameterSpec> specs;
-    for (const auto& [parameter, sizes] : std::map<std::string, std::vector<std::int64_t>>{
-             {"block.weight", {6, 4}}, {"block.convolution", {6, 4, 3, 3}}, {"block.bias", {6}}, {"block.scale", {}}, {"embedding", {9, 4}}}) {
+    for (const auto& [parameter, sizes] :
+         std::map<std::string, std::vector<std::int64_t>>{{"block.weight", {6, 4}},
+                                                          {"block.convolution", {6, 4, 3, 3}},
+                                                          {"block.bias", {6}},
+                                                          {"block.scale", {}},
+                                                          {"embedding", {9, 4}}}) {
       group.parameters.emplace_back(parameter, torch::ones(sizes).requires_grad_());
       specs.push_back({parameter, sizes, at::kFloat, parameter.starts_with("block.")});
     }
     std::size_t bytes = 0;
-    for (const auto& [of, tensor] : Updater(optimizer, {group}, 0, {"block."}).state()) bytes += tensor.nbytes();
+    for (const auto& [of, tensor] : Updater(optimizer, {group}, 0, {"block."}).state())
+      bytes += tensor.nbytes();
     EXPECT_EQ(bytes, state_bytes(*optimizer, specs)) << name;
   }
 }
 
 std::vector<std::string> state_names(const std::string& plugin, const Values& values = {}) {
-  const ParameterGroup group{{{"block.w", torch::ones({4, 6}).requires_grad_()}, {"head", torch::ones({2, 6}).requires_grad_()}}, 1, 1};
+  const ParameterGroup group{{{"block.w", torch::ones({4, 6}).requires_grad_()},
+                              {"head", torch::ones({2, 6}).requires_grad_()}},
+                             1,
+                             1};
   std::vector<std::string> names;
   for (const auto& [name, tensor] : updater(plugin, {group}, values).state()) names.push_back(name);
   return names;
@@ -231,23 +262,30 @@ std::vector<std::string> state_names(const std::string& plugin, const Values& va
 
 TEST(Optimizer, StateHasTheNamesThatCheckpointsHave) {
   using Names = std::vector<std::string>;
-  EXPECT_EQ(state_names("adamw"), (Names{"block.w.exp_avg", "block.w.exp_avg_sq", "block.w.step", "head.exp_avg", "head.exp_avg_sq", "head.step"}));
+  EXPECT_EQ(state_names("adamw"), (Names{"block.w.exp_avg", "block.w.exp_avg_sq", "block.w.step",
+                                         "head.exp_avg", "head.exp_avg_sq", "head.step"}));
   EXPECT_EQ(state_names("sgd"), Names{});
   EXPECT_EQ(state_names("sgd", {{"momentum", 0.9}}), (Names{"block.w.momentum", "head.momentum"}));
   EXPECT_EQ(state_names("lion"), (Names{"block.w.exp_avg", "head.exp_avg"}));
-  EXPECT_EQ(state_names("muon"), (Names{"block.w.momentum_buffer", "head.exp_avg", "head.exp_avg_sq", "head.step"}));
-  EXPECT_EQ(state_names("adafactor"), (Names{"block.w.exp_avg_sq_row", "block.w.exp_avg_sq_col", "block.w.step", "head.exp_avg_sq_row", "head.exp_avg_sq_col", "head.step"}));
+  EXPECT_EQ(state_names("muon"),
+            (Names{"block.w.momentum_buffer", "head.exp_avg", "head.exp_avg_sq", "head.step"}));
+  EXPECT_EQ(state_names("adafactor"),
+            (Names{"block.w.exp_avg_sq_row", "block.w.exp_avg_sq_col", "block.w.step",
+                   "head.exp_avg_sq_row", "head.exp_avg_sq_col", "head.step"}));
 }
 
 /// A transposed parameter's gradient may lie in memory as it was computed.
 TEST(Optimizer, EachUpdatesAParameterAlikeHoweverItLiesInMemory) {
   for (const auto& name : registry().names(Kind::optimizer)) {
     torch::manual_seed(5);
-    const auto values = torch::randn({5, 7}), gradient = torch::randn({5, 7});
+    const auto values = torch::randn({5, 7});
+    const auto gradient = torch::randn({5, 7});
     std::vector<at::Tensor> results;
     for (const bool parameter_turned : {false, true})
       for (const bool gradient_turned : {false, true}) {
-        const auto laid = [](const at::Tensor& x, bool turned) { return turned ? x.t().contiguous().t() : x.clone(); };
+        const auto laid = [](const at::Tensor& x, bool turned) {
+          return turned ? x.t().contiguous().t() : x.clone();
+        };
         auto parameter = laid(values, parameter_turned).requires_grad_();
         auto optimizer = updater(name, {{{{"block.w", parameter}}, 1, 1}}, {}, 0.1);
         for (int step = 0; step < 3; ++step) {
@@ -256,7 +294,8 @@ TEST(Optimizer, EachUpdatesAParameterAlikeHoweverItLiesInMemory) {
         }
         results.push_back(parameter.detach());
       }
-    for (const auto& result : results) EXPECT_TRUE(torch::allclose(result, results[0], 1e-5, 1e-6)) << name;
+    for (const auto& result : results)
+      EXPECT_TRUE(torch::allclose(result, results[0], 1e-5, 1e-6)) << name;
     EXPECT_FALSE(torch::allclose(results[0], values)) << name;
   }
 }
@@ -271,7 +310,8 @@ TEST(Optimizer, WhatAStrategyHasFrozenForNowIsLeftAlone) {
     EXPECT_TRUE(torch::equal(pair.ours[0], pair.theirs[0])) << name;
     EXPECT_FALSE(torch::equal(pair.ours[1], pair.theirs[1])) << name;
     for (const auto& [of, tensor] : optimizer.state())
-      EXPECT_TRUE(!of.starts_with("a.") || tensor.count_nonzero().item<std::int64_t>() == 0) << name << ": " << of;
+      EXPECT_TRUE(!of.starts_with("a.") || tensor.count_nonzero().item<std::int64_t>() == 0)
+          << name << ": " << of;
   }
 }
 
@@ -283,9 +323,12 @@ TEST(Schedule, EachIsAFunctionOfTheStep) {
     options.warmup = 0.2;
     const auto schedule = made<Schedule>(Kind::schedule, name);
     std::vector<double> rates;
-    for (int step = 0; step < 50; ++step) rates.push_back(learning_rate_at(step, 50, options, *schedule));
+    for (int step = 0; step < 50; ++step)
+      rates.push_back(learning_rate_at(step, 50, options, *schedule));
     const auto again = made<Schedule>(Kind::schedule, name);
-    for (int step = 49; step >= 0; --step) EXPECT_EQ(learning_rate_at(step, 50, options, *again), rates[static_cast<std::size_t>(step)]) << name;
+    for (int step = 49; step >= 0; --step)
+      EXPECT_EQ(learning_rate_at(step, 50, options, *again), rates[static_cast<std::size_t>(step)])
+          << name;
     EXPECT_EQ(rates[10], 1) << name << ": the warm-up ends at the peak";
     EXPECT_LE(*std::max_element(rates.begin(), rates.end()), 1) << name;
     EXPECT_GE(*std::min_element(rates.begin(), rates.end()), 0) << name;

@@ -1,5 +1,5 @@
-// AdamW (Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", arXiv:1711.05101, algorithm 2), for every
-// optimizer that leaves some parameters to it.
+// AdamW (Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", arXiv:1711.05101,
+// algorithm 2), for every optimizer that leaves some parameters to it.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/optimizer.hpp>
@@ -16,8 +16,8 @@ namespace attune {
 ///     v = beta2 v + (1 - beta2) g^2
 ///     p = (1 - rate decay) p - rate (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
 ///
-/// State: exp_avg and exp_avg_sq, of the parameter's sizes and dtype, and step, a float32 scalar. float32 on the CPU is one
-/// pass over memory; anything else is LibTorch's fused kernel.
+/// State: exp_avg and exp_avg_sq, of the parameter's sizes and dtype, and step, a float32 scalar.
+/// float32 on the CPU is one pass over memory; anything else is LibTorch's fused kernel.
 class AdamW : public Optimizer {
  public:
   struct Options {
@@ -32,11 +32,13 @@ class AdamW : public Optimizer {
   void update(std::vector<ParameterUpdate>& parameters, const UpdateRates& rates) override;
 
  private:
-  /// Of a stretch of a parameter, whether its moments are all zero; read from them when it is unknown.
+  /// Of a stretch of a parameter, whether its moments are all zero; read from them when it is
+  /// unknown.
   enum class Moments : char { unknown, zero, moving };
 
   void update_rows(const std::vector<ParameterUpdate*>& parameters, const UpdateRates& rates);
-  void update_elsewhere(const std::vector<ParameterUpdate*>& parameters, const UpdateRates& rates) const;
+  void update_elsewhere(const std::vector<ParameterUpdate*>& parameters,
+                        const UpdateRates& rates) const;
   std::vector<Moments>& moments_of(const ParameterUpdate& parameter);
 
   Options options_;

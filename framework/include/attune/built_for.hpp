@@ -1,5 +1,6 @@
-// What a plugin library was built for, as a note in its ELF file (System V ABI, "Note Section"): Attune reads and compares it before
-// it opens the library. The note is plain text, a line `key=value` for each fact, so that any program can read it: readelf -n.
+// What a plugin library was built for, as a note in its ELF file (System V ABI, "Note Section"):
+// Attune reads and compares it before it opens the library. The note is plain text, a line
+// `key=value` for each fact, so that any program can read it: readelf -n.
 #pragma once
 #include <attune/api_hash.hpp>
 #include <nlohmann/json_fwd.hpp>
@@ -19,8 +20,9 @@
 #if defined(_LIBCPP_VERSION)
 #define ATTUNE_STANDARD_LIBRARY "libc++ " ATTUNE_STRINGIFY(_LIBCPP_VERSION)
 #else
-#define ATTUNE_STANDARD_LIBRARY \
-  "libstdc++ " ATTUNE_STRINGIFY(_GLIBCXX_RELEASE) ", cxx11 ABI " ATTUNE_STRINGIFY(_GLIBCXX_USE_CXX11_ABI)
+#define ATTUNE_STANDARD_LIBRARY                                                    \
+  "libstdc++ " ATTUNE_STRINGIFY(_GLIBCXX_RELEASE) ", cxx11 ABI " ATTUNE_STRINGIFY( \
+      _GLIBCXX_USE_CXX11_ABI)
 #endif
 
 // _GLIBCXX_DEBUG changes the layout of every container.
@@ -30,7 +32,8 @@
 #define ATTUNE_CONTAINERS "plain"
 #endif
 
-// Those whose runtime must have been there from the start of the process. What -fsanitize=undefined adds can be loaded at any time.
+// Those whose runtime must have been there from the start of the process. What -fsanitize=undefined
+// adds can be loaded at any time.
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define ATTUNE_SANITIZER "address"
@@ -48,7 +51,9 @@
 #define ATTUNE_SANITIZER "none"
 #endif
 
-/// The lines of the note, each ended by `end`. Only `attune` is not compared: it is told where another line differs.
+/// The lines of the note, each ended by `end`. Only `attune` is not compared: it is told where
+/// another line differs.
+// clang-format off
 #define ATTUNE_BUILT_FOR(end)                                      \
   "attune=" ATTUNE_RELEASE end                                     \
   "headers=" ATTUNE_API_HASH end                                   \
@@ -59,13 +64,15 @@
   "containers=" ATTUNE_CONTAINERS end                              \
   "sanitizer=" ATTUNE_SANITIZER end                                \
   "json=" ATTUNE_STRINGIFY(NLOHMANN_JSON_NAMESPACE) end
+// clang-format on
 
 /// The owner's name in the note, and its type: the layout of its text.
 #define ATTUNE_NOTE_OWNER "attune"
 #define ATTUNE_NOTE_TYPE 1
 
-/// Stores `text`, a string literal for the assembler ("\\n" ends a line). Allocated, so that strip keeps it; a note, so that
-/// --gc-sections does.
+/// Stores `text`, a string literal for the assembler ("\\n" ends a line). Allocated, so that strip
+/// keeps it; a note, so that the linker's --gc-sections keeps it.
+// clang-format off
 #define ATTUNE_NOTE(text)                                          \
   __asm__(".pushsection .note.attune, \"a\", %note\n"              \
           ".balign 4\n"                                            \
@@ -75,3 +82,4 @@
           "3: .ascii \"" text "\"\n"                               \
           "4: .balign 4\n"                                         \
           ".popsection\n");
+// clang-format on

@@ -1,4 +1,5 @@
-// Callbacks see every event of the loop. They may log, ask for a stop or for a checkpoint; they never touch weights.
+// Callbacks see every event of the loop. They may log, ask for a stop or for a checkpoint; they
+// never touch weights.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/comm.hpp>
@@ -13,7 +14,8 @@
 ATTUNE_API_BEGIN
 namespace attune {
 
-/// The events, in the order of the loop that fires them (drawn in train/loop.cpp). Every rank fires them in the same order.
+/// The events, in the order of the loop that fires them (drawn in train/loop.cpp). Every rank fires
+/// them in the same order.
 enum class Event {
   run_begin,
   epoch_begin,
@@ -40,19 +42,21 @@ struct Run {
   std::int64_t epoch = 0;  // from 0
   double loss = 0;         // mean over the step's targets
   double learning_rate = 0;
-  double grad_norm = 0;    // before clipping
-  std::int64_t step_tokens = 0;     // of the last step, over all ranks
-  double tokens_per_second = 0;     // of the last step, over all ranks
-  double seconds = 0;               // since the run began
+  double grad_norm = 0;          // before clipping
+  std::int64_t step_tokens = 0;  // of the last step, over all ranks
+  double tokens_per_second = 0;  // of the last step, over all ranks
+  double seconds = 0;            // since the run began
   std::int64_t trainable_parameters = 0;
   std::int64_t parameters = 0;
   std::vector<Metric> declared;           // what an evaluation of this run measures
   std::map<std::string, double> metrics;  // of the newest evaluation, by the names in `declared`
-  std::map<std::string, double> scalars;  // of the last step: the means of what strategies report (Loss::scalars)
-  std::string stop_reason;                // why it ends early; empty: it does not
-  std::int64_t skipped_steps = 0;         // whose loss or gradient was not finite
-  std::int64_t samples_without_target = 0;  // of those that the steps have taken so far: they teach nothing
-  std::int64_t saved_step = -1;           // of the newest checkpoint that is whole on the disk
+  // of the last step: the means of what strategies report (Loss::scalars)
+  std::map<std::string, double> scalars;
+  std::string stop_reason;         // why it ends early; empty: it does not
+  std::int64_t skipped_steps = 0;  // whose loss or gradient was not finite
+  // of those that the steps have taken so far: they teach nothing
+  std::int64_t samples_without_target = 0;
+  std::int64_t saved_step = -1;  // of the newest checkpoint that is whole on the disk
 
   /// The declaration of that name. Error naming those of this run when there is none.
   const Metric& metric(const std::string& name) const;
@@ -73,14 +77,16 @@ class Requests {
 
  private:
   std::string stop_reason_;
-  bool checkpoint_ = false, best_ = false;
+  bool checkpoint_ = false;
+  bool best_ = false;
 };
 
 class Callback {
  public:
   virtual ~Callback() = default;
   virtual void on(Event event, const Run& run, Requests& requests) = 0;
-  /// What a resumed run needs to go on as if it had not been interrupted. Text of the callback's own choice.
+  /// What a resumed run needs to go on as if it had not been interrupted. Text of the callback's
+  /// own choice.
   virtual std::string state() const { return {}; }
   virtual void restore(const std::string& state) { static_cast<void>(state); }
 };

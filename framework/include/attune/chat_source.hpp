@@ -9,8 +9,9 @@ ATTUNE_API_BEGIN
 namespace attune {
 
 struct ChatSource {
-  std::string jinja;                          // "": there is none
-  std::string tool_use = {};                  // of models that have another template for conversations with tools
+  std::string jinja;  // "": there is none
+  // of models that have another template for conversations with tools
+  std::string tool_use = {};
   std::map<std::string, std::string> tokens;  // what a template may name: {"bos_token", "<s>"}
 };
 

@@ -1,5 +1,6 @@
-// Two kinds of failure. attune::Error is the user's mistake: one sentence saying what is wrong, where, and the cure; the program
-// ends with exit code 2. ATTUNE_ASSERT is our bug: it reports values, file and line, and the program ends with exit code 3.
+// Two kinds of failure. attune::Error is the user's mistake: one sentence saying what is wrong,
+// where, and the cure; the program ends with exit code 2. ATTUNE_ASSERT is our bug: it reports
+// values, file and line, and the program ends with exit code 3.
 #pragma once
 #include <attune/api.hpp>
 #include <fmt/core.h>
@@ -33,14 +34,17 @@ template <class... Args>
 }
 
 namespace detail {
-[[noreturn]] void assertion_failed(const char* condition, const char* file, int line, const std::string& values);
+[[noreturn]] void assertion_failed(const char* condition, const char* file, int line,
+                                   const std::string& values);
 }
 
 }  // namespace attune
 ATTUNE_API_END
 
 /// ATTUNE_ASSERT(condition, "format", values...): must hold whatever the user does.
-#define ATTUNE_ASSERT(condition, ...)                                                                                    \
-  do {                                                                                                                   \
-    if (!(condition)) ::attune::detail::assertion_failed(#condition, __FILE__, __LINE__, fmt::format("" __VA_ARGS__)); \
+#define ATTUNE_ASSERT(condition, ...)                                    \
+  do {                                                                   \
+    if (!(condition))                                                    \
+      ::attune::detail::assertion_failed(#condition, __FILE__, __LINE__, \
+                                         fmt::format("" __VA_ARGS__));   \
   } while (false)

@@ -1,5 +1,5 @@
-// A metric is a declared number: what it is called, which way is better, in what unit, and how it is accumulated over an evaluation.
-// Decision record: docs/design/0020-metrics-are-declared.md.
+// A metric is a declared number: what it is called, which way is better, in what unit, and how it
+// is accumulated over an evaluation. Decision record: docs/design/0020-metrics-are-declared.md.
 #pragma once
 #include <attune/api.hpp>
 
@@ -17,7 +17,8 @@ struct ModelSpec;
 
 enum class Better { smaller, larger };
 
-/// What a metric reads of a loss. A strategy with a loss of its own keeps the metrics that its loss still serves.
+/// What a metric reads of a loss. A strategy with a loss of its own keeps the metrics that its loss
+/// still serves.
 enum class Needs {
   sums,           // Loss::sum, count and correct, or the batch alone
   cross_entropy,  // the same, where sum / count is a mean of -log p(target)
@@ -30,8 +31,8 @@ struct Measured {
   const Batch& batch;  // targets and columns, as the dataset plugin collated them
 };
 
-/// What a metric collects. Every batch has an accumulator of its own; the framework merges their states in the order of the batches,
-/// the same on every rank and on any number of ranks.
+/// What a metric collects. Every batch has an accumulator of its own; the framework merges their
+/// states in the order of the batches, the same on every rank and on any number of ranks.
 class Accumulator {
  public:
   virtual ~Accumulator() = default;
@@ -45,12 +46,15 @@ class Accumulator {
 };
 using MakeAccumulator = std::function<std::shared_ptr<Accumulator>()>;
 
-/// A metric that is a function of sums. sums: of one batch, as many for every batch; value: of their totals.
+/// A metric that is a function of sums. sums: of one batch, as many for every batch; value: of
+/// their totals.
 MakeAccumulator accumulate_sums(std::function<std::vector<double>(const Measured&)> sums,
                                 std::function<double(const std::vector<double>&)> value);
 
 struct Metric {
-  std::string name;  // letters, digits and _ / . - : a key of metrics.jsonl and evaluation.json, and a value of options
+  // letters, digits and _ / . - : a key of metrics.jsonl and evaluation.json, and a value of
+  // options
+  std::string name;
   Better better = Better::smaller;
   std::string unit = {};  // "nats"; "": a number without a unit, such as a share of 1
   std::string doc = {};   // one line
@@ -61,9 +65,10 @@ struct Metric {
   double cost(double value) const { return better == Better::larger ? -value : value; }
 };
 
-/// What a dataset plugin may make its metrics depend on. Known without a weight of the model and without a forward pass.
+/// What a dataset plugin may make its metrics depend on. Known without a weight of the model and
+/// without a forward pass.
 struct MetricContext {
-  const Batch& example;    // one sample, collated: which targets and columns there are
+  const Batch& example;  // one sample, collated: which targets and columns there are
   const ModelSpec& model;
 };
 
@@ -85,17 +90,20 @@ Metric loss(std::string unit, std::string doc);
 Metric accuracy(std::string doc);
 /// exp(loss).
 Metric perplexity();
-/// Micro-averaged F1 of several labels a sample: outputs and targets float32 [N, labels], on the same side of a half.
+/// Micro-averaged F1 of several labels a sample: outputs and targets float32 [N, labels], on the
+/// same side of a half.
 Metric f1();
 /// Pearson's correlation of outputs and targets, float32 [N]; 0 where one side does not vary.
 Metric pearson();
 /// F1 of every class that is a target or an output, and their mean: outputs and targets int64 [N].
 Metric f1_macro();
-/// Matthews' correlation coefficient of classes (Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006): outputs and targets int64 [N]; 0 where it is
-/// not defined.
+/// Matthews' correlation coefficient of classes (Gorodkin 2004,
+/// doi:10.1016/j.compbiolchem.2004.09.006): outputs and targets int64 [N]; 0 where it is not
+/// defined.
 Metric mcc();
 /// The mean of what strategies report under `scalar` (Loss::scalars).
-Metric scalar(std::string name, const std::string& scalar, Better better, std::string unit, std::string doc);
+Metric scalar(std::string name, const std::string& scalar, Better better, std::string unit,
+              std::string doc);
 
 /// What of these fits the targets: the default of Dataset::metrics.
 std::vector<Metric> of_targets(const MetricContext& context);

@@ -1,4 +1,5 @@
-// metrics.jsonl of a run directory, as Attune writes it: docs/run-directory.md. The callback `jsonl` writes it in every run.
+// metrics.jsonl of a run directory, as Attune writes it: docs/run-directory.md. The callback
+// `jsonl` writes it in every run.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/callback.hpp>
@@ -13,11 +14,13 @@ namespace attune {
 /// On rank 0 alone.
 class MetricsLog {
  public:
-  /// Opens the log of a run directory to append. What is behind the first `keep` bytes goes: an interrupted run wrote it after the
-  /// checkpoint that is resumed from, and those steps are done again. Error when it cannot be written, or is of a newer version.
+  /// Opens the log of a run directory to append. What is behind the first `keep` bytes goes: an
+  /// interrupted run wrote it after the checkpoint that is resumed from, and those steps are done
+  /// again. Error when it cannot be written, or is of a newer version.
   MetricsLog(const std::filesystem::path& run_directory, std::uint64_t keep);
 
-  /// One line, which other programs see at once; nothing for step_begin and gradients_ready. Error when it cannot be written.
+  /// One line, which other programs see at once; nothing for step_begin and gradients_ready. Error
+  /// when it cannot be written.
   void write(Event event, const Run& run);
 
   /// Its length: `keep` of a run that is resumed from here.

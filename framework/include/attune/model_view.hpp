@@ -1,4 +1,5 @@
-// What a strategy changes of a model. Through its view it adds, and says what is trained; what others do to the same base is theirs.
+// What a strategy changes of a model. Through its view it adds, and says what is trained; what
+// others do to the same base is theirs.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/model.hpp>
@@ -19,8 +20,9 @@ class ModelView {
   Model& model() const { return model_; }
   std::int64_t owner() const { return owner_; }
 
-  /// Adds a change to a Linear, Conv2d or Embedding, and trains those of its parameters that require gradients. It is registered with
-  /// the layer by its name; of another owner than 0, as "name@owner".
+  /// Adds a change to a Linear, Conv2d or Embedding, and trains those of its parameters that
+  /// require gradients. It is registered with the layer by its name; of another owner than 0, as
+  /// "name@owner".
   template <class Layer, class Change>
   void add_delta(Layer& layer, const std::string& name, const std::shared_ptr<Change>& delta) {
     delta->owner = owner_;
@@ -33,10 +35,12 @@ class ModelView {
     add_tokens(tokens, tokens);
   }
 
-  /// A parameter of the model, or all of a module's and of those in it. A model comes frozen: nothing else is trained.
+  /// A parameter of the model, or all of a module's and of those in it. A model comes frozen:
+  /// nothing else is trained.
   void train(const at::Tensor& parameter);
   void train(const torch::nn::Module& module);
-  /// What is trained through this view, with dotted names in the order of registration; a shared tensor once.
+  /// What is trained through this view, with dotted names in the order of registration; a shared
+  /// tensor once.
   std::vector<NamedTensor> trained() const;
 
  private:

@@ -6,8 +6,8 @@
 ATTUNE_API_BEGIN
 namespace attune::nn {
 
-/// Not initialised, of LibTorch's default dtype, and where this thread's parameters are made now: on
-/// the host, unless a ParametersOn says otherwise. Every layer makes its parameters with this.
+/// Not initialised, of LibTorch's default dtype, and where this thread's parameters are made now:
+/// on the host, unless a ParametersOn says otherwise. Every layer makes its parameters with this.
 at::Tensor new_parameter(at::IntArrayRef sizes);
 
 /// While it lives, new_parameter() makes this thread's parameters on that device. On at::kMeta they
@@ -19,7 +19,8 @@ class ParametersOn {
   ParametersOn(const ParametersOn&) = delete;
   ParametersOn& operator=(const ParametersOn&) = delete;
 
-  /// Where this thread makes parameters now. A table that a layer computes for itself belongs there too.
+  /// Where this thread makes parameters now. A table that a layer computes for itself belongs there
+  /// too.
   static c10::Device now();
 
  private:

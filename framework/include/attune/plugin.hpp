@@ -1,6 +1,8 @@
-// The entry point of a plugin library: one C symbol, one plain C struct, explicit registration; and the note of what it was built for.
+// The entry point of a plugin library: one C symbol, one plain C struct, explicit registration; and
+// the note of what it was built for.
 //
-//   ATTUNE_PLUGIN("bitfit", "1.0.0", registry) { registry.strategy<BitFit>("bitfit", "trains the biases alone"); }
+//   ATTUNE_PLUGIN("bitfit", "1.0.0", registry) { registry.strategy<BitFit>("bitfit", "trains the
+//   biases alone"); }
 #pragma once
 #include <attune/api.hpp>
 #include <attune/built_for.hpp>
@@ -26,13 +28,14 @@ struct AttunePluginInfo {
 };
 }
 
-#define ATTUNE_PLUGIN(plugin_name, plugin_version, registry)                                           \
-  ATTUNE_NOTE(ATTUNE_BUILT_FOR("\\n"))                                                                 \
-  static void attune_plugin_add(::attune::Registry&);                                                  \
-  extern "C" ATTUNE_API const AttunePluginInfo* attune_plugin() {                                      \
-    static const AttunePluginInfo info{sizeof(AttunePluginInfo), plugin_name, plugin_version, ATTUNE_BUILD_ID, &attune_plugin_add}; \
-    return &info;                                                                                      \
-  }                                                                                                    \
+#define ATTUNE_PLUGIN(plugin_name, plugin_version, registry)                                  \
+  ATTUNE_NOTE(ATTUNE_BUILT_FOR("\\n"))                                                        \
+  static void attune_plugin_add(::attune::Registry&);                                         \
+  extern "C" ATTUNE_API const AttunePluginInfo* attune_plugin() {                             \
+    static const AttunePluginInfo info{sizeof(AttunePluginInfo), plugin_name, plugin_version, \
+                                       ATTUNE_BUILD_ID, &attune_plugin_add};                  \
+    return &info;                                                                             \
+  }                                                                                           \
   static void attune_plugin_add(::attune::Registry& registry)
 
 /// Set by attune_add_plugin; a plugin built by hand may define its own.

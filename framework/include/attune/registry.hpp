@@ -29,26 +29,45 @@ class Registry {
   struct Entry {
     Kind kind;
     std::string name;
-    std::string doc;             // one line
-    std::string plugin;          // name and version of the library that added it
-    std::string file;            // that library
+    std::string doc;     // one line
+    std::string plugin;  // name and version of the library that added it
+    std::string file;    // that library
     OptionSet schema;
-    std::function<std::shared_ptr<void>()> defaults;                              // a default-made Options
+    // a default-made Options
+    std::function<std::shared_ptr<void>()> defaults;
     std::function<std::shared_ptr<void>(const void* options, void* context)> build;
   };
 
-  template <class T> void strategy(std::string name, std::string doc = "") { add_plain<Strategy, T>(Kind::strategy, name, doc); }
-  template <class T> void callback(std::string name, std::string doc = "") { add_plain<Callback, T>(Kind::callback, name, doc); }
-  template <class T> void dataset(std::string name, std::string doc = "") { add_plain<Dataset, T>(Kind::dataset, name, doc); }
-  template <class T> void optimizer(std::string name, std::string doc = "") { add_plain<Optimizer, T>(Kind::optimizer, name, doc); }
-  template <class T> void schedule(std::string name, std::string doc = "") { add_plain<Schedule, T>(Kind::schedule, name, doc); }
+  template <class T>
+  void strategy(std::string name, std::string doc = "") {
+    add_plain<Strategy, T>(Kind::strategy, name, doc);
+  }
+  template <class T>
+  void callback(std::string name, std::string doc = "") {
+    add_plain<Callback, T>(Kind::callback, name, doc);
+  }
+  template <class T>
+  void dataset(std::string name, std::string doc = "") {
+    add_plain<Dataset, T>(Kind::dataset, name, doc);
+  }
+  template <class T>
+  void optimizer(std::string name, std::string doc = "") {
+    add_plain<Optimizer, T>(Kind::optimizer, name, doc);
+  }
+  template <class T>
+  void schedule(std::string name, std::string doc = "") {
+    add_plain<Schedule, T>(Kind::schedule, name, doc);
+  }
   /// T is constructed from (Options, ModelContext&), and frozen.
-  template <class T> void model(std::string name, std::string doc = "") {
-    add_entry<T>(Kind::model, name, doc, [](const void* options, void* context) -> std::shared_ptr<void> {
-      const auto model = std::make_shared<T>(*static_cast<const typename T::Options*>(options), *static_cast<ModelContext*>(context));
-      freeze(*model);
-      return std::static_pointer_cast<Model>(model);
-    });
+  template <class T>
+  void model(std::string name, std::string doc = "") {
+    add_entry<T>(
+        Kind::model, name, doc, [](const void* options, void* context) -> std::shared_ptr<void> {
+          const auto model = std::make_shared<T>(*static_cast<const typename T::Options*>(options),
+                                                 *static_cast<ModelContext*>(context));
+          freeze(*model);
+          return std::static_pointer_cast<Model>(model);
+        });
   }
 
   /// Error naming both files when the name is taken.
@@ -59,29 +78,38 @@ class Registry {
   /// The names of that kind, sorted.
   std::vector<std::string> names(Kind kind) const;
   const std::deque<Entry>& entries() const;
-  /// Where more entries are to be had: asked once, for all of them, when a name is looked for that is not here, or all names are.
+  /// Where more entries are to be had: asked once, for all of them, when a name is looked for that
+  /// is not here, or all names are.
   void set_reserve(std::function<std::deque<Entry>()> reserve) { reserve_ = std::move(reserve); }
   /// The library whose `add` runs now: noted in every entry it makes.
-  void set_origin(std::string plugin, std::string file) { plugin_ = std::move(plugin), file_ = std::move(file); }
+  void set_origin(std::string plugin, std::string file) {
+    plugin_ = std::move(plugin);
+    file_ = std::move(file);
+  }
 
  private:
   template <class T>
-  void add_entry(Kind kind, std::string name, std::string doc, std::function<std::shared_ptr<void>(const void*, void*)> build) {
+  void add_entry(Kind kind, std::string name, std::string doc,
+                 std::function<std::shared_ptr<void>(const void*, void*)> build) {
     using Options = typename T::Options;
-    add({kind, std::move(name), std::move(doc), plugin_, file_, describe<Options>(), [] { return std::make_shared<Options>(); }, std::move(build)});
+    add({kind, std::move(name), std::move(doc), plugin_, file_, describe<Options>(),
+         [] { return std::make_shared<Options>(); }, std::move(build)});
   }
   template <class Interface, class T>
   void add_plain(Kind kind, std::string name, std::string doc) {
-    add_entry<T>(kind, std::move(name), std::move(doc), [](const void* options, void*) -> std::shared_ptr<void> {
-      return std::static_pointer_cast<Interface>(std::make_shared<T>(*static_cast<const typename T::Options*>(options)));
-    });
+    add_entry<T>(kind, std::move(name), std::move(doc),
+                 [](const void* options, void*) -> std::shared_ptr<void> {
+                   return std::static_pointer_cast<Interface>(
+                       std::make_shared<T>(*static_cast<const typename T::Options*>(options)));
+                 });
   }
 
   void draw_on_reserve() const;
 
   mutable std::deque<Entry> entries_;  // which stay where they are when more come
   mutable std::function<std::deque<Entry>()> reserve_;
-  std::string plugin_ = "built in", file_;
+  std::string plugin_ = "built in";
+  std::string file_;
 };
 
 }  // namespace attune

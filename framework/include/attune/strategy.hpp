@@ -1,5 +1,5 @@
-// A strategy says what is trained and on which loss. A run may list several: each builds on what those before it in the list made, as
-// a loss over an adapter over a frozen base does.
+// A strategy says what is trained and on which loss. A run may list several: each builds on what
+// those before it in the list made, as a loss over an adapter over a frozen base does.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/loss.hpp>
@@ -25,11 +25,13 @@ struct ParameterGroup {
   double weight_decay_scale = 1.0;
 };
 
-/// An adapter folder in PEFT's layout: the text of adapter_config.json and the tensors of adapter_model.safetensors.
+/// An adapter folder in PEFT's layout: the text of adapter_config.json and the tensors of
+/// adapter_model.safetensors.
 struct Adapter {
   std::string config;
   std::vector<NamedTensor> tensors;
-  bool is_live = true;  // the tensors are the parameters themselves: an adapter of the same form can be copied into them
+  // the tensors are the parameters themselves: an adapter of the same form can be copied into them
+  bool is_live = true;
 };
 
 /// The loss of a batch as the strategies before this one define it; supervised_loss for the first.
@@ -38,33 +40,40 @@ using LossFunction = std::function<Loss(Model&, const ForwardContext&)>;
 class Strategy {
  public:
   virtual ~Strategy() = default;
-  /// Adds changes to the model, and says what is trained. A strategy that only changes the loss does nothing.
+  /// Adds changes to the model, and says what is trained. A strategy that only changes the loss
+  /// does nothing.
   virtual void prepare(ModelView& view) = 0;
 
-  /// `groups`: all that is trained, as the strategies before this one grouped it; at first matrices, and vectors (biases, norms)
-  /// without weight decay. Default: as they are.
+  /// `groups`: all that is trained, as the strategies before this one grouped it; at first
+  /// matrices, and vectors (biases, norms) without weight decay. Default: as they are.
   virtual std::vector<ParameterGroup> groups(Model& model, std::vector<ParameterGroup> groups);
-  /// Of context.batch(). Default: inner(model, context). Outside of training (ForwardContext::is_training) the loss is what is measured:
-  /// a strategy that only regularises leaves it as it is.
+  /// Of context.batch(). Default: inner(model, context). Outside of training
+  /// (ForwardContext::is_training) the loss is what is measured: a strategy that only regularises
+  /// leaves it as it is.
   virtual Loss loss(Model& model, const ForwardContext& context, const LossFunction& inner);
   /// Whether `loss` leaves `inner` out: of a list, only one may.
   virtual bool defines_loss() const { return false; }
-  /// What an evaluation measures. `inner`: what the dataset plugin and the strategies before this one declare. May be called before prepare.
-  /// Default: `inner`; where defines_loss(), those of it that need Loss::sum, count and correct alone, for what `loss` gives outside of training
-  /// is another loss. A strategy whose measured loss is the plain one returns `inner`.
+  /// What an evaluation measures. `inner`: what the dataset plugin and the strategies before this
+  /// one declare. May be called before prepare. Default: `inner`; where defines_loss(), those of it
+  /// that need Loss::sum, count and correct alone, for what `loss` gives outside of training is
+  /// another loss. A strategy whose measured loss is the plain one returns `inner`.
   virtual std::vector<Metric> metrics(std::vector<Metric> inner) const;
-  /// Once, before the base is measured and the first step taken; also when the run is resumed or only measured, before its state is restored.
+  /// Once, before the base is measured and the first step taken; also when the run is resumed or
+  /// only measured, before its state is restored.
   virtual void begin(Model& model, RunContext& run);
   virtual void on_epoch(Model& model, std::int64_t epoch);
-  /// step: from 0. What is trained may be frozen for a while by requires_grad: the optimizer leaves it alone.
+  /// step: from 0. What is trained may be frozen for a while by requires_grad: the optimizer leaves
+  /// it alone.
   virtual void on_step(Model& model, std::int64_t step);
   /// What a checkpoint must hold beside the parameters that are trained. Default: nothing.
   virtual std::vector<NamedTensor> state(Model& model);
   /// Absent: the result is a whole model.
   virtual std::optional<Adapter> export_adapter(Model& model);
-  /// Folds what was injected into the model's own weights. Error where that cannot be. Default: merges every delta.
+  /// Folds what was injected into the model's own weights. Error where that cannot be. Default:
+  /// merges every delta.
   virtual void merge(Model& model);
-  /// The adapter in the form that one is read in: its tensors are the parameters themselves. Default: export_adapter's.
+  /// The adapter in the form that one is read in: its tensors are the parameters themselves.
+  /// Default: export_adapter's.
   virtual std::optional<Adapter> adapter_to_start(Model& model);
 };
 

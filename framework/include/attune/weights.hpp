@@ -1,4 +1,5 @@
-// Where tensors come from: safetensors, GGUF, a torch state_dict, or another rank. Read when asked for.
+// Where tensors come from: safetensors, GGUF, a torch state_dict, or another rank. Read when asked
+// for.
 #pragma once
 #include <attune/api.hpp>
 #include <ATen/core/Tensor.h>
@@ -12,8 +13,8 @@ namespace attune {
 struct TensorInfo {
   std::string name;
   std::vector<std::int64_t> shape;
-  std::string stored;        // as the file says: "F32", "BF16", "Q4_1"
-  std::uint64_t bytes = 0;   // in the file
+  std::string stored;       // as the file says: "F32", "BF16", "Q4_1"
+  std::uint64_t bytes = 0;  // in the file
 };
 
 class WeightSource {
@@ -21,7 +22,8 @@ class WeightSource {
   virtual ~WeightSource() = default;
   /// In the file's order; names as the model's config expects them.
   virtual const std::vector<TensorInfo>& tensors() const = 0;
-  /// A writable CPU tensor: float types keep their type, quantized ones come as float32. Unknown name: Error with the nearest.
+  /// A writable CPU tensor: float types keep their type, quantized ones come as float32. Unknown
+  /// name: Error with the nearest.
   virtual at::Tensor read(const std::string& name) = 0;
 
   bool contains(const std::string& name) const;

@@ -1,4 +1,5 @@
-// Ends the run when the watched metric has not improved for some evaluations (Prechelt 1998, "Early Stopping - But When?").
+// Ends the run when the watched metric has not improved for some evaluations (Prechelt 1998, "Early
+// Stopping - But When?").
 #include <attune/plugin.hpp>
 
 #include <limits>
@@ -13,8 +14,12 @@ class EarlyStopping final : public attune::Callback {
     std::int64_t patience = 3;
     double min_delta = 0;
     static void describe(attune::Schema<Options>& s) {
-      s.key("metric", &Options::metric, "watched metric of the run; the metric's declaration says which way is better").names_metric();
-      s.key("patience", &Options::patience, "evaluations in a row without improvement after which the run ends").at_least(1);
+      s.key("metric", &Options::metric,
+            "watched metric of the run; the metric's declaration says which way is better")
+          .names_metric();
+      s.key("patience", &Options::patience,
+            "evaluations in a row without improvement after which the run ends")
+          .at_least(1);
       s.key("min_delta", &Options::min_delta, "a smaller change is no improvement").at_least(0);
     }
   };
@@ -26,16 +31,19 @@ class EarlyStopping final : public attune::Callback {
     const auto& metric = run.metric(options_.metric);
     const double cost = metric.cost(run.metrics.at(options_.metric));
     if (cost < best_ - options_.min_delta) {
-      best_ = cost, without_ = 0;
+      best_ = cost;
+      without_ = 0;
     } else if (++without_ >= options_.patience) {
-      requests.stop(fmt::format("{} has not improved in {} evaluations (best {:.4f})", options_.metric, without_, metric.cost(best_)));
+      requests.stop(fmt::format("{} has not improved in {} evaluations (best {:.4f})",
+                                options_.metric, without_, metric.cost(best_)));
     }
   }
 
   std::string state() const override { return fmt::format("{} {}", without_, best_); }
   void restore(const std::string& state) override {
     std::istringstream text(state);
-    std::string best;  // "inf" before the first evaluation, which operator>> does not read as a number
+    // "inf" before the first evaluation, which operator>> does not read as a number
+    std::string best;
     text >> without_ >> best;
     best_ = std::stod(best);
   }
@@ -49,5 +57,6 @@ class EarlyStopping final : public attune::Callback {
 }  // namespace
 
 ATTUNE_PLUGIN("early_stopping", "1.0.0", registry) {
-  registry.callback<EarlyStopping>("early_stopping", "ends the run when the validation metric no longer improves");
+  registry.callback<EarlyStopping>("early_stopping",
+                                   "ends the run when the validation metric no longer improves");
 }

@@ -27,4 +27,6 @@ class Jsonl final : public attune::Callback {
 
 }  // namespace
 
-ATTUNE_PLUGIN("jsonl", "1.0.0", registry) { registry.callback<Jsonl>("jsonl", "writes one JSON object per event to metrics.jsonl"); }
+ATTUNE_PLUGIN("jsonl", "1.0.0", registry) {
+  registry.callback<Jsonl>("jsonl", "writes one JSON object per event to metrics.jsonl");
+}

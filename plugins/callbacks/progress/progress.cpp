@@ -1,4 +1,5 @@
-// Where the run is: one line that updates in a terminal, plain lines elsewhere; rank 0 writes, to standard error.
+// Where the run is: one line that updates in a terminal, plain lines elsewhere; rank 0 writes, to
+// standard error.
 #include <attune/plugin.hpp>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -12,7 +13,8 @@ namespace {
 
 std::string clock_text(double seconds) {
   const auto whole = static_cast<std::int64_t>(seconds + 0.5);
-  return whole >= 3600 ? fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60) : fmt::format("{}:{:02}", whole / 60, whole % 60);
+  return whole >= 3600 ? fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60)
+                       : fmt::format("{}:{:02}", whole / 60, whole % 60);
 }
 
 class Progress final : public attune::Callback {
@@ -20,7 +22,9 @@ class Progress final : public attune::Callback {
   struct Options {
     std::int64_t every = 0;
     static void describe(attune::Schema<Options>& s) {
-      s.key("every", &Options::every, "steps between lines where there is no terminal; 0: about twenty lines a run").at_least(0);
+      s.key("every", &Options::every,
+            "steps between lines where there is no terminal; 0: about twenty lines a run")
+          .at_least(0);
     }
   };
   explicit Progress(Options options) : options_(options), terminal_(isatty(STDERR_FILENO) != 0) {}
@@ -30,29 +34,43 @@ class Progress final : public attune::Callback {
     if (!run.comm.root()) return;
     if (event == Event::run_begin) begin(run);
     if (event == Event::step_end) step(run);
-    if (event == Event::checkpoint_saved && terminal_) line(run, fmt::format("checkpoint of step {} saved", run.saved_step));
+    if (event == Event::checkpoint_saved && terminal_)
+      line(run, fmt::format("checkpoint of step {} saved", run.saved_step));
     if (event == Event::evaluated) line(run, "validation" + metrics(run));
-    if (event == Event::interrupted) line(run, fmt::format("interrupted at step {}; the state is saved, resume with --resume", run.step));
-    if (event == Event::run_end) line(run, fmt::format("done in {}{}", clock_text(run.seconds), run.stop_reason.empty() ? "" : ": " + run.stop_reason));
+    if (event == Event::interrupted)
+      line(run, fmt::format("interrupted at step {}; the state is saved, resume with --resume",
+                            run.step));
+    if (event == Event::run_end)
+      line(run, fmt::format("done in {}{}", clock_text(run.seconds),
+                            run.stop_reason.empty() ? "" : ": " + run.stop_reason));
   }
 
  private:
   void begin(const attune::Run& run) {
     first_step_ = run.step;
     started_ = std::chrono::steady_clock::now();
-    line(run, fmt::format("{}: {} of {} parameters train ({:.2f} %), {} rank{}, base{}", run.name, count(run.trainable_parameters), count(run.parameters),
-                          100.0 * static_cast<double>(run.trainable_parameters) / static_cast<double>(run.parameters), run.comm.size(), run.comm.size() == 1 ? "" : "s", metrics(run)));
+    line(run, fmt::format("{}: {} of {} parameters train ({:.2f} %), {} rank{}, base{}", run.name,
+                          count(run.trainable_parameters), count(run.parameters),
+                          100.0 * static_cast<double>(run.trainable_parameters) /
+                              static_cast<double>(run.parameters),
+                          run.comm.size(), run.comm.size() == 1 ? "" : "s", metrics(run)));
   }
 
   void step(const attune::Run& run) {
-    const auto every = options_.every > 0 ? options_.every : std::max<std::int64_t>(1, run.steps / 20);
+    const auto every =
+        options_.every > 0 ? options_.every : std::max<std::int64_t>(1, run.steps / 20);
     if (!terminal_ && run.step % every != 0 && run.step != run.steps) return;
-    const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
-    const double left = elapsed / static_cast<double>(run.step - first_step_) * static_cast<double>(run.steps - run.step);
-    const auto text = fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.2f}  {:.0f} tokens/s  {} left", run.step, run.steps, run.loss,
-                                  run.learning_rate, run.grad_norm, run.tokens_per_second, clock_text(left));
+    const double elapsed =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+    const double left = elapsed / static_cast<double>(run.step - first_step_) *
+                        static_cast<double>(run.steps - run.step);
+    const auto text =
+        fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.2f}  {:.0f} tokens/s  {} left",
+                    run.step, run.steps, run.loss, run.learning_rate, run.grad_norm,
+                    run.tokens_per_second, clock_text(left));
     if (terminal_) {
-      fmt::print(stderr, "\r\033[K{}{}{}", bar(run), text, scalars(run, columns() - bar_width - std::ssize(text)));
+      fmt::print(stderr, "\r\033[K{}{}{}", bar(run), text,
+                 scalars(run, columns() - bar_width - std::ssize(text)));
       std::fflush(stderr);
       open_line_ = true;
     } else {
@@ -92,22 +110,28 @@ class Progress final : public attune::Callback {
   }
 
   static std::string count(std::int64_t parameters) {
-    return parameters >= 1'000'000 ? fmt::format("{:.1f} M", static_cast<double>(parameters) / 1e6) : fmt::format("{}", parameters);
+    return parameters >= 1'000'000 ? fmt::format("{:.1f} M", static_cast<double>(parameters) / 1e6)
+                                   : fmt::format("{}", parameters);
   }
 
   /// A line that stays.
   void line(const attune::Run& run, const std::string& text) {
     if (terminal_ && open_line_) fmt::print(stderr, "\n");
     open_line_ = false;
-    fmt::print(stderr, "{}\n", run.step > first_step_ ? fmt::format("step {}/{}  {}", run.step, run.steps, text) : text);
+    fmt::print(
+        stderr, "{}\n",
+        run.step > first_step_ ? fmt::format("step {}/{}  {}", run.step, run.steps, text) : text);
   }
 
   Options options_;
-  bool terminal_, open_line_ = false;
+  bool terminal_;
+  bool open_line_ = false;
   std::int64_t first_step_ = 0;
   std::chrono::steady_clock::time_point started_;
 };
 
 }  // namespace
 
-ATTUNE_PLUGIN("progress", "1.0.0", registry) { registry.callback<Progress>("progress", "shows step, loss, speed and time left"); }
+ATTUNE_PLUGIN("progress", "1.0.0", registry) {
+  registry.callback<Progress>("progress", "shows step, loss, speed and time left");
+}

@@ -19,11 +19,17 @@ class Classification final : public Dataset {
     std::int64_t max_length = 0;
     std::string too_long = "cut";
     static void describe(Schema<Options>& s) {
-      s.key("target", &Options::target, "what prepare reads: the field label (one class), labels (any of several) or value (a number)")
+      s.key("target", &Options::target,
+            "what prepare reads: the field label (one class), labels (any of several) or value (a "
+            "number)")
           .choices({"label", "labels", "value"});
-      s.key("separator", &Options::separator, "between the names in the field labels, where that is not a JSON list");
-      s.key("max_length", &Options::max_length, "longest sample in tokens, special ones included; 0: any").at_least(0);
-      s.key("too_long", &Options::too_long, "what prepare does with longer samples").choices({"cut", "drop"});
+      s.key("separator", &Options::separator,
+            "between the names in the field labels, where that is not a JSON list");
+      s.key("max_length", &Options::max_length,
+            "longest sample in tokens, special ones included; 0: any")
+          .at_least(0);
+      s.key("too_long", &Options::too_long, "what prepare does with longer samples")
+          .choices({"cut", "drop"});
     }
   };
 
@@ -37,23 +43,31 @@ class Classification final : public Dataset {
   }
 
   Sample encode(const Record& record, const EncodeContext& context) const override {
-    Sample sample{{"tokens", torch::tensor(tokens_of(record.field("text"), context.tokenizer), torch::kInt32)}};
+    Sample sample{{"tokens", torch::tensor(tokens_of(record.field("text"), context.tokenizer),
+                                           torch::kInt32)}};
     if (options_.target == "value") {
       sample["value"] = torch::tensor(value_of(record));
     } else if (options_.target == "labels") {
-      if (context.labels.empty()) fail("labels: no record has a label, so there is nothing to learn; correct the field or the recipe's separator");
+      if (context.labels.empty())
+        fail(
+            "labels: no record has a label, so there is nothing to learn; correct the field or the "
+            "recipe's separator");
       auto row = torch::zeros({1, std::ssize(context.labels)});
       for (const auto& name : names_of(record)) row[0][label_id(name, context.labels)] = 1;
       sample["labels"] = row;
     } else {
-      sample["label"] = torch::tensor(label_id(record.field("label"), context.labels), torch::kInt64);
+      sample["label"] =
+          torch::tensor(label_id(record.field("label"), context.labels), torch::kInt64);
     }
     return sample;
   }
 
   Batch collate(const std::vector<Sample>& samples) const override {
-    const auto column = samples.front().contains("label") ? "label" : samples.front().contains("labels") ? "labels" : "value";
-    std::vector<torch::Tensor> tokens, targets;
+    const auto column = samples.front().contains("label")    ? "label"
+                        : samples.front().contains("labels") ? "labels"
+                                                             : "value";
+    std::vector<torch::Tensor> tokens;
+    std::vector<torch::Tensor> targets;
     for (const auto& sample : samples) {
       tokens.push_back(shortened(sample.at("tokens")));
       targets.push_back(sample.at(column));
@@ -69,7 +83,8 @@ class Classification final : public Dataset {
     const auto frame = tokenizer.encode("");
     if (tokens.size() <= frame.size()) throw Rejected("empty text");
     if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length) {
-      if (options_.too_long == "drop") throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
+      if (options_.too_long == "drop")
+        throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
       const auto last = tokens.back();
       tokens.resize(static_cast<std::size_t>(options_.max_length));
       // [SEP] stays at the end, as the model knows it.
@@ -86,7 +101,10 @@ class Classification final : public Dataset {
 
   static const std::string& label_of(const Record& record) {
     const auto& label = record.field("label");
-    if (label.empty()) throw BadRow("a label that is empty", fmt::format("{}, row {}: the label is empty; correct or remove the row", record.source, record.row));
+    if (label.empty())
+      throw BadRow("a label that is empty",
+                   fmt::format("{}, row {}: the label is empty; correct or remove the row",
+                               record.source, record.row));
     return label;
   }
 
@@ -96,21 +114,29 @@ class Classification final : public Dataset {
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value))
       throw BadRow("a value that is not a number",
-                   fmt::format("{}, row {}: value is \"{}\", which is not a number; correct it, or map another field with fields = {{ value = \"...\" }}",
+                   fmt::format("{}, row {}: value is \"{}\", which is not a number; correct it, or "
+                               "map another field with fields = {{ value = \"...\" }}",
                                record.source, record.row, text));
     return value;
   }
 
-  /// None is allowed: a text that no label fits. [0, 1, 1] is a vector of 0 and 1, and would be read as the labels 0 and 1.
+  /// None is allowed: a text that no label fits. [0, 1, 1] is a vector of 0 and 1, and would be
+  /// read as the labels 0 and 1.
   std::vector<std::string> names_of(const Record& record) const {
     const auto names = listed_names(record);
     const std::set<std::string> different(names.begin(), names.end());
-    const auto is_flag = [](const std::string& name) { return name == "0" || name == "1" || name == "false" || name == "true"; };
+    const auto is_flag = [](const std::string& name) {
+      return name == "0" || name == "1" || name == "false" || name == "true";
+    };
     if (different.size() < names.size() && std::ranges::all_of(names, is_flag))
-      throw BadRow("a 0 or 1 for each label", fmt::format("{}, row {}: labels is a vector of 0 and 1; list the names or numbers of the labels that hold",
-                                                          record.source, record.row));
+      throw BadRow("a 0 or 1 for each label",
+                   fmt::format("{}, row {}: labels is a vector of 0 and 1; list the names or "
+                               "numbers of the labels that hold",
+                               record.source, record.row));
     if (different.contains(""))
-      throw BadRow("a label that is empty", fmt::format("{}, row {}: labels holds an empty name; remove it", record.source, record.row));
+      throw BadRow("a label that is empty",
+                   fmt::format("{}, row {}: labels holds an empty name; remove it", record.source,
+                               record.row));
     return names;
   }
 
@@ -118,29 +144,36 @@ class Classification final : public Dataset {
     const auto& text = record.field("labels");
     if (text.starts_with('[')) {
       const auto list = nlohmann::json::parse(text, nullptr, false);
-      if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) { return one.is_string() || one.is_number() || one.is_boolean(); }))
+      if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) {
+            return one.is_string() || one.is_number() || one.is_boolean();
+          }))
         throw BadRow("labels that are no list",
-                     fmt::format("{}, row {}: labels begins like a JSON list and is not one of texts, numbers or booleans: {}", record.source,
-                                 record.row, text));
+                     fmt::format("{}, row {}: labels begins like a JSON list and is not one of "
+                                 "texts, numbers or booleans: {}",
+                                 record.source, record.row, text));
       std::vector<std::string> names;
-      for (const auto& one : list) names.push_back(one.is_string() ? one.template get<std::string>() : one.dump());
+      for (const auto& one : list)
+        names.push_back(one.is_string() ? one.template get<std::string>() : one.dump());
       return names;
     }
     std::vector<std::string> names;
     for (std::size_t begin = 0; begin <= text.size();) {
       const auto end = std::min(text.find(options_.separator, begin), text.size());
-      if (auto name = trimmed(text.substr(begin, end - begin)); !name.empty()) names.push_back(std::move(name));
+      if (auto name = trimmed(text.substr(begin, end - begin)); !name.empty())
+        names.push_back(std::move(name));
       begin = end + options_.separator.size();
     }
     return names;
   }
 
   static std::string trimmed(const std::string& text) {
-    const auto first = text.find_first_not_of(" \t"), last = text.find_last_not_of(" \t");
+    const auto first = text.find_first_not_of(" \t");
+    const auto last = text.find_last_not_of(" \t");
     return first == std::string::npos ? "" : text.substr(first, last - first + 1);
   }
 
-  /// The data may have been prepared for longer samples than this run takes: the beginning and the last token stay.
+  /// The data may have been prepared for longer samples than this run takes: the beginning and the
+  /// last token stay.
   torch::Tensor shortened(const torch::Tensor& tokens) const {
     const auto limit = options_.max_length;
     if (limit == 0 || tokens.size(0) <= limit) return tokens;
@@ -153,5 +186,6 @@ class Classification final : public Dataset {
 }  // namespace
 
 ATTUNE_PLUGIN("classification", "1.0.0", registry) {
-  registry.dataset<Classification>("classification", "texts with a label, any of several labels, or a value");
+  registry.dataset<Classification>("classification",
+                                   "texts with a label, any of several labels, or a value");
 }

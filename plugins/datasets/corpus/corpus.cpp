@@ -13,13 +13,18 @@ class Corpus final : public Dataset {
     std::int64_t window = 0;
     std::int64_t overlap = 0;
     static void describe(Schema<Options>& s) {
-      s.key("window", &Options::window, "prepare cuts documents into samples of so many tokens; 0: a document is a sample").at_least(0);
-      s.key("overlap", &Options::overlap, "tokens that a window repeats from the one before, as context and not as targets").at_least(0);
+      s.key("window", &Options::window,
+            "prepare cuts documents into samples of so many tokens; 0: a document is a sample")
+          .at_least(0);
+      s.key("overlap", &Options::overlap,
+            "tokens that a window repeats from the one before, as context and not as targets")
+          .at_least(0);
     }
   };
 
   explicit Corpus(Options options) : options_(options) {
-    if (options_.window == 1) fail("window: one token predicts nothing; use at least 2, or 0 for whole documents");
+    if (options_.window == 1)
+      fail("window: one token predicts nothing; use at least 2, or 0 for whole documents");
     if (options_.overlap > 0 && options_.overlap >= options_.window)
       fail("overlap ({}) must be smaller than window ({})", options_.overlap, options_.window);
   }
@@ -34,22 +39,29 @@ class Corpus final : public Dataset {
     return {{"tokens", torch::tensor(tokens, torch::kInt32)}, {"loss_mask", mask}};
   }
 
-  std::vector<Sample> encode_all(const Record& record, const EncodeContext& context) const override {
+  std::vector<Sample> encode_all(const Record& record,
+                                 const EncodeContext& context) const override {
     const Sample document = encode(record, context);
-    const auto length = document.at("tokens").size(0), window = options_.window, overlap = options_.overlap;
+    const auto length = document.at("tokens").size(0);
+    const auto window = options_.window;
+    const auto overlap = options_.overlap;
     if (window == 0 || length <= window) return {document};
     std::vector<Sample> samples;
-    for (std::int64_t first = 0; first + std::max<std::int64_t>(overlap, 1) < length; first += window - overlap) {
+    for (std::int64_t first = 0; first + std::max<std::int64_t>(overlap, 1) < length;
+         first += window - overlap) {
       const auto count = std::min(window, length - first);
-      Sample sample{{"tokens", document.at("tokens").narrow(0, first, count)}, {"loss_mask", document.at("loss_mask").narrow(0, first, count).clone()}};
-      if (first > 0) sample.at("loss_mask").narrow(0, 0, std::max<std::int64_t>(overlap, 1)).zero_();
+      Sample sample{{"tokens", document.at("tokens").narrow(0, first, count)},
+                    {"loss_mask", document.at("loss_mask").narrow(0, first, count).clone()}};
+      if (first > 0)
+        sample.at("loss_mask").narrow(0, 0, std::max<std::int64_t>(overlap, 1)).zero_();
       samples.push_back(std::move(sample));
     }
     return samples;
   }
 
   Batch collate(const std::vector<Sample>& samples) const override {
-    std::vector<torch::Tensor> tokens, targets;
+    std::vector<torch::Tensor> tokens;
+    std::vector<torch::Tensor> targets;
     for (const auto& sample : samples) {
       tokens.push_back(sample.at("tokens"));
       targets.push_back(next_token_targets(sample.at("tokens"), sample.at("loss_mask")));
@@ -65,4 +77,6 @@ class Corpus final : public Dataset {
 
 }  // namespace
 
-ATTUNE_PLUGIN("corpus", "1.0.0", registry) { registry.dataset<Corpus>("corpus", "running text, cut to windows or whole, every token a target"); }
+ATTUNE_PLUGIN("corpus", "1.0.0", registry) {
+  registry.dataset<Corpus>("corpus", "running text, cut to windows or whole, every token a target");
+}

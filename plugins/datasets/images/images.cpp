@@ -13,8 +13,12 @@ using namespace attune;
 class Random {
  public:
   explicit Random(std::uint64_t seed) : engine_(seed) {}
-  double between(double low, double high) { return low + (high - low) * static_cast<double>(engine_() >> 11) * 0x1p-53; }
-  std::int64_t below(std::int64_t bound) { return static_cast<std::int64_t>(between(0, static_cast<double>(bound))); }
+  double between(double low, double high) {
+    return low + (high - low) * static_cast<double>(engine_() >> 11) * 0x1p-53;
+  }
+  std::int64_t below(std::int64_t bound) {
+    return static_cast<std::int64_t>(between(0, static_cast<double>(bound)));
+  }
   bool coin() { return engine_() >> 63; }
 
  private:
@@ -23,9 +27,11 @@ class Random {
 
 /// uint8 [h, w, c] in, the same out.
 torch::Tensor cropped(const torch::Tensor& image, std::int64_t padding, Random& random) {
-  const auto height = image.size(0), width = image.size(1);
+  const auto height = image.size(0);
+  const auto width = image.size(1);
   const auto padded = torch::constant_pad_nd(image, {0, 0, padding, padding, padding, padding});
-  return padded.narrow(0, random.below(2 * padding + 1), height).narrow(1, random.below(2 * padding + 1), width);
+  return padded.narrow(0, random.below(2 * padding + 1), height)
+      .narrow(1, random.below(2 * padding + 1), width);
 }
 
 /// Brightness, contrast and saturation, each times a factor of [1 - strength, 1 + strength].
@@ -41,11 +47,24 @@ torch::Tensor jittered(const torch::Tensor& image, double strength, Random& rand
 
 /// The shorter side becomes `size` (bilinear, with antialiasing), the middle of the longer is kept.
 torch::Tensor resized(const torch::Tensor& image, std::int64_t size) {
-  const auto height = image.size(0), width = image.size(1), shorter = std::min(height, width);
-  const auto scaled = [&](std::int64_t side) { return std::max<std::int64_t>(size, std::lround(static_cast<double>(side) * static_cast<double>(size) / static_cast<double>(shorter))); };
+  const auto height = image.size(0);
+  const auto width = image.size(1);
+  const auto shorter = std::min(height, width);
+  const auto scaled = [&](std::int64_t side) {
+    return std::max<std::int64_t>(
+        size, std::lround(static_cast<double>(side) * static_cast<double>(size) /
+                          static_cast<double>(shorter)));
+  };
   const auto planes = image.permute({2, 0, 1}).unsqueeze(0).to(torch::kFloat32);
-  const auto pixels = at::_upsample_bilinear2d_aa(planes, {scaled(height), scaled(width)}, false)[0].permute({1, 2, 0});
-  return pixels.narrow(0, (pixels.size(0) - size) / 2, size).narrow(1, (pixels.size(1) - size) / 2, size).round().clamp(0, 255).to(torch::kUInt8).contiguous();
+  const auto pixels =
+      at::_upsample_bilinear2d_aa(planes, {scaled(height), scaled(width)}, false)[0].permute(
+          {1, 2, 0});
+  return pixels.narrow(0, (pixels.size(0) - size) / 2, size)
+      .narrow(1, (pixels.size(1) - size) / 2, size)
+      .round()
+      .clamp(0, 255)
+      .to(torch::kUInt8)
+      .contiguous();
 }
 
 /// A batch has columns["pixels"]: uint8 [B, channels, height, width], and no tokens.
@@ -57,10 +76,18 @@ class Images final : public Dataset {
     std::int64_t crop = 0;
     double jitter = 0;
     static void describe(Schema<Options>& s) {
-      s.key("size", &Options::size, "prepare scales pictures to size x size, cutting the longer side; 0: they are all of one size").range(0, 4096);
-      s.key("flip", &Options::flip, "in training, mirror every other picture left to right, by chance");
-      s.key("crop", &Options::crop, "in training, shift by up to so many pixels in both directions; what comes in is black").range(0, 1024);
-      s.key("jitter", &Options::jitter, "in training, change brightness, contrast and saturation by up to this share").range(0, 1);
+      s.key("size", &Options::size,
+            "prepare scales pictures to size x size, cutting the longer side; 0: they are all of "
+            "one size")
+          .range(0, 4096);
+      s.key("flip", &Options::flip,
+            "in training, mirror every other picture left to right, by chance");
+      s.key("crop", &Options::crop,
+            "in training, shift by up to so many pixels in both directions; what comes in is black")
+          .range(0, 1024);
+      s.key("jitter", &Options::jitter,
+            "in training, change brightness, contrast and saturation by up to this share")
+          .range(0, 1);
     }
   };
 
@@ -68,8 +95,13 @@ class Images final : public Dataset {
 
   Sample encode(const Record& record, const EncodeContext& context) const override {
     if (!record.image.defined())
-      throw BadRow("no picture", fmt::format("{}, row {}: holds no picture; use a source of format \"idx\", \"png\" or \"jpeg\"", record.source, record.row));
-    const auto label = std::find(context.labels.begin(), context.labels.end(), record.field("label"));
+      throw BadRow(
+          "no picture",
+          fmt::format(
+              "{}, row {}: holds no picture; use a source of format \"idx\", \"png\" or \"jpeg\"",
+              record.source, record.row));
+    const auto label =
+        std::find(context.labels.begin(), context.labels.end(), record.field("label"));
     ATTUNE_ASSERT(label != context.labels.end(), "label {}", record.field("label"));
     return {{"pixels", options_.size == 0 ? record.image : resized(record.image, options_.size)},
             {"label", torch::tensor(label - context.labels.begin(), torch::kInt64)}};
@@ -87,7 +119,8 @@ class Images final : public Dataset {
   }
 
   Batch collate(const std::vector<Sample>& samples) const override {
-    std::vector<torch::Tensor> pixels, labels;
+    std::vector<torch::Tensor> pixels;
+    std::vector<torch::Tensor> labels;
     Batch batch;
     for (const auto& sample : samples) {
       pixels.push_back(sample.at("pixels").permute({2, 0, 1}));
@@ -105,4 +138,6 @@ class Images final : public Dataset {
 
 }  // namespace
 
-ATTUNE_PLUGIN("images", "1.0.0", registry) { registry.dataset<Images>("images", "pictures with one label each"); }
+ATTUNE_PLUGIN("images", "1.0.0", registry) {
+  registry.dataset<Images>("images", "pictures with one label each");
+}

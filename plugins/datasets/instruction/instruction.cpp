@@ -1,4 +1,5 @@
-// Conversations: a prompt and its answer, or a list of messages. Trained on the answers alone, unless told otherwise.
+// Conversations: a prompt and its answer, or a list of messages. Trained on the answers alone,
+// unless told otherwise.
 #include <attune/plugin.hpp>
 #include <fmt/ranges.h>
 #include <torch/torch.h>
@@ -16,8 +17,10 @@ class Instruction final : public Dataset {
     std::string train_on = "answers";
     static void describe(Schema<Options>& s) {
       s.key("max_length", &Options::max_length, "longest sample in tokens; 0: any").at_least(0);
-      s.key("too_long", &Options::too_long, "what prepare does with longer samples").choices({"drop", "cut"});
-      s.key("train_on", &Options::train_on, "which tokens are targets in training").choices({"answers", "everything"});
+      s.key("too_long", &Options::too_long, "what prepare does with longer samples")
+          .choices({"drop", "cut"});
+      s.key("train_on", &Options::train_on, "which tokens are targets in training")
+          .choices({"answers", "everything"});
     }
   };
 
@@ -25,24 +28,33 @@ class Instruction final : public Dataset {
 
   Sample encode(const Record& record, const EncodeContext& context) const override {
     if (!context.chat)
-      fail("the tokenizer comes with no chat template; set template in the recipe to one of: {}, or to a .jinja file", fmt::join(ChatTemplate::names(), ", "));
+      fail(
+          "the tokenizer comes with no chat template; set template in the recipe to one of: {}, or "
+          "to a .jinja file",
+          fmt::join(ChatTemplate::names(), ", "));
     auto [tokens, answer] = context.chat->encode(messages(record), context.tokenizer, record.tools);
     if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length) {
-      if (options_.too_long == "drop") throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
+      if (options_.too_long == "drop")
+        throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
       tokens.resize(static_cast<std::size_t>(options_.max_length));
       answer.resize(tokens.size());
     }
     // The first token follows nothing, so it is never a target.
     if (!answer.empty()) answer.front() = 0;
-    if (std::find(answer.begin(), answer.end(), 1) == answer.end()) throw Rejected("no answer to train on");
-    return {{"tokens", torch::tensor(tokens, torch::kInt32)}, {"loss_mask", torch::tensor(answer, torch::kUInt8)}};
+    if (std::find(answer.begin(), answer.end(), 1) == answer.end())
+      throw Rejected("no answer to train on");
+    return {{"tokens", torch::tensor(tokens, torch::kInt32)},
+            {"loss_mask", torch::tensor(answer, torch::kUInt8)}};
   }
 
   Batch collate(const std::vector<Sample>& samples) const override {
-    std::vector<torch::Tensor> tokens, targets;
+    std::vector<torch::Tensor> tokens;
+    std::vector<torch::Tensor> targets;
     for (const auto& sample : samples) {
       tokens.push_back(shortened(sample.at("tokens")));
-      targets.push_back(next_token_targets(tokens.back(), options_.train_on == "everything" ? torch::Tensor() : shortened(sample.at("loss_mask"))));
+      targets.push_back(next_token_targets(tokens.back(), options_.train_on == "everything"
+                                                              ? torch::Tensor()
+                                                              : shortened(sample.at("loss_mask"))));
     }
     Batch batch = pack(tokens);
     batch.targets = torch::cat(targets);
@@ -59,13 +71,16 @@ class Instruction final : public Dataset {
     }
     // The mark that ends a turn would still be a target.
     for (const auto& message : messages)
-      if (message.role == "assistant" && message.train && says_nothing(message)) throw Rejected("empty answer");
+      if (message.role == "assistant" && message.train && says_nothing(message))
+        throw Rejected("empty answer");
     return messages;
   }
 
   /// The data may have been prepared for longer samples than this run takes.
   torch::Tensor shortened(const torch::Tensor& column) const {
-    return options_.max_length > 0 && column.size(0) > options_.max_length ? column.narrow(0, 0, options_.max_length) : column;
+    return options_.max_length > 0 && column.size(0) > options_.max_length
+               ? column.narrow(0, 0, options_.max_length)
+               : column;
   }
 
   Options options_;

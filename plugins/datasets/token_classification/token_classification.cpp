@@ -20,10 +20,15 @@ std::vector<std::string> list_of(const Record& record, const char* field) {
     return parts;
   }
   const auto list = nlohmann::json::parse(text, nullptr, false);
-  if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) { return one.is_string() || one.is_number() || one.is_boolean(); }))
-    throw BadRow("words or tags that are no list", fmt::format("{}, row {}: {} begins like a JSON list and is not one of texts, numbers or booleans: {}",
-                                                               record.source, record.row, field, text));
-  for (const auto& one : list) parts.push_back(one.is_string() ? one.template get<std::string>() : one.dump());
+  if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) {
+        return one.is_string() || one.is_number() || one.is_boolean();
+      }))
+    throw BadRow("words or tags that are no list",
+                 fmt::format("{}, row {}: {} begins like a JSON list and is not one of texts, "
+                             "numbers or booleans: {}",
+                             record.source, record.row, field, text));
+  for (const auto& one : list)
+    parts.push_back(one.is_string() ? one.template get<std::string>() : one.dump());
   return parts;
 }
 
@@ -33,8 +38,11 @@ class TokenClassification final : public Dataset {
     std::int64_t max_length = 0;
     std::string too_long = "cut";
     static void describe(Schema<Options>& s) {
-      s.key("max_length", &Options::max_length, "longest sample in tokens, special ones included; 0: any").at_least(0);
-      s.key("too_long", &Options::too_long, "what prepare does with longer samples").choices({"cut", "drop"});
+      s.key("max_length", &Options::max_length,
+            "longest sample in tokens, special ones included; 0: any")
+          .at_least(0);
+      s.key("too_long", &Options::too_long, "what prepare does with longer samples")
+          .choices({"cut", "drop"});
     }
   };
 
@@ -47,18 +55,24 @@ class TokenClassification final : public Dataset {
   }
 
   Sample encode(const Record& record, const EncodeContext& context) const override {
-    const auto words = list_of(record, "words"), tags = list_of(record, "tags");
+    const auto words = list_of(record, "words");
+    const auto tags = list_of(record, "tags");
     if (words.empty()) throw Rejected("no words");
     if (words.size() != tags.size())
-      throw BadRow("words and tags of different numbers", fmt::format("{}, row {}: has {} words and {} tags; there must be one for each", record.source,
-                                                                     record.row, words.size(), tags.size()));
+      throw BadRow("words and tags of different numbers",
+                   fmt::format("{}, row {}: has {} words and {} tags; there must be one for each",
+                               record.source, record.row, words.size(), tags.size()));
     const auto [tokens, targets] = tagged(words, tags, context);
-    if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length && options_.too_long == "drop") throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
-    return shortened({{"tokens", torch::tensor(tokens, torch::kInt32)}, {"tags", torch::tensor(targets, torch::kInt64)}});
+    if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length &&
+        options_.too_long == "drop")
+      throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
+    return shortened({{"tokens", torch::tensor(tokens, torch::kInt32)},
+                      {"tags", torch::tensor(targets, torch::kInt64)}});
   }
 
   Batch collate(const std::vector<Sample>& samples) const override {
-    std::vector<torch::Tensor> tokens, tags;
+    std::vector<torch::Tensor> tokens;
+    std::vector<torch::Tensor> tags;
     for (const auto& sample : samples) {
       const auto part = shortened(sample);
       tokens.push_back(part.at("tokens"));
@@ -75,7 +89,8 @@ class TokenClassification final : public Dataset {
     std::vector<std::int64_t> targets;  // the tag at the first token of each word
   };
 
-  static Tagged tagged(const std::vector<std::string>& words, const std::vector<std::string>& tags, const EncodeContext& context) {
+  static Tagged tagged(const std::vector<std::string>& words, const std::vector<std::string>& tags,
+                       const EncodeContext& context) {
     std::string text;
     std::vector<std::size_t> ends;  // of the words, in bytes of the text
     for (const auto& word : words) {
@@ -87,8 +102,11 @@ class TokenClassification final : public Dataset {
     std::ptrdiff_t last = -1;
     for (const auto& span : spans) {
       // A token may begin with the space before its word.
-      const auto word = span.end == 0 ? last : std::ranges::upper_bound(ends, span.end - 1) - ends.begin();
-      result.targets.push_back(word > last && word < std::ssize(words) ? tag_id(tags[static_cast<std::size_t>(word)], context.labels) : ignored_target);
+      const auto word =
+          span.end == 0 ? last : std::ranges::upper_bound(ends, span.end - 1) - ends.begin();
+      result.targets.push_back(word > last && word < std::ssize(words)
+                                   ? tag_id(tags[static_cast<std::size_t>(word)], context.labels)
+                                   : ignored_target);
       last = std::max(last, word);
     }
     if (last < 0) throw Rejected("no word that the tokenizer knows");
@@ -103,10 +121,12 @@ class TokenClassification final : public Dataset {
 
   /// The beginning and the last token ([SEP]) stay.
   Sample shortened(const Sample& sample) const {
-    const auto limit = options_.max_length, length = sample.at("tokens").size(0);
+    const auto limit = options_.max_length;
+    const auto length = sample.at("tokens").size(0);
     if (limit == 0 || length <= limit) return sample;
     Sample shorter;
-    for (const auto& [name, column] : sample) shorter[name] = torch::cat({column.narrow(0, 0, limit - 1), column.narrow(0, length - 1, 1)});
+    for (const auto& [name, column] : sample)
+      shorter[name] = torch::cat({column.narrow(0, 0, limit - 1), column.narrow(0, length - 1, 1)});
     return shorter;
   }
 
@@ -115,4 +135,6 @@ class TokenClassification final : public Dataset {
 
 }  // namespace
 
-ATTUNE_PLUGIN("token_classification", "1.0.0", registry) { registry.dataset<TokenClassification>("token_classification", "words with a tag each"); }
+ATTUNE_PLUGIN("token_classification", "1.0.0", registry) {
+  registry.dataset<TokenClassification>("token_classification", "words with a tag each");
+}

@@ -1,5 +1,6 @@
-// BERT encoders (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692) and DistilBERT (Sanh et al. 2019, arXiv:1910.01108):
-// one implementation, and a table of what each calls its parts.
+// BERT encoders (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692)
+// and DistilBERT (Sanh et al. 2019, arXiv:1910.01108): one implementation, and a table of what each
+// calls its parts.
 #include <attune/nn.hpp>
 #include <attune/plugin.hpp>
 #include <nlohmann/json.hpp>
@@ -11,8 +12,8 @@
 namespace {
 
 using attune::Batch;
-using attune::ForwardContext;
 using attune::fail;
+using attune::ForwardContext;
 using attune::Task;
 using attune::nn::config_size;
 using attune::nn::config_value;
@@ -22,39 +23,76 @@ using nlohmann::json;
 
 /// A member of the family: where its parts are, and what config.json calls its sizes.
 struct Family {
-  const char* type;   // model_type
+  const char* type;        // model_type
   const char* class_name;  // transformers' classes begin with it
   const char* doc;
-  const char* base;   // module that holds the encoder
+  const char* base;    // module that holds the encoder
   const char* layers;  // module that holds the blocks
   struct {
-    const char *query, *key, *value, *attended, *attention_norm, *inner, *outer, *output_norm;
+    const char* query;
+    const char* key;
+    const char* value;
+    const char* attended;
+    const char* attention_norm;
+    const char* inner;
+    const char* outer;
+    const char* output_norm;
   } block;
   struct {
-    const char *width, *inner, *depth, *heads, *activation;
+    const char* width;
+    const char* inner;
+    const char* depth;
+    const char* heads;
+    const char* activation;
   } key;
   bool has_token_types;
   bool after_padding;  // positions count from pad_token_id + 1
   struct {
-    const char *dense, *classifier;  // of the head that classifies a sample
-    bool is_pooler;                  // dense is part of the encoder, and serves pooling = "cls" alone
-    bool is_relu;                    // what follows dense; otherwise tanh
+    // of the head that classifies a sample
+    const char* dense;
+    const char* classifier;
+    // dense is part of the encoder, and serves pooling = "cls" alone
+    bool is_pooler;
+    bool is_relu;                      // what follows dense; otherwise tanh
     std::vector<std::string> modules;  // Model::head_modules
   } head;
 };
 
 const Family families[] = {
-    {"bert", "Bert", "BERT, MiniLM, bge, e5 and their kin, to classify samples or tokens, or as embeddings", "bert", "bert.encoder.layer",
-     {"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm"},
-     {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act"}, true, false,
+    {"bert",
+     "Bert",
+     "BERT, MiniLM, bge, e5 and their kin, to classify samples or tokens, or as embeddings",
+     "bert",
+     "bert.encoder.layer",
+     {"attention.self.query", "attention.self.key", "attention.self.value",
+      "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense",
+      "output.LayerNorm"},
+     {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act"},
+     true,
+     false,
      {"bert.pooler.dense", "classifier", true, false, {"classifier"}}},
-    {"roberta", "Roberta", "RoBERTa and its kin, to classify samples or tokens, or as embeddings", "roberta", "roberta.encoder.layer",
-     {"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm"},
-     {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act"}, true, true,
+    {"roberta",
+     "Roberta",
+     "RoBERTa and its kin, to classify samples or tokens, or as embeddings",
+     "roberta",
+     "roberta.encoder.layer",
+     {"attention.self.query", "attention.self.key", "attention.self.value",
+      "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense",
+      "output.LayerNorm"},
+     {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act"},
+     true,
+     true,
      {"classifier.dense", "classifier.out_proj", false, false, {"classifier"}}},
-    {"distilbert", "DistilBert", "DistilBERT and its kin, to classify samples or tokens, or as embeddings", "distilbert", "distilbert.transformer.layer",
-     {"attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm"},
-     {"dim", "hidden_dim", "n_layers", "n_heads", "activation"}, false, false,
+    {"distilbert",
+     "DistilBert",
+     "DistilBERT and its kin, to classify samples or tokens, or as embeddings",
+     "distilbert",
+     "distilbert.transformer.layer",
+     {"attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm",
+      "ffn.lin1", "ffn.lin2", "output_layer_norm"},
+     {"dim", "hidden_dim", "n_layers", "n_heads", "activation"},
+     false,
+     false,
      {"pre_classifier", "classifier", false, true, {"pre_classifier", "classifier"}}},
 };
 
@@ -63,10 +101,13 @@ struct Options {
   std::string pooling = "mean";
   double dropout = 0;
   static void describe(attune::Schema<Options>& s) {
-    s.key("head", &Options::head, "what the model is for: a class or value of each sample, a class of each token, or a vector of length 1 for each sample")
+    s.key("head", &Options::head,
+          "what the model is for: a class or value of each sample, a class of each token, or a "
+          "vector of length 1 for each sample")
         .choices({"classification", "token_classification", "embedding"});
     s.key("pooling", &Options::pooling,
-          "the vector of a sample: the mean of its tokens, or the first token (in a BERT classifier through its pooler), "
+          "the vector of a sample: the mean of its tokens, or the first token (in a BERT "
+          "classifier through its pooler), "
           "as transformers' classifiers have it")
         .choices({"mean", "cls"});
     s.key("dropout", &Options::dropout, "dropout of hidden states while training").range(0, 0.9);
@@ -74,22 +115,41 @@ struct Options {
 };
 
 Task task_of(const Options& options) {
-  return options.head == "embedding" ? Task::embedding : options.head == "classification" ? Task::classification : Task::token_classification;
+  return options.head == "embedding"        ? Task::embedding
+         : options.head == "classification" ? Task::classification
+                                            : Task::token_classification;
 }
 
 struct Config {
-  std::int64_t width, inner, depth, heads, vocabulary, positions, first_position, token_types, outputs;
+  std::int64_t width;
+  std::int64_t inner;
+  std::int64_t depth;
+  std::int64_t heads;
+  std::int64_t vocabulary;
+  std::int64_t positions;
+  std::int64_t first_position;
+  std::int64_t token_types;
+  std::int64_t outputs;
   double eps;
 };
 
-Config read_config(const json& json, const Family& family, const Options& options, const std::vector<std::string>& labels) {
+Config read_config(const json& json, const Family& family, const Options& options,
+                   const std::vector<std::string>& labels) {
   attune::nn::require_model_type(json, family.type);
   const auto activation = config_value<std::string>(json, family.key.activation, "gelu");
-  if (activation != "gelu") fail("config.json has {} \"{}\", which plugin '{}' does not support: only \"gelu\" is", family.key.activation, activation, family.type);
+  if (activation != "gelu")
+    fail("config.json has {} \"{}\", which plugin '{}' does not support: only \"gelu\" is",
+         family.key.activation, activation, family.type);
   const auto positions = config_value<std::string>(json, "position_embedding_type", "absolute");
-  if (positions != "absolute") fail("config.json has position_embedding_type \"{}\", which plugin '{}' does not support: only \"absolute\" is", positions, family.type);
+  if (positions != "absolute")
+    fail(
+        "config.json has position_embedding_type \"{}\", which plugin '{}' does not support: only "
+        "\"absolute\" is",
+        positions, family.type);
   for (const char* key : {"is_decoder", "add_cross_attention"})
-    if (config_value<bool>(json, key, false)) fail("config.json has {} = true, which plugin '{}' does not support: it is for encoders", key, family.type);
+    if (config_value<bool>(json, key, false))
+      fail("config.json has {} = true, which plugin '{}' does not support: it is for encoders", key,
+           family.type);
   Config c{};
   c.width = config_size(json, family.key.width);
   c.inner = config_size(json, family.key.inner);
@@ -97,83 +157,134 @@ Config read_config(const json& json, const Family& family, const Options& option
   c.heads = config_size(json, family.key.heads);
   c.vocabulary = config_size(json, "vocab_size");
   c.positions = config_size(json, "max_position_embeddings");
-  c.first_position = family.after_padding ? config_value<std::int64_t>(json, "pad_token_id", 1) + 1 : 0;
+  c.first_position =
+      family.after_padding ? config_value<std::int64_t>(json, "pad_token_id", 1) + 1 : 0;
   c.token_types = family.has_token_types ? config_size(json, "type_vocab_size") : 0;
-  c.outputs = task_of(options) == Task::embedding ? c.width : attune::nn::count_labels(json, labels);
+  c.outputs =
+      task_of(options) == Task::embedding ? c.width : attune::nn::count_labels(json, labels);
   c.eps = config_value<double>(json, "layer_norm_eps", 1e-12);
   if (c.width % c.heads != 0)
-    fail("config.json has {} {} for {} attention heads, which do not divide it: take the config.json that came with the weights", family.key.width, c.width, c.heads);
+    fail(
+        "config.json has {} {} for {} attention heads, which do not divide it: take the "
+        "config.json that came with the weights",
+        family.key.width, c.width, c.heads);
   if (c.first_position < 0 || c.first_position >= c.positions)
-    fail("config.json has pad_token_id {} for {} positions: take the config.json that came with the weights", c.first_position - 1, c.positions);
+    fail(
+        "config.json has pad_token_id {} for {} positions: take the config.json that came with the "
+        "weights",
+        c.first_position - 1, c.positions);
   return c;
 }
 
 struct Embeddings {
-  Embeddings(torch::nn::Module& net, const Config& c, const Family& family) : first_position(c.first_position) {
-    const auto name = [&](const char* part) { return fmt::format("{}.embeddings.{}", family.base, part); };
-    words = attune::nn::register_at(net, name("word_embeddings"), std::make_shared<attune::nn::Embedding>(c.vocabulary, c.width));
-    positions = attune::nn::register_at(net, name("position_embeddings"), std::make_shared<attune::nn::Embedding>(c.positions, c.width));
-    if (c.token_types > 0) types = attune::nn::register_at(net, name("token_type_embeddings"), std::make_shared<attune::nn::Embedding>(c.token_types, c.width));
-    norm = attune::nn::register_at(net, name("LayerNorm"), std::make_shared<LayerNorm>(c.width, c.eps));
+  Embeddings(torch::nn::Module& net, const Config& c, const Family& family)
+      : first_position(c.first_position) {
+    const auto name = [&](const char* part) {
+      return fmt::format("{}.embeddings.{}", family.base, part);
+    };
+    words = attune::nn::register_at(net, name("word_embeddings"),
+                                    std::make_shared<attune::nn::Embedding>(c.vocabulary, c.width));
+    positions =
+        attune::nn::register_at(net, name("position_embeddings"),
+                                std::make_shared<attune::nn::Embedding>(c.positions, c.width));
+    if (c.token_types > 0)
+      types =
+          attune::nn::register_at(net, name("token_type_embeddings"),
+                                  std::make_shared<attune::nn::Embedding>(c.token_types, c.width));
+    norm = attune::nn::register_at(net, name("LayerNorm"),
+                                   std::make_shared<LayerNorm>(c.width, c.eps));
   }
   at::Tensor forward(ForwardContext& context) {
     const auto& batch = context.batch();
-    const at::Tensor moved = first_position == 0 ? batch.positions : batch.positions + first_position;
+    const at::Tensor moved =
+        first_position == 0 ? batch.positions : batch.positions + first_position;
     at::Tensor h = words->forward(batch.tokens, context) + positions->forward(moved, context);
     if (types) h = h + types->weight[0];  // a sample is one segment
     return norm->forward(h);
   }
 
-  std::shared_ptr<attune::nn::Embedding> words, positions, types;  // types null: the family has none
+  // types null: the family has none
+  std::shared_ptr<attune::nn::Embedding> words;
+  std::shared_ptr<attune::nn::Embedding> positions;
+  std::shared_ptr<attune::nn::Embedding> types;
   std::shared_ptr<LayerNorm> norm;
   std::int64_t first_position;
 };
 
 struct Block {
-  Block(torch::nn::Module& net, const Config& c, const Family& family, std::int64_t index) : head_width(c.width / c.heads) {
-    const auto name = [&](const char* part) { return fmt::format("{}.{}.{}", family.layers, index, part); };
-    const auto linear = [&](const char* part, std::int64_t in, std::int64_t out) { return attune::nn::register_at(net, name(part), std::make_shared<Linear>(in, out, true)); };
+  Block(torch::nn::Module& net, const Config& c, const Family& family, std::int64_t index)
+      : head_width(c.width / c.heads) {
+    const auto name = [&](const char* part) {
+      return fmt::format("{}.{}.{}", family.layers, index, part);
+    };
+    const auto linear = [&](const char* part, std::int64_t in, std::int64_t out) {
+      return attune::nn::register_at(net, name(part), std::make_shared<Linear>(in, out, true));
+    };
     query = linear(family.block.query, c.width, c.width);
     key = linear(family.block.key, c.width, c.width);
     value = linear(family.block.value, c.width, c.width);
     attended = linear(family.block.attended, c.width, c.width);
-    attention_norm = attune::nn::register_at(net, name(family.block.attention_norm), std::make_shared<LayerNorm>(c.width, c.eps));
+    attention_norm = attune::nn::register_at(net, name(family.block.attention_norm),
+                                             std::make_shared<LayerNorm>(c.width, c.eps));
     inner = linear(family.block.inner, c.width, c.inner);
     outer = linear(family.block.outer, c.inner, c.width);
-    output_norm = attune::nn::register_at(net, name(family.block.output_norm), std::make_shared<LayerNorm>(c.width, c.eps));
+    output_norm = attune::nn::register_at(net, name(family.block.output_norm),
+                                          std::make_shared<LayerNorm>(c.width, c.eps));
   }
   at::Tensor forward(const at::Tensor& h, double dropout, ForwardContext& context) {
-    const auto heads = [&](Linear& linear) { return linear.forward(h, context).unflatten(1, {-1, head_width}); };
+    const auto heads = [&](Linear& linear) {
+      return linear.forward(h, context).unflatten(1, {-1, head_width});
+    };
     const double scale = 1 / std::sqrt(static_cast<double>(head_width));
-    const at::Tensor q = heads(*query), k = heads(*key), v = heads(*value);
-    const at::Tensor seen = attune::nn::attention(q, k, v, context, {.scale = scale, .causal = false}).flatten(1);
-    const at::Tensor a = attention_norm->forward(context.dropout(attended->forward(seen, context), dropout) + h);
+    const at::Tensor q = heads(*query);
+    const at::Tensor k = heads(*key);
+    const at::Tensor v = heads(*value);
+    const at::Tensor seen =
+        attune::nn::attention(q, k, v, context, {.scale = scale, .causal = false}).flatten(1);
+    const at::Tensor a =
+        attention_norm->forward(context.dropout(attended->forward(seen, context), dropout) + h);
     const at::Tensor added = outer->forward(at::gelu(inner->forward(a, context)), context);
     return output_norm->forward(context.dropout(added, dropout) + a);
   }
 
   std::int64_t head_width;
-  std::shared_ptr<Linear> query, key, value, attended, inner, outer;
-  std::shared_ptr<LayerNorm> attention_norm, output_norm;
+  std::shared_ptr<Linear> query;
+  std::shared_ptr<Linear> key;
+  std::shared_ptr<Linear> value;
+  std::shared_ptr<Linear> attended;
+  std::shared_ptr<Linear> inner;
+  std::shared_ptr<Linear> outer;
+  std::shared_ptr<LayerNorm> attention_norm;
+  std::shared_ptr<LayerNorm> output_norm;
 };
 
 at::Tensor mean_pooled(const at::Tensor& h, const std::vector<std::int64_t>& starts) {
-  const at::Tensor bounds = torch::tensor(starts, at::kLong), on_host = bounds.diff();
-  const at::Tensor samples = at::arange(on_host.size(0)).repeat_interleave(on_host).to(h.device()), lengths = on_host.to(h.device());
-  const at::Tensor sums = at::zeros({lengths.size(0), h.size(1)}, h.options()).index_add(0, samples, h);
+  const at::Tensor bounds = torch::tensor(starts, at::kLong);
+  const at::Tensor on_host = bounds.diff();
+  const at::Tensor samples = at::arange(on_host.size(0)).repeat_interleave(on_host).to(h.device());
+  const at::Tensor lengths = on_host.to(h.device());
+  const at::Tensor sums =
+      at::zeros({lengths.size(0), h.size(1)}, h.options()).index_add(0, samples, h);
   return sums / lengths.clamp_min(1).unsqueeze(1);
 }
 
 at::Tensor first_rows(const at::Tensor& h, const std::vector<std::int64_t>& starts) {
-  return h.index_select(0, torch::tensor(std::vector<std::int64_t>(starts.begin(), starts.end() - 1), at::kLong).to(h.device()));
+  return h.index_select(
+      0, torch::tensor(std::vector<std::int64_t>(starts.begin(), starts.end() - 1), at::kLong)
+             .to(h.device()));
 }
 
-/// The parameter's name in files of a bare encoder ("embeddings...") and in those first made for TensorFlow ("LayerNorm.gamma").
-std::string stored_name(std::string name, const Family& family, const attune::WeightSource& weights) {
+/// The parameter's name in files of a bare encoder ("embeddings...") and in those first made for
+/// TensorFlow ("LayerNorm.gamma").
+std::string stored_name(std::string name, const Family& family,
+                        const attune::WeightSource& weights) {
   const std::string base = family.base + std::string(".");
-  if (!weights.contains(name) && name.starts_with(base) && weights.contains("embeddings.word_embeddings.weight")) name.erase(0, base.size());
+  if (!weights.contains(name) && name.starts_with(base) &&
+      weights.contains("embeddings.word_embeddings.weight"))
+    name.erase(0, base.size());
   if (weights.contains(name)) return name;
-  for (const auto& [now, then] : {std::pair("LayerNorm.weight", "LayerNorm.gamma"), std::pair("LayerNorm.bias", "LayerNorm.beta")}) {
+  for (const auto& [now, then] : {std::pair("LayerNorm.weight", "LayerNorm.gamma"),
+                                  std::pair("LayerNorm.bias", "LayerNorm.beta")}) {
     if (!name.ends_with(now)) continue;
     const auto older = name.substr(0, name.size() - std::string_view(now).size()) + then;
     if (weights.contains(older)) return older;
@@ -185,9 +296,12 @@ class Encoder : public attune::Model {
  public:
   using Options = ::Options;
   Encoder(const Family& family, const Options& options, attune::ModelContext& context)
-      : Encoder(family, options, context, read_config(context.config, family, options, context.labels)) {}
+      : Encoder(family, options, context,
+                read_config(context.config, family, options, context.labels)) {}
 
-  at::Tensor embed(ForwardContext& context) override { return context.dropout(embeddings_.forward(context), dropout_); }
+  at::Tensor embed(ForwardContext& context) override {
+    return context.dropout(embeddings_.forward(context), dropout_);
+  }
 
   at::Tensor block(std::int64_t index, const at::Tensor& h, ForwardContext& context) override {
     return blocks_.at(static_cast<std::size_t>(index)).forward(h, dropout_, context);
@@ -204,34 +318,50 @@ class Encoder : public attune::Model {
   }
 
   Linear& projection() override {
-    if (spec().task == Task::embedding) projection_->weight = projection_->weight.to(embeddings_.words->weight.options());
+    if (spec().task == Task::embedding)
+      projection_->weight = projection_->weight.to(embeddings_.words->weight.options());
     return *projection_;
   }
   std::vector<std::string> head_modules() const override {
     if (spec().task == Task::embedding) return {};
-    return spec().task == Task::classification ? family_.head.modules : std::vector<std::string>{"classifier"};
+    return spec().task == Task::classification ? family_.head.modules
+                                               : std::vector<std::string>{"classifier"};
   }
   attune::LayerRoles layer_roles() const override {
     const auto& part = family_.block;
     return {{part.key, part.value}, part.attended, part.outer};
   }
   torch::nn::Module& module() override { return *net_; }
-  std::string block_name(std::int64_t index) const override { return fmt::format("{}.{}.", family_.layers, index); }
+  std::string block_name(std::int64_t index) const override {
+    return fmt::format("{}.{}.", family_.layers, index);
+  }
 
   json config() const override {
     json config = config_;
-    const char* ending = spec().task == Task::embedding ? "Model" : spec().task == Task::classification ? "ForSequenceClassification" : "ForTokenClassification";
+    const char* ending = spec().task == Task::embedding        ? "Model"
+                         : spec().task == Task::classification ? "ForSequenceClassification"
+                                                               : "ForTokenClassification";
     config["architectures"] = {family_.class_name + std::string(ending)};
     attune::nn::set_labels(config, labels_);
     config.erase("classifier_pooling");
-    if (spec().task == Task::classification && !pools_first_) config["classifier_pooling"] = "mean";  // ModernBERT's key
+    // ModernBERT's key
+    if (spec().task == Task::classification && !pools_first_) config["classifier_pooling"] = "mean";
     return config;
   }
 
  private:
-  Encoder(const Family& family, const Options& options, attune::ModelContext& context, const Config& c)
-      : Model({.family = family.type, .task = task_of(options), .width = c.width, .depth = c.depth, .vocabulary = c.vocabulary,
-               .context = c.positions - c.first_position, .outputs = c.outputs, .key_heads = c.heads, .head_width = c.width / c.heads, .embeds_positions = true}),
+  Encoder(const Family& family, const Options& options, attune::ModelContext& context,
+          const Config& c)
+      : Model({.family = family.type,
+               .task = task_of(options),
+               .width = c.width,
+               .depth = c.depth,
+               .vocabulary = c.vocabulary,
+               .context = c.positions - c.first_position,
+               .outputs = c.outputs,
+               .key_heads = c.heads,
+               .head_width = c.width / c.heads,
+               .embeds_positions = true}),
         family_(family),
         config_(context.config),
         labels_(context.labels),
@@ -239,20 +369,25 @@ class Encoder : public attune::Model {
         pools_first_(options.pooling == "cls"),
         net_(std::make_shared<torch::nn::Module>()),
         embeddings_(*net_, c, family) {
-    for (std::int64_t index = 0; index < c.depth; ++index) blocks_.emplace_back(*net_, c, family, index);
+    for (std::int64_t index = 0; index < c.depth; ++index)
+      blocks_.emplace_back(*net_, c, family, index);
     const auto new_layers = add_head(c, context.weights);
     attune::nn::load_parameters(*net_, context.weights, [&](const std::string& name) {
-      const bool is_new = std::ranges::any_of(new_layers, [&](const std::string& layer) { return name.starts_with(layer + "."); });
+      const bool is_new = std::ranges::any_of(
+          new_layers, [&](const std::string& layer) { return name.starts_with(layer + "."); });
       return is_new ? std::string() : stored_name(name, family_, context.weights);
     });
   }
 
-  /// Returns the names of the layers that the weights do not hold for so many outputs: they are new.
+  /// Returns the names of the layers that the weights do not hold for so many outputs: they are
+  /// new.
   std::vector<std::string> add_head(const Config& c, const attune::WeightSource& weights) {
     std::vector<std::string> new_layers;
     const auto added = [&](const std::string& name, std::int64_t out, bool may_be_new) {
-      const auto layer = attune::nn::register_at(*net_, name, std::make_shared<Linear>(c.width, out, true));
-      if (!may_be_new || attune::nn::has_tensor(weights, name + ".weight", {out, c.width})) return layer;
+      const auto layer =
+          attune::nn::register_at(*net_, name, std::make_shared<Linear>(c.width, out, true));
+      if (!may_be_new || attune::nn::has_tensor(weights, name + ".weight", {out, c.width}))
+        return layer;
       attune::nn::initialise_head(*layer);
       new_layers.push_back(name);
       return layer;
@@ -283,7 +418,8 @@ class Encoder : public attune::Model {
 
 template <std::size_t index>
 struct Member final : Encoder {
-  Member(const Options& options, attune::ModelContext& context) : Encoder(families[index], options, context) {}
+  Member(const Options& options, attune::ModelContext& context)
+      : Encoder(families[index], options, context) {}
 };
 
 template <std::size_t... indices>
@@ -293,4 +429,6 @@ void register_all(attune::Registry& registry, std::index_sequence<indices...>) {
 
 }  // namespace
 
-ATTUNE_PLUGIN("bert", "2.0.0", registry) { register_all(registry, std::make_index_sequence<std::size(families)>()); }
+ATTUNE_PLUGIN("bert", "2.0.0", registry) {
+  register_all(registry, std::make_index_sequence<std::size(families)>());
+}

@@ -1,4 +1,5 @@
-// AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2). The update itself is the framework's: others leave parameters to it.
+// AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2). The update itself is the
+// framework's: others leave parameters to it.
 #include <attune/adamw.hpp>
 #include <attune/plugin.hpp>
 

@@ -1,4 +1,5 @@
-// Lion (Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", arXiv:2302.06675, algorithm 2).
+// Lion (Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", arXiv:2302.06675,
+// algorithm 2).
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
@@ -15,7 +16,9 @@ class Lion final : public attune::Optimizer {
     double beta1 = 0.9;
     double beta2 = 0.99;
     static void describe(attune::Schema<Options>& s) {
-      s.key("beta1", &Options::beta1, "share of the kept mean, as opposed to the gradient, in the direction of the update").range(0, 1);
+      s.key("beta1", &Options::beta1,
+            "share of the kept mean, as opposed to the gradient, in the direction of the update")
+          .range(0, 1);
       s.key("beta2", &Options::beta2, "decay of the mean of gradients that is kept").range(0, 1);
     }
   };
@@ -25,12 +28,15 @@ class Lion final : public attune::Optimizer {
     return {{"exp_avg", parameter.sizes, parameter.dtype}};
   }
 
-  void update(std::vector<attune::ParameterUpdate>& parameters, const attune::UpdateRates& rates) override {
+  void update(std::vector<attune::ParameterUpdate>& parameters,
+              const attune::UpdateRates& rates) override {
     attune::scaled_gradients(parameters, rates);
     for (auto& each : parameters) {
       auto& mean = each.state[0];
-      const auto direction = (mean * options_.beta1).add_(each.gradient * (1 - options_.beta1)).sign_();
-      each.parameter.mul_(1 - rates.learning_rate * rates.weight_decay).add_(direction, -rates.learning_rate);
+      const auto direction =
+          (mean * options_.beta1).add_(each.gradient * (1 - options_.beta1)).sign_();
+      each.parameter.mul_(1 - rates.learning_rate * rates.weight_decay)
+          .add_(direction, -rates.learning_rate);
       mean.mul_(options_.beta2).add_(each.gradient, 1 - options_.beta2);
     }
   }
@@ -42,5 +48,6 @@ class Lion final : public attune::Optimizer {
 }  // namespace
 
 ATTUNE_PLUGIN("lion", "1.0.0", registry) {
-  registry.optimizer<Lion>("lion", "sign of an interpolated momentum: half of AdamW's memory (Lion)");
+  registry.optimizer<Lion>("lion",
+                           "sign of an interpolated momentum: half of AdamW's memory (Lion)");
 }

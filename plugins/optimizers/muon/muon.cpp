@@ -1,5 +1,6 @@
-// Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", https://kellerjordan.github.io/posts/muon), as
-// torch.optim.Muon computes it. What is no hidden matrix is left to AdamW.
+// Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks",
+// https://kellerjordan.github.io/posts/muon), as torch.optim.Muon computes it. What is no hidden
+// matrix is left to AdamW.
 #include <attune/adamw.hpp>
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
@@ -10,7 +11,8 @@ namespace {
 
 constexpr double tiny_norm = 1e-7;
 
-/// Nearly U V^T of x = U S V^T, by the quintic Newton-Schulz iteration with Jordan's coefficients: singular values end between 0.7 and 1.2.
+/// Nearly U V^T of x = U S V^T, by the quintic Newton-Schulz iteration with Jordan's coefficients:
+/// singular values end between 0.7 and 1.2.
 at::Tensor orthogonalized(const at::Tensor& x, std::int64_t iterations, at::ScalarType dtype) {
   const bool is_tall = x.size(0) > x.size(1);
   auto y = x.to(dtype, /*non_blocking=*/false, /*copy=*/true);
@@ -24,7 +26,8 @@ at::Tensor orthogonalized(const at::Tensor& x, std::int64_t iterations, at::Scal
   return is_tall ? y.t() : y;
 }
 
-/// With g the scaled gradient and m what is kept (momentum_buffer), for every matrix inside a block:
+/// With g the scaled gradient and m what is kept (momentum_buffer), for every matrix inside a
+/// block:
 ///
 ///     m = momentum m + (1 - momentum) g
 ///     u = orthogonalized(momentum m + (1 - momentum) g)    or of m, without nesterov
@@ -40,35 +43,44 @@ class Muon final : public attune::Optimizer {
     std::string adjust = "match_rms_adamw";
     std::string precision = "float32";
     double adamw_learning_rate = 1;
-    double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-10;
+    double beta1 = 0.9;
+    double beta2 = 0.95;
+    double epsilon = 1e-10;
     static void describe(attune::Schema<Options>& s) {
       s.key("momentum", &Options::momentum, "decay of the mean of gradients").range(0, 1);
       s.key("nesterov", &Options::nesterov, "Nesterov momentum");
       s.key("iterations", &Options::iterations, "Newton-Schulz iterations").range(1, 99);
       s.key("adjust", &Options::adjust,
-            "learning rate of a matrix [rows, columns]: times 0.2 sqrt(max(rows, columns)), which fits rates made for AdamW, "
+            "learning rate of a matrix [rows, columns]: times 0.2 sqrt(max(rows, columns)), which "
+            "fits rates made for AdamW, "
             "or times sqrt(max(1, rows / columns))")
           .choices({"match_rms_adamw", "original"});
-      s.key("precision", &Options::precision, "data type of the Newton-Schulz iteration; torch.optim.Muon has bfloat16")
+      s.key("precision", &Options::precision,
+            "data type of the Newton-Schulz iteration; torch.optim.Muon has bfloat16")
           .choices({"float32", "bfloat16"});
       s.key("adamw_learning_rate", &Options::adamw_learning_rate,
-            "learning rate of the parameters that are left to AdamW, as a multiple of train.learning_rate")
+            "learning rate of the parameters that are left to AdamW, as a multiple of "
+            "train.learning_rate")
           .above(0);
       s.key("beta1", &Options::beta1, "AdamW: decay of the mean of gradients").range(0, 1);
       s.key("beta2", &Options::beta2, "AdamW: decay of the mean of squared gradients").range(0, 1);
       s.key("epsilon", &Options::epsilon, "AdamW: added to the denominator").above(0);
     }
   };
-  explicit Muon(Options options) : options_(std::move(options)), adamw_({options_.beta1, options_.beta2, options_.epsilon}) {}
+  explicit Muon(Options options)
+      : options_(std::move(options)), adamw_({options_.beta1, options_.beta2, options_.epsilon}) {}
 
   std::vector<attune::StateSpec> state(const attune::ParameterSpec& parameter) const override {
     if (!is_hidden_matrix(parameter)) return adamw_.state(parameter);
     return {{"momentum_buffer", parameter.sizes, parameter.dtype}};
   }
 
-  void update(std::vector<attune::ParameterUpdate>& parameters, const attune::UpdateRates& rates) override {
-    std::vector<attune::ParameterUpdate> matrices, others;
-    for (const auto& each : parameters) (is_hidden_matrix(each.spec) ? matrices : others).push_back(each);
+  void update(std::vector<attune::ParameterUpdate>& parameters,
+              const attune::UpdateRates& rates) override {
+    std::vector<attune::ParameterUpdate> matrices;
+    std::vector<attune::ParameterUpdate> others;
+    for (const auto& each : parameters)
+      (is_hidden_matrix(each.spec) ? matrices : others).push_back(each);
     attune::scaled_gradients(matrices, rates);
     for (auto& each : matrices) update(each, rates);
     auto rates_of_others = rates;
@@ -86,7 +98,8 @@ class Muon final : public attune::Optimizer {
   }
 
   double adjusted(double rate, const at::Tensor& matrix) const {
-    const auto rows = static_cast<double>(matrix.size(0)), columns = static_cast<double>(matrix.size(1));
+    const auto rows = static_cast<double>(matrix.size(0));
+    const auto columns = static_cast<double>(matrix.size(1));
     if (options_.adjust == "original") return rate * std::sqrt(std::max(1.0, rows / columns));
     return rate * 0.2 * std::sqrt(std::max(rows, columns));
   }
@@ -94,11 +107,13 @@ class Muon final : public attune::Optimizer {
   void update(attune::ParameterUpdate& each, const attune::UpdateRates& rates) const {
     auto& mean = each.state[0];
     mean.lerp_(each.gradient, 1 - options_.momentum);
-    const auto direction = (options_.nesterov ? each.gradient.lerp(mean, options_.momentum) : mean).flatten(1);
+    const auto direction =
+        (options_.nesterov ? each.gradient.lerp(mean, options_.momentum) : mean).flatten(1);
     const auto dtype = options_.precision == "bfloat16" ? at::kBFloat16 : at::kFloat;
     const auto change = orthogonalized(direction, options_.iterations, dtype);
     each.parameter.mul_(1 - rates.learning_rate * rates.weight_decay);
-    each.parameter.add_(change.reshape(each.parameter.sizes()), -adjusted(rates.learning_rate, direction));
+    each.parameter.add_(change.reshape(each.parameter.sizes()),
+                        -adjusted(rates.learning_rate, direction));
   }
 
   Options options_;
@@ -108,5 +123,7 @@ class Muon final : public attune::Optimizer {
 }  // namespace
 
 ATTUNE_PLUGIN("muon", "1.0.0", registry) {
-  registry.optimizer<Muon>("muon", "orthogonalized momentum for the matrices in blocks, AdamW for everything else (Muon)");
+  registry.optimizer<Muon>(
+      "muon",
+      "orthogonalized momentum for the matrices in blocks, AdamW for everything else (Muon)");
 }

@@ -1,5 +1,5 @@
-// Stochastic gradient descent with momentum (Sutskever et al. 2013, "On the importance of initialization and momentum in
-// deep learning"), as torch.optim.SGD computes it.
+// Stochastic gradient descent with momentum (Sutskever et al. 2013, "On the importance of
+// initialization and momentum in deep learning"), as torch.optim.SGD computes it.
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
@@ -12,14 +12,17 @@ class Sgd final : public attune::Optimizer {
     bool nesterov = false;
     bool coupled_decay = false;
     static void describe(attune::Schema<Options>& s) {
-      s.key("momentum", &Options::momentum, "decay of the sum of gradients; 0: none is kept").range(0, 1);
+      s.key("momentum", &Options::momentum, "decay of the sum of gradients; 0: none is kept")
+          .range(0, 1);
       s.key("nesterov", &Options::nesterov, "Nesterov momentum");
       s.key("coupled_decay", &Options::coupled_decay,
-            "add train.weight_decay times the parameter to the gradient (L2 regularization), instead of decoupled decay");
+            "add train.weight_decay times the parameter to the gradient (L2 regularization), "
+            "instead of decoupled decay");
     }
   };
   explicit Sgd(Options options) : options_(options) {
-    if (options_.nesterov && options_.momentum == 0) attune::fail("'nesterov' needs a 'momentum' above 0");
+    if (options_.nesterov && options_.momentum == 0)
+      attune::fail("'nesterov' needs a 'momentum' above 0");
   }
 
   std::vector<attune::StateSpec> state(const attune::ParameterSpec& parameter) const override {
@@ -27,9 +30,11 @@ class Sgd final : public attune::Optimizer {
     return {{"momentum", parameter.sizes, parameter.dtype}};
   }
 
-  void update(std::vector<attune::ParameterUpdate>& parameters, const attune::UpdateRates& rates) override {
+  void update(std::vector<attune::ParameterUpdate>& parameters,
+              const attune::UpdateRates& rates) override {
     auto gradients = attune::scaled_gradients(parameters, rates);
-    std::vector<at::Tensor> values, momenta;
+    std::vector<at::Tensor> values;
+    std::vector<at::Tensor> momenta;
     for (const auto& each : parameters) {
       values.push_back(each.parameter);
       if (options_.momentum > 0) momenta.push_back(each.state[0]);
@@ -45,9 +50,12 @@ class Sgd final : public attune::Optimizer {
   }
 
  private:
-  void decay(const std::vector<at::Tensor>& values, const std::vector<at::Tensor>& gradients, const attune::UpdateRates& rates) const {
-    if (options_.coupled_decay) at::_foreach_add_(gradients, values, rates.weight_decay);
-    else at::_foreach_mul_(values, 1 - rates.learning_rate * rates.weight_decay);
+  void decay(const std::vector<at::Tensor>& values, const std::vector<at::Tensor>& gradients,
+             const attune::UpdateRates& rates) const {
+    if (options_.coupled_decay)
+      at::_foreach_add_(gradients, values, rates.weight_decay);
+    else
+      at::_foreach_mul_(values, 1 - rates.learning_rate * rates.weight_decay);
   }
 
   Options options_;
@@ -55,4 +63,6 @@ class Sgd final : public attune::Optimizer {
 
 }  // namespace
 
-ATTUNE_PLUGIN("sgd", "1.0.0", registry) { registry.optimizer<Sgd>("sgd", "stochastic gradient descent, with momentum on request"); }
+ATTUNE_PLUGIN("sgd", "1.0.0", registry) {
+  registry.optimizer<Sgd>("sgd", "stochastic gradient descent, with momentum on request");
+}

@@ -1,4 +1,5 @@
-// The peak learning rate in every step after the warm-up: get_constant_schedule_with_warmup of transformers.
+// The peak learning rate in every step after the warm-up: get_constant_schedule_with_warmup of
+// transformers.
 #include <attune/plugin.hpp>
 
 namespace {

@@ -1,5 +1,6 @@
-// Half a cosine from the peak learning rate to a minimum (Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with
-// Warm Restarts", arXiv:1608.03983, equation 5): transformers' get_cosine_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup and
+// Half a cosine from the peak learning rate to a minimum (Loshchilov and Hutter 2017, "SGDR:
+// Stochastic Gradient Descent with Warm Restarts", arXiv:1608.03983, equation 5): transformers'
+// get_cosine_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup and
 // get_cosine_with_hard_restarts_schedule_with_warmup.
 #include <attune/plugin.hpp>
 
@@ -14,15 +15,19 @@ class Cosine final : public attune::Schedule {
     double minimum = 0;
     std::int64_t restarts = 0;
     static void describe(attune::Schema<Options>& s) {
-      s.key("minimum", &Options::minimum, "learning rate at the end, as a share of the peak").range(0, 1);
-      s.key("restarts", &Options::restarts, "times that the rate jumps back to its peak and falls again, at equal distances").at_least(0);
+      s.key("minimum", &Options::minimum, "learning rate at the end, as a share of the peak")
+          .range(0, 1);
+      s.key("restarts", &Options::restarts,
+            "times that the rate jumps back to its peak and falls again, at equal distances")
+          .at_least(0);
     }
   };
   explicit Cosine(Options options) : options_(options) {}
 
   double factor(const attune::ScheduleStep& now) const override {
     if (now.progress() >= 1) return options_.minimum;
-    const double fallen = std::fmod(static_cast<double>(options_.restarts + 1) * now.progress(), 1.0);
+    const double fallen =
+        std::fmod(static_cast<double>(options_.restarts + 1) * now.progress(), 1.0);
     const double factor = 0.5 * (1 + std::cos(std::numbers::pi * fallen));
     return factor * (1 - options_.minimum) + options_.minimum;
   }
@@ -34,5 +39,7 @@ class Cosine final : public attune::Schedule {
 }  // namespace
 
 ATTUNE_PLUGIN("cosine", "1.0.0", registry) {
-  registry.schedule<Cosine>("cosine", "half a cosine from the peak learning rate to zero or a minimum, restarted on request");
+  registry.schedule<Cosine>(
+      "cosine",
+      "half a cosine from the peak learning rate to zero or a minimum, restarted on request");
 }

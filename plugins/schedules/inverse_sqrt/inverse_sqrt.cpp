@@ -1,5 +1,5 @@
-// The learning rate falls with the inverse square root of the step (Zhai et al. 2022, "Scaling Vision Transformers", arXiv:2106.04560):
-// get_inverse_sqrt_schedule of transformers.
+// The learning rate falls with the inverse square root of the step (Zhai et al. 2022, "Scaling
+// Vision Transformers", arXiv:2106.04560): get_inverse_sqrt_schedule of transformers.
 #include <attune/plugin.hpp>
 
 #include <cmath>
@@ -12,7 +12,8 @@ class InverseSqrt final : public attune::Schedule {
     std::int64_t timescale = 0;
     static void describe(attune::Schema<Options>& s) {
       s.key("timescale", &Options::timescale,
-            "the rate falls by sqrt(timescale / (timescale + steps after the warm-up)); 0: the steps of the warm-up, or 10000 "
+            "the rate falls by sqrt(timescale / (timescale + steps after the warm-up)); 0: the "
+            "steps of the warm-up, or 10000 "
             "without one")
           .at_least(0);
     }
@@ -21,7 +22,8 @@ class InverseSqrt final : public attune::Schedule {
 
   double factor(const attune::ScheduleStep& now) const override {
     const auto of_warmup = now.warmup > 0 ? now.warmup : 10000;
-    const auto timescale = static_cast<double>(options_.timescale > 0 ? options_.timescale : of_warmup);
+    const auto timescale =
+        static_cast<double>(options_.timescale > 0 ? options_.timescale : of_warmup);
     return 1 / std::sqrt((static_cast<double>(now.after_warmup()) + timescale) / timescale);
   }
 
@@ -32,5 +34,6 @@ class InverseSqrt final : public attune::Schedule {
 }  // namespace
 
 ATTUNE_PLUGIN("inverse_sqrt", "1.0.0", registry) {
-  registry.schedule<InverseSqrt>("inverse_sqrt", "the learning rate falls with the inverse square root of the step");
+  registry.schedule<InverseSqrt>(
+      "inverse_sqrt", "the learning rate falls with the inverse square root of the step");
 }

@@ -1,4 +1,5 @@
-// From the peak learning rate to zero in a straight line: get_linear_schedule_with_warmup of transformers.
+// From the peak learning rate to zero in a straight line: get_linear_schedule_with_warmup of
+// transformers.
 #include <attune/plugin.hpp>
 
 namespace {

@@ -1,5 +1,5 @@
-// The peak learning rate, and a decay at the end of the run (Hu et al. 2024, "MiniCPM", arXiv:2404.06395, section 4): get_wsd_schedule of
-// transformers with its linear warm-up.
+// The peak learning rate, and a decay at the end of the run (Hu et al. 2024, "MiniCPM",
+// arXiv:2404.06395, section 4): get_wsd_schedule of transformers with its linear warm-up.
 #include <attune/plugin.hpp>
 
 #include <cmath>
@@ -14,15 +14,20 @@ class WarmupStableDecay final : public attune::Schedule {
     std::string shape = "cosine";
     double minimum = 0;
     static void describe(attune::Schema<Options>& s) {
-      s.key("decay", &Options::decay, "share of the steps after the warm-up in which the rate falls, at the end of the run").range(0, 1);
+      s.key("decay", &Options::decay,
+            "share of the steps after the warm-up in which the rate falls, at the end of the run")
+          .range(0, 1);
       s.key("shape", &Options::shape, "how it falls").choices({"cosine", "linear", "1-sqrt"});
-      s.key("minimum", &Options::minimum, "learning rate at the end, and at the start of the warm-up, as a share of the peak").range(0, 1);
+      s.key("minimum", &Options::minimum,
+            "learning rate at the end, and at the start of the warm-up, as a share of the peak")
+          .range(0, 1);
     }
   };
   explicit WarmupStableDecay(Options options) : options_(std::move(options)) {}
 
   double factor(const attune::ScheduleStep& now) const override {
-    const auto decay_steps = static_cast<std::int64_t>(std::ceil(options_.decay * static_cast<double>(now.steps_after_warmup())));
+    const auto decay_steps = static_cast<std::int64_t>(
+        std::ceil(options_.decay * static_cast<double>(now.steps_after_warmup())));
     const auto decayed = now.step - (now.steps - decay_steps);
     if (decayed < 0) return 1;
     if (decayed >= decay_steps) return options_.minimum;
@@ -44,5 +49,6 @@ class WarmupStableDecay final : public attune::Schedule {
 }  // namespace
 
 ATTUNE_PLUGIN("warmup_stable_decay", "1.0.0", registry) {
-  registry.schedule<WarmupStableDecay>("warmup_stable_decay", "the peak learning rate, and a decay in the last steps alone (WSD)");
+  registry.schedule<WarmupStableDecay>(
+      "warmup_stable_decay", "the peak learning rate, and a decay in the last steps alone (WSD)");
 }

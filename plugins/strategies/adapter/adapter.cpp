@@ -1,11 +1,10 @@
-// Bottleneck adapters: a small two-layer network after each half of a block (Houlsby et al. 2019, arXiv:1902.00751, section 2.1), or after
-// the MLP alone (Pfeiffer et al. 2021, arXiv:2005.00247).
+// Bottleneck adapters: a small two-layer network after each half of a block (Houlsby et al. 2019,
+// arXiv:1902.00751, section 2.1), or after the MLP alone (Pfeiffer et al. 2021, arXiv:2005.00247).
 #include <attune/adapter.hpp>
 #include <attune/nn.hpp>
 #include <attune/plugin.hpp>
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
-
 
 namespace {
 
@@ -22,17 +21,23 @@ class Bottleneck final : public attune::nn::Delta {
     up_bias = register_parameter("up_bias", at::zeros({base.out()}, options));
   }
 
-  at::Tensor forward(const Linear&, const at::Tensor&, const at::Tensor& y, attune::ForwardContext&) override {
+  at::Tensor forward(const Linear&, const at::Tensor&, const at::Tensor& y,
+                     attune::ForwardContext&) override {
     const auto as = [&](const at::Tensor& tensor) { return tensor.to(y.scalar_type()); };
     const at::Tensor inner = at::linear(y, as(down), as(down_bias));
     return y + at::linear(gelu_ ? at::gelu(inner) : at::relu(inner), as(up), as(up_bias));
   }
 
   void merge(Linear&) const override {
-    attune::fail("a bottleneck adapter is no linear change and cannot be folded into the weights: export without --merge, or train with 'lora'");
+    attune::fail(
+        "a bottleneck adapter is no linear change and cannot be folded into the weights: export "
+        "without --merge, or train with 'lora'");
   }
 
-  at::Tensor down, down_bias, up, up_bias;
+  at::Tensor down;
+  at::Tensor down_bias;
+  at::Tensor up;
+  at::Tensor up_bias;
 
  private:
   bool gelu_;
@@ -41,14 +46,19 @@ class Bottleneck final : public attune::nn::Delta {
 class BottleneckAdapter final : public attune::Strategy {
  public:
   struct Options {
-    std::string kind = "houlsby", activation = "relu";
+    std::string kind = "houlsby";
+    std::string activation = "relu";
     std::int64_t width = 64;
     std::vector<std::string> after;
     static void describe(attune::Schema<Options>& s) {
-      s.key("kind", &Options::kind, "after attention and MLP (houlsby), or after the MLP alone (pfeiffer)").choices({"houlsby", "pfeiffer"});
+      s.key("kind", &Options::kind,
+            "after attention and MLP (houlsby), or after the MLP alone (pfeiffer)")
+          .choices({"houlsby", "pfeiffer"});
       s.key("width", &Options::width, "of the bottleneck").range(1, 65536);
       s.key("activation", &Options::activation, "between its two layers").choices({"relu", "gelu"});
-      s.key("after", &Options::after, "names of the linear layers that end attention and MLP; empty: as the model's family names them");
+      s.key("after", &Options::after,
+            "names of the linear layers that end attention and MLP; empty: as the model's family "
+            "names them");
     }
   };
   explicit BottleneckAdapter(Options options) : options_(std::move(options)) {}
@@ -57,7 +67,10 @@ class BottleneckAdapter final : public attune::Strategy {
     auto& model = view.model();
     if (options_.after.empty()) choose_family(model);
     layers_ = attune::nn::choose_targets(model, options_.after, "strategy.after");
-    for (const auto& [name, linear] : layers_) view.add_delta(*linear, "adapter", std::make_shared<Bottleneck>(*linear, options_.width, options_.activation == "gelu"));
+    for (const auto& [name, linear] : layers_)
+      view.add_delta(
+          *linear, "adapter",
+          std::make_shared<Bottleneck>(*linear, options_.width, options_.activation == "gelu"));
     attune::nn::train_head(view);
   }
 
@@ -67,20 +80,32 @@ class BottleneckAdapter final : public attune::Strategy {
     std::vector<std::string> names;
     for (const auto& [name, linear] : layers_) {
       names.push_back(name);
-      for (auto& parameter : linear->named_children()["adapter"]->named_parameters()) tensors.emplace_back(attune::nn::peft_prefix(name) + "adapter." + parameter.key(), parameter.value());
+      for (auto& parameter : linear->named_children()["adapter"]->named_parameters())
+        tensors.emplace_back(attune::nn::peft_prefix(name) + "adapter." + parameter.key(),
+                             parameter.value());
     }
-    return attune::nn::peft_adapter(model, {{"adapter_type", "BOTTLENECK"}, {"width", options_.width}, {"activation", options_.activation}, {"after", names}}, std::move(tensors));
+    return attune::nn::peft_adapter(model,
+                                    {{"adapter_type", "BOTTLENECK"},
+                                     {"width", options_.width},
+                                     {"activation", options_.activation},
+                                     {"after", names}},
+                                    std::move(tensors));
   }
 
  private:
   void choose_family(attune::Model& model) {
     const auto roles = model.layer_roles();
     if (roles.attention_end.empty() || roles.mlp_end.empty())
-      attune::fail("strategy 'adapter' does not know which layers of a {} model end its attention and MLP: name them in strategy.after", model.spec().family);
+      attune::fail(
+          "strategy 'adapter' does not know which layers of a {} model end its attention and MLP: "
+          "name them in strategy.after",
+          model.spec().family);
     for (const auto& [name, linear] : attune::nn::linears(model.module())) {
       const bool ends_attention = attune::nn::name_matches(roles.attention_end, name);
       // A pattern for the end of the MLP may fit the end of attention too, as BERT's does.
-      if (ends_attention ? options_.kind == "houlsby" : attune::nn::name_matches(roles.mlp_end, name)) options_.after.push_back(name);
+      if (ends_attention ? options_.kind == "houlsby"
+                         : attune::nn::name_matches(roles.mlp_end, name))
+        options_.after.push_back(name);
     }
   }
 
@@ -90,4 +115,7 @@ class BottleneckAdapter final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("adapter", "1.0.0", registry) { registry.strategy<BottleneckAdapter>("adapter", "bottleneck adapters after attention and MLP (Houlsby, Pfeiffer)"); }
+ATTUNE_PLUGIN("adapter", "1.0.0", registry) {
+  registry.strategy<BottleneckAdapter>(
+      "adapter", "bottleneck adapters after attention and MLP (Houlsby, Pfeiffer)");
+}

@@ -9,7 +9,11 @@ class BitFit final : public attune::Strategy {
  public:
   struct Options {
     bool norms = false;
-    static void describe(attune::Schema<Options>& s) { s.key("norms", &Options::norms, "train the weights of the norms too: the one choice for models without biases, such as Llama"); }
+    static void describe(attune::Schema<Options>& s) {
+      s.key("norms", &Options::norms,
+            "train the weights of the norms too: the one choice for models without biases, such as "
+            "Llama");
+    }
   };
   explicit BitFit(Options options) : options_(options) {}
 
@@ -23,7 +27,11 @@ class BitFit final : public attune::Strategy {
       view.train(parameter.value());
       any = true;
     }
-    if (!any) attune::fail("strategy 'bitfit' trains biases, and this {} model has none: set norms = true to train the weights of its norms", model.spec().family);
+    if (!any)
+      attune::fail(
+          "strategy 'bitfit' trains biases, and this {} model has none: set norms = true to train "
+          "the weights of its norms",
+          model.spec().family);
     attune::nn::train_head(view);
   }
 
@@ -33,4 +41,6 @@ class BitFit final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("bitfit", "1.0.0", registry) { registry.strategy<BitFit>("bitfit", "trains the biases, and a classifier's head"); }
+ATTUNE_PLUGIN("bitfit", "1.0.0", registry) {
+  registry.strategy<BitFit>("bitfit", "trains the biases, and a classifier's head");
+}

@@ -13,20 +13,30 @@ class ClassWeights final : public attune::Strategy {
   struct Options {
     attune::NumberMap weights;
     static void describe(attune::Schema<Options>& s) {
-      s.key("weights", &Options::weights, "by the label's number: { \"0\" = 0.5, \"1\" = 2.0 }; empty: those of the data file, which `prepare` notes when the recipe has "
-                                          "[balance] method = \"weights\"");
+      s.key("weights", &Options::weights,
+            "by the label's number: { \"0\" = 0.5, \"1\" = 2.0 }; empty: those of the data file, "
+            "which `prepare` notes when the recipe has "
+            "[balance] method = \"weights\"");
     }
   };
   explicit ClassWeights(Options options) : options_(std::move(options)) {}
 
   void prepare(attune::ModelView& view) override {
     auto& model = view.model();
-    if (model.spec().task == attune::Task::next_token) attune::fail("strategy 'class_weights' serves classifiers, and this {} model predicts tokens: take it out", model.spec().family);
+    if (model.spec().task == attune::Task::next_token)
+      attune::fail(
+          "strategy 'class_weights' serves classifiers, and this {} model predicts tokens: take it "
+          "out",
+          model.spec().family);
     std::vector<double> weights(static_cast<std::size_t>(model.spec().outputs), 1.0);
     for (const auto& [label, weight] : options_.weights) {
       std::size_t number = weights.size();
       std::from_chars(label.data(), label.data() + label.size(), number);
-      if (number >= weights.size() || weight < 0) attune::fail("strategy.weights has \"{}\" = {}: the model has labels 0 to {}, and a weight is at least 0", label, weight, weights.size() - 1);
+      if (number >= weights.size() || weight < 0)
+        attune::fail(
+            "strategy.weights has \"{}\" = {}: the model has labels 0 to {}, and a weight is at "
+            "least 0",
+            label, weight, weights.size() - 1);
       weights[number] = weight;
     }
     set(weights, model);
@@ -35,25 +45,37 @@ class ClassWeights final : public attune::Strategy {
   void begin(attune::Model& model, attune::RunContext& run) override {
     if (!options_.weights.empty()) return;
     const auto weights = run.data.class_weights();
-    if (weights.empty()) attune::fail("strategy 'class_weights': the data file holds no weights: prepare it with [balance] method = \"weights\", or give strategy.weights");
-    if (std::ssize(weights) != model.spec().outputs) attune::fail("the data file has weights for {} labels and the model has {}: prepare it again", weights.size(), model.spec().outputs);
+    if (weights.empty())
+      attune::fail(
+          "strategy 'class_weights': the data file holds no weights: prepare it with [balance] "
+          "method = \"weights\", or give strategy.weights");
+    if (std::ssize(weights) != model.spec().outputs)
+      attune::fail("the data file has weights for {} labels and the model has {}: prepare it again",
+                   weights.size(), model.spec().outputs);
     set(weights, model);
   }
 
   bool defines_loss() const override { return true; }
   /// What is measured is the plain loss.
-  std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override { return inner; }
+  std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
+    return inner;
+  }
 
-  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction& inner) override {
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context,
+                    const attune::LossFunction& inner) override {
     if (!context.is_training()) return inner(model, context);
-    const auto losses = attune::row_losses(model.features(context), model.projection(), context.batch().targets, context);
-    attune::Loss loss{(weights_.index_select(0, losses.targets) * losses.nll).sum(), losses.rows.size(0), losses.correct};
+    const auto losses = attune::row_losses(model.features(context), model.projection(),
+                                           context.batch().targets, context);
+    attune::Loss loss{(weights_.index_select(0, losses.targets) * losses.nll).sum(),
+                      losses.rows.size(0), losses.correct};
     loss.report("cross_entropy", losses.nll);
     return loss;
   }
 
  private:
-  void set(const std::vector<double>& weights, attune::Model& model) { weights_ = torch::tensor(weights, at::kFloat).to(model.projection().options().device()); }
+  void set(const std::vector<double>& weights, attune::Model& model) {
+    weights_ = torch::tensor(weights, at::kFloat).to(model.projection().options().device());
+  }
 
   Options options_;
   at::Tensor weights_;  // [outputs]
@@ -61,4 +83,7 @@ class ClassWeights final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("class_weights", "1.0.0", registry) { registry.strategy<ClassWeights>("class_weights", "over another strategy: rare classes count more"); }
+ATTUNE_PLUGIN("class_weights", "1.0.0", registry) {
+  registry.strategy<ClassWeights>("class_weights",
+                                  "over another strategy: rare classes count more");
+}

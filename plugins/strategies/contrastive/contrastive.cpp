@@ -1,5 +1,6 @@
-// Contrastive learning of embeddings (van den Oord et al. 2018, arXiv:1807.03748, equation 4; both ways as Radford et al. 2021,
-// arXiv:2103.00020, figure 3): a text is to be nearest to its own partner among all partners in the forward pass.
+// Contrastive learning of embeddings (van den Oord et al. 2018, arXiv:1807.03748, equation 4; both
+// ways as Radford et al. 2021, arXiv:2103.00020, figure 3): a text is to be nearest to its own
+// partner among all partners in the forward pass.
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
@@ -9,36 +10,57 @@ class Contrastive final : public attune::Strategy {
  public:
   struct Options {
     double temperature = 0.05;
-    static void describe(attune::Schema<Options>& s) { s.key("temperature", &Options::temperature, "similarities are divided by it").above(0); }
+    static void describe(attune::Schema<Options>& s) {
+      s.key("temperature", &Options::temperature, "similarities are divided by it").above(0);
+    }
   };
   explicit Contrastive(Options options) : options_(options) {}
 
   void prepare(attune::ModelView& view) override {
     const auto& model = view.model();
     if (model.spec().task != attune::Task::embedding)
-      attune::fail("strategy 'contrastive' compares embeddings, and this {} model gives none: set head = \"embedding\" under [model], with an encoder", model.spec().family);
+      attune::fail(
+          "strategy 'contrastive' compares embeddings, and this {} model gives none: set head = "
+          "\"embedding\" under [model], with an encoder",
+          model.spec().family);
   }
 
   bool defines_loss() const override { return true; }
 
-  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction&) override {
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context,
+                    const attune::LossFunction&) override {
     const auto& batch = context.batch();
-    if (!batch.columns.contains("pair")) attune::fail("strategy 'contrastive' compares pairs of texts: set dataset.plugin = \"pairs\", and prepare the data as that");
+    if (!batch.columns.contains("pair"))
+      attune::fail(
+          "strategy 'contrastive' compares pairs of texts: set dataset.plugin = \"pairs\", and "
+          "prepare the data as that");
     const at::Tensor embeddings = model.features(context).to(at::kFloat);
-    const at::Tensor similarity = at::mm(embeddings.slice(0, 0, {}, 2), embeddings.slice(0, 1, {}, 2).t()) / options_.temperature;
+    const at::Tensor similarity =
+        at::mm(embeddings.slice(0, 0, {}, 2), embeddings.slice(0, 1, {}, 2).t()) /
+        options_.temperature;
     const at::Tensor own = at::arange(similarity.size(0), batch.columns.at("pair").options());
-    const auto cross_entropy = [&](const at::Tensor& logits) { return at::cross_entropy_loss(logits, own, {}, at::Reduction::Sum); };
+    const auto cross_entropy = [&](const at::Tensor& logits) {
+      return at::cross_entropy_loss(logits, own, {}, at::Reduction::Sum);
+    };
     const auto correct = similarity.argmax(1).eq(own).sum().item<std::int64_t>();
-    attune::Loss loss{(cross_entropy(similarity) + cross_entropy(similarity.t())) / 2, similarity.size(0), correct};
+    attune::Loss loss{(cross_entropy(similarity) + cross_entropy(similarity.t())) / 2,
+                      similarity.size(0), correct};
     const at::Tensor cosines = similarity.detach() * options_.temperature;
     loss.report("similarity/own", cosines.diagonal());
-    if (cosines.size(0) > 1) loss.report("similarity/others", cosines.masked_select(at::eye(cosines.size(0), cosines.options()).eq(0)));
+    if (cosines.size(0) > 1)
+      loss.report("similarity/others",
+                  cosines.masked_select(at::eye(cosines.size(0), cosines.options()).eq(0)));
     return loss;
   }
 
   std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
-    std::vector<attune::Metric> own{attune::metrics::loss("nats", "mean cross-entropy of the pairs, both ways"), attune::metrics::accuracy("share of pairs whose first finds its second")};
-    std::erase_if(inner, [](const auto& metric) { return metric.needs != attune::Needs::sums || metric.name == "loss" || metric.name == "accuracy"; });
+    std::vector<attune::Metric> own{
+        attune::metrics::loss("nats", "mean cross-entropy of the pairs, both ways"),
+        attune::metrics::accuracy("share of pairs whose first finds its second")};
+    std::erase_if(inner, [](const auto& metric) {
+      return metric.needs != attune::Needs::sums || metric.name == "loss" ||
+             metric.name == "accuracy";
+    });
     own.insert(own.end(), inner.begin(), inner.end());
     return own;
   }
@@ -49,4 +71,8 @@ class Contrastive final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("contrastive", "1.0.0", registry) { registry.strategy<Contrastive>("contrastive", "over another strategy: embeddings of texts that mean the same come near each other"); }
+ATTUNE_PLUGIN("contrastive", "1.0.0", registry) {
+  registry.strategy<Contrastive>(
+      "contrastive",
+      "over another strategy: embeddings of texts that mean the same come near each other");
+}

@@ -1,5 +1,5 @@
-// Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290, equation 7). The reference is the base itself: with the adapters off, or as it was
-// before the first step.
+// Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290, equation 7). The
+// reference is the base itself: with the adapters off, or as it was before the first step.
 #include <attune/preference.hpp>
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
@@ -9,12 +9,19 @@ namespace {
 class Dpo final : public attune::Strategy {
  public:
   struct Options {
-    double beta = 0.1, label_smoothing = 0;
+    double beta = 0.1;
+    double label_smoothing = 0;
     std::string form = "sigmoid";
     static void describe(attune::Schema<Options>& s) {
-      s.key("beta", &Options::beta, "how closely the model is held to its base; larger is closer").above(0);
-      s.key("form", &Options::form, "of the loss: DPO's; IPO's squared one (Azar et al. 2023, arXiv:2310.12036); SLiC's hinge (Zhao et al. 2023, arXiv:2305.10425)").choices({"sigmoid", "ipo", "hinge"});
-      s.key("label_smoothing", &Options::label_smoothing, "share of the pairs whose preference may be the wrong way round (sigmoid alone)").range(0, 0.49);
+      s.key("beta", &Options::beta, "how closely the model is held to its base; larger is closer")
+          .above(0);
+      s.key("form", &Options::form,
+            "of the loss: DPO's; IPO's squared one (Azar et al. 2023, arXiv:2310.12036); SLiC's "
+            "hinge (Zhao et al. 2023, arXiv:2305.10425)")
+          .choices({"sigmoid", "ipo", "hinge"});
+      s.key("label_smoothing", &Options::label_smoothing,
+            "share of the pairs whose preference may be the wrong way round (sigmoid alone)")
+          .range(0, 0.49);
     }
   };
   explicit Dpo(Options options) : options_(std::move(options)) {}
@@ -23,11 +30,16 @@ class Dpo final : public attune::Strategy {
   bool defines_loss() const override { return true; }
   void begin(attune::Model& model, attune::RunContext& run) override { base_.begin(model, run); }
 
-  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction&) override {
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context,
+                    const attune::LossFunction&) override {
     const auto base = base_.of(model, context, "dpo");
     const auto ours = attune::pair_log_probabilities(model, context);
-    at::Tensor chosen = ours.chosen - base.chosen, rejected = ours.rejected - base.rejected;
-    if (options_.form == "ipo") chosen = chosen / ours.chosen_tokens, rejected = rejected / ours.rejected_tokens;
+    at::Tensor chosen = ours.chosen - base.chosen;
+    at::Tensor rejected = ours.rejected - base.rejected;
+    if (options_.form == "ipo") {
+      chosen = chosen / ours.chosen_tokens;
+      rejected = rejected / ours.rejected_tokens;
+    }
     const at::Tensor margin = chosen - rejected;
     attune::Loss loss{of(margin).sum(), margin.size(0), (margin > 0).sum().item<std::int64_t>()};
     attune::report_rewards(loss, options_.beta * chosen, options_.beta * rejected);
@@ -35,14 +47,16 @@ class Dpo final : public attune::Strategy {
   }
 
   std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
-    return attune::reward_metrics(std::move(inner), "mean loss of the pairs", "share of pairs whose margin is positive");
+    return attune::reward_metrics(std::move(inner), "mean loss of the pairs",
+                                  "share of pairs whose margin is positive");
   }
 
  private:
   at::Tensor of(const at::Tensor& margin) const {
     if (options_.form == "hinge") return at::relu(1 - options_.beta * margin);
     if (options_.form == "ipo") return (margin - 1 / (2 * options_.beta)).square();
-    return -(1 - options_.label_smoothing) * at::log_sigmoid(options_.beta * margin) - options_.label_smoothing * at::log_sigmoid(-options_.beta * margin);
+    return -(1 - options_.label_smoothing) * at::log_sigmoid(options_.beta * margin) -
+           options_.label_smoothing * at::log_sigmoid(-options_.beta * margin);
   }
 
   Options options_;
@@ -51,4 +65,8 @@ class Dpo final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("dpo", "1.0.0", registry) { registry.strategy<Dpo>("dpo", "over another strategy: preferred answers become likelier than rejected ones (DPO, IPO, hinge)"); }
+ATTUNE_PLUGIN("dpo", "1.0.0", registry) {
+  registry.strategy<Dpo>("dpo",
+                         "over another strategy: preferred answers become likelier than rejected "
+                         "ones (DPO, IPO, hinge)");
+}

@@ -16,10 +16,15 @@ class Freeze final : public attune::Strategy {
     std::int64_t last_blocks = 0;
     bool head = true;
     static void describe(attune::Schema<Options>& s) {
-      s.key("train", &Options::train, "names of the parameters to train, '*' for any characters; with last_blocks, in addition to those");
-      s.key("freeze", &Options::freeze, "names of the parameters to freeze; stands above train and last_blocks");
-      s.key("last_blocks", &Options::last_blocks, "train this many blocks, counted from the output").at_least(0);
-      s.key("head", &Options::head, "train a classification model's head, whatever the names above say");
+      s.key("train", &Options::train,
+            "names of the parameters to train, '*' for any characters; with last_blocks, in "
+            "addition to those");
+      s.key("freeze", &Options::freeze,
+            "names of the parameters to freeze; stands above train and last_blocks");
+      s.key("last_blocks", &Options::last_blocks, "train this many blocks, counted from the output")
+          .at_least(0);
+      s.key("head", &Options::head,
+            "train a classification model's head, whatever the names above say");
     }
   };
   explicit Freeze(Options options) : options_(std::move(options)) {}
@@ -35,24 +40,31 @@ class Freeze final : public attune::Strategy {
   }
 
  private:
-  std::unordered_set<std::string> trained_names(attune::Model& model, const std::vector<std::string>& names) const {
+  std::unordered_set<std::string> trained_names(attune::Model& model,
+                                                const std::vector<std::string>& names) const {
     std::unordered_set<std::string> trained;
-    if (options_.train.empty() && options_.last_blocks == 0) trained.insert(names.begin(), names.end());
-    for (const auto& name : attune::nn::select_names(options_.train, names, "strategy.train")) trained.insert(name);
+    if (options_.train.empty() && options_.last_blocks == 0)
+      trained.insert(names.begin(), names.end());
+    for (const auto& name : attune::nn::select_names(options_.train, names, "strategy.train"))
+      trained.insert(name);
     for (const auto& prefix : last_blocks(model)) {
       for (const auto& name : names) {
         if (name.starts_with(prefix)) trained.insert(name);
       }
     }
-    for (const auto& name : attune::nn::select_names(options_.freeze, names, "strategy.freeze")) trained.erase(name);
+    for (const auto& name : attune::nn::select_names(options_.freeze, names, "strategy.freeze"))
+      trained.erase(name);
     return trained;
   }
 
   std::vector<std::string> last_blocks(const attune::Model& model) const {
     const auto depth = model.spec().depth;
-    if (options_.last_blocks > depth) attune::fail("strategy.last_blocks is {}, but the model has {} blocks: set it to at most {}", options_.last_blocks, depth, depth);
+    if (options_.last_blocks > depth)
+      attune::fail("strategy.last_blocks is {}, but the model has {} blocks: set it to at most {}",
+                   options_.last_blocks, depth, depth);
     std::vector<std::string> prefixes;
-    for (auto index = depth - options_.last_blocks; index < depth; ++index) prefixes.push_back(model.block_name(index));
+    for (auto index = depth - options_.last_blocks; index < depth; ++index)
+      prefixes.push_back(model.block_name(index));
     return prefixes;
   }
 
@@ -61,4 +73,6 @@ class Freeze final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("freeze", "1.0.0", registry) { registry.strategy<Freeze>("freeze", "trains some parameters, chosen by name or by depth"); }
+ATTUNE_PLUGIN("freeze", "1.0.0", registry) {
+  registry.strategy<Freeze>("freeze", "trains some parameters, chosen by name or by depth");
+}

@@ -1,5 +1,6 @@
-// Gradual unfreezing (Howard and Ruder 2018, arXiv:1801.06146, section 3.3): the head first, then block after block, from the output down.
-// Trains nothing itself: it holds back what the strategies before it train.
+// Gradual unfreezing (Howard and Ruder 2018, arXiv:1801.06146, section 3.3): the head first, then
+// block after block, from the output down. Trains nothing itself: it holds back what the strategies
+// before it train.
 #include <attune/adapter.hpp>
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
@@ -9,12 +10,20 @@ namespace {
 class GradualUnfreezing final : public attune::Strategy {
  public:
   struct Options {
-    std::int64_t every_steps = 0, every_epochs = 1, blocks = 1, first = 0;
+    std::int64_t every_steps = 0;
+    std::int64_t every_epochs = 1;
+    std::int64_t blocks = 1;
+    std::int64_t first = 0;
     static void describe(attune::Schema<Options>& s) {
-      s.key("every_epochs", &Options::every_epochs, "epochs from one unfreezing to the next").at_least(1);
-      s.key("every_steps", &Options::every_steps, "instead: optimizer steps from one to the next; 0: epochs count").at_least(0);
+      s.key("every_epochs", &Options::every_epochs, "epochs from one unfreezing to the next")
+          .at_least(1);
+      s.key("every_steps", &Options::every_steps,
+            "instead: optimizer steps from one to the next; 0: epochs count")
+          .at_least(0);
       s.key("blocks", &Options::blocks, "blocks that are unfrozen each time").at_least(1);
-      s.key("first", &Options::first, "blocks that train from the start, beside what lies above the blocks").at_least(0);
+      s.key("first", &Options::first,
+            "blocks that train from the start, beside what lies above the blocks")
+          .at_least(0);
     }
   };
   explicit GradualUnfreezing(Options options) : options_(options) {}
@@ -23,10 +32,14 @@ class GradualUnfreezing final : public attune::Strategy {
 
   void begin(attune::Model& model, attune::RunContext& run) override {
     const auto depths = attune::nn::parameter_depths(model);
-    for (const auto& parameter : run.trained) held_.emplace_back(parameter.second, depths.at(parameter.first));
+    for (const auto& parameter : run.trained)
+      held_.emplace_back(parameter.second, depths.at(parameter.first));
     // Where nothing lies above the blocks, the first of them must begin.
-    const auto top = std::max_element(held_.begin(), held_.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->second;
-    if (top < model.spec().depth + 1) options_.first = std::max(options_.first, model.spec().depth + 1 - top);
+    const auto top = std::max_element(held_.begin(), held_.end(), [](const auto& a, const auto& b) {
+                       return a.second < b.second;
+                     })->second;
+    if (top < model.spec().depth + 1)
+      options_.first = std::max(options_.first, model.spec().depth + 1 - top);
   }
 
   void on_epoch(attune::Model& model, std::int64_t epoch) override {
@@ -50,5 +63,7 @@ class GradualUnfreezing final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("gradual_unfreezing", "1.0.0", registry) {
-  registry.strategy<GradualUnfreezing>("gradual_unfreezing", "over another strategy: the head trains first, then block after block from the output down");
+  registry.strategy<GradualUnfreezing>(
+      "gradual_unfreezing",
+      "over another strategy: the head trains first, then block after block from the output down");
 }

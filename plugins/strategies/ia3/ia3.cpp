@@ -1,4 +1,5 @@
-// IA3 (Liu et al. 2022, arXiv:2205.05638, section 3.3): keys, values and the inner activations of the MLP are scaled by trained vectors.
+// IA3 (Liu et al. 2022, arXiv:2205.05638, section 3.3): keys, values and the inner activations of
+// the MLP are scaled by trained vectors.
 #include <attune/adapter.hpp>
 #include <attune/nn.hpp>
 #include <attune/plugin.hpp>
@@ -15,12 +16,16 @@ using attune::nn::Linear;
 class Scale final : public attune::nn::Delta {
  public:
   Scale(const Linear& base, bool of_input) : of_input_(of_input) {
-    const auto shape = of_input ? std::vector<std::int64_t>{1, base.in()} : std::vector<std::int64_t>{base.out(), 1};
+    const auto shape = of_input ? std::vector<std::int64_t>{1, base.in()}
+                                : std::vector<std::int64_t>{base.out(), 1};
     factors = register_parameter("l", at::ones(shape, base.options().dtype(at::kFloat)));
   }
 
   at::Tensor input(const at::Tensor& x) override { return of_input_ ? x * flat(x) : x; }
-  at::Tensor forward(const Linear&, const at::Tensor&, const at::Tensor& y, attune::ForwardContext&) override { return of_input_ ? y : y * flat(y); }
+  at::Tensor forward(const Linear&, const at::Tensor&, const at::Tensor& y,
+                     attune::ForwardContext&) override {
+    return of_input_ ? y : y * flat(y);
+  }
 
   void merge(Linear& base) const override {
     base.weight.mul_(factors);
@@ -37,10 +42,14 @@ class Scale final : public attune::nn::Delta {
 class Ia3 final : public attune::Strategy {
  public:
   struct Options {
-    std::vector<std::string> targets, feedforward;
+    std::vector<std::string> targets;
+    std::vector<std::string> feedforward;
     static void describe(attune::Schema<Options>& s) {
-      s.key("targets", &Options::targets, "names of the linear layers to scale; empty: keys, values and the MLP's second layer, as the model names them");
-      s.key("feedforward", &Options::feedforward, "those of the targets whose input is scaled instead of their output");
+      s.key("targets", &Options::targets,
+            "names of the linear layers to scale; empty: keys, values and the MLP's second layer, "
+            "as the model names them");
+      s.key("feedforward", &Options::feedforward,
+            "those of the targets whose input is scaled instead of their output");
     }
   };
   explicit Ia3(Options options) : options_(std::move(options)) {}
@@ -49,7 +58,8 @@ class Ia3 final : public attune::Strategy {
     auto& model = view.model();
     if (options_.targets.empty()) choose_family(model);
     layers_ = attune::nn::choose_targets(model, options_.targets);
-    const auto inner = attune::nn::select_names(options_.feedforward, attune::nn::names_of(layers_), "strategy.feedforward");
+    const auto inner = attune::nn::select_names(options_.feedforward, attune::nn::names_of(layers_),
+                                                "strategy.feedforward");
     for (const auto& [name, linear] : layers_) {
       const bool of_input = std::ranges::find(inner, name) != inner.end();
       const auto scale = std::make_shared<Scale>(*linear, of_input);
@@ -62,14 +72,17 @@ class Ia3 final : public attune::Strategy {
 
   std::optional<attune::Adapter> export_adapter(attune::Model& model) override {
     std::vector<attune::NamedTensor> tensors;
-    for (std::size_t i = 0; i < layers_.size(); ++i) tensors.emplace_back(attune::nn::peft_prefix(layers_[i].first) + "ia3_l", scales_[i]->factors);
-    return attune::nn::peft_adapter(model,
-                                    {{"peft_type", "IA3"},
-                                     {"target_modules", attune::nn::peft_names(model, attune::nn::names_of(layers_))},
-                                     {"feedforward_modules", attune::nn::peft_names(model, attune::nn::names_of(feedforward_))},
-                                     {"fan_in_fan_out", attune::nn::stored_transposed(layers_)},
-                                     {"init_ia3_weights", true}},
-                                    std::move(tensors));
+    for (std::size_t i = 0; i < layers_.size(); ++i)
+      tensors.emplace_back(attune::nn::peft_prefix(layers_[i].first) + "ia3_l",
+                           scales_[i]->factors);
+    return attune::nn::peft_adapter(
+        model,
+        {{"peft_type", "IA3"},
+         {"target_modules", attune::nn::peft_names(model, attune::nn::names_of(layers_))},
+         {"feedforward_modules", attune::nn::peft_names(model, attune::nn::names_of(feedforward_))},
+         {"fan_in_fan_out", attune::nn::stored_transposed(layers_)},
+         {"init_ia3_weights", true}},
+        std::move(tensors));
   }
 
  private:
@@ -77,17 +90,24 @@ class Ia3 final : public attune::Strategy {
   void choose_family(attune::Model& model) {
     const auto roles = model.layer_roles();
     if (roles.keys_values.empty() || roles.mlp_end.empty())
-      attune::fail("strategy 'ia3' does not know which layers of a {} model hold its keys, values and MLP: name them in strategy.targets and strategy.feedforward", model.spec().family);
+      attune::fail(
+          "strategy 'ia3' does not know which layers of a {} model hold its keys, values and MLP: "
+          "name them in strategy.targets and strategy.feedforward",
+          model.spec().family);
     options_.targets = roles.keys_values;
     options_.targets.push_back(roles.mlp_end);
     options_.feedforward = {roles.mlp_end};
   }
 
   Options options_;
-  std::vector<attune::nn::NamedLinear> layers_, feedforward_;
+  std::vector<attune::nn::NamedLinear> layers_;
+  std::vector<attune::nn::NamedLinear> feedforward_;
   std::vector<std::shared_ptr<Scale>> scales_;  // by layer
 };
 
 }  // namespace
 
-ATTUNE_PLUGIN("ia3", "1.0.0", registry) { registry.strategy<Ia3>("ia3", "trained vectors scale keys, values and the MLP's inner activations, saved for PEFT"); }
+ATTUNE_PLUGIN("ia3", "1.0.0", registry) {
+  registry.strategy<Ia3>(
+      "ia3", "trained vectors scale keys, values and the MLP's inner activations, saved for PEFT");
+}

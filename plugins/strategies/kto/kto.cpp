@@ -1,4 +1,5 @@
-// Kahneman-Tversky optimization (Ethayarajh et al. 2024, arXiv:2402.01306, equation 8). The reference is the base, with the adapters off.
+// Kahneman-Tversky optimization (Ethayarajh et al. 2024, arXiv:2402.01306, equation 8). The
+// reference is the base, with the adapters off.
 #include <attune/preference.hpp>
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
@@ -8,9 +9,12 @@ namespace {
 class Kto final : public attune::Strategy {
  public:
   struct Options {
-    double beta = 0.1, desirable = 1, undesirable = 1;
+    double beta = 0.1;
+    double desirable = 1;
+    double undesirable = 1;
     static void describe(attune::Schema<Options>& s) {
-      s.key("beta", &Options::beta, "how closely the model is held to its base; larger is closer").above(0);
+      s.key("beta", &Options::beta, "how closely the model is held to its base; larger is closer")
+          .above(0);
       s.key("desirable", &Options::desirable, "weight of preferred answers").at_least(0);
       s.key("undesirable", &Options::undesirable, "weight of rejected answers").at_least(0);
     }
@@ -20,14 +24,19 @@ class Kto final : public attune::Strategy {
   void prepare(attune::ModelView&) override {}
   bool defines_loss() const override { return true; }
 
-  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction&) override {
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context,
+                    const attune::LossFunction&) override {
     const auto base = attune::base_pair_log_probabilities(model, context, "kto");
     const auto ours = attune::pair_log_probabilities(model, context);
-    const at::Tensor chosen = ours.chosen - base.chosen, rejected = ours.rejected - base.rejected;
+    const at::Tensor chosen = ours.chosen - base.chosen;
+    const at::Tensor rejected = ours.rejected - base.rejected;
     const at::Tensor moved = reference_point(model, context).to(chosen.device());
-    const at::Tensor liked = options_.desirable * (1 - at::sigmoid(options_.beta * (chosen - moved)));
-    const at::Tensor disliked = options_.undesirable * (1 - at::sigmoid(options_.beta * (moved - rejected)));
-    const auto correct = (chosen > 0).sum().item<std::int64_t>() + (rejected < 0).sum().item<std::int64_t>();
+    const at::Tensor liked =
+        options_.desirable * (1 - at::sigmoid(options_.beta * (chosen - moved)));
+    const at::Tensor disliked =
+        options_.undesirable * (1 - at::sigmoid(options_.beta * (moved - rejected)));
+    const auto correct =
+        (chosen > 0).sum().item<std::int64_t>() + (rejected < 0).sum().item<std::int64_t>();
     attune::Loss loss{liked.sum() + disliked.sum(), 2 * chosen.size(0), correct};
     attune::report_rewards(loss, options_.beta * chosen, options_.beta * rejected);
     loss.report("kl", moved);
@@ -35,29 +44,41 @@ class Kto final : public attune::Strategy {
   }
 
   std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
-    return attune::reward_metrics(std::move(inner), "mean loss of the answers", "share of answers whose likelihood has moved the right way");
+    return attune::reward_metrics(std::move(inner), "mean loss of the answers",
+                                  "share of answers whose likelihood has moved the right way");
   }
 
  private:
-  /// KL(model || base), estimated on prompts with the answers to other prompts, and never below zero: zero where there is no other prompt.
+  /// KL(model || base), estimated on prompts with the answers to other prompts, and never below
+  /// zero: zero where there is no other prompt.
   static at::Tensor reference_point(attune::Model& model, const attune::ForwardContext& context) {
     const auto& batch = context.batch();
     if (batch.samples() <= 2) return at::zeros({});
     const torch::NoGradGuard no_grad;
     const auto others = context.with_batch(mismatched(batch, model.spec().context));
-    const auto ours = attune::pair_log_probabilities(model, others), base = attune::base_pair_log_probabilities(model, others, "kto");
+    const auto ours = attune::pair_log_probabilities(model, others);
+    const auto base = attune::base_pair_log_probabilities(model, others, "kto");
     if (ours.chosen.size(0) == 0) return at::zeros({});
     return at::cat({ours.chosen - base.chosen, ours.rejected - base.rejected}).mean().clamp_min(0);
   }
 
-  /// Each prompt with the two answers of the next pair, the last with those of the first; as much of them as the context holds.
+  /// Each prompt with the two answers of the next pair, the last with those of the first; as much
+  /// of them as the context holds.
   static attune::Batch mismatched(const attune::Batch& batch, std::int64_t context) {
-    const at::Tensor all_tokens = batch.tokens.cpu(), all_targets = batch.targets.cpu();
-    std::vector<at::Tensor> prompts, answers, tokens, targets;
+    const at::Tensor all_tokens = batch.tokens.cpu();
+    const at::Tensor all_targets = batch.targets.cpu();
+    std::vector<at::Tensor> prompts;
+    std::vector<at::Tensor> answers;
+    std::vector<at::Tensor> tokens;
+    std::vector<at::Tensor> targets;
     for (std::int64_t sample = 0; sample < batch.samples(); ++sample) {
-      const auto first = batch.starts[sample], length = batch.starts[sample + 1] - first;
-      const at::Tensor own = all_tokens.narrow(0, first, length), trained = at::nonzero(all_targets.narrow(0, first, length) != attune::ignored_target);
-      const auto begin = trained.size(0) == 0 ? length : trained[0].item<std::int64_t>() + 1;  // a row is to predict the next token
+      const auto first = batch.starts[sample];
+      const auto length = batch.starts[sample + 1] - first;
+      const at::Tensor own = all_tokens.narrow(0, first, length);
+      const at::Tensor trained =
+          at::nonzero(all_targets.narrow(0, first, length) != attune::ignored_target);
+      // a row is to predict the next token
+      const auto begin = trained.size(0) == 0 ? length : trained[0].item<std::int64_t>() + 1;
       prompts.push_back(own.narrow(0, 0, begin));
       answers.push_back(own.narrow(0, begin, length - begin));
     }
@@ -72,7 +93,8 @@ class Kto final : public attune::Strategy {
     }
     attune::Batch made = attune::pack(tokens);
     made.targets = at::cat(targets);
-    for (auto* tensor : {&made.tokens, &made.positions, &made.targets}) *tensor = tensor->to(batch.tokens.device());
+    for (auto* tensor : {&made.tokens, &made.positions, &made.targets})
+      *tensor = tensor->to(batch.tokens.device());
     made.columns["chosen"] = batch.columns.at("chosen");
     made.ids = batch.ids;
     return made;
@@ -83,4 +105,7 @@ class Kto final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("kto", "1.0.0", registry) { registry.strategy<Kto>("kto", "over an adapter: good answers become likelier, bad ones less, each by itself (KTO)"); }
+ATTUNE_PLUGIN("kto", "1.0.0", registry) {
+  registry.strategy<Kto>(
+      "kto", "over an adapter: good answers become likelier, bad ones less, each by itself (KTO)");
+}

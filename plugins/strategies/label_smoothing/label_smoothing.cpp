@@ -1,4 +1,5 @@
-// Label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7): a share of every target is spread over all outputs.
+// Label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7): a share of every target is
+// spread over all outputs.
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
@@ -8,19 +9,28 @@ class LabelSmoothing final : public attune::Strategy {
  public:
   struct Options {
     double share = 0.1;
-    static void describe(attune::Schema<Options>& s) { s.key("share", &Options::share, "of the target that is spread over all outputs").range(0, 0.99); }
+    static void describe(attune::Schema<Options>& s) {
+      s.key("share", &Options::share, "of the target that is spread over all outputs")
+          .range(0, 0.99);
+    }
   };
   explicit LabelSmoothing(Options options) : options_(options) {}
 
   void prepare(attune::ModelView&) override {}
   bool defines_loss() const override { return true; }
   /// What is measured is the plain loss.
-  std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override { return inner; }
+  std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
+    return inner;
+  }
 
-  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction& inner) override {
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context,
+                    const attune::LossFunction& inner) override {
     if (!context.is_training()) return inner(model, context);
-    const auto losses = attune::row_losses(model.features(context), model.projection(), context.batch().targets, context);
-    attune::Loss loss{(1 - options_.share) * losses.nll.sum() + options_.share * losses.uniform.sum(), losses.rows.size(0), losses.correct};
+    const auto losses = attune::row_losses(model.features(context), model.projection(),
+                                           context.batch().targets, context);
+    attune::Loss loss{
+        (1 - options_.share) * losses.nll.sum() + options_.share * losses.uniform.sum(),
+        losses.rows.size(0), losses.correct};
     loss.report("cross_entropy", losses.nll);
     return loss;
   }
@@ -31,4 +41,7 @@ class LabelSmoothing final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("label_smoothing", "1.0.0", registry) { registry.strategy<LabelSmoothing>("label_smoothing", "over another strategy: cross-entropy against softened targets"); }
+ATTUNE_PLUGIN("label_smoothing", "1.0.0", registry) {
+  registry.strategy<LabelSmoothing>(
+      "label_smoothing", "over another strategy: cross-entropy against softened targets");
+}

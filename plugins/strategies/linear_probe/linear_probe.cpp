@@ -16,11 +16,16 @@ class LinearProbe final : public attune::Strategy {
     if (!model.head_modules().empty()) return;
     auto& head = model.projection();
     if (head.parameters().empty())
-      attune::fail("strategy 'linear_probe' trains the head, and the head of this {} model is its token embedding: choose 'freeze' with train = [\"*norm*\"], 'bitfit' or 'lora'", model.spec().family);
+      attune::fail(
+          "strategy 'linear_probe' trains the head, and the head of this {} model is its token "
+          "embedding: choose 'freeze' with train = [\"*norm*\"], 'bitfit' or 'lora'",
+          model.spec().family);
     view.train(head);
   }
 };
 
 }  // namespace
 
-ATTUNE_PLUGIN("linear_probe", "1.0.0", registry) { registry.strategy<LinearProbe>("linear_probe", "trains the head alone"); }
+ATTUNE_PLUGIN("linear_probe", "1.0.0", registry) {
+  registry.strategy<LinearProbe>("linear_probe", "trains the head alone");
+}

@@ -1,5 +1,6 @@
-// Layer-wise learning-rate decay ("discriminative fine-tuning", Howard and Ruder 2018, arXiv:1801.06146, section 3.2): the deeper towards
-// the input, the slower. Trains nothing itself: it slows what the strategies before it train.
+// Layer-wise learning-rate decay ("discriminative fine-tuning", Howard and Ruder 2018,
+// arXiv:1801.06146, section 3.2): the deeper towards the input, the slower. Trains nothing itself:
+// it slows what the strategies before it train.
 #include <attune/adapter.hpp>
 #include <attune/plugin.hpp>
 
@@ -11,13 +12,17 @@ class LayerwiseDecay final : public attune::Strategy {
  public:
   struct Options {
     double decay = 0.9;
-    static void describe(attune::Schema<Options>& s) { s.key("decay", &Options::decay, "factor of the learning rate from one block to the one below").range(0.01, 1); }
+    static void describe(attune::Schema<Options>& s) {
+      s.key("decay", &Options::decay, "factor of the learning rate from one block to the one below")
+          .range(0.01, 1);
+    }
   };
   explicit LayerwiseDecay(Options options) : options_(options) {}
 
   void prepare(attune::ModelView&) override {}
 
-  std::vector<attune::ParameterGroup> groups(attune::Model& model, std::vector<attune::ParameterGroup> groups) override {
+  std::vector<attune::ParameterGroup> groups(attune::Model& model,
+                                             std::vector<attune::ParameterGroup> groups) override {
     const auto depths = attune::nn::parameter_depths(model);
     const auto top = model.spec().depth + 1;
     std::vector<attune::ParameterGroup> layered;
@@ -26,7 +31,8 @@ class LayerwiseDecay final : public attune::Strategy {
       for (const auto& parameter : group.parameters) {
         const auto depth = depths.at(parameter.first);
         auto& part = by_depth[depth];
-        part.learning_rate_scale = group.learning_rate_scale * std::pow(options_.decay, static_cast<double>(top - depth));
+        part.learning_rate_scale =
+            group.learning_rate_scale * std::pow(options_.decay, static_cast<double>(top - depth));
         part.weight_decay_scale = group.weight_decay_scale;
         part.parameters.push_back(parameter);
       }
@@ -41,4 +47,8 @@ class LayerwiseDecay final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("llrd", "1.0.0", registry) { registry.strategy<LayerwiseDecay>("llrd", "over another strategy: lower blocks learn more slowly (layer-wise learning-rate decay)"); }
+ATTUNE_PLUGIN("llrd", "1.0.0", registry) {
+  registry.strategy<LayerwiseDecay>(
+      "llrd",
+      "over another strategy: lower blocks learn more slowly (layer-wise learning-rate decay)");
+}

@@ -1,4 +1,5 @@
-// LoRA (Hu et al. 2021, arXiv:2106.09685) and what grew from it: a trained low-rank change B A beside each frozen linear layer.
+// LoRA (Hu et al. 2021, arXiv:2106.09685) and what grew from it: a trained low-rank change B A
+// beside each frozen linear layer.
 #include "deltas.hpp"
 #include "token_rows.hpp"
 
@@ -21,7 +22,8 @@ class Lora final : public attune::Strategy {
   struct Options {
     std::int64_t rank = 16;
     double alpha = 32;
-    attune::NumberMap rank_pattern, alpha_pattern;
+    attune::NumberMap rank_pattern;
+    attune::NumberMap alpha_pattern;
     double dropout = 0;
     std::vector<std::string> targets = {"all-linear"};
     bool rslora = false;
@@ -31,23 +33,39 @@ class Lora final : public attune::Strategy {
     std::string bias = "none";
     bool lora_bias = false;
     std::vector<std::string> save;
-    std::vector<std::int64_t> token_rows, head_rows;
+    std::vector<std::int64_t> token_rows;
+    std::vector<std::int64_t> head_rows;
     static void describe(attune::Schema<Options>& s) {
       s.key("rank", &Options::rank, "rank of each change").range(1, 65536);
       s.key("alpha", &Options::alpha, "the change is scaled by alpha / rank").above(0);
-      s.key("rank_pattern", &Options::rank_pattern, "other ranks by layer: { \"q_proj\" = 8 }; of several names that match, the first counts");
+      s.key("rank_pattern", &Options::rank_pattern,
+            "other ranks by layer: { \"q_proj\" = 8 }; of several names that match, the first "
+            "counts");
       s.key("alpha_pattern", &Options::alpha_pattern, "other alphas by layer, in the same form");
-      s.key("dropout", &Options::dropout, "dropout of the input of the change while training").range(0, 0.9);
-      s.key("targets", &Options::targets, "\"all-linear\", or names of linear layers and convolutions: \"q_proj\", \"layers.3.*\"; '*' stands for any characters");
+      s.key("dropout", &Options::dropout, "dropout of the input of the change while training")
+          .range(0, 0.9);
+      s.key("targets", &Options::targets,
+            "\"all-linear\", or names of linear layers and convolutions: \"q_proj\", "
+            "\"layers.3.*\"; '*' stands for any characters");
       s.key("rslora", &Options::rslora, "scale by alpha / sqrt(rank) instead (rsLoRA)");
-      s.key("dora", &Options::dora, "train the length of the weight's rows apart from their direction (DoRA)");
-      s.key("init", &Options::init, "start of the change: A random and B zero; both random with B A = 0; the principal components of the weight (PiSSA); a part of its QR decomposition (OLoRA)")
+      s.key("dora", &Options::dora,
+            "train the length of the weight's rows apart from their direction (DoRA)");
+      s.key("init", &Options::init,
+            "start of the change: A random and B zero; both random with B A = 0; the principal "
+            "components of the weight (PiSSA); a part of its QR decomposition (OLoRA)")
           .choices({"default", "orthogonal", "pissa", "olora"});
-      s.key("b_learning_rate", &Options::b_learning_rate, "B learns so many times faster than A (LoRA+ suggests 16)").above(0);
-      s.key("bias", &Options::bias, "biases to train besides: none, those of the adapted layers, or all").choices({"none", "lora_only", "all"});
+      s.key("b_learning_rate", &Options::b_learning_rate,
+            "B learns so many times faster than A (LoRA+ suggests 16)")
+          .above(0);
+      s.key("bias", &Options::bias,
+            "biases to train besides: none, those of the adapted layers, or all")
+          .choices({"none", "lora_only", "all"});
       s.key("lora_bias", &Options::lora_bias, "train a bias of B, too, which is scaled as B is");
-      s.key("save", &Options::save, "modules to train in full besides, and to save with the adapter: \"embed_tokens\"");
-      s.key("token_rows", &Options::token_rows, "ids of tokens whose rows of the embedding are trained besides, and of the head where it shares them");
+      s.key("save", &Options::save,
+            "modules to train in full besides, and to save with the adapter: \"embed_tokens\"");
+      s.key("token_rows", &Options::token_rows,
+            "ids of tokens whose rows of the embedding are trained besides, and of the head where "
+            "it shares them");
       s.key("head_rows", &Options::head_rows, "the same of a head with rows of its own");
     }
   };
@@ -56,11 +74,18 @@ class Lora final : public attune::Strategy {
   void prepare(attune::ModelView& view) override {
     auto& model = view.model();
     owner_ = view.owner();
-    if (options_.dora && splits_base()) attune::fail("strategy.dora and strategy.init = \"{}\" both change what the weight stands for: choose one of them", options_.init);
+    if (options_.dora && splits_base())
+      attune::fail(
+          "strategy.dora and strategy.init = \"{}\" both change what the weight stands for: choose "
+          "one of them",
+          options_.init);
     if (options_.lora_bias && (options_.dora || options_.init != "default"))
-      attune::fail("strategy.lora_bias goes neither with dora nor with another init than the default, as in PEFT: choose one of them");
+      attune::fail(
+          "strategy.lora_bias goes neither with dora nor with another init than the default, as in "
+          "PEFT: choose one of them");
     auto targets = attune::nn::choose_targets_and_convolutions(model, options_.targets);
-    layers_ = std::move(targets.linears), convolutions_ = std::move(targets.convolutions);
+    layers_ = std::move(targets.linears);
+    convolutions_ = std::move(targets.convolutions);
     names_ = attune::nn::names_of(layers_);
     std::ranges::copy(attune::nn::names_of(convolutions_), std::back_inserter(names_));
     target_modules_ = attune::nn::peft_names(model, names_);
@@ -73,14 +98,17 @@ class Lora final : public attune::Strategy {
     train_rows(view);
   }
 
-  std::vector<attune::ParameterGroup> groups(attune::Model&, std::vector<attune::ParameterGroup> groups) override {
+  std::vector<attune::ParameterGroup> groups(attune::Model&,
+                                             std::vector<attune::ParameterGroup> groups) override {
     if (options_.b_learning_rate == 1) return groups;
     // LoRA+ (Hayou et al. 2024, arXiv:2402.12354).
     std::vector<attune::ParameterGroup> split;
     for (auto& group : groups) {
-      attune::ParameterGroup faster{{}, group.learning_rate_scale * options_.b_learning_rate, group.weight_decay_scale};
+      attune::ParameterGroup faster{
+          {}, group.learning_rate_scale * options_.b_learning_rate, group.weight_decay_scale};
       std::erase_if(group.parameters, [&](const NamedTensor& parameter) {
-        const bool is_of_b = parameter.first.ends_with(".lora.B") || parameter.first.ends_with(".lora.B_bias");
+        const bool is_of_b =
+            parameter.first.ends_with(".lora.B") || parameter.first.ends_with(".lora.B_bias");
         return is_of_b && (faster.parameters.push_back(parameter), true);
       });
       for (auto* part : {&group, &faster})
@@ -103,15 +131,19 @@ class Lora final : public attune::Strategy {
     return adapter_of(model, splits_base());
   }
 
-  std::optional<attune::Adapter> adapter_to_start(attune::Model& model) override { return adapter_of(model, /*doubled=*/false); }
+  std::optional<attune::Adapter> adapter_to_start(attune::Model& model) override {
+    return adapter_of(model, /*doubled=*/false);
+  }
 
  private:
-  /// Of the base as it was: where a part of it was taken away, as a change of twice the rank (`doubled`), or as A and B themselves, which PEFT reads
-  /// over the base that it takes the same part away from.
+  /// Of the base as it was: where a part of it was taken away, as a change of twice the rank
+  /// (`doubled`), or as A and B themselves, which PEFT reads over the base that it takes the same
+  /// part away from.
   attune::Adapter adapter_of(attune::Model& model, bool doubled) {
     ordered_json config = config_of(doubled);
     std::vector<NamedTensor> tensors;
-    for (const auto& [name, linear] : layers_) add_tensors(tensors, attune::nn::peft_prefix(name), *delta_of(*linear), doubled);
+    for (const auto& [name, linear] : layers_)
+      add_tensors(tensors, attune::nn::peft_prefix(name), *delta_of(*linear), doubled);
     for (const auto& [name, convolution] : convolutions_) {
       const auto& delta = *own_change<LowRankConvolution>(*convolution);
       tensors.emplace_back(attune::nn::peft_prefix(name) + "lora_A.weight", delta.a);
@@ -127,8 +159,13 @@ class Lora final : public attune::Strategy {
   }
 
   ordered_json config_of(bool doubled) const {
-    const auto alpha_of = [&](double alpha) { return !doubled ? alpha : alpha * (options_.rslora ? std::sqrt(2.0) : 2.0); };  // the scale stays
-    const auto rank_of = [&](double rank) { return static_cast<std::int64_t>(rank) * (doubled ? 2 : 1); };
+    // the scale stays
+    const auto alpha_of = [&](double alpha) {
+      return !doubled ? alpha : alpha * (options_.rslora ? std::sqrt(2.0) : 2.0);
+    };
+    const auto rank_of = [&](double rank) {
+      return static_cast<std::int64_t>(rank) * (doubled ? 2 : 1);
+    };
     ordered_json config{
         {"peft_type", "LORA"},
         {"r", rank_of(static_cast<double>(options_.rank))},
@@ -155,7 +192,8 @@ class Lora final : public attune::Strategy {
   template <class Change, class Layer>
   Change* own_change(const Layer& layer) const {
     for (const auto& delta : layer.deltas())
-      if (auto* found = dynamic_cast<Change*>(delta.get()); found && found->owner == owner_) return found;
+      if (auto* found = dynamic_cast<Change*>(delta.get()); found && found->owner == owner_)
+        return found;
     ATTUNE_ASSERT(false, "a target without its change: {} deltas", layer.deltas().size());
   }
 
@@ -165,55 +203,90 @@ class Lora final : public attune::Strategy {
     auto json = ordered_json::object();
     for (const auto& [pattern, value] : given) {
       std::string expression;
-      for (const char c : pattern) expression += c == '*' ? ".*" : c == '.' ? "\\." : std::string(1, c);
+      for (const char c : pattern)
+        expression += c == '*' ? ".*" : c == '.' ? "\\." : std::string(1, c);
       json[expression] = convert(value);
     }
     return json;
   }
 
-  static std::optional<double> matching(const attune::NumberMap& patterns, const std::string& name) {
+  static std::optional<double> matching(const attune::NumberMap& patterns,
+                                        const std::string& name) {
     for (const auto& [pattern, value] : patterns)
       if (attune::nn::name_matches(pattern, name)) return value;
     return std::nullopt;
   }
 
   void check_patterns() const {
-    for (const auto& [option, patterns] : {std::pair("strategy.rank_pattern", &options_.rank_pattern), std::pair("strategy.alpha_pattern", &options_.alpha_pattern)})
+    for (const auto& [option, patterns] :
+         {std::pair("strategy.rank_pattern", &options_.rank_pattern),
+          std::pair("strategy.alpha_pattern", &options_.alpha_pattern)})
       for (const auto& [pattern, value] : *patterns) {
         attune::nn::select_names({pattern}, names_, option);
-        if (!(value > 0 && value <= 1e9) || (patterns == &options_.rank_pattern && value != std::floor(value))) attune::fail("{} has {} for \"{}\": give a {} above 0, at most 1e9", option, value, pattern, patterns == &options_.rank_pattern ? "whole number" : "number");
+        if (!(value > 0 && value <= 1e9) ||
+            (patterns == &options_.rank_pattern && value != std::floor(value)))
+          attune::fail("{} has {} for \"{}\": give a {} above 0, at most 1e9", option, value,
+                       pattern, patterns == &options_.rank_pattern ? "whole number" : "number");
       }
   }
 
   /// What a layer [out, in] gets.
   Shape shape_for(const std::string& name, std::int64_t out, std::int64_t in) const {
-    const auto rank = static_cast<std::int64_t>(matching(options_.rank_pattern, name).value_or(static_cast<double>(options_.rank)));
+    const auto rank = static_cast<std::int64_t>(
+        matching(options_.rank_pattern, name).value_or(static_cast<double>(options_.rank)));
     const auto most = std::min(in, out);
-    if (rank > most) attune::fail("strategy.rank is {}, but {} is {} x {}: set rank to at most {}, or leave that layer out of strategy.targets", rank, name, out, in, most);
-    const double alpha = matching(options_.alpha_pattern, name).value_or(options_.alpha), r = static_cast<double>(rank);
-    return {rank, alpha, alpha / (options_.rslora ? std::sqrt(r) : r), options_.dropout, options_.lora_bias};
+    if (rank > most)
+      attune::fail(
+          "strategy.rank is {}, but {} is {} x {}: set rank to at most {}, or leave that layer out "
+          "of strategy.targets",
+          rank, name, out, in, most);
+    const double alpha = matching(options_.alpha_pattern, name).value_or(options_.alpha);
+    const double r = static_cast<double>(rank);
+    return {rank, alpha, alpha / (options_.rslora ? std::sqrt(r) : r), options_.dropout,
+            options_.lora_bias};
   }
 
   void adapt(attune::ModelView& view, const std::string& name, Conv2d& convolution) const {
-    if (convolution.options().groups > 1) attune::fail("strategy.targets names {}, a convolution in {} groups, which a low-rank change does not fit: leave it out", name, convolution.options().groups);
-    if (options_.lora_bias) attune::fail("strategy.targets names {}, a convolution, and strategy.lora_bias is for linear layers alone: leave one of them out", name);
-    if (options_.dora || options_.init != "default") attune::fail("strategy.targets names {}, and strategy.{} is for linear layers alone: leave one of them out", name, options_.dora ? "dora" : "init");
-    view.add_delta(convolution, "lora", std::make_shared<LowRankConvolution>(convolution, shape_for(name, convolution.weight.size(0), convolution.weight[0].numel())));
+    if (convolution.options().groups > 1)
+      attune::fail(
+          "strategy.targets names {}, a convolution in {} groups, which a low-rank change does not "
+          "fit: leave it out",
+          name, convolution.options().groups);
+    if (options_.lora_bias)
+      attune::fail(
+          "strategy.targets names {}, a convolution, and strategy.lora_bias is for linear layers "
+          "alone: leave one of them out",
+          name);
+    if (options_.dora || options_.init != "default")
+      attune::fail(
+          "strategy.targets names {}, and strategy.{} is for linear layers alone: leave one of "
+          "them out",
+          name, options_.dora ? "dora" : "init");
+    view.add_delta(convolution, "lora",
+                   std::make_shared<LowRankConvolution>(
+                       convolution,
+                       shape_for(name, convolution.weight.size(0), convolution.weight[0].numel())));
   }
 
   void adapt(attune::ModelView& view, const std::string& name, Linear& linear) const {
     const auto shape = shape_for(name, linear.out(), linear.in());
     const auto rank = shape.rank;
-    if (options_.init == "orthogonal" && rank % 2 != 0) attune::fail("strategy.init = \"orthogonal\" needs an even rank, and {} has {}", name, rank);
+    if (options_.init == "orthogonal" && rank % 2 != 0)
+      attune::fail("strategy.init = \"orthogonal\" needs an even rank, and {} has {}", name, rank);
     if (splits_base() && linear.packed())
-      attune::fail("strategy.init = \"{}\" changes the base's weights, which are held packed: list 'quantize' after 'lora', or leave out init", options_.init);
+      attune::fail(
+          "strategy.init = \"{}\" changes the base's weights, which are held packed: list "
+          "'quantize' after 'lora', or leave out init",
+          options_.init);
     view.add_delta(linear, "lora", make(linear, shape));
   }
 
   std::shared_ptr<LowRank> make(Linear& linear, const Shape& shape) const {
-    if (options_.init == "pissa") return std::make_shared<Split>(linear, shape, principal_components);
+    if (options_.init == "pissa")
+      return std::make_shared<Split>(linear, shape, principal_components);
     if (options_.init == "olora") return std::make_shared<Split>(linear, shape, orthonormal_part);
-    const auto delta = options_.dora ? std::make_shared<Decomposed>(linear, shape) : std::make_shared<LowRank>(linear, shape);
+    const auto delta = options_.dora ? std::make_shared<Decomposed>(linear, shape)
+                                     : std::make_shared<LowRank>(linear, shape);
     if (options_.init == "orthogonal") start_orthogonal(*delta);
     return delta;
   }
@@ -235,11 +308,17 @@ class Lora final : public attune::Strategy {
     if (options_.bias == "none") return;
     for (const auto& parameter : model.module().named_parameters()) {
       const auto& name = parameter.key();
-      if (!name.ends_with(".bias") || name.ends_with(".lora.bias") || !parameter.value().requires_grad()) continue;
+      if (!name.ends_with(".bias") || name.ends_with(".lora.bias") ||
+          !parameter.value().requires_grad())
+        continue;
       const auto module = name.substr(0, name.size() - 5);
       const bool adapted = std::ranges::find(names_, module) != names_.end();
-      const bool saved = std::ranges::find(saved_, module) != saved_.end() || in_head(model, module);
-      if (!saved) tensors.emplace_back(attune::nn::peft_prefix(module) + (adapted ? "base_layer.bias" : "bias"), parameter.value());
+      const bool saved =
+          std::ranges::find(saved_, module) != saved_.end() || in_head(model, module);
+      if (!saved)
+        tensors.emplace_back(
+            attune::nn::peft_prefix(module) + (adapted ? "base_layer.bias" : "bias"),
+            parameter.value());
     }
   }
 
@@ -251,30 +330,40 @@ class Lora final : public attune::Strategy {
     for (const auto& item : model.module().named_modules("", false)) {
       const auto* module = item.value().get();
       const bool is_tied = tied_ && item.key() == tied_->head;
-      if (!attune::nn::is_delta(*module) && (is_tied || !module->parameters(false).empty())) names.push_back(item.key());
+      if (!attune::nn::is_delta(*module) && (is_tied || !module->parameters(false).empty()))
+        names.push_back(item.key());
     }
     saved_ = attune::nn::select_names(options_.save, names, "strategy.save");
     save_tied();
     for (const auto& name : saved_) {
       if (std::ranges::find(names_, name) != names_.end())
-        attune::fail("strategy.save and strategy.targets both name {}: take it out of one of them", name);
-      for (const auto& parameter : module_named(model, name)->parameters(false)) view.train(parameter);
+        attune::fail("strategy.save and strategy.targets both name {}: take it out of one of them",
+                     name);
+      for (const auto& parameter : module_named(model, name)->parameters(false))
+        view.train(parameter);
     }
-    std::erase_if(saved_, [&](const std::string& name) { return in_head(model, name); });  // a classifier's head is saved anyway
+    // a classifier's head is saved anyway
+    std::erase_if(saved_, [&](const std::string& name) { return in_head(model, name); });
   }
 
-  /// PEFT copies each module that it trains, so that tied ones part there: both are named, and both get the tensor.
+  /// PEFT copies each module that it trains, so that tied ones part there: both are named, and both
+  /// get the tensor.
   void save_tied() {
     if (!tied_) return;
-    const auto is_saved = [&](const std::string& name) { return std::ranges::find(saved_, name) != saved_.end(); };
-    const bool has_embedding = is_saved(tied_->embedding), has_head = is_saved(tied_->head);
+    const auto is_saved = [&](const std::string& name) {
+      return std::ranges::find(saved_, name) != saved_.end();
+    };
+    const bool has_embedding = is_saved(tied_->embedding);
+    const bool has_head = is_saved(tied_->head);
     if (has_embedding && !has_head) saved_.push_back(tied_->head);
     if (has_head && !has_embedding) saved_.push_back(tied_->embedding);
   }
 
-  void add_saved(std::vector<NamedTensor>& tensors, const std::string& module, attune::Model& model) const {
+  void add_saved(std::vector<NamedTensor>& tensors, const std::string& module,
+                 attune::Model& model) const {
     const bool is_tied = tied_ && module == tied_->head;
-    for (const auto& parameter : module_named(model, is_tied ? tied_->embedding : module)->named_parameters())
+    for (const auto& parameter :
+         module_named(model, is_tied ? tied_->embedding : module)->named_parameters())
       tensors.emplace_back(attune::nn::peft_prefix(module) + parameter.key(), parameter.value());
   }
 
@@ -292,27 +381,38 @@ class Lora final : public attune::Strategy {
     const auto rows = std::make_shared<EmbeddingRows>(*embedding, ids);
     view.add_delta(*embedding, "lora", rows);
     rows_.push_back({name, options_.token_rows, rows->rows});
-    if (attune::nn::tied_head(model)) view.add_delta(model.projection(), "lora", std::make_shared<HeadRows>(*rows));
+    if (attune::nn::tied_head(model))
+      view.add_delta(model.projection(), "lora", std::make_shared<HeadRows>(*rows));
   }
 
   void train_rows_of_head(attune::ModelView& view) {
     auto& model = view.model();
-    if (model.spec().task != attune::Task::next_token) attune::fail("strategy.head_rows is for models that predict tokens: a classifier's head is trained in full");
+    if (model.spec().task != attune::Task::next_token)
+      attune::fail(
+          "strategy.head_rows is for models that predict tokens: a classifier's head is trained in "
+          "full");
     if (attune::nn::tied_head(model)) {
       if (options_.head_rows == options_.token_rows) return;
-      attune::fail("strategy.head_rows: the head of this model shares the weight of its token embedding: name the tokens in strategy.token_rows");
+      attune::fail(
+          "strategy.head_rows: the head of this model shares the weight of its token embedding: "
+          "name the tokens in strategy.token_rows");
     }
     auto& head = model.projection();
     const auto layers = attune::nn::linears(model.module());
-    const auto name = std::ranges::find(layers, &head, [](const auto& named) { return named.second.get(); })->first;
+    const auto name = std::ranges::find(layers, &head, [](const auto& named) {
+                        return named.second.get();
+                      })->first;
     check_not_saved(name, "strategy.head_rows");
-    const auto rows = std::make_shared<HeadRows>(head, row_ids(options_.head_rows, head.out(), "strategy.head_rows"));
+    const auto rows = std::make_shared<HeadRows>(
+        head, row_ids(options_.head_rows, head.out(), "strategy.head_rows"));
     view.add_delta(head, "lora", rows);
     rows_.push_back({name, options_.head_rows, rows->values});
   }
 
   void check_not_saved(const std::string& name, const char* option) const {
-    if (std::ranges::find(saved_, name) != saved_.end()) attune::fail("strategy.save and {} both train rows of {}: take it out of one of them", option, name);
+    if (std::ranges::find(saved_, name) != saved_.end())
+      attune::fail("strategy.save and {} both train rows of {}: take it out of one of them", option,
+                   name);
   }
 
   /// Rows of the embedding alone are a list for PEFT.
@@ -320,38 +420,52 @@ class Lora final : public attune::Strategy {
     if (rows_.empty()) return;
     for (const auto& rows : rows_) {
       config["trainable_token_indices"][attune::last_part(rows.module)] = rows.ids;
-      tensors.emplace_back(attune::nn::peft_prefix(rows.module) + "token_adapter.trainable_tokens_delta", rows.values);
+      tensors.emplace_back(
+          attune::nn::peft_prefix(rows.module) + "token_adapter.trainable_tokens_delta",
+          rows.values);
     }
     const bool is_embedding_alone = rows_.size() == 1 && !options_.token_rows.empty();
     if (is_embedding_alone) config["trainable_token_indices"] = options_.token_rows;
   }
 
   static bool in_head(const attune::Model& model, const std::string& module) {
-    return std::ranges::any_of(model.head_modules(), [&](const std::string& head) { return module == head || module.starts_with(head + "."); });
+    return std::ranges::any_of(model.head_modules(), [&](const std::string& head) {
+      return module == head || module.starts_with(head + ".");
+    });
   }
 
-  static std::shared_ptr<torch::nn::Module> module_named(attune::Model& model, const std::string& name) { return model.module().named_modules("", false)[name]; }
+  static std::shared_ptr<torch::nn::Module> module_named(attune::Model& model,
+                                                         const std::string& name) {
+    return model.module().named_modules("", false)[name];
+  }
 
   /// Doubled: the change since the start as one of twice the rank, B A - B0 A0 = [B, -B0] [A; A0].
-  static void add_tensors(std::vector<NamedTensor>& tensors, const std::string& prefix, const LowRank& delta, bool doubled) {
+  static void add_tensors(std::vector<NamedTensor>& tensors, const std::string& prefix,
+                          const LowRank& delta, bool doubled) {
     if (doubled) {
       const auto& split = dynamic_cast<const Split&>(delta);
       tensors.emplace_back(prefix + "lora_A.weight", at::cat({delta.a.detach(), split.first_a}));
-      tensors.emplace_back(prefix + "lora_B.weight", at::cat({delta.b.detach(), -split.first_b}, 1));
+      tensors.emplace_back(prefix + "lora_B.weight",
+                           at::cat({delta.b.detach(), -split.first_b}, 1));
       return;
     }
     tensors.emplace_back(prefix + "lora_A.weight", delta.a);
     tensors.emplace_back(prefix + "lora_B.weight", delta.b);
     if (delta.bias.defined()) tensors.emplace_back(prefix + "lora_B.bias", delta.bias);
-    if (const auto* decomposed = dynamic_cast<const Decomposed*>(&delta)) tensors.emplace_back(prefix + "lora_magnitude_vector", decomposed->magnitude);
+    if (const auto* decomposed = dynamic_cast<const Decomposed*>(&delta))
+      tensors.emplace_back(prefix + "lora_magnitude_vector", decomposed->magnitude);
   }
 
   Options options_;
   std::int64_t owner_ = 0;
   std::vector<attune::nn::NamedLinear> layers_;
   std::vector<attune::nn::NamedConvolution> convolutions_;
-  std::vector<std::string> names_, target_modules_, saved_;  // names_: of both
-  std::optional<attune::nn::TiedHead> tied_;                 // absent: the head has a weight of its own
+  // names_: of both
+  std::vector<std::string> names_;
+  std::vector<std::string> target_modules_;
+  std::vector<std::string> saved_;
+  // absent: the head has a weight of its own
+  std::optional<attune::nn::TiedHead> tied_;
   struct TrainedRows {
     std::string module;
     std::vector<std::int64_t> ids;
@@ -362,4 +476,8 @@ class Lora final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("lora", "2.0.0", registry) { registry.strategy<Lora>("lora", "low-rank adapters beside frozen linear layers, saved for PEFT: LoRA, rsLoRA, LoRA+, DoRA, PiSSA"); }
+ATTUNE_PLUGIN("lora", "2.0.0", registry) {
+  registry.strategy<Lora>("lora",
+                          "low-rank adapters beside frozen linear layers, saved for PEFT: LoRA, "
+                          "rsLoRA, LoRA+, DoRA, PiSSA");
+}

@@ -1,5 +1,6 @@
-// Odds-ratio preference optimization (Hong et al. 2024, arXiv:2403.07691, equations 6 and 7): supervised learning of the preferred answer,
-// with a term that keeps it likelier than the rejected one. Needs no reference.
+// Odds-ratio preference optimization (Hong et al. 2024, arXiv:2403.07691, equations 6 and 7):
+// supervised learning of the preferred answer, with a term that keeps it likelier than the rejected
+// one. Needs no reference.
 #include <attune/preference.hpp>
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
@@ -18,7 +19,9 @@ class Orpo final : public attune::Strategy {
  public:
   struct Options {
     double lambda = 0.1;
-    static void describe(attune::Schema<Options>& s) { s.key("lambda", &Options::lambda, "weight of the odds-ratio term").at_least(0); }
+    static void describe(attune::Schema<Options>& s) {
+      s.key("lambda", &Options::lambda, "weight of the odds-ratio term").at_least(0);
+    }
   };
   explicit Orpo(Options options) : options_(options) {}
 
@@ -26,12 +29,15 @@ class Orpo final : public attune::Strategy {
   bool defines_loss() const override { return true; }
 
   /// Log-probabilities are means over the answer's tokens.
-  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context, const attune::LossFunction&) override {
+  attune::Loss loss(attune::Model& model, const attune::ForwardContext& context,
+                    const attune::LossFunction&) override {
     const auto pairs = attune::pair_log_probabilities(model, context);
-    const at::Tensor chosen = pairs.chosen / pairs.chosen_tokens, rejected = pairs.rejected / pairs.rejected_tokens;
+    const at::Tensor chosen = pairs.chosen / pairs.chosen_tokens;
+    const at::Tensor rejected = pairs.rejected / pairs.rejected_tokens;
     const at::Tensor ratio = log_odds(chosen) - log_odds(rejected);
     const at::Tensor term = at::log_sigmoid(ratio);
-    attune::Loss loss{(-chosen - options_.lambda * term).sum(), ratio.size(0), (ratio > 0).sum().item<std::int64_t>()};
+    attune::Loss loss{(-chosen - options_.lambda * term).sum(), ratio.size(0),
+                      (ratio > 0).sum().item<std::int64_t>()};
     attune::report_rewards(loss, options_.lambda * chosen, options_.lambda * rejected);
     loss.report("nll_loss", -chosen);
     loss.report("log_odds_ratio", term);
@@ -40,7 +46,8 @@ class Orpo final : public attune::Strategy {
   }
 
   std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
-    return attune::reward_metrics(std::move(inner), "mean loss of the pairs", "share of pairs whose preferred answer is the likelier one");
+    return attune::reward_metrics(std::move(inner), "mean loss of the pairs",
+                                  "share of pairs whose preferred answer is the likelier one");
   }
 
  private:
@@ -49,4 +56,8 @@ class Orpo final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("orpo", "1.0.0", registry) { registry.strategy<Orpo>("orpo", "over another strategy: learns preferred answers and keeps them likelier than rejected ones (ORPO)"); }
+ATTUNE_PLUGIN("orpo", "1.0.0", registry) {
+  registry.strategy<Orpo>("orpo",
+                          "over another strategy: learns preferred answers and keeps them likelier "
+                          "than rejected ones (ORPO)");
+}

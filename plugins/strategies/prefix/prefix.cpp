@@ -1,4 +1,5 @@
-// Prefix tuning (Li and Liang 2021, arXiv:2101.00190): trained keys and values that every sample attends to, in every block.
+// Prefix tuning (Li and Liang 2021, arXiv:2101.00190): trained keys and values that every sample
+// attends to, in every block.
 #include <attune/adapter.hpp>
 #include <attune/plugin.hpp>
 #include <nlohmann/json.hpp>
@@ -8,13 +9,16 @@
 
 namespace {
 
-/// Keys and values of every block, as PEFT lays them out: [length, blocks * 2 * key heads * head width], for every block its keys, then its values.
+/// Keys and values of every block, as PEFT lays them out: [length, blocks * 2 * key heads * head
+/// width], for every block its keys, then its values.
 class Prefix : public torch::nn::Module, public attune::VirtualTokens {
  public:
-  explicit Prefix(const attune::ModelSpec& spec) : spec(spec), width(spec.key_heads * spec.head_width) {}
+  explicit Prefix(const attune::ModelSpec& spec)
+      : spec(spec), width(spec.key_heads * spec.head_width) {}
 
   std::pair<at::Tensor, at::Tensor> keys_values(std::int64_t block) override {
-    const at::Tensor both = columns(2 * block * width, 2 * width).view({length(), 2, spec.key_heads, spec.head_width});
+    const at::Tensor both =
+        columns(2 * block * width, 2 * width).view({length(), 2, spec.key_heads, spec.head_width});
     return {both.select(1, 0), both.select(1, 1)};
   }
 
@@ -28,21 +32,31 @@ class Prefix : public torch::nn::Module, public attune::VirtualTokens {
 
 class Plain final : public Prefix {
  public:
-  Plain(std::int64_t length, const attune::ModelSpec& spec, const at::TensorOptions& options, double deviation) : Prefix(spec) {
-    weight = register_parameter("weight", at::empty({length, spec.depth * 2 * width}, options).normal_(0, deviation));
+  Plain(std::int64_t length, const attune::ModelSpec& spec, const at::TensorOptions& options,
+        double deviation)
+      : Prefix(spec) {
+    weight = register_parameter(
+        "weight", at::empty({length, spec.depth * 2 * width}, options).normal_(0, deviation));
   }
   std::int64_t length() const override { return weight.size(0); }
-  at::Tensor columns(std::int64_t first, std::int64_t count) override { return weight.narrow(1, first, count); }
+  at::Tensor columns(std::int64_t first, std::int64_t count) override {
+    return weight.narrow(1, first, count);
+  }
 
   at::Tensor weight;
 };
 
-/// The paper's section 4.3: W_2 tanh(W_1 e + b_1) + b_2 of a vector e for each token. Only the rows of W_2 that a block needs are used for it.
+/// The paper's section 4.3: W_2 tanh(W_1 e + b_1) + b_2 of a vector e for each token. Only the rows
+/// of W_2 that a block needs are used for it.
 class Projected final : public Prefix {
  public:
   /// e ~ N(0, 1), W and b ~ U(-1/sqrt(in), 1/sqrt(in)), as in PEFT.
-  Projected(std::int64_t length, const attune::ModelSpec& spec, const at::TensorOptions& options, std::int64_t hidden) : Prefix(spec) {
-    const auto uniform = [&](at::IntArrayRef sizes, std::int64_t in) { return at::empty(sizes, options).uniform_(-1 / std::sqrt(in), 1 / std::sqrt(in)); };
+  Projected(std::int64_t length, const attune::ModelSpec& spec, const at::TensorOptions& options,
+            std::int64_t hidden)
+      : Prefix(spec) {
+    const auto uniform = [&](at::IntArrayRef sizes, std::int64_t in) {
+      return at::empty(sizes, options).uniform_(-1 / std::sqrt(in), 1 / std::sqrt(in));
+    };
     const auto out = spec.depth * 2 * width;
     embedding = register_parameter("embedding", at::empty({length, width}, options).normal_());
     inner_weight = register_parameter("inner_weight", uniform({hidden, width}, width));
@@ -53,21 +67,32 @@ class Projected final : public Prefix {
   std::int64_t length() const override { return embedding.size(0); }
   at::Tensor columns(std::int64_t first, std::int64_t count) override {
     const at::Tensor inner = at::linear(embedding, inner_weight, inner_bias).tanh();
-    return at::linear(inner, outer_weight.narrow(0, first, count), outer_bias.narrow(0, first, count));
+    return at::linear(inner, outer_weight.narrow(0, first, count),
+                      outer_bias.narrow(0, first, count));
   }
 
-  at::Tensor embedding, inner_weight, inner_bias, outer_weight, outer_bias;
+  at::Tensor embedding;
+  at::Tensor inner_weight;
+  at::Tensor inner_bias;
+  at::Tensor outer_weight;
+  at::Tensor outer_bias;
 };
 
 class PrefixTuning final : public attune::Strategy {
  public:
   struct Options {
-    std::int64_t tokens = 20, projection = 0;
+    std::int64_t tokens = 20;
+    std::int64_t projection = 0;
     double deviation = 0.02;
     static void describe(attune::Schema<Options>& s) {
       s.key("tokens", &Options::tokens, "length of the prefix").range(1, 4096);
-      s.key("projection", &Options::projection, "width of the network that keys and values are trained through; 0: they are trained themselves").range(0, 65536);
-      s.key("deviation", &Options::deviation, "standard deviation of the first keys and values, without projection").above(0);
+      s.key("projection", &Options::projection,
+            "width of the network that keys and values are trained through; 0: they are trained "
+            "themselves")
+          .range(0, 65536);
+      s.key("deviation", &Options::deviation,
+            "standard deviation of the first keys and values, without projection")
+          .above(0);
     }
   };
   explicit PrefixTuning(Options options) : options_(options) {}
@@ -75,11 +100,20 @@ class PrefixTuning final : public attune::Strategy {
   void prepare(attune::ModelView& view) override {
     auto& model = view.model();
     const auto& spec = model.spec();
-    if (spec.key_heads == 0) attune::fail("strategy 'prefix' adds keys and values to attention, which a {} model does not take: choose another strategy", spec.family);
-    if (options_.tokens >= spec.context) attune::fail("strategy.tokens is {}, which leaves nothing of the model's context of {}: lower it", options_.tokens, spec.context);
+    if (spec.key_heads == 0)
+      attune::fail(
+          "strategy 'prefix' adds keys and values to attention, which a {} model does not take: "
+          "choose another strategy",
+          spec.family);
+    if (options_.tokens >= spec.context)
+      attune::fail(
+          "strategy.tokens is {}, which leaves nothing of the model's context of {}: lower it",
+          options_.tokens, spec.context);
     const auto like = model.projection().options().dtype(at::kFloat);
-    if (options_.projection > 0) prefix_ = std::make_shared<Projected>(options_.tokens, spec, like, options_.projection);
-    else prefix_ = std::make_shared<Plain>(options_.tokens, spec, like, options_.deviation);
+    if (options_.projection > 0)
+      prefix_ = std::make_shared<Projected>(options_.tokens, spec, like, options_.projection);
+    else
+      prefix_ = std::make_shared<Plain>(options_.tokens, spec, like, options_.deviation);
     view.add_virtual_tokens(prefix_);
     attune::nn::train_head(view);
   }
@@ -88,21 +122,26 @@ class PrefixTuning final : public attune::Strategy {
     const auto& spec = model.spec();
     const bool projects = options_.projection > 0;
     // PEFT too saves what the network gives, without the network.
-    auto adapter = attune::nn::peft_adapter(model,
-                                            {{"peft_type", "PREFIX_TUNING"},
-                                             {"num_virtual_tokens", options_.tokens},
-                                             {"token_dim", prefix_->width},
-                                             {"num_transformer_submodules", 1},
-                                             {"num_attention_heads", spec.key_heads},
-                                             {"num_layers", spec.depth},
-                                             {"encoder_hidden_size", projects ? options_.projection : prefix_->width},
-                                             {"prefix_projection", projects}},
-                                            {{"prompt_embeddings", projects ? prefix_->all().detach() : prefix_->all()}});
+    auto adapter = attune::nn::peft_adapter(
+        model,
+        {{"peft_type", "PREFIX_TUNING"},
+         {"num_virtual_tokens", options_.tokens},
+         {"token_dim", prefix_->width},
+         {"num_transformer_submodules", 1},
+         {"num_attention_heads", spec.key_heads},
+         {"num_layers", spec.depth},
+         {"encoder_hidden_size", projects ? options_.projection : prefix_->width},
+         {"prefix_projection", projects}},
+        {{"prompt_embeddings", projects ? prefix_->all().detach() : prefix_->all()}});
     adapter.is_live = !projects;
     return adapter;
   }
 
-  void merge(attune::Model&) override { attune::fail("a prefix is no change of the weights and cannot be folded into them: export without --merge"); }
+  void merge(attune::Model&) override {
+    attune::fail(
+        "a prefix is no change of the weights and cannot be folded into them: export without "
+        "--merge");
+  }
 
  private:
   Options options_;
@@ -111,4 +150,7 @@ class PrefixTuning final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("prefix", "1.0.0", registry) { registry.strategy<PrefixTuning>("prefix", "trained keys and values before every sample, in every block, saved for PEFT"); }
+ATTUNE_PLUGIN("prefix", "1.0.0", registry) {
+  registry.strategy<PrefixTuning>(
+      "prefix", "trained keys and values before every sample, in every block, saved for PEFT");
+}

@@ -22,7 +22,9 @@ class PromptTuning final : public attune::Strategy {
     std::string text;
     static void describe(attune::Schema<Options>& s) {
       s.key("tokens", &Options::tokens, "length of the prompt").range(1, 4096);
-      s.key("text", &Options::text, "the prompt starts as this text, cut or repeated to its length; empty: as words drawn from the vocabulary");
+      s.key("text", &Options::text,
+            "the prompt starts as this text, cut or repeated to its length; empty: as words drawn "
+            "from the vocabulary");
     }
   };
   explicit PromptTuning(Options options) : options_(std::move(options)) {}
@@ -30,11 +32,22 @@ class PromptTuning final : public attune::Strategy {
   void prepare(attune::ModelView& view) override {
     auto& model = view.model();
     const auto& spec = model.spec();
-    if (spec.task != attune::Task::next_token) attune::fail("strategy 'prompt' serves decoders, and this {} model classifies: choose 'prefix' or 'lora'", spec.family);
+    if (spec.task != attune::Task::next_token)
+      attune::fail(
+          "strategy 'prompt' serves decoders, and this {} model classifies: choose 'prefix' or "
+          "'lora'",
+          spec.family);
     if (spec.embeds_positions)
-      attune::fail("strategy 'prompt' does not serve {} models, which add learned positions to what is embedded: choose 'prefix'", spec.family);
-    if (options_.tokens >= spec.context) attune::fail("strategy.tokens is {}, which leaves nothing of the model's context of {}: lower it", options_.tokens, spec.context);
-    prompt_ = std::make_shared<Prompt>(embeddings(model, at::randint(spec.vocabulary, {options_.tokens}, at::kLong)));
+      attune::fail(
+          "strategy 'prompt' does not serve {} models, which add learned positions to what is "
+          "embedded: choose 'prefix'",
+          spec.family);
+    if (options_.tokens >= spec.context)
+      attune::fail(
+          "strategy.tokens is {}, which leaves nothing of the model's context of {}: lower it",
+          options_.tokens, spec.context);
+    prompt_ = std::make_shared<Prompt>(
+        embeddings(model, at::randint(spec.vocabulary, {options_.tokens}, at::kLong)));
     view.add_virtual_tokens(prompt_);
   }
 
@@ -43,7 +56,8 @@ class PromptTuning final : public attune::Strategy {
     const auto words = run.models.tokenizer().encode(options_.text, false);
     if (words.empty()) attune::fail("strategy.text has no token: give some words, or leave it out");
     std::vector<std::int64_t> ids;
-    while (static_cast<std::int64_t>(ids.size()) < options_.tokens) ids.push_back(words[ids.size() % words.size()]);
+    while (static_cast<std::int64_t>(ids.size()) < options_.tokens)
+      ids.push_back(words[ids.size() % words.size()]);
     const torch::NoGradGuard no_grad;
     prompt_->weight.copy_(embeddings(model, torch::tensor(ids, at::kLong)));
   }
@@ -60,14 +74,19 @@ class PromptTuning final : public attune::Strategy {
                                     {{"prompt_embeddings", prompt_->weight}});
   }
 
-  void merge(attune::Model&) override { attune::fail("a prompt is no change of the weights and cannot be folded into them: export without --merge"); }
+  void merge(attune::Model&) override {
+    attune::fail(
+        "a prompt is no change of the weights and cannot be folded into them: export without "
+        "--merge");
+  }
 
  private:
   static at::Tensor embeddings(attune::Model& model, const at::Tensor& ids) {
     const torch::NoGradGuard no_grad;
     auto batch = attune::pack({ids});
     const auto device = model.projection().options().device();
-    batch.tokens = batch.tokens.to(device), batch.positions = batch.positions.to(device);
+    batch.tokens = batch.tokens.to(device);
+    batch.positions = batch.positions.to(device);
     attune::ForwardContext context(batch);
     return model.embed(context).to(at::kFloat).clone();
   }
@@ -78,4 +97,7 @@ class PromptTuning final : public attune::Strategy {
 
 }  // namespace
 
-ATTUNE_PLUGIN("prompt", "1.0.0", registry) { registry.strategy<PromptTuning>("prompt", "trained embeddings before every sample, saved for PEFT"); }
+ATTUNE_PLUGIN("prompt", "1.0.0", registry) {
+  registry.strategy<PromptTuning>("prompt",
+                                  "trained embeddings before every sample, saved for PEFT");
+}
