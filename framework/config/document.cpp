@@ -240,7 +240,8 @@ std::string range_text(const Option& option) {
   if (std::isfinite(option.low))
     text = fmt::format("{} {}", option.open_low ? "above" : "at least", option.low);
   if (std::isfinite(option.high))
-    text += fmt::format("{}at most {}", text.empty() ? "" : " and ", option.high);
+    text += fmt::format("{}{} {}", text.empty() ? "" : " and ",
+                        option.open_high ? "below" : "at most", option.high);
   return text;
 }
 
@@ -250,9 +251,10 @@ std::string objection(const Option& option, const OptionValue& value) {
   if (const auto* integer = std::get_if<std::int64_t>(&value))
     number = static_cast<double>(*integer);
   if (const auto* real = std::get_if<double>(&value)) number = *real;
-  const bool in_range = option.open_low ? number > option.low : number >= option.low;
+  const bool is_above = option.open_low ? number > option.low : number >= option.low;
+  const bool is_below = option.open_high ? number < option.high : number <= option.high;
   if (std::holds_alternative<std::int64_t>(value) || std::holds_alternative<double>(value))
-    if (!in_range || !(number <= option.high))
+    if (!is_above || !is_below)
       return fmt::format("'{}' is {}, it must be {}", option.name, number, range_text(option));
   if (const auto* text = std::get_if<std::string>(&value); text && !option.allowed.empty())
     if (std::find(option.allowed.begin(), option.allowed.end(), *text) == option.allowed.end())

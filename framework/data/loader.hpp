@@ -8,6 +8,7 @@
 //       const Batch batch = loader.next();
 //       ...
 #pragma once
+#include <attune/batch_source.hpp>
 #include <attune/dataset.hpp>
 
 #include <memory>
@@ -20,13 +21,6 @@
 #include "data/store.hpp"
 
 namespace attune {
-
-/// Samples of one forward pass.
-struct MicroBatch {
-  std::vector<std::int64_t> rows;
-  std::vector<std::int64_t> lengths;  // of each, in tokens
-  std::int64_t tokens() const;
-};
 
 struct PlanOptions {
   std::int64_t micro_batch = 4;  // samples in each
@@ -64,31 +58,22 @@ struct LoaderOptions {
   std::shared_ptr<const HiddenStates> hidden = nullptr;  // go with the batches
 };
 
-struct StepPlan {
-  std::int64_t step = 0;
-  std::vector<std::int64_t> rows;         // the global batch
-  std::vector<MicroBatch> micro_batches;  // of all ranks
-  // this rank's: micro_batches[first] .. [end - 1]
-  std::int64_t first = 0;
-  std::int64_t end = 0;
-};
-
 /// One rank's batches of a training split, augmented (Dataset::augment) from seeds that depend on
 /// (seed, step, row) alone. Split and dataset must outlive it. A thread of the loader's own uses
 /// both, so reading of HDF5 has to be safe from several threads.
-class Loader {
+class Loader final : public BatchSource {
  public:
   /// rank, ranks: of the data-parallel group. Errors: Sampler's.
   Loader(const Split& split, const Dataset& dataset, const LoaderOptions& options, int rank = 0,
          int ranks = 1);
-  ~Loader();
+  ~Loader() override;
 
   /// The plan holds until the next call. Steps in a row are read ahead; any other step starts anew.
   /// Errors: what reading, augmenting and collating the step's first batch throw; share_out's.
-  const StepPlan& begin_step(std::int64_t step);
+  const StepPlan& begin_step(std::int64_t step) override;
   /// This rank's next batch of the step; called plan.end - plan.first times. Errors as above, of
   /// this batch.
-  Batch next();
+  Batch next() override;
 
   /// Time spent in the two calls above so far: what the loop has waited for data.
   double waited_seconds() const { return waited_seconds_; }

@@ -283,6 +283,64 @@ void Strategies::on_step(Model& model, std::int64_t step) {
   for_each("on_step", step, [&](const Named& one) { one.strategy->on_step(model, step); });
 }
 
+namespace {
+
+/// Batches that a strategy makes: its calls are seeded, and what they throw is told, as of the
+/// strategy's other functions.
+class MadeBatches final : public BatchSource {
+ public:
+  MadeBatches(std::string strategy, std::shared_ptr<BatchSource> source, std::int64_t seed)
+      : strategy_(std::move(strategy)), source_(std::move(source)), seed_(seed) {}
+
+  const StepPlan& begin_step(std::int64_t step) override {
+    step_ = step;
+    torch::manual_seed(mixed({static_cast<std::uint64_t>(seed_), static_cast<std::uint64_t>(step),
+                              hash_of_name("begin_step")}));
+    const StepPlan* plan = nullptr;
+    in_strategy(strategy_, "batches", step, [&] { plan = &source_->begin_step(step); });
+    return *plan;
+  }
+
+  Batch next() override {
+    return in_strategy(strategy_, "batches", step_, [&] { return source_->next(); });
+  }
+
+ private:
+  std::string strategy_;
+  std::shared_ptr<BatchSource> source_;
+  std::int64_t seed_;
+  std::int64_t step_ = 0;
+};
+
+}  // namespace
+
+std::shared_ptr<BatchSource> Strategies::batches(Model& model,
+                                                 std::shared_ptr<BatchSource> of_data) {
+  auto source = std::move(of_data);
+  for_each("batches", {}, [&](const Named& one) {
+    auto made = one.strategy->batches(model, source);
+    if (!made) throw Fault(fmt::format("{} gives no source of batches", named(one.name)));
+    if (made != source) source = std::make_shared<MadeBatches>(one.name, std::move(made), seed_);
+  });
+  return source;
+}
+
+bool Strategies::on_gradients(Model& model, std::int64_t step, double scale) {
+  bool changed = false;
+  for_each("on_gradients", step, [&](const Named& one) {
+    const torch::NoGradGuard no_grad;
+    if (one.strategy->on_gradients(model, step, scale)) changed = true;
+  });
+  return changed;
+}
+
+void Strategies::after_step(Model& model, std::int64_t step) {
+  for_each("after_step", step, [&](const Named& one) {
+    const torch::NoGradGuard no_grad;
+    one.strategy->after_step(model, step);
+  });
+}
+
 /// Each draws from LibTorch's generator what depends on the seed, the step and the function alone:
 /// the same on every rank, and again after a resume.
 void Strategies::for_each(const char* function, std::optional<std::int64_t> step,

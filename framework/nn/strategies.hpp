@@ -27,6 +27,11 @@ class Strategies {
   /// step: the first of the epoch, or where a resumed run begins.
   void on_epoch(Model& model, std::int64_t epoch, std::int64_t step);
   void on_step(Model& model, std::int64_t step);
+  /// What the steps train on; of_data: what the data file gives. After begin.
+  std::shared_ptr<BatchSource> batches(Model& model, std::shared_ptr<BatchSource> of_data);
+  /// Whether a strategy has changed the gradients.
+  bool on_gradients(Model& model, std::int64_t step, double scale);
+  void after_step(Model& model, std::int64_t step);
 
   std::vector<ParameterGroup> groups(Model& model);
   Loss loss(Model& model, const ForwardContext& context);

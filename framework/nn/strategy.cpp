@@ -43,6 +43,14 @@ void Strategy::on_epoch(Model&, std::int64_t) {}
 
 void Strategy::on_step(Model&, std::int64_t) {}
 
+std::shared_ptr<BatchSource> Strategy::batches(Model&, std::shared_ptr<BatchSource> inner) {
+  return inner;
+}
+
+bool Strategy::on_gradients(Model&, std::int64_t, double) { return false; }
+
+void Strategy::after_step(Model&, std::int64_t) {}
+
 std::vector<NamedTensor> Strategy::state(Model&) { return {}; }
 
 std::optional<Adapter> Strategy::export_adapter(Model&) { return std::nullopt; }

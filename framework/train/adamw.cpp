@@ -30,8 +30,8 @@ kernels::AdamW kernel_of(const AdamW::Options& options, const UpdateRates& rates
 }  // namespace
 
 void AdamW::Options::describe(Schema<Options>& s) {
-  s.key("beta1", &Options::beta1, "decay of the mean of gradients").range(0, 1);
-  s.key("beta2", &Options::beta2, "decay of the mean of squared gradients").range(0, 1);
+  s.key("beta1", &Options::beta1, "decay of the mean of gradients").at_least(0).below(1);
+  s.key("beta2", &Options::beta2, "decay of the mean of squared gradients").at_least(0).below(1);
   s.key("epsilon", &Options::epsilon, "added to the denominator").above(0);
 }
 

@@ -98,6 +98,7 @@ class Loop {
                     [&] { updater_.step(run_.learning_rate, *gradient_scale); });
       }
       drop_gradients(updater_.parameters());
+      s_.strategies->after_step(*s_.model, run_.step);
       end_step(watch.seconds());
       fire(Event::step_end);
       if (sums->all_written) saving_.finish();
@@ -312,9 +313,13 @@ class Loop {
     run_.step_tokens = sums.tokens;
     const bool is_finite = std::isfinite(run_.loss) && std::isfinite(run_.grad_norm);
     skipped_in_a_row_ = is_finite ? 0 : skipped_in_a_row_ + 1;
-    if (is_finite) return clipped(1.0 / targets, run_.grad_norm, options_.clip);
-    not_finite(sums.bad_rows);
-    return std::nullopt;
+    if (!is_finite) {
+      not_finite(sums.bad_rows);
+      return std::nullopt;
+    }
+    if (s_.strategies->on_gradients(*s_.model, run_.step, 1.0 / targets))
+      run_.grad_norm = 1.0 / targets * updater_.gradient_norm();
+    return clipped(1.0 / targets, run_.grad_norm, options_.clip);
   }
 
   /// The first one is told of at once.

@@ -82,14 +82,21 @@ Step::Step(Session& session, const std::vector<NamedTensor>& parameters, std::in
     : s_(session),
       interruption_(interruption),
       micro_batch_(micro_batch),
-      loader_(session.data->split("train"), *session.dataset,
-              loader_options(session.config, micro_batch, std::move(hidden)),
-              session.mesh.data.rank(), session.mesh.data.size()),
+      batches_(batches_of(session, std::move(hidden))),
       gradients_(parameters, session.mesh.data, session.config.parallel.reproducible) {}
+
+std::shared_ptr<BatchSource> Step::batches_of(Session& session,
+                                              std::shared_ptr<const HiddenStates> hidden) const {
+  auto loader =
+      std::make_shared<Loader>(session.data->split("train"), *session.dataset,
+                               loader_options(session.config, micro_batch_, std::move(hidden)),
+                               session.mesh.data.rank(), session.mesh.data.size());
+  return session.strategies->batches(*session.model, std::move(loader));
+}
 
 std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writing) {
   parallel::report_phase("reading", step + 1);
-  const auto& plan = loader_.begin_step(step);
+  const auto& plan = batches_->begin_step(step);
   const auto all = static_cast<std::int64_t>(plan.micro_batches.size());
   const bool several = all > s_.mesh.data.size();  // on some rank
   gradients_.begin(all, plan.first, plan.end);
@@ -103,7 +110,7 @@ std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writin
     if (pending.defined()) backward(pending, step);
     pending = at::Tensor();
     if (several && interruption_.wanted()) break;
-    const auto part = forward(loader_.next(), step);
+    const auto part = forward(batches_->next(), step);
     pending = part.loss;
     losses[static_cast<std::size_t>(i)] = part.value;
     counts.targets += part.targets;

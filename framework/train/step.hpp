@@ -38,13 +38,15 @@ class Step {
 
  private:
   struct Part;
+  std::shared_ptr<BatchSource> batches_of(Session& session,
+                                          std::shared_ptr<const HiddenStates> hidden) const;
   Part forward(Batch batch, std::int64_t step);
   void backward(const at::Tensor& loss, std::int64_t step);
 
   Session& s_;
   Interruption& interruption_;
   std::int64_t micro_batch_;
-  Loader loader_;
+  std::shared_ptr<BatchSource> batches_;
   parallel::GradientSum gradients_;
 };
 

@@ -17,7 +17,9 @@ std::string accepted(const Option& option) {
   const bool high = std::isfinite(option.high);
   std::string text;
   if (low) text = fmt::format("{} {}", option.open_low ? "above" : "at least", option.low);
-  if (high) text += fmt::format("{}at most {}", low ? ", " : "", option.high);
+  if (high)
+    text += fmt::format("{}{} {}", low ? ", " : "", option.open_high ? "below" : "at most",
+                        option.high);
   return text;
 }
 

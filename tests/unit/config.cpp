@@ -64,8 +64,8 @@ struct AdamW : Optimizer {
     double beta2 = 0.999;
     double epsilon = 1e-8;
     static void describe(Schema<Options>& s) {
-      s.key("beta1", &Options::beta1, "beta1").range(0, 1);
-      s.key("beta2", &Options::beta2, "beta2").range(0, 1);
+      s.key("beta1", &Options::beta1, "beta1").at_least(0).below(1);
+      s.key("beta2", &Options::beta2, "beta2").at_least(0).below(1);
       s.key("epsilon", &Options::epsilon, "epsilon").above(0);
     }
   };
@@ -76,7 +76,7 @@ struct Sgd : Optimizer {
     double momentum = 0;
     bool nesterov = false;
     static void describe(Schema<Options>& s) {
-      s.key("momentum", &Options::momentum, "momentum").range(0, 1);
+      s.key("momentum", &Options::momentum, "momentum").at_least(0).below(1);
       s.key("nesterov", &Options::nesterov, "nesterov");
     }
   };
@@ -245,7 +245,7 @@ TEST_F(RunFile, RefusesOptimizersAndSchedulesThatItCannotHave) {
       {{"train.optimizer=3.5"}, "'optimizer' must be text"},
       {{"train.momentum=0.9"},
        "'momentum' is no option of the optimizer 'adamw', whose options are beta1, beta2, epsilon"},
-      {{"train.beta1=2.0"}, "'beta1' is 2, it must be at least 0 and at most 1"},
+      {{"train.beta1=2.0"}, "'beta1' is 2, it must be at least 0 and below 1"},
       {{"train.beta3=0.5"}, "unknown key 'beta3'; did you mean 'beta1'?"},
       {{"train.optimizer=sgd", "train.beta2=0.9"},
        "'beta2' is no option of the optimizer 'sgd', whose options are momentum, nesterov"},

@@ -28,6 +28,7 @@ class AdamW : public Optimizer {
   };
   explicit AdamW(Options options) : options_(options) {}
 
+  bool is_elementwise() const override { return true; }
   std::vector<StateSpec> state(const ParameterSpec& parameter) const override;
   void update(std::vector<ParameterUpdate>& parameters, const UpdateRates& rates) override;
 

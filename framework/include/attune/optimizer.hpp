@@ -54,6 +54,11 @@ class Optimizer {
   /// The tensors that are kept for a parameter: from its name, sizes and dtype alone, the same at
   /// every call.
   virtual std::vector<StateSpec> state(const ParameterSpec& parameter) const = 0;
+  /// Whether each number of a parameter is updated from its own gradient and the numbers at the
+  /// same place of the state alone (and of what is kept for the parameter as a whole, of gradients
+  /// nothing). Then a rank may hold and update a piece of a parameter: `state` and `update` see it
+  /// as a parameter of one dimension. Default: false; whole parameters are shared out instead.
+  virtual bool is_elementwise() const { return false; }
   /// One update of the parameters of a group, without autograd. Parameters that a strategy has
   /// frozen for this step are left out.
   virtual void update(std::vector<ParameterUpdate>& parameters, const UpdateRates& rates) = 0;

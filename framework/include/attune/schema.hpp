@@ -3,8 +3,11 @@
 //
 //   struct Options {
 //     std::int64_t rank = 8;
-//     static void describe(attune::Schema<Options>& s) { s.key("rank", &Options::rank, "rank of the
-//     update").range(1, 4096); }
+//     Init init = Init::zeros;  // an enum
+//     static void describe(attune::Schema<Options>& s) {
+//       s.key("rank", &Options::rank, "rank of the update").range(1, 4096);
+//       s.key("init", &Options::init, "initial values", {{"zeros", Init::zeros}, ...});
+//     }
 //   };
 #pragma once
 #include <attune/api.hpp>
@@ -14,6 +17,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -35,6 +39,21 @@ std::string type_name(const OptionValue& value);
 /// As it would stand in a TOML file.
 std::string to_toml(const OptionValue& value);
 
+/// What another value of an option means for a run that goes on, and for what is cached.
+enum class OptionRole {
+  /// The saved state means nothing with another value: what is trained, and how it is held. The
+  /// options of model and strategy plugins are of this kind unless they say otherwise.
+  identity,
+  /// The state means the same, and the run is another one: refused on resume unless it is wanted.
+  setting,
+  /// Where files are, and how work is carried out. No result depends on it.
+  location,
+};
+
+/// The values of an option that is one of several, by their names in a file.
+template <class E>
+using Choices = std::vector<std::pair<std::string, E>>;
+
 /// One declared option. The chained calls narrow what it accepts.
 struct Option {
   std::string name;
@@ -43,25 +62,57 @@ struct Option {
   double low = -std::numeric_limits<double>::infinity();
   double high = std::numeric_limits<double>::infinity();
   bool open_low = false;             // low itself is not allowed
+  bool open_high = false;            // high itself is not allowed
   std::vector<std::string> allowed;  // empty: any text
   // of an integer: texts that stand for a value, whatever the range
   std::map<std::string, std::int64_t> words;
   bool is_required = false;
   // a text: names a metric that the run must measure; empty: none
   bool is_metric = false;
+  // absent: what the options of such a plugin or section are
+  std::optional<OptionRole> role = {};
   std::function<void(void*, const OptionValue&)> set;
   std::function<OptionValue(const void*)> get;
 
-  Option& range(double from, double to) { return low = from, high = to, *this; }
-  Option& at_least(double from) { return low = from, *this; }
-  Option& above(double from) { return low = from, open_low = true, *this; }
-  Option& choices(std::vector<std::string> names) { return allowed = std::move(names), *this; }
+  Option& range(double from, double to) {
+    low = from;
+    high = to;
+    return *this;
+  }
+  Option& at_least(double from) {
+    low = from;
+    return *this;
+  }
+  Option& above(double from) {
+    low = from;
+    open_low = true;
+    return *this;
+  }
+  Option& below(double to) {
+    high = to;
+    open_high = true;
+    return *this;
+  }
+  Option& choices(std::vector<std::string> names) {
+    allowed = std::move(names);
+    return *this;
+  }
   Option& or_word(std::string word, std::int64_t value) {
     words.emplace(std::move(word), value);
     return *this;
   }
-  Option& names_metric() { return is_metric = true, *this; }
-  Option& required() { return is_required = true, *this; }
+  Option& names_metric() {
+    is_metric = true;
+    return *this;
+  }
+  Option& is(OptionRole which) {
+    role = which;
+    return *this;
+  }
+  Option& required() {
+    is_required = true;
+    return *this;
+  }
 };
 
 /// The option's value as it would stand in a TOML file: a word where one stands for it.
@@ -92,6 +143,32 @@ class Schema : public OptionSet {
     };
     option.get = [member](const void* object) {
       return OptionValue(Stored(static_cast<const T*>(object)->*member));
+    };
+    options.push_back(std::move(option));
+    return options.back();
+  }
+
+  /// One of several names, each of which is a value of an enum. The default is the member's own.
+  template <class E>
+    requires std::is_enum_v<E>
+  Option& key(std::string name, E T::* member, std::string doc,
+              const std::type_identity_t<Choices<E>>& choices) {
+    const auto name_of = [choices](E wanted) {
+      for (const auto& [text, value] : choices)
+        if (value == wanted) return text;
+      return std::string();  // of a value that was not declared
+    };
+    Option option;
+    option.name = std::move(name);
+    option.doc = std::move(doc);
+    option.fallback = name_of(T{}.*member);
+    for (const auto& choice : choices) option.allowed.push_back(choice.first);
+    option.set = [member, choices](void* object, const OptionValue& value) {
+      for (const auto& [text, wanted] : choices)
+        if (text == std::get<std::string>(value)) static_cast<T*>(object)->*member = wanted;
+    };
+    option.get = [member, name_of](const void* object) {
+      return OptionValue(name_of(static_cast<const T*>(object)->*member));
     };
     options.push_back(std::move(option));
     return options.back();

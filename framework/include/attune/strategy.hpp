@@ -2,6 +2,7 @@
 // those before it in the list made, as a loss over an adapter over a frozen base does.
 #pragma once
 #include <attune/api.hpp>
+#include <attune/batch_source.hpp>
 #include <attune/loss.hpp>
 #include <attune/metric.hpp>
 #include <attune/model_view.hpp>
@@ -65,6 +66,17 @@ class Strategy {
   /// step: from 0. What is trained may be frozen for a while by requires_grad: the optimizer leaves
   /// it alone.
   virtual void on_step(Model& model, std::int64_t step);
+  /// The batches that the steps train on. `inner`: those of the strategies before this one, at
+  /// first the data's. Once, after `begin`. Default: `inner`.
+  virtual std::shared_ptr<BatchSource> batches(Model& model, std::shared_ptr<BatchSource> inner);
+  /// Once the parameters' gradients are summed over the step and all ranks, before they are
+  /// clipped: each, times `scale`, is the mean over the step's targets. Not for a step that is left
+  /// out, as its gradients are not finite. Returns whether it changed them (in place, and alike on
+  /// every rank). Default: no.
+  virtual bool on_gradients(Model& model, std::int64_t step, double scale);
+  /// After the update of a step, also of one that was left out. Changes of what is trained are
+  /// alike on every rank.
+  virtual void after_step(Model& model, std::int64_t step);
   /// What a checkpoint must hold beside the parameters that are trained. Default: nothing.
   virtual std::vector<NamedTensor> state(Model& model);
   /// Absent: the result is a whole model.

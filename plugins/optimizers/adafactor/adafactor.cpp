@@ -43,7 +43,9 @@ class Adafactor final : public attune::Optimizer {
       s.key("epsilon2", &Options::epsilon2,
             "smallest root mean square of a parameter that scale_parameter counts with")
           .at_least(0);
-      s.key("beta1", &Options::beta1, "decay of the mean of updates; 0: none is kept").range(0, 1);
+      s.key("beta1", &Options::beta1, "decay of the mean of updates; 0: none is kept")
+          .at_least(0)
+          .below(1);
       s.key("scale_parameter", &Options::scale_parameter,
             "learning rate times the root mean square of the parameter");
     }

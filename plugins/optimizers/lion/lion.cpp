@@ -18,12 +18,16 @@ class Lion final : public attune::Optimizer {
     static void describe(attune::Schema<Options>& s) {
       s.key("beta1", &Options::beta1,
             "share of the kept mean, as opposed to the gradient, in the direction of the update")
-          .range(0, 1);
-      s.key("beta2", &Options::beta2, "decay of the mean of gradients that is kept").range(0, 1);
+          .at_least(0)
+          .below(1);
+      s.key("beta2", &Options::beta2, "decay of the mean of gradients that is kept")
+          .at_least(0)
+          .below(1);
     }
   };
   explicit Lion(Options options) : options_(options) {}
 
+  bool is_elementwise() const override { return true; }
   std::vector<attune::StateSpec> state(const attune::ParameterSpec& parameter) const override {
     return {{"exp_avg", parameter.sizes, parameter.dtype}};
   }

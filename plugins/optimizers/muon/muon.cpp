@@ -47,7 +47,7 @@ class Muon final : public attune::Optimizer {
     double beta2 = 0.95;
     double epsilon = 1e-10;
     static void describe(attune::Schema<Options>& s) {
-      s.key("momentum", &Options::momentum, "decay of the mean of gradients").range(0, 1);
+      s.key("momentum", &Options::momentum, "decay of the mean of gradients").at_least(0).below(1);
       s.key("nesterov", &Options::nesterov, "Nesterov momentum");
       s.key("iterations", &Options::iterations, "Newton-Schulz iterations").range(1, 99);
       s.key("adjust", &Options::adjust,
@@ -62,8 +62,10 @@ class Muon final : public attune::Optimizer {
             "learning rate of the parameters that are left to AdamW, as a multiple of "
             "train.learning_rate")
           .above(0);
-      s.key("beta1", &Options::beta1, "AdamW: decay of the mean of gradients").range(0, 1);
-      s.key("beta2", &Options::beta2, "AdamW: decay of the mean of squared gradients").range(0, 1);
+      s.key("beta1", &Options::beta1, "AdamW: decay of the mean of gradients").at_least(0).below(1);
+      s.key("beta2", &Options::beta2, "AdamW: decay of the mean of squared gradients")
+          .at_least(0)
+          .below(1);
       s.key("epsilon", &Options::epsilon, "AdamW: added to the denominator").above(0);
     }
   };

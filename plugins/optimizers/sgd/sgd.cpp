@@ -13,7 +13,8 @@ class Sgd final : public attune::Optimizer {
     bool coupled_decay = false;
     static void describe(attune::Schema<Options>& s) {
       s.key("momentum", &Options::momentum, "decay of the sum of gradients; 0: none is kept")
-          .range(0, 1);
+          .at_least(0)
+          .below(1);
       s.key("nesterov", &Options::nesterov, "Nesterov momentum");
       s.key("coupled_decay", &Options::coupled_decay,
             "add train.weight_decay times the parameter to the gradient (L2 regularization), "
@@ -25,6 +26,7 @@ class Sgd final : public attune::Optimizer {
       attune::fail("'nesterov' needs a 'momentum' above 0");
   }
 
+  bool is_elementwise() const override { return true; }
   std::vector<attune::StateSpec> state(const attune::ParameterSpec& parameter) const override {
     if (options_.momentum == 0) return {};
     return {{"momentum", parameter.sizes, parameter.dtype}};
