@@ -13,130 +13,141 @@
 namespace attune::config {
 
 void RunOptions::describe(Schema<RunOptions>& s) {
-  s.key("name", &RunOptions::name, "name of the run and of its directory").required();
-  s.key("seed", &RunOptions::seed, "of the sample order, new weights and dropout").at_least(0);
-  s.key("output", &RunOptions::output, "folder that holds the run directories");
-  s.key("plugins", &RunOptions::plugins, "further folders or files to look for plugins in");
+  s.key("name", &RunOptions::name, "name of the run and of its run directory").required();
+  s.key("seed", &RunOptions::seed,
+        "random seed of the sample order, of newly initialized weights and of dropout")
+      .at_least(0);
+  s.key("output", &RunOptions::output, "parent folder of the run directories");
+  s.key("plugins", &RunOptions::plugins,
+        "additional plugin files, or folders to search for plugins");
 }
 
 void ModelOptions::describe(Schema<ModelOptions>& s) {
   s.key("path", &ModelOptions::path,
-        "a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file")
+        "base model: a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf "
+        "file")
       .required();
-  s.key("dtype", &ModelOptions::dtype, "type the weights are held and computed in")
+  s.key("dtype", &ModelOptions::dtype, "data type of the model weights and of the computation")
       .choices({"float32", "bfloat16"});
   s.key("allowed_licences", &ModelOptions::allowed_licences,
-        "the run is refused when the model's licence is none of these, or not stated; empty: any");
+        "licences that the base model may have; a run with another or an unstated licence is "
+        "refused; empty: any licence");
 }
 
 void DatasetOptions::describe(Schema<DatasetOptions>& s) {
-  s.key("path", &DatasetOptions::path, "an HDF5 file made by `attune prepare`").required();
+  s.key("path", &DatasetOptions::path, "path of an HDF5 file made by `attune prepare`").required();
   s.key("shuffle_block", &DatasetOptions::shuffle_block,
-        "neighbours that stay together when samples are shuffled, to be read at once; 1: every "
-        "sample for itself")
+        "shuffle granularity: contiguous samples read together; 1 shuffles single samples")
       .at_least(1);
 }
 
 void StrategyOptions::describe(Schema<StrategyOptions>& s) {
   s.key("adapter", &StrategyOptions::adapter,
-        "an adapter folder in PEFT's layout to start from; empty: a new adapter");
+        "adapter folder in PEFT's layout to start from; empty: a new adapter");
 }
 
 void TrainOptions::describe(Schema<TrainOptions>& s) {
-  s.key("steps", &TrainOptions::steps, "optimizer steps; or give epochs").at_least(0);
-  s.key("epochs", &TrainOptions::epochs, "passes over the training split; or give steps")
+  s.key("steps", &TrainOptions::steps,
+        "length of the run in optimizer steps; set either this or `epochs`")
       .at_least(0);
-  s.key("global_batch", &TrainOptions::global_batch, "samples per optimizer step, over all ranks")
+  s.key("epochs", &TrainOptions::epochs,
+        "length of the run in passes over the training split; set either this or `steps`")
+      .at_least(0);
+  s.key("global_batch", &TrainOptions::global_batch,
+        "samples per optimizer step, summed over all ranks")
       .at_least(1);
   s.key("micro_batch", &TrainOptions::micro_batch,
-        "samples per forward pass on one rank; auto: as many as memory holds")
+        "samples per forward pass on one rank; auto: as many as fit in memory")
       .at_least(1)
       .or_word("auto", 0);
   s.key("micro_tokens", &TrainOptions::micro_tokens,
-        "instead: as many samples per forward pass as have so many tokens together; 0: micro_batch "
-        "counts")
+        "token budget per micro-batch, used instead of `micro_batch`; 0 disables it")
       .at_least(0);
   s.key("group_lengths", &TrainOptions::group_lengths,
-        "samples of a step that are about as long share a forward pass");
+        "group samples of similar length within each step into the same micro-batch");
   s.key("recompute", &TrainOptions::recompute,
-        "each block keeps only its input and is computed again in the backward pass: less memory, "
-        "the same results, a third more time");
+        "activation checkpointing: keep only each block's input and recompute the block in the "
+        "backward pass; identical results, less memory, about a third more time");
   s.key("precision", &TrainOptions::precision,
-        "bfloat16: matrix products round what they multiply to bfloat16 and add up in float32; "
-        "weights and optimizer stay in float32 (mixed precision)")
+        "precision of matrix products; bfloat16: mixed precision with bfloat16 operands, float32 "
+        "accumulation, and float32 weights and optimizer state")
       .choices({"float32", "bfloat16"});
   s.key("prefix_cache", &TrainOptions::prefix_cache,
-        "what the frozen blocks below everything trained make of each sample is computed once and "
-        "kept on disk, in this type")
+        "data type of an on-disk cache of the frozen blocks below the first trainable layer: their "
+        "output is computed once per sample and reused; off: no cache")
       .choices({"off", "float32", "bfloat16"});
   s.key("prefix_folder", &TrainOptions::prefix_folder,
-        "where it is kept, such as a node's own disk; empty: .prefix beside the run directories, "
-        "where runs of the same base and data find it");
+        "folder of the prefix cache, such as a node-local disk; empty: .prefix next to the run "
+        "directories, shared by runs with the same base model and data");
   s.key("optimizer", &TrainOptions::optimizer,
-        "name of an optimizer plugin; [optimizer] names one with its options instead");
+        "name of the optimizer plugin; to set its options, use the section [optimizer] instead");
   s.key("learning_rate", &TrainOptions::learning_rate,
-        "its highest value, reached after the warm-up")
+        "peak learning rate, reached at the end of the warm-up")
       .above(0);
-  s.key("weight_decay", &TrainOptions::weight_decay, "decoupled, on matrices alone").at_least(0);
-  s.key("warmup", &TrainOptions::warmup,
-        "share of the steps in which the learning rate rises from zero")
-      .range(0, 1);
-  s.key("schedule", &TrainOptions::schedule,
-        "name of a schedule plugin: the learning rate after the warm-up; [schedule] names one with "
-        "its options instead");
-  s.key("clip", &TrainOptions::clip, "largest norm of all gradients together; 0: no clipping")
+  s.key("weight_decay", &TrainOptions::weight_decay,
+        "decoupled weight decay, applied to matrices only")
       .at_least(0);
-  s.key("on_not_finite", &TrainOptions::on_not_finite,
-        "when a loss or gradient is NaN or infinite: end the run, or leave that step out and count "
-        "it")
+  s.key("warmup", &TrainOptions::warmup, "warm-up as a fraction of all steps").range(0, 1);
+  s.key("schedule", &TrainOptions::schedule,
+        "name of the schedule plugin that sets the learning rate after the warm-up; to set its "
+        "options, use the section [schedule] instead");
+  s.key("clip", &TrainOptions::clip, "maximum global gradient norm; 0 disables clipping")
+      .at_least(0);
+  s.key(
+       "on_not_finite", &TrainOptions::on_not_finite,
+       "reaction to a NaN or infinite loss or gradient: end the run, or skip the step and count it")
       .choices({"stop", "skip"});
   s.key("time_limit", &TrainOptions::time_limit,
-        "the run saves and ends in time, as after a signal: minutes, [days-]hours:minutes:seconds; "
-        "empty: Slurm's own limit");
+        "wall-clock limit before which the run saves a checkpoint and ends: minutes or "
+        "[days-]hours:minutes:seconds; empty: the Slurm job's limit");
 }
 
 void EvaluateOptions::describe(Schema<EvaluateOptions>& s) {
   s.key("every", &EvaluateOptions::every,
-        "steps between evaluations; 0: before and after the run alone")
+        "steps between evaluations; 0: evaluate only before and after the run")
       .at_least(0);
-  s.key("samples", &EvaluateOptions::samples, "of the validation split, from its start; 0: all")
+  s.key("samples", &EvaluateOptions::samples,
+        "number of samples to evaluate, from the start of the validation split; 0: all")
       .at_least(0);
-  s.key("micro_batch", &EvaluateOptions::micro_batch, "samples per forward pass on one rank")
+  s.key("micro_batch", &EvaluateOptions::micro_batch,
+        "samples per forward pass on one rank during evaluation")
       .at_least(1);
 }
 
 void CheckpointOptions::describe(Schema<CheckpointOptions>& s) {
-  s.key("every", &CheckpointOptions::every, "steps between checkpoints; 0: at the end alone")
+  s.key("every", &CheckpointOptions::every, "steps between checkpoints; 0: only at the end")
       .at_least(0);
-  s.key("keep", &CheckpointOptions::keep, "how many of the newest stay; 0: all").at_least(0);
+  s.key("keep", &CheckpointOptions::keep, "number of most recent checkpoints to keep; 0: all")
+      .at_least(0);
   s.key("keep_best", &CheckpointOptions::keep_best,
-        "metric of the run whose best state is saved as well, under the name 'best', and stays; "
-        "the metric's declaration says which way is better; empty: none")
+        "metric whose best state is additionally kept as the checkpoint 'best'; the metric's "
+        "declaration says whether larger or smaller is better; empty: none")
       .names_metric();
   s.key("staged", &CheckpointOptions::staged,
-        "write behind the training, from a copy in memory; false: the training waits, and needs no "
-        "copy");
+        "write checkpoints in the background from a copy in memory; false: training waits for the "
+        "write and needs no copy");
 }
 
 void ParallelOptions::describe(Schema<ParallelOptions>& s) {
   s.key("mode", &ParallelOptions::mode,
-        "data: every rank holds the model and computes its share of the batch")
+        "parallelism; data: every rank holds the whole model and computes its share of the batch")
       .choices({"data"});
   s.key("device", &ParallelOptions::device,
-        "auto: a GPU where LibTorch finds one; in a Slurm job with GPUs, an error where it finds "
-        "none")
+        "device to compute on; auto: a GPU if LibTorch finds one, else the CPU; a Slurm job with "
+        "GPUs fails if LibTorch finds none")
       .choices({"auto", "cpu", "cuda"});
   s.key("threads", &ParallelOptions::threads,
-        "a rank computes with; 0: OMP_NUM_THREADS, else as many as cores are its own")
+        "threads per rank; 0: OMP_NUM_THREADS if set, else the number of cores that the rank owns")
       .at_least(0);
   s.key("binding", &ParallelOptions::binding,
-        "auto: where mpirun binds unasked, ranks are spread over all cores of the run; keep: they "
-        "stay where mpirun put them")
+        "CPU binding under mpirun; auto: replace mpirun's default binding by one that spreads the "
+        "ranks over all cores of the run; keep: leave mpirun's binding unchanged")
       .choices({"auto", "keep"});
   s.key("reproducible", &ParallelOptions::reproducible,
-        "the same weights bit for bit on any number of ranks, for more time per step");
+        "make the weights bitwise identical on any number of ranks, at the cost of slower steps");
   s.key("watchdog", &ParallelOptions::watchdog,
-        "seconds without progress after which all ranks end, naming the one that is late; 0: never")
+        "seconds without progress after which all ranks abort and name the late rank; 0 disables "
+        "the watchdog")
       .at_least(0);
 }
 

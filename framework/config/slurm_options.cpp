@@ -21,58 +21,65 @@ constexpr const char* element_pattern = R"(\$(SLURM_ARRAY_TASK_ID\b|\{SLURM_ARRA
 }
 
 void SlurmOptions::describe(Schema<SlurmOptions>& s) {
-  s.key("nodes", &SlurmOptions::nodes, "nodes of the job").at_least(1);
-  s.key("tasks_per_node", &SlurmOptions::tasks_per_node, "ranks on each node").at_least(1);
-  s.key("gpus_per_node", &SlurmOptions::gpus_per_node, "GPUs of each node, one for each rank there")
+  s.key("nodes", &SlurmOptions::nodes, "number of nodes of the job").at_least(1);
+  s.key("tasks_per_node", &SlurmOptions::tasks_per_node, "ranks per node").at_least(1);
+  s.key("gpus_per_node", &SlurmOptions::gpus_per_node, "GPUs per node; each rank uses one")
       .at_least(0);
   s.key("cpus_per_task", &SlurmOptions::cpus_per_task,
-        "processors of a rank, and threads it computes with")
+        "CPUs per rank; the rank computes with as many threads")
       .at_least(1);
   s.key("memory", &SlurmOptions::memory,
-        "of a node, such as \"64G\"; empty: the partition's default");
+        "memory per node, such as \"64G\"; empty: the partition's default");
   s.key("time", &SlurmOptions::time,
-        "limit of one attempt: minutes, [days-]hours:minutes:seconds; empty: the partition's "
-        "default");
-  s.key("partition", &SlurmOptions::partition, "empty: the cluster's default");
-  s.key("account", &SlurmOptions::account, "to charge; empty: your default");
-  s.key("qos", &SlurmOptions::qos, "quality of service");
-  s.key("constraint", &SlurmOptions::constraint, "features that the nodes must have");
-  s.key("reservation", &SlurmOptions::reservation, "to run in");
-  s.key("dependency", &SlurmOptions::dependency, "jobs to wait for, such as \"afterok:123\"");
-  s.key("mail_type", &SlurmOptions::mail_type, "when to write, such as \"END,FAIL\"");
-  s.key("mail_user", &SlurmOptions::mail_user, "to whom");
+        "time limit of one attempt: minutes or [days-]hours:minutes:seconds; empty: the "
+        "partition's default");
+  s.key("partition", &SlurmOptions::partition,
+        "partition to submit to; empty: the cluster's default");
+  s.key("account", &SlurmOptions::account, "account to charge; empty: your default account");
+  s.key("qos", &SlurmOptions::qos, "quality of service (QOS) of the job; empty: your default");
+  s.key("constraint", &SlurmOptions::constraint,
+        "node features that the job requires; empty: none");
+  s.key("reservation", &SlurmOptions::reservation, "reservation to run in; empty: none");
+  s.key("dependency", &SlurmOptions::dependency,
+        "jobs to wait for, such as \"afterok:123\"; empty: none");
+  s.key("mail_type", &SlurmOptions::mail_type,
+        "job events that trigger an e-mail, such as \"END,FAIL\"; empty: none");
+  s.key("mail_user", &SlurmOptions::mail_user, "recipient of e-mails about the job");
   s.key("array", &SlurmOptions::array,
-        "a job array, as sbatch has it: \"0-9%3\", \"1,3,5-20:5\"; every element is a run of its "
-        "own, with its number behind the name; empty: one run");
+        "job array in sbatch syntax: \"0-9%3\", \"1,3,5-20:5\"; each element is a separate run "
+        "with its index appended to the name; empty: a single run");
   s.key("each", &SlurmOptions::each,
-        "what every element of the array sets, with its number: { \"dataset.path\" = "
-        "\"data/part-$SLURM_ARRAY_TASK_ID.h5\" }");
+        "settings of each array element, with $SLURM_ARRAY_TASK_ID as its index: { "
+        "\"dataset.path\" = \"data/part-$SLURM_ARRAY_TASK_ID.h5\" }");
   s.key("options", &SlurmOptions::options,
-        "any other option of sbatch, as it is: { exclusive = \"\", switches = \"1\" }");
+        "additional sbatch options, passed through unchanged: { exclusive = \"\", switches = \"1\" "
+        "}");
   s.key("srun_options", &SlurmOptions::srun_options,
-        "further options of the srun that starts the ranks; $NAMES are replaced in the job: { "
+        "additional options of the srun that starts the ranks; $NAMES are expanded in the job: { "
         "\"cpu-bind\" = \"cores\", \"container-image\" = \"attune.sqsh\" }");
   s.key("launcher", &SlurmOptions::launcher,
-        "starts the ranks; srun survives preemption, mpirun needs no PMIx in Slurm")
+        "program that starts the ranks; srun survives preemption, mpirun needs no PMIx support in "
+        "Slurm")
       .choices({"srun", "mpirun"});
-  s.key("mpi", &SlurmOptions::mpi, "of srun --mpi; `srun --mpi=list` names what there is");
-  s.key("modules", &SlurmOptions::modules, "to load, in this order");
-  s.key("environment", &SlurmOptions::environment,
-        "variables to set; $NAMES are replaced in the job, \\$ is a dollar sign");
-  s.key("lines", &SlurmOptions::lines, "further lines of the job script, before the ranks start");
+  s.key("mpi", &SlurmOptions::mpi,
+        "value of srun --mpi; `srun --mpi=list` lists the available ones");
+  s.key("modules", &SlurmOptions::modules, "environment modules to load, in this order");
+  s.key(
+      "environment", &SlurmOptions::environment,
+      "environment variables to set; $NAMES are expanded in the job, \\$ is a literal dollar sign");
+  s.key("lines", &SlurmOptions::lines,
+        "additional lines of the job script, run before the ranks start");
   s.key("signal", &SlurmOptions::signal,
-        "seconds before the time limit at which the run is told to save; one step and a checkpoint "
-        "must fit in half a minute less")
+        "grace time in seconds: how long before the time limit the run is signalled to save; one "
+        "step plus one checkpoint must take at least 30 s less")
       .at_least(1);
-  s.key("restarts", &SlurmOptions::restarts, "how often the job may go back into the queue")
-      .at_least(0);
+  s.key("restarts", &SlurmOptions::restarts, "maximum number of requeues").at_least(0);
   s.key("stalled", &SlurmOptions::stalled,
-        "stop requeueing after this many consecutive attempts without a new checkpoint, or when a "
-        "launch has failed once more than this")
+        "stop requeueing after this many consecutive attempts without a new checkpoint, or when "
+        "more than this many launches have failed")
       .at_least(1);
   s.key("retries", &SlurmOptions::retries,
-        "how often a run that failed, for another reason than a mistake in its run file, starts "
-        "again")
+        "maximum number of restarts after a failure; mistakes in the run file are not retried")
       .at_least(0);
 }
 

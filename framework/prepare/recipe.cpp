@@ -153,84 +153,96 @@ toml::source_region place(const toml::table& root, const char* name) {
 }  // namespace
 
 void CleanOptions::describe(Schema<CleanOptions>& s) {
-  s.key("normalize", &CleanOptions::normalize, "Unicode normal form of all texts")
+  s.key("normalize", &CleanOptions::normalize,
+        "Unicode normal form that all texts are converted to")
       .choices({"none", "nfc", "nfkc"});
   s.key("control_characters", &CleanOptions::control_characters,
-        "remove them, but for tabs and line ends, which become \\n");
+        "remove control characters except tabs and line ends, and convert line ends to \\n");
   s.key("min_length", &CleanOptions::min_length,
-        "characters of a record's texts together; shorter records are dropped")
+        "minimum length of a record's texts together, in characters; shorter records are dropped")
       .at_least(0);
-  s.key("max_length", &CleanOptions::max_length, "likewise for longer ones; 0: any").at_least(0);
+  s.key("max_length", &CleanOptions::max_length,
+        "maximum length of a record's texts together, in characters; longer records are dropped; "
+        "0: no limit")
+      .at_least(0);
   s.key("labels", &CleanOptions::labels,
-        "the labels there may be; a record with another is a row that cannot be read");
+        "allowed labels; a record with any other label is an unreadable row; empty: any label");
   s.key("deduplicate", &CleanOptions::deduplicate,
-        "\"exact\" keeps the first of equal records, over all splits; \"near\" also of nearly "
-        "equal texts")
+        "deduplication across all splits, which keeps the first of each group; exact: equal "
+        "records; near: also near-duplicate texts")
       .choices({"none", "exact", "near"});
   s.key("similarity", &CleanOptions::similarity,
-        "from which on texts are nearly equal: the share of their runs of three words that they "
-        "have in common")
+        "near-duplicate threshold: minimum Jaccard similarity of the word trigrams of two texts")
       .range(0.3, 1);
 }
 
 void PrivacyOptions::describe(Schema<PrivacyOptions>& s) {
   s.key("mask", &PrivacyOptions::mask,
-        "what is replaced by its name in capitals: \"email\", \"phone\", \"card\", \"ip\"");
+        "personal data to replace by the kind's name in capitals: \"email\", \"phone\", \"card\", "
+        "\"ip\"");
 }
 
 void SplitOptions::describe(Schema<SplitOptions>& s) {
   s.key("validation", &SplitOptions::validation,
-        "share of the records without a split of their own")
+        "fraction of the records without a fixed split that goes to validation")
       .range(0, 1);
-  s.key("test", &SplitOptions::test, "likewise").range(0, 1);
+  s.key("test", &SplitOptions::test,
+        "fraction of the records without a fixed split that goes to test")
+      .range(0, 1);
   s.key("seed", &SplitOptions::seed,
-        "of all that is drawn: which records go where, are repeated or left out, and augmented")
+        "random seed of the split, of balancing, source weights and augmentation")
       .at_least(0);
-  s.key("stratify", &SplitOptions::stratify, "keep the share of every label alike in all splits");
+  s.key("stratify", &SplitOptions::stratify, "keep the label distribution equal across splits");
   s.key("leakage", &SplitOptions::leakage,
-        "drop training records that equal, or nearly equal, one of validation or test")
+        "drop training records that leak from validation or test; exact: equal records; near: also "
+        "near-duplicate texts")
       .choices({"none", "exact", "near"});
 }
 
 void BalanceOptions::describe(Schema<BalanceOptions>& s) {
   s.key("method", &BalanceOptions::method,
-        "of training: \"down\" draws as many of each label as the rarest has, \"up\" repeats to as "
-        "many as the most frequent has, "
-        "\"weights\" notes class_weights")
+        "class balancing of the training split; down: subsample every label to the count of the "
+        "rarest; up: repeat records to the count of the most frequent; weights: store class "
+        "weights in the data file")
       .choices({"none", "down", "up", "weights"});
 }
 
 void AugmentOptions::describe(Schema<AugmentOptions>& s) {
-  s.key("copies", &AugmentOptions::copies, "changed copies of each training record, beside it")
+  s.key("copies", &AugmentOptions::copies, "augmented copies added for each training record")
       .range(0, 100);
-  s.key("swap", &AugmentOptions::swap, "share of the words that change places with another")
+  s.key("swap", &AugmentOptions::swap,
+        "fraction of the words of an augmented copy that are swapped with another word")
       .range(0, 1);
-  s.key("delete", &AugmentOptions::drop, "share of the words left out").range(0, 0.9);
-  s.key("fields", &AugmentOptions::fields, "the fields whose words these are");
+  s.key("delete", &AugmentOptions::drop,
+        "fraction of the words of an augmented copy that are deleted")
+      .range(0, 0.9);
+  s.key("fields", &AugmentOptions::fields, "fields whose words are swapped and deleted");
 }
 
 void TruncateOptions::describe(Schema<TruncateOptions>& s) {
-  s.key("max_length", &TruncateOptions::max_length, "longest sample in tokens; 0: any").at_least(0);
+  s.key("max_length", &TruncateOptions::max_length, "maximum sample length in tokens; 0: no limit")
+      .at_least(0);
   s.key("policy", &TruncateOptions::policy,
-        "of longer ones: drop them, cut them on the left, on the right or in the middle, or make a "
-        "sample of each window")
+        "treatment of samples longer than `max_length`: drop them, cut them on the left, on the "
+        "right or in the middle, or split them into windows")
       .choices({"drop", "left", "right", "middle", "window"});
-  s.key("overlap", &TruncateOptions::overlap, "tokens that a window repeats of the one before")
+  s.key("overlap", &TruncateOptions::overlap, "tokens that consecutive windows of a sample share")
       .at_least(0);
 }
 
 void Recipe::describe(Schema<Recipe>& s) {
-  s.key("name", &Recipe::name, "of the data set").required();
-  s.key("kind", &Recipe::kind, "the dataset plugin").required();
-  s.key("licence", &Recipe::licence, "of the data, as an SPDX name where there is one").required();
-  s.key("output", &Recipe::output, "the HDF5 file to write").required();
+  s.key("name", &Recipe::name, "name of the data set").required();
+  s.key("kind", &Recipe::kind, "dataset plugin that encodes the records").required();
+  s.key("licence", &Recipe::licence, "licence of the data, as an SPDX identifier if there is one")
+      .required();
+  s.key("output", &Recipe::output, "path of the HDF5 file to write").required();
   s.key("tokenizer", &Recipe::tokenizer,
-        "a model folder, a tokenizer.json or a .gguf; kinds that read no text need none");
+        "tokenizer: a model folder, a tokenizer.json or a .gguf file; not needed by kinds without "
+        "text");
   s.key("template", &Recipe::chat_template,
-        "the chat template: a form by its name, or a file ending in .jinja; without it the one the "
-        "tokenizer comes with");
-  s.key("on_error", &Recipe::on_error,
-        "at a row that cannot be read: stop, or skip it and count it")
+        "chat template: the name of a built-in one, or a file ending in .jinja; empty: the "
+        "tokenizer's own");
+  s.key("on_error", &Recipe::on_error, "reaction to an unreadable row: stop, or skip and count it")
       .choices({"stop", "skip"});
   s.key("list_rejected", &Recipe::list_rejected,
         "write every dropped record and its reason to <output>.rejected.jsonl");

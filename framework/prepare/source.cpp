@@ -52,33 +52,37 @@ void SourceOptions::describe(Schema<SourceOptions>& s) {
   auto choices = format_names();
   choices.insert(choices.begin(), "");
   s.key("path", &SourceOptions::path,
-        "the file or folder, relative to the recipe; files may be gzipped")
+        "file or folder, relative to the recipe; files may be gzipped")
       .required();
   s.key("split", &SourceOptions::split,
-        "the split all its records go to; without it [split] decides")
+        "split that all records of the source go to; empty: [split] decides")
       .choices({"", "train", "validation", "test"});
-  s.key("format", &SourceOptions::format, "what it is; without it the name says so")
+  s.key("format", &SourceOptions::format, "file format; empty: inferred from the file name")
       .choices(std::move(choices));
   s.key("delimiter", &SourceOptions::delimiter,
-        "the one character between the fields of a csv; without it a comma");
-  s.key("layout", &SourceOptions::layout, "a known form of conversations, in place of fields")
+        "field separator of a csv file, one character; empty: a comma");
+  s.key("layout", &SourceOptions::layout,
+        "predefined conversation layout, used instead of `fields`")
       .choices({"", "prompt_completion", "alpaca", "messages", "preference"});
   s.key("fields", &SourceOptions::fields,
-        "the record's fields and the source's that fill them: { text = \"review\" }");
+        "record fields and the source fields that fill them: { text = \"review\" }");
   s.key("ignore", &SourceOptions::ignore,
-        "keys of a layout's rows and messages that are left out, as if they were absent");
+        "keys of a layout's rows and messages to ignore, as if they were absent");
   s.key("files", &SourceOptions::files,
-        "which files of a folder: a pattern for their paths in it, where * stands for anything, / "
-        "too");
+        "pattern that selects files of a folder by their path in it; * matches any characters, "
+        "including /");
   s.key("labels", &SourceOptions::labels,
-        "the file with the labels of an idx source, relative to its folder");
+        "label file of an idx source, relative to the source's folder");
   s.key("sha256", &SourceOptions::sha256,
-        "of the file as it is (of several: of what sha256sum prints for them); checked when given");
+        "expected SHA-256 of the unmodified file; for several files, SHA-256 of their sha256sum "
+        "listing; empty: not checked");
   s.key("on_error", &SourceOptions::on_error,
-        "what happens at a row that cannot be read; without it what the recipe's on_error says")
+        "reaction to an unreadable row of this source: stop, or skip and count it; empty: the "
+        "recipe's `on_error`")
       .choices({"", "stop", "skip"});
   s.key("weight", &SourceOptions::weight,
-        "how often its training records are taken: 0.5 half of them, 2 each twice")
+        "how often each training record of the source is taken: 0.5 takes half of the records, 2 "
+        "takes each record twice")
       .above(0);
 }
 

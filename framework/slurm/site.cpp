@@ -11,15 +11,17 @@ namespace attune::slurm {
 namespace fs = std::filesystem;
 
 void SiteOptions::describe(Schema<SiteOptions>& s) {
-  s.key("about", &SiteOptions::about, "which cluster this is");
+  s.key("about", &SiteOptions::about, "description of the cluster");
   s.key("partitions", &SiteOptions::partitions,
-        "what run files call them, and their names here: { gpu = \"accelerated\" }");
+        "partition names in run files and their names on this cluster: { gpu = \"accelerated\" }");
   s.key("scratch", &SiteOptions::scratch,
-        "folder on a disk of the node itself, such as \"$TMPDIR\" or \"/scratch/$SLURM_JOB_ID\"; "
-        "empty: there is none");
+        "folder on a node-local disk, such as \"$TMPDIR\" or \"/scratch/$SLURM_JOB_ID\"; empty: no "
+        "local disk");
   s.key("stage", &SiteOptions::stage,
-        "what is copied to scratch once per node before a run: \"data\", \"model\", \"program\"");
-  s.key("max_array", &SiteOptions::max_array, "largest job array; 0: what Slurm says").at_least(0);
+        "what to copy to `scratch` once per node before a run: \"data\", \"model\", \"program\"");
+  s.key("max_array", &SiteOptions::max_array,
+        "maximum size of a job array; 0: the limit that Slurm reports")
+      .at_least(0);
 }
 
 bool SiteOptions::stages(std::string_view what) const {

@@ -107,7 +107,7 @@ bool goes_on(const std::map<std::string, double>& values, const std::string& tri
 void add_halving(config::RunConfig& run, const fs::path& sweep) {
   static Registry registry;  // its entry must outlive the run
   if (registry.entries().empty())
-    registry.callback<Halving>("halving", "ends trials of a sweep that lose");
+    registry.callback<Halving>("halving", "ends the losing trials of a sweep early");
   auto options = std::make_shared<Halving::Options>();
   options->sweep = sweep;
   run.callbacks.push_back({&registry.find(Kind::callback, "halving"), options});

@@ -16,29 +16,31 @@
 namespace attune::sweep {
 
 void SweepOptions::describe(Schema<SweepOptions>& s) {
-  s.key("name", &SweepOptions::name, "of the sweep and of its directory").required();
+  s.key("name", &SweepOptions::name, "name of the sweep and of its directory").required();
   s.key("run", &SweepOptions::run, "run file that every trial starts from").required();
-  s.key("output", &SweepOptions::output, "folder that holds the sweep's directory");
+  s.key("output", &SweepOptions::output, "parent folder of the sweep's directory");
   s.key("method", &SweepOptions::method,
-        "grid: every combination of the values; random: so many drawn ones; list: those of "
-        "[[trial]]")
+        "search method; grid: every combination of the values; random: `trials` random draws; "
+        "list: the trials given as [[trial]]")
       .choices({"grid", "random", "list"});
-  s.key("trials", &SweepOptions::trials, "how many are drawn at random").at_least(0);
-  s.key("seed", &SweepOptions::seed, "of the drawing").at_least(0);
+  s.key("trials", &SweepOptions::trials, "number of trials that method = \"random\" draws")
+      .at_least(0);
+  s.key("seed", &SweepOptions::seed, "random seed of the draws of method = \"random\"").at_least(0);
   s.key("seeds", &SweepOptions::seeds,
-        "runs of each setting, with the seeds 0, 1, ...; 1: that of the run file")
+        "runs per setting, with the seeds 0, 1, ...; 1: one run with the run file's seed")
       .at_least(1);
   s.key("metric", &SweepOptions::metric,
-        "metric of the validation split that ranks the trials; its declaration says which way is "
-        "better")
+        "validation metric that ranks the trials; its declaration says whether larger or smaller "
+        "is better")
       .names_metric();
   s.key("side_by_side", &SweepOptions::side_by_side,
-        "trials at a time; 0: as many as fit, or as Slurm starts")
+        "maximum number of concurrent trials; 0: as many as fit on the machine, or as Slurm starts")
       .at_least(0);
-  s.key("retries", &SweepOptions::retries, "how often a trial that failed starts again")
+  s.key("retries", &SweepOptions::retries, "maximum number of restarts of a failed trial")
       .at_least(0);
   s.key("hours", &SweepOptions::hours,
-        "of training over all trials, after which none starts any more; 0: no limit")
+        "training budget of all trials together, in hours; no trial starts after it is spent; 0: "
+        "no limit")
       .at_least(0);
 }
 
@@ -48,7 +50,8 @@ void HalvingOptions::describe(Schema<HalvingOptions>& s) {
       .required()
       .at_least(1);
   s.key("factor", &HalvingOptions::factor,
-        "one in so many goes on; the next comparison comes at so many times the steps")
+        "reduction factor: each comparison keeps one trial in this many, and comes at this many "
+        "times the steps of the previous one")
       .at_least(2);
 }
 

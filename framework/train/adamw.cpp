@@ -30,9 +30,14 @@ kernels::AdamW kernel_of(const AdamW::Options& options, const UpdateRates& rates
 }  // namespace
 
 void AdamW::Options::describe(Schema<Options>& s) {
-  s.key("beta1", &Options::beta1, "decay of the mean of gradients").at_least(0).below(1);
-  s.key("beta2", &Options::beta2, "decay of the mean of squared gradients").at_least(0).below(1);
-  s.key("epsilon", &Options::epsilon, "added to the denominator").above(0);
+  s.key("beta1", &Options::beta1, "decay rate of the running mean of gradients")
+      .at_least(0)
+      .below(1);
+  s.key("beta2", &Options::beta2, "decay rate of the running mean of squared gradients")
+      .at_least(0)
+      .below(1);
+  s.key("epsilon", &Options::epsilon, "term added to the denominator for numerical stability")
+      .above(0);
 }
 
 std::vector<StateSpec> AdamW::state(const ParameterSpec& parameter) const {
