@@ -127,18 +127,37 @@ std::int64_t broadcast_number(std::int64_t number, int from, const Comm& comm) {
   return number;
 }
 
+parallel::Shard broadcast_shard(parallel::Shard shard, int from, const Comm& comm) {
+  if (comm.size() == 1) return shard;
+  shard.name = comm.broadcast(shard.name, from);
+  shard.shape = nlohmann::json::parse(comm.broadcast(nlohmann::json(shard.shape).dump(), from))
+                    .get<std::vector<std::int64_t>>();
+  shard.offset = broadcast_number(shard.offset, from, comm);
+  shard.tensor = parallel::broadcast_tensor(shard.tensor, comm, from);
+  return shard;
+}
+
+std::vector<parallel::Shard> wholes_of(const std::vector<parallel::Shard>& shards,
+                                       const fs::path& path) {
+  std::vector<parallel::Shard> wholes;
+  try {
+    for (const auto& [name, tensor] : parallel::put_together(shards))
+      wholes.emplace_back(name, tensor);
+  } catch (const Error& error) {
+    fail("{}: is damaged ({}); remove it, or resume from another", path.string(), error.what());
+  }
+  return wholes;
+}
+
 /// Adds what `from` has read to `all`, on every rank.
 void broadcast_into(Snapshot& all, const Snapshot& part, int from, const Comm& comm) {
   const bool mine = comm.rank() == from;
   const auto count = [&](std::size_t size) {
     return broadcast_number(static_cast<std::int64_t>(size), from, comm);
   };
-  for (std::int64_t i = 0, tensors = count(part.tensors.size()); i < tensors; ++i) {
-    auto [name, tensor] = mine ? part.tensors[i] : std::pair<std::string, at::Tensor>();
-    name = comm.broadcast(name, from);
-    all.tensors.emplace_back(
-        name, comm.size() == 1 ? tensor : parallel::broadcast_tensor(tensor, comm, from));
-  }
+  const auto shards = count(part.own.size());
+  for (std::int64_t i = 0; i < shards; ++i)
+    all.own.push_back(broadcast_shard(mine ? part.own[i] : parallel::Shard(), from, comm));
   const std::vector<std::pair<std::string, std::string>> texts(part.texts.begin(),
                                                                part.texts.end());
   for (std::int64_t i = 0, n = count(texts.size()); i < n; ++i) {
@@ -240,7 +259,8 @@ void on_root_with_files(const Comm& comm, const std::function<void()>& work) {
 
 std::size_t Snapshot::bytes() const {
   std::size_t sum = 0;
-  for (const auto& [name, tensor] : tensors) sum += tensor.nbytes();
+  for (const auto* shards : {&tensors, &own})
+    for (const auto& shard : *shards) sum += shard.tensor.nbytes();
   return sum;
 }
 
@@ -260,6 +280,7 @@ Snapshot load_checkpoint(const fs::path& path, const Comm& comm) {
   Snapshot all;
   for (int i = 0; i < static_cast<int>(parts.size()); ++i)
     broadcast_into(all, read[i], i % comm.size(), comm);
+  comm.agree([&] { all.tensors = wholes_of(std::exchange(all.own, {}), path); });
   return all;
 }
 

@@ -13,21 +13,27 @@
 #include <utility>
 #include <vector>
 
+#include "parallel/shard.hpp"
+
 namespace attune {
 
-/// All that a run needs to go on. In data parallelism it is the same on every rank.
+/// All that a run needs to go on. Tensors have any shape, and any dtype the HDF5 layer stores,
+/// bfloat16 among them.
 struct Snapshot {
-  // any shape; any dtype the HDF5 layer stores, bfloat16 among them
-  std::vector<std::pair<std::string, at::Tensor>> tensors;
-  std::map<std::string, std::string> texts;  // any bytes
-  std::map<std::string, std::int64_t> numbers;
+  // whole ones that are the same on every rank, which the ranks share out among them for writing
+  std::vector<parallel::Shard> tensors = {};
+  std::map<std::string, std::string> texts = {};  // any bytes; the same on every rank
+  std::map<std::string, std::int64_t> numbers = {};
+  // what this rank alone holds, or some ranks: pieces, or whole tensors
+  std::vector<parallel::Shard> own = {};
 
-  std::size_t bytes() const;  // of the tensors
+  std::size_t bytes() const;  // of the tensors and of its own
 };
 
-/// path: folder/step-000025. Each part is read by one rank, and every rank receives all. Error,
-/// before anything is allocated, when it is not whole, a size or sha256 is not what was saved, or
-/// it is of another format. Collective.
+/// path: folder/step-000025. Each part is read by one rank, and every rank receives all; pieces are
+/// put together, and so any number of ranks may resume. Error, before anything is allocated, when
+/// it is not whole, a size or sha256 is not what was saved, or it is of another format.
+/// Collective.
 Snapshot load_checkpoint(const std::filesystem::path& path, const Comm& comm);
 
 /// The newest whole one, verified. Each newer one that is damaged or only half there is named with

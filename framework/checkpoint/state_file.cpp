@@ -34,16 +34,43 @@ class EntryWriter {
   EntryWriter(const hdf5::Group& root, const std::string& group)
       : group_(root.create_group(group)) {}
   void add(const std::string& name, const at::Tensor& tensor) {
-    const auto dataset = group_.create_dataset(fmt::format("{:06}", count_++), tensor.scalar_type(),
-                                               tensor.sizes().vec(), 1 << 20);
-    dataset.attributes().set("name", name);
+    write_in_slices(create(name, tensor), tensor);
+  }
+  /// A piece says what of.
+  void add(const parallel::Shard& shard) {
+    const auto tensor = shard.tensor.detach().cpu().contiguous();
+    const auto dataset = create(shard.name, tensor);
+    if (!shard.is_whole()) {
+      dataset.attributes().set("offset", shard.offset);
+      dataset.attributes().set("shape",
+                               std::vector<double>(shard.shape.begin(), shard.shape.end()));
+    }
     write_in_slices(dataset, tensor);
   }
 
  private:
+  hdf5::Dataset create(const std::string& name, const at::Tensor& tensor) {
+    auto dataset = group_.create_dataset(fmt::format("{:06}", count_++), tensor.scalar_type(),
+                                         tensor.sizes().vec(), 1 << 20);
+    dataset.attributes().set("name", name);
+    return dataset;
+  }
+
   hdf5::Group group_;
   std::int64_t count_ = 0;
 };
+
+/// As EntryWriter has written it.
+parallel::Shard read_shard(const std::string& name, const hdf5::Dataset& dataset) {
+  parallel::Shard shard(name, dataset.read());
+  const auto attributes = dataset.attributes();
+  if (!attributes.has("offset")) return shard;
+  shard.offset = attributes.integer("offset");
+  shard.shape.clear();
+  for (const auto size : attributes.numbers("shape"))
+    shard.shape.push_back(static_cast<std::int64_t>(size));
+  return shard;
+}
 
 at::Tensor to_bytes(const std::string& text) {
   auto bytes = at::empty({static_cast<std::int64_t>(text.size())}, at::kByte);
@@ -90,8 +117,7 @@ Part write_state(const fs::path& path, std::int64_t step, const Snapshot& snapsh
   EntryWriter tensors(root, "tensors");
   EntryWriter texts(root, "texts");
   EntryWriter numbers(root, "numbers");
-  for (const auto& [name, tensor] : snapshot.tensors)
-    tensors.add(name, tensor.detach().cpu().contiguous());
+  for (const auto& shard : snapshot.own) tensors.add(shard);
   for (const auto& [name, text] : snapshot.texts) texts.add(name, to_bytes(text));
   for (const auto& [name, number] : snapshot.numbers)
     numbers.add(name, at::scalar_tensor(number, at::kLong));
@@ -114,7 +140,7 @@ Snapshot read_state(const fs::path& path) {
         path.string(), version, format_version);
   Snapshot snapshot;
   for_each_entry(root, "tensors", [&](const auto& name, const auto& dataset) {
-    snapshot.tensors.emplace_back(name, dataset.read());
+    snapshot.own.push_back(read_shard(name, dataset));
   });
   for_each_entry(root, "texts", [&](const auto& name, const auto& dataset) {
     expect(dataset, at::kByte, 1);

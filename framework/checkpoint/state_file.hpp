@@ -17,9 +17,9 @@ struct Part {
   std::string sha256;
 };
 
-/// A new file, on the disk when it returns. It is made in memory first, so that HDF5 never meets a
-/// full disk: a file that it cannot close would take the process with it. Error when it cannot be
-/// written.
+/// Of snapshot's own, its texts and its numbers: a new file, on the disk when it returns. It is
+/// made in memory first, so that HDF5 never meets a full disk: a file that it cannot close would
+/// take the process with it. Error when it cannot be written.
 Part write_state(const std::filesystem::path& path, std::int64_t step, const Snapshot& snapshot);
 /// Error, before anything is allocated, when the file is not such a part or claims more than it
 /// holds.

@@ -13,21 +13,25 @@ namespace attune {
 namespace fs = std::filesystem;
 namespace {
 
-/// Neighbouring tensors, about as many bytes for each rank; texts and numbers go with rank 0's.
+/// Neighbouring tensors of those that all have, about as many bytes for each rank, and the rank's
+/// own; texts and numbers go with rank 0's.
 Snapshot share_of(const Snapshot& snapshot, int rank, int ranks) {
   Snapshot share;
   if (rank == 0) {
     share.texts = snapshot.texts;
     share.numbers = snapshot.numbers;
   }
-  const auto all = std::max<std::size_t>(1, snapshot.bytes());
+  std::size_t all = 0;
+  for (const auto& shard : snapshot.tensors) all += shard.tensor.nbytes();
+  all = std::max<std::size_t>(1, all);
   std::size_t before = 0;
-  for (const auto& entry : snapshot.tensors) {
-    const auto middle = before + entry.second.nbytes() / 2;
+  for (const auto& shard : snapshot.tensors) {
+    const auto middle = before + shard.tensor.nbytes() / 2;
     if (static_cast<int>(middle * ranks / all) == rank || (middle == all && rank == ranks - 1))
-      share.tensors.push_back(entry);
-    before += entry.second.nbytes();
+      share.own.push_back(shard);
+    before += shard.tensor.nbytes();
   }
+  share.own.insert(share.own.end(), snapshot.own.begin(), snapshot.own.end());
   return share;
 }
 
@@ -40,7 +44,7 @@ std::size_t part_bytes(const Snapshot& share) {
 std::vector<checkpoint::Part> write_parts(const fs::path& folder, int rank, std::int64_t step,
                                           const Snapshot& share) {
   std::vector<checkpoint::Part> parts;
-  Snapshot part{{}, share.texts, share.numbers};
+  Snapshot part{.texts = share.texts, .numbers = share.numbers};
   const auto write = [&] {
     checkpoint::with_files([&] {
       parts.push_back(checkpoint::write_state(
@@ -49,11 +53,11 @@ std::vector<checkpoint::Part> write_parts(const fs::path& folder, int rank, std:
     part = {};
   };
   const auto most = part_bytes(share);
-  for (const auto& entry : share.tensors) {
-    if (!part.tensors.empty() && part.bytes() + entry.second.nbytes() > most) write();
-    part.tensors.push_back(entry);
+  for (const auto& shard : share.own) {
+    if (!part.own.empty() && part.bytes() + shard.tensor.nbytes() > most) write();
+    part.own.push_back(shard);
   }
-  if (parts.empty() || !part.tensors.empty()) write();
+  if (parts.empty() || !part.own.empty()) write();
   return parts;
 }
 
@@ -73,16 +77,16 @@ CheckpointWriter::~CheckpointWriter() {
 }
 
 Snapshot CheckpointWriter::stage(const Snapshot& share) {
-  Snapshot copy{{}, share.texts, share.numbers};
-  buffers_.resize(share.tensors.size());
-  for (std::size_t i = 0; i < share.tensors.size(); ++i) {
-    const auto& [name, tensor] = share.tensors[i];
+  Snapshot copy = share;
+  buffers_.resize(share.own.size());
+  for (std::size_t i = 0; i < share.own.size(); ++i) {
+    const auto& tensor = share.own[i].tensor;
     auto& buffer = buffers_[i];
     if (!buffer.defined() || buffer.sizes() != tensor.sizes() ||
         buffer.scalar_type() != tensor.scalar_type())
       buffer = at::empty(tensor.sizes(), tensor.options().device(at::kCPU).requires_grad(false));
     buffer.copy_(tensor.detach());
-    copy.tensors.emplace_back(name, buffer);
+    copy.own[i].tensor = buffer;
   }
   return copy;
 }

@@ -383,13 +383,13 @@ void bind_options(const toml::table& table, const OptionSet& schema, void* objec
                    fmt::format("'{}' is missing here ({})", option.name, option.doc));
 }
 
-std::vector<Setting> settings(const toml::table& table, const OptionSet& schema,
-                              const void* object) {
+std::vector<Setting> settings(const toml::table& table, const OptionSet& schema, const void* object,
+                              OptionRole otherwise) {
   std::vector<Setting> all;
   for (const auto& option : schema.options) {
     const auto* node = table.get(option.name);
     all.push_back({option.name, to_toml(option, option.get(object)),
-                   node ? place(node->source()) : "default"});
+                   node ? place(node->source()) : "default", option.role.value_or(otherwise)});
   }
   return all;
 }

@@ -66,8 +66,9 @@ const toml::table& section(const toml::table& root, std::string_view name, Probl
 void bind_options(const toml::table& table, const OptionSet& schema, void* object,
                   Problems& problems, const std::vector<std::string>& handled_elsewhere = {});
 
-/// The table's effective values, one for each declared option.
-std::vector<Setting> settings(const toml::table& table, const OptionSet& schema,
-                              const void* object);
+/// The table's effective values, one for each declared option. otherwise: the role of those that
+/// declare none.
+std::vector<Setting> settings(const toml::table& table, const OptionSet& schema, const void* object,
+                              OptionRole otherwise = OptionRole::setting);
 
 }  // namespace attune::config

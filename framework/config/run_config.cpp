@@ -13,29 +13,37 @@
 namespace attune::config {
 
 void RunOptions::describe(Schema<RunOptions>& s) {
-  s.key("name", &RunOptions::name, "name of the run and of its run directory").required();
+  s.key("name", &RunOptions::name, "name of the run and of its run directory")
+      .required()
+      .is(OptionRole::location);
   s.key("seed", &RunOptions::seed,
         "random seed of the sample order, of newly initialized weights and of dropout")
       .at_least(0);
-  s.key("output", &RunOptions::output, "parent folder of the run directories");
+  s.key("output", &RunOptions::output, "parent folder of the run directories")
+      .is(OptionRole::location);
   s.key("plugins", &RunOptions::plugins,
-        "additional plugin files, or folders to search for plugins");
+        "additional plugin files, or folders to search for plugins")
+      .is(OptionRole::location);
 }
 
 void ModelOptions::describe(Schema<ModelOptions>& s) {
   s.key("path", &ModelOptions::path,
         "base model: a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf "
         "file")
-      .required();
-  s.key("dtype", &ModelOptions::dtype, "data type of the model weights and of the computation")
-      .choices({"float32", "bfloat16"});
+      .required()
+      .is(OptionRole::location);
+  s.key("dtype", &ModelOptions::dtype, "data type of the model weights and of the computation",
+        {{"float32", FloatType::float32}, {"bfloat16", FloatType::bfloat16}});
   s.key("allowed_licences", &ModelOptions::allowed_licences,
         "licences that the base model may have; a run with another or an unstated licence is "
-        "refused; empty: any licence");
+        "refused; empty: any licence")
+      .is(OptionRole::location);
 }
 
 void DatasetOptions::describe(Schema<DatasetOptions>& s) {
-  s.key("path", &DatasetOptions::path, "path of an HDF5 file made by `attune prepare`").required();
+  s.key("path", &DatasetOptions::path, "path of an HDF5 file made by `attune prepare`")
+      .required()
+      .is(OptionRole::location);
   s.key("shuffle_block", &DatasetOptions::shuffle_block,
         "shuffle granularity: contiguous samples read together; 1 shuffles single samples")
       .at_least(1);
@@ -67,18 +75,22 @@ void TrainOptions::describe(Schema<TrainOptions>& s) {
         "group samples of similar length within each step into the same micro-batch");
   s.key("recompute", &TrainOptions::recompute,
         "activation checkpointing: keep only each block's input and recompute the block in the "
-        "backward pass; identical results, less memory, about a third more time");
+        "backward pass; identical results, less memory, about a third more time")
+      .is(OptionRole::location);
   s.key("precision", &TrainOptions::precision,
         "precision of matrix products; bfloat16: mixed precision with bfloat16 operands, float32 "
-        "accumulation, and float32 weights and optimizer state")
-      .choices({"float32", "bfloat16"});
+        "accumulation, and float32 weights and optimizer state",
+        {{"float32", FloatType::float32}, {"bfloat16", FloatType::bfloat16}});
   s.key("prefix_cache", &TrainOptions::prefix_cache,
         "data type of an on-disk cache of the frozen blocks below the first trainable layer: their "
-        "output is computed once per sample and reused; off: no cache")
-      .choices({"off", "float32", "bfloat16"});
+        "output is computed once per sample and reused; off: no cache",
+        {{"off", HiddenCache::off},
+         {"float32", HiddenCache::float32},
+         {"bfloat16", HiddenCache::bfloat16}});
   s.key("prefix_folder", &TrainOptions::prefix_folder,
         "folder of the prefix cache, such as a node-local disk; empty: .prefix next to the run "
-        "directories, shared by runs with the same base model and data");
+        "directories, shared by runs with the same base model and data")
+      .is(OptionRole::location);
   s.key("optimizer", &TrainOptions::optimizer,
         "name of the optimizer plugin; to set its options, use the section [optimizer] instead");
   s.key("learning_rate", &TrainOptions::learning_rate,
@@ -95,11 +107,13 @@ void TrainOptions::describe(Schema<TrainOptions>& s) {
       .at_least(0);
   s.key(
        "on_not_finite", &TrainOptions::on_not_finite,
-       "reaction to a NaN or infinite loss or gradient: end the run, or skip the step and count it")
-      .choices({"stop", "skip"});
+       "reaction to a NaN or infinite loss or gradient: end the run, or skip the step and count it",
+       {{"stop", NotFinite::stop}, {"skip", NotFinite::skip}})
+      .is(OptionRole::location);
   s.key("time_limit", &TrainOptions::time_limit,
         "wall-clock limit before which the run saves a checkpoint and ends: minutes or "
-        "[days-]hours:minutes:seconds; empty: the Slurm job's limit");
+        "[days-]hours:minutes:seconds; empty: the Slurm job's limit")
+      .is(OptionRole::location);
 }
 
 void EvaluateOptions::describe(Schema<EvaluateOptions>& s) {
@@ -116,39 +130,49 @@ void EvaluateOptions::describe(Schema<EvaluateOptions>& s) {
 
 void CheckpointOptions::describe(Schema<CheckpointOptions>& s) {
   s.key("every", &CheckpointOptions::every, "steps between checkpoints; 0: only at the end")
-      .at_least(0);
+      .at_least(0)
+      .is(OptionRole::location);
   s.key("keep", &CheckpointOptions::keep, "number of most recent checkpoints to keep; 0: all")
-      .at_least(0);
+      .at_least(0)
+      .is(OptionRole::location);
   s.key("keep_best", &CheckpointOptions::keep_best,
         "metric whose best state is additionally kept as the checkpoint 'best'; the metric's "
         "declaration says whether larger or smaller is better; empty: none")
-      .names_metric();
+      .names_metric()
+      .is(OptionRole::location);
   s.key("staged", &CheckpointOptions::staged,
         "write checkpoints in the background from a copy in memory; false: training waits for the "
-        "write and needs no copy");
+        "write and needs no copy")
+      .is(OptionRole::location);
 }
 
 void ParallelOptions::describe(Schema<ParallelOptions>& s) {
   s.key("mode", &ParallelOptions::mode,
         "parallelism; data: every rank holds the whole model and computes its share of the batch")
-      .choices({"data"});
+      .choices({"data"})
+      .is(OptionRole::location);
   s.key("device", &ParallelOptions::device,
         "device to compute on; auto: a GPU if LibTorch finds one, else the CPU; a Slurm job with "
-        "GPUs fails if LibTorch finds none")
-      .choices({"auto", "cpu", "cuda"});
+        "GPUs fails if LibTorch finds none",
+        {{"auto", DeviceChoice::automatic},
+         {"cpu", DeviceChoice::cpu},
+         {"cuda", DeviceChoice::cuda}})
+      .is(OptionRole::location);
   s.key("threads", &ParallelOptions::threads,
         "threads per rank; 0: OMP_NUM_THREADS if set, else the number of cores that the rank owns")
       .at_least(0);
   s.key("binding", &ParallelOptions::binding,
         "CPU binding under mpirun; auto: replace mpirun's default binding by one that spreads the "
-        "ranks over all cores of the run; keep: leave mpirun's binding unchanged")
-      .choices({"auto", "keep"});
+        "ranks over all cores of the run; keep: leave mpirun's binding unchanged",
+        {{"auto", Binding::automatic}, {"keep", Binding::keep}})
+      .is(OptionRole::location);
   s.key("reproducible", &ParallelOptions::reproducible,
         "make the weights bitwise identical on any number of ranks, at the cost of slower steps");
   s.key("watchdog", &ParallelOptions::watchdog,
         "seconds without progress after which all ranks abort and name the late rank; 0 disables "
         "the watchdog")
-      .at_least(0);
+      .at_least(0)
+      .is(OptionRole::location);
 }
 
 namespace {
@@ -244,6 +268,8 @@ class Reader {
     const auto& table = section(root_, "train", problems_);
     bind_options(table, describe<TrainOptions>(), &config_.train, problems_,
                  names_of(short_options()));
+    if (!table.contains("micro_batch"))
+      config_.train.micro_batch = std::min(config_.train.micro_batch, config_.train.global_batch);
     auto all = settings(table, describe<TrainOptions>(), &config_.train);
     std::erase_if(all, [](const Setting& setting) {
       return setting.name == "optimizer" || setting.name == "schedule";
@@ -304,8 +330,8 @@ class Reader {
     for (const auto& [key, node] : train_table()) in_train.emplace_back(key.str());
     const auto shorts = names_of(short_options());
     OptionSet found;
-    std::vector<Setting> all =
-        settings(train_table(), named_key(section_name), &chosen.entry->name);
+    std::vector<Setting> all = settings(train_table(), named_key(section_name), &chosen.entry->name,
+                                        role_of_name(chosen.entry->kind));
     all.front().name = "plugin";
     for (const auto& option : chosen.entry->schema.options) {
       const bool is_short = section_name == name(Kind::optimizer) &&
@@ -361,7 +387,13 @@ class Reader {
     const auto& table = section(root_, "slurm", problems_);
     SlurmOptions options;
     bind_slurm(table, options, problems_);
-    auto given = settings(table, describe<SlurmOptions>(), &options);
+    auto given = settings(table, describe<SlurmOptions>(), &options, OptionRole::location);
+    const auto asked = [&](const char* key, std::int64_t value) {
+      return table.contains(key) ? std::optional(value) : std::nullopt;
+    };
+    config_.asked = {asked("nodes", options.nodes), asked("tasks_per_node", options.tasks_per_node),
+                     asked("gpus_per_node", options.gpus_per_node),
+                     asked("cpus_per_task", options.cpus_per_task)};
     // the rest is for the site to say
     std::erase_if(given, [&](const Setting& setting) { return !table.contains(setting.name); });
     config_.effective.emplace_back("slurm", std::move(given));
@@ -461,11 +493,20 @@ class Reader {
     }
     auto chosen = choose(table, kind, *plugin->value<std::string>(), plugin->source(), own_keys);
     if (!chosen.entry) return chosen;
-    auto all = settings(table, plugin_key(), &chosen.entry->name);
-    append(all, settings(table, own_schema, own));
-    append(all, settings(table, chosen.entry->schema, chosen.options.get()));
+    auto all = settings(table, plugin_key(), &chosen.entry->name, role_of_name(kind));
+    append(all, settings(table, own_schema, own, role_of_options(kind)));
+    append(all, settings(table, chosen.entry->schema, chosen.options.get(), role_of_options(kind)));
     config_.effective.emplace_back(section_name, std::move(all));
     return chosen;
+  }
+
+  /// Of options that do not declare one.
+  static OptionRole role_of_options(Kind kind) {
+    return kind == Kind::model || kind == Kind::strategy ? OptionRole::identity
+                                                         : OptionRole::setting;
+  }
+  static OptionRole role_of_name(Kind kind) {
+    return kind == Kind::optimizer ? OptionRole::identity : role_of_options(kind);
   }
 
   /// [strategy], or several as [[strategy]].
@@ -557,7 +598,7 @@ class Reader {
       problems_.add(table.get("micro_batch")->source(),
                     "'micro_batch = \"auto\"' depends on the machine's memory, which "
                     "parallel.reproducible rules out: give a number");
-    if (train.precision == "bfloat16" && config_.model.dtype == "bfloat16")
+    if (train.precision == FloatType::bfloat16 && config_.model.dtype == FloatType::bfloat16)
       problems_.add(table.get("precision")->source(),
                     "'precision' rounds float32 weights for their products, and model.dtype = "
                     "\"bfloat16\" holds them rounded: give one of them");

@@ -25,6 +25,14 @@ struct Chosen {
   }
 };
 
+enum class FloatType { float32, bfloat16 };
+/// What becomes of the hidden states after the frozen blocks.
+enum class HiddenCache { off, float32, bfloat16 };
+/// What to do when a loss or a gradient is not finite.
+enum class NotFinite { stop, skip };
+enum class DeviceChoice { automatic, cpu, cuda };
+enum class Binding { automatic, keep };
+
 struct RunOptions {
   std::string name;
   std::int64_t seed = 0;
@@ -35,7 +43,7 @@ struct RunOptions {
 
 struct ModelOptions {
   std::string path;
-  std::string dtype = "float32";
+  FloatType dtype = FloatType::float32;
   std::vector<std::string> allowed_licences;
   static void describe(Schema<ModelOptions>& s);
 };
@@ -59,8 +67,8 @@ struct TrainOptions {
   std::int64_t micro_tokens = 0;
   bool group_lengths = false;
   bool recompute = false;
-  std::string precision = "float32";
-  std::string prefix_cache = "off";
+  FloatType precision = FloatType::float32;
+  HiddenCache prefix_cache = HiddenCache::off;
   std::string prefix_folder;
   // by name alone; see RunConfig for those with their options
   std::string optimizer = "adamw";
@@ -69,7 +77,7 @@ struct TrainOptions {
   double weight_decay = 0;
   double warmup = 0;
   double clip = 1.0;
-  std::string on_not_finite = "stop";
+  NotFinite on_not_finite = NotFinite::stop;
   std::string time_limit;
   static void describe(Schema<TrainOptions>& s);
 };
@@ -85,9 +93,9 @@ struct EvaluateOptions {
 
 struct ParallelOptions {
   std::string mode = "data";
-  std::string device = "auto";
+  DeviceChoice device = DeviceChoice::automatic;
   std::int64_t threads = 0;
-  std::string binding = "auto";
+  Binding binding = Binding::automatic;
   bool reproducible = false;
   double watchdog = 1800;
   static void describe(Schema<ParallelOptions>& s);
@@ -102,6 +110,14 @@ struct CheckpointOptions {
   static void describe(Schema<CheckpointOptions>& s);
 };
 
+/// What [slurm] of a run file says of the ranks; no value: nothing.
+struct AskedRanks {
+  std::optional<std::int64_t> nodes;
+  std::optional<std::int64_t> tasks_per_node;
+  std::optional<std::int64_t> gpus_per_node;
+  std::optional<std::int64_t> cpus_per_task;
+};
+
 struct RunConfig {
   std::filesystem::path file;
   RunOptions run;
@@ -111,6 +127,7 @@ struct RunConfig {
   EvaluateOptions evaluate;
   CheckpointOptions checkpoint;
   ParallelOptions parallel;
+  AskedRanks asked;
   Chosen model_plugin;
   Chosen dataset_plugin;
   Chosen optimizer;

@@ -59,8 +59,8 @@ void SlurmOptions::describe(Schema<SlurmOptions>& s) {
         "\"cpu-bind\" = \"cores\", \"container-image\" = \"attune.sqsh\" }");
   s.key("launcher", &SlurmOptions::launcher,
         "program that starts the ranks; srun survives preemption, mpirun needs no PMIx support in "
-        "Slurm")
-      .choices({"srun", "mpirun"});
+        "Slurm",
+        {{"srun", JobLauncher::srun}, {"mpirun", JobLauncher::mpirun}});
   s.key("mpi", &SlurmOptions::mpi,
         "value of srun --mpi; `srun --mpi=list` lists the available ones");
   s.key("modules", &SlurmOptions::modules, "environment modules to load, in this order");
@@ -331,7 +331,7 @@ void check_contradictions(const toml::table& table, const SlurmOptions& options,
           place_of(table, "options"),
           fmt::format("'{}' in 'options' and 'memory' contradict each other: keep one of them",
                       other));
-  if (options.launcher == "mpirun" && !options.srun_options.empty())
+  if (options.launcher == JobLauncher::mpirun && !options.srun_options.empty())
     problems.add(place_of(table, "srun_options"),
                  "'srun_options' are for launcher = \"srun\", and the launcher is mpirun: take one "
                  "of them out");

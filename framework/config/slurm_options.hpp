@@ -5,6 +5,8 @@
 
 namespace attune::config {
 
+enum class JobLauncher { srun, mpirun };
+
 struct SlurmOptions {
   std::int64_t nodes = 1;
   std::int64_t tasks_per_node = 1;
@@ -24,7 +26,7 @@ struct SlurmOptions {
   OptionMap each{{"seed", "$SLURM_ARRAY_TASK_ID"}};
   OptionMap options;
   OptionMap srun_options;
-  std::string launcher = "srun";
+  JobLauncher launcher = JobLauncher::srun;
   std::string mpi = "pmix";
   std::vector<std::string> modules;
   std::vector<std::string> lines;

@@ -1,8 +1,9 @@
 // Hidden states kept on disk: what a model's first parts made of every row of a split.
 //
-//   /                 format = "attune-hidden", key = what they were made from, item = shape of the
-//   state at one position /hidden           of all rows end to end, each position's state flat;
-//   float32 or bfloat16 /hidden.offsets   where each row begins, int64 [rows + 1]
+//   /                 format = "attune-hidden", key = what they were made from,
+//                     item = shape of the state at one position
+//   /hidden           of all rows end to end, each position's state flat; float32 or bfloat16
+//   /hidden.offsets   where each row begins, int64 [rows + 1]
 #pragma once
 #include <ATen/core/Tensor.h>
 

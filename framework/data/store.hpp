@@ -1,8 +1,7 @@
 // The data file, format version 1: groups of columns in HDF5.
 //
 //   /                 format = "attune-dataset", version = 1, name, kind, labels, licence, recipe,
-//   sources, sources_sha256,
-//                     tokenizer_sha256, rejected (JSON), created
+//                     sources, sources_sha256, tokenizer_sha256, rejected (JSON), created
 //   /train            sha256 = of the split's content; likewise /validation, /test
 //   /train/tokens            a ragged column: all values end to end ...
 //   /train/tokens.offsets    ... and where each sample begins, int64 [n + 1]

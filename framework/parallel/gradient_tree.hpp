@@ -14,9 +14,10 @@ namespace attune::parallel {
 /// The micro-batches of a step are the leaves of one binary tree; gradients are added along it,
 /// pair by pair, whichever rank computed a leaf. Floating-point sums then have the same bits on any
 /// number of ranks. Each step:
-///   tree.begin(leaves, first, last);   // this rank computes leaves first .. last-1, in order; the
-///   ranks' shares follow each other loss.backward(); tree.add();       // for each; .grad is taken
-///   away tree.finish();                     // every .grad holds the sum over all leaves
+///   tree.begin(leaves, first, last);   // this rank computes leaves first .. last-1, in order;
+///                                      // the ranks' shares follow each other
+///   loss.backward(); tree.add();       // for each; .grad is taken away
+///   tree.finish();                     // every .grad holds the sum over all leaves
 /// A rank holds up to log2(leaves) partial sums.
 class GradientTree {
  public:

@@ -35,9 +35,9 @@ using TrafficByKind = std::map<std::string, Calls>;
 /// input, in the type that travels (bfloat16 and float16 are reduced as float32):
 ///   all_reduce, reduce_scatter, all_to_all   the whole input, with the part that stays on the rank
 ///   all_gather                               the rank's own part
-///   broadcast                                the tensor or text on the rank it comes from, 0 on
-///   the others send                                     the message on the sender; receiving
-///   counts nothing barrier                                  0
+///   broadcast                                the tensor or text on the rank it comes from, else 0
+///   send                                     the message on the sender; receiving counts nothing
+///   barrier                                  0
 /// What the network carries depends on MPI's algorithm and is not known: a ring moves 2 (n - 1) / n
 /// of the input in an all_reduce over n ranks. Groups of one rank send nothing and count nothing.
 /// The watchdog's heartbeats are not counted.

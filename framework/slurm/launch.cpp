@@ -51,19 +51,8 @@ std::string wrong_size(const Variables& variable, int ranks) {
       tasks, ranks, ranks == 1 ? "" : "s");
 }
 
-Asked Asked::by(const config::RunConfig& run) {
-  Asked asked;
-  for (const auto& [section, settings] : run.effective)
-    for (const auto& setting : settings)
-      for (const auto& [name, member] : {std::pair{"nodes", &Asked::nodes},
-                                         {"tasks_per_node", &Asked::tasks_per_node},
-                                         {"gpus_per_node", &Asked::gpus_per_node},
-                                         {"cpus_per_task", &Asked::cpus_per_task}})
-        if (section == "slurm" && setting.name == name) asked.*member = number(setting.value);
-  return asked;
-}
-
-std::vector<std::string> differences(const Asked& asked, const std::vector<RankPlace>& ranks) {
+std::vector<std::string> differences(const config::AskedRanks& asked,
+                                     const std::vector<RankPlace>& ranks) {
   std::map<std::string, std::vector<const RankPlace*>> nodes;
   for (const auto& rank : ranks) nodes[rank.node].push_back(&rank);
   std::vector<std::string> sentences;
@@ -71,8 +60,9 @@ std::vector<std::string> differences(const Asked& asked, const std::vector<RankP
     return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
   };
   // Of the first node where `found` is not as it should be; the others are counted.
-  const auto tell = [&](const std::optional<int>& wanted, const auto& found, bool more_is_fine,
-                        const char* what, const char* per, const char* option, const char* key) {
+  const auto tell = [&](const std::optional<std::int64_t>& wanted, const auto& found,
+                        bool more_is_fine, const char* what, const char* per, const char* option,
+                        const char* key) {
     std::string first;
     int count = 0;
     int others = -1;
@@ -145,7 +135,7 @@ std::string gpus_of_job(const Variables& variable) {
 void check_gpus(const config::RunConfig& run, bool uses_gpu, const Comm& comm) {
   const auto gpus = gpus_of_job(environment_variable);
   const bool leaves_idle = !gpus.empty() && !uses_gpu;
-  const bool is_meant = run.parallel.device == "cpu";
+  const bool is_meant = run.parallel.device == config::DeviceChoice::cpu;
   comm.agree([&] {
     if (leaves_idle && !is_meant)
       fail(
@@ -163,7 +153,7 @@ void check_gpus(const config::RunConfig& run, bool uses_gpu, const Comm& comm) {
 void check_asked(const config::RunConfig& run, const std::vector<RankPlace>& ranks,
                  const Comm& comm) {
   if (slurm_job().empty() || !comm.root()) return;
-  for (const auto& sentence : differences(Asked::by(run), ranks))
+  for (const auto& sentence : differences(run.asked, ranks))
     fmt::print(stderr, "note: {}\n", sentence);
 }
 

@@ -21,17 +21,8 @@ std::string wrong_start(const Variables& variable);
 /// The same once MPI is up and has so many ranks.
 std::string wrong_size(const Variables& variable, int ranks);
 
-/// What [slurm] of a run file says of the ranks; no value: nothing.
-struct Asked {
-  std::optional<int> nodes;
-  std::optional<int> tasks_per_node;
-  std::optional<int> gpus_per_node;
-  std::optional<int> cpus_per_task;
-  static Asked by(const config::RunConfig& run);
-};
-
 /// Where the ranks that really started are not those that were asked for: one sentence each.
-std::vector<std::string> differences(const Asked& asked,
+std::vector<std::string> differences(const config::AskedRanks& asked,
                                      const std::vector<placement::RankPlace>& ranks);
 
 /// The variable that says that the job has GPUs, as "SLURM_GPUS_ON_NODE=2"; "" when it has none,

@@ -62,7 +62,8 @@ std::string module_words(const std::vector<std::string>& modules) {
 
 class Script {
  public:
-  explicit Script(const Job& job) : job_(job), o_(job.options), srun_(o_.launcher == "srun") {}
+  explicit Script(const Job& job)
+      : job_(job), o_(job.options), srun_(o_.launcher == config::JobLauncher::srun) {}
 
   std::string text() {
     head();

@@ -2,11 +2,12 @@
 //   chatml      OpenAI's Chat Markup Language, as SmolLM2, Qwen2 and others use it
 //   llama2      Touvron et al. 2023 (arXiv:2307.09288), tokenizer_config.json of Llama-2-7b-chat-hf
 //   llama3      tokenizer_config.json of Meta-Llama-3-8B-Instruct
-//   mistral-v1  tokenizer_config.json of Mistral-7B-Instruct-v0.1 and v0.2, which differ in spaces
-//   alone mistral-v3  tokenizer_config.json of Mistral-7B-Instruct-v0.3 gemma tokenizer_config.json
-//   of gemma-3-1b-it alpaca      Taori et al. 2023 (github.com/tatsu-lab/stanford_alpaca), for
-//   several turns as LLaMA-Factory and others do it plain       ours, for models without marks of
-//   their own
+//   mistral-v1  tokenizer_config.json of Mistral-7B-Instruct-v0.1 and v0.2; they differ in spaces
+//   mistral-v3  tokenizer_config.json of Mistral-7B-Instruct-v0.3
+//   gemma       tokenizer_config.json of gemma-3-1b-it
+//   alpaca      Taori et al. 2023 (github.com/tatsu-lab/stanford_alpaca), for several turns as
+//               LLaMA-Factory and others do it
+//   plain       ours, for models without marks of their own
 #include <fmt/core.h>
 
 #include <algorithm>

@@ -43,9 +43,8 @@ std::string code_sha256() {
 }
 
 void add_settings(json& list, const std::vector<config::Setting>& settings) {
-  static const std::set<std::string> do_not_matter{"path", "allowed_licences", "shuffle_block"};
   for (const auto& setting : settings)
-    if (!do_not_matter.contains(setting.name)) list.push_back({setting.name, setting.value});
+    if (setting.role != OptionRole::location) list.push_back({setting.name, setting.value});
 }
 
 /// Which of the strategies take part in what is measured: one that defines the loss; all of them

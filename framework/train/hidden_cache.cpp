@@ -57,7 +57,8 @@ class HiddenCache {
   HiddenCache(Session& session, const std::vector<NamedTensor>& trained)
       : s_(session),
         train_(session.data->split("train")),
-        dtype_(session.config.train.prefix_cache == "bfloat16" ? at::kBFloat16 : at::kFloat),
+        dtype_(session.config.train.prefix_cache == config::HiddenCache::bfloat16 ? at::kBFloat16
+                                                                                  : at::kFloat),
         parts_(frozen_parts(session, trained)),
         key_(key()),
         path_(folder() / fmt::format("{}.h5", key_.substr(0, 16))) {}
@@ -92,15 +93,14 @@ class HiddenCache {
     nlohmann::json all{{"base", s_.base_sha256},
                        {"data", train_.sha256()},
                        {"parts", parts_},
-                       {"dtype", s_.config.train.prefix_cache},
+                       {"dtype", c10::toString(dtype_)},
                        {"precision", s_.config.train.precision}};
-    const std::set<std::string> do_not_matter{"path", "allowed_licences", "shuffle_block"};
     for (const auto& [section, settings] : s_.config.effective) {
       if (section != "model" && section != "dataset" && section != "strategy" &&
           section != "[strategy]")
         continue;
       for (const auto& setting : settings)
-        if (!do_not_matter.contains(setting.name))
+        if (setting.role != OptionRole::location)
           all["settings"].push_back({section, setting.name, setting.value});
     }
     return sha256(all.dump());
@@ -289,7 +289,7 @@ bool sees_again(const Session& session) {
 std::shared_ptr<const HiddenStates> keep_hidden_states(Session& session,
                                                        const std::vector<NamedTensor>& trained,
                                                        Interruption& interruption) {
-  if (session.config.train.prefix_cache == "off") return nullptr;
+  if (session.config.train.prefix_cache == config::HiddenCache::off) return nullptr;
   if (!sees_again(session)) {
     if (session.mesh.world.root())
       fmt::print(stderr, "train.prefix_cache: no sample is seen twice, and so nothing is kept\n");

@@ -63,15 +63,17 @@ class Loop {
   //   for every epoch:  EPOCH_BEGIN
   //     for every step:  STEP_BEGIN
   //       forward and backward of every micro-batch, all-reduce
+  //       strategies: on_gradients
   //       GRADIENTS_READY      scaled and clipped
   //       optimizer step
+  //       strategies: after_step
   //       STEP_END
   //       EVALUATED            every so many steps
   //       EPOCH_END            after the epoch's last step
-  //       CHECKPOINT_SAVED     when one that was due or asked for is whole on the disk, which may
-  //       be some steps later
+  //       CHECKPOINT_SAVED     when one is whole on the disk, maybe some steps after it was due
   //   INTERRUPTED              after a signal, or in time before the time limit: the state is
-  //   saved, the run ends here RUN_END
+  //                            saved, and the run ends here
+  //   RUN_END
   Outcome run(const Resume& resume) {
     s_.strategies->begin(*s_.model, context_.run());
     begin(resume);
@@ -92,11 +94,13 @@ class Loop {
       if (!sums) break;  // interrupted: the step will be done again
       count_without_target(*sums);
       run_.scalars = sums->scalars;
-      if (const auto gradient_scale = normalise(*sums)) {
+      auto gradients = updater_.gradients();
+      if (const auto gradient_scale = normalise(*sums, gradients)) {
         fire(Event::gradients_ready);
         call_plugin({plugin("optimizer", s_.config.optimizer), "update", run_.step},
-                    [&] { updater_.step(run_.learning_rate, *gradient_scale); });
+                    [&] { updater_.step(gradients, run_.learning_rate, *gradient_scale); });
       }
+      gradients.clear();
       drop_gradients(updater_.parameters());
       s_.strategies->after_step(*s_.model, run_.step);
       end_step(watch.seconds());
@@ -133,7 +137,7 @@ class Loop {
   std::size_t state_bytes() const {
     std::size_t bytes = 0;
     for (const auto& [name, tensor] : s_.strategies->state(*s_.model)) bytes += tensor.nbytes();
-    for (const auto& [name, tensor] : updater_.state()) bytes += tensor.nbytes();
+    for (const auto& shard : updater_.state()) bytes += shard.tensor.nbytes();
     return bytes;
   }
 
@@ -293,10 +297,10 @@ class Loop {
       parameter.set_requires_grad(!held || !frozen_.contains(name));
   }
 
-  /// What the summed gradients are to be multiplied by: their mean over the targets, clipped.
-  /// Absent when the step is to be left out. What is wrong is wrong on every rank: the sums are the
-  /// same everywhere.
-  std::optional<double> normalise(const StepSums& sums) {
+  /// What the summed gradients are to be multiplied by: their mean over the targets, clipped. They
+  /// become others where a strategy changes them. Absent when the step is to be left out. What is
+  /// wrong is wrong on every rank: the sums are the same everywhere.
+  std::optional<double> normalise(const StepSums& sums, std::vector<parallel::Shard>& gradients) {
     if (sums.targets == 0)
       s_.mesh.world.agree([&] {
         fail(
@@ -309,7 +313,7 @@ class Loop {
     run_.learning_rate =
         call_plugin({plugin("schedule", s_.config.schedule), "factor", run_.step},
                     [&] { return learning_rate_at(run_.step, run_.steps, options_, *schedule_); });
-    run_.grad_norm = 1.0 / targets * updater_.gradient_norm();
+    run_.grad_norm = 1.0 / targets * updater_.norm_of(gradients);
     run_.step_tokens = sums.tokens;
     const bool is_finite = std::isfinite(run_.loss) && std::isfinite(run_.grad_norm);
     skipped_in_a_row_ = is_finite ? 0 : skipped_in_a_row_ + 1;
@@ -317,8 +321,10 @@ class Loop {
       not_finite(sums.bad_rows);
       return std::nullopt;
     }
-    if (s_.strategies->on_gradients(*s_.model, run_.step, 1.0 / targets))
-      run_.grad_norm = 1.0 / targets * updater_.gradient_norm();
+    if (s_.strategies->on_gradients(*s_.model, run_.step, 1.0 / targets)) {
+      gradients = updater_.gradients();
+      run_.grad_norm = 1.0 / targets * updater_.norm_of(gradients);
+    }
     return clipped(1.0 / targets, run_.grad_norm, options_.clip);
   }
 
@@ -355,7 +361,8 @@ class Loop {
     const auto file = run_directory::not_finite_file(run_.directory);
     on_root(s_.mesh.world, [&] {
       run_directory::note_not_finite(run_.directory, {run_.step + 1, what, "train", rows});
-      if (options_.on_not_finite == "stop" || skipped_in_a_row_ == most_skipped_in_a_row)
+      if (options_.on_not_finite == config::NotFinite::stop ||
+          skipped_in_a_row_ == most_skipped_in_a_row)
         fail(
             "step {}: {}{}: lower train.learning_rate, set train.clip, or look at samples {} of "
             "'train' (noted in {})",

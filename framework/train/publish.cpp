@@ -11,6 +11,8 @@
 #include <nlohmann/json.hpp>
 
 #include "data/store.hpp"
+#include "parallel/gathering.hpp"
+#include "parallel/mpi.hpp"
 #include "run_directory/places.hpp"
 #include "train/adapter_folder.hpp"
 #include "train/label_order.hpp"
@@ -18,6 +20,7 @@
 #include "weights/chat_template_files.hpp"
 #include "weights/export_folder.hpp"
 #include "weights/model_files.hpp"
+#include "weights/safetensors.hpp"
 
 namespace attune::train {
 namespace fs = std::filesystem;
@@ -90,11 +93,23 @@ void fold(const Session& session) {
   session.strategies->merge(*session.model);
 }
 
+/// Tensor by tensor, of what the ranks hold.
 void publish_model(Session& session, const fs::path& folder) {
-  auto tensors = nn::stored_tensors(session.model->module());
-  for (auto& [name, tensor] : tensors) tensor = tensor.to(torch::kCPU).contiguous();
-  export_model_folder(folder, *session.files, session.config.model.path, exported_config(session),
-                      tensors, trained_chat(session));
+  const auto& world = session.mesh.world;
+  std::vector<parallel::Shard> mine;
+  if (world.root())  // which alone has folded its model; the others hold the same, without
+    for (const auto& [name, tensor] : nn::stored_tensors(session.model->module()))
+      mine.emplace_back(name, tensor);
+  parallel::Gathering gathering(std::move(mine), world);
+  std::vector<TensorToWrite> tensors;
+  for (std::size_t i = 0; i < gathering.tensors().size(); ++i) {
+    const auto& [name, shape, dtype] = gathering.tensors()[i];
+    tensors.push_back({name, shape, dtype, [&gathering, i] { return gathering.read(i); }});
+  }
+  gathering.run([&] {
+    export_model_folder(folder, *session.files, session.config.model.path, exported_config(session),
+                        tensors, trained_chat(session));
+  });
 }
 
 /// A snapshot in Hugging Face's download cache, models--OWNER--NAME/snapshots/REVISION, has a name
@@ -153,16 +168,20 @@ std::optional<Adapter> adapter_of(const Session& session) {
 }  // namespace
 
 void publish(Session& session, const fs::path& folder, bool merge) {
-  warn_of_pooling(session);
-  const auto chat = trained_chat(session);
-  tell_of_two_templates(session, chat);
-  if (const auto adapter = merge ? std::nullopt : adapter_of(session)) {
+  const auto& world = session.mesh.world;
+  bool is_adapter = false;
+  on_root(world, [&] {
+    warn_of_pooling(session);
+    const auto chat = trained_chat(session);
+    tell_of_two_templates(session, chat);
+    const auto adapter = merge ? std::nullopt : adapter_of(session);
+    is_adapter = adapter.has_value();
+    if (!is_adapter) return fold(session);
     ExtraFiles extra;
     if (!chat.jinja.empty()) extra[chat_file(chat)] = chat.jinja;
-    return write_adapter(*adapter, session.base_sha256, folder, extra);
-  }
-  fold(session);
-  publish_model(session, folder);
+    write_adapter(*adapter, session.base_sha256, folder, extra);
+  });
+  if (world.max(is_adapter) == 0) publish_model(session, folder);
 }
 
 void check_publishable(const Session& session) {

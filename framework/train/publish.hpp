@@ -8,8 +8,8 @@ namespace attune::train {
 
 /// The strategy's adapter in PEFT's layout (adapter_config.json, adapter_model.safetensors) or,
 /// when it has none or `merge`, the whole model with tokenizer and config. The folder appears whole
-/// or not at all. Rank 0 alone may call it. Error when the target is there and not empty. Merging
-/// changes the session's model.
+/// or not at all. Rank 0 writes, one tensor at a time. Error when the target is there and not
+/// empty. Merging changes the session's model on rank 0. Collective.
 void publish(Session& session, const std::filesystem::path& folder, bool merge);
 
 /// Before the first step: what publish will need of model, tokenizer and strategies. Error where

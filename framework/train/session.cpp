@@ -32,9 +32,10 @@
 namespace attune::train {
 namespace {
 
-c10::Device choose_device(const std::string& wanted, const Mesh& mesh) {
+c10::Device choose_device(config::DeviceChoice wanted, const Mesh& mesh) {
+  using enum config::DeviceChoice;
   const bool available = torch::cuda::is_available();
-  if (wanted == "cpu" || (wanted == "auto" && !available)) return torch::kCPU;
+  if (wanted == cpu || (wanted == automatic && !available)) return torch::kCPU;
   if (!available)
     fail(
         "parallel.device is 'cuda', but this LibTorch finds no GPU: set it to 'cpu' or 'auto', or "
@@ -143,8 +144,9 @@ std::shared_ptr<Model> build_model(const Session& s, const config::Chosen& plugi
   auto model = plugin.build<Model>(&context);
   if (is_classifier(*model)) order_head(*model, label_order(files.config, s.data->labels()));
   model->module().eval();
-  model->module().to(s.device,
-                     s.config.model.dtype == "bfloat16" ? torch::kBFloat16 : torch::kFloat32);
+  model->module().to(s.device, s.config.model.dtype == config::FloatType::bfloat16
+                                   ? torch::kBFloat16
+                                   : torch::kFloat32);
   return model;
 }
 
@@ -210,7 +212,8 @@ void assemble(Session& s) {
 
   torch::manual_seed(config.run.seed);  // new heads and adapters
   s.model = build_model(s, config.model_plugin, *s.files);
-  if (config.train.precision == "bfloat16") round_operands(*s.model, s.device, s.mesh.world);
+  if (config.train.precision == config::FloatType::bfloat16)
+    round_operands(*s.model, s.device, s.mesh.world);
   s.strategies = std::make_shared<Strategies>(build_strategies(config));
   s.mesh.world.agree([&] {
     const BaseValues base(*s.model);

@@ -14,51 +14,54 @@
 namespace attune::train {
 namespace {
 
+using parallel::Shard;
+
 std::map<std::string, at::Tensor> by_name(const Snapshot& snapshot) {
-  return {snapshot.tensors.begin(), snapshot.tensors.end()};
+  std::map<std::string, at::Tensor> all;
+  for (const auto& whole : snapshot.tensors) all.emplace(whole.name, whole.tensor);
+  return all;
 }
 
-void copy_into(const std::vector<NamedTensor>& live, const std::string& prefix,
+/// Of what is saved whole, each its part.
+void copy_into(const std::vector<Shard>& live, const std::string& prefix,
                const std::map<std::string, at::Tensor>& saved) {
   torch::NoGradGuard no_grad;
-  for (const auto& [name, tensor] : live) {
+  for (const auto& shard : live) {
+    const auto& name = shard.name;
     const auto found = saved.find(prefix + name);
     if (found == saved.end())
       fail(
           "the checkpoint holds no '{}{}': it is of a run with another model, strategy or "
           "optimizer; start a new run under another name",
           prefix, name);
-    if (found->second.sizes() != tensor.sizes())
+    if (found->second.sizes() != at::IntArrayRef(shard.shape))
       fail(
           "the checkpoint's '{}{}' has another shape: it is of a run with other options; start a "
           "new run under another name",
           prefix, name);
-    at::Tensor(tensor).copy_(found->second);
+    const auto& whole = found->second;
+    at::Tensor(shard.tensor)
+        .copy_(shard.is_whole()
+                   ? whole
+                   : Shard::of(name, whole, shard.offset, shard.tensor.numel()).tensor);
   }
 }
 
-/// What a run is made of. Another `essence` makes a saved state meaningless; other `settings` make
-/// it another run. Of the run file: "essence", without which the state means nothing, and
-/// "settings", which make it another run.
+std::vector<Shard> as_shards(const std::vector<NamedTensor>& tensors) {
+  std::vector<Shard> shards;
+  for (const auto& [name, tensor] : tensors) shards.emplace_back(name, tensor);
+  return shards;
+}
+
+/// What a run is made of: the settings of its file by their roles, and the plugins. Another
+/// "essence" makes a saved state meaningless; other "settings" make it another run.
 nlohmann::json identity(const config::RunConfig& c) {
-  nlohmann::json essence{{"model.dtype", c.model.dtype}};
+  nlohmann::json essence = nlohmann::json::object();
   nlohmann::json settings = nlohmann::json::object();
   for (const auto* chosen : {&c.model_plugin, &c.dataset_plugin, &c.optimizer, &c.schedule})
     settings["plugin of '" + chosen->entry->name + "'"] = chosen->entry->plugin;
   for (const auto& chosen : c.strategies)
     settings["plugin of '" + chosen.entry->name + "'"] = chosen.entry->plugin;
-  static const std::set<std::string> where_and_how{"name",
-                                                   "output",
-                                                   "plugins",
-                                                   "model.path",
-                                                   "dataset.path",
-                                                   "train.time_limit",
-                                                   "train.on_not_finite",
-                                                   "parallel.mode",
-                                                   "parallel.device",
-                                                   "parallel.watchdog",
-                                                   "train.recompute",
-                                                   "train.prefix_folder"};
   // of the section, without those that checkpoints of earlier versions do not count
   std::size_t index = 0;
   for (const auto& [section, all] : c.effective) {
@@ -67,14 +70,10 @@ nlohmann::json identity(const config::RunConfig& c) {
     const auto prefix = section.empty() ? ""
                         : is_listed     ? fmt::format("{} {}.", section, i)
                                         : section + ".";
-    for (const auto& setting : all) {
-      if (section == "checkpoint" || section == "slurm" ||
-          where_and_how.contains(prefix + setting.name))
-        continue;
-      const bool decides = section == "model" || section == "strategy" || section == "[strategy]" ||
-                           (section == "optimizer" && setting.name == "plugin");
-      (decides ? essence : settings)[prefix + setting.name] = setting.value;
-    }
+    for (const auto& setting : all)
+      if (setting.role != OptionRole::location)
+        (setting.role == OptionRole::identity ? essence : settings)[prefix + setting.name] =
+            setting.value;
   }
   return {{"essence", essence}, {"settings", settings}};
 }
@@ -197,8 +196,11 @@ Snapshot take_snapshot(Session& session, const Updater& updater, const LoopState
   Snapshot snapshot;
   for (const auto& [name, tensor] : session.strategies->state(*session.model))
     snapshot.tensors.emplace_back("weights/" + name, tensor.detach());
-  for (const auto& [name, tensor] : updater.state())
-    snapshot.tensors.emplace_back("optimizer/" + name, tensor);
+  auto& of_optimizer = updater.is_shared() ? snapshot.own : snapshot.tensors;
+  for (auto shard : updater.state()) {
+    shard.name = "optimizer/" + shard.name;
+    of_optimizer.push_back(std::move(shard));
+  }
   snapshot.numbers["step"] = state.step;
   snapshot.numbers["micro_batch"] = state.micro_batch;
   snapshot.numbers["skipped_steps"] = state.skipped_steps;
@@ -218,7 +220,7 @@ Snapshot take_snapshot(Session& session, const Updater& updater, const LoopState
 }
 
 void restore_weights(Session& session, const Snapshot& snapshot) {
-  copy_into(session.strategies->state(*session.model), "weights/", by_name(snapshot));
+  copy_into(as_shards(session.strategies->state(*session.model)), "weights/", by_name(snapshot));
 }
 
 LoopState restore(Session& session, Updater& updater, const Snapshot& snapshot, bool anyway) {

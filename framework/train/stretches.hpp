@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "parallel/shard.hpp"
+
 namespace attune::train {
 
 /// Numbers that are looked at together: a few rows of an embedding, most of which no batch touches.
-constexpr std::int64_t stretch = 1024;
+constexpr std::int64_t stretch = parallel::shard_grain;
 
 inline std::size_t stretches_of(std::int64_t size) {
   return static_cast<std::size_t>((size + stretch - 1) / stretch);

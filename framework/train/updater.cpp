@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "kernels/rows.hpp"
+#include "parallel/mpi.hpp"
 #include "train/stretches.hpp"
 
 namespace attune {
@@ -47,13 +48,15 @@ at::Tensor untouched_zeros(const at::Tensor& parameter) {
   return at::from_blob(zeros, parameter.sizes(), unmap, parameter.options().requires_grad(false));
 }
 
+/// parameter: or the part of it that is updated.
 at::Tensor make_state(const StateSpec& spec, const at::Tensor& parameter) {
   if (parameter.sizes() == at::IntArrayRef(spec.sizes) && parameter.scalar_type() == spec.dtype)
     return untouched_zeros(parameter.detach());
   return torch::zeros(spec.sizes, parameter.options().dtype(spec.dtype).requires_grad(false));
 }
 
-double sum_of_squares(const std::vector<at::Tensor>& tensors) {
+/// Sums of squares of each tensor's stretches.
+std::vector<std::vector<double>> squares_by_stretch(const std::vector<at::Tensor>& tensors) {
   std::vector<std::vector<double>> parts;
   std::vector<std::int64_t> sizes;
   for (const auto& tensor : tensors) {
@@ -65,17 +68,51 @@ double sum_of_squares(const std::vector<at::Tensor>& tensors) {
         const float* x = tensors[tensor].const_data_ptr<float>() + first;
         parts[tensor][part] = kernels::dot(x, x, count);
       });
-  double sum = 0;
-  for (const auto& each : parts) sum = std::accumulate(each.begin(), each.end(), sum);
-  return sum;
+  return parts;
 }
 
-ParameterSpec spec_of(const NamedTensor& parameter,
+/// The same of tensors that our kernels do not read: one number each.
+std::vector<std::vector<double>> squares_elsewhere(const std::vector<at::Tensor>& tensors) {
+  if (tensors.empty()) return {};
+  const auto norms = torch::stack(at::_foreach_norm(tensors, 2, torch::kFloat32)).cpu();
+  std::vector<std::vector<double>> parts;
+  for (std::int64_t i = 0; i < norms.numel(); ++i)
+    parts.push_back({std::pow(norms[i].item<double>(), 2)});
+  return parts;
+}
+
+/// Of each tensor.
+std::vector<std::vector<double>> squares_of(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> rows;
+  std::vector<at::Tensor> elsewhere;
+  for (const auto& tensor : tensors) (serves_kernels(tensor) ? rows : elsewhere).push_back(tensor);
+  auto of_rows = squares_by_stretch(rows);
+  auto of_others = squares_elsewhere(elsewhere);
+  std::vector<std::vector<double>> all;
+  auto row = of_rows.begin();
+  auto other = of_others.begin();
+  for (const auto& tensor : tensors)
+    all.push_back(std::move(serves_kernels(tensor) ? *row++ : *other++));
+  return all;
+}
+
+ParameterSpec spec_of(const std::string& name, const at::Tensor& tensor,
                       const std::vector<std::string>& block_prefixes) {
-  const auto& [name, tensor] = parameter;
   const bool in_block = std::ranges::any_of(
       block_prefixes, [&](const std::string& prefix) { return name.starts_with(prefix); });
   return {name, tensor.sizes().vec(), tensor.scalar_type(), in_block};
+}
+
+std::vector<NamedTensor> parameters_of(const std::vector<ParameterGroup>& groups) {
+  std::vector<NamedTensor> all;
+  for (const auto& group : groups)
+    all.insert(all.end(), group.parameters.begin(), group.parameters.end());
+  return all;
+}
+
+parallel::ShardPlan::Cut cut_for(const Optimizer& optimizer) {
+  return optimizer.is_elementwise() ? parallel::ShardPlan::Cut::anywhere
+                                    : parallel::ShardPlan::Cut::between_tensors;
 }
 
 }  // namespace
@@ -90,7 +127,8 @@ std::vector<std::string> block_prefixes(const Model& model) {
 std::vector<ParameterSpec> trained_specs(Model& model) {
   const auto prefixes = block_prefixes(model);
   std::vector<ParameterSpec> specs;
-  for (const auto& parameter : trainable(model)) specs.push_back(spec_of(parameter, prefixes));
+  for (const auto& [name, tensor] : trainable(model))
+    specs.push_back(spec_of(name, tensor, prefixes));
   return specs;
 }
 
@@ -116,57 +154,110 @@ Updater make_updater(const Session& session) {
 }
 
 Updater::Updater(std::shared_ptr<Optimizer> optimizer, std::vector<ParameterGroup> groups,
-                 double weight_decay, const std::vector<std::string>& block_prefixes)
-    : optimizer_(std::move(optimizer)) {
-  for (auto& given : groups) {
+                 double weight_decay, const std::vector<std::string>& block_prefixes, Comm sharing)
+    : optimizer_(std::move(optimizer)),
+      sharing_(std::move(sharing)),
+      parameters_(parameters_of(groups)),
+      plan_(parameters_, sharing_.size(), cut_for(*optimizer_)) {
+  std::size_t end = 0;  // of the group's parameters, among all
+  const auto& mine = plan_.of_rank(sharing_.rank());
+  auto range = mine.begin();
+  for (const auto& given : groups) {
     Group group{{}, given.learning_rate_scale, given.weight_decay_scale * weight_decay};
-    for (const auto& parameter : given.parameters) {
-      parameters_.push_back(parameter);
-      Slot slot{spec_of(parameter, block_prefixes), parameter.second, {}, {}};
-      for (const auto& kept : optimizer_->state(slot.spec)) {
-        slot.state.push_back(make_state(kept, parameter.second));
-        slot.state_names.push_back(parameter.first + "." + kept.name);
-      }
-      group.slots.push_back(std::move(slot));
-    }
+    end += given.parameters.size();
+    for (; range != mine.end() && range->tensor < end; ++range)
+      group.slots.push_back(make_slot(*range, block_prefixes));
     groups_.push_back(std::move(group));
   }
 }
 
-double Updater::gradient_norm() const {
-  torch::NoGradGuard no_grad;
-  std::vector<at::Tensor> rows;
-  std::vector<at::Tensor> elsewhere;
-  for (const auto& [name, parameter] : parameters_) {
-    auto gradient = gradient_of(parameter);
-    (serves_kernels(gradient) ? rows : elsewhere).push_back(std::move(gradient));
+Updater::Slot Updater::make_slot(const parallel::ShardPlan::Range& range,
+                                 const std::vector<std::string>& block_prefixes) const {
+  const auto& [name, parameter] = parameters_[range.tensor];
+  const auto part = parallel::Shard::of(name, parameter, range.first, range.count);
+  Slot slot{spec_of(name, part.tensor, block_prefixes), range.tensor, part, {}};
+  for (const auto& kept : optimizer_->state(slot.spec)) {
+    parallel::Shard state(name + "." + kept.name, make_state(kept, part.tensor));
+    if (!part.is_whole() && kept.sizes == slot.spec.sizes) {
+      state.shape = part.shape;
+      state.offset = part.offset;
+    }
+    slot.state.push_back(std::move(state));
   }
-  double squares = sum_of_squares(rows);
-  if (!elsewhere.empty())
-    squares += std::pow(
-        torch::stack(at::_foreach_norm(elsewhere, 2, torch::kFloat32)).norm().item<double>(), 2);
-  return std::sqrt(squares);
+  return slot;
 }
 
-void Updater::step(double learning_rate, double gradient_scale) {
+std::vector<parallel::Shard> Updater::gradients() const {
+  const torch::NoGradGuard no_grad;
+  std::vector<parallel::Shard> gradients;
+  for (const auto& range : plan_.of_rank(sharing_.rank())) {
+    const auto& [name, parameter] = parameters_[range.tensor];
+    gradients.push_back(
+        parallel::Shard::of(name, gradient_of(parameter), range.first, range.count));
+  }
+  return gradients;
+}
+
+/// Each parameter's squares are summed in the order of its numbers, and the sums in the order of
+/// the parameters. Of a parameter that is cut, every rank gives the stretches it has; adding zeros
+/// for those of others is exact.
+double Updater::norm_of(const std::vector<parallel::Shard>& gradients) const {
+  const torch::NoGradGuard no_grad;
+  std::vector<std::vector<double>> squares;
+  for (std::size_t i = 0; i < parameters_.size(); ++i)
+    squares.emplace_back(plan_.is_cut(i) ? stretches_of(parameters_[i].second.numel()) : 1, 0.0);
+  std::vector<at::Tensor> tensors;
+  for (const auto& gradient : gradients) tensors.push_back(gradient.tensor);
+  const auto mine = squares_of(tensors);
+  const auto& ranges = plan_.of_rank(sharing_.rank());
+  ATTUNE_ASSERT(ranges.size() == mine.size(), "{} gradients of {}", mine.size(), ranges.size());
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    auto& sums = squares[ranges[i].tensor];
+    if (plan_.is_cut(ranges[i].tensor))
+      std::ranges::copy(mine[i], sums.begin() + ranges[i].first / stretch);
+    else
+      sums[0] = std::accumulate(mine[i].begin(), mine[i].end(), 0.0);
+  }
+  if (is_shared()) {
+    std::vector<double> flat;
+    for (const auto& each : squares) flat.insert(flat.end(), each.begin(), each.end());
+    parallel::sum_in_place(flat, sharing_);
+    auto from = flat.begin();
+    for (auto& each : squares) {
+      std::copy_n(from, each.size(), each.begin());
+      from += std::ssize(each);
+    }
+  }
+  double sum = 0;
+  for (const auto& each : squares) sum += std::accumulate(each.begin(), each.end(), 0.0);
+  return std::sqrt(sum);
+}
+
+void Updater::step(const std::vector<parallel::Shard>& gradients, double learning_rate,
+                   double gradient_scale) {
   torch::NoGradGuard no_grad;
+  auto gradient = gradients.begin();
   for (auto& group : groups_) {
     std::vector<ParameterUpdate> updates;
-    for (const auto& slot : group.slots)
-      if (slot.parameter.requires_grad())  // others a strategy has frozen for now
-        updates.push_back({slot.spec, slot.parameter, gradient_of(slot.parameter), slot.state});
+    for (const auto& slot : group.slots) {
+      const auto& of_slot = (gradient++)->tensor;
+      // others a strategy has frozen for now
+      if (!parameters_[slot.parameter].second.requires_grad()) continue;
+      updates.push_back({slot.spec, slot.part.tensor, of_slot, {}});
+      for (const auto& kept : slot.state) updates.back().state.push_back(kept.tensor);
+    }
     if (!updates.empty())
       optimizer_->update(
           updates, {learning_rate * group.learning_rate_scale, group.weight_decay, gradient_scale});
   }
+  parallel::gather_shards(parameters_, plan_, sharing_);
 }
 
-std::vector<NamedTensor> Updater::state() const {
-  std::vector<NamedTensor> all;
+std::vector<parallel::Shard> Updater::state() const {
+  std::vector<parallel::Shard> all;
   for (const auto& group : groups_)
     for (const auto& slot : group.slots)
-      for (std::size_t i = 0; i < slot.state.size(); ++i)
-        all.emplace_back(slot.state_names[i], slot.state[i]);
+      all.insert(all.end(), slot.state.begin(), slot.state.end());
   return all;
 }
 

@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "parallel/shard.hpp"
 #include "train/session.hpp"
 
 namespace attune::train {
@@ -21,36 +22,51 @@ double clipped(double scale, double norm, double clip);
 
 class Updater {
  public:
-  /// `block_prefixes`: what the names of parameters in the model's blocks start with.
+  /// `block_prefixes`: what the names of parameters in the model's blocks start with. `sharing`:
+  /// the ranks that share out what is updated, each keeping the optimizer's state of its part alone
+  /// (Rajbhandari et al. 2020, ZeRO stage 1, arXiv:1910.02054); by default this process alone. They
+  /// hold the same parameters and gradients.
   Updater(std::shared_ptr<Optimizer> optimizer, std::vector<ParameterGroup> groups,
-          double weight_decay, const std::vector<std::string>& block_prefixes);
+          double weight_decay, const std::vector<std::string>& block_prefixes, Comm sharing = {});
 
-  /// The norm of all gradients together; the same on any number of threads.
-  double gradient_norm() const;
-  /// One update from the parameters' .grad, each times gradient_scale.
-  void step(double learning_rate, double gradient_scale);
+  /// The .grad of what this rank updates; zeros where no loss depends on it.
+  std::vector<parallel::Shard> gradients() const;
+  /// The norm of all gradients together; the same bits on any number of threads, and for any
+  /// sharing of tensors that lie in host memory. Collective.
+  double norm_of(const std::vector<parallel::Shard>& gradients) const;
+  /// One update from these gradients, each times gradient_scale, after which every rank has the new
+  /// parameters. Collective.
+  void step(const std::vector<parallel::Shard>& gradients, double learning_rate,
+            double gradient_scale);
 
   const std::vector<NamedTensor>& parameters() const { return parameters_; }
   /// Live tensors to save, and to restore in place before the first update: "<parameter>.exp_avg"
-  /// and what else the optimizer keeps.
-  std::vector<NamedTensor> state() const;
+  /// and what else the optimizer keeps of this rank's part.
+  std::vector<parallel::Shard> state() const;
+  /// Whether other ranks have other parts of the state.
+  bool is_shared() const { return sharing_.size() > 1; }
 
  private:
+  /// What this rank updates of one parameter.
   struct Slot {
-    ParameterSpec spec;
-    at::Tensor parameter;
-    std::vector<at::Tensor> state;
-    std::vector<std::string> state_names;
+    ParameterSpec spec;  // of the part
+    std::size_t parameter;
+    parallel::Shard part;
+    std::vector<parallel::Shard> state;
   };
   struct Group {
     std::vector<Slot> slots;
     double learning_rate_scale;
     double weight_decay;
   };
+  Slot make_slot(const parallel::ShardPlan::Range& range,
+                 const std::vector<std::string>& block_prefixes) const;
 
   std::shared_ptr<Optimizer> optimizer_;
-  std::vector<Group> groups_;
+  Comm sharing_;
   std::vector<NamedTensor> parameters_;
+  parallel::ShardPlan plan_;
+  std::vector<Group> groups_;
 };
 
 /// What the names of the parameters in each of its blocks start with.

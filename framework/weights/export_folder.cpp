@@ -78,7 +78,7 @@ void write_json(const fs::path& path, const json& value) {
   write_text(path, value.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
 }
 
-using Tensors = std::vector<std::pair<std::string, at::Tensor>>;
+using Tensors = std::vector<TensorToWrite>;
 
 /// As transformers names it; "" for a type that is not one of a model's.
 std::string type_name(at::ScalarType type) {
@@ -96,8 +96,8 @@ std::string type_name(at::ScalarType type) {
 /// float32 beside float16); else it becomes the type that loses none of them anything.
 void name_stored_type(json& config, const Tensors& tensors) {
   std::vector<at::ScalarType> stored;
-  for (const auto& [name, tensor] : tensors)
-    if (tensor.is_floating_point()) stored.push_back(tensor.scalar_type());
+  for (const auto& tensor : tensors)
+    if (at::isFloatingType(tensor.dtype)) stored.push_back(tensor.dtype);
   if (stored.empty()) return;
   auto widest = stored.front();
   for (const auto type : stored) widest = c10::promoteTypes(widest, type);
@@ -288,7 +288,7 @@ void export_model_folder(const fs::path& to, const ModelFiles& source, const fs:
     fs::create_directory(temporary);
     if (fs::exists(folder / "config.json")) copy_kept_files(folder, temporary);
     write_config(temporary / "config.json", folder / "config.json", config);
-    write_safetensors(temporary / "model.safetensors", tensors);
+    stream_safetensors(temporary / "model.safetensors", tensors);
     const bool has_generation = source.generation.is_object() && !source.generation.empty();
     if (has_generation && !fs::exists(temporary / "generation_config.json"))
       write_json(temporary / "generation_config.json", source.generation);

@@ -13,6 +13,7 @@
 namespace attune {
 
 struct ModelFiles;
+struct TensorToWrite;  // weights/safetensors.hpp
 
 /// How the conversations of the training are written, where it differs from the source's own chat
 /// template.
@@ -36,7 +37,6 @@ std::string chat_file(const TrainedChat& chat);
 /// there and not empty.
 void export_model_folder(const std::filesystem::path& to, const ModelFiles& source,
                          const std::filesystem::path& folder, nlohmann::json config,
-                         const std::vector<std::pair<std::string, at::Tensor>>& tensors,
-                         const TrainedChat& chat = {});
+                         const std::vector<TensorToWrite>& tensors, const TrainedChat& chat = {});
 
 }  // namespace attune

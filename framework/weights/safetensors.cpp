@@ -292,21 +292,16 @@ std::unique_ptr<WeightSource> open_safetensors_index(const fs::path& index,
   return source;
 }
 
-void write_safetensors(const fs::path& path,
-                       const std::vector<std::pair<std::string, at::Tensor>>& tensors,
-                       std::map<std::string, std::string> metadata) {
-  // Wide types first, so that each tensor is aligned for its type; otherwise in the order given.
-  auto ordered = tensors;
-  std::stable_sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) {
-    return a.second.element_size() > b.second.element_size();
-  });
+namespace {
+
+/// JSON, and blanks up to a multiple of eight bytes.
+std::string header_of(const fs::path& path, const std::vector<TensorToWrite>& tensors,
+                      std::map<std::string, std::string> metadata) {
   metadata.emplace("format", "pt");
   nlohmann::ordered_json header{{"__metadata__", metadata}};
   std::uint64_t end = 0;
-  for (const auto& [name, tensor] : ordered) {
-    const auto dtype = std::find_if(std::begin(dtypes), std::end(dtypes), [&](const Dtype& known) {
-      return known.type == tensor.scalar_type();
-    });
+  for (const auto& [name, shape, type, read] : tensors) {
+    const auto dtype = std::ranges::find(dtypes, type, &Dtype::type);
     if (dtype == std::end(dtypes))
       fail(
           "{}: tensor '{}' is of a type that safetensors files written here do not hold; supported "
@@ -314,19 +309,44 @@ void write_safetensors(const fs::path& path,
           path.string(), name, dtype_names());
     ATTUNE_ASSERT(!header.contains(name), "two tensors named '{}'", name);
     const auto begin = end;
-    end += tensor.nbytes();
-    header[name] = {
-        {"dtype", dtype->name}, {"shape", tensor.sizes().vec()}, {"data_offsets", {begin, end}}};
+    end += static_cast<std::uint64_t>(c10::multiply_integers(shape)) * c10::elementSize(type);
+    header[name] = {{"dtype", dtype->name}, {"shape", shape}, {"data_offsets", {begin, end}}};
   }
   auto text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');
+  return text;
+}
+
+}  // namespace
+
+std::vector<TensorToWrite> to_write(
+    const std::vector<std::pair<std::string, at::Tensor>>& tensors) {
+  std::vector<TensorToWrite> all;
+  for (const auto& [name, tensor] : tensors)
+    all.push_back(
+        {name, tensor.sizes().vec(), tensor.scalar_type(), [tensor = tensor] { return tensor; }});
+  return all;
+}
+
+void write_safetensors(const fs::path& path,
+                       const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                       std::map<std::string, std::string> metadata) {
+  stream_safetensors(path, to_write(tensors), std::move(metadata));
+}
+
+void stream_safetensors(const fs::path& path, std::vector<TensorToWrite> tensors,
+                        std::map<std::string, std::string> metadata) {
+  // Wide types first, so that each tensor is aligned for its type; otherwise in the order given.
+  std::ranges::stable_sort(tensors, std::greater<>(),
+                           [](const auto& tensor) { return c10::elementSize(tensor.dtype); });
+  const auto text = header_of(path, tensors, std::move(metadata));
   write_atomically(path, [&](const fs::path& temporary) {
     std::ofstream file(temporary, std::ios::binary);
     const std::uint64_t length = text.size();
     file.write(reinterpret_cast<const char*>(&length), length_bytes)
         .write(text.data(), static_cast<std::streamsize>(text.size()));
-    for (const auto& [name, tensor] : ordered) {
-      const auto plain = tensor.cpu().contiguous();
+    for (const auto& tensor : tensors) {
+      const auto plain = tensor.read().cpu().contiguous();
       file.write(static_cast<const char*>(plain.const_data_ptr()),
                  static_cast<std::streamsize>(plain.nbytes()));
     }

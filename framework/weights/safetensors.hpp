@@ -4,6 +4,7 @@
 #include <attune/weights.hpp>
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -25,6 +26,20 @@ std::map<std::string, std::string> safetensors_metadata(const std::filesystem::p
 /// appended to it.
 std::unique_ptr<WeightSource> open_safetensors_index(
     const std::filesystem::path& index, std::vector<std::filesystem::path>* files = nullptr);
+
+/// A tensor that is read when it is written.
+struct TensorToWrite {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  at::ScalarType dtype;
+  std::function<at::Tensor()> read;  // of that shape and dtype
+};
+std::vector<TensorToWrite> to_write(const std::vector<std::pair<std::string, at::Tensor>>& tensors);
+
+/// Writes the file whole or not at all, tensor by tensor: no more than one of those read is held.
+/// Wide types come first. Otherwise as below.
+void stream_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
+                        std::map<std::string, std::string> metadata = {});
 
 /// Writes the file whole or not at all. Tensors may be on any device and need not be contiguous;
 /// tied ones are stored as often as given. "format": "pt" is added to the metadata, which

@@ -151,7 +151,7 @@ Measured measure(train::Session& s) {
 
 std::string measured_time(const train::Session& s, double step) {
   const auto steps = train::steps_of(s.config.train, s.data->split("train").size());
-  const bool has_cache = s.config.train.prefix_cache != "off";
+  const bool has_cache = s.config.train.prefix_cache != config::HiddenCache::off;
   return fmt::format(
       "about {} on {} rank{}, {:.3g} s a step, by passes over typical samples just now; without "
       "evaluations{}",
@@ -168,7 +168,7 @@ std::vector<Row> not_checked(const train::Session& s) {
         {"not compared", fmt::format("{} with the weights of {}, which are not read here: train "
                                      "and --measure refuse it where it is for another base",
                                      s.config.adapter, s.config.model.path)});
-  if (s.config.parallel.device == "cuda" && !torch::cuda::is_available())
+  if (s.config.parallel.device == config::DeviceChoice::cuda && !torch::cuda::is_available())
     rows.push_back({"device",
                     "parallel.device is \"cuda\", and this machine has no GPU: train needs one "
                     "where it runs"});
@@ -191,7 +191,8 @@ void print_measured(train::Session& s) {
   table.insert(table.begin(), {"ESTIMATE", ""});
   table.push_back({"memory per rank", measured_memory(s, measured.longest)});
   table.push_back({"time", measured_time(s, measured.step)});
-  if (measured.frozen > 0 && s.config.train.prefix_cache == "off" && train::sees_again(s))
+  if (measured.frozen > 0 && s.config.train.prefix_cache == config::HiddenCache::off &&
+      train::sees_again(s))
     table.push_back(
         {"frozen",
          fmt::format(

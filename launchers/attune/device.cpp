@@ -12,7 +12,8 @@ int usable_gpus() {
 }
 
 void refuse_idle_gpus(const config::RunConfig& run, const Comm& comm) {
-  slurm::check_gpus(run, usable_gpus() > 0 && run.parallel.device != "cpu", comm);
+  slurm::check_gpus(run, usable_gpus() > 0 && run.parallel.device != config::DeviceChoice::cpu,
+                    comm);
 }
 
 }  // namespace attune::program

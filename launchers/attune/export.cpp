@@ -10,6 +10,7 @@
 #include "tuned_run.hpp"
 #include "weights/export_folder.hpp"
 #include "weights/model_files.hpp"
+#include "weights/safetensors.hpp"
 
 namespace attune::program {
 namespace {
@@ -21,7 +22,7 @@ void export_model(const std::string& model, const std::string& to) {
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const auto& info : files.weights->tensors())
     tensors.emplace_back(info.name, files.weights->read(info.name));
-  export_model_folder(to, files, model, files.config, tensors);
+  export_model_folder(to, files, model, files.config, to_write(tensors));
 }
 
 int run(const std::vector<std::string>& arguments) {
@@ -42,7 +43,7 @@ int run(const std::vector<std::string>& arguments) {
       auto tuned = open_tuned_run(source, (*values)["checkpoint"].as<std::string>(), comm);
       tuned.load_tuned();
       train::identify_base(tuned.session);
-      on_root(comm, [&] { train::publish(tuned.session, to, (*values)["merge"].as<bool>()); });
+      train::publish(tuned.session, to, (*values)["merge"].as<bool>());
     } else {
       on_root(comm, [&] { export_model(source, to); });
     }

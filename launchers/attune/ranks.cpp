@@ -42,7 +42,7 @@ int on_ranks(const std::function<int(const Comm&)>& work) {
 std::vector<placement::RankPlace> place_ranks(const config::ParallelOptions& options,
                                               const Comm& comm) {
   const placement::Wishes wishes{.threads = static_cast<int>(options.threads),
-                                 .keep_binding = options.binding == "keep",
+                                 .keep_binding = options.binding == config::Binding::keep,
                                  .equal_threads = options.reproducible};
   auto ranks = placement::place_ranks(wishes, comm);
   if (comm.root())

@@ -36,14 +36,14 @@ std::vector<std::string> small_memory(const config::SlurmOptions& options, doubl
                   options.memory, human_bytes(held), human_bytes(rank_bytes))};
 }
 
-void check_gpus(const config::SlurmOptions& options, const std::string& device) {
+void check_gpus(const config::SlurmOptions& options, config::DeviceChoice device) {
   const bool asks = options.gpus_per_node > 0;
-  if (asks && device == "cpu")
+  if (asks && device == config::DeviceChoice::cpu)
     fail(
         "slurm.gpus_per_node is {}, and parallel.device = \"cpu\" would leave the GPUs idle: set "
         "device to \"auto\" or \"cuda\", or gpus_per_node to 0",
         options.gpus_per_node);
-  if ((asks || device == "cuda") && options.ranks() > 1)
+  if ((asks || device == config::DeviceChoice::cuda) && options.ranks() > 1)
     fail(
         "[slurm] asks for {} ranks, and several ranks on GPUs are not available yet: set "
         "slurm.nodes = 1, tasks_per_node = 1 and gpus_per_node = 1, "
@@ -52,8 +52,8 @@ void check_gpus(const config::SlurmOptions& options, const std::string& device) 
 }
 
 std::vector<std::string> missing_gpus(const config::SlurmOptions& options,
-                                      const std::string& device) {
-  if (device != "cuda" || options.gpus_per_node > 0) return {};
+                                      config::DeviceChoice device) {
+  if (device != config::DeviceChoice::cuda || options.gpus_per_node > 0) return {};
   return {
       "parallel.device is \"cuda\", and the job asks for no GPU: set slurm.gpus_per_node = 1, "
       "unless the partition gives GPUs unasked"};

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "config/run_config.hpp"
 #include "slurm/site.hpp"
 
 namespace attune::program {
@@ -24,11 +25,11 @@ std::vector<std::string> options_of_environment(config::SlurmOptions& options);
 std::vector<std::string> small_memory(const config::SlurmOptions& options, double rank_bytes);
 
 /// Error when the run would refuse the ranks and GPUs that are asked for, or leave the GPUs idle.
-void check_gpus(const config::SlurmOptions& options, const std::string& device);
+void check_gpus(const config::SlurmOptions& options, config::DeviceChoice device);
 
 /// What to tell when a run on a GPU asks for none.
 std::vector<std::string> missing_gpus(const config::SlurmOptions& options,
-                                      const std::string& device);
+                                      config::DeviceChoice device);
 
 /// Notes to stderr.
 void tell(const std::vector<std::string>& notes);

@@ -130,14 +130,19 @@ void check_against_record(const fs::path& file, const train::Session& session) {
           file.string(), split, session.config.dataset.path);
 }
 
+/// Collective.
 void finish(train::Session& session, const train::Outcome& outcome) {
+  const auto& world = session.mesh.world;
   const auto folder = session.config.directory();
   const auto result = folder / train::result_name(session);
   const auto& found = outcome.found;
-  run_directory::write_evaluation(
-      folder, {"validation", outcome.evaluated_samples, found.base, found.tuned, found.declared});
-  fs::remove_all(result);
+  on_root(world, [&] {
+    run_directory::write_evaluation(
+        folder, {"validation", outcome.evaluated_samples, found.base, found.tuned, found.declared});
+    fs::remove_all(result);
+  });
   train::publish(session, result, false);
+  if (!world.root()) return;
   std::cout << "\n"
             << session.config.run.name << ": " << outcome.evaluated_samples
             << " validation samples\n"
@@ -213,7 +218,7 @@ int run_training(const Comm& comm, const Arguments& given) {
     note_end("interrupted", outcome.step, "by " + outcome.interrupted_by);
     return static_cast<int>(ExitCode::interrupted);
   }
-  on_root(comm, [&] { finish(session, outcome); });
+  finish(session, outcome);
   note_end("finished", outcome.step, outcome.stop_reason);
   return static_cast<int>(ExitCode::done);
 }

@@ -114,9 +114,9 @@ TEST_F(Checkpoints, ComeBackBitForBitOnEveryRank) {
 
   ASSERT_EQ(loaded.tensors.size(), saved.tensors.size());
   for (std::size_t i = 0; i < saved.tensors.size(); ++i) {
-    EXPECT_EQ(loaded.tensors[i].first, saved.tensors[i].first);
-    EXPECT_TRUE(same_bits(loaded.tensors[i].second, saved.tensors[i].second))
-        << saved.tensors[i].first;
+    EXPECT_EQ(loaded.tensors[i].name, saved.tensors[i].name);
+    EXPECT_TRUE(same_bits(loaded.tensors[i].tensor, saved.tensors[i].tensor))
+        << saved.tensors[i].name;
   }
   EXPECT_EQ(loaded.texts, saved.texts);
   EXPECT_EQ(loaded.numbers, saved.numbers);
@@ -168,7 +168,7 @@ TEST_F(Checkpoints, HoldWhatWasThereWhenTheyWereBegunWhateverTheTrainingDoesMean
     EXPECT_FALSE(writer.in_flight());
     EXPECT_TRUE(same_bits(attune::load_checkpoint(step(fmt::format("step-{:06}", number)), all())
                               .tensors.at(0)
-                              .second,
+                              .tensor,
                           then * number));
   }
 }

@@ -72,7 +72,7 @@ class Faults : public testing::Test {
     const auto step = loaded.numbers.at("n");
     EXPECT_TRUE(step == 2 || (failed && step == 1))
         << where << ", and step " << step << " is the newest";
-    EXPECT_TRUE(loaded.tensors.at(0).second.equal(snapshot(step).tensors.at(0).second)) << where;
+    EXPECT_TRUE(loaded.tensors.at(0).tensor.equal(snapshot(step).tensors.at(0).tensor)) << where;
     EXPECT_EQ(warnings.str(), "") << where;  // nothing half-written under a final name
     save(folder, 3);
     EXPECT_EQ(attune::load_checkpoint(folder / "step-000003", {}).numbers.at("n"), 3) << where;

@@ -62,7 +62,7 @@ std::vector<NamedTensor> trained(const attune::Registry& registry, attune::Weigh
     for (auto [name, parameter] : updater.parameters())
       parameter.mutable_grad() =
           input.read("gradient." + std::to_string(step) + "." + name).clone().to(dtype);
-    updater.step(rates[step], one.at("gradient_scale"));
+    updater.step(updater.gradients(), rates[step], one.at("gradient_scale"));
     if (std::ranges::count(written, step) == 0) continue;
     for (const auto& [name, parameter] : updater.parameters())
       results.emplace_back(

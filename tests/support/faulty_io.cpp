@@ -2,9 +2,8 @@
 // file systems have bad days.
 //
 //   FAULTY_IO="CALL:N:ERRNO:TEXT"    the Nth CALL (write, pwrite, fsync, rename, mkdir, open) from
-//   now on whose path holds TEXT, and every
-//                                    one after it, fails with ERRNO; ERRNO 0: writes half of what
-//                                    it is given, once
+//                                    now on whose path holds TEXT, and every one after it, fails
+//                                    with ERRNO; ERRNO 0: writes half of what it is given, once
 //
 // A program that links nothing of this may set it again through faulty_io_arm, and ask
 // faulty_io_struck how often it failed.

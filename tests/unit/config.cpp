@@ -174,6 +174,51 @@ TEST_F(RunFile, FillsEverySection) {
   EXPECT_EQ(config.checkpoint.every, 25);
 }
 
+TEST_F(RunFile, EverySettingHasTheRoleThatItDeclares) {
+  const auto config = read(good, {"train.optimizer=sgd"});
+  std::map<std::string, OptionRole> role;
+  for (const auto& [section, all] : config.effective)
+    for (const auto& setting : all) role[section + "." + setting.name] = setting.role;
+  for (const char* name : {"model.plugin", "model.dtype", "strategy.plugin", "strategy.rank",
+                           "strategy.adapter", "optimizer.plugin"})
+    EXPECT_EQ(role.at(name), OptionRole::identity) << name;
+  for (const char* name :
+       {".seed", "dataset.plugin", "dataset.shuffle_block", "train.steps", "train.learning_rate",
+        "train.precision", "optimizer.momentum", "schedule.plugin", "evaluate.every",
+        "parallel.threads", "parallel.reproducible"})
+    EXPECT_EQ(role.at(name), OptionRole::setting) << name;
+  for (const char* name :
+       {".name", ".output", ".plugins", "model.path", "model.allowed_licences", "dataset.path",
+        "train.recompute", "train.time_limit", "train.on_not_finite", "train.prefix_folder",
+        "checkpoint.every", "checkpoint.keep_best", "parallel.device", "parallel.binding",
+        "parallel.watchdog", "slurm.nodes"})
+    EXPECT_EQ(role.at(name), OptionRole::location) << name;
+}
+
+TEST_F(RunFile, ANamedChoiceIsAValueOfAnEnum) {
+  EXPECT_EQ(read(good).train.precision, config::FloatType::float32);
+  const auto config = read(good, {"train.precision=bfloat16", "parallel.device=cpu"});
+  EXPECT_EQ(config.train.precision, config::FloatType::bfloat16);
+  EXPECT_EQ(config.parallel.device, config::DeviceChoice::cpu);
+  EXPECT_THAT(config.to_toml(), testing::HasSubstr("precision = \"bfloat16\""));
+  EXPECT_THAT(mistakes(good, {"train.precision=bfloat"}),
+              testing::HasSubstr("'precision' is 'bfloat', it must be one of float32, bfloat16; "
+                                 "did you mean 'bfloat16'?"));
+}
+
+TEST_F(RunFile, WhatIsAskedOfSlurmIsWhatTheFileGives) {
+  const auto asked = read(good, {"slurm.cpus_per_task=4"}).asked;
+  EXPECT_EQ(asked.nodes, 2);
+  EXPECT_EQ(asked.cpus_per_task, 4);
+  EXPECT_FALSE(asked.tasks_per_node || asked.gpus_per_node);
+}
+
+TEST_F(RunFile, AMicroBatchThatIsNotGivenFitsTheBatch) {
+  EXPECT_EQ(read(good, {"train.global_batch=2"}).train.micro_batch, 2);
+  EXPECT_THAT(mistakes(good, {"train.global_batch=2", "train.micro_batch=4"}),
+              testing::HasSubstr("'micro_batch' (4) is larger than 'global_batch' (2)"));
+}
+
 TEST_F(RunFile, OverridesWinAndKnowWhereTheyCameFrom) {
   const auto config = read(good, {"train.learning_rate=5e-5", "name=second",
                                   "strategy.targets=[\"a\", \"b\"]", "evaluate.every=5"});

@@ -444,16 +444,5 @@ TEST(Launch, RanksThatAreNotThoseOfTheRunFileAreExplained) {
           "n1: 2 processors for a rank, and the run file asks for 8: give --cpus-per-task=8")));
 }
 
-TEST(Launch, WhatIsAskedIsWhatTheRunFileGives) {
-  config::RunConfig run;
-  run.effective = {
-      {"train", {{"nodes", "7", ""}}},
-      {"slurm", {{"nodes", "2", ""}, {"time", "\"10\"", ""}, {"cpus_per_task", "4", ""}}}};
-  const auto asked = slurm::Asked::by(run);
-  EXPECT_EQ(asked.nodes, 2);
-  EXPECT_EQ(asked.cpus_per_task, 4);
-  EXPECT_FALSE(asked.tasks_per_node || asked.gpus_per_node);
-}
-
 }  // namespace
 }  // namespace attune::sweep

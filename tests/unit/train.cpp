@@ -110,7 +110,7 @@ TEST(Optimizer, AdamWEqualsLibTorchs) {
       pair.theirs, torch::optim::AdamWOptions(3e-2).weight_decay(0.1).betas({0.9, 0.98}).eps(1e-8));
   for (int step = 0; step < 20; ++step) {
     set_gradients(pair);
-    ours.step(3e-2, 1);
+    ours.step(ours.gradients(), 3e-2, 1);
     theirs.step();
   }
   for (std::size_t i = 0; i < pair.ours.size(); ++i)
@@ -123,7 +123,7 @@ TEST(Optimizer, SgdWithMomentumEqualsLibTorchs) {
   torch::optim::SGD theirs(pair.theirs, torch::optim::SGDOptions(1e-2).momentum(0.9));
   for (int step = 0; step < 20; ++step) {
     set_gradients(pair);
-    ours.step(1e-2, 1);
+    ours.step(ours.gradients(), 1e-2, 1);
     theirs.step();
   }
   for (std::size_t i = 0; i < pair.ours.size(); ++i)
@@ -139,14 +139,15 @@ TEST(Optimizer, ScalesThenClipsToTheNorm) {
   };
   const at::Tensor before =
       flat({pair.theirs[0].grad(), pair.theirs[1].grad(), pair.theirs[2].grad()});
-  const double norm = 0.5 * optimizer.gradient_norm();
+  const double norm = 0.5 * optimizer.norm_of(optimizer.gradients());
   EXPECT_NEAR(norm, 0.5 * before.norm().item<double>(), 1e-5);
-  optimizer.step(1, clipped(0.5, norm, 1.0));
+  optimizer.step(optimizer.gradients(), 1, clipped(0.5, norm, 1.0));
   EXPECT_TRUE(
       torch::allclose(flat(pair.theirs) - flat(pair.ours), before / before.norm(), 1e-5, 1e-6));
   for (std::size_t i = 0; i < pair.ours.size(); ++i)
     pair.ours[i].mutable_grad() = pair.theirs[i].grad().clone();
-  optimizer.step(1, clipped(1.0, optimizer.gradient_norm(), 1e6));  // not clipped
+  optimizer.step(optimizer.gradients(), 1,
+                 clipped(1.0, optimizer.norm_of(optimizer.gradients()), 1e6));  // not clipped
   EXPECT_TRUE(torch::allclose(flat(pair.theirs) - flat(pair.ours), before / before.norm() + before,
                               1e-5, 1e-6));
 }
@@ -155,12 +156,12 @@ TEST(Optimizer, AdamWTakesGradientsScaledAndClipped) {
   auto pair = parameters();
   auto optimizer = updater("adamw", groups_of(pair));
   set_gradients(pair);
-  const double norm = 0.5 * optimizer.gradient_norm();
+  const double norm = 0.5 * optimizer.norm_of(optimizer.gradients());
   ASSERT_GT(norm, 1.0);
-  optimizer.step(1e-3, clipped(0.5, norm, 1.0));
-  const auto [name, mean] = optimizer.state().front();  // beta1 is 0.9
-  EXPECT_EQ(name, "a.exp_avg");
-  EXPECT_TRUE(torch::allclose(mean, pair.theirs[0].grad() * (0.1 * 0.5 / norm), 1e-5, 1e-7));
+  optimizer.step(optimizer.gradients(), 1e-3, clipped(0.5, norm, 1.0));
+  const auto mean = optimizer.state().front();  // beta1 is 0.9
+  EXPECT_EQ(mean.name, "a.exp_avg");
+  EXPECT_TRUE(torch::allclose(mean.tensor, pair.theirs[0].grad() * (0.1 * 0.5 / norm), 1e-5, 1e-7));
 }
 
 std::size_t resident_bytes() {
@@ -177,8 +178,8 @@ TEST(Optimizer, MomentsOfAdamWTakeNoMemoryBeforeTheFirstUpdate) {
   const auto optimizer = updater("adamw", {{{{"e", large}}, 1.0, 1.0}});
   EXPECT_LT(resident_bytes() - before, large.nbytes() / 4);
   const auto moments = optimizer.state();
-  EXPECT_EQ(moments[0].second.count_nonzero().item<std::int64_t>() +
-                moments[1].second.count_nonzero().item<std::int64_t>(),
+  EXPECT_EQ(moments[0].tensor.count_nonzero().item<std::int64_t>() +
+                moments[1].tensor.count_nonzero().item<std::int64_t>(),
             0);
 }
 
@@ -206,10 +207,10 @@ TEST(Optimizer, AdamWEqualsLibTorchsWhereGradientsAreZero) {
         const torch::NoGradGuard no_grad;
         auto to = resumed.state();
         const auto from = ours->state();
-        for (std::size_t i = 0; i < to.size(); ++i) to[i].second.copy_(from[i].second);
+        for (std::size_t i = 0; i < to.size(); ++i) to[i].tensor.copy_(from[i].tensor);
         *ours = std::move(resumed);
       }
-      ours->step(1e-2, 1);
+      ours->step(ours->gradients(), 1e-2, 1);
       theirs.step();
     }
     EXPECT_TRUE(torch::allclose(pair.ours[0], pair.theirs[0], 1e-6, 1e-7))
@@ -223,7 +224,7 @@ TEST(Optimizer, GroupsScaleTheirLearningRate) {
   groups[1].learning_rate_scale = 0;
   auto optimizer = updater("sgd", std::move(groups));
   set_gradients(pair);
-  optimizer.step(0.1, 1);
+  optimizer.step(optimizer.gradients(), 0.1, 1);
   EXPECT_FALSE(torch::equal(pair.ours[0], pair.theirs[0]));
   EXPECT_TRUE(torch::equal(pair.ours[2], pair.theirs[2]));
 }
@@ -244,8 +245,8 @@ TEST(Optimizer, EachKeepsWhatItSaysOfShapes) {
       specs.push_back({parameter, sizes, at::kFloat, parameter.starts_with("block.")});
     }
     std::size_t bytes = 0;
-    for (const auto& [of, tensor] : Updater(optimizer, {group}, 0, {"block."}).state())
-      bytes += tensor.nbytes();
+    for (const auto& kept : Updater(optimizer, {group}, 0, {"block."}).state())
+      bytes += kept.tensor.nbytes();
     EXPECT_EQ(bytes, state_bytes(*optimizer, specs)) << name;
   }
 }
@@ -256,7 +257,7 @@ std::vector<std::string> state_names(const std::string& plugin, const Values& va
                              1,
                              1};
   std::vector<std::string> names;
-  for (const auto& [name, tensor] : updater(plugin, {group}, values).state()) names.push_back(name);
+  for (const auto& kept : updater(plugin, {group}, values).state()) names.push_back(kept.name);
   return names;
 }
 
@@ -290,7 +291,7 @@ TEST(Optimizer, EachUpdatesAParameterAlikeHoweverItLiesInMemory) {
         auto optimizer = updater(name, {{{{"block.w", parameter}}, 1, 1}}, {}, 0.1);
         for (int step = 0; step < 3; ++step) {
           parameter.mutable_grad() = laid(gradient, gradient_turned);
-          optimizer.step(1e-2, 0.5);
+          optimizer.step(optimizer.gradients(), 1e-2, 0.5);
         }
         results.push_back(parameter.detach());
       }
@@ -306,12 +307,13 @@ TEST(Optimizer, WhatAStrategyHasFrozenForNowIsLeftAlone) {
     auto optimizer = updater(name, groups_of(pair), {}, 0.1);
     set_gradients(pair);
     pair.ours[0].set_requires_grad(false);
-    optimizer.step(1e-2, 1);
+    optimizer.step(optimizer.gradients(), 1e-2, 1);
     EXPECT_TRUE(torch::equal(pair.ours[0], pair.theirs[0])) << name;
     EXPECT_FALSE(torch::equal(pair.ours[1], pair.theirs[1])) << name;
-    for (const auto& [of, tensor] : optimizer.state())
-      EXPECT_TRUE(!of.starts_with("a.") || tensor.count_nonzero().item<std::int64_t>() == 0)
-          << name << ": " << of;
+    for (const auto& kept : optimizer.state())
+      EXPECT_TRUE(!kept.name.starts_with("a.") ||
+                  kept.tensor.count_nonzero().item<std::int64_t>() == 0)
+          << name << ": " << kept.name;
   }
 }
 

@@ -42,7 +42,8 @@ TEST(Export, WhatIsWrittenOpensAgainTheSame) {
                        {"bos_token_id", 2},
                        {"eos_token_id", {5, 2}}};
 
-  export_model_folder(folder / "out/model/", made_files(), "", config, {{"a", at::arange(6)}});
+  export_model_folder(folder / "out/model/", made_files(), "", config,
+                      to_write({{"a", at::arange(6)}}));
 
   const auto files = ModelFiles::open(folder / "out/model");
   EXPECT_EQ(files.config, config);
@@ -60,7 +61,8 @@ TEST(Export, AFolderThatIsNotEmptyIsLeftAlone) {
   write_bytes(folder / "out/mine.txt", "mine");
 
   EXPECT_THAT(error_of([&] {
-                export_model_folder(folder / "out", {}, "", json::object(), {{"a", at::ones({1})}});
+                export_model_folder(folder / "out", {}, "", json::object(),
+                                    to_write({{"a", at::ones({1})}}));
               }),
               HasSubstr("is there already and not an empty folder"));
 
@@ -72,7 +74,7 @@ TEST(Export, AFailureLeavesNothingBehind) {
 
   EXPECT_THAT(error_of([&] {
                 export_model_folder(folder / "out", {}, "", json::object(),
-                                    {{"a", at::ones({1}, at::kComplexFloat)}});
+                                    to_write({{"a", at::ones({1}, at::kComplexFloat)}}));
               }),
               HasSubstr("tensor 'a' is of a type"));
 
@@ -106,7 +108,7 @@ TEST(Export, WhatIsStillTrueIsCopiedByteForByte) {
   const auto files = ModelFiles::open(folder / "in");
 
   export_model_folder(folder / "out", files, folder / "cache", files.config,
-                      {{"a", at::ones({2}, at::kHalf)}});
+                      to_write({{"a", at::ones({2}, at::kHalf)}}));
 
   for (const auto* name : kept)
     EXPECT_EQ(read_text(folder / "out" / name), read_text(folder / "in" / name)) << name;
@@ -123,7 +125,7 @@ TEST(Export, ConfigNamesTheTypeOfTheTensors) {
     std::vector<std::pair<std::string, at::Tensor>> tensors{{"ids", at::ones({1}, at::kLong)}};
     for (const auto type : types)
       tensors.emplace_back(std::to_string(tensors.size()), at::ones({1}, type));
-    export_model_folder(folder / "out", {}, "", config, tensors);
+    export_model_folder(folder / "out", {}, "", config, to_write(tensors));
     return read(folder / "out/config.json");
   };
   EXPECT_EQ(named({{"dtype", "bfloat16"}}, {at::kFloat}), json({{"dtype", "float32"}}));
@@ -150,11 +152,14 @@ TEST(Export, PicturesAreScaledAsTheyWereInTraining) {
   const auto files = ModelFiles::open(folder / "in");
   auto config = files.config;
 
-  export_model_folder(folder / "same", files, folder / "in", config, {{"a", at::ones({2})}});
+  export_model_folder(folder / "same", files, folder / "in", config,
+                      to_write({{"a", at::ones({2})}}));
   config["image_size"] = 48;
-  export_model_folder(folder / "larger", files, folder / "in", config, {{"a", at::ones({2})}});
+  export_model_folder(folder / "larger", files, folder / "in", config,
+                      to_write({{"a", at::ones({2})}}));
   fs::remove(folder / "in/preprocessor_config.json");
-  export_model_folder(folder / "made", files, folder / "in", config, {{"a", at::ones({2})}});
+  export_model_folder(folder / "made", files, folder / "in", config,
+                      to_write({{"a", at::ones({2})}}));
 
   EXPECT_EQ(read_text(folder / "same/config.json"), R"({"image_size":32})");
   EXPECT_EQ(read(folder / "same/preprocessor_config.json")["size"]["height"], 32);
@@ -171,7 +176,7 @@ TEST(Export, PicturesAreScaledAsTheyWereInTraining) {
 TEST(Export, TheLongestTextIsWithoutThePositionsThatRobertaLeavesOut) {
   const auto longest = [](const json& config) {
     TemporaryFolder folder;
-    export_model_folder(folder / "out", made_files(), "", config, {{"a", at::ones({1})}});
+    export_model_folder(folder / "out", made_files(), "", config, to_write({{"a", at::ones({1})}}));
     return read(folder / "out/tokenizer_config.json").value("model_max_length", 0);
   };
   EXPECT_EQ(
@@ -188,7 +193,8 @@ TEST(Export, TheLicenceGoesWithTheModel) {
   auto files = made_files();
   files.licence = "apache-2.0";
 
-  export_model_folder(folder / "out", files, "", {{"model_type", "x"}}, {{"a", at::ones({1})}});
+  export_model_folder(folder / "out", files, "", {{"model_type", "x"}},
+                      to_write({{"a", at::ones({1})}}));
 
   EXPECT_EQ(ModelFiles::open(folder / "out").licence, "apache-2.0");
 }

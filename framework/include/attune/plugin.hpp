@@ -1,8 +1,9 @@
 // The entry point of a plugin library: one C symbol, one plain C struct, explicit registration; and
 // the note of what it was built for.
 //
-//   ATTUNE_PLUGIN("bitfit", "1.0.0", registry) { registry.strategy<BitFit>("bitfit", "trains the
-//   biases alone"); }
+//   ATTUNE_PLUGIN("bitfit", "1.0.0", registry) {
+//     registry.strategy<BitFit>("bitfit", "trains the biases alone");
+//   }
 #pragma once
 #include <attune/api.hpp>
 #include <attune/built_for.hpp>

@@ -16,9 +16,8 @@ at::Tensor rms(const at::Tensor& x) { return x.norm() / std::sqrt(static_cast<do
 ///     beta2 = 1 - t^-decay_rate
 ///     v     = beta2 v + (1 - beta2) (g^2 + epsilon1)
 ///     u     = g / sqrt(v);  u = u / max(1, RMS(u) / clip_threshold)
-///     rate  = rate max(epsilon2, RMS(p))                                     with scale_parameter
-///     p     = p - rate decay p - rate u                                      or beta1's running
-///     mean of rate u
+///     rate  = rate max(epsilon2, RMS(p))                      with scale_parameter
+///     p     = p - rate decay p - rate u                       or beta1's running mean of rate u
 ///
 /// Of a parameter with two dimensions or more, v is the product of the means over its last
 /// dimension (exp_avg_sq_row) and over the one before (exp_avg_sq_col), divided by the mean of the
