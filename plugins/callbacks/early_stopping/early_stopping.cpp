@@ -15,12 +15,14 @@ class EarlyStopping final : public attune::Callback {
     double min_delta = 0;
     static void describe(attune::Schema<Options>& s) {
       s.key("metric", &Options::metric,
-            "watched metric of the run; the metric's declaration says which way is better")
+            "validation metric to watch; its declaration says whether larger or smaller is better")
           .names_metric();
       s.key("patience", &Options::patience,
-            "evaluations in a row without improvement after which the run ends")
+            "end the run after this many consecutive evaluations without improvement")
           .at_least(1);
-      s.key("min_delta", &Options::min_delta, "a smaller change is no improvement").at_least(0);
+      s.key("min_delta", &Options::min_delta,
+            "smallest change of the metric that counts as an improvement")
+          .at_least(0);
     }
   };
   explicit EarlyStopping(Options options) : options_(std::move(options)) {}
@@ -58,5 +60,5 @@ class EarlyStopping final : public attune::Callback {
 
 ATTUNE_PLUGIN("early_stopping", "1.0.0", registry) {
   registry.callback<EarlyStopping>("early_stopping",
-                                   "ends the run when the validation metric no longer improves");
+                                   "ends the run when the validation metric stops improving");
 }

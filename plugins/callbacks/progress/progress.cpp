@@ -23,7 +23,8 @@ class Progress final : public attune::Callback {
     std::int64_t every = 0;
     static void describe(attune::Schema<Options>& s) {
       s.key("every", &Options::every,
-            "steps between lines where there is no terminal; 0: about twenty lines a run")
+            "steps between progress lines if the output is not a terminal; 0: about twenty lines "
+            "per run")
           .at_least(0);
     }
   };
@@ -133,5 +134,5 @@ class Progress final : public attune::Callback {
 }  // namespace
 
 ATTUNE_PLUGIN("progress", "1.0.0", registry) {
-  registry.callback<Progress>("progress", "shows step, loss, speed and time left");
+  registry.callback<Progress>("progress", "prints step, loss, speed and remaining time");
 }

@@ -20,15 +20,16 @@ class Classification final : public Dataset {
     std::string too_long = "cut";
     static void describe(Schema<Options>& s) {
       s.key("target", &Options::target,
-            "what prepare reads: the field label (one class), labels (any of several) or value (a "
-            "number)")
+            "target field that `attune prepare` reads: label (one class), labels (any number of "
+            "classes) or value (a number)")
           .choices({"label", "labels", "value"});
       s.key("separator", &Options::separator,
-            "between the names in the field labels, where that is not a JSON list");
+            "separator of the names in the field `labels`, unless that is a JSON list");
       s.key("max_length", &Options::max_length,
-            "longest sample in tokens, special ones included; 0: any")
+            "maximum sample length in tokens, including special tokens; 0: no limit")
           .at_least(0);
-      s.key("too_long", &Options::too_long, "what prepare does with longer samples")
+      s.key("too_long", &Options::too_long,
+            "treatment of samples longer than `max_length` by `attune prepare`: cut or drop them")
           .choices({"cut", "drop"});
     }
   };
@@ -186,6 +187,6 @@ class Classification final : public Dataset {
 }  // namespace
 
 ATTUNE_PLUGIN("classification", "1.0.0", registry) {
-  registry.dataset<Classification>("classification",
-                                   "texts with a label, any of several labels, or a value");
+  registry.dataset<Classification>(
+      "classification", "texts with one label, with several labels, or with a numeric value");
 }

@@ -14,10 +14,11 @@ class Corpus final : public Dataset {
     std::int64_t overlap = 0;
     static void describe(Schema<Options>& s) {
       s.key("window", &Options::window,
-            "prepare cuts documents into samples of so many tokens; 0: a document is a sample")
+            "length in tokens of the samples that `attune prepare` cuts documents into; 0: one "
+            "sample per document")
           .at_least(0);
       s.key("overlap", &Options::overlap,
-            "tokens that a window repeats from the one before, as context and not as targets")
+            "tokens of the previous window that a window repeats as context, without targets")
           .at_least(0);
     }
   };
@@ -78,5 +79,7 @@ class Corpus final : public Dataset {
 }  // namespace
 
 ATTUNE_PLUGIN("corpus", "1.0.0", registry) {
-  registry.dataset<Corpus>("corpus", "running text, cut to windows or whole, every token a target");
+  registry.dataset<Corpus>(
+      "corpus",
+      "plain text for next-token prediction, cut into windows or one sample per document");
 }

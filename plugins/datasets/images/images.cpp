@@ -77,16 +77,17 @@ class Images final : public Dataset {
     double jitter = 0;
     static void describe(Schema<Options>& s) {
       s.key("size", &Options::size,
-            "prepare scales pictures to size x size, cutting the longer side; 0: they are all of "
-            "one size")
+            "side length in pixels that `attune prepare` scales images to, cropping the longer "
+            "side at the center; 0: no scaling, all images must have the same size")
           .range(0, 4096);
-      s.key("flip", &Options::flip,
-            "in training, mirror every other picture left to right, by chance");
+      s.key("flip", &Options::flip, "mirror training images left to right with probability 1/2");
       s.key("crop", &Options::crop,
-            "in training, shift by up to so many pixels in both directions; what comes in is black")
+            "random crop of training images: shift by up to this many pixels along each axis, with "
+            "black padding")
           .range(0, 1024);
       s.key("jitter", &Options::jitter,
-            "in training, change brightness, contrast and saturation by up to this share")
+            "color jitter of training images: maximum relative change of brightness, contrast and "
+            "saturation; 0: none")
           .range(0, 1);
     }
   };
@@ -139,5 +140,5 @@ class Images final : public Dataset {
 }  // namespace
 
 ATTUNE_PLUGIN("images", "1.0.0", registry) {
-  registry.dataset<Images>("images", "pictures with one label each");
+  registry.dataset<Images>("images", "images with one label each");
 }

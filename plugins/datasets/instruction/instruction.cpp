@@ -16,10 +16,13 @@ class Instruction final : public Dataset {
     std::string too_long = "drop";
     std::string train_on = "answers";
     static void describe(Schema<Options>& s) {
-      s.key("max_length", &Options::max_length, "longest sample in tokens; 0: any").at_least(0);
-      s.key("too_long", &Options::too_long, "what prepare does with longer samples")
+      s.key("max_length", &Options::max_length, "maximum sample length in tokens; 0: no limit")
+          .at_least(0);
+      s.key("too_long", &Options::too_long,
+            "treatment of samples longer than `max_length` by `attune prepare`: drop or cut them")
           .choices({"drop", "cut"});
-      s.key("train_on", &Options::train_on, "which tokens are targets in training")
+      s.key("train_on", &Options::train_on,
+            "tokens that are training targets: those of the answers, or all")
           .choices({"answers", "everything"});
     }
   };
@@ -89,5 +92,6 @@ class Instruction final : public Dataset {
 }  // namespace
 
 ATTUNE_PLUGIN("instruction", "1.0.0", registry) {
-  registry.dataset<Instruction>("instruction", "conversations, trained on the answers");
+  registry.dataset<Instruction>(
+      "instruction", "conversations for instruction tuning, with the loss on the answers");
 }

@@ -13,8 +13,8 @@ class Pairs final : public Dataset {
     std::int64_t max_length = 0;
     static void describe(Schema<Options>& s) {
       s.key("max_length", &Options::max_length,
-            "longest text in tokens, special ones included: prepare drops pairs with a longer one; "
-            "0: any")
+            "maximum length of each text in tokens, including special tokens; `attune prepare` "
+            "drops pairs with a longer text; 0: no limit")
           .at_least(0);
     }
   };
@@ -53,5 +53,5 @@ class Pairs final : public Dataset {
 }  // namespace
 
 ATTUNE_PLUGIN("pairs", "1.0.0", registry) {
-  registry.dataset<Pairs>("pairs", "pairs of texts that mean the same, for embeddings");
+  registry.dataset<Pairs>("pairs", "pairs of texts with the same meaning, for embedding models");
 }

@@ -18,8 +18,8 @@ class Preference final : public Dataset {
     std::int64_t max_length = 0;
     static void describe(Schema<Options>& s) {
       s.key("max_length", &Options::max_length,
-            "longest prompt with its longer answer, in tokens: prepare drops longer pairs, a run "
-            "cuts the answers; 0: any")
+            "maximum length in tokens of the prompt plus the longer answer; `attune prepare` drops "
+            "longer pairs, a run cuts their answers; 0: no limit")
           .at_least(0);
     }
   };
@@ -155,5 +155,5 @@ class Preference final : public Dataset {
 }  // namespace
 
 ATTUNE_PLUGIN("preference", "1.0.0", registry) {
-  registry.dataset<Preference>("preference", "prompts with a preferred and a rejected answer");
+  registry.dataset<Preference>("preference", "prompts with a chosen and a rejected answer");
 }

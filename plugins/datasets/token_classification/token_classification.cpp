@@ -39,9 +39,10 @@ class TokenClassification final : public Dataset {
     std::string too_long = "cut";
     static void describe(Schema<Options>& s) {
       s.key("max_length", &Options::max_length,
-            "longest sample in tokens, special ones included; 0: any")
+            "maximum sample length in tokens, including special tokens; 0: no limit")
           .at_least(0);
-      s.key("too_long", &Options::too_long, "what prepare does with longer samples")
+      s.key("too_long", &Options::too_long,
+            "treatment of samples longer than `max_length` by `attune prepare`: cut or drop them")
           .choices({"cut", "drop"});
     }
   };
@@ -136,5 +137,5 @@ class TokenClassification final : public Dataset {
 }  // namespace
 
 ATTUNE_PLUGIN("token_classification", "1.0.0", registry) {
-  registry.dataset<TokenClassification>("token_classification", "words with a tag each");
+  registry.dataset<TokenClassification>("token_classification", "sentences with one tag per word");
 }

@@ -61,7 +61,8 @@ struct Family {
 const Family families[] = {
     {"bert",
      "Bert",
-     "BERT, MiniLM, bge, e5 and their kin, to classify samples or tokens, or as embeddings",
+     "BERT, MiniLM, bge, e5 and related encoders for sample classification, token classification "
+     "or embeddings",
      "bert",
      "bert.encoder.layer",
      {"attention.self.query", "attention.self.key", "attention.self.value",
@@ -73,7 +74,7 @@ const Family families[] = {
      {"bert.pooler.dense", "classifier", true, false, {"classifier"}}},
     {"roberta",
      "Roberta",
-     "RoBERTa and its kin, to classify samples or tokens, or as embeddings",
+     "RoBERTa and related encoders for sample classification, token classification or embeddings",
      "roberta",
      "roberta.encoder.layer",
      {"attention.self.query", "attention.self.key", "attention.self.value",
@@ -85,7 +86,8 @@ const Family families[] = {
      {"classifier.dense", "classifier.out_proj", false, false, {"classifier"}}},
     {"distilbert",
      "DistilBert",
-     "DistilBERT and its kin, to classify samples or tokens, or as embeddings",
+     "DistilBERT and related encoders for sample classification, token classification or "
+     "embeddings",
      "distilbert",
      "distilbert.transformer.layer",
      {"attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm",
@@ -102,15 +104,15 @@ struct Options {
   double dropout = 0;
   static void describe(attune::Schema<Options>& s) {
     s.key("head", &Options::head,
-          "what the model is for: a class or value of each sample, a class of each token, or a "
-          "vector of length 1 for each sample")
+          "task head; classification: a class or value per sample; token_classification: a class "
+          "per token; embedding: a unit-length vector per sample")
         .choices({"classification", "token_classification", "embedding"});
     s.key("pooling", &Options::pooling,
-          "the vector of a sample: the mean of its tokens, or the first token (in a BERT "
-          "classifier through its pooler), "
-          "as transformers' classifiers have it")
+          "pooling of token vectors into a sample vector; mean: mean over the tokens; cls: first "
+          "token (through the pooler in BERT classifiers), as in transformers' classifiers")
         .choices({"mean", "cls"});
-    s.key("dropout", &Options::dropout, "dropout of hidden states while training").range(0, 0.9);
+    s.key("dropout", &Options::dropout, "dropout probability of hidden states during training")
+        .range(0, 0.9);
   }
 };
 

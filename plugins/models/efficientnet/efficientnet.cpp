@@ -219,9 +219,11 @@ class EfficientNet final : public attune::Model {
     double dropout = 0;
     static void describe(attune::Schema<Options>& s) {
       s.key("size", &Options::size,
-            "pictures are scaled to size x size; 0: to what the weights were trained on")
+            "input resolution: images are scaled to size x size pixels; 0: the resolution that the "
+            "weights were trained at")
           .range(0, 4096);
-      s.key("dropout", &Options::dropout, "dropout of what the classifier sees, while training")
+      s.key("dropout", &Options::dropout,
+            "dropout probability of the classifier's input during training")
           .range(0, 0.9);
     }
   };
@@ -304,5 +306,5 @@ class EfficientNet final : public attune::Model {
 
 ATTUNE_PLUGIN("efficientnet", "1.0.0", registry) {
   registry.model<EfficientNet>("efficientnet",
-                               "EfficientNet and EfficientNet-Lite, which classify pictures");
+                               "EfficientNet and EfficientNet-Lite image classifiers");
 }

@@ -157,7 +157,7 @@ class Gpt2 final : public attune::Model {
     double dropout = 0;
     static void describe(attune::Schema<Options>& s) {
       s.key("dropout", &Options::dropout,
-            "dropout of embeddings and of what each part of a block adds, while training")
+            "dropout probability of embeddings and residual branches during training")
           .range(0, 0.9);
     }
   };
@@ -241,5 +241,5 @@ class Gpt2 final : public attune::Model {
 }  // namespace
 
 ATTUNE_PLUGIN("gpt2", "1.0.0", registry) {
-  registry.model<Gpt2>("gpt2", "GPT-2, DistilGPT-2 and their kin");
+  registry.model<Gpt2>("gpt2", "GPT-2, DistilGPT-2 and related decoders");
 }

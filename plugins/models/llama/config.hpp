@@ -37,10 +37,10 @@ struct Family {
 inline constexpr Family families[] = {
     {.type = "llama",
      .architecture = "LlamaForCausalLM",
-     .doc = "Llama 1 to 3, SmolLM, TinyLlama and their kin"},
+     .doc = "Llama 1 to 3, SmolLM, TinyLlama and related decoders"},
     {.type = "mistral",
      .architecture = "MistralForCausalLM",
-     .doc = "Mistral: Llama with a sliding window",
+     .doc = "Mistral: Llama with sliding-window attention",
      .windows = Windows::every_block},
     {.type = "qwen2",
      .architecture = "Qwen2ForCausalLM",
@@ -55,7 +55,8 @@ inline constexpr Family families[] = {
      .head_width = 128},
     {.type = "gemma2",
      .architecture = "Gemma2ForCausalLM",
-     .doc = "Gemma 2: norms around both parts, soft caps, every other block with a sliding window",
+     .doc = "Gemma 2: norms before and after attention and MLP, logit soft-capping, sliding-window "
+            "attention in every other block",
      .windows = Windows::every_other,
      .head_width = 256,
      .tied = true,

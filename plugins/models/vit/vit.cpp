@@ -198,7 +198,7 @@ class Vit final : public attune::Model {
     double dropout = 0;
     static void describe(attune::Schema<Options>& s) {
       s.key("dropout", &Options::dropout,
-            "dropout of embeddings and of what each part of a block adds, while training")
+            "dropout probability of embeddings and residual branches during training")
           .range(0, 0.9);
     }
   };
@@ -271,5 +271,5 @@ class Vit final : public attune::Model {
 }  // namespace
 
 ATTUNE_PLUGIN("vit", "1.0.0", registry) {
-  registry.model<Vit>("vit", "Vision Transformers that classify pictures: ViT, DeiT and their kin");
+  registry.model<Vit>("vit", "Vision Transformer image classifiers: ViT, DeiT and related models");
 }

@@ -33,20 +33,23 @@ class Adafactor final : public attune::Optimizer {
     bool scale_parameter = false;
     static void describe(attune::Schema<Options>& s) {
       s.key("decay_rate", &Options::decay_rate,
-            "squared gradients decay by 1 - t^-decay_rate in update t")
+            "exponent of the decay of squared gradients, which is 1 - t^-decay_rate in update t")
           .range(0, 1);
       s.key("clip_threshold", &Options::clip_threshold,
-            "largest root mean square of a parameter's update, before the learning rate")
+            "maximum root mean square of a parameter's update before it is multiplied by the "
+            "learning rate")
           .above(0);
-      s.key("epsilon1", &Options::epsilon1, "added to the squared gradients").at_least(0);
-      s.key("epsilon2", &Options::epsilon2,
-            "smallest root mean square of a parameter that scale_parameter counts with")
+      s.key("epsilon1", &Options::epsilon1, "regularization term added to the squared gradients")
           .at_least(0);
-      s.key("beta1", &Options::beta1, "decay of the mean of updates; 0: none is kept")
+      s.key("epsilon2", &Options::epsilon2,
+            "lower bound of the parameter's root mean square, used with `scale_parameter`")
+          .at_least(0);
+      s.key("beta1", &Options::beta1,
+            "decay rate of the running mean of updates; 0: no running mean")
           .at_least(0)
           .below(1);
       s.key("scale_parameter", &Options::scale_parameter,
-            "learning rate times the root mean square of the parameter");
+            "multiply the learning rate by the root mean square of the parameter");
     }
   };
   explicit Adafactor(Options options) : options_(options) {}
@@ -119,5 +122,5 @@ class Adafactor final : public attune::Optimizer {
 ATTUNE_PLUGIN("adafactor", "1.0.0", registry) {
   registry.optimizer<Adafactor>(
       "adafactor",
-      "second moments of matrices as a row and a column: hardly any memory (Adafactor)");
+      "Adafactor: stores second moments of a matrix as one row and one column, to save memory");
 }

@@ -4,5 +4,5 @@
 #include <attune/plugin.hpp>
 
 ATTUNE_PLUGIN("adamw", "1.0.0", registry) {
-  registry.optimizer<attune::AdamW>("adamw", "Adam with decoupled weight decay (AdamW)");
+  registry.optimizer<attune::AdamW>("adamw", "AdamW: Adam with decoupled weight decay");
 }

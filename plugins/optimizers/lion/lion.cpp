@@ -17,10 +17,10 @@ class Lion final : public attune::Optimizer {
     double beta2 = 0.99;
     static void describe(attune::Schema<Options>& s) {
       s.key("beta1", &Options::beta1,
-            "share of the kept mean, as opposed to the gradient, in the direction of the update")
+            "weight of the running mean, relative to the current gradient, in the update direction")
           .at_least(0)
           .below(1);
-      s.key("beta2", &Options::beta2, "decay of the mean of gradients that is kept")
+      s.key("beta2", &Options::beta2, "decay rate of the running mean of gradients")
           .at_least(0)
           .below(1);
     }
@@ -52,6 +52,7 @@ class Lion final : public attune::Optimizer {
 }  // namespace
 
 ATTUNE_PLUGIN("lion", "1.0.0", registry) {
-  registry.optimizer<Lion>("lion",
-                           "sign of an interpolated momentum: half of AdamW's memory (Lion)");
+  registry.optimizer<Lion>(
+      "lion",
+      "Lion: updates by the sign of an interpolated momentum, with half the state of AdamW");
 }

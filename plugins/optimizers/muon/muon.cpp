@@ -47,26 +47,31 @@ class Muon final : public attune::Optimizer {
     double beta2 = 0.95;
     double epsilon = 1e-10;
     static void describe(attune::Schema<Options>& s) {
-      s.key("momentum", &Options::momentum, "decay of the mean of gradients").at_least(0).below(1);
-      s.key("nesterov", &Options::nesterov, "Nesterov momentum");
-      s.key("iterations", &Options::iterations, "Newton-Schulz iterations").range(1, 99);
-      s.key("adjust", &Options::adjust,
-            "learning rate of a matrix [rows, columns]: times 0.2 sqrt(max(rows, columns)), which "
-            "fits rates made for AdamW, "
-            "or times sqrt(max(1, rows / columns))")
-          .choices({"match_rms_adamw", "original"});
-      s.key("precision", &Options::precision,
-            "data type of the Newton-Schulz iteration; torch.optim.Muon has bfloat16")
-          .choices({"float32", "bfloat16"});
-      s.key("adamw_learning_rate", &Options::adamw_learning_rate,
-            "learning rate of the parameters that are left to AdamW, as a multiple of "
-            "train.learning_rate")
-          .above(0);
-      s.key("beta1", &Options::beta1, "AdamW: decay of the mean of gradients").at_least(0).below(1);
-      s.key("beta2", &Options::beta2, "AdamW: decay of the mean of squared gradients")
+      s.key("momentum", &Options::momentum, "decay rate of the running mean of gradients")
           .at_least(0)
           .below(1);
-      s.key("epsilon", &Options::epsilon, "AdamW: added to the denominator").above(0);
+      s.key("nesterov", &Options::nesterov, "use Nesterov momentum");
+      s.key("iterations", &Options::iterations, "number of Newton-Schulz iterations").range(1, 99);
+      s.key("adjust", &Options::adjust,
+            "learning-rate factor of a [rows, columns] matrix; match_rms_adamw: 0.2 sqrt(max(rows, "
+            "columns)), which suits rates tuned for AdamW; original: sqrt(max(1, rows / columns))")
+          .choices({"match_rms_adamw", "original"});
+      s.key("precision", &Options::precision,
+            "data type of the Newton-Schulz iteration; torch.optim.Muon uses bfloat16")
+          .choices({"float32", "bfloat16"});
+      s.key("adamw_learning_rate", &Options::adamw_learning_rate,
+            "learning rate of the parameters that AdamW updates, as a multiple of "
+            "train.learning_rate")
+          .above(0);
+      s.key("beta1", &Options::beta1, "decay rate of AdamW's running mean of gradients")
+          .at_least(0)
+          .below(1);
+      s.key("beta2", &Options::beta2, "decay rate of AdamW's running mean of squared gradients")
+          .at_least(0)
+          .below(1);
+      s.key("epsilon", &Options::epsilon,
+            "term added to AdamW's denominator for numerical stability")
+          .above(0);
     }
   };
   explicit Muon(Options options)
@@ -127,5 +132,5 @@ class Muon final : public attune::Optimizer {
 ATTUNE_PLUGIN("muon", "1.0.0", registry) {
   registry.optimizer<Muon>(
       "muon",
-      "orthogonalized momentum for the matrices in blocks, AdamW for everything else (Muon)");
+      "Muon: orthogonalized momentum for matrices inside blocks, AdamW for all other parameters");
 }

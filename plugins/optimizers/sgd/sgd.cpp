@@ -12,13 +12,14 @@ class Sgd final : public attune::Optimizer {
     bool nesterov = false;
     bool coupled_decay = false;
     static void describe(attune::Schema<Options>& s) {
-      s.key("momentum", &Options::momentum, "decay of the sum of gradients; 0: none is kept")
+      s.key("momentum", &Options::momentum,
+            "decay rate of the accumulated gradients; 0: no momentum")
           .at_least(0)
           .below(1);
-      s.key("nesterov", &Options::nesterov, "Nesterov momentum");
+      s.key("nesterov", &Options::nesterov, "use Nesterov momentum");
       s.key("coupled_decay", &Options::coupled_decay,
-            "add train.weight_decay times the parameter to the gradient (L2 regularization), "
-            "instead of decoupled decay");
+            "use L2 regularization: add train.weight_decay times the parameter to the gradient, "
+            "instead of decoupled weight decay");
     }
   };
   explicit Sgd(Options options) : options_(options) {
@@ -66,5 +67,5 @@ class Sgd final : public attune::Optimizer {
 }  // namespace
 
 ATTUNE_PLUGIN("sgd", "1.0.0", registry) {
-  registry.optimizer<Sgd>("sgd", "stochastic gradient descent, with momentum on request");
+  registry.optimizer<Sgd>("sgd", "stochastic gradient descent with optional momentum");
 }

@@ -13,5 +13,5 @@ struct Constant final : attune::Schedule {
 }  // namespace
 
 ATTUNE_PLUGIN("constant", "1.0.0", registry) {
-  registry.schedule<Constant>("constant", "the peak learning rate in every step after the warm-up");
+  registry.schedule<Constant>("constant", "constant peak learning rate after the warm-up");
 }

@@ -15,10 +15,10 @@ class Cosine final : public attune::Schedule {
     double minimum = 0;
     std::int64_t restarts = 0;
     static void describe(attune::Schema<Options>& s) {
-      s.key("minimum", &Options::minimum, "learning rate at the end, as a share of the peak")
+      s.key("minimum", &Options::minimum, "final learning rate as a fraction of the peak")
           .range(0, 1);
       s.key("restarts", &Options::restarts,
-            "times that the rate jumps back to its peak and falls again, at equal distances")
+            "number of evenly spaced warm restarts, at which the learning rate returns to its peak")
           .at_least(0);
     }
   };
@@ -41,5 +41,5 @@ class Cosine final : public attune::Schedule {
 ATTUNE_PLUGIN("cosine", "1.0.0", registry) {
   registry.schedule<Cosine>(
       "cosine",
-      "half a cosine from the peak learning rate to zero or a minimum, restarted on request");
+      "cosine decay from the peak learning rate to zero or a minimum, with optional warm restarts");
 }

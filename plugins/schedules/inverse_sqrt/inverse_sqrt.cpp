@@ -12,9 +12,8 @@ class InverseSqrt final : public attune::Schedule {
     std::int64_t timescale = 0;
     static void describe(attune::Schema<Options>& s) {
       s.key("timescale", &Options::timescale,
-            "the rate falls by sqrt(timescale / (timescale + steps after the warm-up)); 0: the "
-            "steps of the warm-up, or 10000 "
-            "without one")
+            "steps in the learning-rate factor sqrt(timescale / (timescale + steps after the "
+            "warm-up)); 0: the number of warm-up steps, or 10000 without a warm-up")
           .at_least(0);
     }
   };
@@ -35,5 +34,5 @@ class InverseSqrt final : public attune::Schedule {
 
 ATTUNE_PLUGIN("inverse_sqrt", "1.0.0", registry) {
   registry.schedule<InverseSqrt>(
-      "inverse_sqrt", "the learning rate falls with the inverse square root of the step");
+      "inverse_sqrt", "decay of the learning rate with the inverse square root of the step");
 }

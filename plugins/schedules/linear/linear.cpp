@@ -13,5 +13,5 @@ struct Linear final : attune::Schedule {
 }  // namespace
 
 ATTUNE_PLUGIN("linear", "1.0.0", registry) {
-  registry.schedule<Linear>("linear", "from the peak learning rate to zero in a straight line");
+  registry.schedule<Linear>("linear", "linear decay from the peak learning rate to zero");
 }

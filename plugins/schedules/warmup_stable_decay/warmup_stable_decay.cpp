@@ -15,11 +15,13 @@ class WarmupStableDecay final : public attune::Schedule {
     double minimum = 0;
     static void describe(attune::Schema<Options>& s) {
       s.key("decay", &Options::decay,
-            "share of the steps after the warm-up in which the rate falls, at the end of the run")
+            "length of the final decay as a fraction of the steps after the warm-up")
           .range(0, 1);
-      s.key("shape", &Options::shape, "how it falls").choices({"cosine", "linear", "1-sqrt"});
+      s.key("shape", &Options::shape, "shape of the final decay")
+          .choices({"cosine", "linear", "1-sqrt"});
       s.key("minimum", &Options::minimum,
-            "learning rate at the end, and at the start of the warm-up, as a share of the peak")
+            "learning rate at the end of the decay and at the start of the warm-up, as a fraction "
+            "of the peak")
           .range(0, 1);
     }
   };
@@ -50,5 +52,6 @@ class WarmupStableDecay final : public attune::Schedule {
 
 ATTUNE_PLUGIN("warmup_stable_decay", "1.0.0", registry) {
   registry.schedule<WarmupStableDecay>(
-      "warmup_stable_decay", "the peak learning rate, and a decay in the last steps alone (WSD)");
+      "warmup_stable_decay",
+      "constant peak learning rate with a decay only in the last steps (WSD)");
 }

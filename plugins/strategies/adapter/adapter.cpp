@@ -52,13 +52,16 @@ class BottleneckAdapter final : public attune::Strategy {
     std::vector<std::string> after;
     static void describe(attune::Schema<Options>& s) {
       s.key("kind", &Options::kind,
-            "after attention and MLP (houlsby), or after the MLP alone (pfeiffer)")
+            "placement of the adapters; houlsby: after attention and after the MLP; pfeiffer: only "
+            "after the MLP")
           .choices({"houlsby", "pfeiffer"});
-      s.key("width", &Options::width, "of the bottleneck").range(1, 65536);
-      s.key("activation", &Options::activation, "between its two layers").choices({"relu", "gelu"});
+      s.key("width", &Options::width, "width of the bottleneck").range(1, 65536);
+      s.key("activation", &Options::activation,
+            "activation function between the adapter's two layers")
+          .choices({"relu", "gelu"});
       s.key("after", &Options::after,
-            "names of the linear layers that end attention and MLP; empty: as the model's family "
-            "names them");
+            "names of the last linear layers of attention and MLP, after which adapters are "
+            "inserted; empty: the standard layers of the model family");
     }
   };
   explicit BottleneckAdapter(Options options) : options_(std::move(options)) {}

@@ -10,9 +10,9 @@ class BitFit final : public attune::Strategy {
   struct Options {
     bool norms = false;
     static void describe(attune::Schema<Options>& s) {
-      s.key("norms", &Options::norms,
-            "train the weights of the norms too: the one choice for models without biases, such as "
-            "Llama");
+      s.key(
+          "norms", &Options::norms,
+          "also train the weights of the norms; required for models without biases, such as Llama");
     }
   };
   explicit BitFit(Options options) : options_(options) {}
@@ -42,5 +42,5 @@ class BitFit final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("bitfit", "1.0.0", registry) {
-  registry.strategy<BitFit>("bitfit", "trains the biases, and a classifier's head");
+  registry.strategy<BitFit>("bitfit", "trains only the biases, and a classifier's head (BitFit)");
 }

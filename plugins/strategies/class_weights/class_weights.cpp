@@ -14,9 +14,8 @@ class ClassWeights final : public attune::Strategy {
     attune::NumberMap weights;
     static void describe(attune::Schema<Options>& s) {
       s.key("weights", &Options::weights,
-            "by the label's number: { \"0\" = 0.5, \"1\" = 2.0 }; empty: those of the data file, "
-            "which `prepare` notes when the recipe has "
-            "[balance] method = \"weights\"");
+            "weight of each class by label index: { \"0\" = 0.5, \"1\" = 2.0 }; empty: the weights "
+            "in the data file, which a recipe with [balance] method = \"weights\" stores there");
     }
   };
   explicit ClassWeights(Options options) : options_(std::move(options)) {}
@@ -84,6 +83,7 @@ class ClassWeights final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("class_weights", "1.0.0", registry) {
-  registry.strategy<ClassWeights>("class_weights",
-                                  "over another strategy: rare classes count more");
+  registry.strategy<ClassWeights>(
+      "class_weights",
+      "class-weighted cross-entropy; combine it with a strategy that trains parameters");
 }

@@ -11,7 +11,8 @@ class Contrastive final : public attune::Strategy {
   struct Options {
     double temperature = 0.05;
     static void describe(attune::Schema<Options>& s) {
-      s.key("temperature", &Options::temperature, "similarities are divided by it").above(0);
+      s.key("temperature", &Options::temperature, "temperature that divides the similarities")
+          .above(0);
     }
   };
   explicit Contrastive(Options options) : options_(options) {}
@@ -72,7 +73,7 @@ class Contrastive final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("contrastive", "1.0.0", registry) {
-  registry.strategy<Contrastive>(
-      "contrastive",
-      "over another strategy: embeddings of texts that mean the same come near each other");
+  registry.strategy<Contrastive>("contrastive",
+                                 "contrastive loss on the embeddings of text pairs; combine it "
+                                 "with a strategy that trains parameters");
 }

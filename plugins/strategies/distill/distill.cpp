@@ -139,17 +139,21 @@ class Distill final : public attune::Strategy {
     double share = 0.5;
     static void describe(attune::Schema<Options>& s) {
       s.key("teacher", &Options::teacher,
-            "model to learn from, with the same vocabulary or labels: a folder or a .gguf file; "
-            "may be left out where its logits are stored");
+            "teacher model with the same vocabulary or labels: a folder or a .gguf file; not "
+            "needed if its logits are stored");
       s.key("stored", &Options::stored,
-            "file of the teacher's logits for the training split, computed once where there is "
-            "none; empty: the teacher computes beside the model");
+            "file of the teacher's logits for the training split, computed once if it does not "
+            "exist; empty: the teacher runs alongside the model");
       s.key("top", &Options::top,
-            "largest logits stored for each trained token; the rest count as none")
+            "number of largest logits stored per trained token; the teacher's distribution is "
+            "limited to them")
           .range(1, 65536);
-      s.key("temperature", &Options::temperature, "both distributions are softened by it").above(0);
+      s.key("temperature", &Options::temperature,
+            "temperature that softens the distributions of teacher and model")
+          .above(0);
       s.key("share", &Options::share,
-            "of the teacher's loss; the rest is the loss of the strategies before this one")
+            "weight of the distillation loss; the loss of the preceding strategies has the weight "
+            "1 - share")
           .range(0, 1);
     }
   };
@@ -375,5 +379,6 @@ class Distill final : public attune::Strategy {
 
 ATTUNE_PLUGIN("distill", "2.0.0", registry) {
   registry.strategy<Distill>("distill",
-                             "over another strategy: learns from a teacher's distribution");
+                             "distillation from a teacher's output distribution; combine it with a "
+                             "strategy that trains parameters");
 }

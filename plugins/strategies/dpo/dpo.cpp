@@ -13,14 +13,15 @@ class Dpo final : public attune::Strategy {
     double label_smoothing = 0;
     std::string form = "sigmoid";
     static void describe(attune::Schema<Options>& s) {
-      s.key("beta", &Options::beta, "how closely the model is held to its base; larger is closer")
+      s.key("beta", &Options::beta,
+            "strength of the pull toward the base model; larger values keep the tuned model closer")
           .above(0);
       s.key("form", &Options::form,
-            "of the loss: DPO's; IPO's squared one (Azar et al. 2023, arXiv:2310.12036); SLiC's "
-            "hinge (Zhao et al. 2023, arXiv:2305.10425)")
+            "loss function; sigmoid: DPO; ipo: squared loss of IPO (Azar et al. 2023, "
+            "arXiv:2310.12036); hinge: hinge loss of SLiC (Zhao et al. 2023, arXiv:2305.10425)")
           .choices({"sigmoid", "ipo", "hinge"});
       s.key("label_smoothing", &Options::label_smoothing,
-            "share of the pairs whose preference may be the wrong way round (sigmoid alone)")
+            "assumed fraction of pairs with swapped preference, for form = \"sigmoid\" only")
           .range(0, 0.49);
     }
   };
@@ -67,6 +68,6 @@ class Dpo final : public attune::Strategy {
 
 ATTUNE_PLUGIN("dpo", "1.0.0", registry) {
   registry.strategy<Dpo>("dpo",
-                         "over another strategy: preferred answers become likelier than rejected "
-                         "ones (DPO, IPO, hinge)");
+                         "direct preference optimization on chosen and rejected answers (DPO, IPO, "
+                         "hinge); combine it with a strategy that trains parameters");
 }

@@ -12,12 +12,15 @@ class Ewc final : public attune::Strategy {
     std::int64_t samples = 200;
     double lambda = 100;
     static void describe(attune::Schema<Options>& s) {
-      s.key("data", &Options::data, "data file of the earlier task, of the run's own kind")
+      s.key("data", &Options::data,
+            "data file of the earlier task, made by the same dataset plugin as the run's data")
           .required();
       s.key("samples", &Options::samples,
-            "of it, from which the importance of every parameter is estimated; 0: all")
+            "number of samples of the earlier task that estimate each parameter's importance; 0: "
+            "all")
           .at_least(0);
-      s.key("lambda", &Options::lambda, "weight of the earlier task").above(0);
+      s.key("lambda", &Options::lambda, "weight of the penalty that protects the earlier task")
+          .above(0);
     }
   };
   explicit Ewc(Options options) : options_(std::move(options)) {}
@@ -78,7 +81,7 @@ class Ewc final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("ewc", "1.0.0", registry) {
-  registry.strategy<Ewc>(
-      "ewc",
-      "over another strategy: holds what an earlier task needs (elastic weight consolidation)");
+  registry.strategy<Ewc>("ewc",
+                         "elastic weight consolidation: penalizes changes that an earlier task "
+                         "depends on; combine it with a strategy that trains parameters");
 }

@@ -13,7 +13,8 @@ class Focal final : public attune::Strategy {
     double gamma = 2;
     static void describe(attune::Schema<Options>& s) {
       s.key("gamma", &Options::gamma,
-            "-(1 - p)^gamma log p for a target of probability p; 0: cross-entropy")
+            "focusing exponent: the loss is -(1 - p)^gamma log p for a target of probability p; 0: "
+            "cross-entropy")
           .range(0, 10);
     }
   };
@@ -47,5 +48,6 @@ class Focal final : public attune::Strategy {
 
 ATTUNE_PLUGIN("focal", "1.0.0", registry) {
   registry.strategy<Focal>("focal",
-                           "over another strategy: what is already right counts less (focal loss)");
+                           "focal loss, which down-weights well-predicted targets; combine it with "
+                           "a strategy that trains parameters");
 }

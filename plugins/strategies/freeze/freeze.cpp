@@ -16,15 +16,15 @@ class Freeze final : public attune::Strategy {
     std::int64_t last_blocks = 0;
     bool head = true;
     static void describe(attune::Schema<Options>& s) {
-      s.key("train", &Options::train,
-            "names of the parameters to train, '*' for any characters; with last_blocks, in "
-            "addition to those");
+      s.key(
+          "train", &Options::train,
+          "names of parameters to train, in addition to `last_blocks`; '*' matches any characters");
       s.key("freeze", &Options::freeze,
-            "names of the parameters to freeze; stands above train and last_blocks");
-      s.key("last_blocks", &Options::last_blocks, "train this many blocks, counted from the output")
+            "names of parameters to freeze; overrides `train` and `last_blocks`");
+      s.key("last_blocks", &Options::last_blocks,
+            "number of blocks to train, counted from the output")
           .at_least(0);
-      s.key("head", &Options::head,
-            "train a classification model's head, whatever the names above say");
+      s.key("head", &Options::head, "train a classifier's head regardless of `train` and `freeze`");
     }
   };
   explicit Freeze(Options options) : options_(std::move(options)) {}
@@ -74,5 +74,6 @@ class Freeze final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("freeze", "1.0.0", registry) {
-  registry.strategy<Freeze>("freeze", "trains some parameters, chosen by name or by depth");
+  registry.strategy<Freeze>("freeze",
+                            "trains a subset of the parameters, chosen by name or by depth");
 }

@@ -14,5 +14,5 @@ class Full final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("full", "1.0.0", registry) {
-  registry.strategy<Full>("full", "trains every parameter");
+  registry.strategy<Full>("full", "trains all parameters");
 }

@@ -15,14 +15,13 @@ class GradualUnfreezing final : public attune::Strategy {
     std::int64_t blocks = 1;
     std::int64_t first = 0;
     static void describe(attune::Schema<Options>& s) {
-      s.key("every_epochs", &Options::every_epochs, "epochs from one unfreezing to the next")
-          .at_least(1);
+      s.key("every_epochs", &Options::every_epochs, "epochs between unfreezings").at_least(1);
       s.key("every_steps", &Options::every_steps,
-            "instead: optimizer steps from one to the next; 0: epochs count")
+            "optimizer steps between unfreezings, used instead of `every_epochs`; 0 disables it")
           .at_least(0);
-      s.key("blocks", &Options::blocks, "blocks that are unfrozen each time").at_least(1);
+      s.key("blocks", &Options::blocks, "number of blocks to unfreeze each time").at_least(1);
       s.key("first", &Options::first,
-            "blocks that train from the start, beside what lies above the blocks")
+            "number of blocks to train from the start, in addition to the layers above the blocks")
           .at_least(0);
     }
   };
@@ -65,5 +64,6 @@ class GradualUnfreezing final : public attune::Strategy {
 ATTUNE_PLUGIN("gradual_unfreezing", "1.0.0", registry) {
   registry.strategy<GradualUnfreezing>(
       "gradual_unfreezing",
-      "over another strategy: the head trains first, then block after block from the output down");
+      "unfreezes the head first, then block by block from the output down; combine it with a "
+      "strategy that trains parameters");
 }

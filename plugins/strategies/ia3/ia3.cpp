@@ -46,10 +46,10 @@ class Ia3 final : public attune::Strategy {
     std::vector<std::string> feedforward;
     static void describe(attune::Schema<Options>& s) {
       s.key("targets", &Options::targets,
-            "names of the linear layers to scale; empty: keys, values and the MLP's second layer, "
-            "as the model names them");
+            "names of the linear layers to scale; empty: keys, values and the second MLP layer of "
+            "the model family");
       s.key("feedforward", &Options::feedforward,
-            "those of the targets whose input is scaled instead of their output");
+            "those of the `targets` whose input is scaled instead of the output");
     }
   };
   explicit Ia3(Options options) : options_(std::move(options)) {}
@@ -109,5 +109,6 @@ class Ia3 final : public attune::Strategy {
 
 ATTUNE_PLUGIN("ia3", "1.0.0", registry) {
   registry.strategy<Ia3>(
-      "ia3", "trained vectors scale keys, values and the MLP's inner activations, saved for PEFT");
+      "ia3",
+      "learned vectors that scale keys, values and inner MLP activations, saved for PEFT (IA3)");
 }

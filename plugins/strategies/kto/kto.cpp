@@ -13,10 +13,11 @@ class Kto final : public attune::Strategy {
     double desirable = 1;
     double undesirable = 1;
     static void describe(attune::Schema<Options>& s) {
-      s.key("beta", &Options::beta, "how closely the model is held to its base; larger is closer")
+      s.key("beta", &Options::beta,
+            "strength of the pull toward the base model; larger values keep the tuned model closer")
           .above(0);
-      s.key("desirable", &Options::desirable, "weight of preferred answers").at_least(0);
-      s.key("undesirable", &Options::undesirable, "weight of rejected answers").at_least(0);
+      s.key("desirable", &Options::desirable, "loss weight of chosen answers").at_least(0);
+      s.key("undesirable", &Options::undesirable, "loss weight of rejected answers").at_least(0);
     }
   };
   explicit Kto(Options options) : options_(options) {}
@@ -106,6 +107,7 @@ class Kto final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("kto", "1.0.0", registry) {
-  registry.strategy<Kto>(
-      "kto", "over an adapter: good answers become likelier, bad ones less, each by itself (KTO)");
+  registry.strategy<Kto>("kto",
+                         "Kahneman-Tversky optimization, which rates each answer by itself (KTO); "
+                         "combine it with an adapter");
 }

@@ -12,7 +12,8 @@ class L2Sp final : public attune::Strategy {
     double alpha = 0.01;
     static void describe(attune::Schema<Options>& s) {
       s.key("alpha", &Options::alpha,
-            "the loss grows by alpha / 2 times the squared distance from the start")
+            "penalty weight: the loss grows by alpha / 2 times the squared distance from the "
+            "initial parameters")
           .above(0);
     }
   };
@@ -52,7 +53,7 @@ class L2Sp final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("l2sp", "1.0.0", registry) {
-  registry.strategy<L2Sp>(
-      "l2sp",
-      "over another strategy: holds what is trained near its start (L2-SP), against forgetting");
+  registry.strategy<L2Sp>("l2sp",
+                          "penalty on the distance from the initial parameters, against forgetting "
+                          "(L2-SP); combine it with a strategy that trains parameters");
 }

@@ -10,7 +10,8 @@ class LabelSmoothing final : public attune::Strategy {
   struct Options {
     double share = 0.1;
     static void describe(attune::Schema<Options>& s) {
-      s.key("share", &Options::share, "of the target that is spread over all outputs")
+      s.key("share", &Options::share,
+            "fraction of the target probability that is spread over all outputs")
           .range(0, 0.99);
     }
   };
@@ -43,5 +44,6 @@ class LabelSmoothing final : public attune::Strategy {
 
 ATTUNE_PLUGIN("label_smoothing", "1.0.0", registry) {
   registry.strategy<LabelSmoothing>(
-      "label_smoothing", "over another strategy: cross-entropy against softened targets");
+      "label_smoothing",
+      "cross-entropy with smoothed targets; combine it with a strategy that trains parameters");
 }

@@ -27,5 +27,5 @@ class LinearProbe final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("linear_probe", "1.0.0", registry) {
-  registry.strategy<LinearProbe>("linear_probe", "trains the head alone");
+  registry.strategy<LinearProbe>("linear_probe", "trains only the head");
 }

@@ -13,7 +13,7 @@ class LayerwiseDecay final : public attune::Strategy {
   struct Options {
     double decay = 0.9;
     static void describe(attune::Schema<Options>& s) {
-      s.key("decay", &Options::decay, "factor of the learning rate from one block to the one below")
+      s.key("decay", &Options::decay, "learning-rate factor from each block to the block below")
           .range(0.01, 1);
     }
   };
@@ -48,7 +48,7 @@ class LayerwiseDecay final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("llrd", "1.0.0", registry) {
-  registry.strategy<LayerwiseDecay>(
-      "llrd",
-      "over another strategy: lower blocks learn more slowly (layer-wise learning-rate decay)");
+  registry.strategy<LayerwiseDecay>("llrd",
+                                    "layer-wise learning-rate decay: lower rates for lower blocks; "
+                                    "combine it with a strategy that trains parameters");
 }

@@ -36,37 +36,44 @@ class Lora final : public attune::Strategy {
     std::vector<std::int64_t> token_rows;
     std::vector<std::int64_t> head_rows;
     static void describe(attune::Schema<Options>& s) {
-      s.key("rank", &Options::rank, "rank of each change").range(1, 65536);
-      s.key("alpha", &Options::alpha, "the change is scaled by alpha / rank").above(0);
+      s.key("rank", &Options::rank, "rank of each delta").range(1, 65536);
+      s.key("alpha", &Options::alpha, "scaling numerator: each delta is scaled by alpha / rank")
+          .above(0);
       s.key("rank_pattern", &Options::rank_pattern,
-            "other ranks by layer: { \"q_proj\" = 8 }; of several names that match, the first "
-            "counts");
-      s.key("alpha_pattern", &Options::alpha_pattern, "other alphas by layer, in the same form");
-      s.key("dropout", &Options::dropout, "dropout of the input of the change while training")
+            "different ranks for some layers, by name: { \"q_proj\" = 8 }; the first matching name "
+            "applies");
+      s.key("alpha_pattern", &Options::alpha_pattern,
+            "different alphas for some layers, by name: { \"q_proj\" = 16 }; the first matching "
+            "name applies");
+      s.key("dropout", &Options::dropout,
+            "dropout probability of the delta's input during training")
           .range(0, 0.9);
       s.key("targets", &Options::targets,
-            "\"all-linear\", or names of linear layers and convolutions: \"q_proj\", "
-            "\"layers.3.*\"; '*' stands for any characters");
-      s.key("rslora", &Options::rslora, "scale by alpha / sqrt(rank) instead (rsLoRA)");
+            "layers to adapt: \"all-linear\", or names of linear layers and convolutions such as "
+            "\"q_proj\" and \"layers.3.*\"; '*' matches any characters");
+      s.key("rslora", &Options::rslora,
+            "scale deltas by alpha / sqrt(rank) instead of alpha / rank (rsLoRA)");
       s.key("dora", &Options::dora,
-            "train the length of the weight's rows apart from their direction (DoRA)");
+            "train the magnitude of the weight's rows separately from their direction (DoRA)");
       s.key("init", &Options::init,
-            "start of the change: A random and B zero; both random with B A = 0; the principal "
-            "components of the weight (PiSSA); a part of its QR decomposition (OLoRA)")
+            "initialization of A and B; default: A random, B zero; orthogonal: both random with B "
+            "A = 0; pissa: principal components of the weight (PiSSA); olora: part of its QR "
+            "decomposition (OLoRA)")
           .choices({"default", "orthogonal", "pissa", "olora"});
       s.key("b_learning_rate", &Options::b_learning_rate,
-            "B learns so many times faster than A (LoRA+ suggests 16)")
+            "learning rate of B as a multiple of the learning rate of A (LoRA+ suggests 16)")
           .above(0);
       s.key("bias", &Options::bias,
-            "biases to train besides: none, those of the adapted layers, or all")
+            "biases to train in addition; none, lora_only: those of the adapted layers, or all")
           .choices({"none", "lora_only", "all"});
-      s.key("lora_bias", &Options::lora_bias, "train a bias of B, too, which is scaled as B is");
+      s.key("lora_bias", &Options::lora_bias, "add a trained bias to B, scaled like B");
       s.key("save", &Options::save,
-            "modules to train in full besides, and to save with the adapter: \"embed_tokens\"");
+            "modules to train in full and save with the adapter, such as \"embed_tokens\"");
       s.key("token_rows", &Options::token_rows,
-            "ids of tokens whose rows of the embedding are trained besides, and of the head where "
-            "it shares them");
-      s.key("head_rows", &Options::head_rows, "the same of a head with rows of its own");
+            "ids of tokens whose embedding rows are trained in full; includes the rows of a head "
+            "that shares the embedding's weight");
+      s.key("head_rows", &Options::head_rows,
+            "ids of tokens whose rows are trained in full in a head with a weight of its own");
     }
   };
   explicit Lora(Options options) : options_(std::move(options)) {}
@@ -478,6 +485,6 @@ class Lora final : public attune::Strategy {
 
 ATTUNE_PLUGIN("lora", "2.0.0", registry) {
   registry.strategy<Lora>("lora",
-                          "low-rank adapters beside frozen linear layers, saved for PEFT: LoRA, "
-                          "rsLoRA, LoRA+, DoRA, PiSSA");
+                          "low-rank adapters on frozen layers, saved for PEFT: LoRA, rsLoRA, "
+                          "LoRA+, DoRA, PiSSA, OLoRA");
 }

@@ -13,7 +13,7 @@ class NefTune final : public attune::Strategy {
     double alpha = 5;
     static void describe(attune::Schema<Options>& s) {
       s.key("alpha", &Options::alpha,
-            "the noise is uniform in +-alpha / sqrt(tokens of the sample * width)")
+            "noise scale: the noise is uniform in +-alpha / sqrt(tokens of the sample * width)")
           .above(0);
     }
   };
@@ -43,6 +43,7 @@ class NefTune final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("neftune", "1.0.0", registry) {
-  registry.strategy<NefTune>(
-      "neftune", "over another strategy: noise on the embeddings while training (NEFTune)");
+  registry.strategy<NefTune>("neftune",
+                             "uniform noise on the embeddings during training (NEFTune); combine "
+                             "it with a strategy that trains parameters");
 }

@@ -58,6 +58,6 @@ class Orpo final : public attune::Strategy {
 
 ATTUNE_PLUGIN("orpo", "1.0.0", registry) {
   registry.strategy<Orpo>("orpo",
-                          "over another strategy: learns preferred answers and keeps them likelier "
-                          "than rejected ones (ORPO)");
+                          "odds-ratio preference optimization without a reference model (ORPO); "
+                          "combine it with a strategy that trains parameters");
 }

@@ -85,13 +85,13 @@ class PrefixTuning final : public attune::Strategy {
     std::int64_t projection = 0;
     double deviation = 0.02;
     static void describe(attune::Schema<Options>& s) {
-      s.key("tokens", &Options::tokens, "length of the prefix").range(1, 4096);
+      s.key("tokens", &Options::tokens, "length of the prefix in tokens").range(1, 4096);
       s.key("projection", &Options::projection,
-            "width of the network that keys and values are trained through; 0: they are trained "
-            "themselves")
+            "width of a network that produces keys and values during training; 0: keys and values "
+            "are trained directly")
           .range(0, 65536);
       s.key("deviation", &Options::deviation,
-            "standard deviation of the first keys and values, without projection")
+            "standard deviation of the initial keys and values, without `projection`")
           .above(0);
     }
   };
@@ -152,5 +152,6 @@ class PrefixTuning final : public attune::Strategy {
 
 ATTUNE_PLUGIN("prefix", "1.0.0", registry) {
   registry.strategy<PrefixTuning>(
-      "prefix", "trained keys and values before every sample, in every block, saved for PEFT");
+      "prefix",
+      "prefix tuning: learned keys and values before each sample in every block, saved for PEFT");
 }

@@ -21,10 +21,10 @@ class PromptTuning final : public attune::Strategy {
     std::int64_t tokens = 20;
     std::string text;
     static void describe(attune::Schema<Options>& s) {
-      s.key("tokens", &Options::tokens, "length of the prompt").range(1, 4096);
+      s.key("tokens", &Options::tokens, "length of the prompt in tokens").range(1, 4096);
       s.key("text", &Options::text,
-            "the prompt starts as this text, cut or repeated to its length; empty: as words drawn "
-            "from the vocabulary");
+            "initial text of the prompt, cut or repeated to its length; empty: random tokens of "
+            "the vocabulary");
     }
   };
   explicit PromptTuning(Options options) : options_(std::move(options)) {}
@@ -98,6 +98,6 @@ class PromptTuning final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("prompt", "1.0.0", registry) {
-  registry.strategy<PromptTuning>("prompt",
-                                  "trained embeddings before every sample, saved for PEFT");
+  registry.strategy<PromptTuning>(
+      "prompt", "prompt tuning: learned embeddings before each sample, saved for PEFT");
 }

@@ -146,11 +146,14 @@ class Quantize final : public attune::Strategy {
     bool double_quantization = true;
     std::vector<std::string> layers = {"all-linear"};
     static void describe(attune::Schema<Options>& s) {
-      s.key("type", &Options::type, "4-bit NormalFloat or 8-bit integers").choices({"nf4", "int8"});
-      s.key("block", &Options::block, "values that share a scale; even").range(2, 65536);
-      s.key("double_quantization", &Options::double_quantization, "hold the scales in 8 bits too");
+      s.key("type", &Options::type, "quantized data type: 4-bit NormalFloat or 8-bit integer")
+          .choices({"nf4", "int8"});
+      s.key("block", &Options::block, "number of values that share a scale; must be even")
+          .range(2, 65536);
+      s.key("double_quantization", &Options::double_quantization,
+            "also quantize the scales to 8 bits");
       s.key("layers", &Options::layers,
-            "\"all-linear\": all but the head; or names of linear layers");
+            "linear layers to quantize: \"all-linear\" (all but the head), or names");
     }
   };
   explicit Quantize(Options options) : options_(std::move(options)) {
@@ -179,6 +182,7 @@ class Quantize final : public attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("quantize", "1.0.0", registry) {
-  registry.strategy<Quantize>("quantize",
-                              "over an adapter: the frozen base is held in 4 or 8 bits (QLoRA)");
+  registry.strategy<Quantize>(
+      "quantize",
+      "4-bit or 8-bit quantization of the frozen base model (QLoRA); combine it with an adapter");
 }

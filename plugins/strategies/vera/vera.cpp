@@ -54,11 +54,14 @@ class Vera final : public attune::Strategy {
     static void describe(attune::Schema<Options>& s) {
       s.key("rank", &Options::rank, "rank of the shared random matrices").range(1, 65536);
       s.key("targets", &Options::targets,
-            "\"all-linear\", or names of linear layers, as in 'lora'");
-      s.key("d_initial", &Options::d_initial, "first value of the vector d");
-      s.key("dropout", &Options::dropout, "dropout of the input of the change while training")
+            "layers to adapt: \"all-linear\", or names of linear layers such as \"q_proj\"; '*' "
+            "matches any characters");
+      s.key("d_initial", &Options::d_initial, "initial value of the vector d");
+      s.key("dropout", &Options::dropout,
+            "dropout probability of the delta's input during training")
           .range(0, 0.9);
-      s.key("projection_seed", &Options::projection_seed, "of the shared random matrices")
+      s.key("projection_seed", &Options::projection_seed,
+            "random seed of the shared random matrices")
           .at_least(0);
     }
   };
@@ -134,6 +137,6 @@ class Vera final : public attune::Strategy {
 
 ATTUNE_PLUGIN("vera", "1.0.0", registry) {
   registry.strategy<Vera>("vera",
-                          "low-rank adapters from one pair of random matrices, with two trained "
-                          "vectors a layer, saved for PEFT");
+                          "low-rank adapters with shared random matrices and two learned vectors "
+                          "per layer, saved for PEFT (VeRA)");
 }
