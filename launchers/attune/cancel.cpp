@@ -90,7 +90,7 @@ std::string done_text(const Wanted& wanted, const std::vector<std::string>& canc
 int cancel(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("run", options::value<std::vector<std::string>>()->required(),
-                            "run directories, arrays, sweeps");
+                            "run directories, job arrays or sweeps");
   const auto values = parse(cancel_command, arguments, description, {{"run", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
 
@@ -124,6 +124,7 @@ int cancel(const std::vector<std::string>& arguments) {
 }  // namespace
 
 const Command cancel_command{"cancel", "RUN|ARRAY|SWEEP...",
-                             "cancels the jobs of runs; those that train save their state", cancel};
+                             "cancels the jobs of runs; training runs save their state first",
+                             cancel};
 
 }  // namespace attune::program

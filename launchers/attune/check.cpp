@@ -204,10 +204,12 @@ void print_measured(train::Session& s) {
 int check(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("run", options::value<std::string>()->required(), "run file");
+  description.add_options()("override",
+                            options::value<std::vector<std::string>>()->default_value({}, ""),
+                            "override of a run file setting: section.key=value");
   description.add_options()(
-      "override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value");
-  description.add_options()("measure", options::bool_switch(),
-                            "load the weights and make passes: memory as it is taken, and time");
+      "measure", options::bool_switch(),
+      "load the weights and run passes to measure actual memory use and time");
   const auto values = parse(check_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const bool measures = (*values)["measure"].as<bool>();
@@ -235,7 +237,7 @@ int check(const std::vector<std::string>& arguments) {
 
 const Command check_command{
     "check", "run.toml [section.key=value...] [--measure]",
-    "checks a run file, shows every setting with its origin, and estimates what the run takes",
+    "checks a run file, shows every setting with its origin, and estimates the run's memory",
     check};
 
 }  // namespace attune::program

@@ -22,15 +22,14 @@ constexpr const Command* commands[] = {
     &cancel_command,   &logs_command,   &sweep_command,   &doctor_command};
 
 void print_help() {
-  std::cout << "attune fine-tunes pre-trained models, on one machine or on a cluster.\n\nUse: "
+  std::cout << "attune fine-tunes pre-trained models on one machine or on a cluster.\n\nUse: "
                "attune COMMAND ...\n\n";
   for (const auto* command : commands)
     std::cout << fmt::format("  {:<10} {}\n", command->name, command->summary);
-  std::cout
-      << "\n`attune COMMAND --help` says more. Several ranks: mpirun -n 4 attune train run.toml\n"
-         "Exit codes: 0 done; 2 a mistake in what was given, with its cure; 3 a fault of the "
-         "program or system; 75 interrupted,\n"
-         "state saved, run again with --resume.\n";
+  std::cout << "\n`attune COMMAND --help` shows the options of a command. To train on several "
+               "ranks: mpirun -n 4 attune train run.toml\nExit codes: 0 success; 2 invalid input, "
+               "with a suggested fix; 3 failure of the program or the system; 75 interrupted "
+               "with\nits state saved, continue with --resume.\n";
 }
 
 void print_version() {
@@ -62,8 +61,8 @@ std::optional<options::variables_map> parse(
         std::none_of(positional.begin(), positional.end(),
                      [&](const auto& p) { return p.first == option->long_name(); }))
       shown.add(option);
-  shown.add_options()("help", "this text");
-  description.add_options()("help", "this text");
+  shown.add_options()("help", "show this help");
+  description.add_options()("help", "show this help");
 
   options::variables_map values;
   try {

@@ -88,9 +88,9 @@ std::string everything(const Registry& registry, bool markdown) {
 int describe(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("name", options::value<std::string>(),
-                            "of a model, dataset, strategy, optimizer, schedule or callback")(
-      "all", options::bool_switch(), "the run file's sections and every plugin")(
-      "markdown", options::bool_switch(), "as Markdown");
+                            "name of a model, dataset, strategy, optimizer, schedule or callback")(
+      "all", options::bool_switch(), "describe all sections of the run file and all plugins")(
+      "markdown", options::bool_switch(), "print Markdown");
   const auto values = parse(describe_command, arguments, description, {{"name", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const bool all = (*values)["all"].as<bool>();
@@ -115,6 +115,7 @@ int describe(const std::vector<std::string>& arguments) {
 }  // namespace
 
 const Command describe_command{"describe", "NAME | --all [--markdown]",
-                               "shows the options of a plugin, or of everything", describe};
+                               "shows the options of a plugin, or of all sections and plugins",
+                               describe};
 
 }  // namespace attune::program

@@ -495,9 +495,9 @@ int doctor(const std::vector<std::string>& arguments) {
     return std::string("/tmp");
   };
   description.add_options()("output", options::value<std::string>()->default_value("."),
-                            "folder that run directories will be in")(
+                            "parent folder of the run directories, whose file system is checked")(
       "scratch", options::value<std::string>()->default_value(scratch_here(), "$TMPDIR"),
-      "folder on the node's own disk");
+      "folder on a node-local disk, which is checked");
   const auto values = parse(doctor_command, arguments, description, {});
   if (!values) return static_cast<int>(ExitCode::done);
   const auto started = started_by();  // MPI_Init adds variables of its own
@@ -545,6 +545,7 @@ int doctor(const std::vector<std::string>& arguments) {
 
 const Command doctor_command{
     "doctor", "[--output DIR] [--scratch DIR]",
-    "says whether this machine, or every node under mpirun or srun, is fit to train on", doctor};
+    "checks this machine, or every node when started by mpirun or srun, before a training run",
+    doctor};
 
 }  // namespace attune::program

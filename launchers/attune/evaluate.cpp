@@ -62,12 +62,12 @@ int run(const std::vector<std::string>& arguments) {
   description.add_options()("run", options::value<std::string>()->required(),
                             "run file or run directory")(
       "override", options::value<std::vector<std::string>>()->default_value({}, ""),
-      "key=value: other data, for one")(
+      "override of a run file setting, such as the data: section.key=value")(
       "split", options::value<std::string>()->default_value("validation"), "split to evaluate on")(
       "samples", options::value<std::int64_t>(),
-      "from its start; 0: all; without it as the run file says")(
-      "checkpoint", options::value<std::string>()->default_value("latest"),
-      "of a run: latest, best, or a step");
+      "number of samples from the start of the split; 0: all; default: evaluate.samples of the run "
+      "file")("checkpoint", options::value<std::string>()->default_value("latest"),
+              "checkpoint of the run: latest, best, or a step");
   const auto values =
       parse(evaluate_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
@@ -79,6 +79,6 @@ int run(const std::vector<std::string>& arguments) {
 const Command evaluate_command{"evaluate",
                                "RUN_DIR|run.toml [section.key=value...] [--split NAME] [--samples "
                                "N] [--checkpoint latest|best|STEP]",
-                               "compares base and tuned model on held-out samples", run};
+                               "compares the base and the tuned model on held-out samples", run};
 
 }  // namespace attune::program

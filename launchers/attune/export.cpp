@@ -29,11 +29,11 @@ int run(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("source", options::value<std::string>()->required(),
                             "run directory or model")(
-      "to", options::value<std::string>()->required(), "folder to make")(
+      "to", options::value<std::string>()->required(), "output folder to create")(
       "merge", options::bool_switch(),
-      "fold the adapter into the model and export the whole model")(
+      "merge the adapter into the base model and export the whole model")(
       "checkpoint", options::value<std::string>()->default_value("latest"),
-      "of a run: latest, best, or a step");
+      "checkpoint of the run: latest, best, or a step");
   const auto values = parse(export_command, arguments, description, {{"source", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const auto source = (*values)["source"].as<std::string>();
@@ -56,6 +56,6 @@ int run(const std::vector<std::string>& arguments) {
 
 const Command export_command{
     "export", "RUN_DIR|MODEL --to DIR [--merge] [--checkpoint latest|best|STEP]",
-    "writes an adapter (PEFT) or a whole model in Hugging Face layout", run};
+    "exports an adapter (PEFT) or a whole model in Hugging Face layout", run};
 
 }  // namespace attune::program

@@ -282,28 +282,30 @@ int run(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("source", options::value<std::string>()->required(),
                             "run directory or model")("prompt", options::value<std::string>(),
-                                                      "what is asked")(
+                                                      "prompt text")(
       "prompts", options::value<std::string>(),
-      "instead: a file of prompts, one a line, or JSON Lines with \"prompt\"; answered together, "
-      "as JSON Lines")("output", options::value<std::string>()->default_value("", ""),
-                       "file for the answers to a file of prompts; default: standard output")(
+      "file of prompts, used instead of --prompt: one per line, or JSON Lines with \"prompt\"; "
+      "answers are batched and written as JSON Lines")(
+      "output", options::value<std::string>()->default_value("", ""),
+      "output file for the answers to --prompts; default: standard output")(
       "batch", options::value<std::int64_t>()->default_value(16),
-      "of a file, how many prompts at a time")("system", options::value<std::string>(),
-                                               "system message")(
+      "number of prompts of --prompts that are answered at a time")(
+      "system", options::value<std::string>(), "system message")(
       "max-tokens", options::value<std::int64_t>(),
-      "longest answer; default: the model's, else 64")(
+      "maximum answer length in tokens; default: the model's setting, else 64")(
       "temperature", options::value<double>(),
-      "of sampling; 0: the likeliest token each time; default: the model's, else 0")(
+      "sampling temperature; 0: greedy decoding; default: the model's setting, else 0")(
       "top-p", options::value<double>(),
-      "share of probability to sample from; default: the model's, else 1")(
+      "cumulative probability of the tokens to sample from; default: the model's setting, else 1")(
       "top-k", options::value<std::int64_t>(),
-      "number of tokens to sample from, 0: all; default: the model's, else 50, as in transformers")(
-      "repetition-penalty", options::value<double>(),
-      "divides the logits of tokens seen so far; default: the model's, else 1")(
-      "seed", options::value<std::uint64_t>()->default_value(0), "of sampling")(
-      "raw", options::bool_switch(), "continue the prompt as it is, without the chat template")(
+      "number of most likely tokens to sample from; 0: all; default: the model's setting, else 50 "
+      "as in transformers")("repetition-penalty", options::value<double>(),
+                            "penalty that lowers the logits of tokens seen so far; 1: none; "
+                            "default: the model's setting, else 1")(
+      "seed", options::value<std::uint64_t>()->default_value(0), "random seed of sampling")(
+      "raw", options::bool_switch(), "continue the prompt verbatim, without the chat template")(
       "checkpoint", options::value<std::string>()->default_value("latest"),
-      "of a run: latest, best, or a step");
+      "checkpoint of the run: latest, best, or a step");
   const auto values = parse(generate_command, arguments, description, {{"source", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
   return on_ranks([&](const Comm& comm) {
@@ -321,6 +323,7 @@ int run(const std::vector<std::string>& arguments) {
 
 const Command generate_command{
     "generate", "RUN_DIR|MODEL --prompt TEXT|--prompts FILE [--max-tokens N] [--temperature T]",
-    "answers a prompt, or a file of them; for a run, base and tuned side by side", run};
+    "answers one prompt or a file of prompts; for a run, shows base and tuned model side by side",
+    run};
 
 }  // namespace attune::program

@@ -288,12 +288,13 @@ int run(const std::vector<std::string>& arguments) {
   description.add_options()("file", options::value<std::string>()->required(),
                             "model or data file")(
       "tokenizer", options::value<std::string>()->default_value("", ""),
-      "what the data were made with: a model folder, a tokenizer.json or a .gguf")(
-      "micro-batch", options::value<std::int64_t>()->default_value(4),
-      "of a model: samples whose memory is told")(
-      "length", options::value<std::int64_t>()->default_value(256), "and their length in tokens")(
+      "tokenizer that the data file was made with: a model folder, a tokenizer.json or a .gguf "
+      "file")("micro-batch", options::value<std::int64_t>()->default_value(4),
+              "samples per micro-batch in a model's memory estimate")(
+      "length", options::value<std::int64_t>()->default_value(256),
+      "sample length in tokens in a model's memory estimate")(
       "optimizer", options::value<std::string>()->default_value("adamw"),
-      "of a model: optimizer whose memory is told");
+      "optimizer in a model's memory estimate");
   const auto values = parse(inspect_command, arguments, description, {{"file", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
   return on_ranks([&](const Comm&) {
@@ -308,6 +309,6 @@ int run(const std::vector<std::string>& arguments) {
 
 const Command inspect_command{
     "inspect", "MODEL|DATA.h5 [--tokenizer PATH] [--micro-batch N] [--length N] [--optimizer NAME]",
-    "says what a model holds and takes to train, or what a data file holds, and verifies it", run};
+    "describes a model and its training memory, or describes and verifies a data file", run};
 
 }  // namespace attune::program

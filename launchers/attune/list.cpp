@@ -30,13 +30,13 @@ int list(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()(
       "kind", options::value<std::string>(),
-      "model, dataset, strategy, optimizer, schedule or callback; all without it");
+      "kind to list: model, dataset, strategy, optimizer, schedule or callback; default: all");
   const auto values = parse(list_command, arguments, description, {{"kind", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
 
   Registry registry;
   load_plugins(registry, default_plugin_places());
-  std::vector<Row> rows{{"KIND", "NAME", "WHAT IT IS", "PLUGIN", "FILE"}};
+  std::vector<Row> rows{{"KIND", "NAME", "DESCRIPTION", "PLUGIN", "FILE"}};
   for (const auto kind : chosen_kinds(*values))
     for (const auto& found : registry.names(kind)) {
       const auto& entry = registry.find(kind, found);

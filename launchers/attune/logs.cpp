@@ -105,9 +105,8 @@ void follow(const fs::path& run) {
 int logs(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("run", options::value<std::string>()->required(),
-                            "run directory, array or sweep")(
-      "follow,f", options::bool_switch(),
-      "print what the log gains until the run is over, also after its job is requeued");
+                            "run directory, job array or sweep")(
+      "follow,f", options::bool_switch(), "follow the log until the run ends, across requeues");
   const auto values = parse(logs_command, arguments, description, {{"run", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const auto given = (*values)["run"].as<std::string>();
@@ -129,6 +128,6 @@ int logs(const std::vector<std::string>& arguments) {
 }  // namespace
 
 const Command logs_command{"logs", "[-f] RUN|ARRAY|SWEEP",
-                           "prints the log of a run's newest job, and follows it with -f", logs};
+                           "prints the log of a run's newest job; -f follows it", logs};
 
 }  // namespace attune::program

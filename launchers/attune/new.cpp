@@ -102,10 +102,11 @@ void write_folder(const fs::path& folder, const std::map<std::string, std::strin
 
 int create(const std::vector<std::string>& arguments) {
   options::options_description description;
-  description.add_options()("kind", options::value<std::string>()->required(),
-                            "strategy, optimizer, schedule, callback or dataset")(
-      "name", options::value<std::string>()->required(), "of the new plugin")(
-      "to", options::value<std::string>(), "folder to make; ./NAME without it");
+  description.add_options()(
+      "kind", options::value<std::string>()->required(),
+      "kind of the plugin: strategy, optimizer, schedule, callback or dataset")(
+      "name", options::value<std::string>()->required(), "name of the new plugin")(
+      "to", options::value<std::string>(), "folder to create; default: ./NAME");
   const auto values = parse(new_command, arguments, description, {{"kind", 1}, {"name", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
 
@@ -146,6 +147,7 @@ int create(const std::vector<std::string>& arguments) {
 
 const Command new_command{
     "new", "KIND NAME [--to DIR]",
-    "writes a folder with a working strategy, optimizer, schedule, callback or dataset", create};
+    "creates a plugin project: a working strategy, optimizer, schedule, callback or dataset",
+    create};
 
 }  // namespace attune::program

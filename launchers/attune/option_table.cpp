@@ -60,7 +60,7 @@ std::string markdown_table(const std::vector<Row>& rows) {
 }
 
 std::vector<Row> option_rows(const OptionSet& schema) {
-  std::vector<Row> rows{{"option", "type", "default", "accepts", "what it is"}};
+  std::vector<Row> rows{{"option", "type", "default", "accepts", "description"}};
   for (const auto& option : schema.options)
     rows.push_back({option.name, type_name(option.fallback),
                     option.is_required ? "required" : to_toml(option, option.fallback),

@@ -77,7 +77,8 @@ class ProgressLine {
 int run(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("recipe", options::value<std::string>()->required(), "recipe")(
-      "override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value");
+      "override", options::value<std::vector<std::string>>()->default_value({}, ""),
+      "override of a recipe setting: section.key=value");
   const auto values =
       parse(prepare_command, arguments, description, {{"recipe", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
@@ -105,7 +106,7 @@ int run(const std::vector<std::string>& arguments) {
 }  // namespace
 
 const Command prepare_command{"prepare", "recipe.toml [section.key=value...]",
-                              "makes one data file (HDF5) from raw files, and prints its card",
+                              "converts raw files to one HDF5 data file and prints its data card",
                               run};
 
 }  // namespace attune::program

@@ -11,8 +11,8 @@
 namespace attune::program {
 
 inline constexpr const char* site_option =
-    "site file, or its name in ~/.config/attune/sites or slurm/sites; without it the one in "
-    "ATTUNE_SITE, or none";
+    "site file, or the name of one in ~/.config/attune/sites or slurm/sites; default: ATTUNE_SITE, "
+    "else none";
 
 /// The site of --site or ATTUNE_SITE; one without a file when neither is given.
 slurm::Site chosen_site(const boost::program_options::variables_map& values);

@@ -206,8 +206,8 @@ int status(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()(
       "run", options::value<std::vector<std::string>>()->default_value({"runs"}, "runs"),
-      "run directories, or folders that hold some")(
-      "json", options::bool_switch(), "print JSON, with what Slurm's accounts hold of each job");
+      "run directories, or folders that contain run directories")(
+      "json", options::bool_switch(), "print JSON, including Slurm's accounting data of each job");
   const auto values = parse(status_command, arguments, description, {{"run", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const bool as_json = (*values)["json"].as<bool>();
@@ -224,7 +224,7 @@ int status(const std::vector<std::string>& arguments) {
 }  // namespace
 
 const Command status_command{"status", "[RUN|ARRAY|SWEEP|FOLDER...] [--json]",
-                             "shows how runs do: in the queue, training, interrupted, done",
+                             "shows the state of runs: queued, training, interrupted, done",
                              status};
 
 }  // namespace attune::program

@@ -233,9 +233,10 @@ void check_array(const config::SlurmOptions& options, const slurm::Site& site, b
 int submit(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("run", options::value<std::string>()->required(), "run file")(
-      "override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value")(
-      "print", options::bool_switch(), "show the job script, and submit nothing")(
-      "wait", options::bool_switch(), "follow the job's log until it is done")(
+      "override", options::value<std::vector<std::string>>()->default_value({}, ""),
+      "override of a run file setting: section.key=value")(
+      "print", options::bool_switch(), "print the job script without submitting it")(
+      "wait", options::bool_switch(), "follow the job's log until the job ends")(
       "site", options::value<std::string>(), site_option);
   const auto values = parse(submit_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
@@ -297,6 +298,6 @@ int submit(const std::vector<std::string>& arguments) {
 
 const Command submit_command{
     "submit", "run.toml [section.key=value...] [--site NAME|FILE] [--print] [--wait]",
-    "writes a job script for Slurm and submits it", submit};
+    "writes a Slurm job script and submits it", submit};
 
 }  // namespace attune::program

@@ -459,8 +459,8 @@ int sweep_main(const std::vector<std::string>& arguments) {
   description.add_options()("what", options::value<std::vector<std::string>>()->required(),
                             "sweep file")("site", options::value<std::string>(), site_option)(
       "here", options::bool_switch(),
-      "run the trials on this machine; in an allocation of Slurm they run there anyway")(
-      "print", options::bool_switch(), "show the script of the job array, and submit nothing");
+      "run the trials on this machine; implied inside a Slurm allocation")(
+      "print", options::bool_switch(), "print the script of the job array without submitting it");
   const auto values = parse(sweep_command, arguments, description, {{"what", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
   auto words = (*values)["what"].as<std::vector<std::string>>();
@@ -489,6 +489,6 @@ int sweep_main(const std::vector<std::string>& arguments) {
 const Command sweep_command{
     "sweep",
     "[status|report] sweep.toml|SWEEP_DIR [key=value...] [--site NAME|FILE] [--here] [--print]",
-    "many runs as one: starts them, shows how they do, reports what came out", sweep_main};
+    "starts a sweep of many runs, shows its status, or reports its results", sweep_main};
 
 }  // namespace attune::program

@@ -32,8 +32,8 @@ Use it from this folder:
 
     @COMMAND@
 
-`ATTUNE_PLUGINS=build/plugins attune describe @NAME@` shows its options. `cmake --install build --prefix PREFIX` puts it
-beside Attune's own plugins, where it is found without being named.
+`ATTUNE_PLUGINS=build/plugins attune describe @NAME@` shows its options. `cmake --install build --prefix PREFIX`
+installs it next to Attune's own plugins, where Attune finds it without ATTUNE_PLUGINS.
 )";
 
 inline constexpr const char* strategy =
@@ -47,7 +47,7 @@ struct @TYPE@ final : attune::Strategy {
   struct Options {
     std::string match = "norm.weight";
     static void describe(attune::Schema<Options>& s) {
-      s.key("match", &Options::match, "end of the names of the parameters that are trained");
+      s.key("match", &Options::match, "suffix of the names of the parameters to train");
     }
   };
   explicit @TYPE@(Options o) : options(std::move(o)) {}
@@ -65,7 +65,7 @@ struct @TYPE@ final : attune::Strategy {
 }  // namespace
 
 ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
-  registry.strategy<@TYPE@>("@NAME@", "trains the parameters whose names end in `match`");
+  registry.strategy<@TYPE@>("@NAME@", "trains only the parameters whose names end in `match`");
 }
 )";
 
@@ -129,7 +129,7 @@ struct @TYPE@ final : attune::Optimizer {
   struct Options {
     double momentum = 0.9;
     static void describe(attune::Schema<Options>& s) {
-      s.key("momentum", &Options::momentum, "decay of the mean of gradients").range(0, 1);
+      s.key("momentum", &Options::momentum, "decay rate of the mean of gradients").range(0, 1);
     }
   };
   explicit @TYPE@(Options o) : options(std::move(o)) {}
@@ -158,7 +158,7 @@ struct @TYPE@ final : attune::Optimizer {
 }  // namespace
 
 ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
-  registry.optimizer<@TYPE@>("@NAME@", "descent along the sign of the mean gradient");
+  registry.optimizer<@TYPE@>("@NAME@", "descent along the sign of the mean gradient (signSGD)");
 }
 )";
 
@@ -200,7 +200,7 @@ struct @TYPE@ final : attune::Schedule {
     double halvings = 4;
     static void describe(attune::Schema<Options>& s) {
       s.key("halvings", &Options::halvings,
-            "times that the learning rate falls by half after the warm-up")
+            "number of times the learning rate halves after the warm-up")
           .at_least(0);
     }
   };
@@ -218,7 +218,7 @@ struct @TYPE@ final : attune::Schedule {
 }  // namespace
 
 ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
-  registry.schedule<@TYPE@>("@NAME@", "falls by half again and again");
+  registry.schedule<@TYPE@>("@NAME@", "repeated halving of the learning rate");
 }
 )";
 
@@ -249,7 +249,7 @@ struct @TYPE@ final : attune::Callback {
   struct Options {
     double loss = 1.0;
     static void describe(attune::Schema<Options>& s) {
-      s.key("loss", &Options::loss, "the run ends when the mean loss of a step is this or less")
+      s.key("loss", &Options::loss, "end the run when the mean loss of a step is at most this")
           .above(0);
     }
   };
@@ -267,7 +267,7 @@ struct @TYPE@ final : attune::Callback {
 }  // namespace
 
 ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
-  registry.callback<@TYPE@>("@NAME@", "ends the run when the loss has fallen far enough");
+  registry.callback<@TYPE@>("@NAME@", "ends the run at a given training loss");
 }
 )";
 
@@ -311,7 +311,7 @@ struct @TYPE@ final : attune::Dataset {
   struct Options {
     std::int64_t max_length = 512;
     static void describe(attune::Schema<Options>& s) {
-      s.key("max_length", &Options::max_length, "tokens kept of a record").at_least(2);
+      s.key("max_length", &Options::max_length, "maximum length of a record in tokens; longer records are cut").at_least(2);
     }
   };
   explicit @TYPE@(Options o) : options(std::move(o)) {}
@@ -343,7 +343,7 @@ struct @TYPE@ final : attune::Dataset {
 }  // namespace
 
 ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
-  registry.dataset<@TYPE@>("@NAME@", "plain text, every token predicted from those before it");
+  registry.dataset<@TYPE@>("@NAME@", "plain text for next-token prediction");
 }
 )";
 

@@ -226,13 +226,14 @@ int run_training(const Comm& comm, const Arguments& given) {
 int train_main(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()("run", options::value<std::string>()->required(), "run file")(
-      "override", options::value<std::vector<std::string>>()->default_value({}, ""), "key=value")(
-      "resume", options::bool_switch(), "go on from the newest whole checkpoint of the run")(
+      "override", options::value<std::vector<std::string>>()->default_value({}, ""),
+      "override of a run file setting: section.key=value")(
+      "resume", options::bool_switch(), "resume from the newest complete checkpoint of the run")(
       "resume-anyway", options::bool_switch(),
-      "the same, also with other settings than the checkpoint's")(
-      "overwrite", options::bool_switch(), "replace a run of the same name")(
+      "resume even if settings differ from the checkpoint's")(
+      "overwrite", options::bool_switch(), "replace an existing run of the same name")(
       "sweep", options::value<std::string>()->default_value("", ""),
-      "directory of the sweep that the run is a trial of");
+      "directory of the sweep that this run belongs to as a trial");
   const auto values = parse(train_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const auto is_set = [&](const char* name) { return (*values)[name].as<bool>(); };
@@ -251,6 +252,7 @@ int train_main(const std::vector<std::string>& arguments) {
 const Command train_command{"train",
                             "run.toml|record.json [section.key=value...] "
                             "[--resume|--resume-anyway] [--overwrite] [--sweep DIR]",
-                            "trains; on several ranks under mpirun or srun", train_main};
+                            "trains a model, on several ranks when started by mpirun or srun",
+                            train_main};
 
 }  // namespace attune::program
