@@ -188,7 +188,7 @@ int main() {
 )";
 
 inline constexpr const char* schedule =
-    R"(// @NAME@: the learning rate falls by half again and again.
+    R"(// @NAME@: the learning rate halves at equal distances after the warm-up.
 #include <attune/plugin.hpp>
 
 #include <cmath>
@@ -311,7 +311,9 @@ struct @TYPE@ final : attune::Dataset {
   struct Options {
     std::int64_t max_length = 512;
     static void describe(attune::Schema<Options>& s) {
-      s.key("max_length", &Options::max_length, "maximum length of a record in tokens; longer records are cut").at_least(2);
+      s.key("max_length", &Options::max_length,
+            "maximum length of a record in tokens; longer records are cut")
+          .at_least(2);
     }
   };
   explicit @TYPE@(Options o) : options(std::move(o)) {}
