@@ -81,11 +81,11 @@ bool is_part_name(const std::string& name) {
 
 std::vector<checkpoint::Part> read_marker(const fs::path& path) {
   if (!fs::is_regular_file(path / marker_file))
-    fail("{}: was not saved to the end (there is no {}); remove it, or resume from another",
+    fail("{}: is incomplete (there is no {}); remove it, or resume from another checkpoint",
          path.string(), marker_file);
   const auto damaged = [&]() {
-    fail("{}: is damaged; remove {}, or resume from another", (path / marker_file).string(),
-         path.string());
+    fail("{}: is damaged; remove {}, or resume from another checkpoint",
+         (path / marker_file).string(), path.string());
   };
   const auto marker =
       nlohmann::json::parse(read_text(path / marker_file), nullptr, /*allow_exceptions=*/false);
@@ -195,14 +195,14 @@ void check_part(const fs::path& checkpoint, const Part& part) {
   const auto file = checkpoint / part.file;
   const auto path = checkpoint.string();
   if (!fs::is_regular_file(file))
-    fail("{}: is missing; remove {}, or resume from another", file.string(), path);
+    fail("{}: is missing; remove {}, or resume from another checkpoint", file.string(), path);
   if (fs::file_size(file) != part.bytes)
-    fail("{}: has {} bytes, but {} were saved; remove {}, or resume from another", file.string(),
-         fs::file_size(file), part.bytes, path);
+    fail("{}: has {} bytes, but {} were saved; remove {}, or resume from another checkpoint",
+         file.string(), fs::file_size(file), part.bytes, path);
   if (sha256_of_file(file) != part.sha256)
     fail(
-        "{}: is damaged (its sha256 is not the one noted when it was saved); remove {}, or resume "
-        "from another",
+        "{}: is damaged (its sha256 differs from the saved one); remove {}, or resume from another "
+        "checkpoint",
         file.string(), path);
 }
 
@@ -217,8 +217,8 @@ void publish(const fs::path& temporary, const fs::path& path, const std::vector<
     if (const auto file = temporary / part.file;
         !fs::is_regular_file(file) || fs::file_size(file) != part.bytes)
       fail(
-          "{}: a rank wrote it, but rank 0 does not see it whole: put `output` on a file system "
-          "that all nodes share",
+          "{}: was written by another rank, but rank 0 does not see the complete file: put "
+          "`output` on a file system that all nodes share",
           file.string());
   write_marker(temporary, parts);
   if (fs::exists(path)) {
@@ -228,7 +228,7 @@ void publish(const fs::path& temporary, const fs::path& path, const std::vector<
     } catch (const Error&) {
       whole = false;
     }
-    ATTUNE_ASSERT(!whole, "{} is there and whole already", path.string());
+    ATTUNE_ASSERT(!whole, "{} already exists and is complete", path.string());
     remove_checkpoint(path);
   }
   move_into_place(temporary, path);
@@ -294,7 +294,7 @@ std::optional<fs::path> newest_checkpoint(const fs::path& folder, const Comm& co
         newest = path.string();
         return;
       } catch (const Error& error) {
-        warnings << "warning: passed over a checkpoint. " << error.what() << std::endl;
+        warnings << "warning: skipped a checkpoint. " << error.what() << std::endl;
       }
     }
   });
@@ -311,17 +311,17 @@ fs::path named_checkpoint(const fs::path& folder, const std::string& name, const
     const auto newest = newest_checkpoint(folder, comm);
     if (!newest)
       comm.agree(
-          [&] { fail("{}: holds no whole checkpoint; train the run first", folder.string()); });
+          [&] { fail("{}: has no complete checkpoint; train the run first", folder.string()); });
     return *newest;
   }
   const auto step = number_in(name);
   const auto path = step ? checkpoint::folder_of(folder, *step) : folder / name;
   checkpoint::on_root_with_files(comm, [&] {
     if (!step && name != "best")
-      fail("there is no checkpoint '{}': give latest, best, or the number of a step", name);
+      fail("there is no checkpoint '{}': give latest, best, or a step number", name);
     if (!fs::is_directory(path))
       fail("{}: there is no such checkpoint{}", path.string(),
-           name == "best" ? "; set checkpoint.keep_best in the run file to have one" : "");
+           name == "best" ? "; set checkpoint.keep_best in the run file to save one" : "");
     checkpoint::check_whole(path);
   });
   return path;

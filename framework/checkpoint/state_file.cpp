@@ -101,8 +101,8 @@ void for_each_entry(const hdf5::Group& root, const std::string& group_name, Use 
 void expect(const hdf5::Dataset& dataset, at::ScalarType dtype, std::size_t dimensions) {
   if (dataset.dtype() != dtype || dataset.shape().size() != dimensions)
     fail(
-        "{}: is not what a checkpoint holds there; the file was not written by Attune, so resume "
-        "from another checkpoint",
+        "{}: has unexpected content for a checkpoint; the file was not written by Attune, so "
+        "resume from another checkpoint",
         dataset.place().text());
 }
 

@@ -31,7 +31,7 @@ void refuse_name_of_plugin(const std::string& section, const toml::table& table,
   const auto plugin = table["plugin"].value<std::string>();
   const auto* inner = plugin ? from.get(*plugin) : nullptr;
   if (inner && inner->is_table() && !table.contains(*plugin))
-    fail("'{0}.{1}': the file has one [{0}]: write {0}.{2}=...", section, *plugin,
+    fail("'{0}.{1}': the file has a single [{0}]: write {0}.{2}=...", section, *plugin,
          std::string(inner->as_table()->begin()->first.str()));
 }
 
@@ -46,7 +46,8 @@ void lay_over_list(const std::string& section, toml::array& list, toml::table&& 
     const auto element = std::find_if(list.begin(), list.end(), named);
     if (element == list.end() || !node.is_table())
       fail(
-          "'{}.{}': the file has a list of [[{}]]: name one by its plugin, as in {}.NAME.key=value",
+          "'{}.{}': the file has a list of [[{}]]: select an entry by its plugin, as in "
+          "{}.NAME.key=value",
           section, name.str(), section, section);
     lay_over(*element->as_table(), std::move(*node.as_table()));
   }
@@ -216,15 +217,15 @@ std::string type_advice(const toml::node& node, const Option& option) {
       return ": write it without [ ]";
   }
   if (std::holds_alternative<std::vector<std::string>>(option.fallback) && node.is_array())
-    return ", some of whose elements are no texts: write each in quotes";
+    return " with elements that are not texts: write each in quotes";
   if (std::holds_alternative<std::vector<std::int64_t>>(option.fallback))
-    return node.is_array() ? ", some of whose elements are no integers" : ": write [1, 2]";
+    return node.is_array() ? " with elements that are not integers" : ": write [1, 2]";
   if (std::holds_alternative<OptionMap>(option.fallback))
-    return node.is_table() ? ", some of whose values are no texts: write each in quotes"
+    return node.is_table() ? " with values that are not texts: write each in quotes"
                            : ": write { name = \"value\" }";
   if (std::holds_alternative<NumberMap>(option.fallback))
     return node.is_table()
-               ? ", some of whose values are no numbers, or larger than a number holds exactly"
+               ? " with values that are not numbers, or too large to be represented exactly"
                : ": write { name = 1.0 }";
   return "";
 }

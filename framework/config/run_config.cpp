@@ -233,9 +233,9 @@ class Reader {
     if (root_.contains("model") || root_.contains("dataset") || root_.contains("strategy")) return;
     const auto file = config_.file.string();
     if (root_.contains("kind") && root_.contains("source"))
-      fail("{}: is a recipe and no run file: give it to `attune prepare`", file);
+      fail("{}: is a recipe, not a run file: give it to `attune prepare`", file);
     if (root_.contains("run") && (root_.contains("values") || root_.contains("trial")))
-      fail("{}: is a sweep file and no run file: give it to `attune sweep`", file);
+      fail("{}: is a sweep file, not a run file: give it to `attune sweep`", file);
   }
 
   /// Where a key belongs that is unknown where it stands.
@@ -247,7 +247,7 @@ class Reader {
                                  key)
                    : fmt::format("'{}' belongs to [{}]", key, section);
     if (std::ranges::find(sections(), key) != sections().end())
-      return fmt::format("[{}] is a section of its own, and no part of another", key);
+      return fmt::format("[{}] is a separate section, not part of another one", key);
     std::vector<std::string> owners;
     for (const auto& entry : registry_.entries())
       if (const auto names = names_of(entry.schema); std::ranges::find(names, key) != names.end())
@@ -292,8 +292,7 @@ class Reader {
       if (short_form)
         problems_.add(
             short_form->source(),
-            fmt::format("'{0}' is named by [{0}], too: keep one of them, or write {0}.plugin",
-                        key));
+            fmt::format("'{0}' is also set by [{0}]: keep one of them, or write {0}.plugin", key));
       NoOptions own;
       const auto chosen = read_plugin_section(key, kind, &own);
       check_build(chosen, *root_.get(key));
@@ -374,9 +373,10 @@ class Reader {
                                   option.name));
       else if (std::ranges::find(has, option.name) == has.end() &&
                node->value<double>() != std::get<double>(option.fallback))
-        problems_.add(node->source(),
-                      fmt::format("'{}' is no option of the optimizer '{}', whose options are {}",
-                                  option.name, plugin.name, has.empty() ? "none" : joined(has)));
+        problems_.add(
+            node->source(),
+            fmt::format("'{}' is not an option of the optimizer '{}', whose options are {}",
+                        option.name, plugin.name, has.empty() ? "none" : joined(has)));
     }
   }
 
@@ -458,12 +458,15 @@ class Reader {
                           const std::vector<std::string>& own_keys) {
     const auto* instead = instead_of_plugin(table, kind, own_keys);
     if (!instead)
-      return problems_.add(table.source(), fmt::format("[{}] needs 'plugin', a name: {}",
-                                                       section_name, known(kind)));
+      return problems_.add(
+          table.source(),
+          fmt::format("[{}] needs 'plugin', one of these names: {}", section_name, known(kind)));
     const std::string key(instead->str());
-    problems_.add(instead->source(),
-                  fmt::format("unknown key '{}'; did you mean 'plugin'? [{}] needs it, a name: {}",
-                              key, section_name, known(kind)));
+    problems_.add(
+        instead->source(),
+        fmt::format(
+            "unknown key '{}'; did you mean 'plugin'? [{}] needs it, one of these names: {}", key,
+            section_name, known(kind)));
     auto beside = own_keys;
     beside.push_back(key);
     if (const auto& node = *table.get(key); node.is_string())
@@ -523,8 +526,9 @@ class Reader {
       config_.strategies.push_back(read_plugin_table("[strategy]", *table, Kind::strategy, &own));
       if (own.adapter.empty()) continue;
       if (!config_.adapter.empty())
-        problems_.add(table->get("adapter")->source(),
-                      "two of [[strategy]] name an 'adapter' to start from: keep one of them");
+        problems_.add(
+            table->get("adapter")->source(),
+            "two [[strategy]] entries set 'adapter', the adapter to start from: keep one of them");
       config_.adapter = own.adapter;
     }
   }
@@ -545,7 +549,7 @@ class Reader {
       named.push_back(*plugin->value<std::string>());
       if (named.back() == "checkpoint") {
         problems_.add(plugin->source(),
-                      "'checkpoint' is no callback: write its options under [checkpoint]");
+                      "'checkpoint' is not a callback: write its options under [checkpoint]");
         continue;
       }
       auto chosen = choose(*table, Kind::callback, named.back(), plugin->source(), {});
@@ -596,17 +600,18 @@ class Reader {
                                 train.micro_batch, train.global_batch));
     if (config_.parallel.reproducible && train.micro_batch == 0)
       problems_.add(table.get("micro_batch")->source(),
-                    "'micro_batch = \"auto\"' depends on the machine's memory, which "
-                    "parallel.reproducible rules out: give a number");
+                    "'micro_batch = \"auto\"' depends on the machine's memory, but "
+                    "parallel.reproducible requires a fixed value: give a number");
     if (train.precision == FloatType::bfloat16 && config_.model.dtype == FloatType::bfloat16)
-      problems_.add(table.get("precision")->source(),
-                    "'precision' rounds float32 weights for their products, and model.dtype = "
-                    "\"bfloat16\" holds them rounded: give one of them");
+      problems_.add(
+          table.get("precision")->source(),
+          "'precision' = \"bfloat16\" rounds float32 weights for each product, but model.dtype = "
+          "\"bfloat16\" already stores rounded weights: set only one of them");
     if (const auto* limit = table.get("time_limit");
         limit && !train.time_limit.empty() && !seconds_of(train.time_limit))
       problems_.add(
           limit->source(),
-          fmt::format("'time_limit' is '{}', which is no time: write minutes, minutes:seconds, "
+          fmt::format("'time_limit' is '{}', which is not a time: write minutes, minutes:seconds, "
                       "hours:minutes:seconds or days-hours:minutes:seconds",
                       train.time_limit));
   }

@@ -137,8 +137,8 @@ std::string objection_to_time(const SlurmOptions& options) {
       *seconds > static_cast<double>(options.signal) + early)
     return "";  // 0: no limit
   return fmt::format(
-      "'time' is '{}', and {} s before its end ('signal'), or half a minute earlier, the run is "
-      "told to save: it would never train; raise 'time', or lower 'signal'",
+      "'time' is '{}', but the run is signalled to save {} s before its end ('signal'), or up to "
+      "30 s earlier, so it would never train; raise 'time', or lower 'signal'",
       options.time, options.signal);
 }
 
@@ -160,23 +160,22 @@ void check_array(const toml::table& table, const SlurmOptions& options, Problems
   static const std::regex element(element_pattern);
   if (!options.array.empty() && array_elements(options.array).empty())
     problems.add(place_of(table, "array"),
-                 fmt::format("'array' is '{}', which is no array: write numbers and ranges, such "
-                             "as \"0-9\", \"0-9%3\" (three at a time) or \"1,3,5-20:5\"",
+                 fmt::format("'array' is '{}', which is not a job array: write numbers and ranges, "
+                             "such as \"0-9\", \"0-9%3\" (three at a time) or \"1,3,5-20:5\"",
                              options.array));
   if (!table.contains("each")) return;
   const auto& where = place_of(table, "each");
-  if (options.array.empty())
-    problems.add(where, "'each' is for the elements of an 'array', which is not given");
+  if (options.array.empty()) problems.add(where, "'each' needs 'array', which is not set");
   for (const auto& [key, value] : options.each)
     if (key == "name" || key == "output" || key.starts_with("slurm"))
-      problems.add(where, fmt::format("'{}' in 'each': all elements have one job script, and the "
-                                      "run's name with their number behind it",
+      problems.add(where, fmt::format("'{}' in 'each': all elements share one job script, and "
+                                      "their names are the run's name with their index appended",
                                       key));
   if (std::none_of(options.each.begin(), options.each.end(),
                    [](const auto& one) { return std::regex_search(one.second, element); }))
     problems.add(where,
-                 "'each' sets the same for every element: put $SLURM_ARRAY_TASK_ID, its number, "
-                 "into a value");
+                 "'each' sets the same values for every element: use the element's index "
+                 "$SLURM_ARRAY_TASK_ID in a value");
 }
 
 bool has_control(const std::string& text) {
@@ -204,7 +203,7 @@ void check_lines(const toml::table& table, const SlurmOptions& options, Problems
         std::visit([](const auto& value) { return has_control(value); }, option.get(&options)))
       problems.add(
           place_of(table, option.name),
-          fmt::format("'{}' must stand on one line, without control characters", option.name));
+          fmt::format("'{}' must be a single line without control characters", option.name));
 }
 
 void check_forms(const toml::table& table, const SlurmOptions& options, Problems& problems) {
@@ -212,31 +211,31 @@ void check_forms(const toml::table& table, const SlurmOptions& options, Problems
       option("[a-z][a-z0-9-]+");
   if (!options.time.empty() && !seconds_of(options.time))
     problems.add(place_of(table, "time"),
-                 fmt::format("'time' is '{}', which is no time: write minutes, minutes:seconds, "
+                 fmt::format("'time' is '{}', which is not a time: write minutes, minutes:seconds, "
                              "hours:minutes:seconds or days-hours:minutes:seconds",
                              options.time));
   if (!options.memory.empty() && !std::regex_match(options.memory, memory))
     problems.add(
         place_of(table, "memory"),
-        fmt::format("'memory' is '{}': write a number with K, M, G or T behind it, such as \"64G\"",
+        fmt::format("'memory' is '{}': write a number followed by K, M, G or T, such as \"64G\"",
                     options.memory));
   for (const auto& [name, value] : options.environment)
     if (!std::regex_match(name, variable))
       problems.add(place_of(table, "environment"),
-                   fmt::format("'{}' cannot be the name of a variable", name));
+                   fmt::format("'{}' is not a valid name of an environment variable", name));
   for (const auto& [name, value] : options.options)
     if (!std::regex_match(name, option))
       problems.add(
           place_of(table, "options"),
           fmt::format(
-              "'{}' is no long option of sbatch: write its long name, without dashes before it",
+              "'{}' is not a long option of sbatch: write the long name without leading dashes",
               name));
   for (const auto& [name, value] : options.srun_options)
     if (!std::regex_match(name, option))
       problems.add(
           place_of(table, "srun_options"),
           fmt::format(
-              "'{}' is no long option of srun: write its long name, without dashes before it",
+              "'{}' is not a long option of srun: write the long name without leading dashes",
               name));
   if (const auto objection = objection_to_time(options); !objection.empty())
     problems.add(place_of(table, table.contains("time") ? "time" : "signal"), objection);
@@ -276,19 +275,19 @@ constexpr Taken taken_of_srun[] = {{"mpi", "mpi"},
 /// contradicts.
 constexpr Taken refused_of_sbatch[] = {
     {"chdir",
-     "relative paths of the run file are meant from the folder of `attune submit`: submit from the "
-     "folder that you want"},
-    {"output", "the log lies in the run directory: set 'output' and 'name' of the run file"},
-    {"error", "errors stand in the log of the run directory, in their order"},
-    {"open-mode", "every attempt goes on in the same log"},
-    {"job-name", "the job has the name of the run: set 'name' of the run file"},
-    {"wrap", "the job runs Attune's script: add to it with 'lines'"},
+     "relative paths in the run file are resolved against the folder of `attune submit`: submit "
+     "from the folder that you want"},
+    {"output", "the log is in the run directory: set 'output' and 'name' in the run file"},
+    {"error", "errors are written to the same log in the run directory, in order"},
+    {"open-mode", "every attempt appends to the same log"},
+    {"job-name", "the job is named after the run: set 'name' in the run file"},
+    {"wrap", "the job runs Attune's script: extend it with 'lines'"},
     {"wait", "`attune submit --wait` waits for the job"},
     {"test-only", "`attune submit --print` submits nothing"}};
 constexpr Taken refused_of_srun[] = {
-    {"output", "what the ranks say stands in the job's log"},
-    {"error", "what the ranks say stands in the job's log"},
-    {"chdir", "relative paths of the run file are meant from the folder of `attune submit`"}};
+    {"output", "the ranks' output goes to the job's log"},
+    {"error", "the ranks' output goes to the job's log"},
+    {"chdir", "relative paths in the run file are resolved against the folder of `attune submit`"}};
 
 void check_taken(const toml::table& table, const char* key, const OptionMap& options,
                  std::span<const Taken> taken, std::span<const Taken> refused, Problems& problems) {
@@ -297,7 +296,7 @@ void check_taken(const toml::table& table, const char* key, const OptionMap& opt
       if (name == theirs)
         problems.add(
             place_of(table, key),
-            fmt::format("'{}' stands in '{}', where Attune does not see it: use {} of [slurm]",
+            fmt::format("'{}' is set in '{}', which Attune does not interpret: use {} of [slurm]",
                         name, key, ours));
     for (const auto& [theirs, why] : refused)
       if (name == theirs)
@@ -311,9 +310,9 @@ void check_contradictions(const toml::table& table, const SlurmOptions& options,
   if (options.gpus_per_node > 0 && options.tasks_per_node != options.gpus_per_node)
     problems.add(
         place_of(table, table.contains("tasks_per_node") ? "tasks_per_node" : "gpus_per_node"),
-        fmt::format("{} ranks and {} GPUs on a node: every rank computes on one GPU, so set "
-                    "tasks_per_node = {}",
-                    options.tasks_per_node, options.gpus_per_node, options.gpus_per_node));
+        fmt::format(
+            "{} ranks and {} GPUs per node: each rank uses one GPU, so set tasks_per_node = {}",
+            options.tasks_per_node, options.gpus_per_node, options.gpus_per_node));
   check_taken(table, "options", options.options, taken_of_sbatch, refused_of_sbatch, problems);
   check_taken(table, "srun_options", options.srun_options, taken_of_srun, refused_of_srun,
               problems);
@@ -321,8 +320,8 @@ void check_contradictions(const toml::table& table, const SlurmOptions& options,
     const auto found = options.options.find(resources);
     if (found != options.options.end() && found->second.find("gpu") != std::string::npos)
       problems.add(place_of(table, "options"),
-                   fmt::format("GPUs stand in '{}' of 'options', where Attune does not see them: "
-                               "use gpus_per_node of [slurm]",
+                   fmt::format("GPUs are set in '{}' of 'options', which Attune does not "
+                               "interpret: use gpus_per_node of [slurm]",
                                resources));
   }
   for (const char* other : {"mem-per-cpu", "mem-per-gpu"})
@@ -332,9 +331,9 @@ void check_contradictions(const toml::table& table, const SlurmOptions& options,
           fmt::format("'{}' in 'options' and 'memory' contradict each other: keep one of them",
                       other));
   if (options.launcher == JobLauncher::mpirun && !options.srun_options.empty())
-    problems.add(place_of(table, "srun_options"),
-                 "'srun_options' are for launcher = \"srun\", and the launcher is mpirun: take one "
-                 "of them out");
+    problems.add(
+        place_of(table, "srun_options"),
+        "'srun_options' need launcher = \"srun\", but the launcher is mpirun: remove one of them");
 }
 
 }  // namespace

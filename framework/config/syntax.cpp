@@ -66,9 +66,9 @@ std::string about_numbers(const Pair& pair) {
   if (std::regex_match(pair.value, no_digit_behind))
     return fmt::format("write {} = {}0", pair.key, pair.value);
   if (std::regex_match(pair.value, part, zeros))
-    return fmt::format("numbers have no zeros before them: write {} = {}{}", pair.key,
-                       part[1].str(), part[2].str());
-  return fmt::format("this is no number; a text stands in quotes: {} = {}", pair.key,
+    return fmt::format("numbers have no leading zeros: write {} = {}{}", pair.key, part[1].str(),
+                       part[2].str());
+  return fmt::format("this is not a number; write a text in quotes: {} = {}", pair.key,
                      to_toml(OptionValue(pair.value)));
 }
 
@@ -81,35 +81,35 @@ std::string about_quotes(const Pair& pair) {
         "a backslash in double quotes begins an escape: write the text in single quotes, {} = '{}'",
         pair.key, inside.substr(0, inside.size() - is_closed));
   if (quote == '\'' && std::count(pair.value.begin(), pair.value.end(), '\'') > 2)
-    return fmt::format("a text with an apostrophe stands in double quotes: {} = \"{}\"", pair.key,
+    return fmt::format("write a text with an apostrophe in double quotes: {} = \"{}\"", pair.key,
                        inside.substr(0, inside.size() - is_closed));
   if (!is_closed && inside.find(quote) == std::string_view::npos)
     return "the quote at the end of the text is missing";
-  return "nothing but a comment (#) may stand behind a value";
+  return "only a comment (#) may follow a value";
 }
 
 std::string about_value(const Pair& pair) {
   const auto& value = pair.value;
   const auto word = lowered(value);
-  if (value.empty()) return "the value is missing: write it behind the =, or take the line out";
+  if (value.empty()) return "the value is missing: write it after the =, or remove the line";
   if (word == "true" || word == "false") return fmt::format("write {} = {}", pair.key, word);
   if (word == "yes" || word == "no" || word == "on" || word == "off")
     return fmt::format("write {} = {}, or {} = \"{}\" when it is a text", pair.key,
                        word == "yes" || word == "on" ? "true" : "false", pair.key, value);
   if (word == "none" || word == "null" || word == "nil")
-    return "there is no null in TOML: take the line out, and the default holds";
+    return "TOML has no null: remove the line to use the default";
   for (const char* quote : {"“", "”", "„", "‘", "’", "«"})
     if (holds(value, quote)) return "these are a word processor's quotes: use plain ones, \" or '";
   if (value[0] == '=')
     return fmt::format("one = is enough: {} = {}", pair.key, trimmed(value.substr(1)));
   if (value.back() == ',' || value.back() == ';')
-    return fmt::format("a value ends with its line: take the '{}' away", value.back());
+    return fmt::format("a value ends with its line: remove the '{}'", value.back());
   if (value[0] == '"' || value[0] == '\'') return about_quotes(pair);
   if (value[0] == '[' || value[0] == '{') return "";
   if (std::isdigit(static_cast<unsigned char>(value[0])) ||
       std::string_view("+-.").find(value[0]) != std::string_view::npos)
     return about_numbers(pair);
-  return fmt::format("a text stands in quotes: {} = {}", pair.key, to_toml(OptionValue(value)));
+  return fmt::format("write a text in quotes: {} = {}", pair.key, to_toml(OptionValue(value)));
 }
 
 /// The line before this one that sets the same key; 0 when there is none.
@@ -125,16 +125,15 @@ std::size_t earlier(const std::vector<std::string>& lines, std::size_t line,
 std::string about_twice(const std::vector<std::string>& lines, std::uint32_t line,
                         std::string_view says) {
   if (holds(says, "array") && !holds(says, "key-value"))
-    return "of a list of tables each has two pairs of brackets, [[name]], and the same name has "
-           "them every time";
+    return "every table of a list is written as [[name]], with two pairs of brackets";
   if (holds(says, "table header"))
-    return "a section stands once in a file: put all of its keys below one header";
+    return "a section may appear only once: put all of its keys below one header";
   Pair pair;
-  if (!read_pair(lines[line - 1], pair)) return "a key stands once: keep one of the two";
+  if (!read_pair(lines[line - 1], pair)) return "a key may appear only once: keep one of the two";
   const auto first = earlier(lines, line, pair.key);
   return first > 0
-             ? fmt::format("'{}' stands in line {} already: keep one of them", pair.key, first)
-             : fmt::format("'{}' stands twice: keep one of them", pair.key);
+             ? fmt::format("'{}' is already set in line {}: keep one of them", pair.key, first)
+             : fmt::format("'{}' is set twice: keep one of them", pair.key);
 }
 
 /// The line with the list that is still open in this one; 0 when there is none.
@@ -164,11 +163,11 @@ std::string about_line(const std::vector<std::string>& lines, std::uint32_t line
   if (text.starts_with("- ") || std::regex_match(text, yaml))
     return "this looks like YAML: write key = value";
   if (holds(says, "table header"))
-    return "a section's name stands in brackets, alone on its line: [train]";
+    return "write a section's name in brackets, alone on its line: [train]";
   if (holds(says, "parsing array"))
-    return "the elements of a list stand in [ ] with commas between them";
+    return "write the elements of a list in [ ], separated by commas";
   if (holds(says, "inline table"))
-    return "a table in { } stands on one line, with commas between its keys";
+    return "write a table in { } on one line, with its keys separated by commas";
   Pair pair;
   if (!read_pair(lines[line - 1], pair)) return "write key = value, or [section]";
   static const std::regex whole(R"(0|[1-9]\d*|\d+\.\d+|true|false|"[^"\\]*"|'[^']*')");
@@ -185,7 +184,7 @@ std::string syntax_advice(std::string_view text, std::uint32_t line, std::string
   if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF"))
     advice = "the file is UTF-16: save it as UTF-8";
   else if (holds(says, "utf-8"))
-    advice = "the file is no UTF-8: save it so";
+    advice = "the file is not UTF-8: save it as UTF-8";
   else if (line >= 1 && line <= lines.size())
     advice = about_line(lines, line, says);
   return advice.empty() ? "" : "; " + advice;

@@ -59,7 +59,7 @@ std::string MappedFile::read(std::size_t offset, std::size_t count) const {
         ::pread(descriptor_, bytes.data() + done, count - done, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail("{}: cannot be read ({})", path_.string(), std::strerror(errno));
-    if (got == 0) fail("{}: was made shorter while it was read; try again", path_.string());
+    if (got == 0) fail("{}: was truncated while it was read; try again", path_.string());
     done += static_cast<std::size_t>(got);
   }
   return bytes;
@@ -72,7 +72,7 @@ MappedFile::~MappedFile() {
 
 std::string read_text(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
-  if (fs::is_directory(path)) fail("{}: is a folder, where a file is needed", path.string());
+  if (fs::is_directory(path)) fail("{}: is a folder, but a file is needed", path.string());
   if (!file)
     fail("{}: cannot be read ({})", path.string(),
          fs::exists(path) ? "is it a file you may read?" : "there is no such file");
@@ -109,7 +109,7 @@ void sync_to_disk(const fs::path& path) {
 void write_bytes(const fs::path& path, std::span<const std::byte> bytes) {
   const auto check = [&](bool well) {
     if (!well)
-      fail("{}: cannot be written ({}); free space, or see to the file system", path.string(),
+      fail("{}: cannot be written ({}); free space, or check the file system", path.string(),
            std::strerror(errno));
   };
   const Descriptor file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)};
@@ -147,7 +147,7 @@ void move_into_place(const fs::path& from, const fs::path& to) {
 
 fs::path place_of_new_folder(const fs::path& folder) {
   if (fs::exists(folder) && !(fs::is_directory(folder) && fs::is_empty(folder)))
-    fail("{}: is there already and not an empty folder; remove it or name another",
+    fail("{}: already exists and is not an empty folder; remove it or choose another",
          folder.string());
   const auto path = fs::absolute(folder).lexically_normal();
   return path.has_filename() ? path : path.parent_path();

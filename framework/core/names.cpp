@@ -107,22 +107,20 @@ bool natural_less(std::string_view a, std::string_view b) {
 
 std::string objection_to_folder(const std::string& output) {
   if (output.empty()) return "'output' is empty: name a folder, or \".\" for this one";
-  return has_control(output) ? "'output' must stand on one line, without control characters" : "";
+  return has_control(output) ? "'output' must be a single line without control characters" : "";
 }
 
 std::string objection_to_name(const std::string& name) {
   // bytes; file systems take 255, and some files have more behind the name
   constexpr std::size_t longest = 200;
   if (name.empty())
-    return "'name' is empty, and it becomes a directory's name: give one (was a variable of the "
-           "shell not set?)";
+    return "'name' is empty, but it names a directory: set it (is a shell variable unset?)";
   if (name.find('/') != std::string::npos || name.starts_with('.'))
-    return "'name' becomes a directory's name: it may hold no '/' and not start with '.'";
+    return "'name' becomes a directory's name: it must not contain '/' or start with '.'";
   if (has_control(name))
-    return "'name' becomes a directory's name: it must stand on one line, without control "
-           "characters";
+    return "'name' becomes a directory's name: it must be a single line without control characters";
   if (name.size() > longest)
-    return fmt::format("'name' has {} bytes and becomes a directory's name: {} are the most",
+    return fmt::format("'name' has {} bytes, but as a directory's name it may have at most {}",
                        name.size(), longest);
   return "";
 }

@@ -37,7 +37,7 @@ auto call_plugin(const PluginCall& call, Work&& work,
     if (is_ours(error)) throw;
     fail_in_plugin(call, error.what());
   } catch (...) {
-    fail_in_plugin(call, "it threw what is no std::exception");
+    fail_in_plugin(call, "it threw something that is not a std::exception");
   }
 }
 

@@ -74,7 +74,7 @@ const hdf5::Dataset& values_of(const Split& split, const std::string& column,
                                at::ScalarType dtype) {
   const auto& values = split.values(column);
   if (values.dtype() != dtype)
-    fail("{}: is of type {} and should be {}; prepare the data again", values.place().text(),
+    fail("{}: has type {} instead of {}; prepare the data again", values.place().text(),
          c10::toString(values.dtype()), c10::toString(dtype));
   return values;
 }
@@ -113,14 +113,14 @@ std::string split_lines(const std::string& name, const Split& split) {
 /// The place of a label in a list of so many.
 std::size_t label_at(const hdf5::Place& column, std::int64_t label, std::size_t labels) {
   if (label < 0 || static_cast<std::size_t>(label) >= labels)
-    fail("{}: holds the label {} and the file names {}; prepare the data again", column.text(),
-         label, labels);
+    fail("{}: contains the label {}, but the file names {} labels; prepare the data again",
+         column.text(), label, labels);
   return static_cast<std::size_t>(label);
 }
 
 void check_width(const hdf5::Place& column, std::int64_t width, std::size_t labels) {
   if (width != static_cast<std::int64_t>(labels))
-    fail("{}: has {} values for each sample and the file names {} labels; prepare the data again",
+    fail("{}: has {} values per sample, but the file names {} labels; prepare the data again",
          column.text(), width, labels);
 }
 
@@ -209,10 +209,8 @@ std::string rejected_lines(const DataFile& file) {
       text += fmt::format("  {:<12}{} (first: {})\n", entry.value("count", std::int64_t{0}), reason,
                           joined(entry.value("examples", std::vector<std::string>{}), "; "));
   } catch (const nlohmann::json::exception& error) {
-    fail(
-        "{}: its attribute 'rejected' is not what 'attune prepare' writes ({}); prepare the data "
-        "again",
-        file.path().string(), error.what());
+    fail("{}: its attribute 'rejected' is invalid ({}); prepare the data again",
+         file.path().string(), error.what());
   }
   return text;
 }

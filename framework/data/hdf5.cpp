@@ -115,7 +115,7 @@ at::ScalarType dtype_of(const Place& place, const Handle& dataset) {
     const auto name = attributes.text("dtype");
     for (const auto& [dtype, text] : disguised())
       if (text == name && H5Tequal(type.id(), stored_type(dtype)) > 0) return dtype;
-    fail("{}: its attribute dtype is '{}', which does not go with how it is stored", place.text(),
+    fail("{}: its attribute dtype is '{}', which does not match the stored type", place.text(),
          name);
   }
   for (const auto dtype :
@@ -138,7 +138,7 @@ std::vector<std::int64_t> shape_of(const Place& place, const Handle& dataset) {
     if (size > static_cast<hsize_t>(INT64_MAX) ||
         __builtin_mul_overflow(elements, static_cast<std::int64_t>(size), &elements) ||
         elements > INT64_MAX / 8)
-      fail("{}: its shape is beyond any file; the file is damaged", place.text());
+      fail("{}: its shape is impossibly large; the file is damaged", place.text());
   return {sizes.begin(), sizes.end()};
 }
 
@@ -260,8 +260,8 @@ std::vector<std::string> Attributes::read_texts(const std::string& name) const {
     fail("{}: the attribute '{}' is not a text", place_.text(), name);
   if (H5Tis_variable_str(type.id()) != 0)
     fail(
-        "{}: the attribute '{}' is a text of variable length, as HDF5 cannot read safely from a "
-        "damaged file; make the file again with this Attune",
+        "{}: the attribute '{}' is a variable-length text, which HDF5 cannot read safely from a "
+        "damaged file; recreate the file with this Attune",
         place_.text(), name);
   const Handle space(H5Aget_space(attribute.id()), H5Sclose);
   const auto count =
@@ -282,7 +282,7 @@ std::vector<std::string> Attributes::read_texts(const std::string& name) const {
 std::string Attributes::text(const std::string& name) const {
   auto texts = read_texts(name);
   if (texts.size() != 1)
-    fail("{}: the attribute '{}' should be one text and holds {}", place_.text(), name,
+    fail("{}: the attribute '{}' should be one text, but contains {}", place_.text(), name,
          texts.size());
   return std::move(texts.front());
 }
@@ -339,7 +339,7 @@ void Dataset::check_plausible(std::int64_t bytes) const {
   const Handle creation(H5Dget_create_plist(handle_.id()), H5Pclose);
   const bool compressed = H5Pget_nfilters(creation.id()) > 1;  // more than the checksum
   if (bytes / (compressed ? largest_compression : 1) > stored)
-    fail("{}: its shape asks for {} bytes and the file holds {}; the file is truncated or damaged",
+    fail("{}: its shape needs {} bytes, but the file has {}; the file is truncated or damaged",
          place_.text(), bytes, stored);
 }
 
@@ -355,8 +355,8 @@ void check_not_cut(const OpenFile& file) {
     return;
   if (::fstat(*descriptor, &status) != 0 || static_cast<std::uint64_t>(status.st_size) < file.bytes)
     fail(
-        "{}: has {} bytes and had {} when it was opened: something cut or overwrote it; make or "
-        "fetch it again",
+        "{}: has {} bytes now and had {} when it was opened: another process truncated or "
+        "overwrote it; recreate or fetch it again",
         file.path.string(), status.st_size, file.bytes);
 }
 

@@ -130,9 +130,8 @@ std::vector<std::int64_t> share_out(std::vector<MicroBatch>& micro_batches, int 
                                     bool keep_order) {
   if (keep_order && std::ssize(micro_batches) < ranks)
     fail(
-        "a step has {} micro-batches for {} ranks, and parallel.reproducible = true keeps them "
-        "whole: lower train.micro_batch or train.micro_tokens, or run on "
-        "at most {} ranks",
+        "a step has {} micro-batches for {} ranks, but parallel.reproducible = true cannot split "
+        "them: lower train.micro_batch or train.micro_tokens, or run on at most {} ranks",
         micro_batches.size(), ranks, micro_batches.size());
   if (keep_order) return share_in_order(micro_batches, ranks);
   cut_until(micro_batches, static_cast<std::size_t>(ranks));

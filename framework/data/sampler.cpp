@@ -35,13 +35,13 @@ Sampler::Sampler(std::int64_t size, std::int64_t batch, std::uint64_t seed, int 
                 block);
   if (batch > size)
     fail(
-        "train.global_batch is {} and the split has {} samples; set train.global_batch to at most "
+        "train.global_batch is {}, but the split has {} samples; set train.global_batch to at most "
         "{}",
         batch, size, size);
   if (ranks > batch)
     fail(
-        "there are {} ranks and train.global_batch is {}, so some would have nothing to do; run on "
-        "at most {} ranks or raise train.global_batch",
+        "there are {} ranks, but train.global_batch is {}, so some ranks would be idle; run on at "
+        "most {} ranks or raise train.global_batch",
         ranks, batch, batch);
 }
 

@@ -183,7 +183,7 @@ std::string Split::sha256() const { return group_.attributes().text("sha256"); }
 void Split::verify() const {
   if (content_sha256(group_) != sha256())
     fail(
-        "{}: its content is not what it was when the file was made (sha256 differs); make or fetch "
+        "{}: its content has changed since the file was made (sha256 differs); recreate or fetch "
         "the file again",
         group_.place().text());
 }
@@ -272,7 +272,8 @@ DataFile::Chat DataFile::chat() const {
   if (!root_.attributes().has("chat_template")) return {};
   const auto tokens = nlohmann::json::parse(text("chat_tokens"), nullptr, false);
   if (!tokens.is_object())
-    fail("{}: its attribute chat_tokens is no JSON object; prepare the data again", path_.string());
+    fail("{}: its attribute chat_tokens is not a JSON object; prepare the data again",
+         path_.string());
   return {{long_text("chat_template"), long_text("chat_template_tools"),
            tokens.get<std::map<std::string, std::string>>()},
           text("chat_form")};

@@ -105,9 +105,8 @@ const Metric* needs_outputs(const std::vector<Metric>& metrics) {
 
 void refuse_without_outputs(const std::vector<Metric>& metrics) {
   fail(
-      "the metric '{}' compares outputs with targets, and the loss of this run's strategies gives "
-      "no outputs: leave it out in "
-      "Strategy::metrics, or set Loss::outputs",
+      "the metric '{}' compares outputs with targets, but the loss of this run's strategies "
+      "provides no outputs: remove it from Strategy::metrics, or set Loss::outputs",
       needs_outputs(metrics)->name);
 }
 

@@ -160,9 +160,12 @@ Metric pearson() {
 }
 
 Metric f1_macro() {
-  return {"f1_macro", Better::larger, "", "mean of the classes' F1", Needs::outputs, [] {
-            return std::make_shared<MacroF1>();
-          }};
+  return {"f1_macro",
+          Better::larger,
+          "",
+          "unweighted mean of the F1 of all classes (macro-averaged)",
+          Needs::outputs,
+          [] { return std::make_shared<MacroF1>(); }};
 }
 
 Metric mcc() {
@@ -187,10 +190,10 @@ std::vector<Metric> of_targets(const MetricContext& context) {
   if (!targets.defined()) return {loss("", "mean of the strategy's loss over the targets")};
   if (targets.is_floating_point() && targets.dim() == 2)
     return {loss("nats", "mean binary cross-entropy of the labels"),
-            accuracy("share of labels on the right side of a half"), f1()};
+            accuracy("fraction of labels predicted correctly at threshold 0.5"), f1()};
   if (targets.is_floating_point()) return {loss("", "mean squared error"), pearson()};
   std::vector<Metric> of_classes{loss("nats", "mean cross-entropy of the targets"),
-                                 accuracy("share of targets whose output is the largest")};
+                                 accuracy("fraction of targets with the largest output")};
   const auto task = context.model.task;
   if (task == Task::next_token) of_classes.push_back(perplexity());
   if (task == Task::classification || task == Task::token_classification) {

@@ -41,12 +41,12 @@ const std::vector<std::string> all_linear = {"all-linear"};
 
 std::vector<NamedLinear> choose_targets(Model& model, const std::vector<std::string>& targets,
                                         const std::string& option) {
-  if (targets.empty()) fail("{} is empty: name linear layers, or set it to \"all-linear\"", option);
+  if (targets.empty()) fail("{} is empty: list linear layers, or set it to \"all-linear\"", option);
   auto layers = linears_below_head(model);
   if (targets != all_linear) keep_chosen(layers, select_names(targets, names_of(layers), option));
   if (layers.empty())
     fail(
-        "{} is \"all-linear\", and a {} model has no linear layer but its head: choose another "
+        "{} is \"all-linear\", but the only linear layer of a {} model is its head: choose another "
         "strategy",
         option, model.spec().family);
   return layers;
@@ -58,8 +58,8 @@ Targets choose_targets_and_convolutions(Model& model, const std::vector<std::str
   if (targets == all_linear) {
     if (layers.linears.empty())
       fail(
-          "strategy.targets is \"all-linear\", and a {} model has no linear layer but its head: "
-          "name convolutions, such as \"{}\"",
+          "strategy.targets is \"all-linear\", but the only linear layer of a {} model is its "
+          "head: list convolutions, such as \"{}\"",
           model.spec().family, last_part(layers.convolutions.back().first));
     return {layers.linears, {}};
   }
@@ -143,7 +143,7 @@ std::pair<std::string, std::shared_ptr<Embedding>> token_embedding(Model& model)
   const auto vocabulary = model.spec().vocabulary;
   for (auto& named : layers_of<Embedding>(model.module()))  // that of positions comes after it
     if (vocabulary > 0 && named.second->weight.size(0) == vocabulary) return named;
-  fail("a {} model has no embedding of tokens", model.spec().family);
+  fail("a {} model has no token embedding", model.spec().family);
 }
 
 std::vector<NamedTensor> trained_base_parameters(Model& model) {

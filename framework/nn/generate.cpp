@@ -87,16 +87,16 @@ Answer begin_answer(const Model& model, const std::vector<Tokens>& prompts, std:
                     const GenerateOptions& options) {
   const auto& prompt = prompts[index];
   const auto room = model.spec().context - static_cast<std::int64_t>(prompt.size());
-  if (prompt.empty()) fail("the prompt is empty: give at least one token to go on from");
+  if (prompt.empty()) fail("the prompt is empty: give at least one token");
   if (room <= 0)
-    fail("the prompt has {} tokens, which fill the model's context of {}: shorten it",
+    fail("the prompt has {} tokens, which fills the model's context of {}: shorten it",
          prompt.size(), model.spec().context);
   const auto left =
       options.max_length > 0 ? options.max_length - static_cast<std::int64_t>(prompt.size()) : room;
   if (left <= 0)
     fail(
-        "the prompt has {} tokens, and the model's max_length of prompt and answer is {}: shorten "
-        "it, or say how long the answer may be",
+        "the prompt has {} tokens, but the model's max_length of prompt plus answer is {}: shorten "
+        "the prompt, or set --max-tokens",
         prompt.size(), options.max_length);
   return {index, std::min({options.max_tokens, room, left}),
           at::make_generator<at::CPUGeneratorImpl>(options.seed), prompt, prompt};

@@ -14,7 +14,7 @@
 #include "kernels/rows.hpp"
 
 #ifndef INTRA_OP_PARALLEL
-#error "at::parallel_for is a loop on one thread here: compile with OpenMP, as LibTorch was"
+#error "at::parallel_for is single-threaded in this build: compile with OpenMP, as LibTorch was"
 #endif
 
 namespace attune::nn {

@@ -210,8 +210,8 @@ bool Linear::is_frozen() const {
 void Linear::add_delta(std::string name, std::shared_ptr<Delta> delta) {
   if (named_children().contains(name))
     fail(
-        "two strategies change the same layers under the name '{}': list each of these strategies "
-        "once, or give them other targets",
+        "two strategies change the same layers under the name '{}': list each strategy once, or "
+        "give them different targets",
         name);
   deltas_.push_back(register_module(std::move(name), std::move(delta)));
 }
@@ -220,8 +220,8 @@ void Linear::merge_deltas() {
   if (deltas_.empty()) return;
   if (packed_)
     fail(
-        "the adapter cannot be folded into the base, whose weights are held packed: export the "
-        "adapter, and merge it in a run without quantization");
+        "the adapter cannot be merged into quantized base weights: export the adapter, and merge "
+        "it in a run without quantization");
   const torch::NoGradGuard no_grad;
   // A delta's output comes from the layer's own input, so that what changes the input changes the
   // weight alone, and first.

@@ -178,17 +178,16 @@ void load_parameters(torch::nn::Module& module, WeightSource& source, const Rena
       what += fmt::format("{}{} have another shape ({})", what.empty() ? "" : ", ",
                           misshapen.size(), some(misshapen, 8));
     fail(
-        "the weights do not fit the model's config.json: {}; use the config.json and weights of "
-        "one and the same model",
+        "the weights do not match the model's config.json: {}; use config.json and weights of the "
+        "same model",
         what);
   }
   for (auto& [tensor, name, is_transposed] : wanted) {
     const at::Tensor stored_as = source.read(name);
     if (at::isFloatingType(tensor.scalar_type()) && !at::isFloatingType(stored_as.scalar_type()))
       fail(
-          "the weights hold '{}' as {}, which are no weights but codes of a quantization that is "
-          "not "
-          "supported; use the model's weights before that, or a GGUF file of it",
+          "the weights contain '{}' as {}, the codes of an unsupported quantization; use the "
+          "unquantized model, or its GGUF file",
           name, stored.at(name)->stored);
     const at::Tensor read = stored_as.to(tensor.scalar_type());
     tensor.set_data(is_transposed ? read.t().contiguous() : read);
@@ -297,7 +296,7 @@ std::vector<std::string> select_names(const std::vector<std::string>& patterns,
     std::set<std::string> endings;
     for (const auto& name : names) add_endings(name, endings);
     const auto hint = did_you_mean(pattern, {endings.begin(), endings.end()});
-    fail("{} has \"{}\", which matches nothing in the model{}", option, pattern,
+    fail("{} contains \"{}\", which matches nothing in the model{}", option, pattern,
          hint.empty() ? "; it has " + some(names, 12) : hint);
   }
   std::vector<std::string> ordered;

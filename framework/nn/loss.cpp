@@ -284,8 +284,8 @@ variable_list plain_cross_entropy(const at::Tensor& x, nn::Linear& projection,
 void check_targets(const at::Tensor& features, const at::Tensor& targets) {
   if (!targets.defined())
     fail(
-        "the data have no targets, which this loss learns: add the strategy that defines a loss "
-        "for such data, such as 'contrastive' for pairs, or prepare data with targets");
+        "the data have no targets, which this loss needs: add a strategy with a loss for such "
+        "data, such as 'contrastive' for pairs, or prepare data with targets");
   if (features.size(0) == targets.size(0)) return;
   fail(
       "the batch has {} targets for {} outputs of the model: a decoder needs one per token, a "
@@ -310,8 +310,8 @@ void check_range(const at::Tensor& targets, std::int64_t outputs) {
 void check_outputs(const at::Tensor& targets, std::int64_t wanted, const nn::Linear& projection) {
   if (wanted == projection.out()) return;
   fail(
-      "each of the batch's {} targets asks for {} outputs and the model has {}: open the model "
-      "with the labels of this data set",
+      "each of the batch's {} targets needs {} outputs, but the model has {}: open the model with "
+      "the labels of this data set",
       targets.size(0), wanted, projection.out());
 }
 
@@ -351,9 +351,9 @@ RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const a
   check_targets(features, targets);
   if (targets.is_floating_point())
     fail(
-        "the loss is one of single classes or tokens, and the data's targets are {}: take its "
-        "strategy out",
-        targets.dim() == 2 ? "several labels a sample" : "values");
+        "the loss is defined for single classes or tokens, but the data's targets are {}: remove "
+        "its strategy",
+        targets.dim() == 2 ? "several labels per sample" : "values");
   RowLosses losses;
   losses.rows = at::nonzero(targets != ignored_target).squeeze(1);
   losses.targets = targets.index_select(0, losses.rows);

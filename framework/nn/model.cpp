@@ -168,7 +168,7 @@ std::pair<at::Tensor, at::Tensor> VirtualTokens::keys_values(std::int64_t) { ret
 
 void Model::set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) {
   if (virtual_tokens_)
-    fail("two strategies put virtual tokens before every sample: keep one of them");
+    fail("two strategies prepend virtual tokens to every sample: keep one of them");
   virtual_tokens_ = std::move(tokens);
 }
 

@@ -107,8 +107,8 @@ std::string cure_for(const std::string& key) {
        "it adapts parameters outside of linear layers: merge it in PEFT, and start from the merged "
        "model"},
       {"alora_invocation_tokens",
-       "it takes effect after certain tokens alone, which no merged model can: train an adapter "
-       "without it"},
+       "it takes effect only after certain tokens, which a merged model cannot reproduce: train an "
+       "adapter without it"},
   };
   const auto found = cures.find(key);
   return found != cures.end() ? found->second
@@ -131,7 +131,7 @@ T as(const ordered_json& value, const char* key) {
   try {
     return value.get<T>();
   } catch (const nlohmann::json::exception&) {
-    fail("adapter_config.json: {} holds {}, which is of the wrong type", key, value.dump());
+    fail("adapter_config.json: {} is {}, which has the wrong type", key, value.dump());
   }
 }
 
@@ -197,7 +197,7 @@ std::optional<T> first_match(const ordered_json& config, const char* key,
                              const std::string& module) {
   const auto* patterns = given(config, key);
   if (!patterns) return std::nullopt;
-  if (!patterns->is_object()) fail("adapter_config.json: {} is no table of patterns", key);
+  if (!patterns->is_object()) fail("adapter_config.json: {} is not a table of patterns", key);
   for (const auto& [pattern, value] : patterns->items())
     if (PythonPattern("(.*\\.)?(" + pattern + ")$", fmt::format("adapter_config.json: {}", key))
             .matches(module))
@@ -232,7 +232,7 @@ struct Comparison {
   }
 
   [[noreturn]] void differ(const std::vector<std::string>& how) const {
-    fail("{}: is an adapter with other options: {}; set [strategy] to match", from,
+    fail("{}: is an adapter with different options: {}; set [strategy] to match", from,
          joined(how, "; "));
   }
 };
@@ -247,7 +247,7 @@ void check_type(const Comparison& c) {
   const auto mine = value_of(c.mine, "peft_type", std::string());
   if (theirs == mine) return;
   if (plugins.contains(theirs))
-    fail("{}: is an adapter with other options: {}; set strategy.plugin = \"{}\"", c.from,
+    fail("{}: is an adapter with different options: {}; set strategy.plugin = \"{}\"", c.from,
          c.difference("peft_type"), plugins.at(theirs));
   std::vector<std::string> readable;
   for (const auto& [type, plugin] : plugins) readable.push_back(type);
@@ -291,8 +291,8 @@ void check_modules(const Comparison& c) {
   for (const auto& module : adapted_modules(c.ours))
     if (!peft_adapts(c.other, module))
       fail(
-          "{}: adapter_config.json leaves out {}, which this run adapts (target_modules, "
-          "exclude_modules, layers_to_transform, layers_pattern): leave it out of strategy.targets",
+          "{}: adapter_config.json excludes {}, which this run adapts (target_modules, "
+          "exclude_modules, layers_to_transform, layers_pattern): remove it from strategy.targets",
           c.from, module);
 }
 
@@ -409,7 +409,7 @@ void check_token_rows(const Comparison& c) {
           : "set strategy.token_rows and strategy.head_rows to match, or, where the head shares "
             "the embedding's weight, merge it in PEFT, and start from "
             "the merged model";
-  fail("{}: is an adapter with other options: {}; {}", c.from,
+  fail("{}: is an adapter with different options: {}; {}", c.from,
        c.difference("trainable_token_indices"), cure);
 }
 
@@ -422,8 +422,8 @@ void check_projection(const Comparison& c, const Adapter& theirs) {
   if (c.mine.at("projection_prng_key") == value_of(c.other, "projection_prng_key", std::int64_t{0}))
     return;
   fail(
-      "{}: holds no projection, which is to be drawn again: {}; set strategy.projection_seed to "
-      "match",
+      "{}: contains no projection, which must be regenerated from its seed: {}; set "
+      "strategy.projection_seed to match",
       c.from, c.difference("projection_prng_key"));
 }
 
@@ -455,7 +455,7 @@ bool peft_adapts(const ordered_json& config, const std::string& module) {
 void check_peft_config(const Adapter& ours, const Adapter& theirs, const std::string& from) {
   const Comparison c{ours, ordered_json::parse(ours.config), ordered_json::parse(theirs.config),
                      from};
-  if (!c.other.is_object()) fail("{}: adapter_config.json holds no object", from);
+  if (!c.other.is_object()) fail("{}: adapter_config.json is not a JSON object", from);
   check_type(c);
   const auto type = value_of(c.mine, "peft_type", std::string());
   const auto uses = known_keys().find(type);

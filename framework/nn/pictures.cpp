@@ -32,7 +32,7 @@ std::int64_t square_size(const nlohmann::json& config) {
   const auto found = config.find("image_size");
   if (found == config.end() || !found->is_array()) return config_size(config, "image_size");
   if (found->size() != 2 || (*found)[0] != (*found)[1])
-    fail("config.json has image_size {}, which is not supported: pictures must be square",
+    fail("config.json has image_size {}, which is not supported: images must be square",
          found->dump());
   return config_size(nlohmann::json{{"image_size", (*found)[0]}}, "image_size");
 }
@@ -54,8 +54,8 @@ PictureScale picture_scale(const nlohmann::json& config, const std::vector<doubl
   for (const auto value : scale.deviation)
     if (!(value > 0))
       fail(
-          "config.json has image_std with {}, which nothing can be divided by: take the files that "
-          "came with the weights",
+          "config.json has image_std with {}, which cannot be a divisor: take the files that came "
+          "with the weights",
           value);
   return scale;
 }
@@ -65,12 +65,11 @@ at::Tensor pictures(const Batch& batch, const PictureScale& scale,
   const auto found = batch.columns.find("pixels");
   if (found == batch.columns.end())
     fail(
-        "the batch holds no pictures, which this model takes: prepare the data with kind = "
-        "\"images\"");
+        "the batch has no images, which this model needs: prepare the data with kind = \"images\"");
   const auto channels = found->second.size(1);
   if (channels != 1 && channels != scale.channels)
-    fail("the pictures have {} channels and the model takes {}: prepare them with as many",
-         channels, scale.channels);
+    fail("the images have {} channels, but the model needs {}: prepare them with as many", channels,
+         scale.channels);
   const auto wide = options.dtype(at::kFloat);
   at::Tensor x = found->second.to(wide) / 255;
   if (x.size(2) != scale.size || x.size(3) != scale.size)

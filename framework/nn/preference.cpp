@@ -19,7 +19,7 @@ void check_pairs(const Batch& batch) {
   if (!batch.columns.contains("chosen"))
     fail(
         "the loss compares two answers to a prompt: set dataset.plugin = \"preference\", and "
-        "prepare the data as that");
+        "prepare the data with it");
 }
 
 /// Of every sample, by its tokens and which of them are trained on. That two of a million share one
@@ -65,8 +65,8 @@ PairLogProbabilities base_pair_log_probabilities(Model& model, const ForwardCont
                                                  const std::string& strategy) {
   if (!nn::trains_only_adapters(model))
     fail(
-        "strategy '{}' compares with the base, whose own weights this run trains: list it after an "
-        "adapter such as 'lora', which leaves them as they are",
+        "strategy '{}' compares with the base model, but this run trains its weights: list it "
+        "after an adapter such as 'lora', which keeps them frozen",
         strategy);
   const torch::NoGradGuard no_grad;
   return pair_log_probabilities(model, context.base_alone());
@@ -91,11 +91,12 @@ std::vector<Metric> reward_metrics(std::vector<Metric> inner, const std::string&
     if (metric.name == "accuracy") metric.doc = accuracy;
   }
   inner.push_back(metrics::scalar("rewards/chosen", "rewards/chosen", Better::larger, "",
-                                  "mean reward of preferred answers"));
+                                  "mean reward of chosen answers"));
   inner.push_back(metrics::scalar("rewards/rejected", "rewards/rejected", Better::smaller, "",
                                   "mean reward of rejected answers"));
-  inner.push_back(metrics::scalar("rewards/margins", "rewards/margins", Better::larger, "",
-                                  "mean difference of the two"));
+  inner.push_back(
+      metrics::scalar("rewards/margins", "rewards/margins", Better::larger, "",
+                      "mean difference between the rewards of chosen and rejected answers"));
   return inner;
 }
 
@@ -133,8 +134,8 @@ PairLogProbabilities BaseLogProbabilities::of(Model& model, const ForwardContext
     const auto found = kept_.find(key);
     if (found == kept_.end())
       fail(
-          "strategy '{}' has kept the base's log-probabilities of the run's own pairs, and is "
-          "asked for another: list it after an adapter such as 'lora'",
+          "strategy '{}' stores the base's log-probabilities only for the run's own pairs: to use "
+          "other pairs, list it after an adapter such as 'lora'",
           strategy);
     sums.push_back(found->second);
   }

@@ -54,8 +54,8 @@ auto with_misfit_told(const std::string& who, const std::string& what, const Mod
   } catch (const c10::Error& error) {
     if (is_the_frameworks(error)) throw;
     fail(
-        "{} cannot {} of this {} model, with these options and data: LibTorch says \"{}\"; choose "
-        "data or strategies that fit the model",
+        "{} cannot {} of this {} model with these options and data (LibTorch error: \"{}\"); "
+        "choose data or strategies that fit the model",
         who, what, model.spec().family, refusal(error));
   }
 }
@@ -66,22 +66,22 @@ void check_live(const std::string& strategy, const std::vector<NamedTensor>& onc
   for (std::size_t i = 0; i < once.size(); ++i)
     if (i >= again.size() || !once[i].second.is_alias_of(again[i].second))
       throw Fault(
-          fmt::format("{} gives a copy of '{}' in state(): it has to be the tensor itself, or a "
-                      "checkpoint is not restored into it",
+          fmt::format("{} returns a copy of '{}' from state(): return the tensor itself, so that a "
+                      "checkpoint can be restored into it",
                       named(strategy), once[i].first));
 }
 
 /// Of one micro-batch.
 void check_loss(const std::string& strategy, const Loss& loss, const ForwardContext& context) {
   if (!loss.sum.defined() || loss.sum.numel() != 1)
-    throw Fault(fmt::format("{} gives a loss of {}: it has to be a sum, of one number",
+    throw Fault(fmt::format("{} returns a loss of {}: it must be a sum, a single number",
                             named(strategy),
                             loss.sum.defined() ? c10::str(loss.sum.sizes()) : "no tensor"));
   if (context.is_training() && at::GradMode::is_enabled() && loss.count > 0 &&
       !loss.sum.requires_grad())
     throw Fault(
-        fmt::format("{} gives a loss without a gradient: it was detached, computed under a "
-                    "NoGradGuard, or from nothing that is trained",
+        fmt::format("{} returns a loss without a gradient: it was detached, computed under a "
+                    "NoGradGuard, or does not depend on trainable parameters",
                     named(strategy)));
 }
 
@@ -114,8 +114,8 @@ void check_tied(const std::vector<NamedTensor>& ours,
     const auto [other, is_new] = first.emplace(tensor.unsafeGetTensorImpl(), name);
     if (is_new || at::equal(theirs.at(name), theirs.at(other->second))) continue;
     fail(
-        "{}: '{}' and '{}' differ, and are one tensor in this model, whose embeddings are tied: "
-        "merge the adapter in PEFT, and start from the merged model",
+        "{}: '{}' and '{}' differ, but this model ties them to one tensor: merge the adapter in "
+        "PEFT, and start from the merged model",
         from, other->second, name);
   }
 }
@@ -132,10 +132,8 @@ void check_tied(const std::vector<NamedTensor>& ours,
           "stays as it was in PEFT: save both in PEFT, or merge the adapter and start from the "
           "merged model",
           from, name, missing.first);
-  fail(
-      "{}: holds no '{}', which this run's adapter has: it is for another model, or for other "
-      "targets",
-      from, missing.first);
+  fail("{}: lacks '{}', which this run's adapter has: it is for another model or other targets",
+       from, missing.first);
 }
 
 /// A tensor that the run's adapter does not have.
@@ -143,8 +141,8 @@ void check_tied(const std::vector<NamedTensor>& ours,
   const auto holds = [&](const char* part) { return name.find(part) != std::string::npos; };
   if (holds("lora_embedding_"))
     fail(
-        "{}: holds '{}', a low-rank change of an embedding, which 'lora' does not train: merge the "
-        "adapter in PEFT, and start from the merged model",
+        "{}: contains '{}', a low-rank delta of an embedding, which 'lora' does not support: merge "
+        "the adapter in PEFT, and start from the merged model",
         from, name);
   if (!holds("lora_") && name.ends_with(".weight") &&
       (holds("embed") || holds("head") || holds(".wte.")))
@@ -154,8 +152,8 @@ void check_tied(const std::vector<NamedTensor>& ours,
         "modules_to_save does, or else merge the adapter in PEFT, and start from the merged model",
         from, name);
   fail(
-      "{}: holds '{}', which this run's adapter does not have: it is for another model, or for "
-      "other targets",
+      "{}: contains '{}', which this run's adapter does not have: it is for another model or other "
+      "targets",
       from, name);
 }
 
@@ -165,13 +163,13 @@ void check_inputs(const Model& model, const Batch& batch) {
   const auto& spec = model.spec();
   if (spec.vocabulary > 0 && !batch.tokens.defined() && !batch.hidden.defined())
     fail(
-        "the data hold no tokens, which this {} model reads: take a model for such data, or "
-        "prepare text with this model's tokenizer",
+        "the data have no tokens, which this {} model needs: use a model for such data, or prepare "
+        "text with this model's tokenizer",
         spec.family);
   if (takes_pictures(spec) && batch.tokens.defined())
     fail(
-        "the data hold tokens and no pictures, which this {} model takes: take a model for text, "
-        "or prepare the data with kind = \"images\"",
+        "the data have tokens instead of images, which this {} model needs: use a text model, or "
+        "prepare the data with kind = \"images\"",
         spec.family);
 }
 
@@ -179,9 +177,10 @@ void check_declarations(const std::vector<Metric>& metrics, const std::string& b
   std::set<std::string> names;
   for (const auto& metric : metrics) {
     if (!is_key(metric.name))
-      fail("{} declares a metric '{}': a name is of letters, digits and _ / . -", by, metric.name);
+      fail("{} declares a metric '{}': a name may contain letters, digits and _ / . -", by,
+           metric.name);
     if (!names.insert(metric.name).second)
-      fail("{} declares the metric '{}' twice: give one of them another name", by, metric.name);
+      fail("{} declares the metric '{}' twice: rename one of them", by, metric.name);
     if (!metric.accumulator)
       fail("{} declares the metric '{}' without an accumulator", by, metric.name);
   }
@@ -212,9 +211,9 @@ void check_for_strays(const std::string& strategy,
           return other.second.is_same(parameter);
         });
     if (!is_known)
-      throw Fault(fmt::format(
-          "strategy '{}' sets requires_grad of {} itself: ModelView::train says what is trained",
-          strategy, name));
+      throw Fault(
+          fmt::format("strategy '{}' sets requires_grad of {} itself: use ModelView::train instead",
+                      strategy, name));
   }
 }
 
@@ -227,7 +226,7 @@ std::vector<NamedTensor> still_there(std::map<std::string, std::string> trained_
   if (trained_by.empty()) return trained;
   const auto& [parameter, strategy] = *trained_by.begin();
   fail(
-      "strategy '{}' trains {}, which another strategy has put away: a packed weight cannot be "
+      "strategy '{}' trains {}, which another strategy has quantized: a quantized weight cannot be "
       "trained",
       strategy, parameter);
 }
@@ -247,7 +246,7 @@ void Strategies::prepare(Model& model) {
     for (const auto& [parameter, tensor] : own) {
       const auto [first, is_new] = trained_by.emplace(parameter, name);
       if (!is_new)
-        fail("strategies '{}' and '{}' both train {}: take it out of one of them", first->second,
+        fail("strategies '{}' and '{}' both train {}: remove it from one of them", first->second,
              name, parameter);
     }
     check_for_strays(name, trained_by, of_others, model);
@@ -257,12 +256,11 @@ void Strategies::prepare(Model& model) {
   if (!trained_.empty()) return;
   if (list_.size() == 1)
     fail(
-        "strategy '{}' leaves no parameter to train: check its options; if it only changes the "
-        "loss or the learning rates, list it as [[strategy]] after one that trains, such as 'lora' "
+        "strategy '{}' trains no parameters: check its options; if it only changes the loss or the "
+        "learning rates, list it as [[strategy]] after one that trains parameters, such as 'lora' "
         "or 'full'",
         list_[0].name);
-  fail(
-      "the strategies leave no parameter to train: list one that trains, such as 'lora' or 'full'");
+  fail("the strategies train no parameters: list one that does, such as 'lora' or 'full'");
 }
 
 void Strategies::begin(Model& model, RunContext& run) {
@@ -432,13 +430,13 @@ void Strategies::load_adapter(Model& model, const Adapter& adapter, const std::s
   const auto ours = adapter_to_start(model);
   if (!ours)
     fail(
-        "{}: is an adapter, but this run's strategies make a whole model: choose a strategy that "
-        "makes an adapter",
+        "{}: is an adapter, but this run's strategies produce a whole model: choose a strategy "
+        "that produces an adapter",
         from);
   if (!ours->is_live)
     fail(
-        "{}: this run's adapter is written in another form than it is trained in, and cannot start "
-        "from one: change its initialisation",
+        "{}: this run's adapter is saved in a different form than it is trained in, so it cannot "
+        "start from a saved one: change its initialisation",
         from);
   check_peft_config(*ours, adapter, from);
   std::map<std::string, at::Tensor> theirs;
@@ -453,7 +451,7 @@ void Strategies::load_adapter(Model& model, const Adapter& adapter, const std::s
     const auto found = theirs.find(name);
     if (found == theirs.end()) refuse_without({name, tensor}, wanted, theirs, from);
     if (found->second.sizes() != tensor.sizes())
-      fail("{}: '{}' is {}, and {} in this run: it is for another model, or has other options",
+      fail("{}: '{}' is {}, but {} in this run: it is for another model or has different options",
            from, name, c10::str(found->second.sizes()), c10::str(tensor.sizes()));
     left.erase(name);
   }

@@ -110,7 +110,7 @@ Outcome attempt(const std::function<void()>& work) {
   } catch (const std::exception& error) {
     return {fault, error.what()};
   } catch (...) {
-    return {fault, "something was thrown that is no std::exception"};
+    return {fault, "an object that is not a std::exception was thrown"};
   }
 }
 
@@ -211,9 +211,8 @@ MpiSession::MpiSession() {
   if (provided < MPI_THREAD_MULTIPLE) {
     MPI_Finalize();
     fail(
-        "this MPI library does not allow calls from several threads at once (MPI_THREAD_MULTIPLE); "
-        "use one built with thread support, "
-        "such as Open MPI 4 as Debian packages it");
+        "this MPI library does not support MPI_THREAD_MULTIPLE; use one built with thread support, "
+        "such as Debian's Open MPI 4");
   }
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);

@@ -171,10 +171,10 @@ struct Watchdog::Parts {
       last_sent = Clock::now();
     }
     if (limit.count() > 0 && Clock::now() - heard_root > limit + grace_of_root)
-      abort_all(ExitCode::fault, fmt::format("rank 0 has shown no sign of life for {:.0f} s; this "
-                                             "rank is in phase '{}' of step {}",
-                                             (limit + grace_of_root).count(), current_phase.load(),
-                                             current_step.load()));
+      abort_all(ExitCode::fault,
+                fmt::format(
+                    "rank 0 has not responded for {:.0f} s; this rank is in phase '{}' of step {}",
+                    (limit + grace_of_root).count(), current_phase.load(), current_step.load()));
   }
 
   // ---- Rank 0
@@ -210,7 +210,7 @@ struct Watchdog::Parts {
     if (late.empty() && !all_stand) return;
     auto text = fmt::format("no progress for {:.0f} s", limit.count());
     if (late.empty()) {
-      text += ": every rank waits for the others";
+      text += ": all ranks wait for each other";
       for (int rank = 0; rank < comm.size(); ++rank) late.push_back(rank);
     }
     for (const int rank : late) text += "\n" + describe(rank);
@@ -219,12 +219,12 @@ struct Watchdog::Parts {
 
   std::string describe(int rank) {
     const auto& status = seen[rank].status;
-    auto text =
-        fmt::format("rank {} on {} is late: {} phase '{}' of step {}", rank,
-                    status.host[0] ? status.host : "an unknown host",
-                    is_silent(rank) ? "its process is stopped, gone or cut off; it was last seen in"
-                                    : "it is in",
-                    status.phase, status.step);
+    auto text = fmt::format(
+        "rank {} on {} is late: {} phase '{}' of step {}", rank,
+        status.host[0] ? status.host : "an unknown host",
+        is_silent(rank) ? "its process is stopped, dead or unreachable; its last known state is"
+                        : "it is in",
+        status.phase, status.step);
     if (!is_silent(rank))
       text += ". Its stack:\n" + (rank == 0 ? stack_of(watched) : remote_stack(rank));
     return text;

@@ -210,8 +210,8 @@ std::vector<std::string> crowded(const std::vector<RankPlace>& ranks) {
     const int processors = static_cast<int>(together.size());
     if (count > processors && processors < first.online)
       sentences.push_back(
-          fmt::format("{}: {} ranks may use {} of {} processors: give srun --cpus-per-task, or "
-                      "mpirun --bind-to none",
+          fmt::format("{}: {} ranks may use only {} of {} processors: give srun --cpus-per-task, "
+                      "or mpirun --bind-to none",
                       host, count, processors, first.online));
     else if (first.threads > static_cast<int>(first.processors.size()))
       sentences.push_back(
@@ -220,9 +220,8 @@ std::vector<std::string> crowded(const std::vector<RankPlace>& ranks) {
                       " or give srun --cpus-per-task",
                       host, first.threads, first.processors.size()));
     if (first.gpus > 0 && count > first.gpus)
-      sentences.push_back(
-          fmt::format("{}: {} ranks share {} GPU(s): start as many ranks on a node as it has GPUs",
-                      host, count, first.gpus));
+      sentences.push_back(fmt::format("{}: {} ranks share {} GPU(s): start one rank per GPU", host,
+                                      count, first.gpus));
   }
   return sentences;
 }
@@ -237,8 +236,7 @@ std::vector<std::string> idle(const std::vector<RankPlace>& ranks) {
     const bool are_bound = std::ssize(cores_of(here)) < owned;
     const auto mend =
         are_bound
-            ? fmt::format("give srun --cpus-per-task={}, or take mpirun's options of binding away",
-                          each)
+            ? fmt::format("give srun --cpus-per-task={}, or remove mpirun's binding options", each)
             : fmt::format("set parallel.threads = {}, or OMP_NUM_THREADS", each);
     sentences.push_back(
         fmt::format("{}: {} of the run's {} cores are idle: {}", host, owned - busy, owned, mend));

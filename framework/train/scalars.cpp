@@ -12,7 +12,8 @@ namespace attune::train {
 void ScalarSums::add(std::int64_t micro_batch, const std::map<std::string, Scalar>& scalars) {
   for (const auto& [name, scalar] : scalars) {
     if (!is_key(name))
-      fail("a strategy reports a scalar '{}': a name is of letters, digits and _ / . -", name);
+      fail("a strategy reports a scalar '{}': a name may contain letters, digits and _ / . -",
+           name);
     reported_.push_back({micro_batch, name, scalar});
   }
 }

@@ -111,7 +111,7 @@ int run(int argc, char** argv) {
     std::cerr << "attune: " << error.what() << "\n";
     return static_cast<int>(ExitCode::fault);
   } catch (...) {
-    std::cerr << "attune: something was thrown that is no std::exception\n";
+    std::cerr << "attune: an object that is not a std::exception was thrown\n";
     return static_cast<int>(ExitCode::fault);
   }
 }

@@ -253,7 +253,7 @@ TEST_F(Checkpoints, HalfWrittenAndDamagedOnesAreNamedAndPassedOver) {
   EXPECT_EQ(newest(), step("step-000010"));
   for (const auto* name : {"step-000050", "step-000040", "step-000030", "step-000020"})
     EXPECT_THAT(warned(), HasSubstr(name));
-  EXPECT_THAT(warned(), HasSubstr("not saved to the end"));
+  EXPECT_THAT(warned(), HasSubstr("is incomplete"));
   EXPECT_THAT(warned(), HasSubstr("has 1000 bytes"));
   EXPECT_THAT(warned(), HasSubstr("sha256"));
 }

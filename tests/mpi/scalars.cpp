@@ -71,7 +71,7 @@ TEST(Scalars, OfOneRankReachAll) {
 TEST(Scalars, HaveNamesThatAreKeys) {
   for (const auto* name : {"", "two words", "line\nbreak", "\xff"})
     EXPECT_THAT(error_of([&] { ScalarSums().add(0, {{name, {1, 1}}}); }),
-                HasSubstr("a name is of letters, digits and _ / . -"))
+                HasSubstr("a name may contain letters, digits and _ / . -"))
         << name;
 }
 

@@ -166,8 +166,8 @@ CAUSES = [
     ("train", RUN, "[strategy]", "[stratgy]", ["wrong.toml:10:2: unknown key 'stratgy'; did you mean 'strategy'?"]),
     ("train", RUN, "rank = 4", "rank = 4\nsteps = 3", ["wrong.toml:13:1: unknown key 'steps'; 'steps' belongs to [train]"]),
     ("train", RUN, "steps = 6", 'steps = "6"', ["wrong.toml:14:9: 'steps' must be integer, but is a text: write 6 without quotes"]),
-    ("train", RUN, '"model"', "model", ["wrong.toml:6:8: ", 'a text stands in quotes: path = "model"']),
-    ("train", RUN, "seed = 3", "seed = 3\nseed = 4", ["wrong.toml:4:", "'seed' stands in line 3 already"]),
+    ("train", RUN, '"model"', "model", ["wrong.toml:6:8: ", 'write a text in quotes: path = "model"']),
+    ("train", RUN, "seed = 3", "seed = 3\nseed = 4", ["wrong.toml:4:", "'seed' is already set in line 3"]),
     ("prepare", RECIPE, 'kind = "instruction"', 'knid = "instruction"', ["wrong.toml:2:1: unknown key 'knid'; did you mean 'kind'?"]),
     ("prepare", RECIPE, 'kind = "instruction"', "kind = 3", ["wrong.toml:2:8: 'kind' must be the name of a dataset plugin, in quotes"]),
     ("prepare", RECIPE, '"instruction"', '"instructions"', ["wrong.toml:2:8: there is no dataset 'instructions'; did you mean 'instruction'?"]),
@@ -177,7 +177,7 @@ CAUSES = [
     ("prepare", RECIPE, 'path = "sums.jsonl"', 'path = "sums.jsonl"\nvalidation = 0.1', ["wrong.toml:9:1: unknown key 'validation'; 'validation' belongs to [split]"]),
     ("prepare", RECIPE, "validation = 0.2", "validation = 0.2\nlicence = \"x\"", ["'licence' belongs to the top of the recipe"]),
     ("prepare", RECIPE, "validation = 0.2", "validation = 0.7\ntest = 0.7", ["'validation' (0.7) and 'test' (0.7) together are more than all records"]),
-    ("prepare", RECIPE, '"plain"', "plain", ["wrong.toml:6:12: ", 'a text stands in quotes: template = "plain"']),
+    ("prepare", RECIPE, '"plain"', "plain", ["wrong.toml:6:12: ", 'write a text in quotes: template = "plain"']),
     ("prepare", RECIPE, "licence", "license", ["unknown key 'license'; did you mean 'licence'?"]),
     ("sweep", SWEEP, "[values]", "[value]", ["wrong.toml:3:2: unknown key 'value'; did you mean 'values'?"]),
     ("sweep", SWEEP, '"strategy.rank"', '"strategy.rnak"', ["wrong.toml", "trial rnak=2", "unknown key 'rnak'; did you mean 'rank'?"]),
@@ -197,11 +197,11 @@ def causes_that_stand_in_the_file():
     (place / "site.toml").write_text('[slrum]\npartition = "x"\n')
     refused("submit", "run.toml", "--site", "./site.toml", "--print", say="site.toml:1:2: unknown key 'slrum'; did you mean 'slurm'?")
     refused("prepare", "run.toml", say="run.toml: is a run file and no recipe: give it to `attune train`")
-    refused("train", "sums.toml", say="sums.toml: is a recipe and no run file: give it to `attune prepare`")
+    refused("train", "sums.toml", say="sums.toml: is a recipe, not a run file: give it to `attune prepare`")
     (place / "wrong.toml").write_text(SWEEP)
-    refused("train", "wrong.toml", say="wrong.toml: is a sweep file and no run file: give it to `attune sweep`")
+    refused("train", "wrong.toml", say="wrong.toml: is a sweep file, not a run file: give it to `attune sweep`")
     refused("sweep", "run.toml", say="run.toml: is a run file and no sweep file: give it to `attune train`")
-    refused("train", "run.toml", "strategy.lora.rank=8", say="the file has one [strategy]: write strategy.rank=...")
+    refused("train", "run.toml", "strategy.lora.rank=8", say="the file has a single [strategy]: write strategy.rank=...")
 
 
 def names_that_would_cost_other_runs():

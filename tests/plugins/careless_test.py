@@ -87,10 +87,10 @@ def events_come_in_the_order_that_the_loop_draws():
 def mistakes_are_told_with_plugin_function_and_step():
     for ranks, mistake, words in (
         (1, "throw", "strategy 'careless' failed in on_step at step 3: map::at"),
-        (2, "throw_int", "strategy 'careless' failed in on_step at step 3: it threw what is no std::exception"),
-        (1, "copied_state", "strategy 'careless' gives a copy of 'drawn' in state()"),
-        (1, "detached_loss", "strategy 'careless' gives a loss without a gradient"),
-        (1, "two_losses", "strategy 'careless' gives a loss of [2]: it has to be a sum, of one number"),
+        (2, "throw_int", "strategy 'careless' failed in on_step at step 3: it threw something that is not a std::exception"),
+        (1, "copied_state", "strategy 'careless' returns a copy of 'drawn' from state()"),
+        (1, "detached_loss", "strategy 'careless' returns a loss without a gradient"),
+        (1, "two_losses", "strategy 'careless' returns a loss of [2]: it must be a sum, a single number"),
     ):
         said = train(mistake, f"strategy.mistake={mistake}", "strategy.at=3", f"strategy.rank={ranks - 1}", ranks=ranks, expect=3)
         check(words in said, f"{mistake}: {said}")
@@ -120,7 +120,7 @@ def inspect_survives_any_strategy():
     environment.update(ATTUNE_PLUGINS=str(PLUGIN), CARELESS_PREPARE="throws")
     said = place.run(program, "inspect", "model")
     del environment["ATTUNE_PLUGINS"], environment["CARELESS_PREPARE"]
-    check("careless" in said and "it threw what is no std::exception" in said and "lora" in said, f"its mistake is told: {said}")
+    check("careless" in said and "it threw something that is not a std::exception" in said and "lora" in said, f"its mistake is told: {said}")
 
 
 make_model(place / "model")

@@ -142,4 +142,4 @@ for key, value in (("temperature", "warm"), ("top_p", 1.5), ("do_sample", 1), ("
     said = place.run(program, "generate", make("wrong", generation={"do_sample": True} | {key: value}), "--prompt", PROMPT, expect=2)
     check(f"generation_config.json has {key} = {json.dumps(value)}" in said, f"{key}: {said}")
 said = place.run(program, "generate", make("short", generation={"max_length": 3}), "--prompt", PROMPT, expect=2)
-check("max_length of prompt and answer is 3" in said, said)
+check("max_length of prompt plus answer is 3" in said, said)

@@ -36,7 +36,7 @@ REFUSED = {
     ("parallel.device=cuda", "slurm.tasks_per_node=2"): "[slurm] asks for 2 ranks, and several ranks on GPUs are not available yet",
     ("slurm.gpus_per_node=1", "slurm.array=0-1", "slurm.each={ \"parallel.device\" = \"cpu\", seed = \"$SLURM_ARRAY_TASK_ID\" }"): "element 0 of the array: slurm.gpus_per_node is 1",
     ('slurm.options={ "gpus-per-socket" = "1" }',): "use gpus_per_node of [slurm]",
-    ('slurm.options={ "tres-per-task" = "gres/gpu:1" }',): "GPUs stand in 'tres-per-task' of 'options'",
+    ('slurm.options={ "tres-per-task" = "gres/gpu:1" }',): "GPUs are set in 'tres-per-task' of 'options'",
 }
 
 

@@ -62,7 +62,7 @@ for named, hint in {"hub": f"the snapshot of a model, such as {snapshot.relative
     (place / "cached.toml").write_text((place / "sums.toml").read_text().replace('tokenizer = "model"', f'tokenizer = "{named}"'))
     said = place.run(program, "prepare", "cached.toml", expect=2)
     check(hint in said or (named == "runs/one" and "there is no tokenizer in it" in said), f"{named} has no tokenizer: {said}")
-check("model: is a folder, where a file is needed" in place.run(program, "check", "model", expect=2), "a folder is no run file")
+check("model: is a folder, but a file is needed" in place.run(program, "check", "model", expect=2), "a folder is no run file")
 
 # Processes side by side share no folder of Open MPI's, which the first to end would remove: there is none.
 (place / "no-folder").write_text("")

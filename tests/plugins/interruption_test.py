@@ -143,7 +143,7 @@ def a_run_ends_in_time_before_its_limit():
 
 
 def a_stuck_rank_ends_all_with_its_phase_and_stack():
-    for fault, words in {"hang": ["rank 1 on", "phase 'forward' of step 3", "Its stack:", "nanosleep", "faulty_fixture.so"], "stop_process": ["rank 1 on", "its process is stopped, gone or cut off"]}.items():
+    for fault, words in {"hang": ["rank 1 on", "phase 'forward' of step 3", "Its stack:", "nanosleep", "faulty_fixture.so"], "stop_process": ["rank 1 on", "its process is stopped, dead or unreachable"]}.items():
         process = place.start(*map(str, over_ranks(2, program, "train", "faulty.toml", f"name={fault}", f"strategy.fault={fault}", "strategy.at=5", "strategy.rank=1", "parallel.watchdog=5")))
         started = time.monotonic()
         try:

@@ -220,9 +220,9 @@ for loss in ("dpo", "orpo", "kto"):
     what_training_refuses_is_refused_before("model", "instruction", "lora", loss, everywhere=loss == "dpo", say="the loss compares two answers to a prompt")
 what_training_refuses_is_refused_before("model", "classification", "full", say="a decoder needs one per token")
 what_training_refuses_is_refused_before("model", "pairs", "full", say="a decoder needs one per token")
-what_training_refuses_is_refused_before("model", "images", "lora", everywhere=True, say="the data hold no tokens, which this llama model reads")
-what_training_refuses_is_refused_before("pictures", "instruction", "full", plugin="efficientnet", say="the data hold tokens and no pictures")
-what_training_refuses_is_refused_before("model", "preference", "full", "kto", say="whose own weights this run trains")
+what_training_refuses_is_refused_before("model", "images", "lora", everywhere=True, say="the data have no tokens, which this llama model needs")
+what_training_refuses_is_refused_before("pictures", "instruction", "full", plugin="efficientnet", say="the data have tokens instead of images")
+what_training_refuses_is_refused_before("model", "preference", "full", "kto", say="but this run trains its weights")
 
 # So is what could not be exported after the training.
 for name, damage in (("no-tokenizer", lambda file: file.unlink()), ("half-a-tokenizer", lambda file: file.write_bytes(file.read_bytes()[:500]))):
@@ -233,7 +233,7 @@ for name, damage in (("no-tokenizer", lambda file: file.unlink()), ("half-a-toke
 few = ("prefix", "tokens = 4")
 for strategies, say in (((few, "lora"), "a prefix is no change of the weights"), (("full", few), "a prefix is no change of the weights"),
                         (("lora", ("adapter", "width = 8")), "a bottleneck adapter is no linear change"),
-                        (("quantize", "lora", "ia3"), "whose weights are held packed"), (("quantize", ("bitfit", "norms = true")), "is held packed")):
+                        (("quantize", "lora", "ia3"), "quantized base weights"), (("quantize", ("bitfit", "norms = true")), "is held packed")):
     what_training_refuses_is_refused_before("model", "instruction", *strategies, everywhere=few in strategies, say=say)
     check(not (place / "runs/small/metrics.jsonl").exists(), "before the first step")
 

@@ -289,18 +289,19 @@ TEST_F(RunFile, RefusesOptimizersAndSchedulesThatItCannotHave) {
       {{"train.schedule=cosin"}, "there is no schedule 'cosin'; did you mean 'cosine'?"},
       {{"train.optimizer=3.5"}, "'optimizer' must be text"},
       {{"train.momentum=0.9"},
-       "'momentum' is no option of the optimizer 'adamw', whose options are beta1, beta2, epsilon"},
+       "'momentum' is not an option of the optimizer 'adamw', whose options are beta1, beta2, "
+       "epsilon"},
       {{"train.beta1=2.0"}, "'beta1' is 2, it must be at least 0 and below 1"},
       {{"train.beta3=0.5"}, "unknown key 'beta3'; did you mean 'beta1'?"},
       {{"train.optimizer=sgd", "train.beta2=0.9"},
-       "'beta2' is no option of the optimizer 'sgd', whose options are momentum, nesterov"},
-      {{"optimizer.momentum=0.9"}, "[optimizer] needs 'plugin', a name: adamw, sgd"},
+       "'beta2' is not an option of the optimizer 'sgd', whose options are momentum, nesterov"},
+      {{"optimizer.momentum=0.9"}, "[optimizer] needs 'plugin', one of these names: adamw, sgd"},
   };
   for (const auto& [overrides, said] : all) EXPECT_THAT(mistakes(good, overrides), HasSubstr(said));
   EXPECT_THAT(
       mistakes(sections, {"train.optimizer=sgd"}),
       HasSubstr(
-          "'optimizer' is named by [optimizer], too: keep one of them, or write optimizer.plugin"));
+          "'optimizer' is also set by [optimizer]: keep one of them, or write optimizer.plugin"));
   EXPECT_THAT(mistakes(sections, {"train.momentum=0.9"}),
               HasSubstr("'momentum' is an option of the optimizer: write it in [optimizer]"));
   EXPECT_THAT(mistakes(sections, {"optimizer.momentun=0.9"}),
@@ -335,7 +336,7 @@ TEST_F(RunFile, KeepsNumbersInTheirWrittenOrder) {
   for (const char* number : {"9007199254740993", "-9223372036854775807"})
     EXPECT_THAT(mistakes(with(good, "rank = 16",
                               fmt::format("rank_pattern = {{ a = 1, b = {} }}", number))),
-                HasSubstr("larger than a number holds exactly"));
+                HasSubstr("too large to be represented exactly"));
 }
 
 TEST_F(RunFile, TakesListsOfIntegers) {
@@ -346,8 +347,8 @@ TEST_F(RunFile, TakesListsOfIntegers) {
   EXPECT_THAT(mistakes(with(good, "rank = 16", "rows = 7")),
               HasSubstr("'rows' must be list of integers, but is an integer: write [1, 2]"));
   EXPECT_THAT(mistakes(with(good, "rank = 16", "rows = [7, \"a\"]")),
-              HasSubstr("'rows' must be list of integers, but is a list, some of whose elements "
-                        "are no integers"));
+              HasSubstr("'rows' must be list of integers, but is a list with elements that "
+                        "are not integers"));
 }
 
 TEST_F(RunFile, ListsSeveralStrategiesAndOverridesThemByTheirPlugin) {
@@ -387,7 +388,7 @@ TEST_F(RunFile, RefusesKeysThatContradictEachOther) {
               HasSubstr("'micro_batch' (32) is larger than 'global_batch' (16)"));
   EXPECT_THAT(mistakes(with(good, "steps = 100\n", "")), HasSubstr("needs 'steps' or 'epochs'"));
   EXPECT_THAT(mistakes(good + std::string("[[callback]]\nplugin = \"checkpoint\"\nevery = 3\n")),
-              HasSubstr("'checkpoint' is no callback: write its options under [checkpoint]"));
+              HasSubstr("'checkpoint' is not a callback: write its options under [checkpoint]"));
 }
 
 TEST_F(RunFile, RefusesWhatItCannotDo) {
@@ -397,7 +398,7 @@ TEST_F(RunFile, RefusesWhatItCannotDo) {
   EXPECT_THAT(mistakes(with(good, "steps = 100", "micro_batch = \"all\"\nsteps = 1")),
               HasSubstr("'micro_batch' must be integer or 'auto'"));
   EXPECT_THAT(mistakes(with(good, "steps = 100", "time_limit = \"soon\"\nsteps = 1")),
-              HasSubstr("which is no time"));
+              HasSubstr("which is not a time"));
   EXPECT_THAT(mistakes(with(good, "name = \"run\"", "name = \"../up\"")),
               HasSubstr("'name' becomes a directory's name"));
 }
@@ -430,7 +431,8 @@ TEST_F(RunFile, TheCauseIsNamedWhenItStandsInTheFile) {
   const std::vector<Mistake> all{
       {"[strategy]\nplugin =",
        "[strategy]\npulgin =",
-       {":13:1: unknown key 'pulgin'; did you mean 'plugin'? [strategy] needs it, a name: lora"},
+       {":13:1: unknown key 'pulgin'; did you mean 'plugin'? [strategy] needs it, one of these "
+        "names: lora"},
        {"is missing"}},
       {"[strategy]\nplugin = \"lora\"\nrank",
        "[strategy]\npulgin = \"lora\"\nrnak",
@@ -443,7 +445,7 @@ TEST_F(RunFile, TheCauseIsNamedWhenItStandsInTheFile) {
        {":13:1: unknown key 'name'; did you mean 'plugin'?"}},
       {"[strategy]\nplugin = \"lora\"",
        "[strategy]",
-       {":12:1: [strategy] needs 'plugin', a name: lora"}},
+       {":12:1: [strategy] needs 'plugin', one of these names: lora"}},
       {"plugin = \"lora\"", "plugin = 3", {":13:10: [strategy] needs 'plugin', a name in quotes"}},
       {"plugin = \"lora\"",
        "plugin = \"LoRA\"",
@@ -508,7 +510,7 @@ TEST_F(RunFile, TheCauseIsNamedWhenItStandsInTheFile) {
        {":1:8: 'name' must be text, but is an integer: write \"30\""}},
       {"targets = \"q_proj\"",
        "targets = [\"q_proj\", 3]",
-       {"'targets' must be list of texts, but is a list, some of whose elements are no texts: "
+       {"'targets' must be list of texts, but is a list with elements that are not texts: "
         "write each in quotes"}},
       {"path = \"data.h5\"",
        "path = [\"data.h5\"]",
@@ -519,15 +521,13 @@ TEST_F(RunFile, TheCauseIsNamedWhenItStandsInTheFile) {
       {"nodes = 2",
        "nodes = 2\nenvironment = [\"A=1\"]",
        {"'environment' must be table of texts, but is a list: write { name = \"value\" }"}},
-      {"name = \"run\"",
-       "name = \"\"",
-       {":1:8: 'name' is empty, and it becomes a directory's name"}},
+      {"name = \"run\"", "name = \"\"", {":1:8: 'name' is empty, but it names a directory"}},
       {"name = \"run\"", "name = \".\"", {":1:8: 'name' becomes a directory's name"}},
       {"name = \"run\"", "name = \"..\"", {":1:8: 'name' becomes a directory's name"}},
       {"name = \"run\"", "name = \"a/../../b\"", {":1:8: 'name' becomes a directory's name"}},
       {"name = \"run\"",
        "name = \"two\\nlines\"",
-       {":1:8: 'name' becomes a directory's name: it must stand on one line"}},
+       {":1:8: 'name' becomes a directory's name: it must be a single line"}},
       {"seed = 7",
        "output = \"\"",
        {":2:10: 'output' is empty: name a folder, or \".\" for this one"}},
@@ -543,55 +543,57 @@ TEST_F(RunFile, OfALineThatIsNotTomlItIsSaidWhatToWrite) {
   const std::vector<Mistake> all{
       {"plugin = \"lora\"",
        "plugin = lora",
-       {":13:10: ", "a text stands in quotes: plugin = \"lora\""}},
+       {":13:10: ", "write a text in quotes: plugin = \"lora\""}},
       {"path = \"models/x\"",
        "path = models/x  # here",
-       {":6:8: ", "a text stands in quotes: path = \"models/x\""}},
+       {":6:8: ", "write a text in quotes: path = \"models/x\""}},
       {"rank = 16", "rank: 16", {":14:5: ", "this looks like YAML: write key = value"}},
       {"rank = 16", "rank", {":14:5: ", "write key = value, or [section]"}},
       {"rank = 16",
        "rank = 16\nrank = 8",
-       {":15:", "'rank' stands in line 14 already: keep one of them"}},
+       {":15:", "'rank' is already set in line 14: keep one of them"}},
       {"[slurm]",
        "[train]",
-       {":24:1: ", "a section stands once in a file: put all of its keys below one header"}},
+       {":24:1: ", "a section may appear only once: put all of its keys below one header"}},
       {"name = \"run\"", "name = \"run", {":1:", "the quote at the end of the text is missing"}},
       {"path = \"data.h5\"",
        "path = \"C:\\data\\new.h5\"",
        {":10:", "write the text in single quotes, path = 'C:\\data\\new.h5'"}},
       {"path = \"data.h5\"",
        "path = 'Anna's.h5'",
-       {":10:", "a text with an apostrophe stands in double quotes: path = \"Anna's.h5\""}},
+       {":10:", "write a text with an apostrophe in double quotes: path = \"Anna's.h5\""}},
       {"rank = 16", "rslora = True", {":14:10: ", "write rslora = true"}},
       {"rank = 16",
        "rslora = yes",
        {":14:", "write rslora = true, or rslora = \"yes\" when it is a text"}},
-      {"rank = 16", "rank = None", {":14:8: ", "there is no null in TOML: take the line out"}},
+      {"rank = 16", "rank = None", {":14:8: ", "TOML has no null: remove the line"}},
       {"rank = 16", "rank =", {":14:", "the value is missing"}},
       {"rank = 16", "rank == 16", {":14:", "one = is enough: rank = 16"}},
-      {"rank = 16", "rank = 16,", {":14:10: ", "a value ends with its line: take the ',' away"}},
+      {"rank = 16", "rank = 16,", {":14:10: ", "a value ends with its line: remove the ','"}},
       {"rank = 16", "rank = 16;", {":14:10: ", "take the ';' away"}},
       {"rank = 16", "rank = 016", {":14:", "write rank = 16"}},
       {"rank = 16", "alpha = .5", {":14:", "write alpha = 0.5"}},
       {"rank = 16", "alpha = 5.", {":14:", "write alpha = 5.0"}},
-      {"nodes = 2", "memory = 64G", {":25:", "a text stands in quotes: memory = \"64G\""}},
-      {"nodes = 2", "time = 30:00:00", {":25:", "a text stands in quotes: time = \"30:00:00\""}},
+      {"nodes = 2", "memory = 64G", {":25:", "write a text in quotes: memory = \"64G\""}},
+      {"nodes = 2", "time = 30:00:00", {":25:", "write a text in quotes: time = \"30:00:00\""}},
       {"rank = 16", "// the rank", {":14:1: ", "comments begin with #"}},
       {"rank = 16", "plugin2 = “lora”", {":14:", "these are a word processor's quotes"}},
       {"targets = \"q_proj\"",
        "targets = [\"q_proj\" \"k_proj\"]",
-       {":15:", "the elements of a list stand in [ ] with commas between them"}},
+       {":15:", "write the elements of a list in [ ], separated by commas"}},
       {"targets = \"q_proj\"",
        "targets = [\"q_proj\",",
        {":17:", "the list that begins in line 15 is not closed with ]"}},
       {"[train]\nsteps = 100",
        "[train]\nsteps = [1,\nclip = 1.0",
        {"the list that begins in line 18 is not closed with ]"}},
-      {"[train]", "[train", {":17:7: ", "a section's name stands in brackets"}},
-      {"nodes = 2", "environment = { A = \"1\"\n}", {":25:", "a table in { } stands on one line"}},
+      {"[train]", "[train", {":17:7: ", "write a section's name in brackets"}},
+      {"nodes = 2", "environment = { A = \"1\"\n}", {":25:", "write a table in { } on one line"}},
       {"name = \"run\"", "{ \"name\": \"run\" }", {":1:1: ", "this looks like JSON"}},
-      {"name = \"run\"", "name = \"caf\xE9\"", {":1:", "the file is no UTF-8: save it so"}},
-      {"nodes = 2", "[[callback]]\n[callback]", {"has two pairs of brackets, [[name]]"}},
+      {"name = \"run\"", "name = \"caf\xE9\"", {":1:", "the file is not UTF-8: save it as UTF-8"}},
+      {"nodes = 2",
+       "[[callback]]\n[callback]",
+       {"is written as [[name]], with two pairs of brackets"}},
   };
   for (const auto& mistake : all) {
     const auto said = mistakes(with(good, mistake.from, mistake.to));
@@ -604,9 +606,9 @@ TEST_F(RunFile, OfALineThatIsNotTomlItIsSaidWhatToWrite) {
 
 TEST_F(RunFile, AnotherKindOfFileIsRecognised) {
   EXPECT_THAT(mistakes("name = \"x\"\nkind = \"instruction\"\n[[source]]\npath = \"a\"\n"),
-              HasSubstr("is a recipe and no run file: give it to `attune prepare`"));
+              HasSubstr("is a recipe, not a run file: give it to `attune prepare`"));
   EXPECT_THAT(mistakes("name = \"x\"\nrun = \"run.toml\"\n[values]\nseed = [1]\n"),
-              HasSubstr("is a sweep file and no run file: give it to `attune sweep`"));
+              HasSubstr("is a sweep file, not a run file: give it to `attune sweep`"));
 }
 
 TEST_F(RunFile, RefusesWhatIsNotToml) {

@@ -187,11 +187,11 @@ TEST_F(Store, ACardOfColumnsThatAreNotWhatTheirNamesSayIsRefused) {
   EXPECT_THAT(refusals([](const auto& root, const auto&) {
                 root.attributes().set("labels", std::vector<std::string>{"no"});
               }),
-              HasSubstr("holds the label 2 and the file names 1"));
+              HasSubstr("contains the label 2, but the file names 1 labels"));
   EXPECT_THAT(refusals([](const auto&, const auto& train) {
                 train.write("loss_mask", at::ones({3}, at::kLong));
               }),
-              HasSubstr("/train/loss_mask: is of type Long and should be Byte"));
+              HasSubstr("/train/loss_mask: has type Long instead of Byte"));
   EXPECT_THAT(refusals([](const auto&, const auto& train) {
                 train.write("loss_mask", at::ones({1}, at::kByte));
                 train.write("loss_mask.offsets", at::tensor({0, 1, 1, 1}, at::kLong));
@@ -253,8 +253,7 @@ TEST_F(Store, AShapeThatTheFileCannotHoldIsRefusedBeforeAllocation) {
     root.group("train").read("forged");
     FAIL() << "accepted";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(),
-                HasSubstr("/train/forged: its shape asks for 9007199254740992 bytes"));
+    EXPECT_THAT(error.what(), HasSubstr("/train/forged: its shape needs 9007199254740992 bytes"));
   }
 }
 
@@ -318,7 +317,7 @@ TEST_F(Store, TextsOfVariableLengthAreRefused) {
     const char* text = data_format;
     ASSERT_GE(H5Awrite(format.id(), type.id(), &text), 0);
   }
-  EXPECT_THAT(refusal(), HasSubstr("the attribute 'format' is a text of variable length"));
+  EXPECT_THAT(refusal(), HasSubstr("the attribute 'format' is a variable-length text"));
 }
 
 TEST_F(Store, ChangedContentIsFoundByVerify) {

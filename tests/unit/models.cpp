@@ -226,11 +226,11 @@ TEST(pictures, are_refused_where_they_do_not_fit) {
   const auto scale = nn::picture_scale({{"image_size", 8}}, {0.5}, {0.5});
 
   EXPECT_THAT(error_of([&] { nn::pictures(Batch(), scale, at::kFloat); }),
-              HasSubstr("holds no pictures"));
+              HasSubstr("has no images"));
   EXPECT_THAT(error_of([&] {
                 nn::pictures(pictures_of(torch::zeros({1, 4, 8, 8}, at::kByte)), scale, at::kFloat);
               }),
-              HasSubstr("4 channels and the model takes 3"));
+              HasSubstr("4 channels, but the model needs 3"));
   EXPECT_THAT(error_of([&] { nn::picture_scale({{"image_size", {8, 9}}}, {0.5}, {0.5}); }),
               HasSubstr("must be square"));
   EXPECT_THAT(error_of([&] {

@@ -316,9 +316,9 @@ TEST(supervised_loss, refuses_targets_that_need_other_outputs) {
   const auto projection = projection_of(4, 3, true);
   const auto x = torch::randn({2, 4}, float64);
   EXPECT_THAT(error_of([&] { supervised_loss(x, *projection, torch::zeros({2})); }),
-              HasSubstr("asks for 1 outputs and the model has 3"));
+              HasSubstr("needs 1 outputs, but the model has 3"));
   EXPECT_THAT(error_of([&] { supervised_loss(x, *projection, torch::zeros({2, 5})); }),
-              HasSubstr("asks for 5 outputs and the model has 3"));
+              HasSubstr("needs 5 outputs, but the model has 3"));
 }
 
 TEST(cross_entropy, refuses_targets_that_the_model_has_no_output_for) {

@@ -530,12 +530,12 @@ TEST_F(Slurm, MistakesAreToldTogetherWithTheirPlaces) {
         "\"5G\", \"--exclusive\" = \"\" }");
   });
   EXPECT_THAT(said, HasSubstr("run.toml:2:1: unknown key 'nods'; did you mean 'nodes'?"));
-  EXPECT_THAT(said, HasSubstr("run.toml:3:8: 'time' is 'soon', which is no time"));
+  EXPECT_THAT(said, HasSubstr("run.toml:3:8: 'time' is 'soon', which is not a time"));
   EXPECT_THAT(said, HasSubstr("run.toml:4:10: 'memory' is 'much'"));
-  EXPECT_THAT(said, HasSubstr("run.toml:5:17: 1 ranks and 4 GPUs on a node: every rank computes on "
+  EXPECT_THAT(said, HasSubstr("run.toml:5:17: 1 ranks and 4 GPUs per node: each rank uses "
                               "one GPU, so set tasks_per_node = 4"));
   EXPECT_THAT(said, HasSubstr("use memory of [slurm]"));
-  EXPECT_THAT(said, HasSubstr("'--exclusive' is no long option of sbatch"));
+  EXPECT_THAT(said, HasSubstr("'--exclusive' is not a long option of sbatch"));
 }
 
 TEST_F(Slurm, AnArrayIsReadAsSbatchReadsIt) {
@@ -559,11 +559,11 @@ TEST_F(Slurm, WhatAnElementSetsHoldsItsNumber) {
 
 TEST_F(Slurm, AnArrayThatMakesNoSenseIsRefusedWithItsPlace) {
   EXPECT_THAT(error_of([] { options("array = \"0..9\""); }),
-              HasSubstr("run.toml:2:9: 'array' is '0..9', which is no array"));
+              HasSubstr("run.toml:2:9: 'array' is '0..9', which is not a job array"));
   EXPECT_THAT(error_of([] { options("each = { seed = \"$SLURM_ARRAY_TASK_ID\" }"); }),
-              HasSubstr("'each' is for the elements of an 'array'"));
+              HasSubstr("'each' needs 'array'"));
   EXPECT_THAT(error_of([] { options("array = \"0-9\"\neach = { seed = \"3\" }"); }),
-              HasSubstr("run.toml:3:8: 'each' sets the same for every element"));
+              HasSubstr("run.toml:3:8: 'each' sets the same values for every element"));
   EXPECT_THAT(
       error_of([] { options("array = \"0-9\"\neach = { name = \"x$SLURM_ARRAY_TASK_ID\" }"); }),
       HasSubstr("'name' in 'each'"));
@@ -583,22 +583,22 @@ TEST_F(Slurm, OptionsThatContradictTheScriptAreRefused) {
        "'chdir' in 'options' contradicts the job script: relative paths"},
       {"options = { output = \"x.log\" }", "'output' in 'options' contradicts the job script"},
       {"options = { error = \"x.err\" }", "'error' in 'options' contradicts the job script"},
-      {"options = { \"open-mode\" = \"truncate\" }", "every attempt goes on in the same log"},
+      {"options = { \"open-mode\" = \"truncate\" }", "every attempt appends to the same log"},
       {"options = { wait = \"\" }", "`attune submit --wait`"},
       {"options = { constraint = \"a100\" }", "use constraint of [slurm]"},
       {"options = { gres = \"gpu:a100:4\" }", "use gpus_per_node of [slurm]"},
-      {"options = { \"tres-per-task\" = \"gres/gpu:1\" }", "GPUs stand in 'tres-per-task'"},
+      {"options = { \"tres-per-task\" = \"gres/gpu:1\" }", "GPUs are set in 'tres-per-task'"},
       {"options = { \"gpus-per-socket\" = \"1\" }", "use gpus_per_node of [slurm]"},
       {"options = { gpus = \"4\" }", "use gpus_per_node of [slurm]"},
-      {"options = { n = \"4\" }", "'n' is no long option of sbatch: write its long name"},
+      {"options = { n = \"4\" }", "'n' is not a long option of sbatch: write the long name"},
       {"memory = \"4G\"\noptions = { \"mem-per-cpu\" = \"1G\" }",
        "'mem-per-cpu' in 'options' and 'memory' contradict each other"},
       {"srun_options = { mpi = \"pmi2\" }", "use mpi of [slurm]"},
       {"srun_options = { output = \"x\" }", "'output' in 'srun_options' contradicts"},
-      {"srun_options = { \"--cpu-bind\" = \"x\" }", "'--cpu-bind' is no long option of srun"},
-      {"launcher = \"mpirun\"\nsrun_options = { label = \"\" }", "are for launcher = \"srun\""},
-      {"account = \"two\\nlines\"", "'account' must stand on one line"},
-      {"environment = { A = \"two\\nlines\" }", "'environment' must stand on one line"},
+      {"srun_options = { \"--cpu-bind\" = \"x\" }", "'--cpu-bind' is not a long option of srun"},
+      {"launcher = \"mpirun\"\nsrun_options = { label = \"\" }", "need launcher = \"srun\""},
+      {"account = \"two\\nlines\"", "'account' must be a single line"},
+      {"environment = { A = \"two\\nlines\" }", "'environment' must be a single line"},
   };
   for (const auto& [toml, words] : refused)
     EXPECT_THAT(error_of([&] { options(toml); }), AllOf(HasSubstr("run.toml:"), HasSubstr(words)))

@@ -77,9 +77,9 @@ TEST(strategies, that_fight_or_do_nothing_are_refused) {
   EXPECT_THAT(error_with({{"full", {}}, {"focal", {}}, {"label_smoothing", {}}}),
               HasSubstr("'focal' and 'label_smoothing' both define the loss"));
   EXPECT_THAT(error_with({{"llrd", {}}}),
-              AllOf(HasSubstr("'llrd' leaves no parameter to train"), HasSubstr("[[strategy]]")));
+              AllOf(HasSubstr("'llrd' trains no parameters"), HasSubstr("[[strategy]]")));
   EXPECT_THAT(error_with({{"focal", {}}, {"llrd", {}}}),
-              HasSubstr("the strategies leave no parameter to train"));
+              HasSubstr("the strategies train no parameters"));
   EXPECT_THAT(error_with({{"full", {}}, {"quantize", {}}}),
               AllOf(HasSubstr("'full' trains"), HasSubstr("packed")));
   EXPECT_THAT(error_with({{"prompt", {}}}), HasSubstr("serves decoders"));
@@ -118,12 +118,12 @@ TEST(strategies, start_from_an_adapter_of_the_same_form_alone) {
     });
   };
   EXPECT_THAT(error_with("lora", {{"rank", std::int64_t{2}}}),
-              AllOf(HasSubstr("folder: is an adapter with other options"),
+              AllOf(HasSubstr("folder: is an adapter with different options"),
                     HasSubstr("r is 4 there and 2 here")));
   EXPECT_THAT(error_with("lora", {{"rank", four}, {"targets", Texts{"q_proj"}}}),
               HasSubstr("does not have"));
   EXPECT_THAT(error_with("ia3", {}), HasSubstr("peft_type"));
-  EXPECT_THAT(error_with("full", {}), HasSubstr("make a whole model"));
+  EXPECT_THAT(error_with("full", {}), HasSubstr("produce a whole model"));
   EXPECT_THAT(error_with("lora", {{"rank", four}, {"init", std::string("pissa")}}),
               HasSubstr("initialisation"));
 }
@@ -251,7 +251,7 @@ TEST(adapters_of_peft, of_other_kinds_and_with_embeddings_are_refused_by_name) {
   adapter.tensors.emplace_back("base_model.model.model.embed_tokens.lora_embedding_A",
                                at::zeros({4, 31}));
   EXPECT_THAT(error_of([&] { ours->load_adapter(*model, adapter, "folder"); }),
-              HasSubstr("a low-rank change of an embedding"));
+              HasSubstr("a low-rank delta of an embedding"));
 }
 
 // ---- What is trained
@@ -868,7 +868,7 @@ TEST(preferences, start_at_the_loss_of_no_preference_and_refuse_what_they_cannot
     });
   };
   EXPECT_THAT(error_with("full", "kto", batch),
-              AllOf(HasSubstr("strategy 'kto'"), HasSubstr("whose own weights this run trains")));
+              AllOf(HasSubstr("strategy 'kto'"), HasSubstr("but this run trains its weights")));
   EXPECT_THAT(error_with("full", "orpo", next_tokens({4})), HasSubstr("\"preference\""));
   EXPECT_EQ(error_with("full", "orpo", batch), "no error");
 }
@@ -895,7 +895,7 @@ TEST(preferences, over_the_bases_own_weights_refer_to_it_as_it_was) {
   turned.columns["chosen"] = torch::arange(2).remainder(2).eq(0);
   EXPECT_LT(difference(list->loss(*model, turned).sum, -at::log_sigmoid(0.5 * margin[1])), 1e-4)
       << "found by what is in it";
-  EXPECT_THAT(error_of([&] { list->loss(*model, pairs()); }), HasSubstr("is asked for another"));
+  EXPECT_THAT(error_of([&] { list->loss(*model, pairs()); }), HasSubstr("to use other pairs"));
 }
 
 TEST(kto, counts_every_answer_by_itself) {

@@ -64,7 +64,7 @@ TEST(Export, AFolderThatIsNotEmptyIsLeftAlone) {
                 export_model_folder(folder / "out", {}, "", json::object(),
                                     to_write({{"a", at::ones({1})}}));
               }),
-              HasSubstr("is there already and not an empty folder"));
+              HasSubstr("already exists and is not an empty folder"));
 
   EXPECT_EQ(read_text(folder / "out/mine.txt"), "mine");
 }
