@@ -49,7 +49,7 @@ void rewrite(Record& record, Ledger& ledger, const std::string& what, Rewrite re
 
 bool clean(const CleanOptions& options, Record& record, Ledger& ledger) {
   if (options.normalize != "none")
-    rewrite(record, ledger, "brought to the normal form " + options.normalize,
+    rewrite(record, ledger, "converted to the normal form " + options.normalize,
             [&](const auto& text) { return normalized(options.normalize, text); });
   if (options.control_characters)
     rewrite(record, ledger, "control characters removed", without_controls);
@@ -75,11 +75,11 @@ void check_labels(const CleanOptions& options, const Record& record,
   for (const auto& name : names)
     if (const auto named = named_in(options.labels, name);
         std::ranges::find(options.labels, named) == options.labels.end())
-      throw BadRow("a label that [clean] does not name",
-                   fmt::format("{}: the label '{}' is none of those that [clean] names ({}){}; "
-                               "correct it, or add it there",
-                               place_of(record), name, joined(options.labels),
-                               did_you_mean(name, options.labels)));
+      throw BadRow(
+          "a label not listed in [clean]",
+          fmt::format(
+              "{}: the label '{}' is not listed in [clean] ({}){}; correct it, or add it there",
+              place_of(record), name, joined(options.labels), did_you_mean(name, options.labels)));
 }
 
 }  // namespace attune

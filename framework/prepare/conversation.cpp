@@ -104,8 +104,8 @@ void ConversationReader::check_key(const std::string& key, const RowJson& value)
   if (use->second != Use::refused || says_no(value)) return;
   if (key == "mask")
     bad_row(row_, "a key of a message that cannot be honoured",
-            "the key 'mask' of a message means trained on in some formats and left out in others; "
-            "write train = true or false");
+            "the key 'mask' of a message is ambiguous: some formats train on masked messages, "
+            "others ignore them; write train = true or false");
   bad_row(row_, "a key of a message that cannot be honoured",
           "the key '{}' of a message cannot be honoured; remove it, or leave it out with ignore = "
           "[\"{}\"] in the source",
@@ -123,16 +123,15 @@ bool ConversationReader::is_trained(const RowJson& entry, const std::string& rol
     const bool no = value == false || value == 0;
     if (!yes && !no)
       bad_row(row_, "a key of a message that cannot be honoured",
-              "the key '{}' of a message is {} and should be 0, 1, false or true: an answer is "
-              "learnt or it is not",
-              key, value.dump());
+              "the key '{}' of a message is {} and should be 0, 1, false or true", key,
+              value.dump());
     const bool wanted = yes == (use->second == Use::trains);
     if (trained.value_or(wanted) != wanted)
       bad_row(row_, "keys that contradict each other",
-              "the key '{}' of a message contradicts another about whether it is trained on", key);
+              "the key '{}' of a message contradicts another key on whether to train on it", key);
     if (wanted && role != "assistant" && use->second == Use::trains)
       bad_row(row_, "a key of a message that cannot be honoured",
-              "the key '{}' asks to train on a message of the role '{}', and answers alone are "
+              "the key '{}' asks to train on a message of the role '{}', but only answers are "
               "trained on; remove it",
               key, role);
     trained = wanted;
@@ -144,7 +143,7 @@ bool ConversationReader::is_trained(const RowJson& entry, const std::string& rol
 std::string ConversationReader::content(const RowJson& value) const {
   if (is_plain(value)) return value.is_string() ? value.get<std::string>() : value.dump();
   if (!is_object_list(value))
-    bad_row(row_, "content that is no text",
+    bad_row(row_, "content that is not text",
             "the content of a message is {} and should be a text, or a list of parts with type and "
             "text",
             kind_of(value));
@@ -152,14 +151,14 @@ std::string ConversationReader::content(const RowJson& value) const {
   for (const auto& part : value) {
     const auto type = optional_text(row_, part, "type");
     if (type != "text" && type != "input_text" && type != "output_text")
-      bad_row(row_, "content that is no text",
-              "the content of a message has a part of type '{}', and parts of type 'text' alone "
-              "can be read",
+      bad_row(row_, "content that is not text",
+              "the content of a message has a part of type '{}', but only parts of type 'text' can "
+              "be read",
               type);
     for (const auto& [key, more] : part.items())
       if (key != "type" && key != "text" && !says_no(more))
         bad_row(
-            row_, "content that is no text",
+            row_, "content that is not text",
             "a part of a message's content has the key '{}', which cannot be honoured; remove it",
             key);
     text += text_of(row_, part, "text");
@@ -221,7 +220,7 @@ RowJson ConversationReader::extra(const RowJson& entry) const {
 /// {role, content} or {from, value}
 Message ConversationReader::message(const RowJson& entry) const {
   if (!entry.is_object())
-    bad_row(row_, "a message is no table",
+    bad_row(row_, "a message is not a table",
             "an entry of its messages is not a table with role and content");
   const bool share_gpt = given(entry, "from");
   if (share_gpt && given(entry, "role"))
@@ -236,14 +235,14 @@ Message ConversationReader::message(const RowJson& entry) const {
   const auto name = text_of(row_, entry, share_gpt ? "from" : "role");
   const auto role = roles().find(name);
   if (role == roles().end())
-    bad_row(row_, "an unknown role", "the role '{}' is none of {}{}", name,
+    bad_row(row_, "an unknown role", "the role '{}' is not one of {}{}", name,
             joined(names_of(roles())), did_you_mean(name, names_of(roles())));
   Message message{role->second, ""};
   message.train = is_trained(entry, message.role);
   auto extra = this->extra(entry);
   if (extra.contains("tool_calls") && message.role != "assistant")
     bad_row(row_, "a damaged tool call",
-            "a message of the role '{}' calls a tool, which only the assistant does", name);
+            "a message of the role '{}' calls a tool, which only the assistant may do", name);
   const auto* text = given(entry, share_gpt ? "value" : "content");
   if (text && name != "function_call") {
     message.content = content(*text);
@@ -277,7 +276,7 @@ std::vector<Message> ConversationReader::conversation() const {
     if (given(object_, key)) keys.emplace_back(key);
   if (keys.size() > 1 && object_.at(keys[0]) != object_.at(keys[1]))
     bad_row(row_, "keys that contradict each other",
-            "'{}' and '{}' hold two conversations; keep one of them", keys[0], keys[1]);
+            "'{}' and '{}' contain two conversations; keep one of them", keys[0], keys[1]);
   const auto key = keys.empty() ? "messages" : keys.front();
   if (const auto& value = member(row_, object_, key); !value.is_array())
     bad_row(row_, "no list of messages",
@@ -293,9 +292,9 @@ void ConversationReader::add_system(std::vector<Message>& messages) const {
   if (messages.front().role != "system")
     return void(messages.insert(messages.begin(), {"system", std::move(system)}));
   if (messages.front().content != system)
-    bad_row(row_, "keys that contradict each other",
-            "the field 'system' is another system message than that of the conversation; keep one "
-            "of them");
+    bad_row(
+        row_, "keys that contradict each other",
+        "the field 'system' differs from the system message of the conversation; keep one of them");
 }
 
 // --- The row's own keys
@@ -311,22 +310,21 @@ void ConversationReader::check_keys() const {
     return value && !says_no(*value);
   };
   for (const auto* key : {"image", "images", "video", "videos", "audio", "audios"})
-    if (says_something(key))
-      refuse(key, "holds what is no text, and conversations are texts alone");
+    if (says_something(key)) refuse(key, "is not text, but conversations consist of text only");
   for (const auto* key : {"documents", "chat_template_kwargs"})
     if (says_something(key))
-      refuse(key, "changes what the chat template writes, and cannot be honoured");
+      refuse(key, "changes the chat template's output, and cannot be honoured");
   for (const auto* key : {"mask", "train", "loss", "masked"})
     if (given(object_, key))
       refuse(key,
-             "says for the whole row what is trained on; give the messages their own train = true "
-             "or false");
+             "sets for the whole row whether to train on it; set train = true or false for each "
+             "message instead");
   if (const auto* weight = given(object_, "weight"); weight && *weight != 1)
-    refuse("weight", "weighs a single row, and whole sources alone have a weight");
+    refuse("weight", "weights a single row, but only whole sources have a weight");
   if (const auto* label = given(object_, "label"); label && is_verdict(*label))
-    refuse("label", "judges the answer, which is not learnt from here");
+    refuse("label", "rates the answer, which is not used for training here");
   if (given(object_, "kto_tag"))
-    refuse("kto_tag", "judges the answer, which is not learnt from here");
+    refuse("kto_tag", "rates the answer, which is not used for training here");
 }
 
 RowJson ConversationReader::functions_of(const char* key) const {

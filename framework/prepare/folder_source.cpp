@@ -15,7 +15,7 @@ namespace {
 
 std::vector<std::string> files_in(const fs::path& folder, const std::string& pattern) {
   if (!fs::is_directory(folder))
-    fail("{}: is not a folder; this format reads the files of one", folder.string());
+    fail("{}: is not a folder, but this format reads the files of a folder", folder.string());
   std::vector<std::string> names;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {
     auto name = entry.path().lexically_relative(folder).generic_string();

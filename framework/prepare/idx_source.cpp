@@ -39,7 +39,7 @@ IdxHeader read_idx_header(const fs::path& path, std::initializer_list<int> dimen
                            std::uint64_t{b[2]} << 8 | b[3]);
     if (i > 0 &&
         (header.sizes.back() == 0 || header.sizes.back() > largest_item / header.item_bytes))
-      fail("{}: claims pictures of impossible size; it is damaged", path.string());
+      fail("{}: claims images of impossible size; it is damaged", path.string());
     if (i > 0) header.item_bytes *= header.sizes.back();
   }
   return header;
@@ -51,9 +51,8 @@ fs::path labels_path(const Source& source) {
 
 void check_length(const fs::path& path, std::uint64_t found, std::uint64_t wanted) {
   if (found != wanted)
-    fail(
-        "{}: holds {} bytes where its header asks for {}; it was cut or is damaged: fetch it again",
-        path.string(), found, wanted);
+    fail("{}: has {} bytes, but its header requires {}; it is truncated or damaged: fetch it again",
+         path.string(), found, wanted);
 }
 
 std::string scanned(const fs::path& path, const IdxHeader& header) {
@@ -73,7 +72,7 @@ void scan_idx(Source& source) {
   const auto path = labels_path(source);
   const auto labels = read_idx_header(path, {1});
   if (labels.sizes[0] != pictures.sizes[0])
-    fail("{}: has {} labels for the {} pictures of {}", path.string(), labels.sizes[0],
+    fail("{}: has {} labels for the {} images of {}", path.string(), labels.sizes[0],
          pictures.sizes[0], source.path.string());
   source.sha256 =
       sha256(fmt::format("{}  {}\n{}  {}\n", source.sha256, source.path.filename().string(),

@@ -17,23 +17,23 @@ bool is_blank(std::string_view text) {
 RowJson parse_row(const Row& row, const std::string& text) {
   if (const auto number = number_beyond_64_bits(text); !number.empty())
     bad_row(row, "a number of more than 64 bits",
-            "holds the whole number {}, which 64 bits cannot hold; write it in quotes, as a text",
+            "contains the integer {}, which exceeds 64 bits; write it in quotes, as a text",
             number);
   try {
     return RowJson::parse(text);
   } catch (const RowJson::parse_error& error) {
     if (const auto word = non_number_at(text, error.byte); !word.empty())
       bad_row(row, "not valid JSON",
-              "holds {} (at byte {} of it), which JSON does not have; write a number or null", word,
-              error.byte);
+              "contains {} (at byte {} of it), which is not valid in JSON; write a number or null",
+              word, error.byte);
     if (error.byte > text.size())
-      bad_row(row, "not valid JSON",
-              "is not valid JSON: it ends in the middle; correct or remove it, or fetch the file "
-              "again");
+      bad_row(
+          row, "not valid JSON",
+          "is not valid JSON: it ends prematurely; correct or remove it, or fetch the file again");
     bad_row(row, "not valid JSON", "is not valid JSON (at byte {} of it); correct or remove it",
             error.byte);
   } catch (const RowJson::out_of_range&) {
-    bad_row(row, "not valid JSON", "holds a number that is larger than any; correct or remove it");
+    bad_row(row, "not valid JSON", "contains a number that is too large; correct or remove it");
   }
 }
 
@@ -134,12 +134,12 @@ void scan_list(Source& source) {
         case ListCursor::At::stray:
           if (cursor.ended())
             fail(
-                "{}: there is more after the end of its list; set format = \"jsonl\" if it holds "
-                "an object on each line",
+                "{}: has content after the end of its list; set format = \"jsonl\" if each line is "
+                "an object",
                 source.path.string());
           fail(
-              "{}: should be one JSON list of objects; set format = \"jsonl\" if it holds an "
-              "object on each line",
+              "{}: should be one JSON list of objects; set format = \"jsonl\" if each line is an "
+              "object",
               source.path.string());
         default: break;
       }
@@ -150,8 +150,8 @@ void scan_list(Source& source) {
   });
   if (!cursor.ended() && !source.skips_bad_rows())
     fail(
-        "{}, row {}: the file ends in the middle of its list; it was cut: fetch it again, or keep "
-        "what is whole with on_error = \"skip\"",
+        "{}, row {}: the file ends in the middle of its list, so it is truncated: fetch it again, "
+        "or keep the complete rows with on_error = \"skip\"",
         source.options.path, row);
   if (!cursor.ended()) cut();
   for (auto& block : blocks) {
@@ -201,7 +201,7 @@ void scan_lines(Source& source) {
     }
     at += bytes.size();
     if (at - line > largest_record)
-      fail("{}, row {}: this line is longer than {} MiB; is the format right?", source.options.path,
+      fail("{}, row {}: this line is longer than {} MiB; check the format", source.options.path,
            row, largest_record >> 20);
   });
   if (at > begin) blocks.push_back({begin, at, first_row, at - begin});

@@ -117,8 +117,8 @@ const std::string& Record::field(const std::string& name) const {
   std::vector<std::string> names;
   for (const auto& [key, value] : fields) names.push_back(key);
   throw BadRow("a field is missing",
-               fmt::format("{}, row {}: there is no field '{}'; there are: {}; map it with fields "
-                           "= {{ {} = \"...\" }} in the source{}",
+               fmt::format("{}, row {}: there is no field '{}' (existing fields: {}); map it with "
+                           "fields = {{ {} = \"...\" }} in the source{}",
                            source, row, name, names.empty() ? "none" : joined(names), name,
                            layout_for(name)));
 }

@@ -42,7 +42,7 @@ const Parquet& parquet(const fs::path& path) {
     const char* reason = dlerror();
     fail(
         "{}: this Attune was built without Parquet{}; run launchers/setup, which installs Arrow "
-        "and builds again, or convert the file to JSON Lines",
+        "and rebuilds, or convert the file to JSON Lines",
         path.string(), reason ? fmt::format(" ({})", reason) : "");
   }
   static const Parquet functions{

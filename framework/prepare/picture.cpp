@@ -16,10 +16,9 @@ constexpr std::uint64_t largest_picture = std::uint64_t{1} << 28;  // values
 at::Tensor empty_picture(const Row& row, std::uint64_t height, std::uint64_t width,
                          std::uint64_t channels) {
   if (width == 0 || height == 0 || width > largest_picture / height / channels)
-    bad_row(
-        row, "a picture too large",
-        "claims to be {} x {} with {} channels, larger than any picture a model takes; remove it",
-        width, height, channels);
+    bad_row(row, "an image that is too large",
+            "claims to be {} x {} with {} channels, larger than any model's input; remove it",
+            width, height, channels);
   return at::empty({static_cast<std::int64_t>(height), static_cast<std::int64_t>(width),
                     static_cast<std::int64_t>(channels)},
                    at::kByte);
@@ -32,8 +31,8 @@ at::Tensor decode_png(const Row& row, const std::string& bytes) {
     const std::string reason = image.message;
     if (done) return;
     png_image_free(&image);
-    bad_row(row, "a damaged picture", "is not a whole PNG file ({}); fetch it again or remove it",
-            reason);
+    bad_row(row, "a damaged picture",
+            "is not a complete PNG file ({}); fetch it again or remove it", reason);
   };
   check(png_image_begin_read_from_memory(&image, bytes.data(), bytes.size()));
   image.format = image.format & PNG_FORMAT_FLAG_COLOR ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY;
@@ -105,7 +104,7 @@ at::Tensor decode_jpeg(const Row& row, const std::string& bytes) {
   const auto check = [&](bool done) {
     if (!done)
       bad_row(row, "a damaged picture",
-              "is not a whole JPEG file ({}); fetch it again or remove it", reader.errors.text);
+              "is not a complete JPEG file ({}); fetch it again or remove it", reader.errors.text);
   };
   check(reader.begin(bytes));
   at::Tensor pixels = empty_picture(row, reader.info.output_height, reader.info.output_width,
@@ -120,7 +119,7 @@ at::Tensor decode_picture(const Row& row, const std::string& bytes) {
   if (bytes.starts_with("\x89PNG")) return decode_png(row, bytes);
   if (bytes.starts_with("\xff\xd8\xff")) return decode_jpeg(row, bytes);
   bad_row(row, "not a picture",
-          "is neither a PNG nor a JPEG file; leave it out with files = \"*.png\", or remove it");
+          "is neither a PNG nor a JPEG file; exclude it with files = \"*.png\", or remove it");
 }
 
 }  // namespace attune

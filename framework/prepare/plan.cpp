@@ -220,8 +220,8 @@ void assign_splits(Decisions& d) {
       if (d.labels[i] == no_stratum)
         throw BadRow("a field is missing",
                      place_of(d.records.read(i)) +
-                         ": there is no field 'label', by which [split] is to stratify; map it "
-                         "with fields, or set stratify = false");
+                         ": there is no field 'label' for [split] to stratify by; map it with "
+                         "fields, or set stratify = false");
     std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
       return d.labels[static_cast<std::size_t>(a)] < d.labels[static_cast<std::size_t>(b)];
     });
@@ -252,8 +252,8 @@ void check_unseen_labels(Decisions& d) {
     for (const auto& name : d.strata[d.labels[i]].names)
       if (!seen.contains(name)) {
         d.refuse(i, "a label never seen in training",
-                 fmt::format("the label '{}' stands in no training record; correct it, or add "
-                             "records with it to training",
+                 fmt::format("no training record has the label '{}'; correct it, or add records "
+                             "with it to training",
                              name));
         break;
       }
@@ -292,7 +292,7 @@ void weigh_sources(Decisions& d) {
     const auto members = training_members(d, [&](auto i) { return d.sources[i] == source; });
     draw(d, members, static_cast<std::uint64_t>(static_cast<double>(members.size()) * weight),
          weight_stream + source,
-         fmt::format("left out by the weight {} of {}", weight, d.recipe.sources[source].path));
+         fmt::format("dropped by the weight {} of {}", weight, d.recipe.sources[source].path));
   }
 }
 
@@ -301,10 +301,9 @@ std::vector<std::uint64_t> training_counts(const Decisions& d) {
   for (std::uint64_t i = 0; i < d.size(); ++i) {
     if (d.sides[i] != Side::train || !d.alive(i)) continue;
     if (d.labels[i] == no_stratum)
-      throw BadRow("a field is missing",
-                   place_of(d.records.read(i)) +
-                       ": there is no field 'label', by which [balance] is to count; map it with "
-                       "fields, or leave [balance] out");
+      throw BadRow("a field is missing", place_of(d.records.read(i)) +
+                                             ": there is no field 'label' for [balance] to count; "
+                                             "map it with fields, or remove [balance]");
     counts[d.labels[i]] += d.times[i];
   }
   return counts;
@@ -322,7 +321,7 @@ void balance(Decisions& d) {
                                        : *std::max_element(present.begin(), present.end());
   for (std::uint32_t label = 0; label < d.strata.size(); ++label)
     draw(d, training_members(d, [&](auto i) { return d.labels[i] == label; }), target,
-         balance_stream + label, "left out to balance the labels");
+         balance_stream + label, "dropped to balance the labels");
 }
 
 /// n / (labels * n of the label): all labels weigh the same together (King and Zeng 2001; what
@@ -335,8 +334,8 @@ std::vector<double> class_weights(const Decisions& d, const std::vector<std::str
   for (std::size_t i = 0; i < counts.size(); ++i) {
     if (d.strata[i].names != std::vector<std::string>{d.strata[i].label})
       fail(
-          "{}: [balance] method = \"weights\" needs one label for each record, and '{}' stands for "
-          "several or none",
+          "{}: [balance] method = \"weights\" needs one label per record, but '{}' has several or "
+          "none",
           d.recipe.path.string(), d.strata[i].label);
     by_name[d.strata[i].label] = static_cast<double>(counts[i]);
     all += static_cast<double>(counts[i]);

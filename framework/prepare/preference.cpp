@@ -69,8 +69,8 @@ ConversationReader::Answers ConversationReader::answers() const {
   whole = chosen.front().role != "assistant";
   if (whole != (rejected.front().role != "assistant"))
     bad_row(row_, different_contexts,
-            "one of chosen and rejected begins with the conversation and the other with an answer; "
-            "give both alike");
+            "chosen and rejected have different forms: one begins with the conversation, the other "
+            "with an answer; use the same form for both");
   const auto parting =
       std::mismatch(chosen.begin(), chosen.end(), rejected.begin(), rejected.end(), equal);
   shared = static_cast<std::size_t>(parting.first - chosen.begin());
@@ -84,14 +84,12 @@ ConversationReader::Answers ConversationReader::answers() const {
   if (chosen.size() == rejected.size() && shared == shorter) --shared;
   if (shared == shorter)
     bad_row(row_, "an answer is missing",
-            "one of chosen and rejected is only the beginning of the other, so that one answer is "
-            "missing");
+            "one of chosen and rejected is a prefix of the other, so one answer is missing");
   for (const auto* answer : {&chosen, &rejected})
     if (const auto& role = (*answer)[shared].role; role != "assistant")
       bad_row(row_, different_contexts,
-              "chosen and rejected part at a message of the role '{}', so their answers have "
-              "different contexts; "
-              "correct or remove the pair",
+              "chosen and rejected first differ at a message of the role '{}', so their answers "
+              "have different contexts; correct or remove the pair",
               role);
   return pair;
 }
@@ -111,8 +109,8 @@ void ConversationReader::check_prompt(const Messages& context) const {
   };
   if (std::ranges::none_of(context, is_prompt))
     bad_row(row_, different_contexts,
-            "the prompt is none of the user's messages in the conversation; correct or remove one "
-            "of them");
+            "the prompt is not among the user's messages in the conversation; correct or remove "
+            "one of them");
 }
 
 /// What `prompt` and `messages` say, for answers that do not hold it.

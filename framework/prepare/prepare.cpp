@@ -37,7 +37,7 @@ class WorkFolder {
         fs::remove_all(path_);
         fs::create_directories(path_);
       } catch (const fs::filesystem_error& error) {
-        fail("{}: the folder cannot be made ({}); set output to a place you may write to",
+        fail("{}: the folder cannot be created ({}); set output to a writable location",
              path_.string(), error.code().message());
       }
     });
@@ -58,8 +58,8 @@ class WorkFolder {
     const auto room = fs::space(path_, unknown).available;
     if (!unknown && room < bytes + reserve)
       fail(
-          "{}: the disk is full: {} are needed and {} are left; make room there, or set output to "
-          "a place that has it",
+          "{}: the disk is full: {} are needed, {} are free; free space there, or set output to "
+          "another disk",
           path_.string(), human_bytes(static_cast<double>(bytes + reserve)),
           human_bytes(static_cast<double>(room)));
   }
@@ -255,9 +255,9 @@ Reading read_sources(Run& run, const std::vector<Source>& sources, const Dataset
   }
   run.comm.agree([&] {
     for (std::size_t i = 0; i < counts.size(); ++i)
-      if (counts[i] + told[i] == 0) fail("{}: holds no records", sources[i].path.string());
+      if (counts[i] + told[i] == 0) fail("{}: contains no records", sources[i].path.string());
     if (std::ranges::all_of(counts, [](auto count) { return count == 0; }))
-      fail("{}: no source holds a record that can be read ({})", run.recipe.path.string(),
+      fail("{}: no source contains a readable record ({})", run.recipe.path.string(),
            reasons(run.ledger.dropped()));
   });
   report.records = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});

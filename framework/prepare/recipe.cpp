@@ -56,7 +56,7 @@ std::vector<SourceOptions> bind_sources(const toml::table& root, const std::stri
     const auto* given = root.get("source");
     if (given && given->is_table())
       problems.add(given->source(),
-                   "sources are a list: write [[source]], with two pairs of brackets, for each");
+                   "sources are a list: write each as [[source]], with two pairs of brackets");
     else if (given || !config::misspelled(root, "source", tables))
       problems.add(given ? given->source() : root.source(),
                    "a recipe needs at least one [[source]]");
@@ -67,20 +67,20 @@ std::vector<SourceOptions> bind_sources(const toml::table& root, const std::stri
     config::bind_options(*node.as_table(), describe<SourceOptions>(), &source, problems);
     if (source.on_error.empty()) source.on_error = on_error;
     if (!source.layout.empty() && !source.fields.empty())
-      problems.add(
-          node.as_table()->get("fields")->source(),
-          "'layout' and 'fields' both say where a record's fields come from: keep one of them");
+      problems.add(node.as_table()->get("fields")->source(),
+                   "'layout' and 'fields' both define a record's fields: keep one of them");
     if (!source.ignore.empty() && source.layout.empty())
-      problems.add(node.as_table()->get("ignore")->source(),
-                   "'ignore' leaves out keys of a layout, and this source has none: remove it");
+      problems.add(
+          node.as_table()->get("ignore")->source(),
+          "'ignore' applies to keys of a layout, but this source has no layout: remove it");
     if (!source.labels.empty() && !source.format.empty() && source.format != "idx")
       problems.add(node.as_table()->get("labels")->source(),
-                   "'labels' names the label file of an idx source: other sources name the field "
-                   "of the label in 'fields'");
+                   "'labels' is only for the label file of an idx source: map the label field of "
+                   "other sources in 'fields'");
     if (source.delimiter.size() > 1)
       problems.add(
           node.as_table()->get("delimiter")->source(),
-          fmt::format("'delimiter' is '{}', it must be one character, such as \";\" or \"\\t\"",
+          fmt::format("'delimiter' is '{}', but must be one character, such as \";\" or \"\\t\"",
                       source.delimiter));
   }
   return sources;
@@ -118,7 +118,7 @@ std::string where_is(const std::string& key, const Registry& registry) {
 const Registry::Entry& plugin_of(const config::Document& document, const Registry& registry) {
   const auto& root = document.root;
   if (root.contains("model") && root.contains("dataset"))
-    fail("{}: is a run file and no recipe: give it to `attune train`", document.path.string());
+    fail("{}: is a run file, not a recipe: give it to `attune train`", document.path.string());
   config::Problems problems;
   const auto* kind = root.get("kind");
   if (kind && kind->is_string()) {
@@ -268,20 +268,20 @@ Recipe Recipe::parse(const config::Document& document, const Registry& registry)
   bind_table(document.root, "truncate", recipe.truncate, problems);
   const auto& [clean, split, truncate] = std::tie(recipe.clean, recipe.split, recipe.truncate);
   if (split.validation + split.test > 1)
-    problems.add(place(document.root, "split"),
-                 fmt::format("'validation' ({}) and 'test' ({}) together are more than all "
-                             "records: lower one of them, so that their sum is at most 1",
-                             split.validation, split.test));
+    problems.add(
+        place(document.root, "split"),
+        fmt::format("'validation' ({}) and 'test' ({}) add up to more than 1: lower one of them",
+                    split.validation, split.test));
   if (clean.max_length > 0 && clean.max_length < clean.min_length)
     problems.add(place(document.root, "clean"),
-                 fmt::format("'min_length' ({}) is above 'max_length' ({}): no record is left; "
-                             "raise the latter, or lower the former",
+                 fmt::format("'min_length' ({}) is above 'max_length' ({}), which drops every "
+                             "record: lower 'min_length', or raise 'max_length'",
                              clean.min_length, clean.max_length));
   for (const auto& kind : recipe.privacy.mask)
     if (const auto kinds = mask_kinds(); std::find(kinds.begin(), kinds.end(), kind) == kinds.end())
       problems.add(place(document.root, "privacy"),
-                   fmt::format("'mask' has '{}', and there are: {}{}", kind, joined(kinds),
-                               did_you_mean(kind, kinds)));
+                   fmt::format("'mask' has the unknown kind '{}'; the kinds are: {}{}", kind,
+                               joined(kinds), did_you_mean(kind, kinds)));
   if (truncate.policy == "window" && truncate.overlap * 2 > truncate.max_length)
     problems.add(place(document.root, "truncate"),
                  fmt::format("'overlap' ({}) must be at most half of 'max_length' ({})",

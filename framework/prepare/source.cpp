@@ -36,7 +36,7 @@ std::string format_of(const SourceOptions& options, const fs::path& path) {
   for (const auto* known : {"jsonl", "json", "csv", "tsv", "parquet"})
     if (extension == std::string(".") + known) return known;
   if (name.filename().string().ends_with("-ubyte")) return "idx";
-  fail("{}: its name does not say what it is; set format = to one of: {}", path.string(),
+  fail("{}: its format cannot be inferred from its name; set format to one of: {}", path.string(),
        joined(format_names()));
 }
 
@@ -124,8 +124,10 @@ Source scan_source(const SourceOptions& options, const fs::path& path) {
   Source source{options, path, format_of(options, path), {}, {}, {}, {}};
   formats().at(source.format)->scan(source);
   if (!options.sha256.empty() && source.sha256 != lowercase_hex(options.sha256))
-    fail("{}: its sha256 is {} and the recipe says {}; fetch the file again, or correct the recipe",
-         path.string(), source.sha256, options.sha256);
+    fail(
+        "{}: its sha256 is {}, but the recipe expects {}; fetch the file again, or correct the "
+        "recipe",
+        path.string(), source.sha256, options.sha256);
   return source;
 }
 

@@ -151,7 +151,7 @@ void OutFile::close() {
 
 void OutFile::check() const {
   if (!file_)
-    fail("{}: cannot be written ({}); make room there, or set output to a place that has it",
+    fail("{}: cannot be written ({}); free space there, or set output to another disk",
          path_.string(), std::strerror(errno));
 }
 

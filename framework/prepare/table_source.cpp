@@ -76,8 +76,8 @@ class TableReader {
     for (++at_;; ++at_) {
       if (at_ >= text_.size())
         bad_row(row(), "a quote that is never closed",
-                "a quoted field that begins on line {} is never closed, so that it reaches to line "
-                "{}; close the quote",
+                "a quoted field that begins on line {} is never closed and extends to line {}; "
+                "close the quote",
                 opened, line_);
       if (text_[at_] == '\n') ++line_;
       if (text_[at_] != '"') {
@@ -92,7 +92,7 @@ class TableReader {
     ++at_;
     if (!at_line_end() && text_[at_] != delimiter_)
       bad_row(row(), "text after a closing quote",
-              "there is text after a closing quote; write a quote inside a quoted field as \"\"");
+              "text follows a closing quote; write a quote inside a quoted field as \"\"");
     return value;
   }
 
@@ -152,7 +152,7 @@ void read_header(Source& source) {
   if (std::ranges::any_of(source.header, [&](const auto& column) {
         return has(column, '\r') && !has(column, '\n');
       }))
-    fail("{}: its lines end with carriage returns alone; convert it (tr '\\r' '\\n')", name);
+    fail("{}: its lines end with carriage returns only; convert it (tr '\\r' '\\n')", name);
   if (std::set<std::string>(source.header.begin(), source.header.end()).size() !=
       source.header.size())
     fail("{}: two columns have the same name ({})", table.row().where(), joined(source.header));
@@ -185,7 +185,7 @@ void scan_csv(Source& source) {
       first_row = line;
     }
     if (at - row_begin > largest_record)
-      fail("{}: from byte {} on there is a row longer than {} MiB; a quote there is never closed",
+      fail("{}: the row at byte {} is longer than {} MiB; a quote there is never closed",
            source.options.path, row_begin, largest_record >> 20);
   });
   if (at > begin) blocks.push_back({begin, at, first_row, at - begin});
@@ -200,9 +200,9 @@ RowJson object_of(const Source& source, const Row& row, std::vector<std::string>
                   Ledger& ledger) {
   const auto& header = source.header;
   if (values.size() != header.size())
-    bad_row(row, "fields unlike the header",
-            "has {} field{} where the header has {} ({}); quote fields that hold the delimiter or "
-            "a line break",
+    bad_row(row, "fields that do not match the header",
+            "has {} field{}, but the header has {} ({}); quote fields that contain the delimiter "
+            "or a line break",
             values.size(), values.size() == 1 ? "" : "s", header.size(), joined(header));
   auto object = RowJson::object();
   for (std::size_t i = 0; i < header.size(); ++i)

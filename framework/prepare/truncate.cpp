@@ -69,7 +69,7 @@ std::vector<Sample> truncated(const TruncateOptions& options, Sample sample,
     if (tail) cut.push_back({length - 1, 1});
     if (auto part = cut_sample(sample, cut); trains(part)) samples.push_back(std::move(part));
   }
-  if (samples.empty()) throw Rejected(fmt::format("nothing to train on within {} tokens", limit));
+  if (samples.empty()) throw Rejected(fmt::format("no training target within {} tokens", limit));
   return samples;
 }
 

@@ -177,8 +177,7 @@ void for_each_near_group(const Records& records, const fs::path& folder,
                          double similarity, const UseGroup& use) {
   if (records.size() > UINT32_MAX)
     fail(
-        "there are more records ({}) than near duplicates can be sought among; use deduplicate = "
-        "\"exact\"",
+        "there are too many records ({}) for near-duplicate detection; use deduplicate = \"exact\"",
         records.size());
   DisjointSets sets(records.size());
   using Keyed = std::pair<std::uint64_t, std::uint32_t>;

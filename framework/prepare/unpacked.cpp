@@ -14,7 +14,8 @@ constexpr std::size_t at_once = 1 << 20;  // zlib counts in int
 UnpackedFile::UnpackedFile(const std::filesystem::path& path) : path_(path) {
   if (!std::filesystem::is_regular_file(path)) fail("{}: there is no such file", path.string());
   file_.reset(gzopen(path.c_str(), "rb"));
-  if (!file_) fail("{}: cannot be read; is it a file you may read?", path.string());
+  if (!file_)
+    fail("{}: cannot be read; check that it is a file with read permission", path.string());
   gzbuffer(file_.get(), 1 << 18);
 }
 
@@ -26,7 +27,7 @@ std::size_t UnpackedFile::read(char* to, std::size_t count) {
     int code = Z_OK;
     const std::string reason = gzerror(file_.get(), &code);
     if (code != Z_OK && code != Z_STREAM_END)
-      fail("{}: cannot be unpacked ({}); fetch it again", path_.string(), reason);
+      fail("{}: cannot be decompressed ({}); fetch it again", path_.string(), reason);
     if (got <= 0) break;
     done += static_cast<std::size_t>(got);
   }
@@ -43,7 +44,7 @@ std::string UnpackedFile::range(std::uint64_t begin, std::uint64_t end) {
   seek(begin);
   std::string text(end - begin, '\0');
   if (read(text.data(), text.size()) != text.size())
-    fail("{}: became shorter while it was read; leave sources alone until prepare has ended",
+    fail("{}: was truncated while it was read; do not change sources while prepare runs",
          path_.string());
   return text;
 }

@@ -54,7 +54,7 @@ std::string text_of(const Row& row, const RowJson& object, const std::string& ke
   const auto& value = member(row, object, key);
   if (value.is_string()) return value.get<std::string>();
   if (is_plain(value)) return value.dump();
-  bad_row(row, "a field is no text",
+  bad_row(row, "a field that is not text",
           "the field '{}' is {} and should be a text, a number or a boolean; correct fields or "
           "layout in the recipe",
           key, kind_of(value));

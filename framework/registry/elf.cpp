@@ -44,7 +44,8 @@ class LibraryFile {
     header_ = table<Header>(0, 1, "header").front();
     if (header_.e_ident[EI_CLASS] != native_class || header_.e_ident[EI_DATA] != native_order ||
         header_.e_machine != native_machine)
-      fail("{}: is a library for another kind of machine; build it on this one", path.string());
+      fail("{}: is a library for a different architecture; build it on this machine",
+           path.string());
     if (header_.e_type != ET_DYN)
       fail("{}: is an ELF file but not a shared library; name a .so built with attune_add_plugin",
            path.string());
@@ -135,8 +136,8 @@ class LibraryFile {
 
   [[noreturn]] void refuse(const char* what) const {
     fail(
-        "{}: is a truncated or damaged library: its {} does not fit into the file's {} bytes; "
-        "build or copy it again",
+        "{}: is a truncated or damaged library: its {} exceeds the file's {} bytes; build or copy "
+        "it again",
         file_->path().string(), what, file_->size());
   }
 

@@ -30,7 +30,7 @@ std::vector<fs::path> libraries_in(const std::vector<fs::path>& places) {
     std::error_code broken;
     auto canonical = fs::canonical(file, broken);
     if (broken)
-      fail("{}: is a link to nothing ({}); remove it or build the plugin again", file.string(),
+      fail("{}: is a dangling link ({}); remove it or rebuild the plugin", file.string(),
            broken.message());
     return canonical;
   };
@@ -58,12 +58,11 @@ std::vector<fs::path> libraries_in(const std::vector<fs::path>& places) {
 
 std::string cure_for(const std::string& reason) {
   if (reason.find("undefined symbol") != std::string::npos)
-    return "it was built against another Attune or LibTorch: build it again with this one";
+    return "it was built against a different Attune or LibTorch: rebuild it against this one";
   if (reason.find("libtorch") != std::string::npos || reason.find("libc10") != std::string::npos)
-    return "LibTorch is not where the library looks for it: build it with attune_add_plugin, which "
-           "notes the folder as rpath, or name "
-           "LibTorch's lib folder in LD_LIBRARY_PATH";
-  return "install what it needs, or name that folder in LD_LIBRARY_PATH";
+    return "the library does not find LibTorch: build it with attune_add_plugin, which sets the "
+           "rpath, or add LibTorch's lib folder to LD_LIBRARY_PATH";
+  return "install the library it needs, or add its folder to LD_LIBRARY_PATH";
 }
 
 /// Error, with all mismatches at once, for a file that is no plugin or was not built for this
@@ -71,20 +70,20 @@ std::string cure_for(const std::string& reason) {
 void check_built_for_this_attune(const fs::path& file) {
   if (!registry::exports_symbol(file, entry_point))
     fail(
-        "{}: is a shared library but not an Attune plugin (it does not export '{}'); end it with "
-        "ATTUNE_PLUGIN(...)",
+        "{}: is a shared library but not an Attune plugin (it does not export '{}'); add "
+        "ATTUNE_PLUGIN(...) at the end of its source",
         file.string(), entry_point);
   const auto note = registry::read_note(file, ATTUNE_NOTE_OWNER, ATTUNE_NOTE_TYPE);
   if (!note)
     fail(
-        "{}: does not say what it was built for, as plugins of older Attunes do not; build it "
-        "again against this Attune's headers",
+        "{}: does not declare which Attune it was built for, like plugins of older versions; "
+        "rebuild it against this Attune's headers",
         file.string());
   const auto mismatches = registry::mismatches(*note);
   if (!mismatches.empty())
     fail(
-        "{}: was built for another Attune: {}; build it again against this Attune's headers, as "
-        "this Attune was built",
+        "{}: was built for a different Attune: {}; rebuild it against this Attune's headers, with "
+        "this Attune's compiler settings",
         file.string(), joined(mismatches, "; "));
 }
 
@@ -106,17 +105,17 @@ const AttunePluginInfo& checked_info(const shared_library& library, const fs::pa
   const auto* info = library.get<const AttunePluginInfo*()>(entry_point)();
   constexpr auto whole = static_cast<std::uint32_t>(sizeof(AttunePluginInfo));
   if (!info)
-    fail("{}: its {}() returned nothing; end the library with ATTUNE_PLUGIN(...)", file.string(),
-         entry_point);
+    fail("{}: its {}() returned nothing; add ATTUNE_PLUGIN(...) at the end of its source",
+         file.string(), entry_point);
   if (info->size < whole)
     fail(
-        "{}: describes itself in {} bytes where this Attune reads {}: it was built with an older "
-        "Attune; build it again with this one",
+        "{}: its description has {} bytes, but this Attune reads {}: it was built with an older "
+        "Attune; rebuild it with this one",
         file.string(), info->size, whole);
   if (!info->add || !info->name || !info->version || !info->build_id)
     fail(
-        "{}: leaves parts of its description empty; end the library with ATTUNE_PLUGIN(\"name\", "
-        "\"version\", registry)",
+        "{}: its description is incomplete; add ATTUNE_PLUGIN(\"name\", \"version\", registry) at "
+        "the end of its source",
         file.string());
   return *info;
 }
@@ -128,11 +127,10 @@ Registry entries_of(const AttunePluginInfo& info, const fs::path& file) {
   try {
     info.add(entries);
   } catch (const std::exception& error) {
-    fail("{}: plugin '{}' failed while registering what it holds: {}", file.string(), info.name,
-         error.what());
+    fail("{}: plugin '{}' failed during registration: {}", file.string(), info.name, error.what());
   } catch (...) {
-    fail("{}: plugin '{}' failed while registering what it holds, and gave no reason",
-         file.string(), info.name);
+    fail("{}: plugin '{}' failed during registration without giving a reason", file.string(),
+         info.name);
   }
   return entries;
 }

@@ -21,8 +21,8 @@ auto find_entry(const std::deque<Registry::Entry>& entries, Kind kind, const std
 void append(std::deque<Registry::Entry>& entries, Registry::Entry entry) {
   if (const auto taken = find_entry(entries, entry.kind, entry.name); taken != entries.end())
     fail(
-        "the {} '{}' is registered twice, by {} and by {}; rename one of them, or take one library "
-        "out of the plugin folders",
+        "the {} '{}' is registered twice, by {} and by {}; rename one of them, or remove one "
+        "library from the plugin folders",
         name(entry.kind), entry.name, origin(*taken), origin(entry));
   entries.push_back(std::move(entry));
 }

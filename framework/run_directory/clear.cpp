@@ -33,7 +33,7 @@ std::vector<std::string> clear_run(const fs::path& directory) {
       continue;
     }
     if (entry.is_directory() && holds_a_run(entry.path()))
-      fail("{}: holds another run, {}, and is not replaced: give this run a name of its own",
+      fail("{}: contains another run, {}, and is not replaced: give this run a different name",
            directory.string(), name);
     others.push_back(name);
   }

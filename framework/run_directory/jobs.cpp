@@ -38,7 +38,7 @@ JobList read_jobs(const fs::path& directory) {
     else
       ++others;
   if (others > 0)
-    list.problem = fmt::format("{} is damaged ({} line{} no id of a job)", names::jobs, others,
+    list.problem = fmt::format("{} is damaged ({} line{} not a job id)", names::jobs, others,
                                others == 1 ? " is" : "s are");
   return list;
 }
@@ -46,7 +46,7 @@ JobList read_jobs(const fs::path& directory) {
 std::vector<std::string> submitted_jobs(const fs::path& directory) {
   auto list = read_jobs(directory);
   if (!list.problem.empty())
-    fail("{}: {}: take them out of {}", directory.string(), list.problem,
+    fail("{}: {}: remove them from {}", directory.string(), list.problem,
          (directory / names::jobs).string());
   return std::move(list.ids);
 }
@@ -56,10 +56,8 @@ void note_submitted(const fs::path& directory, const std::string& id) {
   std::ofstream jobs(file, std::ios::app);
   jobs << id << "\n" << std::flush;
   if (!jobs)
-    fail(
-        "{}: cannot be written, and job {} is queued all the same: add its number there, or "
-        "`scancel {}`",
-        file.string(), id, id);
+    fail("{}: cannot be written, but job {} is queued: add its id to the file, or run `scancel {}`",
+         file.string(), id, id);
 }
 
 void prepare_directory(const fs::path& directory, const std::string& text) {

@@ -104,7 +104,7 @@ void append_line(const fs::path& log, const nlohmann::ordered_json& object) {
   end_last_line(log);
   std::ofstream file(log, std::ios::binary | std::ios::app);
   file << json_line(object) << std::flush;
-  if (!file) fail("{}: cannot be written; is the disk full?", log.string());
+  if (!file) fail("{}: cannot be written; check for a full disk", log.string());
 }
 
 void end_last_line(const fs::path& log) {

@@ -82,8 +82,8 @@ void refuse_unless_gone(const fs::path& directory, const fs::path& file, const H
     case Life::alive: fail("{}", in_use(directory, *holder));
     case Life::unknown:
       fail(
-          "{}: was taken by {} at {}, and whether that still runs cannot be told from {}; when it "
-          "does not, remove {}",
+          "{}: was locked by {} at {}; {} cannot check whether that process still runs; if it does "
+          "not, remove {}",
           directory.string(), holder->name(), holder->since, me.host, file.string());
   }
 }
@@ -110,7 +110,7 @@ Holder Holder::parse(const std::string& text) {
     return {json.at("host"),    json.at("machine"), json.at("pid"),
             json.at("started"), json.at("job"),     json.at("since")};
   } catch (const nlohmann::json::exception&) {
-    fail("the lock file of a run is damaged ('{}'); when no job trains there, remove it", text);
+    fail("the lock file of a run is damaged ('{}'); remove it if no job trains there", text);
   }
 }
 
@@ -156,7 +156,7 @@ RunLock RunLock::take(const fs::path& directory, const AskJob& is_live) {
     const auto file = directory / fmt::format("{}{}", prefix, next);
     if (::link(mine.c_str(), file.c_str()) != 0) {
       if (errno == EEXIST) continue;  // somebody was faster: look who
-      fail("{}: cannot be locked ({}): its file system must have hard links", directory.string(),
+      fail("{}: cannot be locked ({}): its file system must support hard links", directory.string(),
            std::strerror(errno));
     }
     RunLock lock(file, me.text());

@@ -27,7 +27,7 @@ void MetricsLog::write(Event event, const Run& run) {
   if (!run_directory::is_logged(event)) return;
   const auto line = run_directory::line_of(event, run).text();
   file_ << line << std::flush;
-  if (!file_) fail("{}: cannot be written; is the disk full?", path_.string());
+  if (!file_) fail("{}: cannot be written; check for a full disk", path_.string());
   bytes_ += line.size();
 }
 

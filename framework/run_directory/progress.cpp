@@ -149,7 +149,7 @@ bool is_finished(const fs::path& run) {
     const auto record = read_record(run);
     return record && !record->history.empty() && record->history.back().what == "finished";
   } catch (const Error& error) {
-    fail("{}: whether this run is done is not known: {}", run.string(), error.what());
+    fail("{}: the state of this run is unknown: {}", run.string(), error.what());
   }
 }
 

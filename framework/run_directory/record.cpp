@@ -100,7 +100,7 @@ std::string earlier_record(const fs::path& run) {
   try {
     parse_object(text, record_format, file.string());
   } catch (const Error& error) {
-    fail("{}; remove it to go on without the run's history", error.what());
+    fail("{}; remove it to continue without the run's history", error.what());
   }
   return text;
 }
@@ -140,7 +140,7 @@ RecordedInputs read_recorded_inputs(const fs::path& file) {
               json.at("data").at("sha256")};
   } catch (const nlohmann::json::exception&) {
   }
-  fail("{}: is not the record of a run; give a run file, or the record.json of a run directory",
+  fail("{}: is not a run record; give a run file, or the record.json of a run directory",
        file.string());
 }
 

@@ -25,8 +25,8 @@ Fit fit_of(const nlohmann::json& object, const Format& format) {
 void refuse_newer(const nlohmann::json& object, const Format& format, const std::string& file) {
   if (fit_of(object, format) != Fit::newer) return;
   fail(
-      "{}: is of version {} of {}, and this Attune reads up to version {}: use the Attune that "
-      "wrote it, or a newer one",
+      "{}: has version {} of {}, but this Attune reads up to version {}: use the Attune that wrote "
+      "it, or a newer one",
       file, object["version"].dump(), format.name, format.version);
 }
 
@@ -36,14 +36,14 @@ void check_format(const nlohmann::json& object, const Format& format, const std:
     return object[key].dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
   };
   if (fit == Fit::other_format)
-    fail("{}: is of the format {}, where {} is needed", file, text("format"), format.name);
+    fail("{}: has the format {}, but {} is needed", file, text("format"), format.name);
   if (fit == Fit::no_version) fail("{} is damaged: its version is {}", file, text("version"));
   refuse_newer(object, format, file);
 }
 
 nlohmann::json parse_object(std::string_view text, const Format& format, const std::string& file) {
   auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) fail("{} is damaged: it is no JSON object", file);
+  if (!json.is_object()) fail("{} is damaged: it is not a JSON object", file);
   check_format(json, format, file);
   return json;
 }

@@ -71,7 +71,7 @@ bool is_one_line(const std::string& value) {
 }
 
 std::string left_aside(const std::string& variable, const std::string& value) {
-  return fmt::format("{}={} of the environment is left aside: the job is what the run file says",
+  return fmt::format("{}={} in the environment is ignored: the run file determines the job",
                      variable, value);
 }
 
@@ -135,7 +135,7 @@ std::vector<std::string> take_over(const Environment& environment, SlurmOptions&
                         const std::string& value) {
     taken.insert(variable);
     told.push_back(
-        fmt::format("{} = \"{}\" is taken from {} of the environment: the run file does not say it",
+        fmt::format("{} = \"{}\" is taken from {} in the environment: the run file does not set it",
                     key, value, variable));
   };
   for (const auto& [variable, key, member] : taken_keys) {
@@ -159,10 +159,9 @@ std::vector<std::string> take_over(const Environment& environment, SlurmOptions&
     else if (!in_a_job && starts_with_any(name, {"SLURM_", "SRUN_"}) && !is_about_the_cluster(name))
       told.push_back(left_aside(name, value));
   if (in_a_job)
-    told.push_back(
-        fmt::format("this shell is in job {}: that job's own variables (SLURM_*, SRUN_*, PMIX_*) "
-                    "are left aside",
-                    job->second));
+    told.push_back(fmt::format(
+        "this shell runs inside job {}: that job's variables (SLURM_*, SRUN_*, PMIX_*) are ignored",
+        job->second));
   return told;
 }
 

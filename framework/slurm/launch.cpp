@@ -36,9 +36,8 @@ std::string wrong_start(const Variables& variable) {
   for (const char* pmi : {"PMIX_RANK", "PMIX_NAMESPACE", "PMI_RANK", "PMI_FD"})
     if (!variable(pmi).empty()) return "";
   return fmt::format(
-      "srun started {} task{} without PMIx, so that MPI cannot connect them and each would train "
-      "alone: give srun --mpi=pmix (`srun --mpi=list` must name it), or start the ranks with "
-      "mpirun",
+      "srun started {} task{} without PMIx, so MPI cannot connect them and each would train alone: "
+      "give srun --mpi=pmix (`srun --mpi=list` must list it), or start the ranks with mpirun",
       variable("SLURM_STEP_NUM_TASKS"), variable("SLURM_STEP_NUM_TASKS") == "1" ? "" : "s");
 }
 
@@ -46,8 +45,8 @@ std::string wrong_size(const Variables& variable, int ranks) {
   const int tasks = number(variable("SLURM_STEP_NUM_TASKS"));
   if (!by_srun(variable) || tasks <= 1 || tasks == ranks) return "";
   return fmt::format(
-      "srun started {} tasks, but MPI sees {} rank{}: the MPI that Attune was built with does not "
-      "speak srun's --mpi type; try --mpi=pmix, or start the ranks with mpirun",
+      "srun started {} tasks, but MPI sees {} rank{}: Attune's MPI does not support srun's --mpi "
+      "type; try --mpi=pmix, or start the ranks with mpirun",
       tasks, ranks, ranks == 1 ? "" : "s");
 }
 
@@ -76,14 +75,14 @@ std::vector<std::string> differences(const config::AskedRanks& asked,
     }
     if (others >= 0)
       sentences.push_back(
-          fmt::format("{}{}: {} for {}, and the run file asks for {}: give {}={} to srun or "
+          fmt::format("{}{}: {} for {}, but the run file asks for {}: give {}={} to srun or "
                       "sbatch, or correct slurm.{}",
                       first, others > 0 ? " and " + many(others, "other node") : "",
                       many(count, what), per, *wanted, option, *wanted, key));
   };
   if (asked.nodes && std::ssize(nodes) != *asked.nodes)
     sentences.push_back(
-        fmt::format("the ranks run on {}, and the run file asks for {}: give --nodes={} to srun or "
+        fmt::format("the ranks run on {}, but the run file asks for {}: give --nodes={} to srun or "
                     "sbatch, or correct slurm.nodes",
                     many(static_cast<int>(nodes.size()), "node"), *asked.nodes, *asked.nodes));
   using Ranks = std::vector<const RankPlace*>;
@@ -139,14 +138,13 @@ void check_gpus(const config::RunConfig& run, bool uses_gpu, const Comm& comm) {
   comm.agree([&] {
     if (leaves_idle && !is_meant)
       fail(
-          "the job has GPUs ({}), and this LibTorch finds none, so that all would be computed on "
-          "the CPU: use a CUDA build of LibTorch, "
-          "submit without GPUs, or set parallel.device = \"cpu\"",
+          "the job has GPUs ({}), but this LibTorch finds none, so the run would use the CPU: use "
+          "a CUDA build of LibTorch, submit without GPUs, or set parallel.device = \"cpu\"",
           gpus);
   });
   if (leaves_idle && is_meant && comm.root())
     fmt::print(stderr,
-               "note: the job has GPUs ({}), and parallel.device = \"cpu\" leaves them idle\n",
+               "note: the job has GPUs ({}), but parallel.device = \"cpu\" leaves them idle\n",
                gpus);
 }
 

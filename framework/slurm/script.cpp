@@ -144,8 +144,8 @@ class Script {
         "say.");
     line("unset SLURM_EXPORT_ENV SLURM_TIME_FORMAT \"${{!SLURM_CPU_BIND@}}\"");
     line("cd {} || {}", shell_word(job_.from.string()),
-         ends_with("its folder is not there on $(hostname): it must lie on a file system that all "
-                   "nodes see"));
+         ends_with("its folder does not exist on $(hostname): it must be on a file system that all "
+                   "nodes share"));
     line("attune={}", shell_word(job_.program.string()));
     if (job_.array) {
       line("job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID");
@@ -497,10 +497,8 @@ class Script {
 
 std::string log_pattern(const std::filesystem::path& path) {
   if (path.string().find('\\') != std::string::npos)
-    fail(
-        "{}: Slurm cannot write a log below a name with a backslash: give another 'name' or "
-        "'output'",
-        path.string());
+    fail("{}: Slurm cannot write a log to a path with a backslash: change 'name' or 'output'",
+         path.string());
   return std::regex_replace(path.string(), std::regex("%"), "%%");
 }
 

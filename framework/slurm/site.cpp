@@ -69,7 +69,9 @@ void check_stage(const toml::table& root, const SiteOptions& options, config::Pr
     if (what != "data" && what != "model" && what != "program")
       problems.add(
           root.get("stage")->source(),
-          fmt::format("'stage' holds '{}'; it may hold \"data\", \"model\" and \"program\"", what));
+          fmt::format(
+              "'stage' contains '{}', but may contain only \"data\", \"model\" and \"program\"",
+              what));
   if (!options.stage.empty() && options.scratch.empty())
     problems.add(root.get("stage")->source(), "'stage' needs 'scratch', the folder to copy to");
 }

@@ -54,8 +54,8 @@ fs::path make_folder(const fs::path& scratch) {
   fs::create_directories(scratch, refused);
   auto name = (scratch / "attune-XXXXXX").string();
   if (!::mkdtemp(name.data()))
-    fail("{} on {}: nothing can be written there ({}); correct 'scratch' in the site file",
-         scratch.string(), host_name(), std::strerror(errno));
+    fail("{} on {}: is not writable ({}); correct 'scratch' in the site file", scratch.string(),
+         host_name(), std::strerror(errno));
   return name;
 }
 
@@ -64,7 +64,7 @@ void check_space(const fs::path& folder, const std::vector<File>& files) {
   for (const auto& file : files) needed += file.size;
   const auto free = fs::space(folder).available;
   if (needed + (needed >> 5) > free)
-    fail("{} on {}: {} are needed and {} free; make room, or take 'stage' out of the site file",
+    fail("{} on {}: {} are needed, {} are free; free space, or remove 'stage' from the site file",
          folder.parent_path().string(), host_name(), human_bytes(static_cast<double>(needed)),
          human_bytes(static_cast<double>(free)));
 }
@@ -118,9 +118,9 @@ std::string Staging::copy(const fs::path& from, const std::string& name, const C
     world.agree([&] {
       out.flush();
       if (world.root() && file.size > 0 && !in)
-        fail("{}: cannot be read to its end: copy it again, or look at its disk", source.string());
+        fail("{}: cannot be read completely: copy it again, or check its disk", source.string());
       if (mine_ && !out)
-        fail("{} on {}: cannot be written; is the disk full?", target.string(), host_name());
+        fail("{} on {}: cannot be written; check for a full disk", target.string(), host_name());
     });
   }
   return to.string();

@@ -46,7 +46,7 @@ std::string submit(const fs::path& script, const config::SlurmOptions& options) 
   const auto said = run_slurm({"sbatch", "--parsable", script.string()});
   if (said.code != 0) fail("{}", explain_refusal(said.err, options));
   const auto lines = lines_of(said.out);
-  if (lines.empty()) throw Fault("sbatch took the job and told no id");
+  if (lines.empty()) throw Fault("sbatch accepted the job but returned no job id");
   return pieces_of(lines.back(), ';')[0];
 }
 
@@ -65,8 +65,8 @@ void check_are_free(const std::vector<fs::path>& directories) {
     if (!job.is_live()) continue;
     const auto id = job.element.empty() ? job.id : job.array_id + "_" + job.element;
     fail(
-        "{}: job {} for it is in the queue already ({}); wait for it, `scancel {}`, or give this "
-        "run another name",
+        "{}: job {} of this run is already in the queue ({}); wait for it, `scancel {}`, or give "
+        "this run another name",
         runs[id].string(), id, job.state, id);
   }
 }

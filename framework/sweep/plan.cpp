@@ -92,7 +92,7 @@ class Reader {
 
   Sweep read() {
     if (root_.contains("model") && root_.contains("dataset"))
-      fail("{}: is a run file and no sweep file: give it to `attune train`", sweep_.file.string());
+      fail("{}: is a run file, not a sweep file: give it to `attune train`", sweep_.file.string());
     config::bind_options(root_, describe<SweepOptions>(), &sweep_.options, problems_,
                          {"values", "trial", "halving"});
     if (root_.contains("halving"))
@@ -107,7 +107,7 @@ class Reader {
     for (const auto& values : all) add(values);
     if (sweep_.trials.empty())
       fail(
-          "{}: holds no trials: give [values], with the values of each key, or method = \"list\" "
+          "{}: defines no trials: give [values], with the values of each key, or method = \"list\" "
           "and [[trial]]",
           sweep_.file.string());
     return std::move(sweep_);
@@ -124,7 +124,7 @@ class Reader {
     if (has(describe<HalvingOptions>())) return fmt::format("'{}' belongs to [halving]", key);
     return key.find('.') == std::string::npos
                ? ""
-               : fmt::format("values of the run file stand below [values]: \"{}\" = [...]", key);
+               : fmt::format("write values of the run file below [values]: \"{}\" = [...]", key);
   }
 
   // ---- [values]
@@ -141,7 +141,7 @@ class Reader {
                table && key.find('.') == std::string::npos && is_section(*table)) {
       const std::string inner(table->begin()->first.str());
       problems_.add(table->begin()->first.source(),
-                    fmt::format("write keys with a point in quotes: \"{}.{}\"", key, inner));
+                    fmt::format("write keys with a dot in quotes: \"{}.{}\"", key, inner));
     } else if (table) {
       read_table(*table, dimension);
     } else {
@@ -186,13 +186,11 @@ class Reader {
                             table["log"].value_or(false), low->is_integer() && high->is_integer()};
     const auto& range = *dimension.range;
     if (range.low >= range.high || (range.log && range.low <= 0))
-      problems_.add(low->source(),
-                    fmt::format("'{}': 'low' must be below 'high'{}", dimension.key,
-                                range.log ? ", and above 0 to be drawn by its logarithm" : ""));
+      problems_.add(low->source(), fmt::format("'{}': 'low' must be below 'high'{}", dimension.key,
+                                               range.log ? ", and above 0 for log = true" : ""));
     if (sweep_.options.method != "random")
       problems_.add(table.source(),
-                    fmt::format("'{}' is drawn from a range, which needs method = \"random\"",
-                                dimension.key));
+                    fmt::format("'{}' is a range, which needs method = \"random\"", dimension.key));
   }
 
   void read_condition(const toml::node& node, Dimension& dimension) {
@@ -219,14 +217,14 @@ class Reader {
       if (const auto objection = objection_to_folder(output->get()); !objection.empty())
         problems_.add(output->source(), objection);
     if (options.method == "random" && options.trials == 0)
-      problems_.add(root_.source(), "method = \"random\" needs 'trials', how many are drawn");
+      problems_.add(root_.source(), "method = \"random\" needs 'trials', the number of draws");
     if (const auto* trials = root_.get("trials"); trials && options.method != "random")
       problems_.add(trials->source(),
                     trials->is_array()
-                        ? "trials are written as [[trial]], one for each"
-                        : "'trials' is for method = \"random\": set that, or take it out");
+                        ? "write each trial as [[trial]]"
+                        : "'trials' needs method = \"random\": set it, or remove 'trials'");
     if (options.method == "list" && !root_.contains("trial"))
-      problems_.add(root_.source(), "method = \"list\" needs [[trial]], one for each");
+      problems_.add(root_.source(), "method = \"list\" needs a [[trial]] for each trial");
     if (options.method != "list" && root_.contains("trial"))
       problems_.add(root_.get("trial")->source(), "[[trial]] needs method = \"list\"");
     for (auto& dimension : dimensions_)
@@ -236,8 +234,8 @@ class Reader {
                            return other.key == wanted && other.when.empty();
                          }))
           problems_.add(config::section(root_, "values", problems_).get(dimension.key)->source(),
-                        fmt::format("'{}' depends on '{}', which is no value of this sweep, or "
-                                    "itself depends on another",
+                        fmt::format("'{}' depends on '{}', which is not a value of this sweep, or "
+                                    "depends on another value itself",
                                     dimension.key, key));
     // Those that others depend on come first; apart from that the order is that of the names,
     // whatever that of the file.
@@ -283,7 +281,7 @@ class Reader {
       all = std::move(longer);
       if (all.size() > 1000000)
         fail(
-            "{}: the grid has more than a million trials: take fewer values, or method = "
+            "{}: the grid has more than a million trials: give fewer values, or use method = "
             "\"random\"",
             sweep_.file.string());
     }
@@ -299,8 +297,10 @@ class Reader {
     for (std::int64_t tries = 0; static_cast<std::int64_t>(all.size()) < sweep_.options.trials;
          ++tries) {
       if (tries > 100 * sweep_.options.trials)
-        fail("{}: there are no {} different trials to draw: lower 'trials', or give more values",
-             sweep_.file.string(), sweep_.options.trials);
+        fail(
+            "{}: there are fewer than {} different trials to draw: lower 'trials', or give more "
+            "values",
+            sweep_.file.string(), sweep_.options.trials);
       Values values;
       for (const auto& dimension : dimensions_) {
         const double at = share();  // also when it does not apply: the other draws stay the same
@@ -334,7 +334,7 @@ class Reader {
     std::vector<Values> all;
     const auto* array = root_.get("trial")->as_array();
     if (!array || !array->is_homogeneous<toml::table>())
-      fail("{}: trials are written as [[trial]], each with its values", sweep_.file.string());
+      fail("{}: write each trial as [[trial]] with its values", sweep_.file.string());
     for (const auto& element : *array) {
       Values values;
       for (const auto& [key, node] : *element.as_table())
@@ -377,7 +377,7 @@ class Reader {
       if (taken != names_.end() && taken->second == sum)
         fail("{}: two trials have the same values ({})", sweep_.file.string(), name);
     }
-    throw Fault(fmt::format("two trials of different values have one sum ({})", sum));
+    throw Fault(fmt::format("two trials with different values have the same hash ({})", sum));
   }
 
   static std::string summed(const Values& values) {

@@ -160,8 +160,8 @@ Metric ranking_metric(const Sweep& sweep, const std::vector<Result>& results) {
       results, [](const Result& result) { return !result.progress.declared.empty(); });
   if (has_begun)
     fail(
-        "{}: no trial measures the metric '{}'; set 'metric' to one of those in their evaluations, "
-        "such as 'loss'",
+        "{}: no trial measures the metric '{}'; set 'metric' to one that their evaluations "
+        "contain, such as 'loss'",
         sweep.file.string(), name);
   return {name};  // nothing to rank yet
 }
@@ -193,7 +193,7 @@ std::vector<std::string> told_changes(const std::vector<Result>& results, const 
   std::set<std::string> keys;
   for (const auto& result : results) keys.insert(result.changed.begin(), result.changed.end());
   return {fmt::format(
-      "{} of {} trials were run with another run file than {} is now; other values: {}; "
+      "{} of {} trials ran with a different version of the run file {}; different values: {}; "
       "remove their directories to run them again, or give the sweep another name",
       count, results.size(), sweep.options.run, joined({keys.begin(), keys.end()}))};
 }

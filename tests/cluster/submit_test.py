@@ -67,7 +67,7 @@ def status_tells_of_a_job_that_waits_and_one_that_trains():
     waiting = submit("waiting", "slurm.nodes=3", "slurm.cpus_per_task=4")
     check(status("runs/waiting")[0][:3] == ["runs/waiting", "queued", waiting], f"it waits: {status('runs/waiting')}")
     said = cluster.run("attune", "submit", "run.toml", "name=waiting", *STEADY, expect=2)
-    check(f"job {waiting} for it is in the queue already" in said, f"it is not queued twice: {said}")
+    check(f"job {waiting} of this run is already in the queue" in said, f"it is not queued twice: {said}")
     for command in (("attune", "submit", "run.toml", "name=watched", *STEADY), ("attune", "train", "run.toml", "name=watched", *STEADY, "--resume")):
         said = cluster.run(*command, expect=2)
         check(f"is in use by job {number}" in said, f"a live job's directory is refused with its id: {said}")
@@ -241,7 +241,7 @@ def ranks_that_do_not_find_each_other_are_refused():
 
 def ranks_that_are_not_those_of_the_run_file_are_explained():
     said = cluster.run("srun", "--mpi=pmix", "--nodes=3", "--ntasks=3", "attune", "train", "run.toml", "name=three", "train.steps=1", "train.global_batch=9", "train.micro_batch=1")
-    check("note: the ranks run on 3 nodes, and the run file asks for 2" in said and said.count("note:") == 1, f"the difference is told once: {said}")
+    check("note: the ranks run on 3 nodes, but the run file asks for 2" in said and said.count("note:") == 1, f"the difference is told once: {said}")
 
 
 def what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued():
@@ -286,7 +286,7 @@ def an_array_is_a_run_for_every_element():
     check("4 runs, each on 1 node of 1 rank" in said and "runs/seeds.sbatch" in said, f"it says what was queued: {said}")
     check(cluster.job(number)["ArrayTaskThrottle"] == "2", f"two at a time: {cluster.job(number)}")
     said = cluster.run("attune", "submit", "run.toml", "name=seeds", "train.steps=3", "slurm.array=5-6", expect=2)
-    check(f"runs/seeds-5: job {number}_5 for it is in the queue already" in said and not (place / "runs/seeds-6").exists(), f"an element is not queued twice: {said}")
+    check(f"runs/seeds-5: job {number}_5 of this run is already in the queue" in said and not (place / "runs/seeds-6").exists(), f"an element is not queued twice: {said}")
     names = [f"seeds-{element}" for element in (1, 3, 4, 5)]
     cluster.wait_for(lambda: all((place / f"runs/{name}/adapter").exists() for name in names), "every element is done")
     records = {name: json.loads((place / f"runs/{name}/record.json").read_text()) for name in names}
@@ -308,7 +308,7 @@ def what_the_environment_holds_does_not_overrule_the_run_file():
              "SBATCH_OUTPUT=elsewhere.log", "SBATCH_PARTITION=urgent", "SQUEUE_PARTITION=scavenge", "PMIX_RANK=3", "SBATCH_QOS=")
     said = cluster.run("env", *shell, "attune", "submit", "run.toml", "name=inherited", *STEADY, "slurm.memory=500M", "slurm.partition=main")
     number = re.search(r"job (\d+) is queued", said)[1]
-    for words in ("SBATCH_TIMELIMIT=2 of the environment is left aside", "SLURM_MEM_PER_CPU=100", "SBATCH_PARTITION=urgent"):
+    for words in ("SBATCH_TIMELIMIT=2 in the environment is ignored", "SLURM_MEM_PER_CPU=100", "SBATCH_PARTITION=urgent"):
         check(words in said, f"'{words}' is told: {said}")
     job = cluster.job(number)
     asked = {"TimeLimit": "00:10:00", "Requeue": "1", "Partition": "main"}
@@ -371,7 +371,7 @@ def names_with_percent_signs_blanks_and_quotes_stay_what_they_are():
     cluster.wait_for(lambda: len(list(sweep.glob("*/adapter"))) == 2, "both trials are done")
     check(len(list((sweep / "arrays").glob("0001-[01].log"))) == 2, f"the array's logs are where they belong: {list(sweep.rglob('*.log'))}")
     said = cluster.run("attune", "submit", "run.toml", "name=back\\slash", expect=2)
-    check("cannot write a log below a name with a backslash" in said and said.strip().count("\n") == 0, f"what Slurm cannot write is refused: {said}")
+    check("cannot write a log to a path with a backslash" in said and said.strip().count("\n") == 0, f"what Slurm cannot write is refused: {said}")
 
 
 def a_job_script_is_submitted_again_from_another_directory():
@@ -429,7 +429,7 @@ def data_and_model_are_staged_when_the_site_says_so():
     cluster.run("truncate", "--size=8T", "huge/huge.bin")  # takes no space itself
     number = submit("too-large", "model.path=huge", "--site", "./staging.toml")
     cluster.wait_for_end(number, "FAILED")
-    check("8.0 TiB are needed and" in cluster.log(number), f"a scratch that is too small is told: {cluster.log(number)}")
+    check("8.0 TiB are needed," in cluster.log(number), f"a scratch that is too small is told: {cluster.log(number)}")
     check(cluster.job(number)["Restarts"] == "0", "and not tried again")
     (place / "huge/huge.bin").unlink()  # who copies the build folder may write all of it
 

@@ -153,8 +153,8 @@ overlap = 10
   const auto report = expect_the_same_on_one_rank();
   if (!comm_.root()) return;
   for (const auto* reason :
-       {"duplicate", "nearly a duplicate", "not valid JSON", "fields unlike the header",
-        "left out by the weight 0.5 of list.json", "bad text"})
+       {"duplicate", "nearly a duplicate", "not valid JSON", "fields that do not match the header",
+        "dropped by the weight 0.5 of list.json", "bad text"})
     EXPECT_TRUE(report.rejected.contains(reason)) << reason;
 }
 

@@ -89,7 +89,7 @@ def differs(what, theirs, key):
 
 
 def refuses_other_builds():
-    cure = "; build it again against this Attune's headers, as this Attune was built"
+    cure = "; rebuild it against this Attune's headers, with this Attune's compiler settings"
     said = check_refused(compiled("containers", "-D_GLIBCXX_DEBUG"), differs("its containers are", "debug (_GLIBCXX_DEBUG)", "containers"))
     check(said.endswith(cure) and said.count(", here ") == 1, f"nothing else differs: {said}")
     check_refused(compiled("address", "-fsanitize=address"), differs("its sanitizer is", "address", "sanitizer"))
@@ -113,8 +113,8 @@ def accepts_what_changes_no_layout():
 
 def refuses_what_is_no_plugin():
     fits = compiled("fits").read_bytes()
-    without = check_refused(compiled("without_note", "-DWITHOUT_NOTE"), "does not say what it was built for", "build it again against this Attune's headers")
-    check("older Attunes" in without, without)
+    without = check_refused(compiled("without_note", "-DWITHOUT_NOTE"), "does not declare which Attune it was built for", "rebuild it against this Attune's headers")
+    check("older versions" in without, without)
     strange = {"empty": b"", "script": b"#!/bin/sh\ntouch opened\n" * 9, "half": fits[: len(fits) // 2], "machine": fits[:18] + b"\x16\0" + fits[20:],
                "program": fits[:16] + b"\2\0" + fits[18:]}
     for name, content in strange.items():

@@ -171,20 +171,20 @@ CAUSES = [
     ("prepare", RECIPE, 'kind = "instruction"', 'knid = "instruction"', ["wrong.toml:2:1: unknown key 'knid'; did you mean 'kind'?"]),
     ("prepare", RECIPE, 'kind = "instruction"', "kind = 3", ["wrong.toml:2:8: 'kind' must be the name of a dataset plugin, in quotes"]),
     ("prepare", RECIPE, '"instruction"', '"instructions"', ["wrong.toml:2:8: there is no dataset 'instructions'; did you mean 'instruction'?"]),
-    ("prepare", RECIPE, "[[source]]", "[source]", ["wrong.toml:7:1: sources are a list: write [[source]]"]),
+    ("prepare", RECIPE, "[[source]]", "[source]", ["wrong.toml:7:1: sources are a list: write each as [[source]]"]),
     ("prepare", RECIPE, "[[source]]", "[[sorce]]", ["unknown key 'sorce'; did you mean 'source'?"]),
     ("prepare", RECIPE, "[split]", "[spilt]", ["wrong.toml:9:2: unknown key 'spilt'; did you mean 'split'?"]),
     ("prepare", RECIPE, 'path = "sums.jsonl"', 'path = "sums.jsonl"\nvalidation = 0.1', ["wrong.toml:9:1: unknown key 'validation'; 'validation' belongs to [split]"]),
     ("prepare", RECIPE, "validation = 0.2", "validation = 0.2\nlicence = \"x\"", ["'licence' belongs to the top of the recipe"]),
-    ("prepare", RECIPE, "validation = 0.2", "validation = 0.7\ntest = 0.7", ["'validation' (0.7) and 'test' (0.7) together are more than all records"]),
+    ("prepare", RECIPE, "validation = 0.2", "validation = 0.7\ntest = 0.7", ["'validation' (0.7) and 'test' (0.7) add up to more than 1"]),
     ("prepare", RECIPE, '"plain"', "plain", ["wrong.toml:6:12: ", 'write a text in quotes: template = "plain"']),
     ("prepare", RECIPE, "licence", "license", ["unknown key 'license'; did you mean 'licence'?"]),
     ("sweep", SWEEP, "[values]", "[value]", ["wrong.toml:3:2: unknown key 'value'; did you mean 'values'?"]),
     ("sweep", SWEEP, '"strategy.rank"', '"strategy.rnak"', ["wrong.toml", "trial rnak=2", "unknown key 'rnak'; did you mean 'rank'?"]),
-    ("sweep", SWEEP, '"strategy.rank"', "strategy.rank", ["wrong.toml:4:10: ", "write keys with a point in quotes: \"strategy.rank\""]),
+    ("sweep", SWEEP, '"strategy.rank"', "strategy.rank", ["wrong.toml:4:10: ", "write keys with a dot in quotes: \"strategy.rank\""]),
     ("sweep", SWEEP, '"run.toml"', '"rnu.toml"', ["rnu.toml"]),
     ("sweep", SWEEP, "run =", "rnu =", ["wrong.toml:2:1: unknown key 'rnu'; did you mean 'run'?"]),
-    ("sweep", SWEEP, "[values]", "trials = 3\n[values]", ["wrong.toml:3:10: 'trials' is for method = \"random\""]),
+    ("sweep", SWEEP, "[values]", "trials = 3\n[values]", ["wrong.toml:3:10: 'trials' needs method = \"random\""]),
     ("sweep", SWEEP, '"s"', '""', ["wrong.toml:1:8: 'name' is empty"]),
 ]
 
@@ -196,11 +196,11 @@ def causes_that_stand_in_the_file():
         refused(command, "wrong.toml", *(("--here",) if command == "sweep" else ()), say=say)
     (place / "site.toml").write_text('[slrum]\npartition = "x"\n')
     refused("submit", "run.toml", "--site", "./site.toml", "--print", say="site.toml:1:2: unknown key 'slrum'; did you mean 'slurm'?")
-    refused("prepare", "run.toml", say="run.toml: is a run file and no recipe: give it to `attune train`")
+    refused("prepare", "run.toml", say="run.toml: is a run file, not a recipe: give it to `attune train`")
     refused("train", "sums.toml", say="sums.toml: is a recipe, not a run file: give it to `attune prepare`")
     (place / "wrong.toml").write_text(SWEEP)
     refused("train", "wrong.toml", say="wrong.toml: is a sweep file, not a run file: give it to `attune sweep`")
-    refused("sweep", "run.toml", say="run.toml: is a run file and no sweep file: give it to `attune train`")
+    refused("sweep", "run.toml", say="run.toml: is a run file, not a sweep file: give it to `attune train`")
     refused("train", "run.toml", "strategy.lora.rank=8", say="the file has a single [strategy]: write strategy.rank=...")
 
 
@@ -216,7 +216,7 @@ def names_that_would_cost_other_runs():
     refused("submit", "run.toml", "name=", "slurm.array=0-3", "--print", say="'name' is empty")
     refused("train", "run.toml", "name=runs", "output=.", "--overwrite", "dataset.path=sums.h5", "model.path=runs/first", say="runs/first")
     (place / "runs/metrics.jsonl").write_text("")
-    refused("train", "run.toml", "name=runs", "output=.", "--overwrite", say=["runs: holds another run, ", "and is not replaced"], leaves=("runs/.lock",))
+    refused("train", "run.toml", "name=runs", "output=.", "--overwrite", say=["runs: contains another run, ", "and is not replaced"], leaves=("runs/.lock",))
     (place / "runs/metrics.jsonl").unlink()
     check(before == {path: path.read_bytes() for path in (place / "runs").rglob("*") if path.is_file()}, "nothing is lost")
     said = place.run(program, "train", "run.toml", "name=first", "train.steps=2", "--overwrite")

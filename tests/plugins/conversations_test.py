@@ -111,7 +111,7 @@ refused("messages", {"messages": [user("q"), assistant("a")], "tools": "[{]"}, "
 for message in (assistant(None), {"role": "assistant"}, user(None), {"role": "tool"}):
     refused("messages", {"messages": [user("q"), message, assistant("a")]}, "without content")
 for content in ([{"type": "image_url", "image_url": {"url": "x"}}], [{"type": "text", "text": "a"}, {"type": "input_audio"}], {"a": 1}, ["a"]):
-    refused("messages", {"messages": [user(content), assistant("a")]}, "content that is no text")
+    refused("messages", {"messages": [user(content), assistant("a")]}, "content that is not text")
 kept, _ = prepare("messages", [{"messages": [{"role": "developer", "content": "Rhyme."}, user([{"type": "text", "text": "Two "}, {"type": "text", "text": "parts"}]), assistant("a"),
                                              {"role": "function", "name": "f", "content": "dry"}, assistant("b")]}])
 check(decoded(kept[0]["tokens"]) == written([{"role": "developer", "content": "Rhyme."}, user("Two parts"), assistant("a"), {"role": "tool", "content": "dry"}, assistant("b")]),

@@ -54,10 +54,10 @@ JOB = ("env", "CUDA_VISIBLE_DEVICES=", "SLURM_JOB_ID=5")
 def a_job_with_gpus_that_uses_none_fails():
     for variable in ("SLURM_JOB_GPUS=0", "SLURM_GPUS_ON_NODE=1", "SLURM_GPUS_PER_TASK=1"):
         said = place.run(*JOB, variable, attune, "train", "run.toml", "name=idle", expect=2)
-        one_sentence(said, f"the job has GPUs ({variable}), and this LibTorch finds none")
+        one_sentence(said, f"the job has GPUs ({variable}), but this LibTorch finds none")
         check(not (place / "runs/idle").exists(), "before anything is written")
     said = place.run(*JOB, "SLURM_GPUS_ON_NODE=1", attune, "train", "run.toml", "name=meant", "parallel.device=cpu")
-    check('note: the job has GPUs (SLURM_GPUS_ON_NODE=1), and parallel.device = "cpu" leaves them idle' in said, f"what is meant is done, with a note: {said}")
+    check('note: the job has GPUs (SLURM_GPUS_ON_NODE=1), but parallel.device = "cpu" leaves them idle' in said, f"what is meant is done, with a note: {said}")
     check("the job has GPUs" not in place.run(*JOB, "SLURM_GPUS_ON_NODE=0", attune, "train", "run.toml", "name=none"), "a job without GPUs trains")
     for command in (("evaluate", "runs/none"), ("generate", "runs/none", "--prompt", "1")):
         said = place.run(*JOB, "SLURM_JOB_GPUS=0", attune, *command, expect=2)

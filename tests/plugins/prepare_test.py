@@ -113,7 +113,7 @@ prepare()
 with (place / "data.jsonl").open("a") as file:
     file.write(json.dumps({"text": "z z", "label": "1"}) + "\n")
 for ranks in (1, 2):
-    prepare(ranks, expect=2, say=["data.jsonl: its sha256 is", f"and the recipe says {sum_of}"])
+    prepare(ranks, expect=2, say=["data.jsonl: its sha256 is", f"but the recipe expects {sum_of}"])
 print("ok changed source", flush=True)
 
 # --- A row that only the last rank reads
@@ -137,7 +137,7 @@ for size, ranks in [("2m", 1), ("2m", 2), ("20m", 1), ("20m", 2)]:  # too small 
     command = " ".join(map(str, over_ranks(ranks, program, "prepare", "data.toml")))
     inside = f"mount -t tmpfs -o size={size} none small && {{ {command}; code=$?; echo left: $(ls -A small); exit $code; }}"
     said = place.run("unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--mount", "bash", "-c", inside, expect=2)
-    check("make room there, or set output to a place that has it" in said, said)
+    check("free space there, or set output to another disk" in said, said)
     check("left:\n" in said, f"nothing is left behind:\n{said}")
 print("ok full disk", flush=True)
 

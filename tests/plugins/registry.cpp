@@ -86,21 +86,21 @@ TEST(Loader, AcceptsALibraryBuiltForThisAttune) {
 TEST(Loader, RefusesOtherHeaders) {
   EXPECT_EQ(refusal_of_fixture("other_headers"),
             fixture("other_headers").string() +
-                ": was built for another Attune: " + headers_differ +
-                "; build it again against this Attune's headers, as this Attune was built");
+                ": was built for a different Attune: " + headers_differ +
+                "; rebuild it against this Attune's headers, with this Attune's compiler settings");
 }
 
 TEST(Loader, ReportsEveryMismatchInOneMessage) {
-  EXPECT_EQ(refusal_of_fixture("other_everything"), fixture("other_everything").string() + ": was built for another Attune: " + headers_differ +
+  EXPECT_EQ(refusal_of_fixture("other_everything"), fixture("other_everything").string() + ": was built for a different Attune: " + headers_differ +
             "; its LibTorch is 2.12.0, here " TORCH_VERSION "; its compiler is clang++ 19, here " ATTUNE_COMPILER
-            "; its C++ standard is 201703L, here " ATTUNE_STRINGIFY(__cplusplus) "; build it again against this Attune's headers, as this Attune was built");
+            "; its C++ standard is 201703L, here " ATTUNE_STRINGIFY(__cplusplus) "; rebuild it against this Attune's headers, with this Attune's compiler settings");
 }
 
 TEST(Loader, RefusesAPluginWithoutANote) {
   EXPECT_EQ(refusal_of_fixture("without_note"),
             fixture("without_note").string() +
-                ": does not say what it was built for, as plugins of older Attunes do not; build "
-                "it again against this Attune's headers");
+                ": does not declare which Attune it was built for, like plugins of older versions; "
+                "rebuild it against this Attune's headers");
 }
 
 TEST(Loader, OpensNoneOfThem) {
@@ -153,29 +153,29 @@ TEST(BuiltFor, BytesThatAreNoTextAreNotRepeated) {
 TEST(Loader, RefusesAStructThatIsShorterThanOurs) {
   EXPECT_EQ(refusal_of_fixture("older_struct"),
             fixture("older_struct").string() +
-                ": describes itself in 24 bytes where this Attune reads " +
+                ": its description has 24 bytes, but this Attune reads " +
                 std::to_string(sizeof(AttunePluginInfo)) +
-                ": it was built with an older Attune; build it again with this one");
+                ": it was built with an older Attune; rebuild it with this one");
 }
 
 TEST(Loader, RefusesAnIncompleteDescription) {
   EXPECT_EQ(refusal_of_fixture("nameless"),
             fixture("nameless").string() +
-                ": leaves parts of its description empty; end the library with "
-                "ATTUNE_PLUGIN(\"name\", \"version\", registry)");
+                ": its description is incomplete; add ATTUNE_PLUGIN(\"name\", \"version\", "
+                "registry) at the end of its source");
 }
 
 TEST(Loader, NamesTheFileAndTheTextWhenAddThrows) {
-  EXPECT_EQ(refusal_of_fixture("throws"), fixture("throws").string() +
-                                              ": plugin 'forged' failed while registering what it "
-                                              "holds: the table of kernels is empty");
+  EXPECT_EQ(refusal_of_fixture("throws"),
+            fixture("throws").string() +
+                ": plugin 'forged' failed during registration: the table of kernels is empty");
 }
 
 TEST(Loader, RefusesALibraryWithoutTheEntryPointBeforeOpeningIt) {
   EXPECT_EQ(refusal_of_fixture("not_a_plugin"),
             fixture("not_a_plugin").string() +
                 ": is a shared library but not an Attune plugin (it does not export "
-                "'attune_plugin'); end it with ATTUNE_PLUGIN(...)");
+                "'attune_plugin'); add ATTUNE_PLUGIN(...) at the end of its source");
   EXPECT_EQ(::dlopen(fixture("not_a_plugin").c_str(), RTLD_NOW | RTLD_NOLOAD), nullptr);
 }
 
@@ -185,7 +185,7 @@ TEST(Loader, SaysWhyALibraryCannotBeOpenedAndTheCure) {
       << text;
   EXPECT_NE(text.find("undefined symbol: attune_of_another_day"), std::string::npos) << text;
   EXPECT_TRUE(text.ends_with(
-      "; it was built against another Attune or LibTorch: build it again with this one"))
+      "; it was built against a different Attune or LibTorch: rebuild it against this one"))
       << text;
 }
 
@@ -227,7 +227,7 @@ TEST_F(RegistryFiles, ALibraryForAnotherMachineIsRefused) {
   other[18] = static_cast<char>(EM_S390);
   EXPECT_EQ(refusal({write("other.so", other)}),
             (folder_ / "other.so").string() +
-                ": is a library for another kind of machine; build it on this one");
+                ": is a library for a different architecture; build it on this machine");
 }
 
 TEST_F(RegistryFiles, EveryTruncationIsRefused) {
@@ -239,8 +239,8 @@ TEST_F(RegistryFiles, EveryTruncationIsRefused) {
         << size << ": " << text;
   }
   EXPECT_EQ(refusal({write("short.so", whole.substr(0, whole.size() - 1))}),
-            fmt::format("{}: is a truncated or damaged library: its table of sections does not fit "
-                        "into the file's {} bytes; build or copy it again",
+            fmt::format("{}: is a truncated or damaged library: its table of sections exceeds the "
+                        "file's {} bytes; build or copy it again",
                         (folder_ / "short.so").string(), whole.size() - 1));
 }
 
@@ -300,8 +300,8 @@ TEST_F(RegistryFiles, ANoteLongerThanItsSegmentIsRefused) {
   const auto length = longer.find(note_here) - 8 - 2 * sizeof(ElfW(Word));
   longer[length + 3] = 0x7f;
   EXPECT_EQ(refusal({write("longer.so", longer)}),
-            fmt::format("{}: is a truncated or damaged library: its table of notes does not fit "
-                        "into the file's {} bytes; build or copy it again",
+            fmt::format("{}: is a truncated or damaged library: its table of notes exceeds the "
+                        "file's {} bytes; build or copy it again",
                         (folder_ / "longer.so").string(), longer.size()));
 }
 
@@ -319,9 +319,10 @@ TEST_F(RegistryFiles, AFolderGivesItsLibrariesOnceAndIgnoresTheRest) {
 
 TEST_F(RegistryFiles, ALinkToNothingIsRefused) {
   fs::create_symlink(folder_ / "gone.so", folder_ / "dangling.so");
-  EXPECT_EQ(refusal({folder_}), (folder_ / "dangling.so").string() +
-                                    ": is a link to nothing (No such file or directory); remove it "
-                                    "or build the plugin again");
+  EXPECT_EQ(
+      refusal({folder_}),
+      (folder_ / "dangling.so").string() +
+          ": is a dangling link (No such file or directory); remove it or rebuild the plugin");
 }
 
 TEST_F(RegistryFiles, AStrippedLibraryIsStillAPlugin) {
@@ -372,8 +373,7 @@ TEST_F(Names, TakenTwiceNamesBothFiles) {
   add(Kind::callback, "lora", "lora 1.0.0", "/a/lora.so");  // another kind: another name
   EXPECT_EQ(error_of([&] { add(Kind::strategy, "lora", "mine 0.1.0", "/b/mine.so"); }),
             "the strategy 'lora' is registered twice, by /a/lora.so (lora 1.0.0) and by /b/mine.so "
-            "(mine 0.1.0); "
-            "rename one of them, or take one library out of the plugin folders");
+            "(mine 0.1.0); rename one of them, or remove one library from the plugin folders");
   EXPECT_EQ(registry_.entries().size(), 2);
 }
 

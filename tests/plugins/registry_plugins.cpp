@@ -117,7 +117,7 @@ TEST(Loader, RefusesANameTakenTwiceNamingBothFiles) {
     EXPECT_EQ(std::string(error.what()),
               "the callback 'twice' is registered twice, by " + fixture("twice_one").string() +
                   " (twice_one 1.0.0) and by " + fixture("twice_two").string() +
-                  " (twice_two 1.0.0); rename one of them, or take one library out of the plugin "
+                  " (twice_two 1.0.0); rename one of them, or remove one library from the plugin "
                   "folders");
   }
   EXPECT_TRUE(registry.entries().empty());

@@ -93,7 +93,7 @@ def a_directory_of_an_earlier_attune_is_read_and_gone_on_with():
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
     (folder / "lock.1").write_text(json.dumps({"host": "x", "machine": "gone", "pid": 1, "started": "1", "job": "", "since": "2026-01-01T00:00:00Z"}) + "\n")
     said = train("old", "--resume-anyway", expect=2)
-    check("was taken by process 1 on x" in said, f"the lock is understood: {said}")
+    check("was locked by process 1 on x" in said, f"the lock is understood: {said}")
     (folder / "lock.1").unlink()
     seen = status("old")
     check((seen["state"], seen["step"], seen["steps"]) == ("done", 4, 4) and not seen["remark"], f"{seen}")
@@ -109,14 +109,14 @@ def a_newer_version_is_refused_in_a_sentence_and_kept():
         folder = copy("whole", name)
         text = (folder / file).read_text().replace(now, then)
         (folder / file).write_text(text)
-        in_one_sentence(train(name, "--resume", expect=2), file, "is of version 2", "this Attune reads up to version 1")
+        in_one_sentence(train(name, "--resume", expect=2), file, "has version 2", "this Attune reads up to version 1")
         check((folder / file).read_text() == text, "nothing is lost")
-        check("is of version 2" in status(name)["remark"], f"{status(name)}")
-        check("is of version 2" in place.run(program, "status", f"runs/{name}"), "in the table, too")
-    in_one_sentence(place.run(program, "train", "runs/newer-record/record.json", "name=again", expect=2), "is of version 2")
+        check("has version 2" in status(name)["remark"], f"{status(name)}")
+        check("has version 2" in place.run(program, "status", f"runs/{name}"), "in the table, too")
+    in_one_sentence(place.run(program, "train", "runs/newer-record/record.json", "name=again", expect=2), "has version 2")
     folder = copy("whole", "newer-lock")
     (folder / "lock.1").write_text('{"version": 2}\n')
-    in_one_sentence(train("newer-lock", "--resume", expect=2), "runs/newer-lock/lock.1", "is of version 2 of attune-lock")
+    in_one_sentence(train("newer-lock", "--resume", expect=2), "runs/newer-lock/lock.1", "has version 2 of attune-lock")
 
 
 def crashes(run):
@@ -180,7 +180,7 @@ def a_sweep_survives_what_its_trials_left():
         (trial / "metrics.jsonl").write_text(text)
         (trial / "record.json").write_text(json.dumps({"history": [{"what": "started"}, {"what": "finished"}]}))
     said = place.run(program, "sweep", "report", "grid.toml")
-    check("attune: note: rank=3: metrics.jsonl is damaged at byte" in said and "rank=5: metrics.jsonl: is of version 9" in said, said)
+    check("attune: note: rank=3: metrics.jsonl is damaged at byte" in said and "rank=5: metrics.jsonl: has version 9" in said, said)
     check("rank=2:" not in said and "rank=4:" not in said, f"NaN and a torn line are no damage: {said}")
     rows = {row["trial"]: row for row in csv.DictReader((sweep / "results.csv").read_text().splitlines())}
     check([row for row in rows] == ["rank=3", "rank=1", "rank=4", "rank=2", "rank=5"], f"ranked: {list(rows)}")

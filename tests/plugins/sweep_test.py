@@ -69,7 +69,7 @@ def another_run_file_is_noticed():
     (place / "run.toml").write_text(text.replace("[train]", "[slurm]\ncpus_per_task = 2\n[train]  # a comment"))
     check("another run file" not in place.run(program, "sweep", "report", "edited.toml"), "neither comments nor where it runs matter")
     (place / "run.toml").write_text(text.replace("seed = 3", "seed = 4"))
-    words = "2 of 3 trials were run with another run file than run.toml is now; other values: seed;"
+    words = "2 of 3 trials ran with a different version of the run file run.toml; different values: seed;"
     said = sweep("edited", '[values]\n"strategy.rank" = [2, 4, 8]\n')
     check(said.count(words) == 2, f"it is told before and after: {said}")
     changes = {row["strategy.rank"]: row["run_file_changes"] for row in results("edited")}

@@ -175,7 +175,7 @@ for file, write in {"index.parquet": lambda rows: rows.to_parquet(place / "index
     check([reader.text(one["tokens"]) for one in reader.samples()[0]] == ["twice", "once"], f"{file}: row labels of pandas are no field")
 pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array([datetime.timedelta(1)], pyarrow.duration("s")), "other": ["a"]}), place / "duration.parquet")
 reader.prepare("corpus", ['path = "duration.parquet"\nfields = { text = "text" }\n', 'path = "plain.tsv"\nfields = { text = "text" }\n'])
-check(("duration.parquet", 1, "a field is no text") in reader.told(), f"a duration is no text: {reader.told()[:3]}")
+check(("duration.parquet", 1, "a field that is not text") in reader.told(), f"a duration is no text: {reader.told()[:3]}")
 
 (place / "vectors.jsonl").write_text('{"text": "a", "labels": [0, 1, 1]}\n{"text": "b", "labels": [0, 1]}\n{"text": "c", "labels": ["x", ""]}\n{"text": "d", "labels": ["x", "x"]}\n')
 reader.labels(["vectors.jsonl"], 'target = "labels"', "labels")

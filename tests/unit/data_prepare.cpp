@@ -124,7 +124,7 @@ TEST_F(Prepare, AllMistakesOfARecipeAreReportedWithTheirPlaces) {
   const auto text = refusal();
   EXPECT_THAT(text, AllOf(HasSubstr("recipe.toml:6:1"), HasSubstr("max_length"),
                           HasSubstr("recipe.toml:9:1"), HasSubstr("did you mean 'near'"),
-                          HasSubstr("more than all records")));
+                          HasSubstr("add up to more than 1")));
 }
 
 TEST_F(Prepare, ARecipeWithoutSourcesOrWithAnUnknownKindIsRefused) {

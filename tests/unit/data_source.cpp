@@ -126,7 +126,7 @@ TEST_F(Sources, GzippedFilesReadAsTheyWerePlain) {
                 }
                 return "";
               })(),
-              HasSubstr("cannot be unpacked"));
+              HasSubstr("cannot be decompressed"));
 }
 
 /// Bytes that this process has read, files in the page cache included.
@@ -201,7 +201,7 @@ TEST_F(Sources, BadJsonIsRefusedWithItsRow) {
 
 TEST_F(Sources, RowsThatDoNotFitTheHeaderAreRefused) {
   EXPECT_THAT(refusal("a.csv", "text,label\na,b\nonly\n"),
-              HasSubstr("a.csv, row 3: has 1 field where the header has 2 (text, label)"));
+              HasSubstr("a.csv, row 3: has 1 field, but the header has 2 (text, label)"));
   EXPECT_THAT(refusal("a.csv", "text,label\na,b,c\n"), HasSubstr("row 2: has 3 fields"));
   EXPECT_THAT(refusal("a.csv", "text,text\na,b\n"), HasSubstr("two columns have the same name"));
   EXPECT_THAT(refusal("a.csv", "text,label\n\"open,b\nc,d\n"),
@@ -315,7 +315,7 @@ TEST_F(Sources, BadRowsAreCountedAndListedWhereTheRecipeSaysSo) {
       read("a.csv", "text,label\na,1\nonly\n\"x\"y,2\nb,3\n\"never closed,4\n", skipping());
   ASSERT_EQ(records.size(), 2u);
   EXPECT_EQ(records[1].row, 5);
-  EXPECT_EQ(ledger_.dropped().at("fields unlike the header").count, 1);
+  EXPECT_EQ(ledger_.dropped().at("fields that do not match the header").count, 1);
   EXPECT_EQ(ledger_.dropped().at("text after a closing quote").count, 1);
   EXPECT_EQ(ledger_.dropped().at("a quote that is never closed").count, 1);
 }
@@ -326,9 +326,9 @@ TEST_F(Sources, AJsonListCutInTheMiddleIsRefusedOrKeptAsFarAsItIsWhole) {
               HasSubstr("a.json, row 3: the file ends in the middle of its list"));
   EXPECT_EQ(read("a.json", cut, skipping()).size(), 2u);
   EXPECT_EQ(ledger_.dropped().at("not valid JSON").count, 1);
-  EXPECT_THAT(refusal("a.json", "[{\"text\": \"a\"}] {"), HasSubstr("there is more after the end"));
+  EXPECT_THAT(refusal("a.json", "[{\"text\": \"a\"}] {"), HasSubstr("has content after the end"));
   EXPECT_THAT(refusal("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b"),
-              HasSubstr("a.jsonl, row 2: is not valid JSON: it ends in the middle"));
+              HasSubstr("a.jsonl, row 2: is not valid JSON: it ends prematurely"));
 }
 
 TEST_F(Sources, AFieldThatIsMissingFarBelowIsNamedWithItsRow) {
@@ -494,8 +494,9 @@ TEST_F(Sources, HalvesOfSurrogatePairsAreReplacedAndCounted) {
 }
 
 TEST_F(Sources, WhatIsNoNumberInJsonIsRefusedByName) {
-  EXPECT_THAT(refusal("a.jsonl", "{\"text\": NaN}\n"),
-              HasSubstr("a.jsonl, row 1: holds NaN (at byte 10 of it), which JSON does not have"));
+  EXPECT_THAT(
+      refusal("a.jsonl", "{\"text\": NaN}\n"),
+      HasSubstr("a.jsonl, row 1: contains NaN (at byte 10 of it), which is not valid in JSON"));
   EXPECT_THAT(refusal("a.jsonl", "{\"text\": -Infinity}\n"), HasSubstr("holds -Infinity"));
   EXPECT_THAT(refusal("a.jsonl", "{\"text\": null}\n", mapped({{"text", "text"}})),
               HasSubstr("the field 'text' has no value (null) here"));
@@ -512,7 +513,7 @@ TEST_F(Sources, NumbersThatAreLabelsHaveOneName) {
 
 TEST_F(Sources, LinesThatEndWithCarriageReturnsAloneAreRefused) {
   EXPECT_THAT(refusal("a.csv", "text,label\ra,1\r"),
-              HasSubstr("a.csv: its lines end with carriage returns alone"));
+              HasSubstr("a.csv: its lines end with carriage returns only"));
 }
 
 TEST_F(Sources, AnElementThatIsMissingInAListIsTold) {
@@ -646,7 +647,7 @@ TEST_F(Sources, IdxPicturesComeWithTheirLabels) {
   EXPECT_EQ(records[1].image[1][0][0].item<int>(), 'd');
   write_text(folder_ / "p-idx3-ubyte", pixels.substr(0, 20));
   EXPECT_THAT(refusal_of(options, "p-idx3-ubyte"),
-              HasSubstr("holds 20 bytes where its header asks for 22"));
+              HasSubstr("has 20 bytes, but its header requires 22"));
   write_text(folder_ / "p-idx3-ubyte", "something else");
   EXPECT_THAT(refusal_of(options, "p-idx3-ubyte"), HasSubstr("is not an IDX file"));
 }

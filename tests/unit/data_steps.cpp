@@ -42,7 +42,7 @@ TEST(Clean, TextsAreBroughtToTheNormalFormAndCounted) {
   EXPECT_TRUE(clean(options, record, ledger));
   EXPECT_EQ(record.field("text"), "\u00e9 fi");
   EXPECT_TRUE(clean(options, record, ledger)) << "changes nothing more";
-  EXPECT_EQ(ledger.changed().at("brought to the normal form nfkc").count, 1);
+  EXPECT_EQ(ledger.changed().at("converted to the normal form nfkc").count, 1);
 }
 
 TEST(Clean, ControlCharactersGoAndLineEndsAreOne) {
@@ -334,7 +334,7 @@ TEST_F(Steps, TheWeightOfASourceIsTheShareOfItsRecordsThatIsTaken) {
   for (int i = 0; i < 10; ++i) train += fixtures::letters(i) + ",0\n";
   auto report = prepare(train, "x x x,0\n", "", "", "weight = 0.35\n");
   EXPECT_EQ(report.samples.at("train"), 3);
-  EXPECT_EQ(report.rejected.at("left out by the weight 0.35 of train.csv").count, 7);
+  EXPECT_EQ(report.rejected.at("dropped by the weight 0.35 of train.csv").count, 7);
   const auto first = DataFile::open(folder_ / "data.h5").split("train").sha256();
   prepare(train, "x x x,0\n", "", "", "weight = 0.35\n");
   EXPECT_EQ(DataFile::open(folder_ / "data.h5").split("train").sha256(), first);
@@ -342,23 +342,22 @@ TEST_F(Steps, TheWeightOfASourceIsTheShareOfItsRecordsThatIsTaken) {
   EXPECT_NE(DataFile::open(folder_ / "data.h5").split("train").sha256(), first);
   report = prepare(train, "x x x,0\n", "", "", "weight = 2.5\n");
   EXPECT_EQ(report.samples.at("train"), 25);
-  EXPECT_FALSE(report.rejected.contains("left out by the weight 2.5 of train.csv"));
+  EXPECT_FALSE(report.rejected.contains("dropped by the weight 2.5 of train.csv"));
 }
 
 TEST_F(Steps, ALabelThatTrainingNeverSeesIsRefusedOrSkipped) {
   const std::string train = "a b,yes\nb c,no\n";
   const std::string test = "c d,yes\nd e,maybe\n";
   EXPECT_THAT(refusal(train, test, ""),
-              HasSubstr("test.csv, row 3: the label 'maybe' stands in no training record"));
+              HasSubstr("test.csv, row 3: no training record has the label 'maybe'"));
   const auto report = prepare(train, test, "", "on_error = \"skip\"\n");
   EXPECT_EQ(report.rejected.at("a label never seen in training").count, 1);
   EXPECT_EQ(report.samples.at("test"), 1);
 }
 
 TEST_F(Steps, ALabelThatTheRecipeDoesNotNameIsRefusedWithTheNearest) {
-  EXPECT_THAT(
-      refusal("a b,yes\nb c,on\n", "c d,yes\n", "[clean]\nlabels = [\"yes\", \"no\"]\n"),
-      HasSubstr("train.csv, row 3: the label 'on' is none of those that [clean] names (yes, no)"));
+  EXPECT_THAT(refusal("a b,yes\nb c,on\n", "c d,yes\n", "[clean]\nlabels = [\"yes\", \"no\"]\n"),
+              HasSubstr("train.csv, row 3: the label 'on' is not listed in [clean] (yes, no)"));
   prepare("a b,yes\nb c,no\n", "c d,yes\n", "[clean]\nlabels = [\"yes\", \"no\"]\n");
   EXPECT_THAT(DataFile::open(folder_ / "data.h5").labels(), ElementsAre("yes", "no"))
       << "in the order of the recipe";
@@ -389,8 +388,8 @@ TEST_F(Steps, EveryDroppedRecordIsListedWhenTheRecipeSaysSo) {
     reasons.push_back(entry.at("reason").get<std::string>() + " " +
                       std::to_string(entry.at("row").get<int>()));
   }
-  EXPECT_THAT(reasons, ElementsAre("fields unlike the header 4", "longer than 8 characters 6",
-                                   "duplicate 3", "bad text 5"));
+  EXPECT_THAT(reasons, ElementsAre("fields that do not match the header 4",
+                                   "longer than 8 characters 6", "duplicate 3", "bad text 5"));
 }
 
 TEST_F(Steps, AFailureLeavesWhatWasThereBefore) {

@@ -165,7 +165,7 @@ TEST_F(RunDirectory, ALogOfAnEarlierAttuneIsVersionOneAndANewerOneIsRefused) {
         R"({"event":"run_begin","version":2,"step":0,"steps":{"of":"another kind"}})"
         "\n" +
             step_line(3));
-  const auto newer = AllOf(HasSubstr("metrics.jsonl: is of version 2 of attune-metrics"),
+  const auto newer = AllOf(HasSubstr("metrics.jsonl: has version 2 of attune-metrics"),
                            HasSubstr("this Attune reads up to version 1"));
   EXPECT_THAT(read_progress(run_).problem, newer);
   EXPECT_EQ(read_progress(run_).step, 0) << "what another version means is not guessed";
@@ -177,8 +177,7 @@ TEST_F(RunDirectory, ALogOfAnEarlierAttuneIsVersionOneAndANewerOneIsRefused) {
   write("run/metrics.jsonl", begin_line + step_line(3) +
                                  R"({"event":"run_begin","version":3,"step":3})"
                                  "\n");
-  EXPECT_THAT(read_progress(run_).problem, HasSubstr("is of version 3"))
-      << "resumed by a newer one";
+  EXPECT_THAT(read_progress(run_).problem, HasSubstr("has version 3")) << "resumed by a newer one";
 }
 
 TEST_F(RunDirectory, ALastLineThatIsCutOffIsPassedOver) {
@@ -426,12 +425,12 @@ TEST_F(RunDirectory, ARecordThatCannotBeReadIsNeverReplacedSilently) {
     write("run/record.json", damaged);
     EXPECT_THAT(
         error_of([&] { earlier_record(run_); }),
-        AllOf(HasSubstr("run/record.json is damaged"), HasSubstr("remove it to go on without")))
+        AllOf(HasSubstr("run/record.json is damaged"), HasSubstr("remove it to continue without")))
         << damaged;
     EXPECT_THAT(error_of([&] { check_can_go_on(run_); }), HasSubstr("record.json is damaged"))
         << damaged;
     EXPECT_THAT(error_of([&] { is_finished(run_); }),
-                AllOf(HasSubstr("run: whether this run is done is not known"),
+                AllOf(HasSubstr("run: the state of this run is unknown"),
                       HasSubstr("record.json is damaged")));
     EXPECT_THAT(read_progress(run_).problem, HasSubstr("record.json is damaged")) << damaged;
   }
@@ -439,15 +438,15 @@ TEST_F(RunDirectory, ARecordThatCannotBeReadIsNeverReplacedSilently) {
   EXPECT_THAT(read_progress(run_).problem, HasSubstr("record.json is damaged"));
   write("run/record.json", R"({"format": "attune-record", "version": 7, "history": 0})");
   const auto newer = HasSubstr(
-      "record.json: is of version 7 of attune-record, and this Attune reads up to version 1");
+      "record.json: has version 7 of attune-record, but this Attune reads up to version 1");
   EXPECT_THAT(error_of([&] { earlier_record(run_); }), newer);
   EXPECT_THAT(error_of([&] { read_recorded_inputs(record_file(run_)); }), newer);
   EXPECT_THAT(read_progress(run_).problem, newer);
   write("run/record.json", R"({"format": "safetensors"})");
   EXPECT_THAT(error_of([&] { earlier_record(run_); }),
-              HasSubstr("is of the format \"safetensors\", where attune-record is needed"));
+              HasSubstr("has the format \"safetensors\", but attune-record is needed"));
   EXPECT_THAT(error_of([&] { read_recorded_inputs(record_file(run_)); }),
-              HasSubstr("is not the record of a run"));
+              HasSubstr("is not a run record"));
   write("run/record.json",
         R"({"history": [{"what": "started"}, {"what": "finished"}], "more": 1})");
   EXPECT_TRUE(is_finished(run_)) << "the first records had no format";
@@ -483,7 +482,7 @@ TEST_F(RunDirectory, AnEvaluationIsReadBack) {
               HasSubstr("run/evaluation.json is damaged"));
   write("run/evaluation.json", R"({"version": 2})");
   EXPECT_THAT(error_of([&] { read_evaluation(run_); }),
-              HasSubstr("is of version 2 of attune-evaluation"));
+              HasSubstr("has version 2 of attune-evaluation"));
 }
 
 // ---- Jobs
@@ -495,11 +494,11 @@ TEST_F(RunDirectory, JobsAreNotedAndDamagedLinesAreTold) {
   EXPECT_THAT(submitted_jobs(run_), ElementsAre("12", "13_4"));
   write("run/jobs", text_of("run/jobs") + std::string(8, '\0') + "\n14\n-5\n6_7_8\n");
   EXPECT_THAT(read_progress(run_).jobs, ElementsAre("12", "13_4", "14"));
-  EXPECT_EQ(read_progress(run_).problem, "jobs is damaged (3 lines are no id of a job)");
+  EXPECT_EQ(read_progress(run_).problem, "jobs is damaged (3 lines are not a job id)");
   EXPECT_THAT(error_of([&] { submitted_jobs(run_); }),
               AllOf(HasSubstr("run: jobs is damaged"), HasSubstr("run/jobs")));
   EXPECT_THAT(error_of([&] { note_submitted(folder_ / "none", "15"); }),
-              HasSubstr("cannot be written, and job 15 is queued all the same"));
+              HasSubstr("cannot be written, but job 15 is queued"));
 }
 
 TEST_F(RunDirectory, WhatWasCountedOfEarlierJobsGoesWithTheNextSubmission) {

@@ -144,7 +144,7 @@ TEST_F(RunLocks, ADirectoryThatHoldsOtherRunsIsNotCleared) {
   write("runs/metrics.jsonl", "x");
   write("runs/first/run.toml", "x");
   EXPECT_THAT(error_of([&] { clear_run(folder_ / "runs"); }),
-              HasSubstr("holds another run, first, and is not replaced"));
+              HasSubstr("contains another run, first, and is not replaced"));
   EXPECT_TRUE(fs::exists(folder_ / "runs/metrics.jsonl")) << "nothing is removed";
 }
 
@@ -182,7 +182,7 @@ TEST_F(RunLocks, ALockOfAnEarlierAttuneHasNoVersionAndOneOfANewerIsNamed) {
   json["version"] = 2;
   write("run/lock.1", json.dump());
   const auto said = error_of([&] { RunLock::take(run_, nobody_asks); });
-  EXPECT_THAT(said, AllOf(HasSubstr("run/lock.1: "), HasSubstr("is of version 2 of attune-lock"),
+  EXPECT_THAT(said, AllOf(HasSubstr("run/lock.1: "), HasSubstr("has version 2 of attune-lock"),
                           HasSubstr("use the Attune that wrote it")));
 }
 

@@ -236,7 +236,7 @@ TEST_F(Surroundings, RanksStartWhereTheJobWasSubmitted) {
   gone.from = folder_ / "not there";
   const auto said = run_command({"bash", write("job.sbatch", job_script(gone)).string()});
   EXPECT_EQ(said.code, 2);
-  EXPECT_THAT(said.err, HasSubstr("it must lie on a file system that all nodes see"));
+  EXPECT_THAT(said.err, HasSubstr("it must be on a file system that all nodes share"));
 }
 
 TEST_F(Surroundings, WhatTheShellOfTheSubmissionBroughtDoesNotReachTheSteps) {
@@ -283,7 +283,7 @@ TEST_F(Surroundings, AScratchWhoseVariableIsNotSetEndsTheJob) {
 TEST_F(Slurm, APercentSignInAFolderIsNoPattern) {
   EXPECT_EQ(log_pattern("/a/half 50%a/100%%"), "/a/half 50%%a/100%%%%");
   EXPECT_THAT(error_of([] { log_pattern("/a/b\\c"); }),
-              HasSubstr("cannot write a log below a name with a backslash"));
+              HasSubstr("cannot write a log to a path with a backslash"));
 }
 
 TEST_F(Slurm, OptionsOfSrunStandBeforeTheProgram) {
@@ -820,7 +820,7 @@ TEST_F(Slurm, WhatWouldOverruleTheScriptIsLeftAsideAndTold) {
                           {"HOME", "/home/me"}};
   const auto told = take_over(shell, asked);
   EXPECT_THAT(told, testing::UnorderedElementsAre(
-                        HasSubstr("SBATCH_TIMELIMIT=2 of the environment is left aside"),
+                        HasSubstr("SBATCH_TIMELIMIT=2 in the environment is ignored"),
                         HasSubstr("SBATCH_NO_REQUEUE=1"), HasSubstr("SLURM_MEM_PER_CPU=100")));
   EXPECT_EQ(asked.time, "30");
   EXPECT_EQ(without_slurm(shell),
@@ -842,7 +842,7 @@ TEST_F(Slurm, WhatTheRunFileLeavesOpenIsTakenFromTheEnvironmentAndTold) {
   EXPECT_THAT(told, testing::IsSupersetOf(
                         {HasSubstr("slurm.account = \"ours\" is taken from SBATCH_ACCOUNT"),
                          HasSubstr("slurm.options.export = \"NONE\" is taken from"),
-                         HasSubstr("SBATCH_PARTITION=theirs of the environment is left aside"),
+                         HasSubstr("SBATCH_PARTITION=theirs in the environment is ignored"),
                          HasSubstr("SBATCH_WCKEY=x")}));
 }
 
@@ -858,7 +858,8 @@ TEST_F(Slurm, AShellInAJobHandsNothingOfThatJobDown) {
                           {"SLURM_PMIX_FENCE", "ring"},
                           {"PATH", "/bin"}};
   auto asked = options("");
-  EXPECT_THAT(take_over(shell, asked), testing::ElementsAre(HasSubstr("this shell is in job 12")));
+  EXPECT_THAT(take_over(shell, asked),
+              testing::ElementsAre(HasSubstr("this shell runs inside job 12")));
   EXPECT_EQ(
       without_slurm(shell),
       (Environment{{"OMPI_MCA_btl", "self,tcp"}, {"SLURM_PMIX_FENCE", "ring"}, {"PATH", "/bin"}}));
@@ -1004,7 +1005,7 @@ TEST_F(Slurm, ALockOfAnotherMachineIsJudgedByTheQueue) {
       << "no job, another machine: nobody can tell";
   write("run/lock.1", there.text());
   EXPECT_THAT(error_of([&] { RunLock::take(folder_ / "run", is_live); }),
-              HasSubstr("when it does not, remove"));
+              HasSubstr("if it does not, remove"));
 }
 
 TEST_F(Slurm, ADirectoryInUseIsNotSubmittedFor) {
@@ -1058,11 +1059,11 @@ TEST_F(Slurm, AFullScratchIsToldBeforeAnythingIsCopied) {
   ::setenv("ATTUNE_STAGE", "data", 1);
   EXPECT_THAT(
       error_of([&] { Staging(staged_run(folder_), attune::Mesh()); }),
-      AllOf(HasSubstr("8.0 TiB are needed and"), HasSubstr("take 'stage' out of the site file")));
+      AllOf(HasSubstr("8.0 TiB are needed,"), HasSubstr("remove 'stage' from the site file")));
   EXPECT_TRUE(fs::is_empty(folder_ / "scratch"));
   ::setenv("ATTUNE_SCRATCH", "/proc/nowhere", 1);
   EXPECT_THAT(error_of([&] { Staging(staged_run(folder_), attune::Mesh()); }),
-              HasSubstr("nothing can be written there"));
+              HasSubstr("is not writable"));
 }
 
 // ---- Progress

@@ -94,13 +94,13 @@ TEST(Plan, AKeyInTheWrongPlaceIsToldWhereItBelongs) {
               }),
               HasSubstr("'metric' belongs to the top of the sweep file"));
   EXPECT_THAT(error_of([] { sweep("\"train.clip\" = [1.0]\n"); }),
-              HasSubstr("values of the run file stand below [values]: \"train.clip\" = [...]"));
+              HasSubstr("write values of the run file below [values]: \"train.clip\" = [...]"));
   EXPECT_THAT(error_of([] { sweep("[values]\nstrategy.rank = [1]\n"); }),
-              HasSubstr("write keys with a point in quotes: \"strategy.rank\""));
+              HasSubstr("write keys with a dot in quotes: \"strategy.rank\""));
   EXPECT_THAT(error_of([] { sweep("[values]\n\"strategy.rank\" = { valeus = [1] }\n"); }),
               HasSubstr("unknown key 'valeus'; did you mean 'values'?"));
   EXPECT_THAT(error_of([] { sweep("trials = 3\n[values]\n\"seed\" = [1]\n"); }),
-              HasSubstr("'trials' is for method = \"random\""));
+              HasSubstr("'trials' needs method = \"random\""));
 }
 
 TEST(Plan, ANameThatCanBeNoDirectoryIsRefused) {
@@ -164,13 +164,13 @@ TEST(Plan, MistakesAreToldWithTheirPlaces) {
               HasSubstr("needs method = \"random\""));
   EXPECT_THAT(
       error_of([] { sweep("[values]\n\"a.b\" = { values = [1], when = { \"c.d\" = 1 } }\n"); }),
-      HasSubstr("'a.b' depends on 'c.d', which is no value of this sweep"));
+      HasSubstr("'a.b' depends on 'c.d', which is not a value of this sweep"));
   EXPECT_THAT(error_of([] { sweep("[values]\n\"a.b\" = [1, 1]\n"); }),
               HasSubstr("two trials have the same values (b=1)"));
-  EXPECT_THAT(error_of([] { sweep(""); }), HasSubstr("holds no trials"));
+  EXPECT_THAT(error_of([] { sweep(""); }), HasSubstr("defines no trials"));
   EXPECT_THAT(
       error_of([] { sweep("method = \"random\"\ntrials = 3\n[values]\n\"a.b\" = [1, 2]\n"); }),
-      HasSubstr("there are no 3 different trials to draw"));
+      HasSubstr("there are fewer than 3 different trials to draw"));
   EXPECT_THAT(error_of([] { sweep("[halving]\nfactor = 3\n[values]\n\"a.b\" = [1]\n"); }),
               HasSubstr("'first' is missing"));
 }
@@ -367,8 +367,8 @@ TEST_F(SweepFiles, TrialsOfAnotherRunFileAreCounted) {
       << "where it ran is not what ran";
   EXPECT_THAT(
       now("seed = 2\n[train]\nclip = 1.0\nsteps = 6\n[[callback]]\nplugin = \"b\"\n"),
-      ElementsAre(HasSubstr("1 of 2 trials were run with another run file than run.toml is now; "
-                            "other values: callback, seed, train.clip, train.steps;")));
+      ElementsAre(HasSubstr("1 of 2 trials ran with a different version of the run file run.toml; "
+                            "different values: callback, seed, train.clip, train.steps;")));
 }
 
 TEST(Results, ASettingWithASeedThatFailedComesLast) {
@@ -428,20 +428,20 @@ TEST(Launch, RanksThatAreNotThoseOfTheRunFileAreExplained) {
               IsEmpty());
   EXPECT_THAT(slurm::differences({}, {rank("n1")}), IsEmpty()) << "nothing was asked";
   EXPECT_THAT(slurm::differences({2, {}, {}, {}}, {rank("n1")}),
-              ElementsAre(HasSubstr("the ranks run on 1 node, and the run file asks for 2: give "
+              ElementsAre(HasSubstr("the ranks run on 1 node, but the run file asks for 2: give "
                                     "--nodes=2 to srun or sbatch")));
   EXPECT_THAT(slurm::differences({3, 2, {}, {}}, {rank("n1"), rank("n1"), rank("n2"), rank("n3")}),
-              ElementsAre(HasSubstr("n2 and 1 other node: 1 rank for the node, and the run file "
+              ElementsAre(HasSubstr("n2 and 1 other node: 1 rank for the node, but the run file "
                                     "asks for 2: give --ntasks-per-node=2")));
   EXPECT_THAT(
       slurm::differences({{}, {}, 2, {}}, {rank("n1"), rank("n1")}),
-      ElementsAre(HasSubstr("n1: 0 visible GPUs for the node, and the run file asks for 2")));
+      ElementsAre(HasSubstr("n1: 0 visible GPUs for the node, but the run file asks for 2")));
   EXPECT_THAT(slurm::differences({{}, {}, 2, {}}, {rank("n1", 1), rank("n1", 1)}), IsEmpty())
       << "each its own";
   EXPECT_THAT(
       slurm::differences({1, 1, {}, 8}, {rank("n1")}),
       ElementsAre(HasSubstr(
-          "n1: 2 processors for a rank, and the run file asks for 8: give --cpus-per-task=8")));
+          "n1: 2 processors for a rank, but the run file asks for 8: give --cpus-per-task=8")));
 }
 
 }  // namespace
