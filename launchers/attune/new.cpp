@@ -8,6 +8,7 @@
 #include "command.hpp"
 #include "core/files.hpp"
 #include "core/names.hpp"
+#include "example.hpp"
 #include "registry/loader.hpp"
 #include "templates.hpp"
 
@@ -21,20 +22,14 @@ struct Scaffold {
   Kind kind;
   const char* source;
   const char* test;
-  const char* example;
-  const char* command;  // that uses the example
 };
 constexpr Scaffold scaffolds[] = {
-    {Kind::strategy, templates::strategy, templates::strategy_test, templates::run_file,
-     "attune train example.toml"},
-    {Kind::callback, templates::callback, templates::callback_test, templates::run_file,
-     "attune train example.toml"},
-    {Kind::optimizer, templates::optimizer, templates::optimizer_test, templates::run_file,
-     "attune train example.toml"},
-    {Kind::schedule, templates::schedule, templates::schedule_test, templates::run_file,
-     "attune train example.toml"},
-    {Kind::dataset, templates::dataset, templates::dataset_test, templates::recipe,
-     "ATTUNE_PLUGINS=build/plugins attune prepare example.toml"},
+    {Kind::strategy, templates::strategy, templates::strategy_test},
+    {Kind::callback, templates::callback, templates::callback_test},
+    {Kind::optimizer, templates::optimizer, templates::optimizer_test},
+    {Kind::schedule, templates::schedule, templates::schedule_test},
+    {Kind::dataset, templates::dataset, templates::dataset_test},
+    {Kind::model, templates::model, templates::model_test},
 };
 
 const Scaffold& scaffold_for(const std::string& kind) {
@@ -87,11 +82,13 @@ std::string filled(std::string text, const std::map<std::string, std::string>& v
 }
 
 /// All files or none: they are written beside the folder, which is then renamed.
-void write_folder(const fs::path& folder, const std::map<std::string, std::string>& files) {
+void write_folder(const fs::path& folder, const std::map<std::string, std::string>& files,
+                  const Example& example) {
   auto partial = folder;
   partial += ".partial";
   try {
     for (const auto& [file, text] : files) write_text(partial / file, text);
+    write_example(partial / "example", example);
     fs::rename(partial, folder);
   } catch (...) {
     std::error_code ignored;
@@ -100,11 +97,25 @@ void write_folder(const fs::path& folder, const std::map<std::string, std::strin
   }
 }
 
+/// A run file has a section of its own for these.
+std::string section_of(Kind kind, const std::string& plugin) {
+  if (kind != Kind::callback && kind != Kind::optimizer && kind != Kind::schedule) return "";
+  const std::string key = name(kind);
+  const auto section = kind == Kind::callback ? "[[" + key + "]]" : "[" + key + "]";
+  return "\n" + section + "\nplugin = \"" + plugin + "\"\n";
+}
+
+/// A recipe does not name folders of plugins.
+std::string prepare_command(Kind kind) {
+  const std::string command = "attune prepare example/texts.toml";
+  return kind == Kind::dataset ? "ATTUNE_PLUGINS=build/plugins " + command : command;
+}
+
 int create(const std::vector<std::string>& arguments) {
   options::options_description description;
   description.add_options()(
       "kind", options::value<std::string>()->required(),
-      "kind of the plugin: strategy, optimizer, schedule, callback or dataset")(
+      "kind of the plugin: strategy, optimizer, schedule, callback, dataset or model")(
       "name", options::value<std::string>()->required(), "name of the new plugin")(
       "to", options::value<std::string>(), "folder to create; default: ./NAME");
   const auto values = parse(new_command, arguments, description, {{"kind", 1}, {"name", 1}});
@@ -120,23 +131,26 @@ int create(const std::vector<std::string>& arguments) {
     fail("attune new: {} is there already; name another folder with --to",
          folder.parent_path().string());
 
-  const bool is_strategy = scaffold.kind == Kind::strategy;
-  const bool is_callback = scaffold.kind == Kind::callback;
-  const std::string kind = name(scaffold.kind);
-  const std::string section = is_callback ? "[[" + kind + "]]" : "[" + kind + "]";
+  const auto named = [&](Kind kind, const char* otherwise) {
+    return scaffold.kind == kind ? plugin : otherwise;
+  };
   const std::map<std::string, std::string> marks{
       {"@NAME@", plugin},
       {"@TYPE@", type_of(plugin)},
       {"@KIND@", name(scaffold.kind)},
-      {"@COMMAND@", scaffold.command},
-      {"@STRATEGY@", is_strategy ? plugin : "lora"},
-      {"@SECTION@", is_strategy ? "" : "\n" + section + "\nplugin = \"" + plugin + "\"\n"},
+      {"@COMMAND@", prepare_command(scaffold.kind)},
+      {"@MODEL@", named(Kind::model, "llama")},
+      {"@DATASET@", named(Kind::dataset, "corpus")},
+      {"@STRATEGY@", named(Kind::strategy, scaffold.kind == Kind::model ? "full" : "lora")},
+      {"@SECTION@", section_of(scaffold.kind, plugin)},
   };
-  write_folder(folder.parent_path(), {{"CMakeLists.txt", filled(templates::cmake, marks)},
-                                      {plugin + ".cpp", filled(scaffold.source, marks)},
-                                      {"test_" + plugin + ".cpp", filled(scaffold.test, marks)},
-                                      {"example.toml", filled(scaffold.example, marks)},
-                                      {"README.md", filled(templates::readme, marks)}});
+  write_folder(folder.parent_path(),
+               {{"CMakeLists.txt", filled(templates::cmake, marks)},
+                {plugin + ".cpp", filled(scaffold.source, marks)},
+                {"test_" + plugin + ".cpp", filled(scaffold.test, marks)},
+                {"example.toml", filled(templates::run_file, marks)},
+                {"README.md", filled(templates::readme, marks)}},
+               {named(Kind::model, "llama"), named(Kind::dataset, "corpus")});
   std::cout << fmt::format("{}: a {} that builds, and a test that passes; {} says how\n",
                            folder.parent_path().string(), name(scaffold.kind),
                            (folder / "README.md").string());
@@ -147,7 +161,7 @@ int create(const std::vector<std::string>& arguments) {
 
 const Command new_command{
     "new", "KIND NAME [--to DIR]",
-    "creates a plugin project: a working strategy, optimizer, schedule, callback or dataset",
+    "creates a plugin project: a working strategy, optimizer, schedule, callback, dataset or model",
     create};
 
 }  // namespace attune::program

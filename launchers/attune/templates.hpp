@@ -16,8 +16,9 @@ add_executable(test_@NAME@ test_@NAME@.cpp)
 target_link_libraries(test_@NAME@ PRIVATE Attune::attune)
 add_test(NAME @NAME@.behaves COMMAND test_@NAME@)
 add_test(NAME @NAME@.loads COMMAND Attune::program describe @NAME@)
-set_tests_properties(@NAME@.loads PROPERTIES
-  ENVIRONMENT ATTUNE_PLUGINS=$<TARGET_FILE:attune_plugin_@NAME@>)
+set_tests_properties(@NAME@.behaves @NAME@.loads PROPERTIES
+  ENVIRONMENT ATTUNE_PLUGINS=$<TARGET_FILE:attune_plugin_@NAME@>
+  WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR})
 )";
 
 inline constexpr const char* readme = R"(# @NAME@
@@ -28,12 +29,14 @@ A @KIND@ for Attune. Build and test it (PREFIX is where Attune is installed):
     cmake --build build -j
     ctest --test-dir build --output-on-failure
 
-Use it from this folder:
+Train with it, from this folder, on a tiny model and the texts in `example/`:
 
     @COMMAND@
+    attune train example.toml
 
-`ATTUNE_PLUGINS=build/plugins attune describe @NAME@` shows its options. `cmake --install build --prefix PREFIX`
-installs it next to Attune's own plugins, where Attune finds it without ATTUNE_PLUGINS.
+`ATTUNE_PLUGINS=build/plugins attune describe @NAME@` prints its options.
+`cmake --install build --prefix PREFIX` installs it beside Attune's own plugins, where Attune finds
+it without `plugins` in the run file.
 )";
 
 inline constexpr const char* strategy =
@@ -70,50 +73,13 @@ ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
 )";
 
 inline constexpr const char* strategy_test =
-    R"(// What must hold of @NAME@, on a model of two layers. ctest looks at the exit code.
+    R"(// What every strategy promises. ctest looks at the exit code.
 #include "@NAME@.cpp"
 
-#include <attune/linear.hpp>
-
-#include <iostream>
-#include <nlohmann/json.hpp>
-
-namespace {
-
-struct ToyModel final : attune::Model {
-  struct Parts : torch::nn::Module {
-    std::shared_ptr<attune::nn::Linear> norm =
-        register_module("norm", std::make_shared<attune::nn::Linear>(4, 4, true));
-    std::shared_ptr<attune::nn::Linear> head =
-        register_module("head", std::make_shared<attune::nn::Linear>(4, 2, false));
-  };
-  ToyModel() : Model(attune::ModelSpec{.family = "toy", .width = 4, .depth = 1, .outputs = 2}) {}
-  at::Tensor embed(attune::ForwardContext& context) override {
-    return torch::ones({context.batch().length(), 4});
-  }
-  at::Tensor block(std::int64_t, const at::Tensor& h, attune::ForwardContext& context) override {
-    return parts.norm->forward(h, context);
-  }
-  at::Tensor finish(const at::Tensor& h, attune::ForwardContext&) override { return h; }
-  attune::nn::Linear& projection() override { return *parts.head; }
-  torch::nn::Module& module() override { return parts; }
-  nlohmann::json config() const override { return {}; }
-  std::string block_name(std::int64_t) const override { return "norm."; }
-  Parts parts;
-};
-
-}  // namespace
+#include <attune/testing.hpp>
 
 int main() {
-  ToyModel model;
-  attune::ModelView view(model);
-  @TYPE@(@TYPE@::Options{.match = "norm.weight"}).prepare(view);
-  const auto trained = view.trained();
-  if (trained.size() == 1 && trained[0].first == "norm.weight") return 0;
-  std::cerr << "expected norm.weight alone to be trained, but there are " << trained.size() << ":";
-  for (const auto& [name, tensor] : trained) std::cerr << " " << name;
-  std::cerr << "\n";
-  return 1;
+  return attune::testing::run([] { attune::testing::check_strategy<@TYPE@>(); });
 }
 )";
 
@@ -133,6 +99,9 @@ struct @TYPE@ final : attune::Optimizer {
     }
   };
   explicit @TYPE@(Options o) : options(std::move(o)) {}
+
+  // Each number is updated from its own gradient and state alone: ranks may share out a parameter.
+  bool is_elementwise() const override { return true; }
 
   // The tensors that are kept for a parameter. Attune makes them, as zeros, plans their memory,
   // saves and restores them.
@@ -163,12 +132,14 @@ ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
 )";
 
 inline constexpr const char* optimizer_test =
-    R"(// What must hold of @NAME@. ctest looks at the exit code.
+    R"(// What every optimizer promises, and what this one does. ctest looks at the exit code.
 #include "@NAME@.cpp"
 
+#include <attune/testing.hpp>
 #include <iostream>
 
 int main() {
+  if (attune::testing::run([] { attune::testing::check_optimizer<@TYPE@>(); }) != 0) return 1;
   @TYPE@ optimizer(@TYPE@::Options{.momentum = 0.9});
   const auto parameter = torch::ones({2, 3});
   const auto gradient = torch::full({2, 3}, -4.0);
@@ -223,12 +194,14 @@ ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
 )";
 
 inline constexpr const char* schedule_test =
-    R"(// What must hold of @NAME@. ctest looks at the exit code.
+    R"(// What every schedule promises, and what this one does. ctest looks at the exit code.
 #include "@NAME@.cpp"
 
+#include <attune/testing.hpp>
 #include <iostream>
 
 int main() {
+  if (attune::testing::run([] { attune::testing::check_schedule<@TYPE@>(); }) != 0) return 1;
   const @TYPE@ schedule(@TYPE@::Options{.halvings = 2});
   const double first = schedule.factor({.step = 10, .steps = 110, .warmup = 10});
   const double middle = schedule.factor({.step = 60, .steps = 110, .warmup = 10});
@@ -366,42 +339,224 @@ int main() {
 }
 )";
 
-inline constexpr const char* run_file = R"(# attune train example.toml, in this folder
+inline constexpr const char* model =
+    R"(// @NAME@: a decoder with one attention and one gated layer in each block.
+#include <attune/nn.hpp>
+#include <attune/plugin.hpp>
+#include <nlohmann/json.hpp>
+#include <torch/torch.h>
+
+#include <cmath>
+
+namespace {
+
+using attune::ForwardContext;
+using attune::nn::Linear;
+using attune::nn::RMSNorm;
+
+// What the model takes from config.json.
+struct Config {
+  explicit Config(const nlohmann::json& json)
+      : width(attune::nn::config_size(json, "hidden_size")),
+        inner(attune::nn::config_size(json, "intermediate_size")),
+        depth(attune::nn::config_size(json, "num_hidden_layers")),
+        heads(attune::nn::config_size(json, "num_attention_heads")),
+        key_heads(attune::nn::config_size(json, "num_key_value_heads")),
+        vocabulary(attune::nn::config_size(json, "vocab_size")),
+        context(attune::nn::config_size(json, "max_position_embeddings")) {}
+  std::int64_t head_width() const { return width / heads; }
+
+  std::int64_t width;
+  std::int64_t inner;
+  std::int64_t depth;
+  std::int64_t heads;
+  std::int64_t key_heads;
+  std::int64_t vocabulary;
+  std::int64_t context;
+};
+
+std::shared_ptr<Linear> linear(std::int64_t in, std::int64_t out) {
+  return std::make_shared<Linear>(in, out, false);
+}
+
+// The names under which layers are registered are those of the files.
+struct Attention : torch::nn::Module {
+  explicit Attention(const Config& c) : config(c) {
+    const auto of_keys = c.key_heads * c.head_width();
+    q_proj = register_module("q_proj", linear(c.width, c.width));
+    k_proj = register_module("k_proj", linear(c.width, of_keys));
+    v_proj = register_module("v_proj", linear(c.width, of_keys));
+    o_proj = register_module("o_proj", linear(c.width, c.width));
+  }
+  at::Tensor forward(const at::Tensor& x, attune::nn::RotaryEmbedding& rotary,
+                     ForwardContext& context) {
+    const auto heads_of = [&](Linear& projection) {
+      return projection.forward(x, context).unflatten(1, {-1, config.head_width()});
+    };
+    const auto& rotation = context.rotation(rotary);
+    const auto q = attune::nn::rotate(heads_of(*q_proj), rotation);
+    const auto k = attune::nn::rotate(heads_of(*k_proj), rotation);
+    const double scale = 1 / std::sqrt(static_cast<double>(config.head_width()));
+    const auto seen =
+        attune::nn::attention(q, k, heads_of(*v_proj), context, {.scale = scale});
+    return o_proj->forward(seen.flatten(1), context);
+  }
+
+  Config config;
+  std::shared_ptr<Linear> q_proj;
+  std::shared_ptr<Linear> k_proj;
+  std::shared_ptr<Linear> v_proj;
+  std::shared_ptr<Linear> o_proj;
+};
+
+struct Mlp : torch::nn::Module {
+  explicit Mlp(const Config& c) {
+    gate_proj = register_module("gate_proj", linear(c.width, c.inner));
+    up_proj = register_module("up_proj", linear(c.width, c.inner));
+    down_proj = register_module("down_proj", linear(c.inner, c.width));
+  }
+  at::Tensor forward(const at::Tensor& x, ForwardContext& context) {
+    return down_proj->forward(attune::nn::swiglu(gate_proj->forward(x, context),
+                                                 up_proj->forward(x, context)),
+                              context);
+  }
+
+  std::shared_ptr<Linear> gate_proj;
+  std::shared_ptr<Linear> up_proj;
+  std::shared_ptr<Linear> down_proj;
+};
+
+struct Block : torch::nn::Module {
+  explicit Block(const Config& c) {
+    input_layernorm = register_module("input_layernorm", std::make_shared<RMSNorm>(c.width, 1e-5));
+    self_attn = register_module("self_attn", std::make_shared<Attention>(c));
+    post_attention_layernorm =
+        register_module("post_attention_layernorm", std::make_shared<RMSNorm>(c.width, 1e-5));
+    mlp = register_module("mlp", std::make_shared<Mlp>(c));
+  }
+
+  std::shared_ptr<RMSNorm> input_layernorm;
+  std::shared_ptr<Attention> self_attn;
+  std::shared_ptr<RMSNorm> post_attention_layernorm;
+  std::shared_ptr<Mlp> mlp;
+};
+
+struct Decoder : torch::nn::Module {
+  explicit Decoder(const Config& c) {
+    embed_tokens = register_module(
+        "embed_tokens", std::make_shared<attune::nn::Embedding>(c.vocabulary, c.width));
+    auto list = register_module("layers", std::make_shared<torch::nn::ModuleListImpl>());
+    for (std::int64_t i = 0; i < c.depth; ++i)
+      list->push_back(blocks.emplace_back(std::make_shared<Block>(c)));
+    norm = register_module("norm", std::make_shared<RMSNorm>(c.width, 1e-5));
+  }
+
+  std::shared_ptr<attune::nn::Embedding> embed_tokens;
+  std::vector<std::shared_ptr<Block>> blocks;
+  std::shared_ptr<RMSNorm> norm;
+};
+
+struct Net : torch::nn::Module {
+  explicit Net(const Config& c) {
+    model = register_module("model", std::make_shared<Decoder>(c));
+    lm_head = register_module("lm_head", std::make_shared<Linear>(model->embed_tokens->weight));
+  }
+
+  std::shared_ptr<Decoder> model;
+  std::shared_ptr<Linear> lm_head;  // tied to the embedding
+};
+
+class @TYPE@ final : public attune::Model {
+ public:
+  using Options = attune::NoOptions;
+  @TYPE@(const Options&, attune::ModelContext& context)
+      : @TYPE@(Config(context.config), context) {}
+
+  at::Tensor embed(ForwardContext& context) override {
+    return net_->model->embed_tokens->forward(context.batch().tokens, context);
+  }
+  at::Tensor block(std::int64_t index, const at::Tensor& h, ForwardContext& context) override {
+    auto& layer = *net_->model->blocks.at(static_cast<std::size_t>(index));
+    const at::Tensor attended =
+        h + layer.self_attn->forward(layer.input_layernorm->forward(h), rotary_, context);
+    return attended +
+           layer.mlp->forward(layer.post_attention_layernorm->forward(attended), context);
+  }
+  at::Tensor finish(const at::Tensor& h, ForwardContext&) override {
+    return net_->model->norm->forward(h);
+  }
+  Linear& projection() override { return *net_->lm_head; }
+  attune::LayerRoles layer_roles() const override {
+    return {{"k_proj", "v_proj"}, "self_attn.o_proj", "mlp.down_proj"};
+  }
+  torch::nn::Module& module() override { return *net_; }
+  nlohmann::json config() const override { return config_; }
+  std::string block_name(std::int64_t index) const override {
+    return "model.layers." + std::to_string(index) + ".";
+  }
+
+ private:
+  @TYPE@(const Config& c, attune::ModelContext& context)
+      : Model({.family = "@NAME@",
+               .width = c.width,
+               .depth = c.depth,
+               .vocabulary = c.vocabulary,
+               .context = c.context,
+               .outputs = c.vocabulary,
+               .key_heads = c.key_heads,
+               .head_width = c.head_width()}),
+        config_(context.config),
+        net_(std::make_shared<Net>(c)),
+        rotary_(c.head_width(), c.context, 10000) {
+    attune::nn::load_parameters(*net_, context.weights);
+  }
+
+  nlohmann::json config_;
+  std::shared_ptr<Net> net_;
+  attune::nn::RotaryEmbedding rotary_;
+};
+
+}  // namespace
+
+// The name is the model_type of the config.json files that it serves.
+ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
+  registry.model<@TYPE@>("@NAME@", "decoder with attention and a gated layer in each block");
+}
+)";
+
+inline constexpr const char* model_test =
+    R"(// What every model promises, of the one in example/model. ctest looks at the exit code.
+#include <attune/testing.hpp>
+
+int main() {
+  return attune::testing::run([] {
+    const auto model = attune::testing::open_model("example/model");
+    attune::testing::check_model(*model, attune::testing::toy_batch(*model));
+  });
+}
+)";
+
+inline constexpr const char* run_file =
+    R"(# attune train example.toml, in this folder, once the data are prepared (README.md)
 name = "@NAME@"
 plugins = ["build/plugins"]
 
 [model]
-plugin = "llama"
-path = "models/smollm2-135m"
+plugin = "@MODEL@"
+path = "example/model"
 
 [dataset]
-plugin = "instruction"
-path = "data/foldoc.h5"
+plugin = "@DATASET@"
+path = "example/texts.h5"
 
 [strategy]
 plugin = "@STRATEGY@"
 
 [train]
-steps = 100
-global_batch = 16
+steps = 20
+global_batch = 8
 micro_batch = 4
-learning_rate = 2e-4
+learning_rate = 1e-3
 @SECTION@)";
-
-inline constexpr const char* recipe =
-    R"(# ATTUNE_PLUGINS=build/plugins attune prepare example.toml, in this folder
-name = "@NAME@"
-kind = "@NAME@"
-licence = "CC-BY-4.0"
-output = "data/@NAME@.h5"
-tokenizer = "models/smollm2-135m"
-
-[[source]]
-path = "texts.jsonl"
-
-[split]
-validation = 0.1
-seed = 0
-)";
 
 }  // namespace attune::program::templates

@@ -172,7 +172,7 @@ def symbols(library, which):
 
 # Exported beside what the public headers declare: the program (docs/design/0024-plugin-abi.md).
 PROGRAM = "attune::program::run(int, char**)"
-NAMESPACES = {"attune", "nn", "metrics", "text", "detail"}
+NAMESPACES = {"attune", "nn", "metrics", "text", "detail", "testing"}
 
 
 def without_comments(text):

@@ -84,6 +84,32 @@ def events_come_in_the_order_that_the_loop_draws():
     check(re.fullmatch(drawn, said.replace("checkpoint_saved ", "")), f"in this order: {said}")
 
 
+def hooked(name, *settings, **how):
+    said = train(name, *settings, run="hooked.toml", **how)
+    steps = place.events(name, "step_end") if how.get("expect", 0) == 0 else []
+    return said, steps
+
+
+def a_strategy_sees_gradients_steps_and_batches():
+    (place / "hooked.toml").write_text((place / "careless.toml").read_text().replace('"careless"', '"hooked"') + "[checkpoint]\nevery = 2\nkeep = 0\n")
+    _, plain = hooked("plain")
+    _, halved = hooked("halved", "strategy.gradients=0.5", "train.clip=0")
+    check(abs(halved[0]["grad_norm"] / plain[0]["grad_norm"] - 0.5) < 1e-6, f"the norm is that of the changed gradients: {halved[0]}, {plain[0]}")
+    _, still = hooked("still", "strategy.gradients=0", "train.weight_decay=0")
+    check(still[0]["grad_norm"] == 0 and [step["scalars"]["steps_done"] for step in still] == [0, 1, 2, 3, 4, 5], f"after_step comes once a step: {still}")
+    _, own = hooked("own", "strategy.own_batches=true")
+    check(own[-1]["loss"] < 0.6 * plain[-1]["loss"], f"one target is learnt fast: {own[-1]}, {plain[-1]}")
+    _, over_two = hooked("own-2", "strategy.own_batches=true", ranks=2)
+    check(all(abs(one["loss"] - two["loss"]) < 1e-5 for one, two in zip(own, over_two, strict=True)), "the same on two ranks")
+    shutil.copytree(place / "runs/own", place / "runs/again")
+    shutil.rmtree(place / "runs/again/checkpoints/step-000006")
+    (place / "runs/again/checkpoints/latest").unlink()
+    hooked("again", "strategy.own_batches=true", "--resume")
+    check(weights("again") == weights("own") and told("again")[-2:] == told("own")[-2:], "a resumed run goes on exactly")
+    said, _ = hooked("thrown", "strategy.own_batches=true", "strategy.throws_at=3", expect=3)
+    check("strategy 'hooked' failed in batches at step 3: map::at" in said, f"it is told: {said}")
+
+
 def mistakes_are_told_with_plugin_function_and_step():
     for ranks, mistake, words in (
         (1, "throw", "strategy 'careless' failed in on_step at step 3: map::at"),
@@ -128,7 +154,7 @@ make_recipe(place)
 (place / "careless.toml").write_text(f'plugins = ["{PLUGIN}"]\n' + CARELESS)
 place.run(program, "prepare", "sums.toml")
 for test in (a_strategy_with_a_state_resumes_exactly_in_the_middle_of_a_step, what_a_callback_asks_for_on_one_rank_all_ranks_do,
-             events_come_in_the_order_that_the_loop_draws,
+             events_come_in_the_order_that_the_loop_draws, a_strategy_sees_gradients_steps_and_batches,
              mistakes_are_told_with_plugin_function_and_step, ranks_whose_weights_differ_save_nothing, another_build_of_a_plugin_is_another_run,
              inspect_survives_any_strategy):
     test()

@@ -4,6 +4,7 @@
 
 Works in BUILD_FOLDER/tests/install, which it makes anew. Model and data are made here and are tiny.
 """
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ def scaffold():
     run(program, "new", "dataset", "tiny_text")
     run(program, "new", "optimizer", "tiny_descent")
     run(program, "new", "schedule", "tiny_decay")
+    run(program, "new", "model", "tiny_net")
     refused = {
         ("strategy", "tiny"): "is there already",
         ("strategy", "lora", "--to", "mine"): "take another name",
@@ -56,6 +58,19 @@ def build_plugin(folder):
     run("ctest", "--test-dir", f"{folder}/build", "--output-on-failure", "--no-tests=error")
 
 
+def try_as_documented(name):
+    """What the README of a new plugin says, in its folder."""
+    folder = work / name
+    text = (folder / "README.md").read_text()
+    commands = [line.strip() for line in text.splitlines() if line.startswith("    ") and " prepare " in line or line.strip().startswith("attune train")]
+    check(len(commands) == 2, f"two commands: {commands}")
+    for command in commands:
+        run("bash", "-c", f"cd {name} && PATH={prefix}/bin:$PATH && {command}")
+    steps = [json.loads(line) for line in (folder / f"runs/{name}/metrics.jsonl").read_text().splitlines()]
+    losses = [step["loss"] for step in steps if step["event"] == "step_end"]
+    check(len(losses) == 20 and losses[-1] < losses[0], f"twenty steps that learn: {losses}")
+
+
 def train():
     make_model(work / "model")
     make_recipe(work)
@@ -76,7 +91,9 @@ def train():
 
 install()
 scaffold()
-for folder in ("tiny", "elsewhere/tiny_stop", "tiny_text", "tiny_descent", "tiny_decay"):
+for folder in ("tiny", "elsewhere/tiny_stop", "tiny_text", "tiny_descent", "tiny_decay", "tiny_net"):
     build_plugin(folder)
+for name in ("tiny", "tiny_text", "tiny_descent", "tiny_decay", "tiny_net"):
+    try_as_documented(name)
 train()
 print("installed, scaffolded, built, trained")
