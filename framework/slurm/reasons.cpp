@@ -30,8 +30,8 @@ std::string counted(std::int64_t count, const char* what) {
 std::string wishes(const SlurmOptions& o) {
   auto text = fmt::format("{} of {} with {}", counted(o.nodes, "node"),
                           counted(o.tasks_per_node, "task"), counted(o.cpus_per_task, "processor"));
-  if (o.gpus_per_node > 0) text += fmt::format(", {} a node", counted(o.gpus_per_node, "GPU"));
-  if (!o.memory.empty()) text += fmt::format(", {} of memory a node", o.memory);
+  if (o.gpus_per_node > 0) text += fmt::format(", {} per node", counted(o.gpus_per_node, "GPU"));
+  if (!o.memory.empty()) text += fmt::format(", {} of memory per node", o.memory);
   return text;
 }
 
@@ -58,7 +58,7 @@ std::string scope_of_limit(const std::string& reason) {
   const auto has = [&](const char* part) { return reason.find(part) != std::string::npos; };
   if (has("PerUser")) return "each user";
   if (has("PerAccount")) return "each account";
-  if (has("PerNode")) return "a job on each node";
+  if (has("PerNode")) return "each job on a node";
   if (has("Grp")) return "all jobs in it together";
   if (has("PerJob")) return "one job";
   return has("Submit") || has("Jobs") ? "you" : "one job";
@@ -72,22 +72,22 @@ struct Limit {
 // The first that fits: minutes before what they are minutes of.
 constexpr Limit limits[] = {
     {"Submit", "more jobs in the queue",
-     "wait until some of yours are done, or lower the number of elements in slurm.array; `attune "
-     "sweep` given again submits the trials that are left"},
+     "wait until some of your jobs end, or lower the number of elements in slurm.array; running "
+     "`attune sweep` again submits the remaining trials"},
     {"RunMinutes", "more running jobs times their time limits",
-     "lower slurm.time, slurm.nodes or slurm.cpus_per_task, or wait until others are done"},
+     "lower slurm.time, slurm.nodes or slurm.cpus_per_task, or wait until other jobs end"},
     {"Minutes", "more of its budget of processor time",
      "lower slurm.time, slurm.nodes or slurm.cpus_per_task, or charge another slurm.account"},
     {"Wall", "a longer time limit", "lower slurm.time"},
-    {"Jobs", "more running jobs", "wait until some are done"},
-    {"Job", "more running jobs", "wait until some are done"},
+    {"Jobs", "more running jobs", "wait until some jobs end"},
+    {"Job", "more running jobs", "wait until some jobs end"},
     {"Mem", "more memory", "lower slurm.memory"},
     {"GRES", "more GPUs", "lower slurm.gpus_per_node or slurm.nodes"},
     {"Node", "more nodes", "lower slurm.nodes"},
     {"Cpu", "more processors", "lower slurm.nodes, slurm.tasks_per_node or slurm.cpus_per_task"},
     {"CPU", "more processors", "lower slurm.nodes, slurm.tasks_per_node or slurm.cpus_per_task"},
     {"License", "more licences", "lower 'licenses' in slurm.options"},
-    {"Billing", "more of what is billed",
+    {"Billing", "more billing units",
      "lower slurm.nodes, slurm.cpus_per_task, slurm.gpus_per_node or slurm.memory"},
     {"BB", "a larger burst buffer", "lower it in slurm.options"},
     {"Energy", "more energy", "lower slurm.nodes or slurm.time"},
@@ -104,8 +104,8 @@ std::string explain_limit(const std::string& reason) {
   if (reason.find("Min") != std::string::npos &&
       (reason.starts_with("QOSMin") || reason.starts_with("AssocMin")))
     return fmt::format(
-        "{} takes no job that asks for so little; raise slurm.nodes or slurm.cpus_per_task, or set "
-        "another slurm.qos",
+        "{} rejects jobs that request so few resources; raise slurm.nodes or slurm.cpus_per_task, "
+        "or set another slurm.qos",
         holder_of_limit(reason));
   // "PerJob" and "PerNode" say over what, not of what.
   const auto what = std::regex_replace(reason, std::regex("Per(Job|Node|User|Account)"), "");
@@ -132,27 +132,28 @@ std::vector<Refusal> refusals(const SlurmOptions& o) {
   };
   return {
       {{"accounting/qos policy"},
-       text(fmt::format("it asks for {}, which is more than a limit of your account or QOS; lower "
+       text(fmt::format("the job requests {}, which exceeds a limit of your account or QOS; lower "
                         "that, or set slurm.account or slurm.qos; {}",
                         wishes(o), list_limits))},
       {{"unable to open file"},
-       text("sbatch cannot read the job script; the run directory must be on a file system that it "
-            "sees")},
+       text("sbatch cannot read the job script; the run directory must be on a file system visible "
+            "to sbatch")},
       {{"timed out", "receive failure"},
-       text("the controller did not answer in time and may have queued the job all the same; look "
-            "with `squeue --me` before you submit again")},
+       text("the controller did not answer in time but may have queued the job; check with `squeue "
+            "--me` before you submit again")},
       {{"unable to contact slurm controller", "connection refused", "standby mode",
         "connect failure", "connection failure", "send failure", "zero bytes were transmitted",
         "temporarily unavailable", "slurm is busy", "unable to connect to database", "rate limit"},
-       text("the cluster's controller is down, overloaded or cannot be reached; try again later")},
+       text("the cluster's controller is down, overloaded or unreachable; try again later")},
       {{"configuration source", "dns srv", "slurm.conf"},
-       text("this machine does not know its cluster; submit from a login node, or set SLURM_CONF")},
+       text(
+           "this machine has no Slurm configuration; submit from a login node, or set SLURM_CONF")},
       {{"credential", "authentication", "munge"},
-       text("Slurm cannot authenticate you on this machine; tell its administrators that munge "
-            "does not work here")},
+       text("Slurm cannot authenticate you on this machine; report to the administrators that "
+            "munge does not work here")},
       {{"incompatible version", "incompatible plugin"},
-       text("sbatch on this machine is of another version than the cluster; submit from one of its "
-            "login nodes")},
+       text("sbatch on this machine has a different version than the cluster; submit from a login "
+            "node of the cluster")},
       {{"account/partition", "nvalid account"},
        text(fmt::format("set {}, or {}; {}", is_now("account", o.account),
                         is_now("partition", o.partition), list_mine))},
@@ -160,14 +161,14 @@ std::vector<Refusal> refusals(const SlurmOptions& o) {
        text(fmt::format("set {}; {}", is_now("qos", o.qos), list_mine))},
       {{"denied to requested reservation", "reservation"},
        text(fmt::format(
-           "set {}; `scontrol show reservation` lists them, with who may use them and when",
+           "set {}; `scontrol show reservation` lists reservations with their users and times",
            is_now("reservation", o.reservation)))},
       {{"not in this partition"},
        text(fmt::format(
            "the nodes named in slurm.options are not in that partition; set {}, or name others",
            is_now("partition", o.partition)))},
       {{"partition in down", "partition not available", "partition configuration not available"},
-       sinfo(fmt::format("the partition takes no jobs now; set {}, to another, or wait",
+       sinfo(fmt::format("the partition accepts no jobs now; wait, or set {}, to another",
                          is_now("partition", o.partition)),
              "%R %a")},
       {{"invalid partition", "partition name"},
@@ -177,28 +178,28 @@ std::vector<Refusal> refusals(const SlurmOptions& o) {
                         is_now("partition", o.partition), is_now("account", o.account),
                         is_now("qos", o.qos), list_mine))},
       {{"invalid user id", "invalid group id"},
-       text("the cluster does not know you; ask its administrators for an account")},
+       text("you have no account on the cluster; ask its administrators for one")},
       {{"time limit", "invalid --time ", "partitiontimelimit", "time-min", "invalid time"},
        sinfo(fmt::format("set {}, to what the partition allows", is_now("time", o.time)), "%R %l")},
       {{"memory", "--mem "},
        sinfo(fmt::format("set {}", is_now("memory", o.memory)), "%R: %m MB a node")},
       {{"gres", "generic resource", "trackable resource", "tres"},
-       sinfo(fmt::format(
-                 "it asks for {} on each node; set slurm.gpus_per_node, or correct slurm.options",
-                 counted(o.gpus_per_node, "GPU")),
+       sinfo(fmt::format("the job requests {} on each node; set slurm.gpus_per_node, or correct "
+                         "slurm.options",
+                         counted(o.gpus_per_node, "GPU")),
              "%R: %G")},
       {{"node count", "node configuration", "more processors", "available processors", "cpu count",
         "task count", "partitionnodelimit", "nodes requested"},
-       sinfo(fmt::format("it asks for {}; lower that in [slurm]", wishes(o)),
+       sinfo(fmt::format("the job requests {}; lower that in [slurm]", wishes(o)),
              "%R: %D nodes of %c processors and %m MB")},
       {{"node not available", "invalid node name"},
-       sinfo(
-           "the nodes named in slurm.options are down, reserved, or unknown; name others, or none",
-           "%R: %N")},
+       sinfo("the nodes named in slurm.options are down, reserved, or unknown; choose others, or "
+             "remove them",
+             "%R: %N")},
       {{"feature", "constraint"},
        sinfo(fmt::format("set {}", is_now("constraint", o.constraint)), "%R: %f")},
       {{"job array"},
-       text(fmt::format("set {}; `scontrol show config` has the largest number as MaxArraySize",
+       text(fmt::format("set {}; the limit is MaxArraySize in `scontrol show config`",
                         is_now("array", o.array)))},
       {{"dependency"}, text(fmt::format("set {}", is_now("dependency", o.dependency)))},
       {{"mail type", "mail-type"},
@@ -211,7 +212,7 @@ std::vector<Refusal> refusals(const SlurmOptions& o) {
       {{"cluster name", "specified clusters"},
        text("correct 'clusters' in slurm.options, or SLURM_CLUSTERS in the environment")},
       {{"burst buffer"}, text("correct the burst buffer in slurm.options")},
-      {{"too long", "too large"}, text("shorten slurm.lines, or names and paths of the run")},
+      {{"too long", "too large"}, text("shorten slurm.lines, or the names and paths of the run")},
       {{"unrecognized option", "invalid option", "ambiguous", "requires an argument",
         "allow an argument", "specification"},
        text("correct slurm.options")},
@@ -256,7 +257,7 @@ std::string explain_refusal(const std::string& said, const SlurmOptions& options
   if (const auto found = std::find_if(all.begin(), all.end(), fits);
       limit.empty() && found != all.end())
     cure = found->cure();
-  return fmt::format("Slurm does not take the job: {}: {}", words_of(said), cure);
+  return fmt::format("Slurm rejects the job: {}: {}", words_of(said), cure);
 }
 
 std::string explain_waiting(const std::string& reason) {
@@ -264,62 +265,67 @@ std::string explain_waiting(const std::string& reason) {
     return fmt::format("{}: {}", reason, explain_limit(limit));
   static const std::pair<const char*, const char*> meanings[] = {
       {"ReqNodeNotAvail",
-       "nodes that it needs are down, drained or reserved; it starts when they are back, or name "
-       "others in slurm.options"},
+       "required nodes are down, drained or reserved; the job starts when they are available, or "
+       "choose others in slurm.options"},
       {"PartitionTimeLimit",
-       "slurm.time is more than the partition allows; cancel it, lower that, and submit it again"},
+       "slurm.time exceeds the partition's limit; cancel the job, lower slurm.time, and submit "
+       "again"},
       {"PartitionNodeLimit",
-       "slurm.nodes is more, or less, than the partition allows; cancel it, change that, and "
-       "submit it again"},
+       "slurm.nodes is outside the partition's limits; cancel the job, change slurm.nodes, and "
+       "submit again"},
       {"PartitionDown", "the partition is down; wait, or set another slurm.partition"},
       {"PartitionInactive",
-       "the partition takes no jobs now; wait, or set another slurm.partition"},
+       "the partition accepts no jobs now; wait, or set another slurm.partition"},
       {"PartitionConfig",
-       "the partition has no nodes such as [slurm] asks for; lower that, or set another "
+       "the partition has no nodes that match [slurm]; lower the request, or set another "
        "slurm.partition"},
       {"BadConstraints",
-       "no node is such as [slurm] asks for; cancel it, lower that or set another "
-       "slurm.constraint, and submit it again"},
+       "no node matches [slurm]; cancel the job, lower the request or set another "
+       "slurm.constraint, and submit again"},
       {"AccountNotAllowed",
-       "slurm.account may not use the partition; cancel it, set another of the two, and submit it "
+       "slurm.account may not use the partition; cancel the job, change one of them, and submit "
        "again"},
       {"AccountingPolicy",
-       "a limit of your account or QOS holds it back; set another slurm.account or slurm.qos"},
+       "a limit of your account or QOS holds the job back; set another slurm.account or slurm.qos"},
       {"InvalidAccount",
-       "slurm.account is not one of yours; cancel it, set another, and submit it again"},
-      {"InvalidQOS", "slurm.qos is not one of yours; cancel it, set another, and submit it again"},
+       "slurm.account is not one of your accounts; cancel the job, set another, and submit again"},
+      {"InvalidQOS",
+       "slurm.qos is not available to you; cancel the job, set another, and submit again"},
       {"QOSNotAllowed",
-       "slurm.qos may not be used with that account or partition; cancel it, set another, and "
-       "submit it again"},
+       "slurm.qos may not be used with this account or partition; cancel the job, set another, and "
+       "submit again"},
       {"QOSResourceLimit",
-       "a limit of the QOS holds it back; lower what [slurm] asks for, or set another slurm.qos"},
-      {"QOSJobLimit", "you run as many jobs as the QOS allows; it starts when some are done"},
+       "a limit of the QOS holds the job back; lower the request in [slurm], or set another "
+       "slurm.qos"},
+      {"QOSJobLimit", "you run as many jobs as the QOS allows; this job starts when others end"},
       {"QOSTimeLimit", "the QOS has used up its time; set another slurm.qos"},
       {"QOSUsageThreshold", "the account has used more than the QOS allows; set another slurm.qos"},
       {"AssociationJobLimit",
-       "you run as many jobs as the account allows; it starts when some are done"},
+       "you run as many jobs as the account allows; this job starts when others end"},
       {"AssociationResourceLimit",
-       "a limit of the account holds it back; lower what [slurm] asks for, or set another "
+       "a limit of the account holds the job back; lower the request in [slurm], or set another "
        "slurm.account"},
       {"AssociationTimeLimit", "the account has used up its time; set another slurm.account"},
       {"DependencyNeverSatisfied",
-       "the job in slurm.dependency ended otherwise than asked; cancel this one, and submit it "
-       "again without"},
-      {"JobHeldUser", "you hold it; `scontrol release JOB` lets it go"},
+       "the condition of slurm.dependency can no longer be met; cancel this job, and submit it "
+       "again without the dependency"},
+      {"JobHeldUser", "you hold the job; `scontrol release JOB` releases it"},
       {"JobHeldAdmin",
-       "it is held, by an administrator or because it failed to start; ask them, or `scontrol "
-       "release JOB`"},
+       "the job is held, by an administrator or because it failed to start; ask the "
+       "administrators, or run `scontrol release JOB`"},
       {"launch failed requeued held",
-       "a node failed to start it, and Slurm holds it; `scontrol release JOB` lets it go"},
-      {"NodeDown", "a node that it needs is down; it starts when that is back"},
-      {"ReservationDeleted", "slurm.reservation is gone; cancel it, and submit it again without"},
+       "a node failed to start the job, so Slurm holds it; `scontrol release JOB` releases it"},
+      {"NodeDown", "a required node is down; the job starts when the node is back"},
+      {"ReservationDeleted",
+       "slurm.reservation no longer exists; cancel the job, and submit it again without the "
+       "reservation"},
       {"Reservation", "slurm.reservation has not begun"},
-      {"Licenses", "it waits for licences"},
+      {"Licenses", "the job waits for licences"},
       {"BeginTime",
-       "Slurm holds it back until the time to begin, which is two minutes after a requeue"},
+       "Slurm delays the job until its begin time, which is two minutes after a requeue"},
       {"JobArrayTaskLimit",
-       "as many elements of the array run as slurm.array allows at the same time"},
-      {"None", "the scheduler has not looked at it yet"},
+       "the number of running array elements has reached the limit in slurm.array"},
+      {"None", "the scheduler has not considered the job yet"},
   };
   for (const auto& [name, meaning] : meanings)
     if (reason.starts_with(name)) return fmt::format("{}: {}", reason, meaning);
@@ -330,7 +336,7 @@ namespace {
 
 std::string exit_of(const Ending& ending) {
   if (ending.signal > 0)
-    return fmt::format("FAILED: its job script was ended by signal {}", ending.signal);
+    return fmt::format("FAILED: its job script was killed by signal {}", ending.signal);
   if (ending.code > 128)
     return fmt::format("FAILED with exit code {} (signal {})", ending.code, ending.code - 128);
   if (ending.code > 0) return fmt::format("FAILED with exit code {}", ending.code);
@@ -350,12 +356,12 @@ std::string explain_ending(const Ending& ending) {
   static const std::pair<const char*, const char*> meanings[] = {
       {"CANCELLED", "the same command submits it again"},
       {"OUT_OF_MEMORY",
-       "the job took more memory than it had; raise slurm.memory, or lower train.micro_batch"},
+       "the job exceeded its memory; raise slurm.memory, or lower train.micro_batch"},
       {"TIMEOUT",
-       "the time limit came before the state was saved; raise slurm.signal or slurm.time"},
+       "the time limit was reached before the state was saved; raise slurm.signal or slurm.time"},
       {"NODE_FAIL", "a node failed; the same command submits it again"},
       {"BOOT_FAIL", "a node did not boot; the same command submits it again"},
-      {"DEADLINE", "the deadline in slurm.options came before the run was done"},
+      {"DEADLINE", "the deadline in slurm.options passed before the run was done"},
       {"PREEMPTED", "a job of higher priority took the nodes; the same command submits it again"},
       {"REVOKED", "another cluster of the federation took the job"},
       {"COMPLETED", "the job script ended before the run was done"},

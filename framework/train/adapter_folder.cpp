@@ -31,9 +31,9 @@ void check_folder(const fs::path& folder) {
   if (missing("adapter_config.json")) {
     const auto below = named_adapters(folder);
     if (!below.empty())
-      fail("{}: has no adapter_config.json, but folders that have one: set adapter to {}",
+      fail("{}: has no adapter_config.json, but some of its subfolders do: set adapter to {}",
            folder.string(), joined(below, " or "));
-    fail("{}: is no adapter folder: it has no adapter_config.json", folder.string());
+    fail("{}: is not an adapter folder: it has no adapter_config.json", folder.string());
   }
   if (!missing("adapter_model.safetensors")) return;
   if (!missing("adapter_model.bin"))
@@ -41,7 +41,7 @@ void check_folder(const fs::path& folder) {
         "{}: has adapter_model.bin, which is a Python pickle, and no adapter_model.safetensors: "
         "load the adapter in PEFT and save it with save_pretrained",
         folder.string());
-  fail("{}: is no adapter folder: it has no adapter_model.safetensors", folder.string());
+  fail("{}: is not an adapter folder: it has no adapter_model.safetensors", folder.string());
 }
 
 }  // namespace

@@ -188,7 +188,8 @@ std::optional<BaseEvaluation> evaluate_base(
     if (interruption.agree()) return std::nullopt;
     if (first && world.root())
       fmt::print(stderr,
-                 "another run evaluates this base on these samples: waiting for what it finds\n");
+                 "another run is evaluating this base model on the same samples: waiting for its "
+                 "results\n");
     parallel::report_phase("evaluation", 0);
     std::this_thread::sleep_for(between_looks);
   }

@@ -67,15 +67,15 @@ class HiddenCache {
     s_.mesh.world.agree([&] {
       if (parts_ == 0)
         fail(
-            "train.prefix_cache keeps what the frozen blocks below everything trained make of the "
-            "samples, but the first block is trained too: set it to \"off\", or train the upper "
-            "blocks alone");
+            "train.prefix_cache stores the output of the frozen blocks below the first trainable "
+            "layer, but the first block is trainable: set it to \"off\", or train only the upper "
+            "blocks");
     });
     auto states = open();
     if (!states) {
       if (!fill(interruption)) return nullptr;
       states = open();
-      ATTUNE_ASSERT(states, "{} is not there after it was written", path_.string());
+      ATTUNE_ASSERT(states, "{} does not exist after it was written", path_.string());
     }
     return states;
   }
@@ -123,7 +123,7 @@ class HiddenCache {
     s_.mesh.world.agree([&] {
       if (first_of_node) std::filesystem::create_directories(folder());
       if (s_.mesh.world.root() && !std::ofstream(probe))
-        fail("{}: cannot be written to; set train.prefix_folder to a folder that can",
+        fail("{}: is not writable; set train.prefix_folder to a writable folder",
              folder().string());
     });
     const bool sees_roots = std::filesystem::exists(probe);
@@ -191,8 +191,8 @@ class HiddenCache {
     for (const auto& [name, column] : sample)
       if (!at::equal(seen.at(name), column))
         fail(
-            "train.prefix_cache cannot keep samples that the dataset changes each time they are "
-            "read: set it to \"off\", or switch off the augmentation in [dataset]");
+            "train.prefix_cache cannot store randomly augmented samples: set it to \"off\", or "
+            "disable the augmentation in [dataset]");
   }
 
   at::Tensor hidden_of(const ForwardContext& context) {
@@ -233,8 +233,8 @@ class HiddenCache {
     };
     if (!like_it(computed(1)) || !like_it(computed(2)))
       fail(
-          "train.prefix_cache cannot keep what differs each time it is computed: set it to "
-          "\"off\", or set dropout to 0 in [model] and leave out strategies that add noise");
+          "train.prefix_cache cannot store random outputs: set it to \"off\", or set dropout to 0 "
+          "in [model] and remove strategies that add noise");
   }
 
   void check_room(const at::Tensor& states, const Piece& piece) const {
@@ -245,8 +245,8 @@ class HiddenCache {
     const double free = static_cast<double>(std::filesystem::space(folder()).available);
     if (needed > free)
       fail(
-          "train.prefix_cache needs {} in {}, where {} are free: set train.prefix_folder to "
-          "another disk, or train.prefix_cache to \"{}\"",
+          "train.prefix_cache needs {} in {}, but {} are free: set train.prefix_folder to another "
+          "disk, or train.prefix_cache to \"{}\"",
           human_bytes(needed), folder().string(), human_bytes(free),
           dtype_ == at::kFloat ? "bfloat16" : "off");
   }
@@ -292,7 +292,7 @@ std::shared_ptr<const HiddenStates> keep_hidden_states(Session& session,
   if (session.config.train.prefix_cache == config::HiddenCache::off) return nullptr;
   if (!sees_again(session)) {
     if (session.mesh.world.root())
-      fmt::print(stderr, "train.prefix_cache: no sample is seen twice, and so nothing is kept\n");
+      fmt::print(stderr, "train.prefix_cache: no sample is used twice, so nothing is cached\n");
     return nullptr;
   }
   return HiddenCache(session, trained).kept(interruption);

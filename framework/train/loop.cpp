@@ -38,7 +38,7 @@ namespace {
 constexpr std::int64_t most_skipped_in_a_row = 10;
 
 constexpr const char* why_without_target =
-    "dataset.max_length has cut its answer away, or its loss_mask is empty";
+    "dataset.max_length cut off its answer, or its loss_mask is empty";
 
 class Loop {
  public:
@@ -211,7 +211,7 @@ class Loop {
     }
     evaluate_the_base();
     if (without_target_ > 0)
-      say("warning: {} of the {} validation samples have no target, and are left out: {}",
+      say("warning: {} of the {} validation samples have no target and are skipped: {}",
           without_target_, validation_samples(), why_without_target);
   }
 
@@ -304,8 +304,8 @@ class Loop {
     if (sums.targets == 0)
       s_.mesh.world.agree([&] {
         fail(
-            "step {}: no target in {} samples is trained on: check the data's loss_mask and the "
-            "dataset's options, such as dataset.max_length, which may cut answers away",
+            "step {}: no training target in {} samples: check the data's loss_mask and the "
+            "dataset's options, such as dataset.max_length, which may cut off answers",
             run_.step + 1, options_.global_batch);
       });
     const auto targets = static_cast<double>(sums.targets);
@@ -333,15 +333,15 @@ class Loop {
     if (sums.samples_without_target == 0) return;
     const auto row = s_.mesh.data.max(sums.row_without_target);
     if (run_.samples_without_target == 0)
-      say("warning: sample {} of 'train' has no target, and teaches nothing: {}; such samples are "
-          "counted",
+      say("warning: sample {} of 'train' has no target, so it does not contribute to training: {}; "
+          "such samples are counted",
           row, why_without_target);
     run_.samples_without_target += sums.samples_without_target;
   }
 
   void tell_without_target() const {
     if (run_.samples_without_target == 0) return;
-    say("warning: {} of the {} samples that the steps took had no target, and taught nothing: {}",
+    say("warning: {} of the {} training samples had no target and did not contribute: {}",
         run_.samples_without_target, run_.steps * options_.global_batch, why_without_target);
   }
 
@@ -364,14 +364,14 @@ class Loop {
       if (options_.on_not_finite == config::NotFinite::stop ||
           skipped_in_a_row_ == most_skipped_in_a_row)
         fail(
-            "step {}: {}{}: lower train.learning_rate, set train.clip, or look at samples {} of "
-            "'train' (noted in {})",
+            "step {}: {}{}: lower train.learning_rate, set train.clip, or check samples {} of "
+            "'train' (listed in {})",
             run_.step + 1, what,
             skipped_in_a_row_ > 1 ? fmt::format(", as in {} steps in a row", skipped_in_a_row_)
                                   : "",
             fmt::join(rows, ", "), file.string());
     });
-    say("warning: step {} is left out: {}; its samples are noted in {}", run_.step + 1, what,
+    say("warning: step {} is skipped: {}; its samples are listed in {}", run_.step + 1, what,
         file.string());
   }
 

@@ -92,9 +92,9 @@ std::size_t available_memory(const Comm& node) {
 
 void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::int64_t step) {
   fail(
-      "step {}: memory ran out on rank {}, which holds {}, and the activations of {} sample{}; "
-      "lower train.micro_batch (or set it to \"auto\") or the samples' length, or use fewer ranks "
-      "per node",
+      "step {}: rank {} ran out of memory; it holds {}, and the activations of {} sample{}; lower "
+      "train.micro_batch (or set it to \"auto\") or the samples' length, or use fewer ranks per "
+      "node",
       step + 1, session.mesh.world.rank(), describe(plan_memory(session)), micro_batch,
       micro_batch == 1 ? "" : "s");
 }
@@ -166,9 +166,9 @@ std::int64_t find_micro_batch(Session& session) {
   session.mesh.world.agree([&] {
     if (agreed == 0)
       fail(
-          "train.micro_batch: not even one sample fits into memory: this rank may take {}, and "
-          "holds {}; use fewer ranks per node, a smaller "
-          "model, shorter samples or a strategy that trains less",
+          "train.micro_batch: a single sample does not fit into memory: this rank may use {} and "
+          "already holds {}; use fewer ranks per node, a smaller model, shorter samples or a "
+          "strategy with fewer trainable parameters",
           human_bytes(static_cast<double>(may_take)), describe(plan));
   });
   return agreed;

@@ -66,8 +66,8 @@ TrainedChat trained_chat(const Session& session) {
 void tell_of_two_templates(const Session& session, const TrainedChat& chat) {
   if (chat.jinja.empty() || chat.replaces) return;
   fmt::print(stderr,
-             "attune: {} has a chat template of its own, and the data are written in the form "
-             "'{}': the exported folder has that one as {}\n",
+             "attune: {} has its own chat template, but the data use the template '{}': the "
+             "exported folder contains the latter as {}\n",
              session.config.model.path, session.data->chat().form, trained_chat_template);
 }
 
@@ -87,8 +87,8 @@ void fold(const Session& session) {
   for (const auto& [name, linear] : nn::linears(session.model->module()))
     if (linear->packed() && linear->deltas().empty())
       fail(
-          "'{}' is held packed, and a whole model cannot be made of it: take strategy 'quantize' "
-          "out, or let one strategy train that exports an adapter",
+          "'{}' is quantized, so a whole model cannot be exported: remove strategy 'quantize', or "
+          "use a strategy that exports an adapter",
           name);
   session.strategies->merge(*session.model);
 }
@@ -149,9 +149,9 @@ void warn_of_pooling(const Session& session) {
   const auto config = session.model->config();
   if (!config.contains("classifier_pooling") || config["classifier_pooling"] != "mean") return;
   fmt::print(stderr,
-             "warning: this classifier pools the mean of the tokens, and transformers' class the "
-             "first token: transformers "
-             "computes other results from it; train with model.pooling = \"cls\" for use there\n");
+             "warning: this classifier pools the mean of the tokens, but transformers' class uses "
+             "the first token, so its results differ; train with model.pooling = \"cls\" for use "
+             "in transformers\n");
 }
 
 /// With its base's name, and its head's classes in the base's order: PEFT takes the names from
@@ -198,9 +198,9 @@ void check_publishable(const Session& session) {
     as_far_as_planned(copy, [&] { fold(copy); });
   } catch (const Error& error) {
     fail(
-        "the result of these strategies is a whole model, which could not be exported after the "
-        "training ({}): let one strategy train, which exports an adapter, or leave out what cannot "
-        "be folded",
+        "these strategies produce a whole model, which could not be exported after the training "
+        "({}): train only one strategy, which exports an adapter, or remove those that cannot be "
+        "merged",
         error.what());
   }
 }

@@ -36,9 +36,8 @@ std::string difference(const std::vector<NamedTensor>& tensors,
     for (std::size_t rank = 1; rank < by_rank.size(); ++rank)
       if (by_rank[rank].size() <= i || by_rank[rank][i] != by_rank[0][i])
         return fmt::format(
-            "{} is not the same on rank 0 and rank {}: a plugin has changed it on some ranks, or "
-            "differently, as with random "
-            "numbers of its own; nothing is saved of this",
+            "{} differs between rank 0 and rank {}: a plugin changed it only on some ranks, or "
+            "differently, for example with its own random numbers; this state is not saved",
             tensors[i].first, rank);
   return "the ranks train different numbers of tensors";
 }

@@ -55,7 +55,7 @@ std::shared_ptr<Model> SessionModels::open(const std::string& path) {
     const auto& theirs = files->tokenizer;
     const auto& ours = s_.files->tokenizer;
     if (!theirs.is_null() && !ours.is_null() && tokenizer_sha256(theirs) != tokenizer_sha256(ours))
-      fail("{}: has another tokenizer than {}: take a model with the same vocabulary", path,
+      fail("{}: has a different tokenizer than {}: use a model with the same vocabulary", path,
            s_.config.model.path);
   });
   return build_model(s_, plugin_of(*files), *files);
@@ -81,8 +81,10 @@ void SessionData::for_each_batch(const std::string& path, std::int64_t samples, 
   const auto data =
       path.empty() ? s_.data : std::make_shared<DataFile>(DataFile::open(path, s_.mesh.world));
   if (data->kind() != s_.data->kind())
-    fail("{}: holds samples of kind '{}', but this run trains on '{}': prepare it as that", path,
-         data->kind(), s_.data->kind());
+    fail(
+        "{}: contains samples of kind '{}', but this run trains on '{}': prepare the data with "
+        "that kind",
+        path, data->kind(), s_.data->kind());
   const auto& split = data->split("train");
   if (is_rehearsal_)
     return batches_of(
@@ -124,8 +126,8 @@ TensorFiles::Tensors SessionFiles::read_or_make(const std::string& path,
     for (const auto& [what, value] : origin)
       if (!value.empty() && (!written.contains(what) || written.at(what) != value))
         fail(
-            "{}: was made from another {} ({}, and here {}): take the one it was made from, or "
-            "name another file to make",
+            "{}: was made from a different {} ({}, but here {}): use the one it was made from, or "
+            "set another file name",
             path, what, written.contains(what) ? written.at(what) : "none", value);
     const auto source = open_safetensors(path);
     for (const auto& info : source->tensors())

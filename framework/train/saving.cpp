@@ -56,8 +56,8 @@ void Saving::unless_it_fails(const std::function<void()>& work) {
   const auto tell = [&](const std::exception& error) {
     if (run_.comm.root())
       fmt::print(stderr,
-                 "warning: the checkpoint of step {} could not be written: {} (the training goes "
-                 "on, older checkpoints are as they were)\n",
+                 "warning: the checkpoint of step {} could not be written: {} (training continues, "
+                 "older checkpoints are unchanged)\n",
                  step_, error.what());
   };
   try {

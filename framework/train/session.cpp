@@ -49,25 +49,25 @@ c10::Device choose_device(config::DeviceChoice wanted, const Mesh& mesh) {
 
 void check_tokenizer(const Session& s) {
   if (!s.files->tokenizer_problem.empty() && s.mesh.world.root())
-    fmt::print(
-        stderr,
-        "warning: {}; so nothing says whether the data were made with this model's tokenizer\n",
-        s.files->tokenizer_problem);
+    fmt::print(stderr,
+               "warning: {}; it is therefore unknown whether the data were made with this model's "
+               "tokenizer\n",
+               s.files->tokenizer_problem);
   if (s.files->tokenizer.is_null()) return;
   attune::check_tokenizer(s.config.model.path, tokenizer_size(s.files->tokenizer),
                           s.model->spec().vocabulary);
   const auto made_with = s.data->tokenizer_sha256();
   if (!made_with.empty() && made_with != tokenizer_sha256(s.files->tokenizer))
     fail(
-        "{}: was tokenized with another tokenizer than that of {}: prepare it again with tokenizer "
-        "= \"{}\"",
+        "{}: was tokenized with a different tokenizer than that of {}: prepare it again with "
+        "tokenizer = \"{}\"",
         s.config.dataset.path, s.config.model.path, s.config.model.path);
 }
 
 void check_data(const Session& s) {
   const auto& entry = *s.config.dataset_plugin.entry;
   if (s.data->kind() != entry.name)
-    fail("{}: holds samples of kind '{}', but dataset.plugin is '{}': set it to '{}'",
+    fail("{}: contains samples of kind '{}', but dataset.plugin is '{}': set it to '{}'",
          s.config.dataset.path, s.data->kind(), entry.name, s.data->kind());
   constexpr std::int64_t first[] = {0};
   for (const char* name : {"train", "validation"}) {
@@ -81,8 +81,8 @@ void check_data(const Session& s) {
     if (longest != lengths.end() && s.model->spec().context > 0 &&
         *longest > s.model->spec().context)
       fail(
-          "{}: sample {} of '{}' has {} tokens, the model takes at most {}: prepare the data with "
-          "max_length = {}",
+          "{}: sample {} of '{}' has {} tokens, but the model takes at most {}: prepare the data "
+          "with max_length = {}",
           s.config.dataset.path, longest - lengths.begin(), name, *longest, s.model->spec().context,
           s.model->spec().context);
   }
@@ -97,7 +97,7 @@ void round_operands(Model& model, c10::Device device, const Comm& world) {
   model.projection().rounds_operands = true;  // also one that shares its weight and is no module
   if (world.root() && device.is_cpu() && !multiplies_bfloat16())
     fmt::print(stderr,
-               "warning: this processor does not multiply bfloat16 (no AVX512_BF16 and no AMX): "
+               "warning: this CPU has no bfloat16 instructions (AVX512_BF16 or AMX): "
                "train.precision = \"bfloat16\" is slower here than \"float32\"\n");
 }
 
@@ -121,7 +121,7 @@ void start_from_adapter(Session& s) {
     if (!s.is_planned && !made_for.empty() && made_for != s.base_sha256)
       fail(
           "{}: is an adapter for another base model (its sha256 is {}..., that of {} is {}...): "
-          "take the base it was trained on",
+          "use the base model it was trained on",
           folder, made_for.substr(0, 12), s.config.model.path, s.base_sha256.substr(0, 12));
     auto adapter = read_adapter(folder);
     for (const auto& [name, parameter] : nn::trained_base_parameters(*s.model))
@@ -279,8 +279,8 @@ OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::str
     if (world.size() > 1)
       for (const auto& other : world.gather(identity))
         if (other != identity)
-          fail("the ranks found different plugins: rank {} has\n{}another has\n{}", world.rank(),
-               identity, other);
+          fail("the ranks found different plugins: rank {} has\n{}another rank has\n{}",
+               world.rank(), identity, other);
   });
   return run;
 }

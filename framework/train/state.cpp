@@ -31,13 +31,13 @@ void copy_into(const std::vector<Shard>& live, const std::string& prefix,
     const auto found = saved.find(prefix + name);
     if (found == saved.end())
       fail(
-          "the checkpoint holds no '{}{}': it is of a run with another model, strategy or "
+          "the checkpoint has no '{}{}': it belongs to a run with a different model, strategy or "
           "optimizer; start a new run under another name",
           prefix, name);
     if (found->second.sizes() != at::IntArrayRef(shard.shape))
       fail(
-          "the checkpoint's '{}{}' has another shape: it is of a run with other options; start a "
-          "new run under another name",
+          "the checkpoint's '{}{}' has a different shape: it belongs to a run with different "
+          "options; start a new run under another name",
           prefix, name);
     const auto& whole = found->second;
     at::Tensor(shard.tensor)
@@ -165,14 +165,14 @@ void check_identity(const Session& session, const nlohmann::json& as_saved, bool
   leave_out_unknown_libraries(ours["settings"], saved.at("settings"));
   if (const auto other = differences(ours["essence"], saved.at("essence")); !other.empty())
     fail(
-        "the checkpoint is of a run that differs in what it trains: {}; set it back, or start a "
-        "new run under another name",
+        "the checkpoint belongs to a run that trains something else: {}; restore these settings, "
+        "or start a new run under another name",
         other);
   if (const auto other = differences(ours["settings"], saved.at("settings"));
       !other.empty() && !anyway)
     fail(
-        "the checkpoint is of a run with other settings: {}; set them back, or give "
-        "--resume-anyway to go on with the new ones",
+        "the checkpoint belongs to a run with different settings: {}; restore them, or give "
+        "--resume-anyway to continue with the new ones",
         other);
 }
 

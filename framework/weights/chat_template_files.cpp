@@ -73,8 +73,8 @@ ChatSource source_of(const fs::path& place, Templates templates) {
   for (const auto& [name, text] : templates) names += (names.empty() ? "" : ", ") + name;
   if (!templates.empty() && !templates.contains("default"))
     fail(
-        "{}: has several chat templates ({}) and none is called \"default\"; name one by template "
-        "= \"FILE.jinja\"",
+        "{}: has several chat templates ({}), none named \"default\"; choose one with template = "
+        "\"FILE.jinja\"",
         place.string(), names);
   return {templates["default"], templates["tool_use"], {}};
 }
@@ -125,9 +125,8 @@ std::string other_chat_template(const ChatSource& trained, const ChatSource& own
 
 ChatSource chat_template_in(const fs::path& file, const fs::path& place) {
   if (!fs::exists(file))
-    fail(
-        "{}: there is no such file; template names a file with a chat template in Jinja, or a form",
-        file.string());
+    fail("{}: there is no such file; set template to a Jinja chat template file or a built-in one",
+         file.string());
   return {read_lines(file), "",
           place.empty() ? std::map<std::string, std::string>() : special_tokens_of(place)};
 }

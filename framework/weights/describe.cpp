@@ -46,7 +46,7 @@ void check_architecture(const ModelFiles& files, const Registry& registry) {
   const auto type =
       found != files.config.end() && found->is_string() ? found->get<std::string>() : "";
   if (!registry.has(Kind::model, type))
-    fail("{}: is a model of type '{}', which no plugin here runs; known are: {}",
+    fail("{}: is a model of type '{}', which no installed plugin supports; supported are: {}",
          files.path.string(), type, joined(registry.names(Kind::model)));
 }
 
@@ -90,8 +90,8 @@ std::string describe_model(const ModelFiles& files) {
            ? "none"
            : grouped(static_cast<std::uint64_t>(tokenizer_size(files.tokenizer))) + " tokens");
   line("chat template", files.chat_template.empty() ? "no" : "yes");
-  line("licence", files.licence.empty() ? "not stated: ask whoever gave you the files before you "
-                                          "use or pass on what you make of them"
+  line("licence", files.licence.empty() ? "not stated: ask the distributor of the files before you "
+                                          "use or redistribute a model derived from them"
                                         : files.licence);
   if (const auto terms = usage_terms(files.licence); !terms.empty()) line("terms", terms);
   for (const auto& file : files.weight_files)

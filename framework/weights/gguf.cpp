@@ -148,7 +148,7 @@ json read_value(Cursor& cursor, ValueType type, int depth = 0) {
 void check_start(const MappedFile& file, Cursor& cursor) {
   refuse_stand_in(file);
   if (cursor.remaining() < 4 || cursor.number<std::uint32_t>("magic") != 0x46554747)  // "GGUF"
-    fail("{}: is no GGUF file (it does not begin with the letters GGUF)", cursor.path());
+    fail("{}: is not a GGUF file (it does not begin with the letters GGUF)", cursor.path());
   const auto version = cursor.number<std::uint32_t>("version");
   if (version != 2 && version != 3)
     fail("{}: is GGUF of version {}; supported are the little-endian versions 2 and 3",
@@ -292,9 +292,8 @@ std::vector<GgufPart> read_parts(GgufPart first) {
   const auto name = GgufPartName::parse(path.filename().string());
   if (!name || name->count != count)
     fail(
-        "{}: is one part of {}, but not named as one (NAME-00001-of-{:05}.gguf); give the parts "
-        "back their "
-        "names",
+        "{}: is one part of {}, but not named as one (NAME-00001-of-{:05}.gguf); restore the names "
+        "of the parts",
         path.string(), count, count);
   if (name->number != 1)
     fail("{}: is part {} of {}; name the first part, {}", path.string(), name->number, count,

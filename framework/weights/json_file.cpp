@@ -33,7 +33,7 @@ bool is_too_deep(std::string_view text) {
 nlohmann::json read_json(const std::filesystem::path& path) {
   const auto text = read_text(path);
   if (is_too_deep(text))
-    fail("{}: has lists in one another as no model's file has; it is damaged, fetch it again",
+    fail("{}: has lists nested too deeply for a model file; it is damaged, fetch it again",
          path.string());
   try {
     auto value = nlohmann::json::parse(text);
@@ -43,7 +43,7 @@ nlohmann::json read_json(const std::filesystem::path& path) {
   } catch (const nlohmann::json::parse_error& error) {
     fail("{}: is not valid JSON from byte {} on; fetch the file again", path.string(), error.byte);
   } catch (const nlohmann::json::out_of_range&) {
-    fail("{}: holds a number that is larger than any; fetch the file again", path.string());
+    fail("{}: contains a number that is too large; fetch the file again", path.string());
   }
 }
 

@@ -21,28 +21,33 @@ struct Terms {
 };
 // The first that fits.
 constexpr Terms known[] = {
-    {"apache-2.0", "any use, also commercial; notices and a list of changes go with copies"},
-    {"mit", "any use, also commercial; the notice goes with copies"},
-    {"bsd", "any use, also commercial; the notice goes with copies"},
+    {"apache-2.0",
+     "any use, including commercial; copies must include the notices and a list of changes"},
+    {"mit", "any use, including commercial; copies must include the notice"},
+    {"bsd", "any use, including commercial; copies must include the notice"},
     {"cc0", "any use"},
     {"unlicense", "any use"},
-    {"cc-by-nc", "no commercial use; the author is named"},
-    {"cc-by-sa", "any use; the author is named, and what is made of it is under the same licence"},
+    {"cc-by-nc", "no commercial use; attribution required"},
+    {"cc-by-sa", "any use; attribution required, and derivatives must have the same licence"},
     {"cc-by-nd",
-     "the author is named; what is made of it, such as a tuned model, may not be passed on"},
-    {"cc-by", "any use; the author is named"},
-    {"gpl", "any use; what is passed on is under the same licence, with its sources"},
-    {"agpl", "any use; what is passed on or served is under the same licence, with its sources"},
+     "attribution required; derivatives, such as a tuned model, may not be redistributed"},
+    {"cc-by", "any use; attribution required"},
+    {"gpl", "any use; redistribution only under the same licence, with sources"},
+    {"agpl",
+     "any use; redistribution or network service only under the same licence, with sources"},
     {"llama",
-     "Meta's community licence: an acceptable-use policy, 'Llama' in the name of what is passed "
-     "on, own terms for the largest companies"},
-    {"gemma", "Google's terms: a list of prohibited uses, which goes with what is passed on"},
+     "Meta's community licence: acceptable-use policy, 'Llama' in the name of redistributed "
+     "models, separate terms for the largest companies"},
+    {"gemma",
+     "Google's terms: a list of prohibited uses, which also applies to redistributed models"},
     {"qwen-research", "no commercial use"},
-    {"qwen", "Alibaba's licence: own terms for the largest companies"},
-    {"openrail", "any use but those the licence lists, a list that goes with what is passed on"},
-    {"bigscience", "any use but those the licence lists, a list that goes with what is passed on"},
+    {"qwen", "Alibaba's licence: separate terms for the largest companies"},
+    {"openrail",
+     "any use except those that the licence lists; the list also applies to redistributed models"},
+    {"bigscience",
+     "any use except those that the licence lists; the list also applies to redistributed models"},
     {"creativeml-openrail",
-     "any use but those the licence lists, a list that goes with what is passed on"},
+     "any use except those that the licence lists; the list also applies to redistributed models"},
 };
 
 }  // namespace
@@ -58,15 +63,15 @@ void check_licence(const ModelFiles& files, const std::vector<std::string>& allo
   if (allowed.empty()) return;
   if (files.licence.empty())
     fail(
-        "{}: states no licence, and model.allowed_licences asks for one of: {}; put \"license: "
-        "NAME\" between two lines --- at the top of its README.md once you know it",
+        "{}: states no licence, but model.allowed_licences requires one of: {}; once you know it, "
+        "put \"license: NAME\" between two lines --- at the top of its README.md",
         files.path.string(), joined(allowed));
   if (std::ranges::any_of(
           allowed, [&](const std::string& one) { return lower(one) == lower(files.licence); }))
     return;
   fail(
-      "{}: is under the licence '{}', which is not among model.allowed_licences ({}): take another "
-      "model, or add it there once you accept its terms",
+      "{}: has the licence '{}', which is not among model.allowed_licences ({}): use another "
+      "model, or add the licence once you accept its terms",
       files.path.string(), files.licence, joined(allowed));
 }
 

@@ -136,8 +136,8 @@ const json& tokenizer_of(const ModelFiles& files) {
 void check_tokenizer(const fs::path& model, std::int64_t tokenizer_size, std::int64_t vocabulary) {
   if (tokenizer_size > vocabulary)
     fail(
-        "{}: its tokenizer has {} tokens but its token embedding has only {} rows; they do not "
-        "belong together, use the tokenizer the model was trained with",
+        "{}: its tokenizer has {} tokens, but its token embedding has only {} rows; use the "
+        "tokenizer that the model was trained with",
         model.string(), tokenizer_size, vocabulary);
 }
 

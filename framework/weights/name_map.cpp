@@ -191,11 +191,8 @@ class HuggingFaceNames final : public WeightSource {
   void add(const Architecture& architecture, TensorInfo info) {
     auto place = huggingface_place(architecture, info.name);
     if (!place)
-      fail(
-          "{}: tensor '{}' has no place in a {} model as it is known here; use the model's Hugging "
-          "Face "
-          "folder",
-          file_->path().string(), info.name, architecture.model_type);
+      fail("{}: tensor '{}' is unknown in a {} model; use the model's Hugging Face folder",
+           file_->path().string(), info.name, architecture.model_type);
     if (info.shape.size() != 2 && place->layout == Layout::transposed)
       place->layout = Layout::as_it_is;  // a bias
     if (place->layout == Layout::transposed) std::swap(info.shape[0], info.shape[1]);

@@ -90,8 +90,7 @@ void check_ramp(const Ramp& ramp, const std::vector<Point>& points, const GgufFi
   };
   if (!std::ranges::all_of(points, is_met))
     fail(
-        "{}: stretches rotary positions by factors ('{}') that are not those of Llama 3, which is "
-        "not "
+        "{}: scales rotary positions by factors ('{}') other than those of Llama 3, which is not "
         "supported; use the model's Hugging Face folder",
         file.path().string(), factors_name);
 }
@@ -158,9 +157,8 @@ void add_rope_scaling(const ArchitectureKeys& keys, std::int64_t head_dim, json&
   if (is_long || (type != "none" && type != "linear" && type != "yarn") ||
       (has_factors && type != "none"))
     fail(
-        "{}: stretches rotary positions in a way that is not supported ({}; none, linear, yarn and "
-        "Llama 3's "
-        "factors are); use the model's Hugging Face folder",
+        "{}: has an unsupported scaling of rotary positions ({}; none, linear, yarn and Llama 3's "
+        "factors are supported); use the model's Hugging Face folder",
         file.path().string(),
         is_long       ? "longrope"
         : has_factors ? type + " with factors"

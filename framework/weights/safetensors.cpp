@@ -56,8 +56,8 @@ std::string header_text(const MappedFile& file) {
   std::memcpy(&length, file.read(0, length_bytes).data(), length_bytes);
   if (length > largest_header)
     fail(
-        "{}: its header claims {} bytes, more than the {} the format allows; it is no safetensors "
-        "file, or damaged",
+        "{}: its header claims {} bytes, more than the {} that the format allows; it is not a "
+        "safetensors file, or damaged",
         path, length, largest_header);
   if (length > file.size() - length_bytes)
     fail("{}: its header claims {} bytes but the file has {}; it is truncated, fetch it again",
@@ -80,7 +80,7 @@ json parse_header(const MappedFile& file, std::string_view text) {
     if (header.is_object()) return header;
   } catch (const json::exception&) {
   }
-  fail("{}: its header is not a JSON object; it is no safetensors file, or damaged",
+  fail("{}: its header is not a JSON object; it is not a safetensors file, or damaged",
        file.path().string());
 }
 
@@ -155,7 +155,7 @@ void check_layout(const MappedFile& file, std::uint64_t data_begin,
     if (entry.begin != end)
       fail("{}: tensor '{}' {}; the file is damaged, fetch it again", file.path().string(),
            entry.info.name,
-           entry.begin < end ? "overlaps the one before it" : "leaves a hole before it");
+           entry.begin < end ? "overlaps the one before it" : "leaves a gap before it");
     end = entry.end;
   }
   if (end != file.size())
@@ -196,9 +196,8 @@ class Safetensors final : public WeightSource {
         std::memcmp(place.file->data() + place.begin, file->data() + entry.begin, info.bytes) == 0;
     if (is_same) return;
     fail(
-        "{}: holds the tensor '{}' with other values than {}; keep the files of one model alone, "
-        "or fetch "
-        "them again",
+        "{}: contains the tensor '{}' with different values than {}; keep only the files of one "
+        "model, or fetch them again",
         file->path().string(), info.name, place.file->path().filename().string());
   }
   bool has(const std::string& name) const { return table_.has(name); }
@@ -235,7 +234,7 @@ std::map<std::string, std::string> read_weight_map(const fs::path& index) {
   const auto text = read_json(index);
   const auto map = text.find("weight_map");
   if (map == text.end() || !map->is_object() || map->empty())
-    fail("{}: has no \"weight_map\" that says which tensor is in which file", index.string());
+    fail("{}: has no \"weight_map\", which assigns tensors to files", index.string());
   std::map<std::string, std::string> files;
   for (const auto& [tensor, file] : map->items()) {
     if (!file.is_string() ||
@@ -276,7 +275,7 @@ std::unique_ptr<WeightSource> open_safetensors_index(const fs::path& index,
   for (const auto& shard : shards) {
     const auto path = index.parent_path() / shard;
     if (!fs::exists(path))
-      fail("{}: names the weight file '{}', which is not beside it; fetch that file too",
+      fail("{}: names the weight file '{}', which is not in the same folder; fetch that file too",
            index.string(), shard);
     const auto file = MappedFile::open(path);
     for (auto& entry : read_entries(*file)) source->add_from_shard(file, std::move(entry));
@@ -303,10 +302,8 @@ std::string header_of(const fs::path& path, const std::vector<TensorToWrite>& te
   for (const auto& [name, shape, type, read] : tensors) {
     const auto dtype = std::ranges::find(dtypes, type, &Dtype::type);
     if (dtype == std::end(dtypes))
-      fail(
-          "{}: tensor '{}' is of a type that safetensors files written here do not hold; supported "
-          "are {}",
-          path.string(), name, dtype_names());
+      fail("{}: tensor '{}' has a type that cannot be written to safetensors; supported are {}",
+           path.string(), name, dtype_names());
     ATTUNE_ASSERT(!header.contains(name), "two tensors named '{}'", name);
     const auto begin = end;
     end += static_cast<std::uint64_t>(c10::multiply_integers(shape)) * c10::elementSize(type);

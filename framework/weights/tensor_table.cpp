@@ -15,8 +15,8 @@ namespace attune::weights {
 
 void TensorTable::add(TensorInfo info) {
   if (!positions_.emplace(info.name, all_.size()).second)
-    fail("{}: holds two tensors named '{}'; the file is damaged, fetch it again", origin_.string(),
-         info.name);
+    fail("{}: contains two tensors named '{}'; the file is damaged, fetch it again",
+         origin_.string(), info.name);
   all_.push_back(std::move(info));
 }
 
@@ -41,10 +41,8 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
 void refuse_stand_in(const MappedFile& file) {
   constexpr std::string_view start = "version https://git-lfs.github.com/spec/";
   if (file.size() < start.size() || file.read(0, start.size()) != start) return;
-  fail(
-      "{}: is a Git LFS pointer in the place of the file; fetch the file itself with 'git lfs "
-      "pull'",
-      file.path().string());
+  fail("{}: is a Git LFS pointer instead of the file; fetch the file with 'git lfs pull'",
+       file.path().string());
 }
 
 at::Tensor tensor_over(const std::shared_ptr<MappedFile>& file, std::uint64_t offset,

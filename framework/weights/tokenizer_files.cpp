@@ -54,8 +54,8 @@ text::FolderTokenizer read_tokenizer(const fs::path& folder) {
     fail("{}: {}", folder.string(), error.what());
   } catch (const json::exception& error) {
     fail(
-        "{}: its tokenizer's files are not as `tokenizers` writes them ({}); save them anew, or "
-        "take those that came with the model",
+        "{}: its tokenizer's files do not have the form that `tokenizers` writes ({}); save them "
+        "again, or use those that came with the model",
         folder.string(), error.what());
   }
 }

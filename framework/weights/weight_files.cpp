@@ -57,11 +57,10 @@ void refuse_quantized(const fs::path& folder, const json& config) {
   if (found == config.end() || !found->is_object()) return;
   const auto method = found->find("quant_method");
   const auto name = method != found->end() && method->is_string() ? method->get<std::string>()
-                                                                  : "a method it does not name";
+                                                                  : "an unnamed method";
   fail(
       "{}: its weights are quantized (quantization_config: {}), which is not supported; use the "
-      "model's "
-      "weights before that, or a GGUF file of it",
+      "unquantized model, or its GGUF file",
       (folder / "config.json").string(), name);
 }
 
@@ -70,10 +69,8 @@ void refuse_quantized(const fs::path& folder, const json& config) {
 void refuse_adapter(const fs::path& folder) {
   if (!fs::exists(folder / "adapter_config.json")) return;
   fail(
-      "{}: holds a model and an adapter for it (adapter_config.json), which transformers applies "
-      "when it "
-      "loads the model; "
-      "move the adapter's files to a folder of their own",
+      "{}: contains a model and an adapter for it (adapter_config.json), which transformers "
+      "applies when it loads the model; move the adapter's files to another folder",
       folder.string());
 }
 
@@ -90,7 +87,7 @@ std::string named_file(const fs::path& folder, const json& config) {
         "beside it",
         (folder / "config.json").string(), found->dump());
   if (!fs::exists(folder / name))
-    fail("{}: names the weights '{}', which are not beside it; fetch that file too",
+    fail("{}: names the weights '{}', which are not in the same folder; fetch that file too",
          (folder / "config.json").string(), name);
   return name;
 }
@@ -99,15 +96,15 @@ std::string named_file(const fs::path& folder, const json& config) {
 std::string why_no_weights(const fs::path& folder) {
   for (const char* name : {whole_file, index_file})
     if (is_broken_link(folder / name))
-      return fmt::format("{} is a link to {}, which is not there: fetch the model again", name,
+      return fmt::format("{} is a link to {}, which does not exist: fetch the model again", name,
                          fs::read_symlink(folder / name).string());
   if (const auto ggufs = files_ending(folder, ".gguf"); !ggufs.empty())
     return fmt::format("of its GGUF files ({}) name the one you mean", names_of(ggufs));
   for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"})
     if (fs::exists(folder / name))
       return fmt::format(
-          "{} is not read (it is a program as much as data): load the model in transformers and "
-          "save_pretrained it",
+          "{} is not read (a pickle file can execute code): load the model in transformers and "
+          "save it with save_pretrained",
           name);
   for (const char* name : {"tf_model.h5", "flax_model.msgpack", "model.onnx"})
     if (fs::exists(folder / name))
@@ -121,14 +118,15 @@ std::string why_no_weights(const fs::path& folder) {
     return fmt::format("{} need the {} that lists them: fetch it too", names_of(others),
                        index_file);
   if (others.size() == 1)
-    return fmt::format("transformers does not read {}: rename it to {} if it holds the whole model",
-                       names_of(others), whole_file);
+    return fmt::format(
+        "transformers does not read {}: rename it to {} if it contains the whole model",
+        names_of(others), whole_file);
   if (!others.empty())
     return fmt::format(
-        "transformers reads none of {}: rename the one that holds the whole model to {}",
+        "transformers reads none of {}: rename the one that contains the whole model to {}",
         names_of(others), whole_file);
   if (const auto below = folders_with(folder, whole_file); !below.empty())
-    return fmt::format("there are some in {}: name that folder", below.front().string());
+    return fmt::format("{} contains some: name that folder", below.front().string());
   return "fetch them too";
 }
 
@@ -150,7 +148,7 @@ std::string snapshot_of(const fs::path& folder) {
 /// What to name instead of a folder without config.json that holds no GGUF model either.
 std::string where_the_model_is(const fs::path& folder) {
   if (is_broken_link(folder / "config.json"))
-    return fmt::format("; config.json is a link to {}, which is not there: fetch the model again",
+    return fmt::format("; config.json is a link to {}, which does not exist: fetch the model again",
                        fs::read_symlink(folder / "config.json").string());
   if (fs::exists(folder / "adapter_config.json"))
     return ", but this is an adapter: name the model it was made for";
@@ -184,8 +182,8 @@ std::unique_ptr<WeightSource> open_folder_weights(const fs::path& folder, const 
            : fs::exists(folder / index_file) ? index_file
                                              : "";
   if (name.empty())
-    fail("{}: holds no weights; expected {}, or {} and its files ({})", folder.string(), whole_file,
-         index_file, why_no_weights(folder));
+    fail("{}: contains no weights; expected {}, or {} and its files ({})", folder.string(),
+         whole_file, index_file, why_no_weights(folder));
   refuse_adapter(folder);
   if (name.ends_with(".json")) return open_safetensors_index(folder / name, &files);
   files = {folder / name};
@@ -208,12 +206,11 @@ fs::path only_gguf(const fs::path& folder) {
   const auto files = files_ending(folder, ".gguf");
   if (files.empty())
     fail(
-        "{}: holds no config.json and no .gguf file; expected a Hugging Face model folder "
-        "(config.json, "
-        "*.safetensors, tokenizer.json){}",
+        "{}: contains no config.json and no .gguf file; expected a Hugging Face model folder "
+        "(config.json, *.safetensors, tokenizer.json){}",
         folder.string(), where_the_model_is(folder));
   if (files.size() > 1 && !are_one_split_model(files))
-    fail("{}: holds several GGUF files ({}); name the one you mean", folder.string(),
+    fail("{}: contains several GGUF files ({}); name one of them", folder.string(),
          names_of(files));
   return files.front();
 }

@@ -23,13 +23,13 @@ Wanted read_wanted(const std::string& given) {
   Wanted wanted{find_runs(given), {}, {}};
   const auto& place = wanted.place;
   if (place.kind == RunPlace::Kind::folder)
-    fail("{}: is a folder of {} run{}; name those to cancel, such as {}/*", given,
+    fail("{}: is a folder of {} run{}; name the runs to cancel, such as {}/*", given,
          place.runs.size(), place.runs.size() == 1 ? "" : "s", given);
   for (const auto& run : place.runs) {
     wanted.runs.push_back(run_directory::read_progress(run));
     const auto& p = wanted.runs.back();
     if (!p.problem.empty() && p.jobs.empty())
-      fail("{}: its jobs are not known: {}", run.string(), p.problem);
+      fail("{}: its jobs are unknown: {}", run.string(), p.problem);
     wanted.ids.insert(wanted.ids.end(), p.jobs.begin(), p.jobs.end());
   }
   return wanted;
@@ -54,13 +54,13 @@ std::string why_not_queued(const Wanted& wanted, const std::vector<QueuedJob>& q
   const bool is_here = state == "training" && run.holder && run.holder->job.empty();
   if (is_here)
     return fmt::format(
-        "{}: no job of Slurm trains it but {}; end that with `kill -TERM {}` there, and it saves "
-        "its state",
+        "{}: is trained by {}, not by a Slurm job; `kill -TERM {}` there makes it save its state "
+        "and end",
         place, run.holder->name(), run.holder->pid);
   if (run.jobs.empty())
-    return fmt::format("{}: was not submitted, so no job of it is in the queue", place);
-  return fmt::format("{}: job {} is not in the queue any more; the run is {}", place,
-                     run.jobs.back(), state);
+    return fmt::format("{}: was not submitted, so it has no job in the queue", place);
+  return fmt::format("{}: job {} is no longer in the queue; the run is {}", place, run.jobs.back(),
+                     state);
 }
 
 void cancel_jobs(const std::vector<std::string>& ids) {
@@ -103,7 +103,7 @@ int cancel(const std::vector<std::string>& arguments) {
   const auto queue = slurm::ask_queue(ids);
   if (!queue)
     fail(
-        "Slurm cannot be asked (squeue is missing or gets no answer): nothing is cancelled; try "
+        "Slurm cannot be queried (squeue is missing or gets no answer): nothing is cancelled; try "
         "again on a login node of the cluster");
   bool any = false;
   std::string last_refused;

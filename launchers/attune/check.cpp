@@ -62,7 +62,7 @@ std::string bytes_text(std::size_t bytes) { return human_bytes(static_cast<doubl
 std::string longest_text(const train::Session& s) {
   const auto samples = train::samples_of_pass(s);
   return fmt::format("{} longest sample{}{}", samples, samples == 1 ? "" : "s",
-                     s.config.train.recompute ? ", with blocks computed again" : "");
+                     s.config.train.recompute ? ", with activation checkpointing" : "");
 }
 
 /// "about 1.4 GiB: weights ..., activations of the 4 longest samples 0.9 GiB; the program comes on
@@ -71,10 +71,11 @@ std::string planned_memory(const train::Session& s) {
   const auto plan = train::plan_memory(s);
   const auto activations = train::planned_activations(s);
   if (!activations)
-    return fmt::format("{} and activations, which the weights' values decide: --measure tells",
-                       train::describe(plan));
+    return fmt::format(
+        "{} and activations, which depend on the values of the weights: use --measure",
+        train::describe(plan));
   const auto most = std::max(plan.held() + *activations, s.planned.before_first_step);
-  return fmt::format("about {}: {}, activations of the {} {}; the program comes on top",
+  return fmt::format("about {}: {}, activations of the {} {}; plus the program itself",
                      bytes_text(most), train::describe(plan), longest_text(s),
                      bytes_text(*activations));
 }
@@ -153,11 +154,11 @@ std::string measured_time(const train::Session& s, double step) {
   const auto steps = train::steps_of(s.config.train, s.data->split("train").size());
   const bool has_cache = s.config.train.prefix_cache != config::HiddenCache::off;
   return fmt::format(
-      "about {} on {} rank{}, {:.3g} s a step, by passes over typical samples just now; without "
+      "about {} on {} rank{}, {:.3g} s per step, measured on typical samples; without "
       "evaluations{}",
       time_text(static_cast<double>(steps) * step), s.mesh.world.size(),
       s.mesh.world.size() == 1 ? "" : "s", step,
-      has_cache ? " and what train.prefix_cache saves" : "");
+      has_cache ? " and the savings of train.prefix_cache" : "");
 }
 
 /// What `train` compares or needs and a plan does not.
@@ -165,13 +166,14 @@ std::vector<Row> not_checked(const train::Session& s) {
   std::vector<Row> rows;
   if (!s.config.adapter.empty() && !train::base_of_adapter(s.config.adapter).empty())
     rows.push_back(
-        {"not compared", fmt::format("{} with the weights of {}, which are not read here: train "
-                                     "and --measure refuse it where it is for another base",
-                                     s.config.adapter, s.config.model.path)});
+        {"not compared",
+         fmt::format("{} with the weights of {}, which are not read here: `attune train` and "
+                     "--measure refuse it if it belongs to another base model",
+                     s.config.adapter, s.config.model.path)});
   if (s.config.parallel.device == config::DeviceChoice::cuda && !torch::cuda::is_available())
     rows.push_back({"device",
-                    "parallel.device is \"cuda\", and this machine has no GPU: train needs one "
-                    "where it runs"});
+                    "parallel.device is \"cuda\", but this machine has no GPU: the machine that "
+                    "trains needs one"});
   return rows;
 }
 
@@ -179,7 +181,7 @@ void print_plan(const train::Session& s) {
   auto table = sizes_of_run(s);
   table.insert(table.begin(), {"ESTIMATE", ""});
   table.push_back({"memory per rank", planned_memory(s)});
-  table.push_back({"time", "is told with --measure, which makes a few passes"});
+  table.push_back({"time", "is measured with --measure, which runs a few passes"});
   for (auto& row : not_checked(s)) table.push_back(std::move(row));
   std::cout << text_table(table);
 }
@@ -193,11 +195,9 @@ void print_measured(train::Session& s) {
   table.push_back({"time", measured_time(s, measured.step)});
   if (measured.frozen > 0 && s.config.train.prefix_cache == config::HiddenCache::off &&
       train::sees_again(s))
-    table.push_back(
-        {"frozen",
-         fmt::format(
-             "{} give the same in every epoch: train.prefix_cache = \"float32\" computes them once",
-             train::describe_parts(measured.frozen, *s.model))});
+    table.push_back({"frozen", fmt::format("{} have the same output in every epoch: "
+                                           "train.prefix_cache = \"float32\" computes it once",
+                                           train::describe_parts(measured.frozen, *s.model))});
   std::cout << text_table(table);
 }
 

@@ -439,8 +439,8 @@ std::string busy_neighbours(const Node& node, const std::vector<Node>& ranks) {
   }
   if (names.empty()) return "";
   return fmt::format(
-      "{}: other processes keep {:.1f} cores busy, which a run would share with them: {}; in a "
-      "job, ask Slurm for the node (--exclusive) or for cores of its own",
+      "{}: other processes keep {:.1f} cores busy, which a run would have to share: {}; in a job, "
+      "request the node (--exclusive) or dedicated cores from Slurm",
       node.host, cores, joined(names));
 }
 
@@ -452,7 +452,7 @@ std::vector<std::string> crowds(const std::vector<Node>& nodes, const std::vecto
     if (node.neighbours.stolen >= 0.02)
       sentences.push_back(
           fmt::format("{}: its hypervisor gave {:.0f} % of the processors' time to other machines "
-                      "(steal), so that speeds vary",
+                      "(steal), so speed varies",
                       node.host, 100 * node.neighbours.stolen));
   }
   return sentences;
@@ -468,20 +468,21 @@ std::vector<std::string> advice(const std::vector<Node>& nodes,
         "(environment of the site file), or write elsewhere");
   if (any([](const Node& n) { return n.hdf5 == "no write"; }))
     sentences.push_back(
-        "the output folder cannot be written on every node: name another with --output");
+        "the output folder is not writable on every node: choose another with --output");
   if (any([](const Node& n) { return n.seen_after < 0; }))
     sentences.push_back(
-        "a file that one node writes is not seen on every other: the output folder must lie on a "
+        "a file that one node writes is not visible on all others: the output folder must be on a "
         "shared file system");
   if (any([](const Node& n) { return std::abs(n.clock) > 0.1; }))
     sentences.push_back(
-        "clocks differ: times in logs cannot be compared between nodes; ask for NTP");
+        "clocks differ: times in logs cannot be compared between nodes; ask the administrators for "
+        "NTP");
   if (any([&](const Node& n) { return n.versions != nodes.front().versions; }))
     sentences.push_back(
-        "the nodes run different versions: see that all load the same modules and libraries");
+        "the nodes run different versions: make all of them load the same modules and libraries");
   if (any([](const Node& n) { return n.gpus > 0 && n.torch_gpus == 0; }))
     sentences.push_back(
-        "there are GPUs that this LibTorch does not see: use a CUDA or ROCm build of it, or "
+        "there are GPUs that this LibTorch does not see: use a CUDA or ROCm build of LibTorch, or "
         "parallel.device = \"cpu\"");
   if (const auto fence = fence_advice(); !fence.empty()) sentences.push_back(fence);
   return sentences;

@@ -46,7 +46,7 @@ int evaluate_run(const Comm& comm, const options::variables_map& values) {
   const Comparison found{train::declared_metrics(s), base, measured(/*base_alone=*/false)};
   on_root(comm, [&] {
     if (without_target > 0)
-      fmt::print(stderr, "warning: {} of the {} samples have no target, and are left out\n",
+      fmt::print(stderr, "warning: {} of the {} samples have no target and are skipped\n",
                  without_target, samples);
     run_directory::write_evaluation(run.directory,
                                     {split_name, samples, found.base, found.tuned, found.declared});

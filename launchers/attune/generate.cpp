@@ -57,11 +57,10 @@ nn::GenerateOptions options_for(const ModelFiles& files, const Tokenizer& tokeni
   chosen.seed = values["seed"].as<std::uint64_t>();
   if (samples_by_default)
     fmt::print(stderr,
-               "sampling as the model's defaults say: {} (--temperature 0: the likeliest token "
-               "each time)\n",
+               "sampling with the model's defaults: {} (--temperature 0 for greedy decoding)\n",
                sampling_text(chosen));
   if (!ignored.empty())
-    fmt::print(stderr, "ignored of the model's generation defaults: {}\n", joined(ignored));
+    fmt::print(stderr, "ignored generation defaults of the model: {}\n", joined(ignored));
   return chosen;
 }
 
@@ -85,7 +84,7 @@ class Asking {
     try {
       return chat_->prompt(messages, tokenizer_);
     } catch (const Rejected& reason) {
-      fail("{}; ask otherwise, or give --raw", reason.what());
+      fail("{}; change the prompt, or give --raw", reason.what());
     }
   }
 
@@ -139,7 +138,7 @@ std::string prompt_of(const std::string& file, std::int64_t number, std::string 
   const auto row = nlohmann::json::parse(line, nullptr, false);
   if (!row.is_object() || !row.contains("prompt") || !row["prompt"].is_string())
     fail(
-        "{}:{}: is no JSON object with a text \"prompt\"; write {{\"prompt\": \"...\"}} in each "
+        "{}:{}: is not a JSON object with a text \"prompt\"; write {{\"prompt\": \"...\"}} in each "
         "line",
         file, number);
   return row["prompt"];
@@ -155,7 +154,7 @@ std::vector<std::string> read_prompts(const std::string& file) {
     prompts.push_back(file.ends_with(".jsonl") ? prompt_of(file, number, line) : line);
   }
   if (prompts.empty())
-    fail("{}: holds no prompt; write one a line, or JSON Lines with \"prompt\"", file);
+    fail("{}: contains no prompt; write one per line, or JSON Lines with \"prompt\"", file);
   return prompts;
 }
 
@@ -210,7 +209,7 @@ class Questions {
             std::max<std::int64_t>(1, values["batch"].as<std::int64_t>()))),
         output_(values["output"].as<std::string>()) {
     if (values.count("prompt") == values.count("prompts"))
-      fail("attune generate: give --prompt TEXT or --prompts FILE, one of them");
+      fail("attune generate: give either --prompt TEXT or --prompts FILE");
     if (values.count("prompt"))
       prompt_ = values["prompt"].as<std::string>();
     else

@@ -153,16 +153,16 @@ std::string memory_table(const Training& training) {
       else
         not_here += fmt::format("  {:<18}{}\n", name,
                                 nn::asks_for_values(error)
-                                    ? "needs the weights' values: `attune check --measure` tells"
+                                    ? "needs the weights' values: use `attune check --measure`"
                                     : error.what());
     } catch (...) {  // of its constructor
-      not_here += fmt::format("  {:<18}throws what is no std::exception\n", name);
+      not_here += fmt::format("  {:<18}throws something that is not a std::exception\n", name);
     }
   }
   if (!over_others.empty())
     text += fmt::format(
-        "over a strategy that trains, such as 'lora', with memory of their own (`attune check` "
-        "tells): {}\n",
+        "combined with a strategy that trains parameters, such as 'lora', with additional memory "
+        "(see `attune check`): {}\n",
         fmt::join(over_others, ", "));
   if (!not_here.empty()) text += "not with this model and default options:\n" + not_here;
   return text;
@@ -183,8 +183,8 @@ void inspect_model(const fs::path& path, const std::string& optimizer, std::int6
   const auto type = files.config.value("model_type", "");
   if (std::ranges::find(names, type) == names.end()) {
     std::cout << fmt::format(
-        "not supported: no plugin here runs models of type '{}'; known are: {}\n", type,
-        fmt::join(names, ", "));
+        "not supported: no installed plugin supports models of type '{}'; supported are: {}\n",
+        type, fmt::join(names, ", "));
     return;
   }
   std::cout << "supported by the plugin '" << type << "'\n" << std::flush;
@@ -194,7 +194,7 @@ void inspect_model(const fs::path& path, const std::string& optimizer, std::int6
   const auto length =
       has_tokens ? std::min(wanted_length, files.config.value(key, wanted_length)) : 1;
   std::cout << fmt::format(
-                   "\nmemory on one rank in float32 with {}, {} {} a pass; checkpoints: the copy "
+                   "\nmemory on one rank in float32 with {}, {} {} per pass; checkpoints: the copy "
                    "that they are written from\n",
                    optimizer == "adamw" ? "AdamW" : fmt::format("the optimizer '{}'", optimizer),
                    samples, has_tokens ? fmt::format("samples of {} tokens", length) : "pictures")
@@ -254,15 +254,15 @@ Decode find_decoder(const DataFile& file, const std::string& given) {
     if (!tokenizer.is_null() && tokenizer_sha256(tokenizer) == file.tokenizer_sha256())
       return decoder(tokenizer);
   }
-  std::cout << "texts are left out: the tokenizer that the data were made with is not where the "
-               "recipe says; name it with --tokenizer PATH\n";
+  std::cout << "texts are not shown: the tokenizer of the data is not at the path in the recipe; "
+               "give it with --tokenizer PATH\n";
   return {};
 }
 
 void inspect_data(const fs::path& path, const std::string& tokenizer) {
   const auto file = DataFile::open(path);
   for (const auto& split : file.splits()) file.split(split).verify();
-  std::cout << data_card(file) << "the content is what was written: every split's SHA-256 holds\n"
+  std::cout << data_card(file) << "the content is intact: the SHA-256 of every split matches\n"
             << std::flush;
   const auto decode = find_decoder(file, tokenizer);
   std::cout << sample_lines(file, decode);

@@ -50,14 +50,14 @@ std::string why_no_log(const fs::path& run, const Moment& now) {
   if (!now.waits.empty()) return fmt::format("{}: has no log yet: {}", run.string(), now.waits);
   if (!now.progress.jobs.empty() && now.progress.starts > 0)
     return fmt::format(
-        "{}: the log of job {} is not here but where its script says (#SBATCH --output; `scontrol "
-        "show job {}` tells, too); the run's steps are in {}",
+        "{}: the log of job {} is at the path in its script (#SBATCH --output; see also `scontrol "
+        "show job {}`); the run's steps are in {}",
         run.string(), now.progress.jobs.back(), now.progress.jobs.back(),
         run_directory::metrics_file(run).string());
   if (!now.progress.jobs.empty())
     return fmt::format("{}: job {} has written no log", run.string(), now.progress.jobs.back());
   return fmt::format(
-      "{}: was not submitted, and what it says went to its terminal; its steps are in {}",
+      "{}: was not submitted, so its output went to its terminal; its steps are in {}",
       run.string(), run_directory::metrics_file(run).string());
 }
 
@@ -114,8 +114,8 @@ int logs(const std::vector<std::string>& arguments) {
 
   const auto place = find_runs(given);
   if (!place.is_one() && follows)
-    fail("{}: has {} runs, and -f follows one: name that, such as {}", given, place.runs.size(),
-         place.runs.front().string());
+    fail("{}: has {} runs, but -f follows only one: name a run, such as {}", given,
+         place.runs.size(), place.runs.front().string());
   if (!place.is_one())
     print_all(place);
   else if (follows)

@@ -48,8 +48,8 @@ void check_name(const std::string& text) {
   const auto fits = [&](char c) { return is_letter(c) || (c >= '0' && c <= '9') || c == '_'; };
   if (text.empty() || !is_letter(text.front()) || !std::all_of(text.begin(), text.end(), fits))
     fail(
-        "attune new: '{}' cannot be a plugin's name; take small letters, digits and '_', a letter "
-        "first",
+        "attune new: '{}' is not a valid plugin name; use lowercase letters, digits and '_', "
+        "starting with a letter",
         text);
 }
 
@@ -58,7 +58,7 @@ void check_free(Kind kind, const std::string& text) {
   load_plugins(registry, default_plugin_places());
   const auto names = registry.names(kind);
   if (std::binary_search(names.begin(), names.end(), text))
-    fail("attune new: the {} '{}' is there already, from {}; take another name", name(kind), text,
+    fail("attune new: the {} '{}' already exists, from {}; choose another name", name(kind), text,
          registry.find(kind, text).file);
 }
 
@@ -128,7 +128,7 @@ int create(const std::vector<std::string>& arguments) {
   const fs::path folder =
       (values->count("to") ? fs::path((*values)["to"].as<std::string>()) : fs::path(plugin)) / "";
   if (fs::exists(folder))
-    fail("attune new: {} is there already; name another folder with --to",
+    fail("attune new: {} already exists; choose another folder with --to",
          folder.parent_path().string());
 
   const auto named = [&](Kind kind, const char* otherwise) {

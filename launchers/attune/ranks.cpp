@@ -55,11 +55,10 @@ std::unique_ptr<placement::Waiting> watch_waiting(const std::vector<placement::R
                                                   const Comm& comm) {
   const auto& mine = places[static_cast<std::size_t>(comm.rank())];
   const auto tell = [host = mine.host](double share) {
-    fmt::print(
-        stderr,
-        "note: {}: other processes use this run's processors (its threads waited {:.0f} % of their "
-        "time for one): they wait for each other without spinning as long as that lasts\n",
-        host, 100 * share);
+    fmt::print(stderr,
+               "note: {}: other processes use this run's processors (its threads waited {:.0f} % "
+               "of their time for one): until that ends, threads wait without spinning\n",
+               host, 100 * share);
   };
   return std::make_unique<placement::Waiting>(mine.threads,
                                               comm.root() ? tell : std::function<void(double)>());

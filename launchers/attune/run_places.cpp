@@ -52,7 +52,7 @@ std::vector<fs::path> elements_of(const fs::path& array) {
 fs::path directory_of_sweep(const fs::path& file) {
   const auto document = config::Document::parse(file);
   if (!document.root.contains("run"))
-    fail("{}: is no sweep file; name a run directory, an array, a sweep or a folder of runs",
+    fail("{}: is not a sweep file; name a run directory, an array, a sweep or a folder of runs",
          file.string());
   return sweep::read_sweep(document).options.directory();
 }
@@ -62,7 +62,7 @@ RunPlace folder_of_runs(const fs::path& folder, RunPlace::Kind kind) {
   std::error_code problem;
   fs::directory_iterator(folder, problem);
   if (problem) place.runs = {folder};  // its row says why
-  if (place.runs.empty()) fail("{}: is no run directory, and holds none", folder.string());
+  if (place.runs.empty()) fail("{}: is not a run directory and contains none", folder.string());
   return place;
 }
 

@@ -31,8 +31,8 @@ std::vector<std::string> small_memory(const config::SlurmOptions& options, doubl
   const double held = rank_bytes * static_cast<double>(options.tasks_per_node);
   if (asked == 0 || asked >= held) return {};
   return {
-      fmt::format("slurm.memory is \"{}\", and the ranks of a node hold {} before any activations "
-                  "({} each): raise it; `attune check` estimates all of it",
+      fmt::format("slurm.memory is \"{}\", but the ranks of a node need {} before any activations "
+                  "({} each): raise it; `attune check` estimates the total",
                   options.memory, human_bytes(held), human_bytes(rank_bytes))};
 }
 
@@ -40,14 +40,14 @@ void check_gpus(const config::SlurmOptions& options, config::DeviceChoice device
   const bool asks = options.gpus_per_node > 0;
   if (asks && device == config::DeviceChoice::cpu)
     fail(
-        "slurm.gpus_per_node is {}, and parallel.device = \"cpu\" would leave the GPUs idle: set "
+        "slurm.gpus_per_node is {}, but parallel.device = \"cpu\" would leave the GPUs idle: set "
         "device to \"auto\" or \"cuda\", or gpus_per_node to 0",
         options.gpus_per_node);
   if ((asks || device == config::DeviceChoice::cuda) && options.ranks() > 1)
     fail(
-        "[slurm] asks for {} ranks, and several ranks on GPUs are not available yet: set "
-        "slurm.nodes = 1, tasks_per_node = 1 and gpus_per_node = 1, "
-        "or train on CPUs with gpus_per_node = 0 and parallel.device = \"cpu\"",
+        "[slurm] requests {} ranks, but several ranks on GPUs are not supported yet: set "
+        "slurm.nodes = 1, tasks_per_node = 1 and gpus_per_node = 1, or train on CPUs with "
+        "gpus_per_node = 0 and parallel.device = \"cpu\"",
         options.ranks());
 }
 
@@ -55,8 +55,8 @@ std::vector<std::string> missing_gpus(const config::SlurmOptions& options,
                                       config::DeviceChoice device) {
   if (device != config::DeviceChoice::cuda || options.gpus_per_node > 0) return {};
   return {
-      "parallel.device is \"cuda\", and the job asks for no GPU: set slurm.gpus_per_node = 1, "
-      "unless the partition gives GPUs unasked"};
+      "parallel.device is \"cuda\", but the job requests no GPU: set slurm.gpus_per_node = 1, "
+      "unless the partition provides GPUs by default"};
 }
 
 void tell(const std::vector<std::string>& notes) {

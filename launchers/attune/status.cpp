@@ -110,8 +110,8 @@ std::vector<Seen> look_at(const std::vector<fs::path>& directories, std::vector<
   }
   const auto known = slurm::ask_queue(ids);
   if (!known)
-    std::cerr << "attune: Slurm cannot be asked (squeue is missing or gets no answer); this is "
-                 "what the files say\n";
+    std::cerr << "attune: Slurm cannot be queried (squeue is missing or gets no answer); showing "
+                 "the state in the files\n";
   queue = known.value_or(std::vector<QueuedJob>{});
   for (auto& run : runs) {
     run.state = slurm::state_of(run.progress, queue);

@@ -60,8 +60,8 @@ void check_goes_on(const Plan& plan) {
   for (const auto& run : plan.runs)
     if (const auto& conflict = plan.conflicts.at(run.directory()); !conflict.empty())
       fail(
-          "{}: has checkpoints of other settings: {}; set them back, give another name, or go on "
-          "with `attune train ... --resume-anyway`",
+          "{}: has checkpoints of different settings: {}; restore them, use another name, or "
+          "continue with `attune train ... --resume-anyway`",
           run.directory().string(), conflict);
 }
 
@@ -143,7 +143,7 @@ Plan without_done(const Plan& plan) {
   }
   slurm::check_are_free(directories);
   if (left.runs.empty())
-    fail("{}: holds a run that is done; give this one another name, or remove the directory", done);
+    fail("{}: contains a completed run; give this one another name, or remove the directory", done);
   return left;
 }
 
@@ -181,8 +181,8 @@ std::vector<std::string> make_submittable(const Plan& plan) {
       run_directory::prepare_directory(directory, run.to_toml());
     else if (!fs::exists(file) || read_text(file) != run.to_toml())
       notes.push_back(
-          fmt::format("{}: is of a run that was begun or submitted, and stays: the script trains "
-                      "what that file says",
+          fmt::format("{}: belongs to a run that was started or submitted, and is kept: the script "
+                      "trains with that file",
                       file.string()));
   }
   return notes;
@@ -219,14 +219,14 @@ void check_array(const config::SlurmOptions& options, const slurm::Site& site, b
   if (elements.empty()) return;
   if (wait)
     fail(
-        "--wait follows the log of one run, and slurm.array makes {}: watch them with `attune "
-        "status`",
+        "--wait follows the log of a single run, but slurm.array defines {}: watch them with "
+        "`attune status`",
         counted(std::ssize(elements), "run"));
   if (const auto most = print ? elements.back() + 1 : slurm::largest_array(site);
       elements.back() >= most)
     fail(
-        "slurm.array goes to {}, but the largest number that this cluster takes is {}: submit it "
-        "in parts, or make it a sweep, which does so by itself",
+        "slurm.array goes up to {}, but this cluster's largest index is {}: submit it in parts, or "
+        "use a sweep, which does so automatically",
         elements.back(), most - 1);
 }
 
@@ -291,7 +291,7 @@ int submit(const std::vector<std::string>& arguments) {
   if (!wait) return static_cast<int>(ExitCode::done);
   follow(id, log);
   if (run_directory::is_finished(directory)) return static_cast<int>(ExitCode::done);
-  fail("job {} ended before its run was done; its log says why: {}", id, log.string());
+  fail("job {} ended before its run was done; for the reason, see its log: {}", id, log.string());
 }
 
 }  // namespace

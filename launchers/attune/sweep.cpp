@@ -52,7 +52,7 @@ struct Arguments {
 config::SlurmOptions slurm_options(const Sweep& sweep, const slurm::Site& site) {
   auto at_site = slurm::options_at(site, config::Document::parse(sweep.options.run));
   if (!at_site.array.empty())
-    fail("{}: a sweep makes its own job arrays: take slurm.array out of the run file",
+    fail("{}: a sweep makes its own job arrays: remove slurm.array from the run file",
          sweep.options.run);
   return at_site;
 }
@@ -68,8 +68,8 @@ void check_halving(const Sweep& sweep, std::int64_t steps) {
   const auto first = sweep.halving.first;
   if (first > 0 && steps > 0 && first >= steps)
     fail(
-        "halving.first is {}, and the trial has {} steps, so that none is ever compared: set it to "
-        "less, or take [halving] out",
+        "halving.first is {}, but the trial has {} steps, so it is never compared: lower it, or "
+        "remove [halving]",
         first, steps);
 }
 
@@ -161,7 +161,7 @@ void submit_arrays(const Sweep& sweep, const Arguments& given, const config::Slu
     } catch (const Error& error) {
       if (from == 0) throw;
       fail(
-          "{} trials are queued, the other {} are not: {}; give the same command again when these "
+          "{} trials are queued, the other {} are not: {}; run the same command again when these "
           "are done",
           from, to_start.size() - from, error.what());
     }
@@ -276,7 +276,7 @@ class TrialsHere {
     slurm::run_side_by_side(slots, next,
                             [&](std::size_t number, int code) { note_end(begun_[number], code); });
     const bool is_interrupted = signal_received() != 0 || interrupted_;
-    if (is_interrupted) std::cout << "interrupted; the same command goes on\n";
+    if (is_interrupted) std::cout << "interrupted; run the same command to continue\n";
     return static_cast<int>(is_interrupted ? ExitCode::interrupted : ExitCode::done);
   }
 
@@ -315,7 +315,7 @@ class TrialsHere {
 
   std::string what_came_of(const Trial& trial, int code,
                            const run_directory::Progress& progress) const {
-    if (code == 0 && !progress.is_finished()) return "did not begin: the hours are used up";
+    if (code == 0 && !progress.is_finished()) return "not started: the budget of hours is used up";
     if (code == 0) return progress.note.empty() ? "done" : progress.note;
     if (code == 75) return "interrupted, its state is saved";
     // A signal ended it before it watched for signals; Ctrl-C also reaches a process that is just
@@ -365,8 +365,7 @@ void look_for_changes(std::vector<Result>& results, const Sweep& sweep) {
     note_changes(results, sweep, files);
     tell(told_changes(results, sweep));
   } catch (const Error& error) {
-    tell({fmt::format("whether trials were run with another run file cannot be told: {}",
-                      error.what())});
+    tell({fmt::format("cannot check whether trials used a different run file: {}", error.what())});
   }
 }
 
@@ -434,8 +433,8 @@ int start(const Arguments& given) {
   std::erase_if(to_start,
                 [](const Result& result) { return result.is_over() || result.is_under_way(); });
   if (to_start.size() < all)
-    std::cout << fmt::format("{} of {} trials are done or under way already\n",
-                             all - to_start.size(), all);
+    std::cout << fmt::format("{} of {} trials are already done or running\n", all - to_start.size(),
+                             all);
   if (to_start.empty()) return static_cast<int>(ExitCode::done);
   if (sweep::hours_are_spent(sweep))
     fail("{}: its trials have used up its {} hours: raise 'hours' to start the {} that are left",

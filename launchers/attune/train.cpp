@@ -53,14 +53,15 @@ void make_directory(const config::RunConfig& config, bool resume, bool overwrite
   if (run_directory::has_begun(folder) && !resume) {
     if (!overwrite)
       fail(
-          "{}: holds a run already; give --resume to go on with it, --overwrite to replace it, or "
+          "{}: already contains a run; give --resume to continue it, --overwrite to replace it, or "
           "another name",
           folder.string());
     refuse_to_clear_inputs(config);
     const auto others = run_directory::clear_run(folder);
     if (!others.empty())
-      std::cerr << fmt::format("attune: note: {}: --overwrite keeps what is not of the run: {}\n",
-                               folder.string(), joined(others));
+      std::cerr << fmt::format(
+          "attune: note: {}: --overwrite keeps files that do not belong to the run: {}\n",
+          folder.string(), joined(others));
   }
 }
 
@@ -77,16 +78,16 @@ bool restore_directory(std::optional<RunLock>& lock, const config::RunConfig& co
   };
   if (run_directory::holder_of(folder) || (is_there && is_of_other()))
     fail(
-        "{}: was removed while this run trained there, and another run is in it now: this one ends "
-        "without a checkpoint; start it again under another name",
+        "{}: was removed during this run and now contains another run: this run ends without a "
+        "checkpoint; start it again under another name",
         folder.string());
   lock.emplace(RunLock::take(folder, slurm::is_live));
   if (is_there) return false;  // the lock alone was removed
   write_text(run_directory::run_file(folder), config.to_toml());
   run_directory::write_record(folder, record);
   std::cerr << fmt::format(
-      "attune: {}: was removed while the run trained there, with its log and older checkpoints; it "
-      "is made again, and the state is saved there\n",
+      "attune: {}: was removed during the run, with its log and older checkpoints; it is "
+      "recreated, and the state is saved there\n",
       folder.string());
   return true;
 }
@@ -119,8 +120,8 @@ void check_against_record(const fs::path& file, const train::Session& session) {
   const auto recorded = run_directory::read_recorded_inputs(file);
   if (recorded.base_model_sha256 != session.base_sha256)
     fail(
-        "{}: the base model {} is not the recorded one (its sha256 differs): bring that one back, "
-        "or start from a run file",
+        "{}: the base model {} is not the recorded one (its sha256 differs): restore it, or start "
+        "from a run file",
         file.string(), session.config.model.path);
   for (const auto& [split, hash] : recorded.data_sha256)
     if (!session.data->has(split) || session.data->split(split).sha256() != hash)

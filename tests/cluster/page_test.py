@@ -106,7 +106,7 @@ def sweeps():
     check("learning_rate" in shell(report) and (place / "sweeps/rates/results.csv").exists(), "the table")
     with open(place / "rates.toml", "a") as file:
         file.write(halving)
-    check("18 of 18 trials are done" in shell(begin), "with halving in the file, and nothing left to do")
+    check("18 of 18 trials are already done" in shell(begin), "with halving in the file, and nothing left to do")
     sweep_in_an_allocation(in_allocation)
 
 

@@ -56,7 +56,7 @@ def a_submitted_run_trains_what_mpirun_trains():
     record = json.loads((place / "runs/plain/record.json").read_text())
     check(record["slurm_job"] == number and record["ranks"] == 2 and "accounting" not in record, f"the record names the job, and a cluster without accounts works: {record}")
     said = cluster.run("attune", "submit", "run.toml", "name=plain", *STEADY, expect=2)
-    check("holds a run that is done" in said, f"it is not trained again: {said}")
+    check("contains a completed run" in said, f"it is not trained again: {said}")
 
 
 def status_tells_of_a_job_that_waits_and_one_that_trains():
@@ -98,7 +98,7 @@ def a_cancelled_job_saves_and_stays_away():
     check(cluster.job(number)["Restarts"] == "0" and status("runs/cancelled")[0][1] == "interrupted", f"it is not queued again: {cluster.job(number)}")
     before = (place / "runs/cancelled/run.toml").read_bytes()
     said = cluster.run("attune", "submit", "runs/cancelled/run.toml", "train.steps=99999", "train.learning_rate=0.5", expect=2)
-    check("runs/cancelled: has checkpoints of other settings: " in said and "train.steps is 99999 and was 100000" in said, f"other settings do not wait for a refusal: {said}")
+    check("runs/cancelled: has checkpoints of different settings: " in said and "train.steps is 99999 and was 100000" in said, f"other settings do not wait for a refusal: {said}")
     check((place / "runs/cancelled/run.toml").read_bytes() == before, "and the run keeps its own")
 
 
@@ -113,7 +113,7 @@ def a_run_is_followed_across_a_requeue_and_cancelled():
     check("the state is saved" in said and said.count("the result is in runs/followed/adapter") == 1, f"across the requeue: {said}")
     check(cluster.run("attune", "logs", "runs/followed") == cluster.log(number), "logs prints the same")
     said = cluster.run("attune", "cancel", "runs/followed", expect=2)
-    check(f"job {number} is not in the queue any more; the run is done" in said, f"it is over: {said}")
+    check(f"job {number} is no longer in the queue; the run is done" in said, f"it is over: {said}")
 
     array = cluster.run("attune", "submit", "run.toml", "name=several", "train.steps=100000", "slurm.nodes=1", "slurm.array=0-3%1").split()[1]
     cluster.wait_for(lambda: place.steps_done("several-0") >= 5, "the first element trains")
@@ -248,9 +248,9 @@ def what_slurm_would_not_run_is_told_in_one_sentence_and_not_queued():
     before = cluster.run("squeue", "--noheader", "--states=all", "--format=%A")
     for settings, words in {
         ("slurm.partition=nowhere",): ["slurm.partition, which is 'nowhere'", "main, scavenge, urgent"],
-        ("slurm.nodes=8",): ["it asks for 8 nodes of 1 task"],
+        ("slurm.nodes=8",): ["the job requests 8 nodes of 1 task"],
         ("slurm.partition=urgent", "slurm.time=3-00:00:00"): ["slurm.time, which is '3-00:00:00'"],
-        ("slurm.memory=900G",): ["900G of memory a node", "4000 MB"],
+        ("slurm.memory=900G",): ["900G of memory per node", "4000 MB"],
         ("slurm.constraint=quantum",): ["slurm.constraint, which is 'quantum'"],
         ("slurm.options={ nosuch = \"1\" }",): ["unrecognized option"],
         ("train.micro_batch=9",): ["'micro_batch' (9) is larger than 'global_batch' (8)"],
@@ -403,11 +403,11 @@ def a_partly_finished_array_is_submitted_again_without_what_is_done():
     check([jobs[element][-1] == f"{number}_{element}" for element in range(5)] == [True, False, False, True, True], f"what was missing has a job: {jobs}")
     check((place / "runs/partly-1/jobs").read_text() == first, "what is done is left alone")
     said = cluster.run(*array, "slurm.array=0-4%2", expect=2)
-    check("runs/partly-0: holds a run that is done" in said, f"nothing is left to do: {said}")
+    check("runs/partly-0: contains a completed run" in said, f"nothing is left to do: {said}")
 
 
 def too_little_memory_is_a_note_at_submission():
-    words = "and the ranks of a node hold "
+    words = "but the ranks of a node need "
     said = cluster.run("attune", "submit", "run.toml", "name=small", "slurm.memory=100K", "--print")
     check('slurm.memory is "100K", ' + words in said, f"it is told: {said}")
     check(words not in cluster.run("attune", "submit", "run.toml", "name=small", "slurm.memory=1G", "--print"), "and not when it is enough")

@@ -129,7 +129,7 @@ def when_the_hours_are_used_up_no_trial_begins():
     said = cluster.run("attune", "sweep", sweep, expect=2)
     check("have used up its 1e-06 hours" in said, f"which is told: {said}")
     said = cluster.run("attune", "sweep", sweep, "name=budget-here", "--here")
-    check(said.count("did not begin: the hours are used up") == 2 and "1 done, 2 new" in said, f"the same on this machine: {said}")
+    check(said.count("not started: the budget of hours is used up") == 2 and "1 done, 2 new" in said, f"the same on this machine: {said}")
     cluster.run("attune", "sweep", sweep, "hours=1")
     cluster.wait_for(lambda: not queued("budget"), "the array ends")
     check([what(record) for record in trials("budget").values()] == [["started", "finished"]] * 3, "with more, all are done")
@@ -165,7 +165,7 @@ def a_signal_in_an_allocation_saves_what_trials_have_done():
         cluster.run("scancel", *how, number)
         job = cluster.wait_for_end(number, "FAILED" if how else "CANCELLED")
         said = (place / f"{attempt}.log").read_text()
-        check(said.count("interrupted, its state is saved") == 2 and "interrupted; the same command goes on" in said, f"two trials are saved: {said}")
+        check(said.count("interrupted, its state is saved") == 2 and "interrupted; run the same command to continue" in said, f"two trials are saved: {said}")
         check(job["ExitCode"] == "75:0" or not how, f"the sweep exits with 75: {job['ExitCode']}")
         check(not (folder / "rank=8/record.json").exists(), f"the third did not begin: {said}")
         for trial in before:

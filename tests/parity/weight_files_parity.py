@@ -156,7 +156,7 @@ def check_shards(at):
     at.refused(
         at.sharded("twice-another", second={name: at.weights[name] + 1}),
         name,
-        "other values",
+        "different values",
         SECOND,
         loads=True,
     )
@@ -234,7 +234,7 @@ def check_cache(at):
     at.refused(snapshot, SECOND, "fetch that file too")
     (snapshot / INDEX).unlink()
     (snapshot / INDEX).symlink_to("../../blobs/gone")
-    at.refused(snapshot, INDEX, "which is not there")
+    at.refused(snapshot, INDEX, "which does not exist")
 
 
 def check_folders_around(at):
@@ -281,7 +281,7 @@ def check_contents(at):
         AutoModelForCausalLM.from_pretrained(at / "alone"),
         LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False),
     ).save_pretrained(folder)
-    at.refused(folder, "adapter_config.json", "folder of their own", loads=True)
+    at.refused(folder, "adapter_config.json", "to another folder", loads=True)
     folder = at.copy("quantized")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(

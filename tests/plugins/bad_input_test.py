@@ -220,7 +220,7 @@ def names_that_would_cost_other_runs():
     (place / "runs/metrics.jsonl").unlink()
     check(before == {path: path.read_bytes() for path in (place / "runs").rglob("*") if path.is_file()}, "nothing is lost")
     said = place.run(program, "train", "run.toml", "name=first", "train.steps=2", "--overwrite")
-    check("--overwrite keeps what is not of the run: notes.txt" in said and (place / "runs/first/notes.txt").exists(), f"what Attune did not write stays: {said}")
+    check("--overwrite keeps files that do not belong to the run: notes.txt" in said and (place / "runs/first/notes.txt").exists(), f"what Attune did not write stays: {said}")
     shutil.copytree(place / "model", place / "runs/first/base")
     refused("train", "run.toml", "name=first", "model.path=runs/first/base", "--overwrite", say="--overwrite would remove runs/first/base, which this run reads")
 

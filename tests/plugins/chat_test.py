@@ -143,7 +143,7 @@ def check_files_of_windows(place):
 def check_prompts(place):
     """Generation asks in the same words, and names the template's refusal."""
     said = place.run(build / "attune", "generate", "gemma", "--prompt", "Hi", "--max-tokens", "2", "--system", "S", expect=2)
-    check("Roles must alternate; ask otherwise, or give --raw" in said, said)
+    check("Roles must alternate; change the prompt, or give --raw" in said, said)
     place.run(build / "attune", "generate", "boxed", "--prompt", "Hi", "--max-tokens", "2")
 
 

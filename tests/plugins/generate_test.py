@@ -114,7 +114,7 @@ for name, generation in {
     expected = theirs(make(name, generation=generation))
     check(answer(name) == expected, f"{name}: {answer(name)}, not {expected}")
     said = ours(name)
-    check(("sampling as the model's defaults say" in said) == bool(generation.get("do_sample")), f"{name}: sampling is told: {said}")
+    check(("sampling with the model's defaults" in said) == bool(generation.get("do_sample")), f"{name}: sampling is told: {said}")
     check("ignored" not in said, f"{name}: nothing is ignored: {said}")
 check(answer("penalty", "--max-tokens", 20) != answer("penalty", "--max-tokens", 20, "--repetition-penalty", 1), "a penalty changes the answer, and the command line takes it away")
 
@@ -135,7 +135,7 @@ check(len(answer("plain")) == 61, "without defaults 64 tokens, or what the conte
 make("beams", generation={"num_beams": 4, "no_repeat_ngram_size": 3, "typical_p": 1.0, "num_return_sequences": 1, "future_key": 1, "bos_token_id": 1, "use_cache": False,
                           "cache_implementation": "hybrid", "suppress_tokens": None, "max_new_tokens": 3})
 told = [line for line in ours("beams").splitlines() if "ignored" in line]
-check(told == ["ignored of the model's generation defaults: future_key, no_repeat_ngram_size, num_beams"], f"{told}")
+check(told == ["ignored generation defaults of the model: future_key, no_repeat_ngram_size, num_beams"], f"{told}")
 
 # A value that cannot be.
 for key, value in (("temperature", "warm"), ("top_p", 1.5), ("do_sample", 1), ("repetition_penalty", 0)):

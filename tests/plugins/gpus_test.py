@@ -24,16 +24,16 @@ def a_run_for_a_gpu_is_submitted_from_a_machine_without_one():
     check("#SBATCH --gpus-per-node=1\n" in script and "note:" not in script, f"as it is asked for: {script}")
     check('device = "cuda"' in (place / "runs/run/run.toml").read_text(), "the job's run file has the device")
     script = place.run(attune, "submit", "run.toml", "--print", "parallel.device=cuda", "train.precision=bfloat16")
-    check("the job asks for no GPU: set slurm.gpus_per_node = 1" in script and "bfloat16 (no AVX512" not in script, f"what may be forgotten is a note: {script}")
+    check("the job requests no GPU: set slurm.gpus_per_node = 1" in script and "no bfloat16 instructions (AVX512" not in script, f"what may be forgotten is a note: {script}")
     script = place.run(attune, "sweep", "grid.toml", "--print")
     check("#SBATCH --gpus-per-node=1\n" in script, f"trials of a sweep as well: {script}")
 
 
 REFUSED = {
-    ("parallel.device=cpu", "slurm.gpus_per_node=1"): 'slurm.gpus_per_node is 1, and parallel.device = "cpu" would leave the GPUs idle',
-    ("slurm.gpus_per_node=2", "slurm.tasks_per_node=2"): "[slurm] asks for 2 ranks, and several ranks on GPUs are not available yet",
-    ("slurm.gpus_per_node=1", "slurm.nodes=2"): "[slurm] asks for 2 ranks, and several ranks on GPUs are not available yet",
-    ("parallel.device=cuda", "slurm.tasks_per_node=2"): "[slurm] asks for 2 ranks, and several ranks on GPUs are not available yet",
+    ("parallel.device=cpu", "slurm.gpus_per_node=1"): 'slurm.gpus_per_node is 1, but parallel.device = "cpu" would leave the GPUs idle',
+    ("slurm.gpus_per_node=2", "slurm.tasks_per_node=2"): "[slurm] requests 2 ranks, but several ranks on GPUs are not supported yet",
+    ("slurm.gpus_per_node=1", "slurm.nodes=2"): "[slurm] requests 2 ranks, but several ranks on GPUs are not supported yet",
+    ("parallel.device=cuda", "slurm.tasks_per_node=2"): "[slurm] requests 2 ranks, but several ranks on GPUs are not supported yet",
     ("slurm.gpus_per_node=1", "slurm.array=0-1", "slurm.each={ \"parallel.device\" = \"cpu\", seed = \"$SLURM_ARRAY_TASK_ID\" }"): "element 0 of the array: slurm.gpus_per_node is 1",
     ('slurm.options={ "gpus-per-socket" = "1" }',): "use gpus_per_node of [slurm]",
     ('slurm.options={ "tres-per-task" = "gres/gpu:1" }',): "GPUs are set in 'tres-per-task' of 'options'",

@@ -44,7 +44,7 @@ with h5py.File(place / "sums.h5") as file:
     mask = file["train/loss_mask"][()]
 check(f"train       30 samples, {100 * mask.mean():.1f} % of tokens trained on" in said, f"the share of trained tokens: {said}")
 check(sum(bars(said)) == 30, f"the bars count every sample: {said}")
-check("licence CC0-1.0" in said and "sums.jsonl  sha256" in said and "every split's SHA-256 holds" in said, f"licence, source and checksum: {said}")
+check("licence CC0-1.0" in said and "sums.jsonl  sha256" in said and "the SHA-256 of every split matches" in said, f"licence, source and checksum: {said}")
 check(said.count("\n  row ") == 10 and "«One less than" in said and "What is " in said, f"ten samples, answers marked: {said}")
 check("€€" in said, "characters of several tokens are whole")
 
@@ -72,7 +72,7 @@ place.run("env", f"TMPDIR={place / 'no-folder'}", program, "inspect", "model")
 shutil.move(place / "sums.h5", place / "elsewhere/moved.h5")
 shutil.move(place / "model", place / "elsewhere/the-model")
 said = place.run(program, "inspect", "elsewhere/moved.h5")
-check("name it with --tokenizer PATH" in said and said.count("\n  row ") == 10 and "«" not in said, f"without the tokenizer, texts are left out: {said}")
+check("give it with --tokenizer PATH" in said and said.count("\n  row ") == 10 and "«" not in said, f"without the tokenizer, texts are left out: {said}")
 said = place.run(program, "inspect", "elsewhere/moved.h5", "--tokenizer", "elsewhere/the-model")
 check("«One less than" in said, f"the tokenizer can be named: {said}")
 

@@ -35,12 +35,12 @@ def scaffold():
     run(program, "new", "schedule", "tiny_decay")
     run(program, "new", "model", "tiny_net")
     refused = {
-        ("strategy", "tiny"): "is there already",
-        ("strategy", "lora", "--to", "mine"): "take another name",
-        ("optimizer", "adamw", "--to", "mine"): "take another name",
-        ("schedule", "cosine", "--to", "mine"): "take another name",
-        ("strategy", "Big-Name"): "cannot be a plugin's name",
-        ("strategy", "../up"): "cannot be a plugin's name",
+        ("strategy", "tiny"): "already exists",
+        ("strategy", "lora", "--to", "mine"): "choose another name",
+        ("optimizer", "adamw", "--to", "mine"): "choose another name",
+        ("schedule", "cosine", "--to", "mine"): "choose another name",
+        ("strategy", "Big-Name"): "is not a valid plugin name",
+        ("strategy", "../up"): "is not a valid plugin name",
         ("stratgy", "tiny2"): "did you mean 'strategy'?",
     }
     before = sorted(work.folder.rglob("*"))

@@ -60,7 +60,7 @@ def one_rank_s_signal_reaches_all_and_a_second_one_does_no_harm():
 def a_refused_resume_leaves_the_run_as_it_was():
     folder = place / "runs/signalled"
     before = {file: (folder / file).read_bytes() for file in ("run.toml", "record.json", "metrics.jsonl")}
-    for change, words in (("strategy.rank=3", "differs in what it trains"), ("train.learning_rate=0.5", "with other settings")):
+    for change, words in (("strategy.rank=3", "trains something else"), ("train.learning_rate=0.5", "with different settings")):
         said = place.run(*over_ranks(2, program, "train", "runs/signalled/run.toml", change, "--resume"), expect=2)
         check(words in said, f"{change} is refused: {said}")
         check({file: (folder / file).read_bytes() for file in before} == before, f"{change}: nothing is written")
@@ -79,7 +79,7 @@ def a_removed_directory_is_made_again():
         rename_away("removed", process, ranks)
         said, _ = process.communicate(timeout=60)
         check(process.returncode == 75, f"it ends with 75, not {process.returncode}: {said}")
-        check(said.count("attune: runs/removed: was removed while the run trained there") == 1, f"one sentence says so: {said}")
+        check(said.count("attune: runs/removed: was removed during the run") == 1, f"one sentence says so: {said}")
         last = json.loads((place / "runs/removed/record.json").read_text())["history"][-1]
         check(last["note"] == "by the removal of its directory" and last["step"] % 10 == 0, f"at its next checkpoint: {last}")
         check(not list((place / "runs/removed").glob("*lock*")), "nobody holds it")
@@ -95,7 +95,7 @@ def a_directory_that_is_removed_before_the_last_save_is_made_again():
     process = place.start(program, "train", "run.toml", "name=late", "train.steps=60", *STEADY)
     rename_away("late", process, 1)
     said, _ = process.communicate(timeout=60)
-    check(process.returncode == 0 and "was removed while the run trained there" in said, f"it ends as usual: {said}")
+    check(process.returncode == 0 and "was removed during the run" in said, f"it ends as usual: {said}")
     check(history("late") == ["started", "finished"] and weights("late") and (place / "runs/late/checkpoints/latest").exists(), "with its result and its last checkpoint")
 
 
@@ -108,7 +108,7 @@ def a_directory_that_another_run_has_taken_is_left_to_it():
         (place / f"runs/{name}/record.json").write_text('{"history": [{"what": "started"}, {"what": "finished"}]}')
         said, _ = process.communicate(timeout=90)
         check(process.returncode == 2, f"a mistake, not {process.returncode}: {said}")
-        check(said.count("was removed while this run trained there, and another run is in it now") == 1, f"one sentence: {said}")
+        check(said.count("was removed during this run and now contains another run") == 1, f"one sentence: {said}")
         check(os.listdir(place / f"runs/{name}") == ["record.json"], f"nothing is written to it: {os.listdir(place / f'runs/{name}')}")
         shutil.rmtree(place / f"runs/{name}")
 
@@ -179,7 +179,7 @@ def numbers_that_are_not_finite_stop_the_run_or_are_skipped():
 
 def running_out_of_memory_says_what_to_lower():
     said = place.run(*over_ranks(2, program, "train", "faulty.toml", "name=memory", "strategy.fault=memory", "strategy.at=5", "strategy.rank=1"), expect=2)
-    for word in ("step 3: memory ran out on rank 1", "weights", "optimizer", "train.micro_batch"):
+    for word in ("step 3: rank 1 ran out of memory", "weights", "optimizer", "train.micro_batch"):
         check(word in said, f"it tells '{word}': {said}")
 
 

@@ -228,7 +228,7 @@ def a_teacher_may_be_of_another_architecture_but_not_of_another_vocabulary():
     place.run(program, "train", "distill-llama.toml", "name=from-gpt2", "strategy.distill.teacher=gpt2")
     check(losses("from-gpt2") != losses("distill-llama"), "another teacher teaches something else")
     said = place.run(program, "train", "distill-llama.toml", "name=from-bert", "strategy.distill.teacher=classifier", expect=2)
-    check("classifier: has another tokenizer than model" in said, f"another vocabulary is refused: {said}")
+    check("classifier: has a different tokenizer than model" in said, f"another vocabulary is refused: {said}")
 
 
 def a_prompt_is_refused_where_positions_are_learned():
@@ -242,7 +242,7 @@ def stored_logits_are_those_of_their_teacher_and_data():
     check((place / "by-two.safetensors").read_bytes() == stored, "two ranks store the bytes of one")
     place.run(program, "train", "distill-stored-llama.toml", "name=without", 'strategy.distill.teacher=""')
     check(losses("without") == losses("distill-stored-llama"), "the teacher itself is not needed again")
-    for override, what in (("strategy.distill.teacher=gpt2", "another teacher (sha256)"), ("strategy.distill.top=8", "another top (16, and here 8)"),
+    for override, what in (("strategy.distill.teacher=gpt2", "a different teacher (sha256)"), ("strategy.distill.top=8", "a different top (16, but here 8)"),
                            ("dataset.path=fewer.h5", "another training data (sha256)")):
         said = place.run(program, "train", "distill-stored-llama.toml", "name=refused", override, expect=2)
         check(f"model-logits.safetensors: was made from {what}" in said, f"{what} is refused: {said}")

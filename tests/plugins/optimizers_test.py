@@ -112,7 +112,7 @@ def another_optimizer_is_refused_on_resume():
     said = place.run(program, "train", "lora.toml", "name=adamw-lora", "train.optimizer=lion", "train.weight_decay=0.01", *SAVES, "--resume-anyway", expect=2)
     check('optimizer.plugin is "lion" and was "adamw"' in said, f"what it kept means nothing to another: {said}")
     said = place.run(program, "train", "lora.toml", "name=adamw-lora", "train.beta2=0.5", "train.weight_decay=0.01", *SAVES, "--resume", expect=2)
-    check("with other settings: optimizer.beta2 is 0.5 and was 0.999" in said, f"other options are other settings: {said}")
+    check("with different settings: optimizer.beta2 is 0.5 and was 0.999" in said, f"other options are other settings: {said}")
 
 
 def into_train(essence, settings):

@@ -233,7 +233,7 @@ for name, damage in (("no-tokenizer", lambda file: file.unlink()), ("half-a-toke
 few = ("prefix", "tokens = 4")
 for strategies, say in (((few, "lora"), "a prefix is no change of the weights"), (("full", few), "a prefix is no change of the weights"),
                         (("lora", ("adapter", "width = 8")), "a bottleneck adapter is no linear change"),
-                        (("quantize", "lora", "ia3"), "quantized base weights"), (("quantize", ("bitfit", "norms = true")), "is held packed")):
+                        (("quantize", "lora", "ia3"), "quantized base weights"), (("quantize", ("bitfit", "norms = true")), "is quantized")):
     what_training_refuses_is_refused_before("model", "instruction", *strategies, everywhere=few in strategies, say=say)
     check(not (place / "runs/small/metrics.jsonl").exists(), "before the first step")
 

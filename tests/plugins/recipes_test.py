@@ -147,7 +147,7 @@ for name in sys.argv[2:]:
             check(samples == card_rows(folder), f"{name}/card.md says {card_rows(folder)}")
         tokenizer = [] if kind == "images" else ["--tokenizer", source / ("models/minilm" if kind == "classification" else "models/smollm2-135m")]
         said = place.run(program, "inspect", output, *tokenizer)
-        check("every split's SHA-256 holds" in said and said.count("\n  row ") == 10, f"{name}/{recipe}: inspect shows ten samples: {said}")
+        check("the SHA-256 of every split matches" in said and said.count("\n  row ") == 10, f"{name}/{recipe}: inspect shows ten samples: {said}")
 
 if "fashion-mnist" in sys.argv[2:]:
     with h5py.File(place / "fashion-mnist-recipe.h5") as file:

@@ -92,13 +92,13 @@ def accounts_of_three_hundred_finished_trials_are_asked_for_once():
 
 
 ENDED = {
-    "memory": ("11", "11|FAILED|5|5|||cpu=1|137:0|n1\n11.0|OUT_OF_MEMORY|5|5|||cpu=1|0:125|n1\n", "OUT_OF_MEMORY: the job took more memory"),
-    "time": ("12", "12|REQUEUED|5|5|||cpu=1|0:0|n1\n12|TIMEOUT|60|60|||cpu=1|0:0|n1\n", "TIMEOUT: the time limit came before"),
+    "memory": ("11", "11|FAILED|5|5|||cpu=1|137:0|n1\n11.0|OUT_OF_MEMORY|5|5|||cpu=1|0:125|n1\n", "OUT_OF_MEMORY: the job exceeded its memory"),
+    "time": ("12", "12|REQUEUED|5|5|||cpu=1|0:0|n1\n12|TIMEOUT|60|60|||cpu=1|0:0|n1\n", "TIMEOUT: the time limit was reached before"),
     "cancelled": ("13", "13|CANCELLED by 0|5|5|||cpu=1|0:15|n1\n", "CANCELLED by root"),
     "stranger": ("14", "14|CANCELLED by 987654|5|5|||cpu=1|0:15|n1\n", "CANCELLED by user 987654"),
     "node": ("15", "15|NODE_FAIL|5|5|||cpu=1|0:0|n[1-2]\n", "NODE_FAIL: a node failed (n[1-2])"),
     "failed": ("16", "16|FAILED|5|5|||cpu=1|3:0|n1\n", "FAILED with exit code 3"),
-    "killed": ("17", "17|FAILED|5|5|||cpu=1|0:9|n1\n", "ended by signal 9"),
+    "killed": ("17", "17|FAILED|5|5|||cpu=1|0:9|n1\n", "killed by signal 9"),
 }
 
 
@@ -202,17 +202,17 @@ def runs_arrays_and_sweeps_are_cancelled_by_their_jobs():
         said, ids = cancelled(given)
         check(sorted(ids) == ["60_1", "60_2"] and "2 of 3 runs are cancelled" in said, f"{ids} {said}")
     said, ids = cancelled("runs/over", expect=2)
-    check(ids == [] and "runs/over: job 52 is not in the queue any more; the run is done" in said and said.strip().count("\n") == 0, said)
+    check(ids == [] and "runs/over: job 52 is no longer in the queue; the run is done" in said and said.strip().count("\n") == 0, said)
     said, ids = cancelled("runs/local", expect=2)
     check(ids == [] and "runs/local: was not submitted" in said, said)
     said, ids = cancelled("runs/over", "runs/one")
-    check(ids == ["51"] and "runs/over: job 52 is not in the queue" in said, f"the others are cancelled all the same: {said}")
+    check(ids == ["51"] and "runs/over: job 52 is no longer in the queue" in said, f"the others are cancelled all the same: {said}")
     said, ids = cancelled("runs", expect=2)
     check(ids == [] and "is a folder of" in said, f"not all that there is: {said}")
     stand_in("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     said, ids = cancelled("runs/one", expect=2)
     stand_in("squeue", f"cat {place.folder}/answers/squeue")
-    check(ids == [] and "Slurm cannot be asked" in said, said)
+    check(ids == [] and "Slurm cannot be queried" in said, said)
 
 
 def logs_are_those_of_the_newest_job():
@@ -232,11 +232,11 @@ def logs_are_those_of_the_newest_job():
     check(place.run(attune, "logs", "sweeps/grid/rank=16") == "a trial of this machine\n", "also when it ran here")
     said = place.run(attune, "logs", "sweeps/grid")
     check(said.count("==> ") == 4 and "==> sweeps/grid/arrays/0002-0.log <==\nlog of rank=2\n" in said, f"all of a sweep: {said}")
-    for run, words in {"runs/local": "what it says went to its terminal", "runs/new": "has no log yet: job 82 waits: Resources",
-                       "runs/by-hand": "the log of job 83 is not here but where its script says"}.items():
+    for run, words in {"runs/local": "its output went to its terminal", "runs/new": "has no log yet: job 82 waits: Resources",
+                       "runs/by-hand": "the log of job 83 is at the path in its script"}.items():
         said = place.run(attune, "logs", run, expect=2)
         check(words in said and said.strip().count("\n") == 0, said)
-    check("-f follows one" in place.run(attune, "logs", "-f", "sweeps/grid", expect=2), "one is followed")
+    check("-f follows only one" in place.run(attune, "logs", "-f", "sweeps/grid", expect=2), "one is followed")
     check(place.run(attune, "logs", "-f", "runs/one") == "the newest\n", "what is over is printed")
 
 
@@ -256,7 +256,7 @@ def a_log_is_followed_until_the_run_is_over_also_after_a_requeue():
     time.sleep(3)
     make_run("grows", "started", "interrupted", "resumed", "finished", job="91", log="first\nsecond\nthird\nlast\n")
     said, _ = follower.communicate(timeout=20)
-    check(follower.returncode == 0 and said.replace("== job 91 waits: BeginTime: Slurm holds it back until the time to begin, which is two minutes after a requeue\n", "") == "first\nsecond\nthird\nlast\n", f"each line once, to the end: {said}")
+    check(follower.returncode == 0 and said.replace("== job 91 waits: BeginTime: Slurm delays the job until its begin time, which is two minutes after a requeue\n", "") == "first\nsecond\nthird\nlast\n", f"each line once, to the end: {said}")
 
 
 environment["PATH"] = f"{place.folder}/bin:{environment['PATH']}"

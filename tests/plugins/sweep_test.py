@@ -59,7 +59,7 @@ def halving_evaluates_at_its_rungs_and_as_the_run_file_says():
     check(evaluated["5"] in ([2], [2, 5, 6], [2, 5, 6, 10, 15, 18], [2, 5, 6, 10, 15, 18, 20]), f"as the run file says, too: {evaluated}")
     check(any(20 in steps for steps in evaluated.values()), f"one goes to its end: {evaluated}")
     said = sweep("late", '[halving]\nfirst = 20\n[values]\n"strategy.rank" = [2]\n', expect=2)
-    check("halving.first is 20, and the trial has 20 steps" in said and not (place / "sweeps/late").exists(), f"a comparison that never comes is refused: {said}")
+    check("halving.first is 20, but the trial has 20 steps" in said and not (place / "sweeps/late").exists(), f"a comparison that never comes is refused: {said}")
 
 
 def another_run_file_is_noticed():
@@ -77,7 +77,7 @@ def another_run_file_is_noticed():
     for what in ("report", "status"):
         check(words in place.run(program, "sweep", what, "sweeps/edited"), f"so does {what}")
     (place / "run.toml").rename(place / "moved.toml")
-    check("cannot be told: run.toml: " in place.run(program, "sweep", "report", "edited.toml"), "a run file that is gone is told")
+    check("a different run file: run.toml: " in place.run(program, "sweep", "report", "edited.toml"), "a run file that is gone is told")
     (place / "run.toml").write_text(text)
 
 
@@ -90,7 +90,7 @@ def begin_and_interrupt(name, is_time):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
-    check(process.returncode == 75 and "interrupted; the same command goes on" in said, f"it ends with 75, not {process.returncode}: {said}")
+    check(process.returncode == 75 and "interrupted; run the same command to continue" in said, f"it ends with 75, not {process.returncode}: {said}")
     return said
 
 

@@ -123,7 +123,7 @@ check_template(place / "runs/named-run/model", "named", "a file and a folder's t
 # A form is for models without a template: the base's stays, the form lies beside it, and the run says so.
 prepare("beside", "own", "chatml")
 said = train("beside-run", "own", "beside")
-check("has a chat template of its own" in said and "trained_chat_template.jinja" in said, f"it is said: {said}")
+check("has its own chat template" in said and "trained_chat_template.jinja" in said, f"it is said: {said}")
 folder = place / "runs/beside-run/model"
 check(AutoTokenizer.from_pretrained(folder).chat_template == OWN, "the base's template stays")
 tokenizer = AutoTokenizer.from_pretrained(folder)

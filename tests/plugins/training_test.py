@@ -80,7 +80,7 @@ def the_run_directory_holds_what_is_promised():
         check([row["prompt"] for row in said] == prompts and said[0] == answers[0], f"{file} holds the same prompts as one with line feeds: {said}")
     (place / "prompts.jsonl").write_text('{"prompt": "a"}\n{"question": "b"}\n')
     said = place.run(program, "generate", run, "--prompts", "prompts.jsonl", expect=2)
-    check("prompts.jsonl:2: is no JSON object" in said, f"a line that is none is named: {said}")
+    check("prompts.jsonl:2: is not a JSON object" in said, f"a line that is none is named: {said}")
 
 
 def a_resumed_run_is_the_run_that_would_have_been():
@@ -162,7 +162,7 @@ def every_strategy_trains_and_exports():
 
 
 def check_says_what_a_run_takes():
-    for how, parts in {(): ("memory per rank  about", "--measure"), ("--measure",): ("at most: weights", "s a step")}.items():
+    for how, parts in {(): ("memory per rank  about", "--measure"), ("--measure",): ("at most: weights", "s per step")}.items():
         said = place.run(program, "check", "run.toml", "train.clip=0.5", *how)
         for part in ("train.clip", "command line", "run.toml:", "default", "is in order", *parts):
             check(part in said, f"`attune check` tells '{part}': {said}")

@@ -195,7 +195,7 @@ TEST_F(Sources, BadJsonIsRefusedWithItsRow) {
               HasSubstr("a.jsonl, row 2: is not valid JSON"));
   EXPECT_THAT(refusal("a.jsonl", "[1]\n"), HasSubstr("row 1: is not a JSON object"));
   EXPECT_THAT(refusal("a.jsonl", "{\"text\": 1}\n{\"text\": 1e999}\n"),
-              HasSubstr("a.jsonl, row 2: holds a number that is larger than any"));
+              HasSubstr("a.jsonl, row 2: contains a number that is too large"));
   EXPECT_THAT(refusal("a.json", "{\"a\": 1}"), HasSubstr("should be one JSON list"));
 }
 

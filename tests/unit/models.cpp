@@ -366,7 +366,7 @@ TEST(licence, is_accepted_when_the_run_allows_it_or_asks_for_none) {
 TEST(licence, of_a_known_name_comes_with_its_terms) {
   EXPECT_THAT(usage_terms("CC-BY-NC-4.0"), HasSubstr("no commercial use"));
   EXPECT_THAT(usage_terms("cc-by-4.0"),
-              AllOf(HasSubstr("author"), testing::Not(HasSubstr("commercial"))));
+              AllOf(HasSubstr("attribution"), testing::Not(HasSubstr("commercial"))));
   EXPECT_THAT(usage_terms("llama3.1"), HasSubstr("Meta"));
   EXPECT_EQ(usage_terms("my own"), "");
 }

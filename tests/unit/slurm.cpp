@@ -687,7 +687,7 @@ TEST_F(Slurm, RefusalsAreExplainedWithTheKeyToChange) {
       "name specified\n",
       options("partition = \"nowhere\""));
   EXPECT_THAT(said,
-              AllOf(HasSubstr("Slurm does not take the job: Invalid partition name specified"),
+              AllOf(HasSubstr("Slurm rejects the job: Invalid partition name specified"),
                     HasSubstr("set slurm.partition, which is 'nowhere'"), Not(HasSubstr("\n"))));
 }
 
@@ -705,7 +705,7 @@ TEST_F(Slurm, EveryRefusalNamesWhatToChange) {
   const std::vector<std::pair<std::string, std::vector<std::string>>> refusals{
       {"sbatch: error: QOSMaxSubmitJobPerUserLimit\n" + policy,
        {"(QOSMaxSubmitJobPerUserLimit)", "the QOS does not allow each user more jobs in the queue",
-        "wait until some of yours are done", "slurm.qos"}},
+        "wait until some of your jobs end", "slurm.qos"}},
       {"sbatch: error: AssocMaxSubmitJobLimit\n" + policy,
        {"the account does not allow you more jobs in the queue", "slurm.array", "slurm.account"}},
       {"sbatch: error: AssocGrpSubmitJobsLimit\n" + policy,
@@ -725,8 +725,9 @@ TEST_F(Slurm, EveryRefusalNamesWhatToChange) {
       {"sbatch: error: QOSMaxNodePerJobLimit\n" + policy, {"more nodes; lower slurm.nodes"}},
       {"sbatch: error: QOSMaxWallDurationPerJobLimit\n" + policy,
        {"a longer time limit; lower slurm.time"}},
-      {"sbatch: error: QOSMinGRES\n" + policy, {"takes no job that asks for so little"}},
-      {policy, {"it asks for 9 nodes of 1 task with 1 processor", "slurm.account or slurm.qos"}},
+      {"sbatch: error: QOSMinGRES\n" + policy, {"rejects jobs that request so few resources"}},
+      {policy,
+       {"the job requests 9 nodes of 1 task with 1 processor", "slurm.account or slurm.qos"}},
       {failed("Invalid account or account/partition combination specified"),
        {"set slurm.account, which is 'ours', or slurm.partition, which is 'gpu'", "sacctmgr"}},
       {failed("Invalid qos specification"), {"set slurm.qos, which is 'long'"}},
@@ -734,17 +735,17 @@ TEST_F(Slurm, EveryRefusalNamesWhatToChange) {
        {"slurm.qos, which is 'long'"}},
       {failed("Invalid partition name specified"), {"set slurm.partition, which is 'gpu'"}},
       {failed("Required partition not available (inactive or drain)"),
-       {"the partition takes no jobs now", "slurm.partition, which is 'gpu'"}},
+       {"the partition accepts no jobs now", "slurm.partition, which is 'gpu'"}},
       {failed("Requested time limit is invalid (missing or exceeds some limit)"),
        {"set slurm.time, which is '5-00:00:00', to what the partition allows"}},
       {"sbatch: error: Invalid --time specification\n", {"set slurm.time"}},
       {failed("Requested node configuration is not available"),
-       {"it asks for 9 nodes", "lower that in [slurm]"}},
-      {failed("Node count specification invalid"), {"it asks for 9 nodes"}},
-      {failed("More processors requested than permitted"), {"it asks for 9 nodes"}},
+       {"the job requests 9 nodes", "lower that in [slurm]"}},
+      {failed("Node count specification invalid"), {"the job requests 9 nodes"}},
+      {failed("More processors requested than permitted"), {"the job requests 9 nodes"}},
       {"sbatch: error: CPU count per node can not be satisfied\n" +
            failed("Requested node configuration is not available"),
-       {"(CPU count per node can not be satisfied)", "it asks for 9 nodes"}},
+       {"(CPU count per node can not be satisfied)", "the job requests 9 nodes"}},
       {"sbatch: error: Memory specification can not be satisfied\n" +
            failed("Requested node configuration is not available"),
        {"set slurm.memory, which is '900G'"}},
@@ -766,13 +767,13 @@ TEST_F(Slurm, EveryRefusalNamesWhatToChange) {
       {failed("Invalid license specification"), {"'licenses' in slurm.options"}},
       {failed("Invalid wckey specification"), {"'wckey' in slurm.options"}},
       {failed("Socket timed out on send/recv operation"),
-       {"may have queued the job all the same", "squeue --me"}},
+       {"may have queued the job", "squeue --me"}},
       {failed("Unable to contact slurm controller (connect failure)"), {"try again later"}},
       {failed("Slurm temporarily unable to accept job, sleeping and retrying: Resource temporarily "
               "unavailable"),
        {"try again later"}},
       {"sbatch: fatal: Could not establish a configuration source\n",
-       {"does not know its cluster", "SLURM_CONF"}},
+       {"has no Slurm configuration", "SLURM_CONF"}},
       {failed("Protocol authentication error"), {"munge"}},
       {"sbatch: unrecognized option '--nosuch=1'\nTry \"sbatch --help\" for more information\n",
        {"correct slurm.options"}},
@@ -785,7 +786,7 @@ TEST_F(Slurm, EveryRefusalNamesWhatToChange) {
   };
   for (const auto& [said, words] : refusals) {
     const auto sentence = explain_refusal(said, asked);
-    EXPECT_TRUE(sentence.starts_with("Slurm does not take the job: ")) << sentence;
+    EXPECT_TRUE(sentence.starts_with("Slurm rejects the job: ")) << sentence;
     EXPECT_EQ(sentence.find('\n'), std::string::npos) << sentence;
     for (const auto& word : words) EXPECT_THAT(sentence, HasSubstr(word)) << said;
   }
@@ -797,12 +798,12 @@ TEST_F(Slurm, AJobThatWaitsForAReasonOfItsOwnIsExplained) {
   const std::map<std::string, std::string> meanings{
       {"QOSMaxCpuPerUserLimit", "the QOS does not allow each user more processors"},
       {"AssocGrpCpuLimit", "the account does not allow all jobs in it together more processors"},
-      {"QOSMaxJobsPerUserLimit", "each user more running jobs; wait until some are done"},
-      {"PartitionTimeLimit", "slurm.time is more than the partition allows"},
+      {"QOSMaxJobsPerUserLimit", "each user more running jobs; wait until some jobs end"},
+      {"PartitionTimeLimit", "slurm.time exceeds the partition's limit"},
       {"ReqNodeNotAvail, UnavailableNodes:n[1-3]", "are down, drained or reserved"},
-      {"InvalidAccount", "slurm.account is not one of yours"},
-      {"InvalidQOS", "slurm.qos is not one of yours"},
-      {"DependencyNeverSatisfied", "slurm.dependency ended otherwise"},
+      {"InvalidAccount", "slurm.account is not one of your accounts"},
+      {"InvalidQOS", "slurm.qos is not available to you"},
+      {"DependencyNeverSatisfied", "the condition of slurm.dependency"},
       {"launch failed requeued held", "scontrol release JOB"}};
   for (const auto& [reason, meaning] : meanings)
     EXPECT_THAT(explain_waiting(reason),

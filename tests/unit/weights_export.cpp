@@ -76,7 +76,7 @@ TEST(Export, AFailureLeavesNothingBehind) {
                 export_model_folder(folder / "out", {}, "", json::object(),
                                     to_write({{"a", at::ones({1}, at::kComplexFloat)}}));
               }),
-              HasSubstr("tensor 'a' is of a type"));
+              HasSubstr("tensor 'a' has a type"));
 
   EXPECT_TRUE(fs::is_empty(folder.path()));
 }

@@ -120,7 +120,7 @@ TEST(Safetensors, AnIndexThatIsNotTrueToItsFilesIsRefused) {
   };
 
   EXPECT_THAT(error(R"({"weight_map":{"a":"9.safetensors"}})"),
-              HasSubstr("'9.safetensors', which is not beside it"));
+              HasSubstr("'9.safetensors', which is not in the same folder"));
   EXPECT_THAT(error(R"({"weight_map":{"b":"1.safetensors"}})"),
               HasSubstr("holds the tensor 'b', but it does not"));
   EXPECT_THAT(error(R"({"weight_map":{"a":"../1.safetensors"}})"),
@@ -156,7 +156,8 @@ TEST(Safetensors, TwoTensorsOfOneNameThatDifferAreRefused) {
     write_safetensors(folder / "2.safetensors", {{"b", at::ones({1})}, {"a", other}});
     EXPECT_THAT(
         error_of([&] { open_safetensors_index(index); }),
-        HasSubstr("2.safetensors: holds the tensor 'a' with other values than 1.safetensors"));
+        HasSubstr(
+            "2.safetensors: contains the tensor 'a' with different values than 1.safetensors"));
   }
 }
 
@@ -167,9 +168,9 @@ TEST(Safetensors, APointerOfGitLfsIsNamed) {
   write_bytes(folder / "x.safetensors", pointer);
   write_bytes(folder / "x.gguf", pointer);
   EXPECT_THAT(error_of([&] { open_safetensors(folder / "x.safetensors"); }),
-              HasSubstr("x.safetensors: is a Git LFS pointer in the place of the file"));
+              HasSubstr("x.safetensors: is a Git LFS pointer instead of the file"));
   EXPECT_THAT(error_of([&] { GgufFile file(folder / "x.gguf"); }),
-              HasSubstr("x.gguf: is a Git LFS pointer in the place of the file"));
+              HasSubstr("x.gguf: is a Git LFS pointer instead of the file"));
 }
 
 TEST(Safetensors, AHeaderLengthThatLiesIsRefused) {
@@ -233,7 +234,7 @@ TEST(Safetensors, AnEntryThatIsNotTrueToTheFileIsRefused) {
       error(R"({"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,8]})"),
       HasSubstr("of F32 but has 8 bytes"));
   EXPECT_THAT(error(R"({"dtype":"F32","shape":[1],"data_offsets":[4,8]})"),
-              HasSubstr("leaves a hole before it"));
+              HasSubstr("leaves a gap before it"));
   EXPECT_THAT(error(R"({"dtype":"F32","shape":[1],"data_offsets":[0,4]})"),
               HasSubstr("4 bytes follow the last tensor"));
 }
@@ -456,8 +457,8 @@ TEST(Gguf, MetadataOfEveryTypeIsRead) {
 }
 
 TEST(Gguf, AStartThatIsNotItsOwnIsRefused) {
-  EXPECT_THAT(error_of_gguf(""), HasSubstr("is no GGUF file"));
-  EXPECT_THAT(error_of_gguf("GGML...."), HasSubstr("is no GGUF file"));
+  EXPECT_THAT(error_of_gguf(""), HasSubstr("is not a GGUF file"));
+  EXPECT_THAT(error_of_gguf("GGML...."), HasSubstr("is not a GGUF file"));
   EXPECT_THAT(error_of_gguf("GGUF"), HasSubstr("ends within its version (at byte 4)"));
   EXPECT_THAT(error_of_gguf("GGUF" + raw<std::uint32_t>(1)),
               HasSubstr("is GGUF of version 1; supported are"));
@@ -604,9 +605,9 @@ TEST(LlamaNames, WhatIsNotALlamaIsRefused) {
   EXPECT_THAT(error(llama_pairs("block_count"), llama_tensors()),
               HasSubstr("as 'llama.block_count'"));
   EXPECT_THAT(error(llama_pairs(), {}), HasSubstr("has no tensor 'token_embd.weight'"));
-  EXPECT_THAT(error(scaled, llama_tensors()),
-              HasSubstr("stretches rotary positions in a way that is not supported (longrope; "
-                        "none, linear, yarn"));
+  EXPECT_THAT(
+      error(scaled, llama_tensors()),
+      HasSubstr("has an unsupported scaling of rotary positions (longrope; none, linear, yarn"));
   EXPECT_THAT(error(llama_pairs(), experts),
               HasSubstr("tensor 'blk.0.ffn_gate_exps.weight' has no place"));
   write_bytes(folder / "x.gguf", gguf(llama_pairs(), uneven));
@@ -710,7 +711,7 @@ TEST(RopeScaling, FactorsAreThoseOfLlama3OrOfOneFactor) {
 
 TEST(RopeScaling, FactorsOfAnotherKindAreRefused) {
   EXPECT_THAT(error_of([] { rope_scaling_of({}, {8, 1}); }),
-              HasSubstr("by factors ('rope_freqs.weight') that are not those of Llama 3"));
+              HasSubstr("by factors ('rope_freqs.weight') other than those of Llama 3"));
   EXPECT_THAT(error_of([] { rope_scaling_of({}, {1, 0.5f}); }),
               HasSubstr("holds the factor 0.5, where 1 or more is needed"));
   EXPECT_THAT(error_of([] { rope_scaling_of({}, {1, 1, 1}); }),

@@ -80,7 +80,7 @@ TEST(ChatTemplateFiles, SeveralWithoutADefaultAreRefused) {
       folder / "tokenizer_config.json",
       R"({"chat_template": [{"name": "rag", "template": "r"}, {"name": "tool_use", "template": "t"}]})");
   EXPECT_THAT(error_of([&] { chat_template_of(folder.path()); }),
-              HasSubstr("several chat templates (rag, tool_use) and none is called \"default\""));
+              HasSubstr("several chat templates (rag, tool_use), none named \"default\""));
 }
 
 TEST(ModelFolder, PartsThatAModelCanDoWithoutMayBeMissing) {
@@ -128,7 +128,7 @@ TEST(ModelFolder, WhatIsMissingIsSaid) {
       error_of_open(folder / "none"),
       HasSubstr(
           "there is no such file or folder; expected a Hugging Face model folder or a .gguf file"));
-  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("holds no config.json and no .gguf file"));
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("contains no config.json and no .gguf file"));
   write_bytes(folder / "adapter_config.json", "{}");
   EXPECT_THAT(error_of_open(folder.path()), HasSubstr("this is an adapter"));
   write_bytes(folder / "config.json", "[]");
@@ -139,20 +139,20 @@ TEST(ModelFolder, WhatIsMissingIsSaid) {
   EXPECT_THAT(error_of_open(folder / "config.json"), HasSubstr("is not a model"));
   write_bytes(folder / "config.json", "{}");
   EXPECT_THAT(error_of_open(folder.path()),
-              HasSubstr("holds no weights; expected model.safetensors"));
+              HasSubstr("contains no weights; expected model.safetensors"));
   write_bytes(folder / "pytorch_model.bin", "");
   EXPECT_THAT(error_of_open(folder.path()), HasSubstr("pytorch_model.bin is not read"));
   std::filesystem::remove(folder / "pytorch_model.bin");
   write_bytes(folder / "a.safetensors", "");
   EXPECT_THAT(error_of_open(folder.path()),
-              HasSubstr("does not read a.safetensors: rename it to model.safetensors if it holds "
-                        "the whole model"));
+              HasSubstr("does not read a.safetensors: rename it to model.safetensors if it "
+                        "contains the whole model"));
   write_bytes(folder / "b.safetensors", "");
   EXPECT_THAT(error_of_open(folder.path()),
               HasSubstr("transformers reads none of a.safetensors, b.safetensors"));
   write_bytes(folder / "model.safetensors", "");
   EXPECT_THAT(error_of_open(folder.path()),
-              HasSubstr("holds a model and an adapter for it (adapter_config.json)"));
+              HasSubstr("contains a model and an adapter for it (adapter_config.json)"));
 }
 
 TEST(ModelFolder, JsonThatNoProgramCouldHoldIsRefused) {
@@ -160,10 +160,10 @@ TEST(ModelFolder, JsonThatNoProgramCouldHoldIsRefused) {
   write_model(folder);
   write_bytes(folder / "config.json", R"({"hidden_size":1e999})");
   EXPECT_THAT(error_of_open(folder.path()),
-              HasSubstr("config.json: holds a number that is larger than any"));
+              HasSubstr("config.json: contains a number that is too large"));
   write_bytes(folder / "config.json",
               R"({"a":)" + std::string(100'000, '[') + std::string(100'000, ']') + "}");
-  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("config.json: has lists in one another"));
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("config.json: has lists nested too deeply"));
   write_bytes(folder / "config.json", R"({"a":")" + std::string(1000, '[') + R"(\"]","b":[[{}]]})");
   EXPECT_EQ(error_of_open(folder.path()), "");
 }
@@ -171,12 +171,12 @@ TEST(ModelFolder, JsonThatNoProgramCouldHoldIsRefused) {
 TEST(ModelFolder, OneGgufFileInItIsTheModelAndSeveralMustBeNamed) {
   TemporaryFolder folder;
   write_bytes(folder / "a.gguf", "GGML");
-  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("a.gguf: is no GGUF file"));
+  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("a.gguf: is not a GGUF file"));
 
   write_bytes(folder / "b.gguf", "GGML");
 
   EXPECT_THAT(error_of_open(folder.path()),
-              HasSubstr("several GGUF files (a.gguf, b.gguf); name the one you mean"));
+              HasSubstr("several GGUF files (a.gguf, b.gguf); name one of them"));
 }
 
 TEST(ModelFolder, TheOnlySplitGgufModelInItIsTheModel) {
@@ -184,7 +184,8 @@ TEST(ModelFolder, TheOnlySplitGgufModelInItIsTheModel) {
   write_bytes(folder / "m-00001-of-00002.gguf", "GGML");
   write_bytes(folder / "m-00002-of-00002.gguf", "GGML");
   write_bytes(folder / "._m-00001-of-00002.gguf", "Mac OS X");
-  EXPECT_THAT(error_of_open(folder.path()), HasSubstr("/m-00001-of-00002.gguf: is no GGUF file"));
+  EXPECT_THAT(error_of_open(folder.path()),
+              HasSubstr("/m-00001-of-00002.gguf: is not a GGUF file"));
 
   write_bytes(folder / "n-00001-of-00002.gguf", "GGML");
 
@@ -203,7 +204,7 @@ TEST(ModelFolder, TheFileThatTheConfigNamesGoesFirst) {
   EXPECT_FALSE(files.config.contains("transformers_weights"));
   write_bytes(folder / "config.json", R"({"transformers_weights":"none.safetensors"})");
   EXPECT_THAT(error_of_open(folder.path()),
-              HasSubstr("names the weights 'none.safetensors', which are not beside it"));
+              HasSubstr("names the weights 'none.safetensors', which are not in the same folder"));
 }
 
 TEST(ModelFolder, TheWholeFileGoesBeforeAStaleIndex) {
@@ -219,7 +220,7 @@ TEST(ModelFolder, ATokenizerThatTheEmbeddingIsTooSmallForIsRefused) {
   EXPECT_EQ(tokenizer_size(small_tokenizer), 6);
   EXPECT_EQ(error_of([] { check_tokenizer("m", 6, 6); }), "");
   EXPECT_THAT(error_of([] { check_tokenizer("m", 7, 6); }),
-              HasSubstr("m: its tokenizer has 7 tokens but its token embedding has only 6 rows"));
+              HasSubstr("m: its tokenizer has 7 tokens, but its token embedding has only 6 rows"));
 }
 
 TEST(Describe, SaysWhatTheFilesHold) {
