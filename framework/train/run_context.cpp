@@ -126,8 +126,8 @@ TensorFiles::Tensors SessionFiles::read_or_make(const std::string& path,
     for (const auto& [what, value] : origin)
       if (!value.empty() && (!written.contains(what) || written.at(what) != value))
         fail(
-            "{}: was made from a different {} ({}, but here {}): use the one it was made from, or "
-            "set another file name",
+            "{}: does not match this run's {} ({}, but here {}): restore that, or set another file "
+            "name",
             path, what, written.contains(what) ? written.at(what) : "none", value);
     const auto source = open_safetensors(path);
     for (const auto& info : source->tensors())

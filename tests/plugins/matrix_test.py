@@ -242,10 +242,10 @@ def stored_logits_are_those_of_their_teacher_and_data():
     check((place / "by-two.safetensors").read_bytes() == stored, "two ranks store the bytes of one")
     place.run(program, "train", "distill-stored-llama.toml", "name=without", 'strategy.distill.teacher=""')
     check(losses("without") == losses("distill-stored-llama"), "the teacher itself is not needed again")
-    for override, what in (("strategy.distill.teacher=gpt2", "a different teacher (sha256)"), ("strategy.distill.top=8", "a different top (16, but here 8)"),
-                           ("dataset.path=fewer.h5", "another training data (sha256)")):
+    for override, what in (("strategy.distill.teacher=gpt2", "teacher (sha256)"), ("strategy.distill.top=8", "top (16, but here 8)"),
+                           ("dataset.path=fewer.h5", "training data (sha256)")):
         said = place.run(program, "train", "distill-stored-llama.toml", "name=refused", override, expect=2)
-        check(f"model-logits.safetensors: was made from {what}" in said, f"{what} is refused: {said}")
+        check(f"model-logits.safetensors: does not match this run's {what}" in said, f"{what} is refused: {said}")
     said = place.run(program, "check", "distill-stored-llama.toml", "strategy.distill.stored=checked.safetensors", "--measure")
     check("is in order" in said and not (place / "checked.safetensors").exists(), f"a check stores nothing: {said}")
 
