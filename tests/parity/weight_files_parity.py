@@ -192,7 +192,7 @@ def check_other_names(at):
     at.refused(
         renamed("adapter-alone", "adapter_model.safetensors"), "adapter_model.safetensors is an adapter"
     )
-    at.refused(renamed("below", "elsewhere.txt"), "holds no weights", "fetch them too")
+    at.refused(renamed("below", "elsewhere.txt"), "contains no weights", "fetch them too")
     folder = renamed("named-by-config", "weights.safetensors")
     config = json.loads((folder / "config.json").read_text()) | {
         "transformers_weights": "weights.safetensors"

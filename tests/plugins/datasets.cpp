@@ -360,7 +360,7 @@ TEST_F(DatasetPlugins, ImagesKeepPixelsAndBatchThemByChannel) {
   EXPECT_TRUE(batch.columns.at("pixels")[1].equal(image.permute({2, 0, 1})));
   EXPECT_THAT(values(batch.targets), ElementsAre(1, 1));
   EXPECT_EQ(batch.samples(), 2);
-  EXPECT_THAT(reason(*dataset, picture({})), HasSubstr("a.png, row 3: holds no picture"));
+  EXPECT_THAT(reason(*dataset, picture({})), HasSubstr("a.png, row 3: contains no image"));
 }
 
 TEST_F(DatasetPlugins, ImagesAreScaledToOneSize) {

@@ -97,7 +97,7 @@ PREFERENCES = {"dpo", "dpo (full)", "orpo", "kto"}
 NOT_IN_PEFT = {"adapter": "PEFT has no bottleneck adapters"}
 NOT_LOADED = {("quantize (QLoRA)", model): "loads, over another base: PEFT is given the float weights" for model in FAMILIES}
 NOT_MERGED = {"adapter": "not linear", "prefix": "no weights", "prefix (projection)": "no weights", "prompt": "no weights", "quantize (QLoRA)": "the base is packed"}
-NOT_SERVED = {"linear_probe": "its head is its embedding", "prompt": "serves decoders", "class_weights": "serves classifiers", "dpo": "compares texts", "dpo (full)": "compares texts", "orpo": "compares texts", "kto": "compares texts"}
+NOT_SERVED = {"linear_probe": "its head is its embedding", "prompt": "is for decoders", "class_weights": "is for classifiers", "dpo": "compares texts", "dpo (full)": "compares texts", "orpo": "compares texts", "kto": "compares texts"}
 
 
 def toml(strategies, names):
@@ -173,7 +173,7 @@ def computes(model, name, kind):
 def merged(name, strategy, family, kind):
     if strategy in NOT_MERGED:
         said = place.run(program, "export", f"runs/{name}", "--to", f"{name}-merged", "--merge", expect=2)
-        check("folded" in said and not (place / f"{name}-merged").exists(), f"{name}: refuses to merge: {said}")
+        check("cannot be merged" in said and not (place / f"{name}-merged").exists(), f"{name}: refuses to merge: {said}")
         return "no: " + NOT_MERGED[strategy]
     place.run(program, "export", f"runs/{name}", "--to", f"{name}-merged", "--merge")
     if kind != "preference":
@@ -233,7 +233,7 @@ def a_teacher_may_be_of_another_architecture_but_not_of_another_vocabulary():
 
 def a_prompt_is_refused_where_positions_are_learned():
     said = place.run(program, "train", "prompt-llama.toml", "name=refused", "model.plugin=gpt2", "model.path=gpt2", expect=2)
-    check("strategy 'prompt' does not serve gpt2 models" in said, f"PEFT would add positions to the prompt too: {said}")
+    check("strategy 'prompt' does not support gpt2 models" in said, f"PEFT would add positions to the prompt too: {said}")
 
 
 def stored_logits_are_those_of_their_teacher_and_data():

@@ -231,8 +231,8 @@ for name, damage in (("no-tokenizer", lambda file: file.unlink()), ("half-a-toke
     what_training_refuses_is_refused_before(name, "instruction", "full", everywhere=True, say=name)
     what_training_refuses_is_refused_before(name, "instruction", "lora", say=name)
 few = ("prefix", "tokens = 4")
-for strategies, say in (((few, "lora"), "a prefix is no change of the weights"), (("full", few), "a prefix is no change of the weights"),
-                        (("lora", ("adapter", "width = 8")), "a bottleneck adapter is no linear change"),
+for strategies, say in (((few, "lora"), "a prefix does not change the weights"), (("full", few), "a prefix does not change the weights"),
+                        (("lora", ("adapter", "width = 8")), "a bottleneck adapter is not linear"),
                         (("quantize", "lora", "ia3"), "quantized base weights"), (("quantize", ("bitfit", "norms = true")), "is quantized")):
     what_training_refuses_is_refused_before("model", "instruction", *strategies, everywhere=few in strategies, say=say)
     check(not (place / "runs/small/metrics.jsonl").exists(), "before the first step")
@@ -240,7 +240,7 @@ for strategies, say in (((few, "lora"), "a prefix is no change of the weights"),
 # A prompt that leaves no room for the samples.
 for name in ("prompt", "prefix"):
     what_training_refuses_is_refused_before("model", "instruction", (name, "tokens = 100"), say="is longer than the model's context")
-    what_training_refuses_is_refused_before("model", "instruction", (name, "tokens = 128"), say="which leaves nothing of the model's context")
+    what_training_refuses_is_refused_before("model", "instruction", (name, "tokens = 128"), say="which uses up the model's context")
 
 # What a plan does not know, and a GPU that a login node has not.
 (place / "small.toml").write_text(run_file("model", "instruction", "lora"))

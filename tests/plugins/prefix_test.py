@@ -104,7 +104,7 @@ def mixed_precision_trains():
         check_close(f"{run}-mixed", f"{run}-off", 0.1)
         check(losses(f"{run}-mixed") != losses(f"{run}-off"), f"{run}: operands are rounded")
     said = train("upper", "both", "train.precision=bfloat16", "model.dtype=bfloat16", expect=2)
-    check("give one of them" in said, f"rounded twice: {said}")
+    check("set only one of them" in said, f"rounded twice: {said}")
 
 
 make_model(place / "model")

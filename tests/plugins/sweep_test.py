@@ -64,10 +64,10 @@ def halving_evaluates_at_its_rungs_and_as_the_run_file_says():
 
 def another_run_file_is_noticed():
     sweep("edited", '[values]\n"strategy.rank" = [2, 4]\n')
-    check("another run file" not in place.run(program, "sweep", "report", "edited.toml"), "the same run file")
+    check("a different version of the run file" not in place.run(program, "sweep", "report", "edited.toml"), "the same run file")
     text = (place / "run.toml").read_text()
     (place / "run.toml").write_text(text.replace("[train]", "[slurm]\ncpus_per_task = 2\n[train]  # a comment"))
-    check("another run file" not in place.run(program, "sweep", "report", "edited.toml"), "neither comments nor where it runs matter")
+    check("a different version of the run file" not in place.run(program, "sweep", "report", "edited.toml"), "neither comments nor where it runs matter")
     (place / "run.toml").write_text(text.replace("seed = 3", "seed = 4"))
     words = "2 of 3 trials ran with a different version of the run file run.toml; different values: seed;"
     said = sweep("edited", '[values]\n"strategy.rank" = [2, 4, 8]\n')

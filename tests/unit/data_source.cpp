@@ -206,7 +206,8 @@ TEST_F(Sources, RowsThatDoNotFitTheHeaderAreRefused) {
   EXPECT_THAT(refusal("a.csv", "text,text\na,b\n"), HasSubstr("two columns have the same name"));
   EXPECT_THAT(refusal("a.csv", "text,label\n\"open,b\nc,d\n"),
               HasSubstr("a quoted field that begins on line 2 is never closed"));
-  EXPECT_THAT(refusal("a.csv", "text,label\n\"a\"b,c\n"), HasSubstr("text after a closing quote"));
+  EXPECT_THAT(refusal("a.csv", "text,label\n\"a\"b,c\n"),
+              HasSubstr("text follows a closing quote"));
   EXPECT_THAT(refusal("a.csv", ""), HasSubstr("is empty"));
 }
 

@@ -27,7 +27,8 @@ TEST(llama, refuses_what_it_would_compute_wrongly) {
               HasSubstr("lacks 'factor'"));
   EXPECT_THAT(error_with({{"hidden_act", "gelu"}}), HasSubstr("hidden_act \"gelu\""));
   EXPECT_THAT(error_with({{"model_type", "bert"}}), HasSubstr("plugin = \"bert\""));
-  EXPECT_THAT(error_with({{"num_key_value_heads", 3}}), HasSubstr("4 attention heads for 3"));
+  EXPECT_THAT(error_with({{"num_key_value_heads", 3}}),
+              HasSubstr("4 attention heads, which are not divisible by its 3"));
   EXPECT_THAT(error_with({{"vocab_size", 32}}),
               HasSubstr("model.embed_tokens.weight is [31, 16], not [32, 16]"));
   EXPECT_THAT(error_with({{"tie_word_embeddings", false}}), HasSubstr("lm_head.weight"));

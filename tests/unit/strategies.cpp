@@ -81,8 +81,8 @@ TEST(strategies, that_fight_or_do_nothing_are_refused) {
   EXPECT_THAT(error_with({{"focal", {}}, {"llrd", {}}}),
               HasSubstr("the strategies train no parameters"));
   EXPECT_THAT(error_with({{"full", {}}, {"quantize", {}}}),
-              AllOf(HasSubstr("'full' trains"), HasSubstr("packed")));
-  EXPECT_THAT(error_with({{"prompt", {}}}), HasSubstr("serves decoders"));
+              AllOf(HasSubstr("'full' trains"), HasSubstr("quantized")));
+  EXPECT_THAT(error_with({{"prompt", {}}}), HasSubstr("is for decoders"));
   EXPECT_THAT(
       error_of([] {
         listed({{"prefix", {{"tokens", four}}}, {"prompt", {{"tokens", four}}}})->prepare(*llama());
@@ -94,7 +94,7 @@ TEST(strategies, that_fight_or_do_nothing_are_refused) {
   EXPECT_THAT(error_of([] {
                 listed({{"lora", {{"rank", four}}}, {"class_weights", {}}})->prepare(*llama());
               }),
-              HasSubstr("serves classifiers"));
+              HasSubstr("is for classifiers"));
 }
 
 TEST(strategies, start_from_an_adapter_of_the_same_form_alone) {
@@ -362,7 +362,7 @@ TEST_P(Adapters, start_as_the_base_change_it_and_give_it_back_when_off) {
     EXPECT_LT(difference(model->logits(batch), adapted), 1e-4);
     EXPECT_THAT(trained_names(*model), Each(Not(HasSubstr("lora"))));
   } else {
-    EXPECT_THAT(error_of([&] { list->merge(*model); }), HasSubstr("folded"));
+    EXPECT_THAT(error_of([&] { list->merge(*model); }), HasSubstr("cannot be merged"));
   }
 }
 
@@ -495,8 +495,9 @@ TEST(lora, with_dora_refuses_a_layer_whose_input_another_strategy_changes) {
     const auto model = llama();
     const auto list = is_first ? listed({dora, ia3}) : listed({ia3, dora});
     list->prepare(*model);
-    EXPECT_THAT(error_of([&] { list->loss(*model, next_tokens({5})); }),
-                HasSubstr("strategy.dora does not go with a strategy that changes the input"));
+    EXPECT_THAT(
+        error_of([&] { list->loss(*model, next_tokens({5})); }),
+        HasSubstr("strategy.dora cannot be combined with a strategy that changes the input"));
   }
 }
 
@@ -524,13 +525,13 @@ TEST(lora, says_which_rows_cannot_be_trained) {
     return error_of([&] { strategy("lora", values)->prepare(*model); });
   };
   EXPECT_THAT(refusal(llama(), {{"token_rows", Ids{31}}}),
-              HasSubstr("strategy.token_rows names token 31, and the model has tokens 0 to 30"));
-  EXPECT_THAT(refusal(llama(), {{"token_rows", Ids{-1}}}), HasSubstr("names token -1"));
-  EXPECT_THAT(refusal(llama(), {{"token_rows", Ids{4, 4}}}), HasSubstr("names token 4 twice"));
+              HasSubstr("strategy.token_rows contains token 31, but the model has tokens 0 to 30"));
+  EXPECT_THAT(refusal(llama(), {{"token_rows", Ids{-1}}}), HasSubstr("contains token -1"));
+  EXPECT_THAT(refusal(llama(), {{"token_rows", Ids{4, 4}}}), HasSubstr("contains token 4 twice"));
   EXPECT_THAT(
       refusal(llama(), {{"head_rows", Ids{4}}}),
       HasSubstr(
-          "shares the weight of its token embedding: name the tokens in strategy.token_rows"));
+          "shares the weight of its token embedding: list the tokens in strategy.token_rows"));
   EXPECT_EQ(refusal(llama(), {{"token_rows", Ids{4}}, {"head_rows", Ids{4}}}), "no error");
   EXPECT_THAT(
       refusal(llama(), {{"token_rows", Ids{4}}, {"save", Texts{"embed_tokens"}}}),
@@ -629,7 +630,7 @@ TEST(quantize, holds_the_base_in_fewer_bits_and_stays_near_it) {
     const auto theirs = trainable(*plain);
     for (std::size_t i = 0; i < ours.size(); ++i)
       EXPECT_LT(difference(ours[i].second.grad(), theirs[i].second.grad()), 1e-4) << ours[i].first;
-    EXPECT_THAT(error_of([&] { list->merge(*model); }), HasSubstr("held packed"));
+    EXPECT_THAT(error_of([&] { list->merge(*model); }), HasSubstr("quantized base weights"));
   }
 }
 
@@ -776,13 +777,13 @@ TEST(distill, learns_from_stored_logits_as_from_their_teacher) {
               9 * (p * (p.log() - (z / 3).log_softmax(1).gather(1, outputs))).sum().item<double>(),
               1e-4);
   EXPECT_THAT(error_of([&] { loss_with({{"stored", std::string("nowhere")}}, second); }),
-              HasSubstr("strategy.stored: nowhere is not there yet"));
+              HasSubstr("strategy.stored: nowhere does not exist yet"));
   EXPECT_THAT(error_of([&] { loss_with({}, second); }), HasSubstr("has no teacher"));
   auto masked = second;
   masked.targets = second.targets.clone();
   masked.targets[0] = ignored_target;
   EXPECT_THAT(error_of([&] { loss_with(all, masked); }),
-              HasSubstr("4 trained tokens and the batch has 3"));
+              HasSubstr("4 trained tokens, but the batch has 3"));
 }
 
 TEST(distill, sees_the_whole_projection) {

@@ -113,7 +113,7 @@ TEST(Plan, ANameThatCanBeNoDirectoryIsRefused) {
   EXPECT_THAT(named("\"\""), HasSubstr("sweep.toml:1:8: 'name' is empty"));
   EXPECT_THAT(named("\"..\""), HasSubstr("or start with '.'"));
   EXPECT_THAT(named("\"a/b\""), HasSubstr("it must not contain '/'"));
-  EXPECT_THAT(named("\"a\\nb\""), HasSubstr("on one line"));
+  EXPECT_THAT(named("\"a\\nb\""), HasSubstr("a single line"));
 }
 
 TEST(Plan, AConditionalValueIsTriedWhereItCounts) {

@@ -50,9 +50,7 @@ class Classification final : public Dataset {
       sample["value"] = torch::tensor(value_of(record));
     } else if (options_.target == "labels") {
       if (context.labels.empty())
-        fail(
-            "labels: no record has a label, so there is nothing to learn; correct the field or the "
-            "recipe's separator");
+        fail("labels: no record has a label; correct the field or the recipe's separator");
       auto row = torch::zeros({1, std::ssize(context.labels)});
       for (const auto& name : names_of(record)) row[0][label_id(name, context.labels)] = 1;
       sample["labels"] = row;
@@ -132,7 +130,7 @@ class Classification final : public Dataset {
     if (different.size() < names.size() && std::ranges::all_of(names, is_flag))
       throw BadRow("a 0 or 1 for each label",
                    fmt::format("{}, row {}: labels is a vector of 0 and 1; list the names or "
-                               "numbers of the labels that hold",
+                               "numbers of the record's labels instead",
                                record.source, record.row));
     if (different.contains(""))
       throw BadRow("a label that is empty",
@@ -148,8 +146,8 @@ class Classification final : public Dataset {
       if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) {
             return one.is_string() || one.is_number() || one.is_boolean();
           }))
-        throw BadRow("labels that are no list",
-                     fmt::format("{}, row {}: labels begins like a JSON list and is not one of "
+        throw BadRow("labels that are not a list",
+                     fmt::format("{}, row {}: labels begins like a JSON list, but is not a list of "
                                  "texts, numbers or booleans: {}",
                                  record.source, record.row, text));
       std::vector<std::string> names;

@@ -25,7 +25,7 @@ class Corpus final : public Dataset {
 
   explicit Corpus(Options options) : options_(options) {
     if (options_.window == 1)
-      fail("window: one token predicts nothing; use at least 2, or 0 for whole documents");
+      fail("window: a single token has no target; use at least 2, or 0 for whole documents");
     if (options_.overlap > 0 && options_.overlap >= options_.window)
       fail("overlap ({}) must be smaller than window ({})", options_.overlap, options_.window);
   }
@@ -34,7 +34,7 @@ class Corpus final : public Dataset {
   Sample encode(const Record& record, const EncodeContext& context) const override {
     const auto tokens = context.tokenizer.encode(record.field("text"));
     if (tokens.size() <= context.tokenizer.encode("").size()) throw Rejected("empty text");
-    if (tokens.size() < 2) throw Rejected("one token alone predicts nothing");
+    if (tokens.size() < 2) throw Rejected("a single token has no target");
     auto mask = torch::ones({std::ssize(tokens)}, torch::kUInt8);
     mask[0] = 0;  // follows nothing
     return {{"tokens", torch::tensor(tokens, torch::kInt32)}, {"loss_mask", mask}};

@@ -98,9 +98,8 @@ class Images final : public Dataset {
     if (!record.image.defined())
       throw BadRow(
           "no picture",
-          fmt::format(
-              "{}, row {}: holds no picture; use a source of format \"idx\", \"png\" or \"jpeg\"",
-              record.source, record.row));
+          fmt::format("{}, row {}: contains no image; use a source of format \"idx\" or \"images\"",
+                      record.source, record.row));
     const auto label =
         std::find(context.labels.begin(), context.labels.end(), record.field("label"));
     ATTUNE_ASSERT(label != context.labels.end(), "label {}", record.field("label"));

@@ -32,8 +32,8 @@ class Instruction final : public Dataset {
   Sample encode(const Record& record, const EncodeContext& context) const override {
     if (!context.chat)
       fail(
-          "the tokenizer comes with no chat template; set template in the recipe to one of: {}, or "
-          "to a .jinja file",
+          "the tokenizer has no chat template; set template in the recipe to one of: {}, or to a "
+          ".jinja file",
           fmt::join(ChatTemplate::names(), ", "));
     auto [tokens, answer] = context.chat->encode(messages(record), context.tokenizer, record.tools);
     if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length) {

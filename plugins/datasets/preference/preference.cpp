@@ -29,8 +29,8 @@ class Preference final : public Dataset {
   Sample encode(const Record& record, const EncodeContext& context) const override {
     if (!context.chat)
       fail(
-          "the tokenizer comes with no chat template; set template in the recipe to one of: {}, or "
-          "to a .jinja file",
+          "the tokenizer has no chat template; set template in the recipe to one of: {}, or to a "
+          ".jinja file",
           fmt::join(ChatTemplate::names(), ", "));
     const auto chosen = answered(record, "chosen", context);
     const auto rejected = answered(record, "rejected", context);

@@ -23,8 +23,8 @@ std::vector<std::string> list_of(const Record& record, const char* field) {
   if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) {
         return one.is_string() || one.is_number() || one.is_boolean();
       }))
-    throw BadRow("words or tags that are no list",
-                 fmt::format("{}, row {}: {} begins like a JSON list and is not one of texts, "
+    throw BadRow("words or tags that are not a list",
+                 fmt::format("{}, row {}: {} begins like a JSON list, but is not a list of texts, "
                              "numbers or booleans: {}",
                              record.source, record.row, field, text));
   for (const auto& one : list)
@@ -60,8 +60,8 @@ class TokenClassification final : public Dataset {
     const auto tags = list_of(record, "tags");
     if (words.empty()) throw Rejected("no words");
     if (words.size() != tags.size())
-      throw BadRow("words and tags of different numbers",
-                   fmt::format("{}, row {}: has {} words and {} tags; there must be one for each",
+      throw BadRow("different numbers of words and tags",
+                   fmt::format("{}, row {}: has {} words and {} tags; each word needs one tag",
                                record.source, record.row, words.size(), tags.size()));
     const auto [tokens, targets] = tagged(words, tags, context);
     if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length &&

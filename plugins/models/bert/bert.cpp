@@ -150,8 +150,10 @@ Config read_config(const json& json, const Family& family, const Options& option
         positions, family.type);
   for (const char* key : {"is_decoder", "add_cross_attention"})
     if (config_value<bool>(json, key, false))
-      fail("config.json has {} = true, which plugin '{}' does not support: it is for encoders", key,
-           family.type);
+      fail(
+          "config.json has {} = true, which plugin '{}' does not support: it supports only "
+          "encoders",
+          key, family.type);
   Config c{};
   c.width = config_size(json, family.key.width);
   c.inner = config_size(json, family.key.inner);
@@ -167,7 +169,7 @@ Config read_config(const json& json, const Family& family, const Options& option
   c.eps = config_value<double>(json, "layer_norm_eps", 1e-12);
   if (c.width % c.heads != 0)
     fail(
-        "config.json has {} {} for {} attention heads, which do not divide it: take the "
+        "config.json has {} {}, which is not divisible by its {} attention heads: take the "
         "config.json that came with the weights",
         family.key.width, c.width, c.heads);
   if (c.first_position < 0 || c.first_position >= c.positions)

@@ -47,8 +47,8 @@ Config read_config(const json& json) {
   attune::nn::require_model_type(json, "gpt2");
   if (config_value<bool>(json, "add_cross_attention", false))
     fail(
-        "config.json asks for add_cross_attention, which plugin 'gpt2' does not support: it serves "
-        "decoders alone");
+        "config.json asks for add_cross_attention, which plugin 'gpt2' does not support: it "
+        "supports only decoders");
   Config c{};
   c.width = config_size(json, "n_embd");
   c.inner = json.contains("n_inner") && !json["n_inner"].is_null() ? config_size(json, "n_inner")
@@ -64,7 +64,7 @@ Config read_config(const json& json) {
   c.exact_gelu = is_exact_gelu(json);
   if (c.width % c.heads != 0)
     fail(
-        "config.json has n_embd {} for {} attention heads, which do not divide it: take the "
+        "config.json has n_embd {}, which is not divisible by its {} attention heads: take the "
         "config.json that came with the weights",
         c.width, c.heads);
   return c;

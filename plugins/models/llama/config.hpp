@@ -224,8 +224,8 @@ inline std::vector<std::int64_t> read_windows(const json& config, const Family& 
   const auto window = config_value<std::int64_t>(config, "sliding_window", 4096);
   if (window < 1)
     fail(
-        "config.json has sliding_window = {}, which lets no position see itself: take the "
-        "config.json that came with the weights",
+        "config.json has sliding_window = {}, but 1 or more is needed: take the config.json that "
+        "came with the weights",
         window);
 
   const auto types = config.find("layer_types");
@@ -261,8 +261,8 @@ inline Config read_config(const json& json, const Family& family) {
   check_activation(json, family);
   if (config_value<bool>(json, "use_bidirectional_attention", false))
     fail(
-        "config.json asks for use_bidirectional_attention, which plugin '{}' does not support: "
-        "every position sees what came before it alone",
+        "config.json asks for use_bidirectional_attention, which plugin '{}' does not support: its "
+        "attention is causal",
         family.type);
   Config c{};
   c.width = config_size(json, "hidden_size");
@@ -281,13 +281,13 @@ inline Config read_config(const json& json, const Family& family) {
   c.mlp_bias = config_value<bool>(json, "mlp_bias", false);
   if (c.key_heads < 1 || c.heads % c.key_heads != 0)
     fail(
-        "config.json has {} attention heads for {} key-value heads, which do not divide them: take "
-        "the config.json that came with the weights",
+        "config.json has {} attention heads, which are not divisible by its {} key-value heads: "
+        "take the config.json that came with the weights",
         c.heads, c.key_heads);
   if (c.head_width < 2 || c.head_width % 2 != 0 || c.head_width > (1 << 16))
     fail(
-        "config.json gives heads of width {}, which cannot be rotated: take the config.json that "
-        "came with the weights",
+        "config.json gives heads of width {}, which rotary embeddings do not support: take the "
+        "config.json that came with the weights",
         c.head_width);
   c.scale = 1 / std::sqrt(family.gemma ? config_value<double>(json, "query_pre_attn_scalar", 256)
                                        : static_cast<double>(c.head_width));

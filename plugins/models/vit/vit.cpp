@@ -51,13 +51,13 @@ Config read_config(const json& json, const std::vector<std::string>& labels) {
   c.scale = attune::nn::picture_scale(json, {0.5, 0.5, 0.5}, {0.5, 0.5, 0.5});
   if (c.width % c.heads != 0)
     fail(
-        "config.json has hidden_size {} for {} attention heads, which do not divide it: take the "
-        "config.json that came with the weights",
+        "config.json has hidden_size {}, which is not divisible by its {} attention heads: take "
+        "the config.json that came with the weights",
         c.width, c.heads);
   if (c.scale.size % c.patch != 0 || c.scale.size > (1 << 14))
     fail(
-        "config.json has image_size {}, which patches of {} do not divide: take the config.json "
-        "that came with the weights",
+        "config.json has image_size {}, which is not divisible by the patch size {}: take the "
+        "config.json that came with the weights",
         c.scale.size, c.patch);
   return c;
 }

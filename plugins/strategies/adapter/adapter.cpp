@@ -30,8 +30,8 @@ class Bottleneck final : public attune::nn::Delta {
 
   void merge(Linear&) const override {
     attune::fail(
-        "a bottleneck adapter is no linear change and cannot be folded into the weights: export "
-        "without --merge, or train with 'lora'");
+        "a bottleneck adapter is not linear and cannot be merged into the weights: export without "
+        "--merge, or train with 'lora'");
   }
 
   at::Tensor down;
@@ -100,8 +100,8 @@ class BottleneckAdapter final : public attune::Strategy {
     const auto roles = model.layer_roles();
     if (roles.attention_end.empty() || roles.mlp_end.empty())
       attune::fail(
-          "strategy 'adapter' does not know which layers of a {} model end its attention and MLP: "
-          "name them in strategy.after",
+          "strategy 'adapter' has no default layers for a {} model: list the last layers of "
+          "attention and MLP in strategy.after",
           model.spec().family);
     for (const auto& [name, linear] : attune::nn::linears(model.module())) {
       const bool ends_attention = attune::nn::name_matches(roles.attention_end, name);

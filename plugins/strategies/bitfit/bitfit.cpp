@@ -29,7 +29,7 @@ class BitFit final : public attune::Strategy {
     }
     if (!any)
       attune::fail(
-          "strategy 'bitfit' trains biases, and this {} model has none: set norms = true to train "
+          "strategy 'bitfit' trains biases, but this {} model has none: set norms = true to train "
           "the weights of its norms",
           model.spec().family);
     attune::nn::train_head(view);

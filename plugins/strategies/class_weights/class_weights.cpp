@@ -24,8 +24,8 @@ class ClassWeights final : public attune::Strategy {
     auto& model = view.model();
     if (model.spec().task == attune::Task::next_token)
       attune::fail(
-          "strategy 'class_weights' serves classifiers, and this {} model predicts tokens: take it "
-          "out",
+          "strategy 'class_weights' is for classifiers, but this {} model predicts tokens: remove "
+          "the strategy",
           model.spec().family);
     std::vector<double> weights(static_cast<std::size_t>(model.spec().outputs), 1.0);
     for (const auto& [label, weight] : options_.weights) {
@@ -33,8 +33,8 @@ class ClassWeights final : public attune::Strategy {
       std::from_chars(label.data(), label.data() + label.size(), number);
       if (number >= weights.size() || weight < 0)
         attune::fail(
-            "strategy.weights has \"{}\" = {}: the model has labels 0 to {}, and a weight is at "
-            "least 0",
+            "strategy.weights has \"{}\" = {}: the model has labels 0 to {}, and a weight must be "
+            "at least 0",
             label, weight, weights.size() - 1);
       weights[number] = weight;
     }
@@ -46,11 +46,12 @@ class ClassWeights final : public attune::Strategy {
     const auto weights = run.data.class_weights();
     if (weights.empty())
       attune::fail(
-          "strategy 'class_weights': the data file holds no weights: prepare it with [balance] "
-          "method = \"weights\", or give strategy.weights");
+          "strategy 'class_weights': the data file has no class weights: prepare it with [balance] "
+          "method = \"weights\", or set strategy.weights");
     if (std::ssize(weights) != model.spec().outputs)
-      attune::fail("the data file has weights for {} labels and the model has {}: prepare it again",
-                   weights.size(), model.spec().outputs);
+      attune::fail(
+          "the data file has weights for {} labels, but the model has {}: prepare it again",
+          weights.size(), model.spec().outputs);
     set(weights, model);
   }
 

@@ -21,8 +21,8 @@ class Contrastive final : public attune::Strategy {
     const auto& model = view.model();
     if (model.spec().task != attune::Task::embedding)
       attune::fail(
-          "strategy 'contrastive' compares embeddings, and this {} model gives none: set head = "
-          "\"embedding\" under [model], with an encoder",
+          "strategy 'contrastive' compares embeddings, but this {} model has none: use an encoder "
+          "with head = \"embedding\" under [model]",
           model.spec().family);
   }
 
@@ -34,7 +34,7 @@ class Contrastive final : public attune::Strategy {
     if (!batch.columns.contains("pair"))
       attune::fail(
           "strategy 'contrastive' compares pairs of texts: set dataset.plugin = \"pairs\", and "
-          "prepare the data as that");
+          "prepare the data with it");
     const at::Tensor embeddings = model.features(context).to(at::kFloat);
     const at::Tensor similarity =
         at::mm(embeddings.slice(0, 0, {}, 2), embeddings.slice(0, 1, {}, 2).t()) /
@@ -56,8 +56,9 @@ class Contrastive final : public attune::Strategy {
 
   std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
     std::vector<attune::Metric> own{
-        attune::metrics::loss("nats", "mean cross-entropy of the pairs, both ways"),
-        attune::metrics::accuracy("share of pairs whose first finds its second")};
+        attune::metrics::loss("nats", "mean cross-entropy of the pairs, in both directions"),
+        attune::metrics::accuracy(
+            "fraction of pairs whose first text ranks its second text highest")};
     std::erase_if(inner, [](const auto& metric) {
       return metric.needs != attune::Needs::sums || metric.name == "loss" ||
              metric.name == "accuracy";

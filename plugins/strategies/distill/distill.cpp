@@ -94,7 +94,7 @@ struct Stored {
          {std::pair("logits", &logits), std::pair("outputs", &outputs),
           std::pair("samples", &samples), std::pair("starts", &starts)}) {
       if (!by_name.contains(name))
-        attune::fail("{}: holds no '{}': it was not made by strategy 'distill'", from, name);
+        attune::fail("{}: contains no '{}': it was not made by strategy 'distill'", from, name);
       *tensor = by_name.at(name);
     }
     for (std::int64_t i = 0; i < samples.size(0); ++i)
@@ -121,8 +121,8 @@ struct Stored {
     }
     if (found != rows)
       attune::fail(
-          "the stored logits are of {} trained tokens and the batch has {}: set the dataset's "
-          "options as they were when the logits were stored, or store them anew",
+          "the stored logits cover {} trained tokens, but the batch has {}: restore the dataset's "
+          "options of the stored logits, or store them again",
           found, rows);
     const auto device = batch.targets.device();
     return {at::cat(own_logits).to(device), at::cat(own_outputs).to(device, at::kLong)};
@@ -179,7 +179,7 @@ class Distill final : public attune::Strategy {
             [&] {
               if (options_.teacher.empty())
                 attune::fail(
-                    "strategy.stored: {} is not there yet: set strategy.teacher, which computes it",
+                    "strategy.stored: {} does not exist yet: set strategy.teacher to compute it",
                     options_.stored);
               open_teacher(model, run);
               auto made = ask_teacher(run);
@@ -218,8 +218,8 @@ class Distill final : public attune::Strategy {
   static at::Tensor trained_rows(const attune::Batch& batch) {
     if (batch.targets.is_floating_point())
       attune::fail(
-          "strategy 'distill' compares distributions over classes or tokens, and the data's "
-          "targets are values or several labels a sample: take it out");
+          "strategy 'distill' compares distributions over classes or tokens, but the data's "
+          "targets are values or several labels per sample: remove the strategy");
     return at::nonzero(batch.targets != attune::ignored_target).squeeze(1);
   }
 
@@ -230,8 +230,8 @@ class Distill final : public attune::Strategy {
     const bool reads_text = ours.task == attune::Task::next_token;
     if (theirs.task != ours.task || (theirs.outputs != ours.outputs && !reads_text))
       attune::fail(
-          "strategy.teacher: {} has {} outputs and the model has {}: take a teacher of the same "
-          "task, with the same labels",
+          "strategy.teacher: {} has {} outputs, but the model has {}: use a teacher for the same "
+          "task with the same labels",
           options_.teacher, theirs.outputs, ours.outputs);
     if (theirs.outputs != ours.outputs)
       shared_ = shared_outputs(theirs.outputs, ours.outputs, run.models.tokenizer().size());
@@ -243,9 +243,9 @@ class Distill final : public attune::Strategy {
     const auto shared = std::min(theirs, ours);
     if (shared < tokens)
       attune::fail(
-          "strategy.teacher: the embedding of {} has {} rows and that of the model {}, and the "
-          "tokenizer has {} tokens: these are other vocabularies, not padded embeddings; take a "
-          "teacher with the model's tokenizer",
+          "strategy.teacher: the embedding of {} has {} rows, that of the model {}, and the "
+          "tokenizer has {} tokens: the vocabularies differ by more than padding; use a teacher "
+          "with the model's tokenizer",
           options_.teacher, theirs, ours, tokens);
     return shared;
   }
@@ -255,8 +255,8 @@ class Distill final : public attune::Strategy {
     const auto largest = stored_->outputs.max().item<std::int64_t>();
     if (largest >= model.spec().outputs)
       attune::fail(
-          "strategy.stored: {} holds logits of output {}, and the model has {}: it was made for a "
-          "model with more outputs; name another file to make",
+          "strategy.stored: {} contains logits of output {}, but the model has {} outputs: it was "
+          "made for a model with more outputs; set another file name",
           options_.stored, largest, model.spec().outputs);
   }
 
@@ -354,8 +354,8 @@ class Distill final : public attune::Strategy {
                                                    const at::Tensor& rows) {
     if (std::ssize(batch.ids) != (batch.tokens.defined() ? batch.samples() : batch.targets.size(0)))
       attune::fail(
-          "strategy.stored keeps one sample of every row of the data, and this data has several: "
-          "leave it out");
+          "strategy.stored needs one sample per row of the data, but this data has several: remove "
+          "the option");
     const bool by_token = batch.tokens.defined() && batch.targets.size(0) == batch.tokens.size(0);
     std::vector<std::int64_t> counts(batch.ids.size());
     std::size_t sample = 0;

@@ -49,7 +49,7 @@ class Dpo final : public attune::Strategy {
 
   std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
     return attune::reward_metrics(std::move(inner), "mean loss of the pairs",
-                                  "share of pairs whose margin is positive");
+                                  "fraction of pairs with a positive margin");
   }
 
  private:

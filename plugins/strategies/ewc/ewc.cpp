@@ -50,7 +50,7 @@ class Ewc final : public attune::Strategy {
           ++batches;
         });
     if (batches == 0)
-      attune::fail("strategy.data: {} has nothing that is trained on: prepare it with targets",
+      attune::fail("strategy.data: {} has no training targets: prepare it with targets",
                    options_.data);
     for (auto& held : held_) held.importance.div_(static_cast<double>(batches));
   }

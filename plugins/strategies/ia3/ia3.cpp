@@ -91,8 +91,8 @@ class Ia3 final : public attune::Strategy {
     const auto roles = model.layer_roles();
     if (roles.keys_values.empty() || roles.mlp_end.empty())
       attune::fail(
-          "strategy 'ia3' does not know which layers of a {} model hold its keys, values and MLP: "
-          "name them in strategy.targets and strategy.feedforward",
+          "strategy 'ia3' has no default layers for a {} model: list its key, value and MLP layers "
+          "in strategy.targets and strategy.feedforward",
           model.spec().family);
     options_.targets = roles.keys_values;
     options_.targets.push_back(roles.mlp_end);

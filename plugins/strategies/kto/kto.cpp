@@ -45,8 +45,9 @@ class Kto final : public attune::Strategy {
   }
 
   std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
-    return attune::reward_metrics(std::move(inner), "mean loss of the answers",
-                                  "share of answers whose likelihood has moved the right way");
+    return attune::reward_metrics(
+        std::move(inner), "mean loss of the answers",
+        "fraction of answers whose likelihood has moved in the right direction");
   }
 
  private:

@@ -17,7 +17,7 @@ class LinearProbe final : public attune::Strategy {
     auto& head = model.projection();
     if (head.parameters().empty())
       attune::fail(
-          "strategy 'linear_probe' trains the head, and the head of this {} model is its token "
+          "strategy 'linear_probe' trains the head, but the head of this {} model is its token "
           "embedding: choose 'freeze' with train = [\"*norm*\"], 'bitfit' or 'lora'",
           model.spec().family);
     view.train(head);

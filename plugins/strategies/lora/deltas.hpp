@@ -125,8 +125,8 @@ class LowRank : public attune::nn::Delta {
     if (!bias.defined()) return;
     if (!base.bias.defined())
       attune::fail(
-          "the adapter has biases (strategy.lora_bias) for layers that have none, and cannot be "
-          "folded into them: export it without --merge");
+          "the adapter has biases (strategy.lora_bias) for layers without biases, so it cannot be "
+          "merged into them: export it without --merge");
     base.bias.add_(bias, shape.scale);
   }
 
@@ -254,8 +254,8 @@ class Decomposed final : public LowRank {
     for (const auto& delta : base.deltas())
       if (!delta->input(x).is_same(x))
         attune::fail(
-            "strategy.dora does not go with a strategy that changes the input of the same layer, "
-            "as ia3 does in feed-forward layers: leave the layer out of one of them "
+            "strategy.dora cannot be combined with a strategy that changes the input of the same "
+            "layer, as ia3 does in feed-forward layers: remove the layer from one of them "
             "(strategy.targets)");
     is_checked_ = true;
   }

@@ -83,13 +83,13 @@ class Lora final : public attune::Strategy {
     owner_ = view.owner();
     if (options_.dora && splits_base())
       attune::fail(
-          "strategy.dora and strategy.init = \"{}\" both change what the weight stands for: choose "
-          "one of them",
+          "strategy.dora and strategy.init = \"{}\" both reparametrize the weight: choose one of "
+          "them",
           options_.init);
     if (options_.lora_bias && (options_.dora || options_.init != "default"))
       attune::fail(
-          "strategy.lora_bias goes neither with dora nor with another init than the default, as in "
-          "PEFT: choose one of them");
+          "strategy.lora_bias cannot be combined with dora or a non-default init, as in PEFT: "
+          "choose one of them");
     auto targets = attune::nn::choose_targets_and_convolutions(model, options_.targets);
     layers_ = std::move(targets.linears);
     convolutions_ = std::move(targets.convolutions);
@@ -232,7 +232,7 @@ class Lora final : public attune::Strategy {
         attune::nn::select_names({pattern}, names_, option);
         if (!(value > 0 && value <= 1e9) ||
             (patterns == &options_.rank_pattern && value != std::floor(value)))
-          attune::fail("{} has {} for \"{}\": give a {} above 0, at most 1e9", option, value,
+          attune::fail("{} has {} for \"{}\": give a {} above 0 and at most 1e9", option, value,
                        pattern, patterns == &options_.rank_pattern ? "whole number" : "number");
       }
   }
@@ -244,8 +244,8 @@ class Lora final : public attune::Strategy {
     const auto most = std::min(in, out);
     if (rank > most)
       attune::fail(
-          "strategy.rank is {}, but {} is {} x {}: set rank to at most {}, or leave that layer out "
-          "of strategy.targets",
+          "strategy.rank is {}, but {} is {} x {}: set rank to at most {}, or remove that layer "
+          "from strategy.targets",
           rank, name, out, in, most);
     const double alpha = matching(options_.alpha_pattern, name).value_or(options_.alpha);
     const double r = static_cast<double>(rank);
@@ -256,18 +256,18 @@ class Lora final : public attune::Strategy {
   void adapt(attune::ModelView& view, const std::string& name, Conv2d& convolution) const {
     if (convolution.options().groups > 1)
       attune::fail(
-          "strategy.targets names {}, a convolution in {} groups, which a low-rank change does not "
-          "fit: leave it out",
+          "strategy.targets contains {}, a convolution with {} groups, which LoRA does not "
+          "support: remove it",
           name, convolution.options().groups);
     if (options_.lora_bias)
       attune::fail(
-          "strategy.targets names {}, a convolution, and strategy.lora_bias is for linear layers "
-          "alone: leave one of them out",
+          "strategy.targets contains {}, a convolution, but strategy.lora_bias supports only "
+          "linear layers: remove one of them",
           name);
     if (options_.dora || options_.init != "default")
       attune::fail(
-          "strategy.targets names {}, and strategy.{} is for linear layers alone: leave one of "
-          "them out",
+          "strategy.targets contains {}, but strategy.{} supports only linear layers: remove one "
+          "of them",
           name, options_.dora ? "dora" : "init");
     view.add_delta(convolution, "lora",
                    std::make_shared<LowRankConvolution>(
@@ -279,11 +279,11 @@ class Lora final : public attune::Strategy {
     const auto shape = shape_for(name, linear.out(), linear.in());
     const auto rank = shape.rank;
     if (options_.init == "orthogonal" && rank % 2 != 0)
-      attune::fail("strategy.init = \"orthogonal\" needs an even rank, and {} has {}", name, rank);
+      attune::fail("strategy.init = \"orthogonal\" needs an even rank, but {} has {}", name, rank);
     if (splits_base() && linear.packed())
       attune::fail(
-          "strategy.init = \"{}\" changes the base's weights, which are held packed: list "
-          "'quantize' after 'lora', or leave out init",
+          "strategy.init = \"{}\" changes the base's weights, which are already quantized: list "
+          "'quantize' after 'lora', or remove init",
           options_.init);
     view.add_delta(linear, "lora", make(linear, shape));
   }
@@ -344,8 +344,8 @@ class Lora final : public attune::Strategy {
     save_tied();
     for (const auto& name : saved_) {
       if (std::ranges::find(names_, name) != names_.end())
-        attune::fail("strategy.save and strategy.targets both name {}: take it out of one of them",
-                     name);
+        attune::fail(
+            "strategy.save and strategy.targets both contain {}: remove it from one of them", name);
       for (const auto& parameter : module_named(model, name)->parameters(false))
         view.train(parameter);
     }
@@ -402,7 +402,7 @@ class Lora final : public attune::Strategy {
       if (options_.head_rows == options_.token_rows) return;
       attune::fail(
           "strategy.head_rows: the head of this model shares the weight of its token embedding: "
-          "name the tokens in strategy.token_rows");
+          "list the tokens in strategy.token_rows");
     }
     auto& head = model.projection();
     const auto layers = attune::nn::linears(model.module());
@@ -418,7 +418,7 @@ class Lora final : public attune::Strategy {
 
   void check_not_saved(const std::string& name, const char* option) const {
     if (std::ranges::find(saved_, name) != saved_.end())
-      attune::fail("strategy.save and {} both train rows of {}: take it out of one of them", option,
+      attune::fail("strategy.save and {} both train rows of {}: remove it from one of them", option,
                    name);
   }
 

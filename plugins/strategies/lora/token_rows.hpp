@@ -18,8 +18,8 @@ inline at::Tensor row_ids(const std::vector<std::int64_t>& ids, std::int64_t row
   std::set<std::int64_t> seen;
   for (const auto id : ids) {
     if (id < 0 || id >= rows)
-      attune::fail("{} names token {}, and the model has tokens 0 to {}", option, id, rows - 1);
-    if (!seen.insert(id).second) attune::fail("{} names token {} twice", option, id);
+      attune::fail("{} contains token {}, but the model has tokens 0 to {}", option, id, rows - 1);
+    if (!seen.insert(id).second) attune::fail("{} contains token {} twice", option, id);
   }
   return torch::tensor(ids, at::kLong);
 }

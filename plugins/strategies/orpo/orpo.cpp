@@ -47,7 +47,7 @@ class Orpo final : public attune::Strategy {
 
   std::vector<attune::Metric> metrics(std::vector<attune::Metric> inner) const override {
     return attune::reward_metrics(std::move(inner), "mean loss of the pairs",
-                                  "share of pairs whose preferred answer is the likelier one");
+                                  "fraction of pairs whose chosen answer is more likely");
   }
 
  private:

@@ -102,13 +102,12 @@ class PrefixTuning final : public attune::Strategy {
     const auto& spec = model.spec();
     if (spec.key_heads == 0)
       attune::fail(
-          "strategy 'prefix' adds keys and values to attention, which a {} model does not take: "
+          "strategy 'prefix' adds keys and values to attention, which a {} model does not support: "
           "choose another strategy",
           spec.family);
     if (options_.tokens >= spec.context)
-      attune::fail(
-          "strategy.tokens is {}, which leaves nothing of the model's context of {}: lower it",
-          options_.tokens, spec.context);
+      attune::fail("strategy.tokens is {}, which uses up the model's context of {}: lower it",
+                   options_.tokens, spec.context);
     const auto like = model.projection().options().dtype(at::kFloat);
     if (options_.projection > 0)
       prefix_ = std::make_shared<Projected>(options_.tokens, spec, like, options_.projection);
@@ -139,7 +138,7 @@ class PrefixTuning final : public attune::Strategy {
 
   void merge(attune::Model&) override {
     attune::fail(
-        "a prefix is no change of the weights and cannot be folded into them: export without "
+        "a prefix does not change the weights and cannot be merged into them: export without "
         "--merge");
   }
 

@@ -34,18 +34,17 @@ class PromptTuning final : public attune::Strategy {
     const auto& spec = model.spec();
     if (spec.task != attune::Task::next_token)
       attune::fail(
-          "strategy 'prompt' serves decoders, and this {} model classifies: choose 'prefix' or "
-          "'lora'",
+          "strategy 'prompt' is for decoders, but this {} model is a classifier: choose 'prefix' "
+          "or 'lora'",
           spec.family);
     if (spec.embeds_positions)
       attune::fail(
-          "strategy 'prompt' does not serve {} models, which add learned positions to what is "
-          "embedded: choose 'prefix'",
+          "strategy 'prompt' does not support {} models, which add learned position embeddings: "
+          "choose 'prefix'",
           spec.family);
     if (options_.tokens >= spec.context)
-      attune::fail(
-          "strategy.tokens is {}, which leaves nothing of the model's context of {}: lower it",
-          options_.tokens, spec.context);
+      attune::fail("strategy.tokens is {}, which uses up the model's context of {}: lower it",
+                   options_.tokens, spec.context);
     prompt_ = std::make_shared<Prompt>(
         embeddings(model, at::randint(spec.vocabulary, {options_.tokens}, at::kLong)));
     view.add_virtual_tokens(prompt_);
@@ -54,7 +53,7 @@ class PromptTuning final : public attune::Strategy {
   void begin(attune::Model& model, attune::RunContext& run) override {
     if (options_.text.empty()) return;
     const auto words = run.models.tokenizer().encode(options_.text, false);
-    if (words.empty()) attune::fail("strategy.text has no token: give some words, or leave it out");
+    if (words.empty()) attune::fail("strategy.text has no token: give some words, or remove it");
     std::vector<std::int64_t> ids;
     while (static_cast<std::int64_t>(ids.size()) < options_.tokens)
       ids.push_back(words[ids.size() % words.size()]);
@@ -76,7 +75,7 @@ class PromptTuning final : public attune::Strategy {
 
   void merge(attune::Model&) override {
     attune::fail(
-        "a prompt is no change of the weights and cannot be folded into them: export without "
+        "a prompt does not change the weights and cannot be merged into them: export without "
         "--merge");
   }
 

@@ -158,7 +158,7 @@ class Quantize final : public attune::Strategy {
   };
   explicit Quantize(Options options) : options_(std::move(options)) {
     if (options_.block % 2 != 0)
-      attune::fail("strategy.block is {}: it must be even, as two values share a byte",
+      attune::fail("strategy.block is {}: it must be even, because two values share a byte",
                    options_.block);
   }
 
