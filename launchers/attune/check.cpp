@@ -58,15 +58,15 @@ TokenShares token_shares(const train::Session& s) {
 
 std::string bytes_text(std::size_t bytes) { return human_bytes(static_cast<double>(bytes)); }
 
-/// "the 4 longest samples", computed again where blocks are
+/// "the 4 longest samples", and whether blocks are recomputed
 std::string longest_text(const train::Session& s) {
   const auto samples = train::samples_of_pass(s);
   return fmt::format("{} longest sample{}{}", samples, samples == 1 ? "" : "s",
                      s.config.train.recompute ? ", with activation checkpointing" : "");
 }
 
-/// "about 1.4 GiB: weights ..., activations of the 4 longest samples 0.9 GiB; the program comes on
-/// top"
+/// "about 1.4 GiB: weights ..., activations of the 4 longest samples 0.9 GiB; plus the
+/// program itself"
 std::string planned_memory(const train::Session& s) {
   const auto plan = train::plan_memory(s);
   const auto activations = train::planned_activations(s);

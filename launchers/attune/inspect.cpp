@@ -197,7 +197,7 @@ void inspect_model(const fs::path& path, const std::string& optimizer, std::int6
                    "\nmemory on one rank in float32 with {}, {} {} per pass; checkpoints: the copy "
                    "that they are written from\n",
                    optimizer == "adamw" ? "AdamW" : fmt::format("the optimizer '{}'", optimizer),
-                   samples, has_tokens ? fmt::format("samples of {} tokens", length) : "pictures")
+                   samples, has_tokens ? fmt::format("samples of {} tokens", length) : "images")
             << memory_table(
                    {files, registry, make_optimizer(registry, optimizer), samples, length});
 }

@@ -68,7 +68,7 @@ ratios = []
 for varied in VARIED:
     case = USUAL | varied
     run_file(**case)
-    said = float(re.search(r"([\d.e+-]+) s a step", place.run(*over_ranks(case["ranks"], program, "check", "run.toml", "--measure"), timeout=900))[1])
+    said = float(re.search(r"([\d.e+-]+) s per step", place.run(*over_ranks(case["ranks"], program, "check", "run.toml", "--measure"), timeout=900))[1])
     place.run(*over_ranks(case["ranks"], program, "train", "run.toml", "--overwrite"), timeout=900)
     ends = [step["unix_seconds"] for step in place.events("run", "step_end")]
     took = statistics.median(b - a for a, b in zip(ends, ends[1:]))
