@@ -308,7 +308,7 @@ std::string sample_lines(const DataFile& file, const Decode& decode) {
   const auto samples = split.read(rows);
   std::string text = fmt::format("samples of '{}'{}\n", name,
                                  decode && has_column(split, "loss_mask")
-                                     ? "; what is trained on stands between \u00ab and \u00bb"
+                                     ? "; training targets are between \u00ab and \u00bb"
                                      : "");
   for (std::size_t i = 0; i < rows.size(); ++i)
     text += fmt::format("  row {}{}{}\n", rows[i], sizes_of(samples[i]),

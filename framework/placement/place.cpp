@@ -210,8 +210,8 @@ std::vector<std::string> crowded(const std::vector<RankPlace>& ranks) {
     const int processors = static_cast<int>(together.size());
     if (count > processors && processors < first.online)
       sentences.push_back(
-          fmt::format("{}: {} ranks may use only {} of {} processors: give srun --cpus-per-task, "
-                      "or mpirun --bind-to none",
+          fmt::format("{}: {} ranks may use {} of {} processors: give srun --cpus-per-task, or "
+                      "mpirun --bind-to none",
                       host, count, processors, first.online));
     else if (first.threads > static_cast<int>(first.processors.size()))
       sentences.push_back(

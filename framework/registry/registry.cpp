@@ -65,7 +65,7 @@ const Registry::Entry& Registry::find(Kind kind, const std::string& name) const 
   auto known = names(kind);
   if (known.empty())
     fail(
-        "there is no {} '{}': no plugin with a {} is loaded; name its folder in `plugins` or in "
+        "there is no {} '{}': no plugin with a {} is loaded; add its folder to `plugins` or "
         "ATTUNE_PLUGINS",
         attune::name(kind), name, attune::name(kind));
   if (const auto near = std::find(known.begin(), known.end(), nearest(name, known));

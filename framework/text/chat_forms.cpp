@@ -169,8 +169,8 @@ std::string eos_of(const Tokenizer& tokenizer) {
                                   [&](const auto& name) { return tokenizer.id(name).has_value(); });
   if (found == usual.end())
     fail(
-        "the chat template 'alpaca' ends an answer with the tokenizer's end mark, and it has none "
-        "of {}; choose another",
+        "the chat template 'alpaca' ends an answer with the tokenizer's end token, but the "
+        "tokenizer has none of {}; choose another",
         joined(usual));
   return *found;
 }
@@ -228,12 +228,12 @@ class Writer {
   /// What stands after the system message has a place in this form.
   void check(Place first, Place end, bool system) const {
     if (form_.place == System::first_user && system && (first == end || first->role != "user"))
-      reject("puts the system message into the user's first, and none follows it");
+      reject("merges the system message into the first user message, but no user message follows");
     for (auto message = first; message != end; ++message) {
       const bool known = message->role == "user" || message->role == "assistant" || form_.any_role;
       if (!known)
         reject(
-            "has no place for a message of the role '{}' here; it takes one system message, then "
+            "does not accept a message of the role '{}' here; it takes one system message, then "
             "user and assistant in turn",
             message->role);
       const bool users = (message - first) % 2 == 0;
@@ -249,7 +249,7 @@ class Writer {
     const auto extra = nlohmann::json::parse(message.extra, nullptr, false);
     for (const auto& [key, value] : extra.items())
       if (!value.is_null() && key != "name" && key != "tool_call_id")
-        reject("has no place for what a message holds under '{}'", key);
+        reject("does not support the key '{}' of a message", key);
   }
 
   void put(const Message& message, const std::string& system) {
@@ -387,7 +387,7 @@ class FormWriter final : public ChatWriter {
  private:
   void check(std::string_view tools) const {
     if (!tools.empty() && tools != "[]" && tools != "null")
-      throw Rejected(fmt::format("the chat template '{}' has no place for tools", name_));
+      throw Rejected(fmt::format("the chat template '{}' does not support tools", name_));
   }
 
   std::string name_;
@@ -404,7 +404,7 @@ std::vector<std::string> writer_names() {
 
 std::string form_as_jinja(std::string_view name, const Tokenizer& tokenizer) {
   const auto found = families().find(name);
-  ATTUNE_ASSERT(found != families().end(), "no form is called '{}'", name);
+  ATTUNE_ASSERT(found != families().end(), "there is no built-in chat template '{}'", name);
   const auto form = found->second();
   return JinjaForm(form, tokenizer).text();
 }

@@ -15,7 +15,7 @@ std::vector<std::string> ChatTemplate::names() { return text::writer_names(); }
 ChatTemplate ChatTemplate::by_name(std::string_view name) {
   auto writer = text::named_writer(name);
   if (!writer)
-    fail("there is no chat template '{}'{}; there are {}, and files ending in .jinja", name,
+    fail("there is no chat template '{}'{}; choose one of {}, or a file ending in .jinja", name,
          did_you_mean(name, names()), joined(names()));
   return {std::string(name), std::move(writer)};
 }

@@ -178,8 +178,8 @@ const Family& family(const std::string& name) {
   std::vector<std::string> names;
   for (const auto& [known, family] : families()) names.push_back(known);
   fail(
-      "the GGUF vocabulary is cut by the rules '{}' (tokenizer.ggml.pre), which are not known; "
-      "known are {}; use the model's tokenizer.json instead",
+      "the GGUF vocabulary uses the unknown pre-tokenizer '{}' (tokenizer.ggml.pre); known are {}; "
+      "use the model's tokenizer.json instead",
       name, joined(names));
 }
 
@@ -212,7 +212,7 @@ class Contents {
     check_size(scores, "scores");
     auto numbers = scores.get<std::vector<double>>();
     if (std::any_of(numbers.begin(), numbers.end(), [](double score) { return std::isnan(score); }))
-      fail("the GGUF file has scores that are no numbers; it is damaged, fetch it again");
+      fail("the GGUF file has scores that are not numbers; it is damaged, fetch it again");
     return numbers;
   }
 
@@ -420,8 +420,8 @@ Json from_gguf(const Json& metadata) {
   if (const auto reader = readers.find(model); reader != readers.end())
     return reader->second(metadata);
   fail(
-      "the GGUF vocabulary is of the model '{}'; supported are bert, gemma4, gpt2, llama and t5; "
-      "use the model's tokenizer.json instead",
+      "the GGUF vocabulary has the model '{}'; supported are bert, gemma4, gpt2, llama and t5; use "
+      "the model's tokenizer.json instead",
       model);
 }
 
@@ -432,8 +432,8 @@ Json tokenizer_json_from_gguf(const Json& metadata) {
     return from_gguf(metadata);
   } catch (const Json::exception& error) {
     fail(
-        "the GGUF file's vocabulary is not as it should be ({}); fetch the file again, or use the "
-        "model's tokenizer.json",
+        "the GGUF file's vocabulary is invalid ({}); fetch the file again, or use the model's "
+        "tokenizer.json",
         error.what());
   }
 }

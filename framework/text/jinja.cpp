@@ -455,7 +455,7 @@ class Parser {
   }
 
   Statement parse_loop_control(Flow flow) {
-    if (loops_ == 0) wrong("'break' and 'continue' stand in loops alone");
+    if (loops_ == 0) wrong("'break' and 'continue' are allowed only in loops");
     need_end_of_tag();
     return [flow](const ScopePtr&, Output&) { return flow; };
   }

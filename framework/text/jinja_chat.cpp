@@ -25,7 +25,7 @@ template <class... Args>
 
 ordered_json parsed(std::string_view text, const char* what) {
   auto json = ordered_json::parse(text, nullptr, false);
-  if (json.is_discarded()) reject("{} is no JSON", what);
+  if (json.is_discarded()) reject("{} is not JSON", what);
   return json;
 }
 
@@ -57,7 +57,7 @@ Value tools_of(std::string_view tools) {
   if (list.is_null()) return jinja::None{};
   const auto is_object = [](const ordered_json& tool) { return tool.is_object(); };
   if (!list.is_array() || !std::all_of(list.begin(), list.end(), is_object))
-    reject("the tools are no list of JSON objects");
+    reject("the tools are not a list of JSON objects");
   return Value::from_json(list);
 }
 
@@ -194,8 +194,8 @@ class WholeConversation {
   void check(const std::vector<Message>& messages) const {
     if (conversation_.has_tools() && conversation_.try_render_without_tools(asks_) == whole_)
       reject(
-          "the chat template leaves out the tools; leave them out with ignore = [\"tools\"] in the "
-          "source, or take another template");
+          "the chat template omits the tools; drop them with ignore = [\"tools\"] in the source, "
+          "or use another template");
     std::vector<std::size_t> unclear;
     std::size_t at = 0;
     for (std::size_t i = 0; i < messages.size(); ++i) {
@@ -239,7 +239,7 @@ class WholeConversation {
       if (marked && marked->find(Conversation::mark(index)) != std::string::npos) continue;
       if (conversation_.try_render_with(
               count, index, messages[index].content + std::string(sentinel), asks_) == whole_)
-        reject("the chat template leaves out the message of the role '{}'", messages[index].role);
+        reject("the chat template omits the message of the role '{}'", messages[index].role);
     }
   }
 
@@ -247,14 +247,14 @@ class WholeConversation {
     const auto count = conversation_.size();
     if (conversation_.has(index, "tool_calls") &&
         conversation_.try_render_without(count, index, {"tool_calls"}, asks_) == whole_)
-      reject("the chat template leaves out the tool calls");
+      reject("the chat template omits the tool calls");
     if (!conversation_.has(index, "reasoning_content") ||
         without_reasoning(count, index, asks_) != whole_)
       return;
     // As the last message it has its reasoning, if any message has.
     const auto last = conversation_.try_render(index + 1, false);
     if (last && without_reasoning(index + 1, index, false) == last)
-      reject("the chat template leaves out the reasoning of an answer");
+      reject("the chat template omits the reasoning of an answer");
   }
 
   std::optional<std::string> without_reasoning(std::size_t count, std::size_t index,
@@ -388,7 +388,9 @@ class JinjaWriter final : public ChatWriter {
     const bool all = std::find(trained.begin(), trained.end(), false) == trained.end();
     if (all) return {std::move(whole.text), std::move(whole.generated)};
     if (trained.size() != whole.generated.size())
-      reject("the chat template does not mark each answer, so none can be left out of training");
+      reject(
+          "the chat template does not mark each answer, so no answer can be excluded from "
+          "training");
     Script script{std::move(whole.text), {}};
     for (std::size_t i = 0; i < trained.size(); ++i)
       if (trained[i]) script.answers.push_back(whole.generated[i]);
@@ -447,7 +449,7 @@ class JinjaWriter final : public ChatWriter {
   }
 
   [[noreturn]] static void lost() {
-    reject("the chat template changes an answer so that it cannot be told from what is around it");
+    reject("the chat template changes an answer, so it cannot be located in the output");
   }
 
   /// Where the prompt ends before the content: what the prompt ends with is looked for there.
@@ -506,7 +508,7 @@ class UnreadableWriter final : public ChatWriter {
 
  private:
   [[noreturn]] void refuse() const {
-    fail("{}; name another by template = \"FILE.jinja\", or a form", problem_);
+    fail("{}; choose another with template = \"FILE.jinja\", or a built-in one", problem_);
   }
 
   std::string problem_;

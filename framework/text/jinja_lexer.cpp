@@ -206,7 +206,7 @@ class Lexer {
       end += 1 + sign;
       digits();
     }
-    if (is_name(sign_at(end))) wrong("\"{}\" is no number", source_.substr(at_, end + 1 - at_));
+    if (is_name(sign_at(end))) wrong("\"{}\" is not a number", source_.substr(at_, end + 1 - at_));
     auto text = source_.substr(at_, end - at_);
     std::erase(text, '_');
     put(end == whole ? Type::whole : Type::number, std::move(text));
@@ -241,8 +241,10 @@ class Lexer {
     } else if (c == 'x' || c == 'u' || c == 'U') {
       put_code_point(text, c == 'x' ? 2 : c == 'u' ? 4 : 8);
     } else if (is_digit(c) || c == 'N' || (c & 0x80)) {
-      wrong("a string holds the escape \"\\{}\", which is not read; write the character itself",
-            c & 0x80 ? '?' : c);
+      wrong(
+          "a string contains the escape \"\\{}\", which is not supported; write the character "
+          "itself",
+          c & 0x80 ? '?' : c);
     } else {
       text += '\\';
     }
@@ -254,7 +256,7 @@ class Lexer {
         number.size() == digits && number.find_first_not_of("0123456789abcdefABCDEF") == npos;
     const auto code = sound ? std::stoul(number, nullptr, 16) : 0x110000ul;
     if (code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF))
-      wrong("a string holds an escape that is no character");
+      wrong("a string contains an escape that is not a character");
     text::append(text, static_cast<char32_t>(code));
     at_ += 1 + digits;
   }

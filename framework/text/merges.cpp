@@ -14,7 +14,7 @@ namespace {
 void check_length(std::string_view token, const std::string& file) {
   constexpr std::size_t longest_piece = 4096;  // all its cuts are looked up: its length squared
   if (token.size() > longest_piece)
-    fail("{}: has a piece of {} bytes, longer than any is; it is damaged, fetch it again", file,
+    fail("{}: has a piece of {} bytes, which is too long; it is damaged, fetch it again", file,
          token.size());
 }
 
@@ -94,7 +94,7 @@ std::pair<Json, Json> vocab_and_merges(RankedBytes tokens, std::int64_t first_id
     const auto& [bytes, rank] = tokens[i];
     check_length(bytes, file);
     if (rank < 0 || rank > INT32_MAX - first_id)
-      fail("{}: has the rank {}, which is no id; it is damaged, fetch it again", file, rank);
+      fail("{}: has the rank {}, which is not an id; it is damaged, fetch it again", file, rank);
     const bool rank_again = i > 0 && tokens[i - 1].second == rank;
     if (rank_again || ranks.id(bytes))
       fail("{}: has the rank {} or its token twice; it is damaged, fetch it again", file, rank);

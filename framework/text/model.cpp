@@ -45,7 +45,7 @@ Model make_model(const Json& json) {
   // Old files do not say; `tokenizers` too tells a BPE by its merges.
   if (json.contains("merges")) return make_bpe(json);
   fail(
-      "tokenizer.json: the model has no type; write the file anew with a current version of "
+      "tokenizer.json: the model has no type; save the file again with a current version of "
       "`tokenizers`");
 }
 

@@ -36,10 +36,8 @@ std::vector<Part> make_parts(const Json& list, Part (*make)(const Json&)) {
   constexpr int deepest = 32;
   thread_local int depth = 0;
   if (depth == deepest)
-    fail(
-        "tokenizer.json: more than {} Sequences stand in one another; take the file that came with "
-        "the model",
-        deepest);
+    fail("tokenizer.json: more than {} nested Sequences; use the file that came with the model",
+         deepest);
   struct Level {
     Level() { ++depth; }
     ~Level() { --depth; }

@@ -36,7 +36,7 @@ class Translation {
     } else {
       if (depth_ > 0 && from_.substr(at_).starts_with("&&"))
         fail(
-            "tokenizer.json: the pattern '{}' takes the intersection of classes (&&), which is not "
+            "tokenizer.json: the pattern '{}' uses the intersection of classes (&&), which is not "
             "supported",
             from_);
       result += c;

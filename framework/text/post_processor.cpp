@@ -55,8 +55,8 @@ PostProcessor template_processing(const Json& json) {
     if (piece.contains("Sequence")) {
       if (seen)
         fail(
-            "tokenizer.json: the template for a single text holds the text twice; it must hold it "
-            "once");
+            "tokenizer.json: the template for a single text contains the text twice; it must "
+            "contain it once");
       seen = true;
       continue;
     }
@@ -72,7 +72,7 @@ PostProcessor template_processing(const Json& json) {
   }
   if (!seen)
     fail(
-        "tokenizer.json: the template for a single text does not hold the text; add "
+        "tokenizer.json: the template for a single text does not contain the text; add "
         "{{\"Sequence\": {{\"id\": \"A\"}}}}");
   return result;
 }

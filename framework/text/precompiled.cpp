@@ -20,13 +20,13 @@ class Charsmap {
     std::uint32_t size = 0;
     if (bytes.size() < sizeof size)
       fail(
-          "tokenizer.json: the precompiled_charsmap is cut short; take the file that came with the "
+          "tokenizer.json: the precompiled_charsmap is truncated; use the file that came with the "
           "model");
     std::memcpy(&size, bytes.data(), sizeof size);
     if (size % 4 != 0 || size > bytes.size() - sizeof size)
       fail(
-          "tokenizer.json: the precompiled_charsmap's trie is said to have {} bytes, but there are "
-          "{}; take the file that came with the model",
+          "tokenizer.json: the precompiled_charsmap's trie should have {} bytes, but has {}; use "
+          "the file that came with the model",
           size, bytes.size() - sizeof size);
     units_.resize(size / 4);
     std::memcpy(units_.data(), bytes.data() + sizeof size, size);

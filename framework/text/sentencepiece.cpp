@@ -56,7 +56,7 @@ class Message {
   }
 
   [[noreturn]] void damaged() const {
-    fail("{}: is no SentencePiece model, or is damaged; fetch it again", file_);
+    fail("{}: is not a SentencePiece model, or is damaged; fetch it again", file_);
   }
 
   std::string_view rest_;
@@ -81,9 +81,9 @@ SentencePieceModel::Piece read_piece(std::string_view bytes, std::string_view fi
     if (field.id == 3) piece.kind = static_cast<SentencePieceModel::Kind>(field.number);
   }
   if (!is_valid_utf8(piece.text))
-    fail("{}: holds a piece that is not UTF-8; it is damaged, fetch it again", file);
+    fail("{}: contains a piece that is not UTF-8; it is damaged, fetch it again", file);
   if (std::isnan(piece.score))
-    fail("{}: the score of the piece '{}' is no number; it is damaged, fetch it again", file,
+    fail("{}: the score of the piece '{}' is not a number; it is damaged, fetch it again", file,
          piece.text);
   return piece;
 }
@@ -112,7 +112,7 @@ void read_normalizer(std::string_view bytes, std::string_view file, SentencePiec
 void check(const SentencePieceModel& model, std::string_view file) {
   using Type = SentencePieceModel::Type;
   if (model.pieces.empty())
-    fail("{}: is no SentencePiece model, or is damaged; fetch it again", file);
+    fail("{}: is not a SentencePiece model, or is damaged; fetch it again", file);
   if (model.type != Type::unigram && model.type != Type::bpe)
     fail(
         "{}: is a SentencePiece model of the type {} (trainer_spec.model_type); supported are 1 "

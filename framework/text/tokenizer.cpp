@@ -122,8 +122,8 @@ Tokenizer::Tokenizer(const nlohmann::json& json) {
     parts_ = std::make_unique<Parts>(json);
   } catch (const nlohmann::json::exception& error) {
     fail(
-        "tokenizer.json is not as `tokenizers` writes it ({}); save it anew, or take the one that "
-        "came with the model",
+        "tokenizer.json does not have the form that `tokenizers` writes ({}); save it again, or "
+        "use the one that came with the model",
         error.what());
   }
 }

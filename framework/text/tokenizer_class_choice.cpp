@@ -208,9 +208,8 @@ std::string chosen_class(const Json& config, const OrderedJson& tokenizer_config
   const bool code = has_code(tokenizer_config) && !misnamed;
   if (code && of_type.empty() && !exists(named))
     fail(
-        "tokenizer_config.json: \"auto_map\" names Python code of the model's own, which is not "
-        "run; save the tokenizer as a tokenizer.json "
-        "and remove the key");
+        "tokenizer_config.json: \"auto_map\" names the model's own Python code, which is not run; "
+        "save the tokenizer as a tokenizer.json and remove the key");
   if (!has_code(tokenizer_config) && !named.empty()) {
     if (named == "LlamaTokenizer" && of_type != "MistralCommonBackend" && !misnamed &&
         json_is_byte_level)
@@ -231,9 +230,8 @@ const TokenizerClass& tokenizer_class(const Json& config, const OrderedJson& tok
   const auto name = chosen_class(config, tokenizer_config, json_is_byte_level);
   if (const auto* found = find_tokenizer_class(name)) return *found;
   fail(
-      "the tokenizer is of the class {} (tokenizer_class in tokenizer_config.json, or the "
-      "model_type), whose rules are not supported; "
-      "set tokenizer to the path of the tokenizer.json itself",
+      "the tokenizer has the class {} (tokenizer_class in tokenizer_config.json, or the "
+      "model_type), which is not supported; set tokenizer to the path of the tokenizer.json itself",
       name);
 }
 

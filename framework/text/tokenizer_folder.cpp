@@ -54,9 +54,8 @@ Draft rebuilt(Json json, const TokenizerClass& type, TokenizerSettings& settings
   auto old = parts_of(json);
   if (const auto found = model_type(old.model); !found.empty() && found != type.model)
     fail(
-        "tokenizer.json: holds a {} model, but a {} takes {}; correct tokenizer_class in "
-        "tokenizer_config.json "
-        "(PreTrainedTokenizerFast takes any as it is)",
+        "tokenizer.json: contains a {} model, but a {} needs {}; correct tokenizer_class in "
+        "tokenizer_config.json (PreTrainedTokenizerFast accepts any)",
         found, type.name, type.model);
   const TokenizerVocabulary vocabulary{old.model.at("vocab"),
                                        value_or(old.model, "merges", Json::array()),
@@ -162,7 +161,7 @@ Draft from_sentencepiece(std::string_view bytes, const std::string& file,
       type.model.empty() ? model.type == SentencePieceModel::Type::bpe : type.model == "BPE";
   if (type.model == "WordPiece")
     fail(
-        "{}: is a SentencePiece model, but a {} takes a vocab.txt; correct tokenizer_class in "
+        "{}: is a SentencePiece model, but a {} needs a vocab.txt; correct tokenizer_class in "
         "tokenizer_config.json",
         file, type.name);
   auto vocabulary = vocabulary_of(model, as_bpe, file);
@@ -179,7 +178,7 @@ Draft from_tekken(const std::string& text) {
   try {
     return whole(tokenizer_json_from_tekken(Json::parse(text)));
   } catch (const Json::exception& error) {
-    fail("tekken.json: is not as Mistral writes it ({}); fetch it again", error.what());
+    fail("tekken.json: does not have Mistral's form ({}); fetch it again", error.what());
   }
 }
 
@@ -196,7 +195,7 @@ std::vector<std::string> tokens_behind(std::int64_t ranks, const TokenizerSettin
   const auto last = settings.added().empty() ? 0 : settings.added().rbegin()->first;
   if (last >= ranks + most)
     fail(
-        "tokenizer_config.json: \"added_tokens_decoder\" has the id {}, far behind the {} tokens "
+        "tokenizer_config.json: \"added_tokens_decoder\" has the id {}, far beyond the {} tokens "
         "of the vocabulary",
         last, ranks);
   for (std::int64_t id = ranks; id <= last; ++id) {
@@ -234,7 +233,7 @@ Draft from_vocab_txt(std::string_view text, const TokenizerClass& type, Tokenize
 Draft from_vocab_json(const std::string& vocab, const std::optional<std::string>& merges_txt,
                       const TokenizerClass& type, TokenizerSettings& settings) {
   if (!merges_txt)
-    fail("vocab.json: is without the merges.txt that a {} reads beside it; put it there",
+    fail("vocab.json: the merges.txt that a {} needs is missing; put it in the same folder",
          type.name);
   Json merges = Json::array();
   std::size_t row = 0;
@@ -281,8 +280,8 @@ std::optional<Draft> from_vocabulary_files(const TokenizerFolder& folder,
   }
   if (folder.read("vocab.json"))
     fail(
-        "tokenizer_config.json: its tokenizer_class says nothing of how the vocab.json is to be "
-        "read; set it, or add the model's tokenizer.json");
+        "tokenizer_config.json: its tokenizer_class does not define how to read vocab.json; set "
+        "it, or add the model's tokenizer.json");
   return std::nullopt;
 }
 

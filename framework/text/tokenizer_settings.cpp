@@ -41,7 +41,7 @@ std::int64_t id_of(const std::string& key) {
   std::int64_t id = -1;
   const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
   if (error != std::errc() || end != key.data() + key.size() || id < 0)
-    fail("{}: \"added_tokens_decoder\" has the key '{}', which is no id", config_file, key);
+    fail("{}: \"added_tokens_decoder\" has the key '{}', which is not an id", config_file, key);
   return id;
 }
 
@@ -54,11 +54,11 @@ void refuse_unsupported(const OrderedJson& config) {
     fail("{}: \"split_special_tokens\": true is not supported; set it to false", config_file);
   if (is_true("fix_mistral_regex"))
     fail(
-        "{}: \"fix_mistral_regex\": true is not supported; save the tokenizer anew with "
+        "{}: \"fix_mistral_regex\": true is not supported; save the tokenizer again with "
         "transformers and remove the key",
         config_file);
   if (config.contains("init_inputs") && !config.at("init_inputs").empty())
-    fail("{}: \"init_inputs\" is not supported; save the tokenizer anew with transformers",
+    fail("{}: \"init_inputs\" is not supported; save the tokenizer again with transformers",
          config_file);
   if (!config.contains("fast_tokenizer_files")) return;
   for (const auto& file : config.at("fast_tokenizer_files"))
@@ -169,7 +169,7 @@ void TokenizerSettings::read_added_tokens(const OrderedJson& tokens) {
     for (const auto& value : *extra) collect(value);
   for (const auto& [text, id] : tokens.items()) {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() > INT32_MAX)
-      fail("added_tokens.json: the id of '{}' is {}, which is no id", text, dumped(id));
+      fail("added_tokens.json: the id of '{}' is {}, which is not an id", text, dumped(id));
     added_[id.get<std::int64_t>()] = added_token(text, special.contains(text));
   }
 }

@@ -221,8 +221,8 @@ std::string normal_form(std::string_view text, NormalForm form) {
   if (is_ascii(text)) return std::string(text);
   if (text.size() > INT32_MAX)
     fail(
-        "a text of {} bytes is too long to be brought to a Unicode normal form; cut it into "
-        "documents below 2 GiB",
+        "a text of {} bytes is too long for Unicode normalization; split it into documents below 2 "
+        "GiB",
         text.size());
   std::string result;
   icu::StringByteSink<std::string> sink(&result, static_cast<std::int32_t>(text.size()));

@@ -83,11 +83,11 @@ std::string difference(const Json& row, const Tokenizer& tokenizer, Count& count
   } catch (const Rejected& reason) {
     // Where the reference's answers cannot be told by comparing beginnings, ours may not be told
     // either.
-    const bool ours = std::string(reason.what()).ends_with("cannot be told from what is around it");
+    const bool ours = std::string(reason.what()).ends_with("cannot be located in the output");
     const bool untold = ours && !row.contains("refused") && row["answers"].is_null();
     count.untold += untold;
     if (untold) return "";
-    const bool left_out = std::string(reason.what()).starts_with("the chat template leaves out");
+    const bool left_out = std::string(reason.what()).starts_with("the chat template omits");
     if (left_out && row.value("loses", false)) {
       ++count.lost;
       return "";

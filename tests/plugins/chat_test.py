@@ -123,10 +123,10 @@ def check_left_out(place):
     said, samples = prepare(place, "left-out", rows, tokenizer="phi3", list_rejected=True)
     reasons = [json.loads(line)["reason"] for line in (place / "left-out.h5.rejected.jsonl").read_text().splitlines()]
     for reason, part in zip(sorted(reasons), ["message of the role 'system'", "message of the role 'tool'", "reasoning of an answer", "tool calls", "tools;"], strict=True):
-        check(reason.startswith(f"the chat template leaves out the {part}"), f"{part}: {reason}")
+        check(reason.startswith(f"the chat template omits the {part}"), f"{part}: {reason}")
     check([text for text, _ in samples] == expected(place / "phi3", [rows[-1]["messages"]]), f"the sound row stays: {samples}, {said}")
     said = place.run(build / "attune", "generate", "phi3", "--prompt", "Hi", "--max-tokens", "2", "--system", "Be kind.", expect=2)
-    check("leaves out the message of the role 'system'" in said, said)
+    check("omits the message of the role 'system'" in said, said)
 
 
 def check_files_of_windows(place):

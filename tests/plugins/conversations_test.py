@@ -105,8 +105,8 @@ print("ok which messages are learnt", flush=True)
 
 for message in (assistant(None, tool_calls=[CALL]), {"role": "assistant", "tool_calls": [CALL]}, assistant("", function_call=CALL["function"]),
                 {"from": "function_call", "value": json.dumps(CALL["function"])}, assistant("a", reasoning_content="hm")):
-    refused("messages", {"messages": [user("q"), message, {"role": "tool", "content": "dry"}, assistant("a")]}, "has no place for")
-refused("messages", {"messages": [user("q"), assistant("a")], "tools": [{"type": "function"}]}, "has no place for tools")
+    refused("messages", {"messages": [user("q"), message, {"role": "tool", "content": "dry"}, assistant("a")]}, "does not support")
+refused("messages", {"messages": [user("q"), assistant("a")], "tools": [{"type": "function"}]}, "does not support tools")
 refused("messages", {"messages": [user("q"), assistant("a")], "tools": "[{]"}, "damaged tools")
 for message in (assistant(None), {"role": "assistant"}, user(None), {"role": "tool"}):
     refused("messages", {"messages": [user("q"), message, assistant("a")]}, "without content")

@@ -385,8 +385,8 @@ TEST_F(Names, UnknownOneListsTheKindNearestFirst) {
   EXPECT_EQ(error_of([&] { registry_.find(Kind::strategy, "llama"); }),
             "there is no strategy 'llama' (there are: freeze, full, lora)");
   EXPECT_EQ(error_of([&] { registry_.find(Kind::callback, "progress"); }),
-            "there is no callback 'progress': no plugin with a callback is loaded; name its folder "
-            "in `plugins` or in ATTUNE_PLUGINS");
+            "there is no callback 'progress': no plugin with a callback is loaded; add its folder "
+            "to `plugins` or ATTUNE_PLUGINS");
   EXPECT_EQ(registry_.find(Kind::model, "llama").name, "llama");
 }
 

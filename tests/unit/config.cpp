@@ -570,7 +570,7 @@ TEST_F(RunFile, OfALineThatIsNotTomlItIsSaidWhatToWrite) {
       {"rank = 16", "rank =", {":14:", "the value is missing"}},
       {"rank = 16", "rank == 16", {":14:", "one = is enough: rank = 16"}},
       {"rank = 16", "rank = 16,", {":14:10: ", "a value ends with its line: remove the ','"}},
-      {"rank = 16", "rank = 16;", {":14:10: ", "take the ';' away"}},
+      {"rank = 16", "rank = 16;", {":14:10: ", "remove the ';'"}},
       {"rank = 16", "rank = 016", {":14:", "write rank = 16"}},
       {"rank = 16", "alpha = .5", {":14:", "write alpha = 0.5"}},
       {"rank = 16", "alpha = 5.", {":14:", "write alpha = 5.0"}},

@@ -660,7 +660,7 @@ TEST(Record, AnAbsentFieldIsRefusedWithThoseThere) {
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(),
-                HasSubstr("a.csv, row 7: there is no field 'text'; there are: prompt"));
+                HasSubstr("a.csv, row 7: there is no field 'text' (existing fields: prompt"));
   }
 }
 

@@ -608,9 +608,12 @@ TEST_F(Slurm, OptionsThatContradictTheScriptAreRefused) {
 }
 
 TEST_F(Slurm, ATimeThatHoldsNoTrainingIsRefused) {
-  EXPECT_THAT(error_of([] { options("time = \"2\""); }),
-              AllOf(HasSubstr("run.toml:2:8: 'time' is '2', and 120 s before its end"),
-                    HasSubstr("lower 'signal'")));
+  EXPECT_THAT(
+      error_of([] { options("time = \"2\""); }),
+      AllOf(
+          HasSubstr(
+              "run.toml:2:8: 'time' is '2', but the run is signalled to save 120 s before its end"),
+          HasSubstr("lower 'signal'")));
   EXPECT_THAT(error_of([] { options("time = \"00:05:00\"\nsignal = 300"); }),
               HasSubstr("it would never train"));
   for (const char* fits :

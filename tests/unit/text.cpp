@@ -178,7 +178,7 @@ TEST(GgufVocabulary, WhatIsNotKnownIsRefused) {
   refusal("tokenizer.ggml.model", "rwkv", "'rwkv'");
   refusal("tokenizer.ggml.model", "llama", "has no tokenizer.ggml.scores");
   refusal("tokenizer.ggml.token_type", Json::array({1}), "261 tokens but 1 token types");
-  refusal("tokenizer.ggml.token_type", Json(Json::array_t(261, "x")), "not as it should be");
+  refusal("tokenizer.ggml.token_type", Json(Json::array_t(261, "x")), "vocabulary is invalid");
   EXPECT_THAT([] { text::tokenizer_json_from_gguf(Json::object()); },
               ThrowsMessage<Error>(HasSubstr("has no tokenizer.ggml.model")));
 }
@@ -388,7 +388,7 @@ TEST(Chat, WhatAFamilyCannotWriteIsRefused) {
             Tokenizer(
                 Json::parse(R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}})")));
       },
-      ThrowsMessage<Error>(HasSubstr("it has none of </s>")));
+      ThrowsMessage<Error>(HasSubstr("the tokenizer has none of </s>")));
   const auto tokenizer = with_marks({"<s>", "</s>"});
   const auto rejected = [&](const char* name, const std::vector<Message>& messages,
                             const char* tools, const char* text) {
@@ -403,7 +403,7 @@ TEST(Chat, WhatAFamilyCannotWriteIsRefused) {
   rejected("mistral-v1", {{"assistant", "hi"}}, "", "user and assistant in turn");
   rejected("mistral-v1", {{"system", "S"}, {"assistant", "hi"}}, "", "system message");
   rejected("chatml", {{"user", "hi"}, call}, "", "'tool_calls'");
-  rejected("chatml", {{"user", "hi"}}, R"([{"name": "f"}])", "no place for tools");
+  rejected("chatml", {{"user", "hi"}}, R"([{"name": "f"}])", "does not support tools");
 }
 
 /// What a writer makes of a conversation, and of it as a prompt; "refused" where it has no place
@@ -452,7 +452,7 @@ TEST(Chat, UnknownTemplatesAreRefused) {
         << jinja;
   };
   unreadable("a\n{% if x %}",
-             "line 2: a block is not closed: 'endif' is missing; name another by template = ");
+             "line 2: a block is not closed: 'endif' is missing; choose another with template = ");
   unreadable("{{ a b }}", "line 1: \"}}\" is missing before \"b\"");
   unreadable("{{ 'a }}", "line 1: a string is not closed");
   unreadable("{% include 'x' %}", "the tag 'include' is not supported in chat templates");

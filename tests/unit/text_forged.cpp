@@ -149,7 +149,7 @@ TEST(ForgedFiles, ScoresThatAreNoNumbersAndPiecesWithoutEndAreRefused) {
     return [json] { text::tokenizer_json_from_gguf(json); };
   };
   EXPECT_THAT(refusal("tokenizer.ggml.scores", 1, std::nan("")),
-              testing::ThrowsMessage<Error>(testing::HasSubstr("scores that are no numbers")));
+              testing::ThrowsMessage<Error>(testing::HasSubstr("scores that are not numbers")));
   EXPECT_THAT(refusal("tokenizer.ggml.tokens", 1, std::string(5000, 'a')),
               testing::ThrowsMessage<Error>(testing::HasSubstr("a piece of 5000 bytes")));
 }
@@ -168,7 +168,7 @@ TEST(ForgedFiles, SequencesInOneAnotherDoNotExhaustTheStack) {
     normalizer = {{"type", "Sequence"}, {"normalizers", Json::array({std::move(normalizer)})}};
   EXPECT_THAT(
       [&] { Tokenizer({{"model", whole_files()[0].at("model")}, {"normalizer", normalizer}}); },
-      testing::ThrowsMessage<Error>(testing::HasSubstr("Sequences stand in one another")));
+      testing::ThrowsMessage<Error>(testing::HasSubstr("nested Sequences")));
 }
 
 }  // namespace

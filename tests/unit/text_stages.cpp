@@ -189,9 +189,9 @@ TEST(Normalizers, PrecompiledLooksUpItsTrie) {
   };
   EXPECT_EQ(normalized(map(small_charsmap()).c_str(), "x\u00aay"), "xay");
   EXPECT_THAT([&] { normalized(map("abc").c_str(), ""); },
-              ThrowsMessage<Error>(HasSubstr("cut short")));
+              ThrowsMessage<Error>(HasSubstr("is truncated")));
   EXPECT_THAT([&] { normalized(map("\xFC\xFF\xFF\xFFxxxx").c_str(), ""); },
-              ThrowsMessage<Error>(HasSubstr("said to have 4294967292 bytes")));
+              ThrowsMessage<Error>(HasSubstr("should have 4294967292 bytes")));
   EXPECT_THAT([&] { normalized(R"({"type": "Precompiled", "precompiled_charsmap": "?"})", ""); },
               ThrowsMessage<Error>(HasSubstr("not base64")));
   auto forged = small_charsmap();
@@ -458,7 +458,7 @@ TEST(PostProcessors, SurroundTheTextOnce) {
       ThrowsMessage<Error>(HasSubstr("names '<s>'")));
   EXPECT_THAT(
       [&] { processed(R"({"type": "TemplateProcessing", "single": [], "special_tokens": {}})"); },
-      ThrowsMessage<Error>(HasSubstr("does not hold the text")));
+      ThrowsMessage<Error>(HasSubstr("does not contain the text")));
 }
 
 TEST(Decoders, EachGoesItsWayBack) {

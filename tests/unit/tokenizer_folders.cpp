@@ -81,7 +81,7 @@ TEST(TokenizerFolder, TheNamedClassDecidesOverTheStagesOfTokenizerJson) {
   EXPECT_THAT(
       refusal({{"tokenizer.json", json},
                {"tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer"})"}}),
-      ThrowsMessage<Error>(HasSubstr("holds a WordPiece model, but a GPT2Tokenizer takes BPE")));
+      ThrowsMessage<Error>(HasSubstr("contains a WordPiece model, but a GPT2Tokenizer needs BPE")));
 }
 
 TEST(TokenizerFolder, VocabAndMergesAreReadByTheNamedClass) {
@@ -93,7 +93,7 @@ TEST(TokenizerFolder, VocabAndMergesAreReadByTheNamedClass) {
   EXPECT_EQ(ids(files, "ab a"), (Ids{5, 3, 2, 4}));
   auto without = files;
   without.erase("merges.txt");
-  EXPECT_THAT(refusal(without), ThrowsMessage<Error>(HasSubstr("without the merges.txt")));
+  EXPECT_THAT(refusal(without), ThrowsMessage<Error>(HasSubstr("the merges.txt that a")));
   auto wrong = files;
   wrong["merges.txt"] = "a b\nthree parts here\n";
   EXPECT_THAT(refusal(wrong), ThrowsMessage<Error>(HasSubstr("merges.txt:2: must be two tokens")));
@@ -101,7 +101,7 @@ TEST(TokenizerFolder, VocabAndMergesAreReadByTheNamedClass) {
   unnamed.erase("tokenizer_config.json");
   EXPECT_THAT(
       refusal(unnamed),
-      ThrowsMessage<Error>(HasSubstr("tokenizer_class says nothing of how the vocab.json")));
+      ThrowsMessage<Error>(HasSubstr("tokenizer_class does not define how to read vocab.json")));
 }
 
 TEST(TokenizerFolder, WhatCannotBeHonouredIsRefusedByFileAndKey) {
@@ -114,16 +114,16 @@ TEST(TokenizerFolder, WhatCannotBeHonouredIsRefusedByFileAndKey) {
          "tokenizer_config.json: \"do_lower_case\" must be true or false, but is \"no\"");
   expect(R"({"unk_token": 7})", "tokenizer_config.json: \"unk_token\" must be a token, but is 7");
   expect(R"({"added_tokens_decoder": {"x": {"content": "a"}}})",
-         "\"added_tokens_decoder\" has the key 'x', which is no id");
+         "\"added_tokens_decoder\" has the key 'x', which is not an id");
   expect(R"({"fast_tokenizer_files": ["tokenizer.4.0.0.json"]})",
          "\"fast_tokenizer_files\" names \"tokenizer.4.0.0.json\"");
   expect(R"({"tokenizer_class": "ByT5Tokenizer"})",
-         "of the class ByT5Tokenizer (tokenizer_class in tokenizer_config.json");
+         "has the class ByT5Tokenizer (tokenizer_class in tokenizer_config.json");
   EXPECT_THAT(
       refusal(
           {{"tokenizer_config.json",
             R"({"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.Own", null]}})"}}),
-      ThrowsMessage<Error>(HasSubstr("\"auto_map\" names Python code")));
+      ThrowsMessage<Error>(HasSubstr("\"auto_map\" names the model's own Python code")));
 }
 
 // SentencePiece
@@ -177,9 +177,9 @@ TEST(SentencePiece, DamagedModelsAreRefused) {
   const auto read = [](std::string bytes) {
     return [bytes] { text::read_sentencepiece(bytes, "m"); };
   };
-  EXPECT_THAT(read(""), ThrowsMessage<Error>(HasSubstr("m: is no SentencePiece model")));
+  EXPECT_THAT(read(""), ThrowsMessage<Error>(HasSubstr("m: is not a SentencePiece model")));
   EXPECT_THAT(read("\x0a\xff\xff\xff\x7f"),
-              ThrowsMessage<Error>(HasSubstr("is no SentencePiece model, or is damaged")));
+              ThrowsMessage<Error>(HasSubstr("is not a SentencePiece model, or is damaged")));
   EXPECT_THAT(read(sentencepiece(3)), ThrowsMessage<Error>(HasSubstr("of the type 3")));
   EXPECT_THAT(read(whole + field(2, field(40, std::uint64_t{9}))),
               ThrowsMessage<Error>(HasSubstr("has the id 9, but there are 8 pieces")));

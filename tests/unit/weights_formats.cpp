@@ -184,9 +184,9 @@ TEST(Safetensors, AHeaderLengthThatLiesIsRefused) {
   EXPECT_THAT(error(raw<std::uint64_t>(1000) + "{}"),
               HasSubstr("claims 1000 bytes but the file has 10"));
   EXPECT_THAT(error(raw<std::uint64_t>(100'000'001) + "{}"),
-              HasSubstr("more than the 100000000 the format allows"));
+              HasSubstr("more than the 100000000 that the format allows"));
   EXPECT_THAT(error(raw(UINT64_MAX) + "{}"),
-              HasSubstr("more than the 100000000 the format allows"));
+              HasSubstr("more than the 100000000 that the format allows"));
 }
 
 TEST(Safetensors, AHeaderThatIsNotAnObjectIsRefused) {
@@ -609,7 +609,7 @@ TEST(LlamaNames, WhatIsNotALlamaIsRefused) {
       error(scaled, llama_tensors()),
       HasSubstr("has an unsupported scaling of rotary positions (longrope; none, linear, yarn"));
   EXPECT_THAT(error(llama_pairs(), experts),
-              HasSubstr("tensor 'blk.0.ffn_gate_exps.weight' has no place"));
+              HasSubstr("tensor 'blk.0.ffn_gate_exps.weight' is unknown"));
   write_bytes(folder / "x.gguf", gguf(llama_pairs(), uneven));
   EXPECT_THAT(error_of([&] {
                 huggingface_weights(std::make_unique<GgufFile>(folder / "x.gguf"))
