@@ -87,10 +87,10 @@ class Script {
 
   void head() {
     line("#!/bin/bash");
-    line("# Trains {}, and goes on by itself until it is done. Written by: {}",
+    line("# Trains {}, and requeues itself until the run is done. Written by: {}",
          job_.array ? fmt::format("{} runs", job_.array->size) : "'" + job_.name + "'",
          job_.written_by);
-    line("# To be edited as you like, and submitted again with: sbatch {}",
+    line("# You may edit this script and submit it with: sbatch {}",
          shell_word(job_.script.string()));
   }
 
@@ -119,14 +119,12 @@ class Script {
       directive(name, *value);
     if (const auto& array = job_.array) directive("array", array->elements);
     directive("output", job_.log);
-    line(
-        "# An attempt writes on where the last one ended; Slurm may put the job back into the "
-        "queue.");
+    line("# Each attempt appends to the log; Slurm may requeue the job.");
     line("#SBATCH --open-mode=append");
     line("#SBATCH --requeue");
-    line("# {} seconds before the time limit (Slurm may be half a minute early) {}.", o_.signal,
-         srun_ ? "every rank gets SIGTERM, saves and ends with 75"
-               : "this script gets SIGUSR1 and hands it on: every rank saves and ends with 75");
+    line("# {} seconds before the time limit (or up to 30 s earlier) {}.", o_.signal,
+         srun_ ? "every rank gets SIGTERM, saves and exits with 75"
+               : "this script gets SIGUSR1 and forwards it: every rank saves and exits with 75");
     line("#SBATCH --signal={}@{}", srun_ ? "TERM" : "B:USR1", o_.signal);
     for (const auto& [name, value] : o_.options)  // the last word is the user's
       if (value.empty())
@@ -140,8 +138,8 @@ class Script {
   void surroundings() {
     line("");
     line(
-        "# Steps get what this script exports, whatever --export and the shell that submitted it "
-        "say.");
+        "# Job steps inherit what this script exports, regardless of --export and the submitting "
+        "shell.");
     line("unset SLURM_EXPORT_ENV SLURM_TIME_FORMAT \"${{!SLURM_CPU_BIND@}}\"");
     line("cd {} || {}", shell_word(job_.from.string()),
          ends_with("its folder does not exist on $(hostname): it must be on a file system that all "
@@ -183,7 +181,7 @@ class Script {
                                "that is not set in this job",
                                shell_safe(site.scratch))));
     if (!site.stages("data") && !site.stages("model")) return;
-    line("# {} copied there once per node, and removed at the end.",
+    line("# {} copied there once per node and removed at the end.",
          !site.stages("model") ? "The data are"
          : site.stages("data") ? "Data and model are"
                                : "The model is");
@@ -217,11 +215,11 @@ class Script {
   void remove_leftovers() {
     line("");
     line(
-        "# Where a step was killed, or its node died, PMIx leaves a folder, and then refuses the "
-        "step of that number when this job starts again. Its");
+        "# After a killed step or a node failure, PMIx leaves a folder that makes it refuse the "
+        "same step number when this job restarts. Its");
     line(
-        "# daemon may still be ending, too: by one step of cleaning, or two, the ranks get another "
-        "number than the last time.");
+        "# daemon may also still be terminating: one or two cleaning steps give the ranks a "
+        "different step number.");
     line("leftovers='tmp=$(scontrol show config | sed -n \"s/^TmpFS *= //p\")");
     line("tmp=${{tmp//%n/$SLURMD_NODENAME}}");
     line("rm -rf \"${{tmp//%h/$(hostname -s)}}/spmix_appdir_${{UID}}_$SLURM_JOB_ID\".*'");
@@ -233,8 +231,8 @@ class Script {
   void attempts() {
     line("");
     line(
-        "# Every attempt notes the newest checkpoint it starts from. When {} in a row have saved "
-        "no newer one, another will not either.",
+        "# Every attempt records the newest checkpoint it starts from. After {} in a row without a "
+        "newer one, the job ends.",
         o_.stalled);
     line("mkdir -p \"$run\"");
     line(
@@ -256,11 +254,11 @@ class Script {
     line("  exit 1");
     line("fi");
     line(
-        "# The ranks make this file when all of them have found each other: without it, the launch "
-        "has failed.");
+        "# The ranks create this file once all of them are connected; without it, the launch has "
+        "failed.");
     line("export ATTUNE_LAUNCHED=\"$run/{}\"", names::launched);
     line("rm -f \"$ATTUNE_LAUNCHED\"");
-    line("log=/proc/$$/fd/2  # what Slurm says of a launch goes there");
+    line("log=/proc/$$/fd/2  # Slurm's messages about a launch go there");
     line("said_before=$(stat --dereference --format=%s \"$log\")");
   }
 
@@ -273,7 +271,7 @@ class Script {
       files += fmt::format(" -C {} {}", shell_word(file.parent_path().string()),
                            shell_word(file.filename().string()));
     line("");
-    line("# The program is copied to every node's own disk, and removed at the end.");
+    line("# The program is copied to every node's local disk and removed at the end.");
     line("program=$scratch/attune-$job");
     line("pack() {{ tar --create --dereference{}; }}", files);
     line("unpack='mkdir -p \"$0\" && free=$(df -B1 --output=avail \"$0\" | tail -n 1) || exit 1");
@@ -303,11 +301,11 @@ class Script {
     auto train = fmt::format("\"$attune\" train \"$run/{}\" --resume", names::run_file);
     for (const auto& option : job_.train_options) train += " " + shell_word(option);
     line("");
-    line("# From the newest whole checkpoint, or from the beginning when there is none.");
+    line("# Starts from the newest complete checkpoint, or from the beginning if there is none.");
     if (srun_) {
       line(
-          "# A signal to the job reaches this script too: it waits for the ranks to save. When one "
-          "rank dies, the others are ended.");
+          "# A signal to the job also reaches this script, which waits for the ranks to save. When "
+          "one rank dies, the others are killed.");
       line("trap : TERM");
       line("srun --mpi={} --kill-on-bad-exit=1{} {}", shell_word(o_.mpi), srun_options(), train);
       line("code=$?");
@@ -344,8 +342,8 @@ class Script {
     line("fi");
     line("");
     line(
-        "# 75: interrupted, the state is saved. Any other failure is tried again only when it is "
-        "not the run's own.");
+        "# 75: interrupted, the state is saved. Other failures are retried only if the run did not "
+        "cause them.");
     line(
         "told() {{ scontrol -o show job \"$job\" | sed 's/ JobName=.* UserId=/ UserId=/' | tr ' ' "
         "'\\n' | sed -n \"s/^$1=//p\" | head -n 1; }}");
@@ -359,7 +357,7 @@ class Script {
         "  if [ \"$count\" -gt {} ]; then echo \"this was attempt $count: the job ends here, see "
         "slurm.restarts\"; exit \"$code\"; fi",
         o_.restarts);
-    line("  # What you cancelled, or Slurm takes back by itself, is ending already.");
+    line("  # A job that you cancelled, or that Slurm requeues itself, is already ending.");
     line(
         "  if [ \"$(told JobState)\" != RUNNING ] && [ \"$(told Reason)\" != TimeLimit ]; then "
         "exit \"$code\"; fi");
@@ -369,9 +367,7 @@ class Script {
         "fi");
     line("    exit \"$code\"");
     line("  fi");
-    line(
-        "  # Where requeueing is not allowed, the same again as a new job, which is what this "
-        "script says.");
+    line("  # Where requeueing is not allowed, this script is submitted as a new job.");
     line("  unset \"${{!SBATCH_@}}\"");
     line(
         "  next=$(sbatch --parsable --dependency=\"afterany:$job\" "
@@ -381,8 +377,8 @@ class Script {
          names::jobs);
     line("}}");
     line(
-        "# Where a task could not be launched, srun ends the others and returns anything: 137, "
-        "143, and 0 when it waited for them in vain.");
+        "# If a task cannot be launched, srun ends the others and returns any code: 137, 143, or 0 "
+        "if it waited for them in vain.");
     line("if [ -z \"$launched\" ] && launch_failed; then");
     line("  if [ \"$code\" -eq 0 ]; then code=1; fi");
     line("  launch_again");
@@ -390,9 +386,7 @@ class Script {
     line("case $code in");
     line("  0 | 2) ;;  # done, or a mistake in the run file");
     line("  75) queue_again ;;");
-    line(
-        "  143) queue_again ;;  # ended by SIGTERM before it watched for signals: there was "
-        "nothing to save");
+    line("  143) queue_again ;;  # killed by SIGTERM before it handled signals: nothing to save");
     line("  *)");
     line("    if preempted || node_lost; then queue_again; fi");
     line("    if [ -z \"$launched\" ]; then launch_again; fi");
@@ -413,7 +407,7 @@ class Script {
     line(
         "launch_failed() {{ said | grep --quiet '^srun: error: \\(Task launch for\\|task [0-9, -]* "
         "launch failed\\)'; }}");
-    line("# failed_nodes: those on which no task could be launched, as far as srun tells.");
+    line("# failed_nodes: nodes on which no task could be launched, according to srun.");
     line("failed_nodes() {{");
     line("  local nodes task");
     line(
@@ -426,7 +420,7 @@ class Script {
           o_.tasks_per_node);
     }
     line("}}");
-    line("# A node that failed twice is left out, unless the job cannot do without it.");
+    line("# A node that failed twice is excluded, unless the job needs it.");
     line("leave_out() {{");
     line(
         "  without=$(awk '{{ print $NF }}' \"$run/{}\" | tr , '\\n' | grep -vx unknown | sort | "
@@ -445,12 +439,12 @@ class Script {
     line("  fi");
     line("}}");
     line(
-        "# No rank came up: a node or Slurm failed. That is no attempt of the run, and is tried "
-        "again {} in a row.",
+        "# No rank started: a node or Slurm failed. This does not count as an attempt; it is "
+        "retried {} in a row.",
         o_.stalled == 1 ? "once" : fmt::format("{} times", o_.stalled));
     line("launch_again() {{");
     line("  if [ \"$(told JobState)\" != RUNNING ]; then exit \"$code\"; fi");
-    line("  trap '' TERM  # of the requeue, before the node is left out");
+    line("  trap '' TERM  # sent by the requeue before the node is excluded");
     line("  local failed launches");
     line("  failed=$(failed_nodes | sort -u | paste --serial --delimiters=,)");
     line("  sed -i '$d' \"$run/{}\"", names::attempts);
