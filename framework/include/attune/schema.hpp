@@ -53,6 +53,13 @@ enum class OptionRole {
 /// The values of an option that is one of several, by their names in a file.
 template <class E>
 using Choices = std::vector<std::pair<std::string, E>>;
+/// "" for a value that was not declared.
+template <class E>
+std::string name_of(E wanted, const Choices<E>& choices) {
+  for (const auto& [text, value] : choices)
+    if (value == wanted) return text;
+  return "";
+}
 
 /// One declared option. The chained calls narrow what it accepts.
 struct Option {
@@ -153,22 +160,17 @@ class Schema : public OptionSet {
     requires std::is_enum_v<E>
   Option& key(std::string name, E T::* member, std::string doc,
               const std::type_identity_t<Choices<E>>& choices) {
-    const auto name_of = [choices](E wanted) {
-      for (const auto& [text, value] : choices)
-        if (value == wanted) return text;
-      return std::string();  // of a value that was not declared
-    };
     Option option;
     option.name = std::move(name);
     option.doc = std::move(doc);
-    option.fallback = name_of(T{}.*member);
+    option.fallback = name_of(T{}.*member, choices);
     for (const auto& choice : choices) option.allowed.push_back(choice.first);
     option.set = [member, choices](void* object, const OptionValue& value) {
       for (const auto& [text, wanted] : choices)
         if (text == std::get<std::string>(value)) static_cast<T*>(object)->*member = wanted;
     };
-    option.get = [member, name_of](const void* object) {
-      return OptionValue(name_of(static_cast<const T*>(object)->*member));
+    option.get = [member, choices](const void* object) {
+      return OptionValue(name_of(static_cast<const T*>(object)->*member, choices));
     };
     options.push_back(std::move(option));
     return options.back();

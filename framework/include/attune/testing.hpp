@@ -1,8 +1,6 @@
 // For the tests of plugins: a toy model and batch, model folders, and checks of what every plugin
-// of a kind promises. A whole test is
+// of a kind promises. A whole test, behind the includes of the plugin's source and of this header:
 //
-//   #include "sparse.cpp"
-//   #include <attune/testing.hpp>
 //   int main() {
 //     return attune::testing::run([] { attune::testing::check_strategy<Sparse>(); });
 //   }

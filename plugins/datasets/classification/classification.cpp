@@ -11,26 +11,29 @@
 namespace {
 using namespace attune;
 
+enum class Target { label, labels, value };
+enum class TooLong { cut, drop };
+
 class Classification final : public Dataset {
  public:
   struct Options {
-    std::string target = "label";
+    Target target = Target::label;
     std::string separator = ",";
     std::int64_t max_length = 0;
-    std::string too_long = "cut";
+    TooLong too_long = TooLong::cut;
     static void describe(Schema<Options>& s) {
       s.key("target", &Options::target,
             "target field that `attune prepare` reads: label (one class), labels (any number of "
-            "classes) or value (a number)")
-          .choices({"label", "labels", "value"});
+            "classes) or value (a number)",
+            {{"label", Target::label}, {"labels", Target::labels}, {"value", Target::value}});
       s.key("separator", &Options::separator,
             "separator of the names in the field `labels`, unless that is a JSON list");
       s.key("max_length", &Options::max_length,
             "maximum sample length in tokens, including special tokens; 0: no limit")
           .at_least(0);
       s.key("too_long", &Options::too_long,
-            "treatment of samples longer than `max_length` by `attune prepare`: cut or drop them")
-          .choices({"cut", "drop"});
+            "treatment of samples longer than `max_length` by `attune prepare`: cut or drop them",
+            {{"cut", TooLong::cut}, {"drop", TooLong::drop}});
     }
   };
 
@@ -39,16 +42,16 @@ class Classification final : public Dataset {
   }
 
   std::vector<std::string> labels(const Record& record) const override {
-    if (options_.target == "value") return {"value"};
-    return options_.target == "labels" ? names_of(record) : std::vector{label_of(record)};
+    if (options_.target == Target::value) return {"value"};
+    return options_.target == Target::labels ? names_of(record) : std::vector{label_of(record)};
   }
 
   Sample encode(const Record& record, const EncodeContext& context) const override {
     Sample sample{{"tokens", torch::tensor(tokens_of(record.field("text"), context.tokenizer),
                                            torch::kInt32)}};
-    if (options_.target == "value") {
+    if (options_.target == Target::value) {
       sample["value"] = torch::tensor(value_of(record));
-    } else if (options_.target == "labels") {
+    } else if (options_.target == Target::labels) {
       if (context.labels.empty())
         fail("labels: no record has a label; correct the field or the recipe's separator");
       auto row = torch::zeros({1, std::ssize(context.labels)});
@@ -82,7 +85,7 @@ class Classification final : public Dataset {
     const auto frame = tokenizer.encode("");
     if (tokens.size() <= frame.size()) throw Rejected("empty text");
     if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length) {
-      if (options_.too_long == "drop")
+      if (options_.too_long == TooLong::drop)
         throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
       const auto last = tokens.back();
       tokens.resize(static_cast<std::size_t>(options_.max_length));

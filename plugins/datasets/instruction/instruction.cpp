@@ -9,21 +9,24 @@
 namespace {
 using namespace attune;
 
+enum class TooLong { drop, cut };
+enum class TrainOn { answers, everything };
+
 class Instruction final : public Dataset {
  public:
   struct Options {
     std::int64_t max_length = 0;
-    std::string too_long = "drop";
-    std::string train_on = "answers";
+    TooLong too_long = TooLong::drop;
+    TrainOn train_on = TrainOn::answers;
     static void describe(Schema<Options>& s) {
       s.key("max_length", &Options::max_length, "maximum sample length in tokens; 0: no limit")
           .at_least(0);
       s.key("too_long", &Options::too_long,
-            "treatment of samples longer than `max_length` by `attune prepare`: drop or cut them")
-          .choices({"drop", "cut"});
+            "treatment of samples longer than `max_length` by `attune prepare`: drop or cut them",
+            {{"drop", TooLong::drop}, {"cut", TooLong::cut}});
       s.key("train_on", &Options::train_on,
-            "tokens that are training targets: those of the answers, or all")
-          .choices({"answers", "everything"});
+            "tokens that are training targets: those of the answers, or all",
+            {{"answers", TrainOn::answers}, {"everything", TrainOn::everything}});
     }
   };
 
@@ -37,7 +40,7 @@ class Instruction final : public Dataset {
           fmt::join(ChatTemplate::names(), ", "));
     auto [tokens, answer] = context.chat->encode(messages(record), context.tokenizer, record.tools);
     if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length) {
-      if (options_.too_long == "drop")
+      if (options_.too_long == TooLong::drop)
         throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
       tokens.resize(static_cast<std::size_t>(options_.max_length));
       answer.resize(tokens.size());
@@ -55,7 +58,7 @@ class Instruction final : public Dataset {
     std::vector<torch::Tensor> targets;
     for (const auto& sample : samples) {
       tokens.push_back(shortened(sample.at("tokens")));
-      targets.push_back(next_token_targets(tokens.back(), options_.train_on == "everything"
+      targets.push_back(next_token_targets(tokens.back(), options_.train_on == TrainOn::everything
                                                               ? torch::Tensor()
                                                               : shortened(sample.at("loss_mask"))));
     }

@@ -10,6 +10,8 @@
 namespace {
 using namespace attune;
 
+enum class TooLong { cut, drop };
+
 /// A JSON list of texts or numbers; or texts with white space between them.
 std::vector<std::string> list_of(const Record& record, const char* field) {
   const auto& text = record.field(field);
@@ -36,14 +38,14 @@ class TokenClassification final : public Dataset {
  public:
   struct Options {
     std::int64_t max_length = 0;
-    std::string too_long = "cut";
+    TooLong too_long = TooLong::cut;
     static void describe(Schema<Options>& s) {
       s.key("max_length", &Options::max_length,
             "maximum sample length in tokens, including special tokens; 0: no limit")
           .at_least(0);
       s.key("too_long", &Options::too_long,
-            "treatment of samples longer than `max_length` by `attune prepare`: cut or drop them")
-          .choices({"cut", "drop"});
+            "treatment of samples longer than `max_length` by `attune prepare`: cut or drop them",
+            {{"cut", TooLong::cut}, {"drop", TooLong::drop}});
     }
   };
 
@@ -65,7 +67,7 @@ class TokenClassification final : public Dataset {
                                record.source, record.row, words.size(), tags.size()));
     const auto [tokens, targets] = tagged(words, tags, context);
     if (options_.max_length > 0 && std::ssize(tokens) > options_.max_length &&
-        options_.too_long == "drop")
+        options_.too_long == TooLong::drop)
       throw Rejected(fmt::format("longer than {} tokens", options_.max_length));
     return shortened({{"tokens", torch::tensor(tokens, torch::kInt32)},
                       {"tags", torch::tensor(targets, torch::kInt64)}});

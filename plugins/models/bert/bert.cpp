@@ -11,6 +11,8 @@
 
 namespace {
 
+enum class Pooling { mean, cls };
+
 using attune::Batch;
 using attune::fail;
 using attune::ForwardContext;
@@ -100,7 +102,7 @@ const Family families[] = {
 
 struct Options {
   std::string head = "classification";
-  std::string pooling = "mean";
+  Pooling pooling = Pooling::mean;
   double dropout = 0;
   static void describe(attune::Schema<Options>& s) {
     s.key("head", &Options::head,
@@ -109,8 +111,8 @@ struct Options {
         .choices({"classification", "token_classification", "embedding"});
     s.key("pooling", &Options::pooling,
           "pooling of token vectors into a sample vector; mean: mean over the tokens; cls: first "
-          "token (through the pooler in BERT classifiers), as in transformers' classifiers")
-        .choices({"mean", "cls"});
+          "token (through the pooler in BERT classifiers), as in transformers' classifiers",
+          {{"mean", Pooling::mean}, {"cls", Pooling::cls}});
     s.key("dropout", &Options::dropout, "dropout probability of hidden states during training")
         .range(0, 0.9);
   }
@@ -370,7 +372,7 @@ class Encoder : public attune::Model {
         config_(context.config),
         labels_(context.labels),
         dropout_(options.dropout),
-        pools_first_(options.pooling == "cls"),
+        pools_first_(options.pooling == Pooling::cls),
         net_(std::make_shared<torch::nn::Module>()),
         embeddings_(*net_, c, family) {
     for (std::int64_t index = 0; index < c.depth; ++index)

@@ -9,6 +9,9 @@
 
 namespace {
 
+enum class Adjust { match_rms_adamw, original };
+enum class Precision { float32, bfloat16 };
+
 constexpr double tiny_norm = 1e-7;
 
 /// Nearly U V^T of x = U S V^T, by the quintic Newton-Schulz iteration with Jordan's coefficients:
@@ -40,8 +43,8 @@ class Muon final : public attune::Optimizer {
     double momentum = 0.95;
     bool nesterov = true;
     std::int64_t iterations = 5;
-    std::string adjust = "match_rms_adamw";
-    std::string precision = "float32";
+    Adjust adjust = Adjust::match_rms_adamw;
+    Precision precision = Precision::float32;
     double adamw_learning_rate = 1;
     double beta1 = 0.9;
     double beta2 = 0.95;
@@ -54,11 +57,11 @@ class Muon final : public attune::Optimizer {
       s.key("iterations", &Options::iterations, "number of Newton-Schulz iterations").range(1, 99);
       s.key("adjust", &Options::adjust,
             "learning-rate factor of a [rows, columns] matrix; match_rms_adamw: 0.2 sqrt(max(rows, "
-            "columns)), which suits rates tuned for AdamW; original: sqrt(max(1, rows / columns))")
-          .choices({"match_rms_adamw", "original"});
+            "columns)), which suits rates tuned for AdamW; original: sqrt(max(1, rows / columns))",
+            {{"match_rms_adamw", Adjust::match_rms_adamw}, {"original", Adjust::original}});
       s.key("precision", &Options::precision,
-            "data type of the Newton-Schulz iteration; torch.optim.Muon uses bfloat16")
-          .choices({"float32", "bfloat16"});
+            "data type of the Newton-Schulz iteration; torch.optim.Muon uses bfloat16",
+            {{"float32", Precision::float32}, {"bfloat16", Precision::bfloat16}});
       s.key("adamw_learning_rate", &Options::adamw_learning_rate,
             "learning rate of the parameters that AdamW updates, as a multiple of "
             "train.learning_rate")
@@ -107,7 +110,7 @@ class Muon final : public attune::Optimizer {
   double adjusted(double rate, const at::Tensor& matrix) const {
     const auto rows = static_cast<double>(matrix.size(0));
     const auto columns = static_cast<double>(matrix.size(1));
-    if (options_.adjust == "original") return rate * std::sqrt(std::max(1.0, rows / columns));
+    if (options_.adjust == Adjust::original) return rate * std::sqrt(std::max(1.0, rows / columns));
     return rate * 0.2 * std::sqrt(std::max(rows, columns));
   }
 
@@ -116,7 +119,7 @@ class Muon final : public attune::Optimizer {
     mean.lerp_(each.gradient, 1 - options_.momentum);
     const auto direction =
         (options_.nesterov ? each.gradient.lerp(mean, options_.momentum) : mean).flatten(1);
-    const auto dtype = options_.precision == "bfloat16" ? at::kBFloat16 : at::kFloat;
+    const auto dtype = options_.precision == Precision::bfloat16 ? at::kBFloat16 : at::kFloat;
     const auto change = orthogonalized(direction, options_.iterations, dtype);
     each.parameter.mul_(1 - rates.learning_rate * rates.weight_decay);
     each.parameter.add_(change.reshape(each.parameter.sizes()),

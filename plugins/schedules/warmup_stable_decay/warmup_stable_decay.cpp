@@ -7,18 +7,22 @@
 
 namespace {
 
+enum class Shape { cosine, linear, one_minus_root };
+
 class WarmupStableDecay final : public attune::Schedule {
  public:
   struct Options {
     double decay = 0.1;
-    std::string shape = "cosine";
+    Shape shape = Shape::cosine;
     double minimum = 0;
     static void describe(attune::Schema<Options>& s) {
       s.key("decay", &Options::decay,
             "length of the final decay as a fraction of the steps after the warm-up")
           .range(0, 1);
-      s.key("shape", &Options::shape, "shape of the final decay")
-          .choices({"cosine", "linear", "1-sqrt"});
+      s.key("shape", &Options::shape, "shape of the final decay",
+            {{"cosine", Shape::cosine},
+             {"linear", Shape::linear},
+             {"1-sqrt", Shape::one_minus_root}});
       s.key("minimum", &Options::minimum,
             "learning rate at the end of the decay and at the start of the warm-up, as a fraction "
             "of the peak")
@@ -40,8 +44,8 @@ class WarmupStableDecay final : public attune::Schedule {
 
  private:
   double remaining(double progress) const {
-    if (options_.shape == "linear") return 1 - progress;
-    if (options_.shape == "1-sqrt") return 1 - std::sqrt(progress);
+    if (options_.shape == Shape::linear) return 1 - progress;
+    if (options_.shape == Shape::one_minus_root) return 1 - std::sqrt(progress);
     return 0.5 * (1 + std::cos(std::numbers::pi * progress));
   }
 

@@ -8,6 +8,11 @@
 
 namespace {
 
+enum class Kind { houlsby, pfeiffer };
+enum class Activation { relu, gelu };
+const attune::Choices<Activation> activations{{"relu", Activation::relu},
+                                              {"gelu", Activation::gelu}};
+
 using attune::nn::Linear;
 
 /// y + up(act(down(y))) after a layer of `out` outputs; up starts at zero.
@@ -46,19 +51,18 @@ class Bottleneck final : public attune::nn::Delta {
 class BottleneckAdapter final : public attune::Strategy {
  public:
   struct Options {
-    std::string kind = "houlsby";
-    std::string activation = "relu";
+    Kind kind = Kind::houlsby;
+    Activation activation = Activation::relu;
     std::int64_t width = 64;
     std::vector<std::string> after;
     static void describe(attune::Schema<Options>& s) {
       s.key("kind", &Options::kind,
             "placement of the adapters; houlsby: after attention and after the MLP; pfeiffer: only "
-            "after the MLP")
-          .choices({"houlsby", "pfeiffer"});
+            "after the MLP",
+            {{"houlsby", Kind::houlsby}, {"pfeiffer", Kind::pfeiffer}});
       s.key("width", &Options::width, "width of the bottleneck").range(1, 65536);
       s.key("activation", &Options::activation,
-            "activation function between the adapter's two layers")
-          .choices({"relu", "gelu"});
+            "activation function between the adapter's two layers", activations);
       s.key("after", &Options::after,
             "names of the last linear layers of attention and MLP, after which adapters are "
             "inserted; empty: the standard layers of the model family");
@@ -71,9 +75,9 @@ class BottleneckAdapter final : public attune::Strategy {
     if (options_.after.empty()) choose_family(model);
     layers_ = attune::nn::choose_targets(model, options_.after, "strategy.after");
     for (const auto& [name, linear] : layers_)
-      view.add_delta(
-          *linear, "adapter",
-          std::make_shared<Bottleneck>(*linear, options_.width, options_.activation == "gelu"));
+      view.add_delta(*linear, "adapter",
+                     std::make_shared<Bottleneck>(*linear, options_.width,
+                                                  options_.activation == Activation::gelu));
     attune::nn::train_head(view);
   }
 
@@ -87,12 +91,13 @@ class BottleneckAdapter final : public attune::Strategy {
         tensors.emplace_back(attune::nn::peft_prefix(name) + "adapter." + parameter.key(),
                              parameter.value());
     }
-    return attune::nn::peft_adapter(model,
-                                    {{"adapter_type", "BOTTLENECK"},
-                                     {"width", options_.width},
-                                     {"activation", options_.activation},
-                                     {"after", names}},
-                                    std::move(tensors));
+    return attune::nn::peft_adapter(
+        model,
+        {{"adapter_type", "BOTTLENECK"},
+         {"width", options_.width},
+         {"activation", attune::name_of(options_.activation, activations)},
+         {"after", names}},
+        std::move(tensors));
   }
 
  private:
@@ -106,7 +111,7 @@ class BottleneckAdapter final : public attune::Strategy {
     for (const auto& [name, linear] : attune::nn::linears(model.module())) {
       const bool ends_attention = attune::nn::name_matches(roles.attention_end, name);
       // A pattern for the end of the MLP may fit the end of attention too, as BERT's does.
-      if (ends_attention ? options_.kind == "houlsby"
+      if (ends_attention ? options_.kind == Kind::houlsby
                          : attune::nn::name_matches(roles.mlp_end, name))
         options_.after.push_back(name);
     }

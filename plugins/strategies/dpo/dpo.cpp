@@ -6,20 +6,22 @@
 
 namespace {
 
+enum class Form { sigmoid, ipo, hinge };
+
 class Dpo final : public attune::Strategy {
  public:
   struct Options {
     double beta = 0.1;
     double label_smoothing = 0;
-    std::string form = "sigmoid";
+    Form form = Form::sigmoid;
     static void describe(attune::Schema<Options>& s) {
       s.key("beta", &Options::beta,
             "strength of the pull toward the base model; larger values keep the tuned model closer")
           .above(0);
       s.key("form", &Options::form,
             "loss function; sigmoid: DPO; ipo: squared loss of IPO (Azar et al. 2023, "
-            "arXiv:2310.12036); hinge: hinge loss of SLiC (Zhao et al. 2023, arXiv:2305.10425)")
-          .choices({"sigmoid", "ipo", "hinge"});
+            "arXiv:2310.12036); hinge: hinge loss of SLiC (Zhao et al. 2023, arXiv:2305.10425)",
+            {{"sigmoid", Form::sigmoid}, {"ipo", Form::ipo}, {"hinge", Form::hinge}});
       s.key("label_smoothing", &Options::label_smoothing,
             "assumed fraction of pairs with swapped preference, for form = \"sigmoid\" only")
           .range(0, 0.49);
@@ -37,7 +39,7 @@ class Dpo final : public attune::Strategy {
     const auto ours = attune::pair_log_probabilities(model, context);
     at::Tensor chosen = ours.chosen - base.chosen;
     at::Tensor rejected = ours.rejected - base.rejected;
-    if (options_.form == "ipo") {
+    if (options_.form == Form::ipo) {
       chosen = chosen / ours.chosen_tokens;
       rejected = rejected / ours.rejected_tokens;
     }
@@ -54,8 +56,8 @@ class Dpo final : public attune::Strategy {
 
  private:
   at::Tensor of(const at::Tensor& margin) const {
-    if (options_.form == "hinge") return at::relu(1 - options_.beta * margin);
-    if (options_.form == "ipo") return (margin - 1 / (2 * options_.beta)).square();
+    if (options_.form == Form::hinge) return at::relu(1 - options_.beta * margin);
+    if (options_.form == Form::ipo) return (margin - 1 / (2 * options_.beta)).square();
     return -(1 - options_.label_smoothing) * at::log_sigmoid(options_.beta * margin) -
            options_.label_smoothing * at::log_sigmoid(-options_.beta * margin);
   }

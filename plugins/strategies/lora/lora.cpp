@@ -13,6 +13,15 @@
 
 namespace {
 
+enum class Init { standard, orthogonal, pissa, olora };
+enum class Bias { none, lora_only, all };
+const attune::Choices<Init> inits{{"default", Init::standard},
+                                  {"orthogonal", Init::orthogonal},
+                                  {"pissa", Init::pissa},
+                                  {"olora", Init::olora}};
+const attune::Choices<Bias> biases{
+    {"none", Bias::none}, {"lora_only", Bias::lora_only}, {"all", Bias::all}};
+
 using namespace lora;
 using attune::NamedTensor;
 using nlohmann::ordered_json;
@@ -28,9 +37,9 @@ class Lora final : public attune::Strategy {
     std::vector<std::string> targets = {"all-linear"};
     bool rslora = false;
     bool dora = false;
-    std::string init = "default";
+    Init init = Init::standard;
     double b_learning_rate = 1;
-    std::string bias = "none";
+    Bias bias = Bias::none;
     bool lora_bias = false;
     std::vector<std::string> save;
     std::vector<std::int64_t> token_rows;
@@ -58,14 +67,14 @@ class Lora final : public attune::Strategy {
       s.key("init", &Options::init,
             "initialization of A and B; default: A random, B zero; orthogonal: both random with B "
             "A = 0; pissa: principal components of the weight (PiSSA); olora: part of its QR "
-            "decomposition (OLoRA)")
-          .choices({"default", "orthogonal", "pissa", "olora"});
+            "decomposition (OLoRA)",
+            inits);
       s.key("b_learning_rate", &Options::b_learning_rate,
             "learning rate of B as a multiple of the learning rate of A (LoRA+ suggests 16)")
           .above(0);
       s.key("bias", &Options::bias,
-            "biases to train in addition; none, lora_only: those of the adapted layers, or all")
-          .choices({"none", "lora_only", "all"});
+            "biases to train in addition; none, lora_only: those of the adapted layers, or all",
+            biases);
       s.key("lora_bias", &Options::lora_bias, "add a trained bias to B, scaled like B");
       s.key("save", &Options::save,
             "modules to train in full and save with the adapter, such as \"embed_tokens\"");
@@ -85,8 +94,8 @@ class Lora final : public attune::Strategy {
       attune::fail(
           "strategy.dora and strategy.init = \"{}\" both reparametrize the weight: choose one of "
           "them",
-          options_.init);
-    if (options_.lora_bias && (options_.dora || options_.init != "default"))
+          attune::name_of(options_.init, inits));
+    if (options_.lora_bias && (options_.dora || options_.init != Init::standard))
       attune::fail(
           "strategy.lora_bias cannot be combined with dora or a non-default init, as in PEFT: "
           "choose one of them");
@@ -183,16 +192,17 @@ class Lora final : public attune::Strategy {
         {"use_rslora", options_.rslora},
         {"use_dora", options_.dora},
         {"target_modules", target_modules_},
-        {"bias", options_.bias},
+        {"bias", attune::name_of(options_.bias, biases)},
         {"lora_bias", options_.lora_bias},
         {"fan_in_fan_out", attune::nn::stored_transposed(layers_)},
     };
-    if (splits_base() && !doubled) config["init_lora_weights"] = options_.init;
+    if (splits_base() && !doubled)
+      config["init_lora_weights"] = attune::name_of(options_.init, inits);
     return config;
   }
 
   /// The base is what is left of it beside the start of the change.
-  bool splits_base() const { return options_.init == "pissa" || options_.init == "olora"; }
+  bool splits_base() const { return options_.init == Init::pissa || options_.init == Init::olora; }
 
   LowRank* delta_of(const Linear& layer) const { return own_change<LowRank>(layer); }
 
@@ -264,7 +274,7 @@ class Lora final : public attune::Strategy {
           "strategy.targets contains {}, a convolution, but strategy.lora_bias supports only "
           "linear layers: remove one of them",
           name);
-    if (options_.dora || options_.init != "default")
+    if (options_.dora || options_.init != Init::standard)
       attune::fail(
           "strategy.targets contains {}, but strategy.{} supports only linear layers: remove one "
           "of them",
@@ -278,33 +288,34 @@ class Lora final : public attune::Strategy {
   void adapt(attune::ModelView& view, const std::string& name, Linear& linear) const {
     const auto shape = shape_for(name, linear.out(), linear.in());
     const auto rank = shape.rank;
-    if (options_.init == "orthogonal" && rank % 2 != 0)
+    if (options_.init == Init::orthogonal && rank % 2 != 0)
       attune::fail("strategy.init = \"orthogonal\" needs an even rank, but {} has {}", name, rank);
     if (splits_base() && linear.packed())
       attune::fail(
           "strategy.init = \"{}\" changes the base's weights, which are already quantized: list "
           "'quantize' after 'lora', or remove init",
-          options_.init);
+          attune::name_of(options_.init, inits));
     view.add_delta(linear, "lora", make(linear, shape));
   }
 
   std::shared_ptr<LowRank> make(Linear& linear, const Shape& shape) const {
-    if (options_.init == "pissa")
+    if (options_.init == Init::pissa)
       return std::make_shared<Split>(linear, shape, principal_components);
-    if (options_.init == "olora") return std::make_shared<Split>(linear, shape, orthonormal_part);
+    if (options_.init == Init::olora)
+      return std::make_shared<Split>(linear, shape, orthonormal_part);
     const auto delta = options_.dora ? std::make_shared<Decomposed>(linear, shape)
                                      : std::make_shared<LowRank>(linear, shape);
-    if (options_.init == "orthogonal") start_orthogonal(*delta);
+    if (options_.init == Init::orthogonal) start_orthogonal(*delta);
     return delta;
   }
 
   void train_biases(attune::ModelView& view) const {
-    if (options_.bias == "lora_only") {
+    if (options_.bias == Bias::lora_only) {
       for (const auto& [name, linear] : layers_)
         if (linear->bias.defined()) view.train(linear->bias);
       for (const auto& [name, convolution] : convolutions_)
         if (convolution->bias.defined()) view.train(convolution->bias);
-    } else if (options_.bias == "all") {
+    } else if (options_.bias == Bias::all) {
       for (const auto& parameter : view.model().module().named_parameters())
         if (parameter.key().ends_with("bias")) view.train(parameter.value());
     }
@@ -312,7 +323,7 @@ class Lora final : public attune::Strategy {
 
   /// Biases of adapted layers lie, for PEFT, in the layer it has wrapped.
   void add_biases(std::vector<NamedTensor>& tensors, attune::Model& model) const {
-    if (options_.bias == "none") return;
+    if (options_.bias == Bias::none) return;
     for (const auto& parameter : model.module().named_parameters()) {
       const auto& name = parameter.key();
       if (!name.ends_with(".bias") || name.ends_with(".lora.bias") ||

@@ -9,6 +9,8 @@
 
 namespace {
 
+enum class Type { nf4, int8 };
+
 /// One scale for every `width` values. Scales are held in 8 bits themselves, about their mean, one
 /// float32 for every 256 of them ("double quantization", section 3), or as float32.
 class Scales {
@@ -141,13 +143,13 @@ class Int8 final : public attune::nn::PackedWeight {
 class Quantize final : public attune::Strategy {
  public:
   struct Options {
-    std::string type = "nf4";
+    Type type = Type::nf4;
     std::int64_t block = 64;
     bool double_quantization = true;
     std::vector<std::string> layers = {"all-linear"};
     static void describe(attune::Schema<Options>& s) {
-      s.key("type", &Options::type, "quantized data type: 4-bit NormalFloat or 8-bit integer")
-          .choices({"nf4", "int8"});
+      s.key("type", &Options::type, "quantized data type: 4-bit NormalFloat or 8-bit integer",
+            {{"nf4", Type::nf4}, {"int8", Type::int8}});
       s.key("block", &Options::block, "number of values that share a scale; must be even")
           .range(2, 65536);
       s.key("double_quantization", &Options::double_quantization,
@@ -166,7 +168,7 @@ class Quantize final : public attune::Strategy {
     const torch::NoGradGuard no_grad;
     for (const auto& [name, linear] :
          attune::nn::choose_targets(view.model(), options_.layers, "strategy.layers")) {
-      if (options_.type == "nf4")
+      if (options_.type == Type::nf4)
         linear->pack(std::make_shared<NormalFloat4>(linear->weight, options_.block,
                                                     options_.double_quantization));
       else
