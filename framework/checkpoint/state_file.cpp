@@ -9,7 +9,7 @@
 
 #include "core/files.hpp"
 #include "core/hash.hpp"
-#include "data/hdf5.hpp"
+#include "hdf5/hdf5.hpp"
 
 namespace attune::checkpoint {
 namespace fs = std::filesystem;

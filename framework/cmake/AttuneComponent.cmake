@@ -1,12 +1,16 @@
 # attune_add_component(NAME [TORCH] [LINK targets...]): the folder's *.cpp as the static library attune_NAME.
 # TORCH: its files include torch/torch.h, and get it precompiled. What it links to is what it may include.
-# Where ATen's headers outweigh our own code a room is compiled as one file, in a third of the time; text needs none of them, and kernels includes itself
+# Where ATen's headers outweigh our own code a component is compiled as one file, in a third of the time; text needs none of them, and kernels includes itself
 # once for each instruction set.
 function(attune_add_component name)
   cmake_parse_arguments(arg "TORCH" "" "LINK" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
   add_library(attune_${name} STATIC ${sources})
-  target_include_directories(attune_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/framework>)
+  # An include root that holds this folder alone: "train/step.hpp" is found by those who link to attune_train, and by no others.
+  set(root ${CMAKE_BINARY_DIR}/roots/${name})
+  file(MAKE_DIRECTORY ${root})
+  file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR}/${name} ${root}/${name} SYMBOLIC)
+  target_include_directories(attune_${name} PUBLIC $<BUILD_INTERFACE:${root}>)
   target_link_libraries(attune_${name} PUBLIC attune_public_headers attune_torch fmt::fmt-header-only ${arg_LINK})
   if(arg_TORCH)
     attune_precompiled_torch(attune_${name})

@@ -19,7 +19,7 @@
 #include <string>
 #include <vector>
 
-#include "data/hdf5.hpp"
+#include "hdf5/hdf5.hpp"
 
 namespace attune {
 

@@ -10,7 +10,7 @@
 #include <string>
 
 #include "data/store.hpp"
-#include "nn/strategies.hpp"
+#include "strategy/strategies.hpp"
 
 namespace attune {
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "nn/strategies.hpp"
+#include "strategy/strategies.hpp"
 #include "train/updater.hpp"
 
 namespace attune::testing {

@@ -15,7 +15,7 @@
 #include "config/run_config.hpp"
 #include "data/store.hpp"
 #include "nn/activations.hpp"
-#include "nn/strategies.hpp"
+#include "strategy/strategies.hpp"
 
 namespace attune {
 

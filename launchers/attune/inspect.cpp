@@ -15,7 +15,7 @@
 #include "core/files.hpp"
 #include "data/card.hpp"
 #include "nn/activations.hpp"
-#include "nn/strategies.hpp"
+#include "strategy/strategies.hpp"
 #include "nn/unknown_values.hpp"
 #include "ranks.hpp"
 #include "registry/loader.hpp"

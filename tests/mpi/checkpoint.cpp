@@ -14,7 +14,7 @@
 #include "checkpoint/writer.hpp"
 #include "core/files.hpp"
 #include "core/hash.hpp"
-#include "data/hdf5.hpp"
+#include "hdf5/hdf5.hpp"
 #include "parallel/mpi.hpp"
 
 namespace {

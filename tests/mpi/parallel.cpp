@@ -12,7 +12,7 @@
 #include "parallel/gradient_tree.hpp"
 #include "parallel/gradients.hpp"
 #include "parallel/mpi.hpp"
-#include "parallel/shared_weights.hpp"
+#include "weights/shared_weights.hpp"
 
 namespace {
 

@@ -15,7 +15,7 @@
 
 #include "core/files.hpp"
 #include "nn/generate.hpp"
-#include "nn/strategies.hpp"
+#include "strategy/strategies.hpp"
 #include "registry/loader.hpp"
 #include "weights/model_files.hpp"
 #include "weights/safetensors.hpp"

@@ -101,6 +101,36 @@ def a_resumed_run_is_the_run_that_would_have_been():
     check("strategy.rank is 2 and was 4" in said and "seed" not in said, f"a checkpoint of another strategy is refused in any case: {said}")
 
 
+def micro_batches_of_any_kind_give_the_same_losses():
+    reference = place.events("ranks1", "step_end")
+    for name, settings in (("tokens", ["train.micro_tokens=96"]), ("grouped", ["train.group_lengths=true"]), ("both", ["train.micro_tokens=96", "train.group_lengths=true"])):
+        for ranks in (1, 2):
+            run = f"{name}-{ranks}"
+            place.run(*over_ranks(ranks, program, "train", "run.toml", f"name={run}", *settings))
+            for ours, theirs in zip(place.events(run, "step_end"), reference, strict=True):
+                check(close(ours["loss"], theirs["loss"], 1e-5) and ours["tokens"] == theirs["tokens"], f"{run}: {ours} {theirs}")
+
+
+def a_model_in_bfloat16_trains_and_resumes():
+    rounded = ["model.dtype=bfloat16", "checkpoint.every=3", "checkpoint.keep=0"]
+    place.run(program, "train", "run.toml", "name=bfloat16", *rounded)
+    losses = [step["loss"] for step in place.events("bfloat16", "step_end")]
+    reference = [step["loss"] for step in place.events("ranks1", "step_end")]
+    check(losses != reference and close(losses[0], reference[0], 0.02) and losses[-1] < losses[0], f"rounded, and it learns: {losses} {reference}")
+    shutil.copytree(place / "runs/bfloat16", place / "runs/bfloat16-resumed")
+    shutil.rmtree(place / "runs/bfloat16-resumed/checkpoints/step-000006")
+    place.run(program, "train", "run.toml", "name=bfloat16-resumed", *rounded, "--resume")
+    check([step["loss"] for step in place.events("bfloat16-resumed", "step_end")] == losses, "a resumed run has the same losses to the last bit")
+    same = [(place / f"runs/{name}/adapter/adapter_model.safetensors").read_bytes() for name in ("bfloat16", "bfloat16-resumed")]
+    check(same[0] == same[1] and b'"BF16"' in same[0], "the same adapter to the last bit, in bfloat16")
+
+
+def the_linear_schedule_falls_to_zero():
+    place.run(program, "train", "run.toml", "name=linear", "train.schedule=linear", "train.warmup=0.33")
+    rates = [step["learning_rate"] for step in place.events("linear", "step_end")]
+    check(all(close(rate, 1e-2 * share, 1e-12) for rate, share in zip(rates, (0, 0.5, 1, 0.75, 0.5, 0.25), strict=True)), f"two steps up, four down: {rates}")
+
+
 def a_damaged_checkpoint_is_skipped():
     place.run(program, "train", "run.toml", "name=damaged", "checkpoint.every=3", "checkpoint.keep=0")
     state = place / "runs/damaged/checkpoints/step-000006/state-0000-00.h5"
@@ -174,7 +204,8 @@ make_recipe(place)
 (place / "run.toml").write_text(RUN)
 place.run(program, "prepare", "sums.toml")
 for test in (check_says_what_a_run_takes, any_number_of_ranks_trains_the_same, the_record_counts_what_ranks_send_each_other, the_run_directory_holds_what_is_promised,
-             a_resumed_run_is_the_run_that_would_have_been, a_damaged_checkpoint_is_skipped, a_signal_saves_the_state,
+             a_resumed_run_is_the_run_that_would_have_been, micro_batches_of_any_kind_give_the_same_losses, a_model_in_bfloat16_trains_and_resumes,
+             the_linear_schedule_falls_to_zero, a_damaged_checkpoint_is_skipped, a_signal_saves_the_state,
              a_rank_that_dies_ends_all, early_stopping_ends_the_run, every_strategy_trains_and_exports):
     started = time.monotonic()
     test()

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "errors.hpp"
-#include "nn/strategies.hpp"
+#include "strategy/strategies.hpp"
 #include "registry/loader.hpp"
 
 namespace attune::tiny {

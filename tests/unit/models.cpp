@@ -11,7 +11,7 @@
 
 #include "errors.hpp"
 #include "nn/activations.hpp"
-#include "nn/strategies.hpp"
+#include "strategy/strategies.hpp"
 #include "registry/loader.hpp"
 #include "tiny_models.hpp"
 #include "weights/describe.hpp"

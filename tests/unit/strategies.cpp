@@ -4,7 +4,7 @@
 
 #include "alone.hpp"
 #include "nn/generate.hpp"
-#include "nn/peft_config.hpp"
+#include "strategy/peft_config.hpp"
 #include "tiny_models.hpp"
 
 namespace {

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "nn/base_parameters.hpp"
+#include "strategy/base_parameters.hpp"
 
 namespace attune::nn {
 

@@ -1,4 +1,4 @@
-#include "nn/strategies.hpp"
+#include "strategy/strategies.hpp"
 
 #include <attune/error.hpp>
 #include <attune/linear.hpp>
@@ -13,8 +13,8 @@
 #include "core/out_of_memory.hpp"
 #include "core/plugin_call.hpp"
 #include "core/split_mix.hpp"
-#include "nn/inputs.hpp"
-#include "nn/peft_config.hpp"
+#include "strategy/inputs.hpp"
+#include "strategy/peft_config.hpp"
 #include "nn/unknown_values.hpp"
 
 namespace attune {

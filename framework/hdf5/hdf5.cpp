@@ -1,4 +1,4 @@
-#include "data/hdf5.hpp"
+#include "hdf5/hdf5.hpp"
 
 #include <ATen/ops/empty.h>
 #include <attune/error.hpp>

@@ -1,4 +1,4 @@
-#include "nn/peft_config.hpp"
+#include "strategy/peft_config.hpp"
 
 #include <attune/error.hpp>
 #include <attune/module_name.hpp>

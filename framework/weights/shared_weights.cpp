@@ -1,4 +1,4 @@
-#include "parallel/shared_weights.hpp"
+#include "weights/shared_weights.hpp"
 
 #include <nlohmann/json.hpp>
 
