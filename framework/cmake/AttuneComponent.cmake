@@ -6,11 +6,7 @@ function(attune_add_component name)
   cmake_parse_arguments(arg "TORCH" "" "LINK" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
   add_library(attune_${name} STATIC ${sources})
-  # An include root that holds this folder alone: "train/step.hpp" is found by those who link to attune_train, and by no others.
-  set(root ${CMAKE_BINARY_DIR}/roots/${name})
-  file(MAKE_DIRECTORY ${root})
-  file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR}/${name} ${root}/${name} SYMBOLIC)
-  target_include_directories(attune_${name} PUBLIC $<BUILD_INTERFACE:${root}>)
+  attune_include_root(attune_${name} ${name})
   target_link_libraries(attune_${name} PUBLIC attune_public_headers attune_torch fmt::fmt-header-only ${arg_LINK})
   if(arg_TORCH)
     attune_precompiled_torch(attune_${name})
@@ -21,6 +17,14 @@ function(attune_add_component name)
   set_property(GLOBAL APPEND PROPERTY ATTUNE_COMPONENTS attune_${name})
   list(FILTER arg_LINK EXCLUDE REGEX "^attune_")
   set_property(GLOBAL APPEND PROPERTY ATTUNE_EXTERNALS ${arg_LINK})
+endfunction()
+
+# An include root that holds this folder alone: "train/step.hpp" is found by those who link to attune_train, and by no others.
+function(attune_include_root target name)
+  set(root ${CMAKE_BINARY_DIR}/roots/${name})
+  file(MAKE_DIRECTORY ${root})
+  file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR}/${name} ${root}/${name} SYMBOLIC)
+  target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${root}>)
 endfunction()
 
 # One precompiled torch/torch.h, made once, used by every target that asks.

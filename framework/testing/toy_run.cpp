@@ -21,6 +21,8 @@ struct TrainsAll final : Strategy {
   void prepare(ModelView& view) override { view.train(view.model().module()); }
 };
 
+}  // namespace
+
 class ToyModels final : public RunModels {
  public:
   explicit ToyModels(Task task) : task_(task) {}
@@ -59,6 +61,8 @@ class NoFiles final : public TensorFiles {
     return make();
   }
 };
+
+namespace {
 
 std::vector<Strategies::Named> list_of(const MakeStrategy& make, Task task) {
   const auto model = toy_model(task);
@@ -130,7 +134,14 @@ struct ToyRun::Parts {
   ToyModels models;
   ToyData data;
   NoFiles files;
-  RunContext run{.seed = seed, .steps = 4, .models = models, .data = data, .files = files};
+  RunContext run{.comm = {},
+                 .seed = seed,
+                 .steps = 4,
+                 .directory = {},
+                 .trained = {},
+                 .models = models,
+                 .data = data,
+                 .files = files};
 };
 
 ToyRun::ToyRun(const MakeStrategy& make, Task task)

@@ -146,6 +146,7 @@ SessionContext::SessionContext(Session& session, std::vector<Rows> own, bool tra
            .steps = steps_of(session.config.train, session.data->split("train").size()),
            .device = session.device,
            .directory = session.config.directory(),
+           .trained = {},
            .trains = trains,
            .models = models_,
            .data = data_,

@@ -235,8 +235,11 @@ LoopState restore(Session& session, Updater& updater, const Snapshot& snapshot, 
   const auto number = [&](const char* name) { return snapshot.numbers.at(name); };
   // which older checkpoints lack
   const auto without_target = snapshot.numbers.find("samples_without_target");
-  LoopState state{number("step"), loop.at("seconds").get<double>(), metrics_of(loop.at("base")),
-                  metrics_of(loop.at("newest"))};
+  LoopState state;
+  state.step = number("step");
+  state.seconds = loop.at("seconds").get<double>();
+  state.base = metrics_of(loop.at("base"));
+  state.newest = metrics_of(loop.at("newest"));
   state.micro_batch = number("micro_batch");
   state.skipped_steps = number("skipped_steps");
   state.samples_without_target =

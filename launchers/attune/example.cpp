@@ -1,5 +1,6 @@
 #include "example.hpp"
 
+#include <fmt/core.h>
 #include <torch/torch.h>
 
 #include <nlohmann/json.hpp>
@@ -78,15 +79,11 @@ json tokenizer() {
     vocabulary[character] = byte;
   }
   const json bytes{{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}};
+  const json end{{"id", end_token}, {"content", end_of_text}, {"single_word", false},
+                 {"lstrip", false}, {"rstrip", false},        {"normalized", false},
+                 {"special", true}};
   return {{"version", "1.0"},
-          {"added_tokens",
-           {{{"id", end_token},
-             {"content", end_of_text},
-             {"single_word", false},
-             {"lstrip", false},
-             {"rstrip", false},
-             {"normalized", false},
-             {"special", true}}}},
+          {"added_tokens", json::array({end})},
           {"normalizer", nullptr},
           {"pre_tokenizer", bytes},
           {"post_processor", nullptr},
@@ -98,7 +95,7 @@ std::string texts() {
   std::string lines;
   for (int i = 0; i < 80; ++i) {
     const auto sum = fmt::format("{} and {} make {}.", i % 9, i % 7, i % 9 + i % 7);
-    lines += json{{"text", sum}, {"prompt", "Add."}, {"response", sum}}.dump() + "\n";
+    lines += json{{"text", sum}}.dump() + "\n";
   }
   return lines;
 }

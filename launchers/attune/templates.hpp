@@ -127,7 +127,7 @@ struct @TYPE@ final : attune::Optimizer {
 }  // namespace
 
 ATTUNE_PLUGIN("@NAME@", "0.1.0", registry) {
-  registry.optimizer<@TYPE@>("@NAME@", "descent along the sign of the mean gradient (signSGD)");
+  registry.optimizer<@TYPE@>("@NAME@", "descent along the sign of the mean gradient, signSGD");
 }
 )";
 

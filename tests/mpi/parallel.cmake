@@ -1,4 +1,4 @@
-attune_add_test(parallel LABEL mpi RANKS 1 2 3 4 TORCH LINK attune_parallel SOURCES ${CMAKE_CURRENT_LIST_DIR}/parallel.cpp)
+attune_add_test(parallel LABEL mpi RANKS 1 2 3 4 TORCH LINK attune_weights attune_parallel SOURCES ${CMAKE_CURRENT_LIST_DIR}/parallel.cpp)
 
 # What becomes of a whole run when one rank fails: judged from outside, with a time limit.
 find_package(Python3 REQUIRED COMPONENTS Interpreter)

@@ -498,7 +498,7 @@ TEST_F(Sources, WhatIsNoNumberInJsonIsRefusedByName) {
   EXPECT_THAT(
       refusal("a.jsonl", "{\"text\": NaN}\n"),
       HasSubstr("a.jsonl, row 1: contains NaN (at byte 10 of it), which is not valid in JSON"));
-  EXPECT_THAT(refusal("a.jsonl", "{\"text\": -Infinity}\n"), HasSubstr("holds -Infinity"));
+  EXPECT_THAT(refusal("a.jsonl", "{\"text\": -Infinity}\n"), HasSubstr("contains -Infinity"));
   EXPECT_THAT(refusal("a.jsonl", "{\"text\": null}\n", mapped({{"text", "text"}})),
               HasSubstr("the field 'text' has no value (null) here"));
 }
@@ -617,7 +617,7 @@ TEST_F(Sources, PicturesHaveTheirFoldersNameAsLabel) {
     const auto whole = read_text(folder_ / file);
     write_text(folder_ / file, whole.substr(0, whole.size() / 2));
     EXPECT_THAT(refusal_of(options, "pictures"),
-                HasSubstr(std::string(file) + ", row 1: is not a whole"));
+                HasSubstr(std::string(file) + ", row 1: is not a complete"));
     write_text(folder_ / file, whole);
   }
   write_text(folder_ / "pictures/red/README", "text");
