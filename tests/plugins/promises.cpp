@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <attune/linear.hpp>
 #include <attune/testing.hpp>
 
 #include "registry/loader.hpp"
@@ -43,19 +44,21 @@ std::string broken(const std::function<void()>& check) {
 
 TEST(Promises, OfEveryOptimizer) {
   for (const auto& name : registry().names(Kind::optimizer))
-    EXPECT_EQ(broken([&] {
-                testing::check_optimizer([&] { return made<Optimizer>(Kind::optimizer, name); });
-              }),
-              "")
+    EXPECT_EQ(
+        broken([&] {
+          attune::testing::check_optimizer([&] { return made<Optimizer>(Kind::optimizer, name); });
+        }),
+        "")
         << name;
 }
 
 TEST(Promises, OfEverySchedule) {
   for (const auto& name : registry().names(Kind::schedule))
-    EXPECT_EQ(broken([&] {
-                testing::check_schedule([&] { return made<Schedule>(Kind::schedule, name); });
-              }),
-              "")
+    EXPECT_EQ(
+        broken([&] {
+          attune::testing::check_schedule([&] { return made<Schedule>(Kind::schedule, name); });
+        }),
+        "")
         << name;
 }
 
@@ -66,16 +69,22 @@ struct Case {
 };
 const std::map<std::string, Case>& cases() {
   static const std::map<std::string, Case> cases{
-      {"linear_probe", {{}, Task::classification}}, {"class_weights", {{}, Task::classification}},
-      {"distill", {{{"teacher", "toy"}}}},          {"ewc", {{{"data", ""}}}},
+      {"bitfit", {{{"norms", true}}}},
+      {"lora", {{{"rank", std::int64_t{4}}}}},
+      {"linear_probe", {{}, Task::classification}},
+      {"class_weights", {{}, Task::classification}},
+      {"distill", {{{"teacher", "toy"}}}},
+      {"ewc", {{{"data", ""}}}},
       {"prompt", {{{"tokens", std::int64_t{3}}}}},
   };
   return cases;
 }
-/// And those for which there is no toy model: why.
+/// And those that are not for a toy run: why.
 const std::map<std::string, std::string>& elsewhere() {
   static const std::map<std::string, std::string> all{
       {"contrastive", "makes embeddings; unit.strategies and plugins.recipes train it"},
+      {"kto", "compares with a frozen base, under an adapter; plugins.matrix trains it"},
+      {"quantize", "packs a frozen base, under an adapter; plugins.matrix trains it"},
   };
   return all;
 }
@@ -86,7 +95,7 @@ TEST(Promises, OfEveryStrategy) {
     const auto& known = cases();
     const Case one = known.contains(name) ? known.at(name) : Case{};
     EXPECT_EQ(broken([&] {
-                testing::check_strategy(
+                attune::testing::check_strategy(
                     [&] { return made<Strategy>(Kind::strategy, name, one.options); }, one.task);
               }),
               "")
@@ -96,8 +105,10 @@ TEST(Promises, OfEveryStrategy) {
 
 TEST(Promises, OfTheToyModels) {
   for (const auto task : {Task::next_token, Task::classification, Task::token_classification}) {
-    const auto model = testing::toy_model(task);
-    EXPECT_EQ(broken([&] { testing::check_model(*model, testing::toy_batch(*model)); }), "");
+    const auto model = attune::testing::toy_model(task);
+    EXPECT_EQ(
+        broken([&] { attune::testing::check_model(*model, attune::testing::toy_batch(*model)); }),
+        "");
   }
 }
 
@@ -115,8 +126,9 @@ TEST(Promises, AChangedBaseIsFound) {
       model.module().parameters()[0].add_(1);
     }
   };
-  EXPECT_THAT(broken([] { testing::check_strategy([] { return std::make_shared<Changes>(); }); }),
-              HasSubstr("'model.embed_tokens.weight', which is not trained, keeps its bits"));
+  EXPECT_THAT(
+      broken([] { attune::testing::check_strategy([] { return std::make_shared<Changes>(); }); }),
+      HasSubstr("'model.embed_tokens.weight', which is not trained, keeps its bits"));
 }
 
 TEST(Promises, ALossThatIsAMeanIsFound) {
@@ -127,8 +139,9 @@ TEST(Promises, ALossThatIsAMeanIsFound) {
       return loss;
     }
   };
-  EXPECT_THAT(broken([] { testing::check_strategy([] { return std::make_shared<Means>(); }); }),
-              HasSubstr("Loss::sum of a batch is the sum over its samples in evaluation"));
+  EXPECT_THAT(
+      broken([] { attune::testing::check_strategy([] { return std::make_shared<Means>(); }); }),
+      HasSubstr("Loss::sum of a batch is the sum over its samples in evaluation"));
 }
 
 TEST(Promises, WhatIsLostOnResumeIsFound) {
@@ -142,7 +155,7 @@ TEST(Promises, WhatIsLostOnResumeIsFound) {
     int steps = 0;
   };
   EXPECT_THAT(
-      broken([] { testing::check_strategy([] { return std::make_shared<Forgets>(); }); }),
+      broken([] { attune::testing::check_strategy([] { return std::make_shared<Forgets>(); }); }),
       HasSubstr("has the same bits after a resume: what it depends on is given by state()"));
 }
 
@@ -156,7 +169,7 @@ TEST(Promises, WhatAnOptimizerKeepsForItselfIsFound) {
     int updates = 0;
   };
   EXPECT_THAT(
-      broken([] { testing::check_optimizer([] { return std::make_shared<Counts>(); }); }),
+      broken([] { attune::testing::check_optimizer([] { return std::make_shared<Counts>(); }); }),
       HasSubstr("update 2 of a Float of shape [5, 7] depends on what state() declares alone"));
 }
 
@@ -169,8 +182,9 @@ TEST(Promises, AnOptimizerThatLooksAtTheWholeIsNotElementwise) {
         each.parameter.sub_(each.gradient / each.gradient.norm().clamp_min(1e-3), 0.1);
     }
   };
-  EXPECT_THAT(broken([] { testing::check_optimizer([] { return std::make_shared<Normed>(); }); }),
-              HasSubstr("a parameter in two pieces is updated as a whole one"));
+  EXPECT_THAT(
+      broken([] { attune::testing::check_optimizer([] { return std::make_shared<Normed>(); }); }),
+      HasSubstr("a parameter in two pieces is updated as a whole one"));
 }
 
 TEST(Promises, AScheduleThatCountsItsCallsIsFound) {
@@ -178,8 +192,9 @@ TEST(Promises, AScheduleThatCountsItsCallsIsFound) {
     double factor(const ScheduleStep&) const override { return 1.0 / ++calls; }
     mutable int calls = 0;
   };
-  EXPECT_THAT(broken([] { testing::check_schedule([] { return std::make_shared<Counts>(); }); }),
-              HasSubstr("is the same whatever was asked for before it"));
+  EXPECT_THAT(
+      broken([] { attune::testing::check_schedule([] { return std::make_shared<Counts>(); }); }),
+      HasSubstr("is the same whatever was asked for before it"));
 }
 
 }  // namespace
