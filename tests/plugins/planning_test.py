@@ -129,7 +129,7 @@ memory = "64G"
 
 said = planned("inspect", "large")
 check(f"{PARAMETERS:,} parameters" in said and "full" in said.split("strategy ")[1], f"its size and what training takes: {said}")
-table, over_others, not_here = re.split(r"\nover a strategy.*tells\): |\nnot with this model.*:\n", said)
+table, over_others, not_here = re.split(r"\ncombined with a strategy.*`\): |\nnot with this model.*:\n", said)
 check(all(f"\n  {name} " in table for name in ("adapter", "full", "lora", "prefix", "prompt", "vera")), f"those that train: {table}")
 check({"dpo", "ewc", "l2sp", "quantize"} <= set(over_others.split(", ")), f"those that are listed after another: {over_others}")
 check("bitfit" in not_here and "has none: set norms = true" in not_here, f"those that are not for this model, and why: {not_here}")
