@@ -1,5 +1,5 @@
 // AdamW (Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", arXiv:1711.05101,
-// algorithm 2), for every optimizer that leaves some parameters to it.
+// algorithm 2). Other optimizers use it for the parameters that they do not update themselves.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/optimizer.hpp>
@@ -10,14 +10,15 @@
 ATTUNE_API_BEGIN
 namespace attune {
 
-/// With g the scaled gradient, in update t = 1, 2, ...:
+/// Decoupled weight decay. g is the scaled gradient and t = 1, 2, ... counts the updates:
 ///
 ///     m = beta1 m + (1 - beta1) g
 ///     v = beta2 v + (1 - beta2) g^2
 ///     p = (1 - rate decay) p - rate (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
 ///
-/// State: exp_avg and exp_avg_sq, of the parameter's sizes and dtype, and step, a float32 scalar.
-/// float32 on the CPU is one pass over memory; anything else is LibTorch's fused kernel.
+/// State per parameter: exp_avg and exp_avg_sq with the parameter's sizes and dtype, and step, a
+/// float32 scalar. A float32 parameter on the CPU is updated in one pass over memory; all others
+/// use LibTorch's fused kernel.
 class AdamW : public Optimizer {
  public:
   struct Options {
@@ -33,8 +34,8 @@ class AdamW : public Optimizer {
   void update(std::vector<ParameterUpdate>& parameters, const UpdateRates& rates) override;
 
  private:
-  /// Of a stretch of a parameter, whether its moments are all zero; read from them when it is
-  /// unknown.
+  /// Whether the moments of one stretch of a parameter are all zero. `unknown` means that update()
+  /// must read them to find out.
   enum class Moments : char { unknown, zero, moving };
 
   void update_rows(const std::vector<ParameterUpdate*>& parameters, const UpdateRates& rates);
@@ -43,7 +44,7 @@ class AdamW : public Optimizer {
   std::vector<Moments>& moments_of(const ParameterUpdate& parameter);
 
   Options options_;
-  std::unordered_map<const void*, std::vector<Moments>> moments_;  // by where exp_avg lies
+  std::unordered_map<const void*, std::vector<Moments>> moments_;  // key: data pointer of exp_avg
 };
 
 }  // namespace attune

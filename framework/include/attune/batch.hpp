@@ -1,5 +1,5 @@
-// What a model sees. Samples lie end to end: no pad token is ever stored or computed, and attention
-// never crosses a sample.
+// Padding-free batches, the input of a model. Samples are concatenated: pad tokens are neither
+// stored nor computed, and attention never crosses a sample boundary.
 #pragma once
 #include <attune/api.hpp>
 #include <ATen/core/Tensor.h>
@@ -14,38 +14,40 @@ namespace attune {
 
 class Model;
 
-/// Marks a position that is not trained on (the value PyTorch's losses use).
+/// Target of a position that the loss ignores (ignore_index of PyTorch's losses).
 inline constexpr std::int64_t ignored_target = -100;
 
 struct Batch {
   at::Tensor tokens;     // int64 [T]; undefined for data without tokens
-  at::Tensor positions;  // int64 [T], from 0 in every sample
-  // [B+1] on the host: sample b is rows starts[b] .. starts[b+1]-1
+  at::Tensor positions;  // int64 [T], counted from 0 in each sample
+  // sequence offsets, [B+1] on the host: sample b is rows starts[b] .. starts[b+1]-1
   std::vector<std::int64_t> starts{0};
-  // one per row of Model::features. Decoders: N = T, already shifted (row t is to predict
-  // targets[t]); classifiers: N = B. The type says which loss is meant: int64 [N] one class
-  // (ignored_target: not trained on); float32 [N, outputs] any of several labels, 0 or 1 each;
-  // float32 [N] a value.
+  // One target per row of Model::features. Decoders: N = T, already shifted (row t predicts
+  // targets[t]). Classifiers: N = B. The dtype selects the loss:
+  //   int64 [N]              class index, or ignored_target
+  //   float32 [N, outputs]   multi-label, 0 or 1 each
+  //   float32 [N]            regression value
   at::Tensor targets;
-  std::map<std::string, at::Tensor> columns;  // whatever else a dataset plugin hands over
-  // what Model::hidden_after made of these samples in an earlier pass; undefined: it is computed
+  std::map<std::string, at::Tensor> columns;  // further columns of the dataset plugin
+  // cached result of Model::hidden_after for these samples; undefined: computed from the tokens
   at::Tensor hidden;
-  std::int64_t hidden_parts = 0;  // after how many parts of the model
-  // which model; another, such as a teacher, computes everything
+  std::int64_t hidden_parts = 0;  // number of model parts that `hidden` covers
+  // model that `hidden` belongs to; any other model, such as a teacher, starts from the tokens
   const Model* hidden_of = nullptr;
-  // row numbers in the split; a row may give several samples (a preference gives two)
+  // row numbers in the split; one row may give several samples (a preference pair gives two)
   std::vector<std::int64_t> ids;
 
   std::int64_t samples() const { return static_cast<std::int64_t>(starts.size()) - 1; }
   std::int64_t length() const { return starts.back(); }
 };
 
-/// tokens, positions and starts of these samples laid end to end. Each is int32 or int64 [n_i].
+/// Concatenates samples into a batch with tokens, positions and starts. Each is int32 or int64
+/// [n_i].
 Batch pack(const std::vector<at::Tensor>& tokens);
 
-/// A decoder's targets for one sample, int64 [n]: row t is to predict tokens[t + 1] where mask[t +
-/// 1] is 1 (no mask: everywhere); the last row predicts nothing. tokens int32 or int64 [n], mask
-/// uint8 [n].
+/// Next-token targets of one sample, int64 [n]. Row t predicts tokens[t + 1] if mask[t + 1] is 1,
+/// and is ignored_target otherwise; so is the last row. An undefined mask selects all tokens.
+/// tokens: int32 or int64 [n]. mask: uint8 [n].
 at::Tensor next_token_targets(const at::Tensor& tokens, const at::Tensor& mask = {});
 
 }  // namespace attune

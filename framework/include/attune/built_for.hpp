@@ -1,6 +1,6 @@
-// What a plugin library was built for, as a note in its ELF file (System V ABI, "Note Section"):
-// Attune reads and compares it before it opens the library. The note is plain text, a line
-// `key=value` for each fact, so that any program can read it: readelf -n.
+// Build facts of a plugin library, stored as a note in its ELF file (System V ABI, "Note Section").
+// Attune reads and compares the note before it loads the library. The note is plain text, one
+// `key=value` line per fact; `readelf -n` prints it.
 #pragma once
 #include <attune/api_hash.hpp>
 #include <nlohmann/json_fwd.hpp>
@@ -32,8 +32,8 @@
 #define ATTUNE_CONTAINERS "plain"
 #endif
 
-// Those whose runtime must have been there from the start of the process. What -fsanitize=undefined
-// adds can be loaded at any time.
+// Sanitizers whose runtime must be loaded at process start. The runtime of -fsanitize=undefined can
+// be loaded at any time.
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define ATTUNE_SANITIZER "address"
@@ -51,8 +51,8 @@
 #define ATTUNE_SANITIZER "none"
 #endif
 
-/// The lines of the note, each ended by `end`. Only `attune` is not compared: it is told where
-/// another line differs.
+/// The lines of the note, each terminated by `end`. All are compared except `attune`, which only
+/// appears in the message about a mismatch.
 // clang-format off
 #define ATTUNE_BUILT_FOR(end)                                      \
   "attune=" ATTUNE_RELEASE end                                     \
@@ -66,12 +66,13 @@
   "json=" ATTUNE_STRINGIFY(NLOHMANN_JSON_NAMESPACE) end
 // clang-format on
 
-/// The owner's name in the note, and its type: the layout of its text.
+/// Owner name of the note, and its type: the version of the text layout.
 #define ATTUNE_NOTE_OWNER "attune"
 #define ATTUNE_NOTE_TYPE 1
 
-/// Stores `text`, a string literal for the assembler ("\\n" ends a line). Allocated, so that strip
-/// keeps it; a note, so that the linker's --gc-sections keeps it.
+/// Stores `text`, a string literal for the assembler ("\\n" ends a line), in section .note.attune.
+/// The section is allocated, so `strip` keeps it; it is a note, so the linker's --gc-sections keeps
+/// it.
 // clang-format off
 #define ATTUNE_NOTE(text)                                          \
   __asm__(".pushsection .note.attune, \"a\", %note\n"              \

@@ -1,4 +1,4 @@
-// A model's own chat template, as its files hold it.
+// The chat template from a model's files.
 #pragma once
 #include <attune/api.hpp>
 
@@ -9,10 +9,11 @@ ATTUNE_API_BEGIN
 namespace attune {
 
 struct ChatSource {
-  std::string jinja;  // "": there is none
-  // of models that have another template for conversations with tools
+  std::string jinja;  // main template; "" if the model has none
+  // separate template for conversations with tools; "" if the model has none
   std::string tool_use = {};
-  std::map<std::string, std::string> tokens;  // what a template may name: {"bos_token", "<s>"}
+  std::map<std::string, std::string>
+      tokens;  // special tokens the template may use: {"bos_token", "<s>"}
 };
 
 }  // namespace attune

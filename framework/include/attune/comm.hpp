@@ -1,5 +1,5 @@
-// A group of ranks, passed by value, never global. Every call is collective: all ranks of the group
-// make it, in the same order. Which groups a run has: attune/mesh.hpp.
+// A group of ranks, passed by value. Communication calls are collective: all ranks of the group
+// must make them in the same order. attune/mesh.hpp defines the groups of a run.
 #pragma once
 #include <attune/api.hpp>
 
@@ -14,16 +14,16 @@ namespace attune {
 
 class Comm {
  public:
-  /// This process alone; needs no MPI.
+  /// A group of this process alone. Needs no MPI.
   Comm();
 
   int rank() const;
   int size() const;
   bool root() const { return rank() == 0; }
 
-  /// The ranks that gave the same color, in the order of their keys, on a communicator of their
-  /// own. color: 0 or more. Equal keys keep the order of this group. The communicator is freed with
-  /// the last copy.
+  /// Splits the group as MPI_Comm_split does: ranks with the same color (at least 0) form a new
+  /// communicator, ordered by key. Ranks with equal keys keep their order. The communicator is
+  /// freed with its last copy.
   Comm split(int color, int key = 0) const;
   /// The ranks of this group that share this rank's node.
   Comm split_by_node() const;
@@ -34,12 +34,12 @@ class Comm {
   double sum(double value) const;
   std::int64_t sum(std::int64_t value) const;
   std::int64_t max(std::int64_t value) const;
-  /// Every rank's text, by rank, on every rank.
+  /// Returns the texts of all ranks, ordered by rank, on every rank.
   std::vector<std::string> gather(const std::string& text) const;
 
-  /// Runs work on this rank; when it throws on any rank, all ranks of the group throw the same: an
-  /// Error (or Fault) with the text of the lowest rank that failed. One rank's mistake ends all
-  /// ranks of the run, also those outside the group, and is reported once.
+  /// Runs `work`. If it throws on any rank, all ranks of the group throw the same Error (or Fault),
+  /// with the text of the lowest failed rank. An error thus ends the whole run, including ranks
+  /// outside the group, and is reported once.
   void agree(const std::function<void()>& work) const;
 
   struct Impl;  // parallel/mpi.hpp

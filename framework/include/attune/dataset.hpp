@@ -1,6 +1,6 @@
-// A dataset plugin is one kind of sample: how a record becomes columns, and how samples become a
-// batch. Reading sources, cleaning, splitting, HDF5, sampling and prefetching are the framework's,
-// the same for every kind.
+// A dataset plugin defines one kind of sample: how a record becomes columns, and how samples become
+// a batch. The framework reads sources, cleans, splits, writes HDF5, samples and prefetches in the
+// same way for every kind.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/batch.hpp>
@@ -15,31 +15,32 @@
 ATTUNE_API_BEGIN
 namespace attune {
 
-/// One record of a source after field mapping.
+/// One record of a source, after field mapping.
 struct Record {
-  // "prompt", "response", "text", "label", "chosen", ...
+  // by name: "prompt", "response", "text", "label", "chosen", ...
   std::map<std::string, std::string> fields;
-  std::vector<Message> messages;  // for conversations
-  // JSON list of the functions that the conversation may call; "": none
+  std::vector<Message> messages;  // set for conversations
+  // JSON list of the functions that the model may call; "" if none
   std::string tools;
-  // uint8 [height, width, channels]; undefined for records that are no picture
+  // uint8 [height, width, channels]; undefined if the record has no image
   at::Tensor image;
-  std::string source;    // file
-  std::int64_t row = 0;  // in it, from 1
-  // "chosen" and "rejected", where one of them is more than a text
+  std::string source;    // file name
+  std::int64_t row = 0;  // row number in the file, from 1
+  // "chosen" and "rejected", if either has more than plain text
   std::map<std::string, std::vector<Message>> answers = {};
 
-  /// Error naming file, row and the fields there are, when it is absent.
+  /// Returns a field. Error if it is absent; it names the file, the row and the existing fields.
   const std::string& field(const std::string& name) const;
 };
 
-/// Columns of one sample. 0-D: a scalar; 1-D: ragged (its length differs from sample to sample);
-/// n-D: the same shape in every sample. dtype uint8, int32 (token ids alone), int64 or float32.
-/// Every sample of a kind has the same columns.
+/// Columns of one sample. 0-D tensors are scalars, 1-D tensors are ragged (length varies by
+/// sample), n-D tensors have the same shape in every sample. dtype: uint8, int32 (token ids only),
+/// int64 or float32. All samples of a kind must have the same columns.
 using Sample = std::map<std::string, at::Tensor>;
 
-/// Thrown by labels and encode: a row that is wrong. It ends the work, or is dropped and counted
-/// under `reason` where the recipe skips bad rows. The text is a whole Error, with file and row.
+/// Thrown by `labels` and `encode` for an invalid row. It aborts the preparation, or the row is
+/// dropped and counted under `reason` if the recipe skips bad rows. The text is a complete message
+/// with file and row.
 class BadRow : public Error {
  public:
   BadRow(std::string reason, const std::string& text) : Error(text), reason_(std::move(reason)) {}
@@ -49,41 +50,42 @@ class BadRow : public Error {
   std::string reason_;
 };
 
-/// Whether a message holds no text, no tool call and no reasoning.
+/// Whether a message has no text, no tool call and no reasoning.
 bool says_nothing(const Message& message);
 
 struct EncodeContext {
-  // knows no token when the recipe names none, which reads_text() allows
+  // has no tokens if the recipe names no tokenizer, which reads_text() must allow
   const Tokenizer& tokenizer;
-  const ChatTemplate* chat = nullptr;  // null when neither model nor recipe names one
-  // all that Dataset::labels named, sorted (as numbers when all are)
+  const ChatTemplate* chat = nullptr;  // null if neither model nor recipe names one
+  // all values returned by Dataset::labels, sorted (numerically if all are numbers)
   std::vector<std::string> labels;
 };
 
-/// A plugin needs `encode` and `collate`; the rest has defaults that suit a kind with one sample a
-/// record.
+/// Interface of dataset plugins. Only `encode` and `collate` are mandatory; the defaults of the
+/// other functions suit kinds with one sample per record.
 class Dataset {
  public:
   virtual ~Dataset() = default;
-  /// Throws Rejected for a record that gives no sample.
+  /// Converts a record into a sample. Throws Rejected if the record yields none.
   virtual Sample encode(const Record& record, const EncodeContext& context) const = 0;
   virtual Batch collate(const std::vector<Sample>& samples) const = 0;
 
-  /// What prepare calls: a record may become several samples (windows of a document), all of them
-  /// in its split. Default: encode's one.
+  /// Converts a record into any number of samples (e.g. windows of a document), all of the same
+  /// split. `attune prepare` calls this function. Default: one sample, from `encode`.
   virtual std::vector<Sample> encode_all(const Record& record, const EncodeContext& context) const;
-  /// Names of the model's outputs that this record asks for. Default: its field "label", none where
-  /// it has none.
+  /// Names of the model outputs that this record needs. Default: the value of field "label", or
+  /// nothing if the record has no such field.
   virtual std::vector<std::string> labels(const Record& record) const;
-  /// Whether encode uses the tokenizer; when not, a recipe need not name one.
+  /// Whether `encode` uses the tokenizer. If not, the recipe need not name one.
   virtual bool reads_text() const { return true; }
-  /// What a training step sees of a sample; evaluation sees it as it is. `seed` is a function of
-  /// (seed of the run, step, row): the same random choices on any number of ranks and after a
-  /// resume. May be called from several threads. Default: unchanged.
+  /// Augments a sample for a training step; evaluation uses the sample unchanged. `seed` is a
+  /// function of (seed of the run, step, row), so random choices are the same on any number of
+  /// ranks and after a resume. May be called from several threads. Default: returns the sample
+  /// unchanged.
   virtual Sample augment(Sample sample, std::uint64_t seed) const;
-  /// What an evaluation of a run on this data measures, unless a strategy defines another loss
-  /// (Strategy::metrics). Names differ, and "loss" is among them. Default: those of Attune that fit
-  /// the targets (metrics::of_targets).
+  /// Metrics of an evaluation on this data, unless a strategy defines its own loss
+  /// (Strategy::metrics). Names must be unique and include "loss". Default: the built-in metrics
+  /// that fit the targets (metrics::of_targets).
   virtual std::vector<Metric> metrics(const MetricContext& context) const;
 };
 

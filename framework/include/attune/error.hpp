@@ -1,6 +1,6 @@
-// Two kinds of failure. attune::Error is the user's mistake: one sentence saying what is wrong,
-// where, and the cure; the program ends with exit code 2. ATTUNE_ASSERT is our bug: it reports
-// values, file and line, and the program ends with exit code 3.
+// Two kinds of failure. attune::Error is a user error: one sentence that states the problem, its
+// place and its remedy; the program ends with exit code 2. ATTUNE_ASSERT reports a bug in Attune
+// with values, file and line; the program ends with exit code 3.
 #pragma once
 #include <attune/api.hpp>
 #include <fmt/core.h>
@@ -12,22 +12,22 @@
 ATTUNE_API_BEGIN
 namespace attune {
 
-/// What the program returns; part of the contract with schedulers and scripts.
+/// Exit codes of the program, a stable interface for schedulers and scripts.
 enum class ExitCode : int { done = 0, user_mistake = 2, fault = 3, interrupted = 75 };
 
-/// The user's mistake. The text is shown as it is.
+/// A user error. The text is printed unchanged.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-/// Our bug, or a fault of the system.
+/// A bug in Attune, or a failure of the system.
 class Fault : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-/// Throws attune::Error with a formatted text.
+/// Throws attune::Error with a formatted message.
 template <class... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> text, Args&&... args) {
   throw Error(fmt::format(text, std::forward<Args>(args)...));
@@ -41,7 +41,8 @@ namespace detail {
 }  // namespace attune
 ATTUNE_API_END
 
-/// ATTUNE_ASSERT(condition, "format", values...): must hold whatever the user does.
+/// ATTUNE_ASSERT(condition, "format", values...): checks an invariant that no user input can
+/// violate.
 #define ATTUNE_ASSERT(condition, ...)                                    \
   do {                                                                   \
     if (!(condition))                                                    \

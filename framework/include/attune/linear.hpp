@@ -1,4 +1,4 @@
-// The framework's own linear layer, with a slot for deltas (LoRA, DoRA, IA3, adapters...).
+// Attune's linear layer, with support for deltas (LoRA, DoRA, IA3, adapters, ...).
 #pragma once
 #include <attune/api.hpp>
 #include <attune/forward.hpp>
@@ -14,82 +14,83 @@ namespace attune::nn {
 
 class Linear;
 
-/// keep sum + scale a b, written into sum [m, n]; a [m, k], b [k, n], either maybe a transposed
-/// view. Both have the dtype of sum, or bfloat16 where sum is float32: then what they give is added
-/// up in float32 (Micikevicius et al. 2017, arXiv:1710.03740). With keep = 0 what is in sum does
-/// not matter.
+/// sum = keep * sum + scale * (a @ b), in place (BLAS beta and alpha). sum [m, n], a [m, k], b [k,
+/// n]; a and b may be transposed views. Both have the dtype of sum, or are bfloat16 if sum is
+/// float32. In that case products are accumulated in float32 (Micikevicius et al. 2017,
+/// arXiv:1710.03740). With keep = 0 the old values of sum are ignored.
 void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b, double scale = 1,
                  double keep = 1);
-/// a b; float32 when a and b are bfloat16.
+/// a @ b. The result is float32 if a and b are bfloat16.
 at::Tensor product(const at::Tensor& a, const at::Tensor& b);
 
-/// A trained change to one linear layer. Its parameters are registered as those of a sub-module of
-/// that layer.
+/// A trainable change to one linear layer. It is registered as a sub-module of that layer.
 class Delta : public torch::nn::Module {
  public:
-  /// Whose change it is, where runs share a base: it acts on that one's samples
-  /// (ForwardContext::shared_by).
+  /// Owner of the delta, if several runs share a base model: the delta acts only on that owner's
+  /// samples (ForwardContext::shared_by).
   std::int64_t owner = 0;
 
-  /// What the layer is given instead of its input x [..., in]. Default: x.
+  /// Replaces the layer's input x [..., in]. Default: returns x.
   virtual at::Tensor input(const at::Tensor& x) { return x; }
-  /// x: the layer's own input [..., in]; y: its output so far [..., out]. Returns the new output.
-  /// Default: y.
+  /// Returns the layer's new output [..., out]. x: original input [..., in]. y: output of the layer
+  /// and the preceding deltas [..., out]. Default: returns y.
   virtual at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y,
                              ForwardContext& context);
-  /// The layer's output with the change, from x, where one function for both is cheaper than one
-  /// after the other. Called when the layer is frozen and has no other delta. Default: undefined,
-  /// and the two are computed one after the other.
+  /// Computes the layer and the delta from x in one function, if that is cheaper than two. Called
+  /// only if the layer is frozen and has no other delta. Default: returns an undefined tensor,
+  /// which means that there is no fused form.
   virtual at::Tensor forward_fused(const Linear& base, const at::Tensor& x,
                                    ForwardContext& context);
-  /// The output of the layer as it was before the change, from y, its output now. Default: y, which
-  /// is right unless the weight itself was changed with the delta.
+  /// Recovers the output of the original layer from y, its current output. Override it if the delta
+  /// also modified the layer's weight. Default: returns y.
   virtual at::Tensor base_output(const Linear& base, const at::Tensor& x, const at::Tensor& y);
-  /// Some rows of the weight, int64 [k], and what stands in their place [k, in].
+  /// Replacement of some weight rows: ids int64 [k], values [k, in].
   struct Rows {
     at::Tensor ids;
     at::Tensor values;
   };
-  /// For a change that only puts other rows in the place of some: a loss over many outputs does it
-  /// at once. Default: absent.
+  /// For a delta that only replaces weight rows: returns them, so that a loss over many outputs can
+  /// apply them directly. Default: absent.
   virtual std::optional<Rows> rows() const;
-  /// Changes the layer's weight and bias, in place, so that they give the same output in inference.
-  /// Error where that cannot be.
+  /// Folds the delta into the layer's weight and bias, in place, so that inference gives the same
+  /// output. Error if that is impossible.
   virtual void merge(Linear& base) const = 0;
 };
 
-/// A frozen weight [out, in] held in fewer bits.
+/// A frozen weight [out, in] stored with fewer bits (quantised).
 class PackedWeight {
  public:
   virtual ~PackedWeight() = default;
-  /// In the dtype that the layer computes in.
+  /// The dense weight [out, in], in the dtype of the layer's computation.
   virtual at::Tensor unpack() const = 0;
   virtual std::size_t bytes() const = 0;
 };
 
-/// y = x weight^T + bias, then each delta in turn, then the softcap. weight [out, in] and bias
-/// [out] (maybe undefined) are not initialised: they are loaded, or set by whoever makes the layer.
+/// y = x @ weight^T + bias, followed by each delta in turn and the softcap. weight [out, in] and
+/// bias [out] (may be undefined) are not initialised: they are loaded, or set by the creator of the
+/// layer.
 class Linear : public torch::nn::Module {
  public:
   Linear(std::int64_t in, std::int64_t out, bool with_bias);
-  /// For a tied projection: shares the tensor, registers no parameter of its own.
+  /// A tied projection: shares the tensor and registers no parameter.
   explicit Linear(at::Tensor shared_weight);
-  /// x [..., in] -> [..., out], with those deltas that act in this pass.
+  /// x [..., in] -> [..., out], including the deltas that act in this pass.
   at::Tensor forward(const at::Tensor& x, ForwardContext& context);
 
   void add_delta(std::string name, std::shared_ptr<Delta> delta);
   const std::vector<std::shared_ptr<Delta>>& deltas() const { return deltas_; }
-  /// Folds every delta into weight and bias and removes them. Error when the weight is packed.
+  /// Folds all deltas into weight and bias and removes them. Error if the weight is packed.
   void merge_deltas();
 
-  /// From now on the weight is held packed: no parameter, frozen, unpacked for each product.
+  /// Replaces the weight by a packed one. It is frozen, is no parameter, and is unpacked for each
+  /// product.
   void pack(std::shared_ptr<PackedWeight> packed);
   const std::shared_ptr<PackedWeight>& packed() const { return packed_; }
-  /// [out, in], packed or not.
+  /// The weight [out, in]; unpacked if it is packed.
   at::Tensor dense_weight() const { return packed_ ? packed_->unpack() : weight; }
-  /// dense_weight as products take it.
+  /// dense_weight() in the dtype of the matrix products.
   at::Tensor operand() const;
-  /// Neither weight nor bias is trained.
+  /// Whether neither weight nor bias is trainable.
   bool is_frozen() const;
   /// dtype and device of the weight.
   at::TensorOptions options() const { return packed_ ? packed_options_ : weight.options(); }
@@ -99,12 +100,11 @@ class Linear : public torch::nn::Module {
 
   at::Tensor weight;  // undefined while packed
   at::Tensor bias;
-  // files hold the weight as [in, out] (GPT-2's Conv1D; fan_in_fan_out in PEFT); here it is [out,
-  // in] all the same
+  // weight files hold [in, out] (GPT-2's Conv1D; fan_in_fan_out in PEFT); `weight` is [out, in]
+  // in either case
   bool is_stored_transposed = false;
-  bool rounds_operands = false;  // products round x and weight, which are float32, to bfloat16
-  // the output becomes softcap tanh(output / softcap) in the end (Gemma 2's logits); 0: it stays as
-  // it is
+  bool rounds_operands = false;  // round float32 x and weight to bfloat16 for products
+  // final output = softcap * tanh(output / softcap) (Gemma 2's logits); 0 disables it
   double softcap = 0;
 
  private:
@@ -113,14 +113,14 @@ class Linear : public torch::nn::Module {
 
   std::vector<std::shared_ptr<Delta>> deltas_;
   std::shared_ptr<PackedWeight> packed_;
-  mutable at::Tensor rounded_;  // the weight, as long as it is frozen
+  mutable at::Tensor rounded_;  // cached bfloat16 copy of a frozen weight
   mutable std::int64_t rounded_version_ = 0;
   at::TensorOptions packed_options_;
   std::int64_t in_;
   std::int64_t out_;
 };
 
-/// Every nn::Linear below root with its dotted name, in registration order.
+/// All nn::Linear layers below root with their dotted names, in registration order.
 std::vector<std::pair<std::string, std::shared_ptr<Linear>>> linears(torch::nn::Module& root);
 
 }  // namespace attune::nn

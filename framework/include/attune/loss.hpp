@@ -1,5 +1,5 @@
-// A loss is a sum and a count. The framework divides by the count over all ranks and all
-// micro-batches of the step, so that any split of the same global batch gives the same gradient.
+// A loss is a sum and a count. The framework divides by the count over all ranks and micro-batches
+// of the step, so the gradient does not depend on how the global batch is split.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/batch.hpp>
@@ -16,7 +16,7 @@ namespace nn {
 class Linear;
 }
 
-/// A number that a strategy reports beside its loss: sum / count is its mean, over the
+/// A value that a strategy reports beside its loss. Its mean is sum / count, accumulated over the
 /// micro-batches of a step and all ranks.
 struct Scalar {
   double sum = 0;
@@ -25,71 +25,73 @@ struct Scalar {
 
 struct Loss {
   at::Tensor sum;          // scalar, differentiable
-  std::int64_t count = 0;  // targets it sums over
-  // of these, how many the output got right; 0 where the target is a value
+  std::int64_t count = 0;  // number of targets in the sum
+  // number of correctly predicted targets; 0 for regression
   std::int64_t correct = 0;
-  // what metrics compare with the targets, of their shape and detached. Targets of float32: always,
-  // values or probabilities, float32. Targets of int64: when ForwardContext::wants_outputs asks,
-  // the class of the largest output (the first of several), int64, and ignored_target where the
-  // target is that.
+  // Predictions that metrics compare with the targets: same shape, detached. For float32 targets:
+  // always set, float32 values or probabilities. For int64 targets: set only if
+  // ForwardContext::wants_outputs, the int64 argmax class (the lowest in a tie), or ignored_target
+  // where the target is ignored_target.
   at::Tensor outputs = {};
-  // by name, "rewards/margins": letters, digits and _ / . -
+  // by name, such as "rewards/margins"; letters, digits and _ / . - are allowed
   std::map<std::string, Scalar> scalars = {};
 
-  /// Adds values, of any shape, to the scalar of that name: their sum and their number.
+  /// Adds the sum and the number of elements of `values` (any shape) to the scalar `name`.
   void report(const std::string& name, const at::Tensor& values);
 };
 
-/// Cross-entropy of softmax(projection(features)) against targets, in chunks of rows: all logits of
-/// a batch are never held at once. features [N, width]; targets int64 [N], rows with ignored_target
-/// are not even projected. `context`: that of the features' pass.
+/// Cross-entropy of softmax(projection(features)) against the targets. features: [N, width].
+/// targets: int64 [N]; rows with ignored_target are not projected. Rows are processed in chunks, so
+/// the logits of the whole batch are never in memory at once. context: that of the pass that
+/// computed the features.
 Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets,
                    const ForwardContext& context = {});
 
-/// Any of several labels: cross-entropy of sigmoid(projection(features)) against each label's own
-/// target. features [N, width]; targets float32 [N, outputs], 0 or 1. Counts N x outputs; correct
-/// where output and target are on the same side of a half.
+/// Multi-label loss: binary cross-entropy of sigmoid(projection(features)) against each label's
+/// target. features: [N, width]. targets: float32 [N, outputs], 0 or 1. The count is N * outputs.
+/// An output is correct if it is on the same side of 0.5 as its target.
 Loss binary_cross_entropy(const at::Tensor& features, nn::Linear& projection,
                           const at::Tensor& targets, const ForwardContext& context = {});
 
-/// A value: (projection(features) - target)^2. features [N, width], one output; targets float32
-/// [N].
+/// Regression loss: (projection(features) - target)^2. features: [N, width]; the projection has one
+/// output. targets: float32 [N].
 Loss squared_error(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets,
                    const ForwardContext& context = {});
 
-/// The parts that other losses are made of, one per trained row: those whose target is not
-/// ignored_target. float32 at least, differentiable; the logits are computed in chunks, and again
-/// in the backward pass.
+/// Per-row terms from which other losses are built, for the n rows whose target is not
+/// ignored_target. At least float32, differentiable. The logits are computed in chunks and
+/// recomputed in the backward pass.
 struct RowLosses {
-  at::Tensor rows;     // int64 [n]: which of the N rows they are
+  at::Tensor rows;     // int64 [n]: indices into the N rows
   at::Tensor targets;  // int64 [n]
   at::Tensor nll;      // [n]: -log p(target)
-  at::Tensor uniform;  // [n]: the mean of -log p over all outputs
+  at::Tensor uniform;  // [n]: mean of -log p over all outputs
   std::int64_t correct = 0;
 };
 /// features [N, width]; targets int64 [N].
 RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets,
                      const ForwardContext& context = {});
 
-/// How many targets each sample of a batch has; empty for data without targets. A sample that has
-/// none adds nothing to a loss.
+/// Number of targets of each sample; empty for data without targets. A sample without a target does
+/// not contribute to a loss.
 std::vector<std::int64_t> targets_by_sample(const Batch& batch);
-/// The rows (Batch::ids) of samples without a target: of pairs, those of which either answer has
-/// none.
+/// Rows (Batch::ids) of samples without a target. A preference pair counts if either answer has no
+/// target.
 std::vector<std::int64_t> rows_without_target(const Batch& batch);
 
-/// log p(targets | what comes before) of every sample of a decoder's batch: the sum over its
-/// trained rows, [B], and their number, int64 [B].
+/// Log-probability of the targets of each sample in a decoder's batch, given the preceding tokens:
+/// the sum over its target rows [B], and the number of these rows, int64 [B].
 struct SampleLogProbabilities {
   at::Tensor sums;
   at::Tensor counts;
 };
 SampleLogProbabilities sample_log_probabilities(Model& model, const ForwardContext& context);
 
-/// The one of the first three that the targets' type asks for (Batch::targets).
+/// Selects cross_entropy, binary_cross_entropy or squared_error by the targets' dtype
+/// (Batch::targets).
 Loss supervised_loss(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets,
                      const ForwardContext& context = {});
-/// Of the model's outputs for the context's batch.
+/// The same for the model's outputs on the context's batch.
 Loss supervised_loss(Model& model, const ForwardContext& context);
 
 }  // namespace attune

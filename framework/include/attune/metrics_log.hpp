@@ -1,5 +1,5 @@
-// metrics.jsonl of a run directory, as Attune writes it: docs/run-directory.md. The callback
-// `jsonl` writes it in every run.
+// Writer of a run directory's metrics.jsonl (format: docs/run-directory.md). The callback `jsonl`
+// uses it in every run.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/callback.hpp>
@@ -11,19 +11,19 @@
 ATTUNE_API_BEGIN
 namespace attune {
 
-/// On rank 0 alone.
+/// Used on rank 0 only.
 class MetricsLog {
  public:
-  /// Opens the log of a run directory to append. What is behind the first `keep` bytes goes: an
-  /// interrupted run wrote it after the checkpoint that is resumed from, and those steps are done
-  /// again. Error when it cannot be written, or is of a newer version.
+  /// Opens the log of a run directory for appending, truncated to the first `keep` bytes. Later
+  /// bytes belong to steps after the checkpoint, which a resumed run repeats. Error if the file
+  /// cannot be written or has a newer version.
   MetricsLog(const std::filesystem::path& run_directory, std::uint64_t keep);
 
-  /// One line, which other programs see at once; nothing for step_begin and gradients_ready. Error
-  /// when it cannot be written.
+  /// Appends one line and flushes it. Ignores step_begin and gradients_ready. Error if the file
+  /// cannot be written.
   void write(Event event, const Run& run);
 
-  /// Its length: `keep` of a run that is resumed from here.
+  /// Length of the file in bytes. Pass it as `keep` when a run resumes from this point.
   std::uint64_t bytes() const { return bytes_; }
 
  private:

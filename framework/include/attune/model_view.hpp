@@ -1,5 +1,5 @@
-// What a strategy changes of a model. Through its view it adds, and says what is trained; what
-// others do to the same base is theirs.
+// A strategy's interface to the model. Through its view a strategy adds deltas and selects
+// trainable parameters, independently of other strategies or runs on the same base model.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/model.hpp>
@@ -14,33 +14,33 @@ namespace attune {
 
 class ModelView {
  public:
-  /// owner: whose changes these are, where several runs share a base (ForwardContext::shared_by).
+  /// owner: the run that owns the changes, if several share a base (ForwardContext::shared_by).
   explicit ModelView(Model& model, std::int64_t owner = 0) : model_(model), owner_(owner) {}
 
   Model& model() const { return model_; }
   std::int64_t owner() const { return owner_; }
 
-  /// Adds a change to a Linear, Conv2d or Embedding, and trains those of its parameters that
-  /// require gradients. It is registered with the layer by its name; of another owner than 0, as
-  /// "name@owner".
+  /// Adds a delta to a Linear, Conv2d or Embedding, and trains its parameters that require
+  /// gradients. It is registered as a sub-module of the layer under `name`, or "name@owner" if the
+  /// owner is not 0.
   template <class Layer, class Change>
   void add_delta(Layer& layer, const std::string& name, const std::shared_ptr<Change>& delta) {
     delta->owner = owner_;
     layer.add_delta(own_name(name), delta);
     train_added(*delta);
   }
-  /// Adds trained tokens before every sample. Error when the model has some already.
+  /// Adds trainable tokens before every sample. Error if the model already has some.
   template <class Tokens>
   void add_virtual_tokens(const std::shared_ptr<Tokens>& tokens) {
     add_tokens(tokens, tokens);
   }
 
-  /// A parameter of the model, or all of a module's and of those in it. A model comes frozen:
-  /// nothing else is trained.
+  /// Makes a parameter, or all parameters of a module and its sub-modules, trainable. All other
+  /// parameters of a model are frozen.
   void train(const at::Tensor& parameter);
   void train(const torch::nn::Module& module);
-  /// What is trained through this view, with dotted names in the order of registration; a shared
-  /// tensor once.
+  /// Parameters that are trainable through this view, with dotted names in registration order. A
+  /// shared tensor is listed once.
   std::vector<NamedTensor> trained() const;
 
  private:
@@ -53,7 +53,7 @@ class ModelView {
   std::unordered_set<const void*> trained_;  // TensorImpls
 };
 
-/// Of a model that was just made: nothing of it is trained.
+/// Freezes all parameters. Called on each newly constructed model.
 void freeze(Model& model);
 
 }  // namespace attune

@@ -1,4 +1,4 @@
-// Names of modules, as named_modules() gives them: "model.layers.0.self_attn.q_proj".
+// Module names as returned by named_modules(): "model.layers.0.self_attn.q_proj".
 #pragma once
 #include <attune/api.hpp>
 
@@ -7,7 +7,7 @@
 ATTUNE_API_BEGIN
 namespace attune {
 
-/// "q_proj": the name within its parent.
+/// Name within the parent module: "q_proj".
 inline std::string last_part(const std::string& name) { return name.substr(name.rfind('.') + 1); }
 
 }  // namespace attune

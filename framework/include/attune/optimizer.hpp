@@ -1,6 +1,6 @@
-// An optimizer turns gradients into an update of the parameters. It says which tensors it keeps for
-// a parameter; the run makes, saves and restores them, so an optimizer itself holds nothing that a
-// resumed run would miss.
+// An optimizer turns gradients into parameter updates. It declares the state tensors that it needs
+// per parameter; the run allocates, saves and restores them. An optimizer object must hold no other
+// state that affects a resumed run.
 #pragma once
 #include <attune/api.hpp>
 #include <ATen/core/Tensor.h>
@@ -12,59 +12,60 @@
 ATTUNE_API_BEGIN
 namespace attune {
 
-/// A parameter without its values: enough to plan an optimizer's memory.
+/// Metadata of a parameter, sufficient to plan an optimizer's memory.
 struct ParameterSpec {
   std::string name;  // dotted, as in Model::module()
   std::vector<std::int64_t> sizes;
   at::ScalarType dtype = at::kFloat;
-  // of one of the model's blocks; embeddings, heads and virtual tokens are outside
+  // belongs to one of the model's blocks; false for embeddings, heads and virtual tokens
   bool in_block = false;
 };
 
-/// A tensor that an optimizer keeps for one parameter. It starts as zeros on the parameter's device
-/// and is saved as "<parameter>.<name>".
+/// A state tensor for one parameter. It is initialised to zero on the parameter's device and saved
+/// as
+/// "<parameter>.<name>".
 struct StateSpec {
   std::string name;
   std::vector<std::int64_t> sizes;
   at::ScalarType dtype = at::kFloat;
 };
 
-/// One parameter in one update.
+/// Input of an update for one parameter.
 struct ParameterUpdate {
   ParameterSpec spec;
-  at::Tensor parameter;  // to be changed in place
-  // in memory as the parameter; may be overwritten; zeros where no loss depends on it
+  at::Tensor parameter;  // updated in place
+  // same memory layout as the parameter; may be overwritten; zeros if no loss depends on it
   at::Tensor gradient;
-  std::vector<at::Tensor> state;  // in the order of Optimizer::state, to be changed in place
+  std::vector<at::Tensor> state;  // in the order of Optimizer::state; updated in place
 };
 
-/// What the parameters of one update share.
+/// Factors common to all parameters of one update.
 struct UpdateRates {
-  double learning_rate = 0;  // of this step: the schedule's, times the parameter group's factor
-  double weight_decay = 0;   // train.weight_decay, times the parameter group's factor
-  // the gradient is gradient_scale * ParameterUpdate::gradient: mean over targets, and clipping
+  double learning_rate = 0;  // schedule's value for this step, times the group's factor
+  double weight_decay = 0;   // train.weight_decay, times the group's factor
+  // true gradient = gradient_scale * ParameterUpdate::gradient (mean over targets, and clipping)
   double gradient_scale = 1;
 };
 
-/// The result may depend on the arguments and the options alone: the same on every rank, and after
-/// a resume.
+/// Interface of optimizer plugins. Results must depend only on the arguments and the options, so
+/// that they are the same on every rank and after a resume.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
-  /// The tensors that are kept for a parameter: from its name, sizes and dtype alone, the same at
-  /// every call.
+  /// Declares the state tensors of a parameter. The result must depend only on its name, sizes and
+  /// dtype.
   virtual std::vector<StateSpec> state(const ParameterSpec& parameter) const = 0;
-  /// Whether each number of a parameter is updated from its own gradient and the numbers at the
-  /// same place of the state alone (and of what is kept for the parameter as a whole, of gradients
-  /// nothing). Then a rank may hold and update a piece of a parameter: `state` and `update` see it
-  /// as a parameter of one dimension. Default: false; whole parameters are shared out instead.
+  /// Whether each element is updated only from its own gradient, the state elements at the same
+  /// position, and per-parameter state that does not depend on gradients. If so, a rank may hold
+  /// and update part of a parameter, which `state` and `update` see as a 1-D parameter. Default:
+  /// false; whole parameters are then assigned to ranks.
   virtual bool is_elementwise() const { return false; }
-  /// One update of the parameters of a group, without autograd. Parameters that a strategy has
-  /// frozen for this step are left out.
+  /// Updates the parameters of one group. Autograd is disabled. Parameters that a strategy froze
+  /// for this step are not included.
   virtual void update(std::vector<ParameterUpdate>& parameters, const UpdateRates& rates) = 0;
 };
 
-/// The gradients, scaled in place.
+/// Scales the gradients in place by rates.gradient_scale and returns them.
 std::vector<at::Tensor> scaled_gradients(const std::vector<ParameterUpdate>& parameters,
                                          const UpdateRates& rates);
 
