@@ -1,4 +1,4 @@
-// How layers make their parameters.
+// Allocation of layer parameters.
 #pragma once
 #include <attune/api.hpp>
 #include <ATen/core/Tensor.h>
@@ -6,12 +6,13 @@
 ATTUNE_API_BEGIN
 namespace attune::nn {
 
-/// Not initialised, of LibTorch's default dtype, and where this thread's parameters are made now:
-/// on the host, unless a ParametersOn says otherwise. Every layer makes its parameters with this.
+/// An uninitialised parameter with LibTorch's default dtype, on the device of the innermost
+/// ParametersOn of this thread, or on the CPU. All layers must create their parameters with this
+/// function.
 at::Tensor new_parameter(at::IntArrayRef sizes);
 
-/// While it lives, new_parameter() makes this thread's parameters on that device. On at::kMeta they
-/// have a shape and a dtype but no memory and no values: so is a run planned without its weights.
+/// Sets the device of new_parameter() for this thread during its lifetime. On at::kMeta, parameters
+/// have a shape and dtype but no memory; this allows planning a run without loading weights.
 class ParametersOn {
  public:
   explicit ParametersOn(c10::Device device);
@@ -19,8 +20,8 @@ class ParametersOn {
   ParametersOn(const ParametersOn&) = delete;
   ParametersOn& operator=(const ParametersOn&) = delete;
 
-  /// Where this thread makes parameters now. A table that a layer computes for itself belongs there
-  /// too.
+  /// The current device for new parameters of this thread. Use it also for tables that a layer
+  /// computes.
   static c10::Device now();
 
  private:

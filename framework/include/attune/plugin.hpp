@@ -1,5 +1,5 @@
-// The entry point of a plugin library: one C symbol, one plain C struct, explicit registration; and
-// the note of what it was built for.
+// The entry point of a plugin library: one C symbol that returns a plain C struct, explicit
+// registration, and a note with the build facts.
 //
 //   ATTUNE_PLUGIN("bitfit", "1.0.0", registry) {
 //     registry.strategy<BitFit>("bitfit", "trains the biases alone");
@@ -19,7 +19,7 @@
 #include <cstdint>
 
 extern "C" {
-/// Plain C. New members go to the end: `size` tells which are there.
+/// Plain C. New members are appended; `size` tells the loader which members exist.
 struct AttunePluginInfo {
   std::uint32_t size;
   const char* name;
@@ -39,7 +39,7 @@ struct AttunePluginInfo {
   }                                                                                           \
   static void attune_plugin_add(::attune::Registry& registry)
 
-/// Set by attune_add_plugin; a plugin built by hand may define its own.
+/// Set by attune_add_plugin. Builds without it may define their own value.
 #ifndef ATTUNE_BUILD_ID
 #define ATTUNE_BUILD_ID "unknown"
 #endif

@@ -1,5 +1,5 @@
-// What losses on pairs of answers share: their log-probabilities under the model and under its
-// frozen base.
+// Helpers for losses on preference pairs: log-probabilities of the answers under the model and
+// under its frozen base.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/strategy.hpp>
@@ -11,9 +11,9 @@
 ATTUNE_API_BEGIN
 namespace attune {
 
-/// Of each pair both of whose answers have a token that is trained on, [pairs]: log p(answer |
-/// prompt), and the number of the answer's tokens. Pairs whose answer was cut away whole are left
-/// out: they have no preference to learn.
+/// log p(answer | prompt) and the number of answer tokens for each pair, [pairs]. A pair is omitted
+/// if either answer has no target token, for example because it was truncated away: such a pair
+/// expresses no preference.
 struct PairLogProbabilities {
   // differentiable
   at::Tensor chosen;
@@ -23,37 +23,39 @@ struct PairLogProbabilities {
   at::Tensor rejected_tokens;
 };
 
-/// Of a batch of dataset 'preference', whose samples are the chosen and the rejected answer of each
-/// pair in turn. Error for other data.
+/// Log-probabilities for a batch of dataset 'preference', in which the chosen and the rejected
+/// answer of each pair alternate. Error for other data.
 PairLogProbabilities pair_log_probabilities(Model& model, const ForwardContext& context);
 
-/// The same under the base: adapters off, no gradients. `strategy` names the one that asks, in the
-/// error when the run trains the base's own weights.
+/// The same under the base model: without adapters and gradients. Error if the run trains the base
+/// weights; `strategy` names the caller in the message.
 PairLogProbabilities base_pair_log_probabilities(Model& model, const ForwardContext& context,
                                                  const std::string& strategy);
 
-/// Reports what a loss on pairs rewards, under the names that TRL gives them: "rewards/chosen",
-/// "rewards/rejected", "rewards/margins" (chosen - rejected) and "rewards/accuracies" (the share of
-/// pairs whose margin is above zero). Both float [pairs].
+/// Reports the implicit rewards of a loss on pairs, under TRL's names: "rewards/chosen",
+/// "rewards/rejected", "rewards/margins" (chosen - rejected) and "rewards/accuracies" (fraction of
+/// pairs with a positive margin). Both arguments are floating-point [pairs].
 void report_rewards(Loss& loss, const at::Tensor& chosen, const at::Tensor& rejected);
 
-/// What an evaluation of such a loss measures: "loss", "accuracy" and the rewards. accuracy: what
-/// Loss::correct counts.
+/// Metrics for a loss on pairs: "loss", "accuracy" and the rewards. `loss` and `accuracy` describe
+/// these two metrics.
 std::vector<Metric> reward_metrics(std::vector<Metric> inner, const std::string& loss,
                                    const std::string& accuracy);
 
-/// The same also where the run trains the base's own weights: then they are computed before the
-/// first step and kept, one number a sample, so that there is never a second model in memory.
+/// Base log-probabilities that are also available if the run trains the base weights. In that case
+/// they are computed before the first step and stored, one number per sample, which avoids a second
+/// model in memory.
 class BaseLogProbabilities {
  public:
-  /// In Strategy::begin.
+  /// Call it in Strategy::begin.
   void begin(Model& model, RunContext& run);
-  /// Error when they were kept, and not those of this batch.
+  /// Returns the base log-probabilities of a batch. Error if stored values lack a sample of this
+  /// batch.
   PairLogProbabilities of(Model& model, const ForwardContext& context,
                           const std::string& strategy) const;
 
  private:
-  // log p(answer | prompt) by the hash of the sample's tokens
+  // log p(answer | prompt), keyed by the hash of the sample's tokens
   std::unordered_map<std::uint64_t, double> kept_;
 };
 

@@ -1,4 +1,5 @@
-// Named factories. A plugin's `add` fills it; the framework builds by name from typed options.
+// Named factories. A plugin's `add` registers entries; the framework builds objects by name from
+// typed options.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/schema.hpp>
@@ -29,11 +30,11 @@ class Registry {
   struct Entry {
     Kind kind;
     std::string name;
-    std::string doc;     // one line
-    std::string plugin;  // name and version of the library that added it
-    std::string file;    // that library
+    std::string doc;     // one-line description
+    std::string plugin;  // name and version of the library
+    std::string file;    // path of the library
     OptionSet schema;
-    // a default-made Options
+    // creates Options with default values
     std::function<std::shared_ptr<void>()> defaults;
     std::function<std::shared_ptr<void>(const void* options, void* context)> build;
   };
@@ -58,7 +59,7 @@ class Registry {
   void schedule(std::string name, std::string doc = "") {
     add_plain<Schedule, T>(Kind::schedule, name, doc);
   }
-  /// T is constructed from (Options, ModelContext&), and frozen.
+  /// Registers a model. T is constructed from (Options, ModelContext&), then frozen.
   template <class T>
   void model(std::string name, std::string doc = "") {
     add_entry<T>(
@@ -70,18 +71,18 @@ class Registry {
         });
   }
 
-  /// Error naming both files when the name is taken.
+  /// Error if the name is taken; it names both files.
   void add(Entry entry);
-  /// Error listing the names of that kind, nearest first, when there is none.
+  /// Error if the name is unknown; it lists the names of that kind, nearest first.
   const Entry& find(Kind kind, const std::string& name) const;
   bool has(Kind kind, const std::string& name) const;
-  /// The names of that kind, sorted.
+  /// All names of that kind, sorted.
   std::vector<std::string> names(Kind kind) const;
   const std::deque<Entry>& entries() const;
-  /// Where more entries are to be had: asked once, for all of them, when a name is looked for that
-  /// is not here, or all names are.
+  /// Sets a source of further entries. It is called at most once, when a name is not found or when
+  /// all names are requested.
   void set_reserve(std::function<std::deque<Entry>()> reserve) { reserve_ = std::move(reserve); }
-  /// The library whose `add` runs now: noted in every entry it makes.
+  /// Sets the library whose `add` runs next. It is recorded in every new entry.
   void set_origin(std::string plugin, std::string file) {
     plugin_ = std::move(plugin);
     file_ = std::move(file);
@@ -106,7 +107,7 @@ class Registry {
 
   void draw_on_reserve() const;
 
-  mutable std::deque<Entry> entries_;  // which stay where they are when more come
+  mutable std::deque<Entry> entries_;  // deque: entries keep their addresses
   mutable std::function<std::deque<Entry>()> reserve_;
   std::string plugin_ = "built in";
   std::string file_;

@@ -1,4 +1,4 @@
-// A record that gives no sample.
+// The exception for a record that yields no sample.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/error.hpp>
@@ -6,7 +6,7 @@
 ATTUNE_API_BEGIN
 namespace attune {
 
-/// Thrown while a record becomes a sample: the sample is dropped and counted under this reason.
+/// Thrown during the conversion of a record. The sample is dropped and counted under this reason.
 class Rejected : public Error {
  public:
   using Error::Error;

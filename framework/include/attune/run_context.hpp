@@ -1,4 +1,4 @@
-// What a strategy may know and ask of its run: a few facts, and narrow parts that do something.
+// A strategy's interface to its run: a few facts, and narrow services.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/comm.hpp>
@@ -17,55 +17,57 @@
 ATTUNE_API_BEGIN
 namespace attune {
 
-/// The run's model as text sees it, and models beside it. Collective.
+/// The tokenizer of the run's model, and access to further models. All calls are collective.
 class RunModels {
  public:
   virtual ~RunModels() = default;
-  /// The run's model's own. Error when it has none.
+  /// The tokenizer of the run's model. Error if it has none.
   virtual Tokenizer tokenizer() = 0;
-  /// Another model, of any architecture that there is a plugin for: a folder or a .gguf file;
-  /// frozen. Error when it reads text with another tokenizer than the run's model.
+  /// Opens another model, frozen: a folder or a .gguf file of any architecture with a plugin. Error
+  /// if its tokenizer differs from that of the run's model.
   virtual std::shared_ptr<Model> open(const std::string& path) = 0;
-  /// sha256 of the weights of such a model; empty in a run that is only planned.
+  /// SHA-256 of that model's weights; empty in a run that is only planned.
   virtual std::string sha256(const std::string& path) = 0;
 };
 
-/// Samples, batch by batch, the same on every rank, in contexts of an evaluation. Collective.
+/// Access to samples, in batches that are the same on every rank, with evaluation contexts. All
+/// calls are collective.
 class RunData {
  public:
   using Work = std::function<void(const ForwardContext&)>;
   virtual ~RunData() = default;
-  /// By label, as prepared with balance.method = "weights"; empty otherwise.
+  /// Weights by label, if the data was prepared with balance.method = "weights"; otherwise empty.
   virtual std::vector<double> class_weights() = 0;
-  /// The first `samples` (0: all) of the training split of a data file of the run's kind ("": the
-  /// run's own).
+  /// Calls `work` with the first `samples` samples (0: all) of a data file's training split. The
+  /// file must be of the run's dataset kind; "" selects the run's own file.
   virtual void for_each_batch(const std::string& path, std::int64_t samples, const Work& work) = 0;
-  /// The samples that the run's steps take, and those that it is measured on.
+  /// Calls `work` with every training and evaluation sample of the run.
   virtual void for_each_own_batch(const Work& work) = 0;
 };
 
-/// Files of tensors that are dear to make and serve several runs. Collective.
+/// Cache files for tensors that are expensive to compute and useful to several runs. All calls are
+/// collective.
 class TensorFiles {
  public:
   using Tensors = std::vector<NamedTensor>;
   virtual ~TensorFiles() = default;
-  /// Those of a safetensors file, over the mapped file. Where there is none, `make` computes them,
-  /// the same on every rank, and they are written. The file holds `made_from` and the hash of the
-  /// run's training split; Error when these are others.
+  /// Returns the tensors of a safetensors file, memory-mapped. If the file does not exist, `make`
+  /// computes them, identically on every rank, and the file is written. The file records
+  /// `made_from` and the hash of the run's training split. Error if they differ.
   virtual Tensors read_or_make(const std::string& path,
                                const std::map<std::string, std::string>& made_from,
                                const std::function<Tensors()>& make) = 0;
 };
 
 struct RunContext {
-  // the data-parallel group (Mesh::data): the ranks to divide samples over
+  // data-parallel group (Mesh::data), over which samples are divided
   Comm comm;
   std::int64_t seed = 0;
-  std::int64_t steps = 0;            // in all
+  std::int64_t steps = 0;            // total steps
   c10::Device device = c10::kCPU;    // of this rank
-  std::filesystem::path directory;   // of the run; it need not be there yet
-  std::vector<NamedTensor> trained;  // by the run, as its strategies chose
-  // false: its steps are over and it is only measured; what serves training alone need not be made
+  std::filesystem::path directory;   // run directory; may not exist yet
+  std::vector<NamedTensor> trained;  // parameters selected by the run's strategies
+  // false: the run is only evaluated, so state for training need not be built
   bool trains = true;
   RunModels& models;
   RunData& data;

@@ -1,5 +1,5 @@
-// A schedule says which share of train.learning_rate a step has. It is a function of the step and
-// the length of the run alone.
+// A schedule gives the learning rate as a fraction of train.learning_rate. It depends only on the
+// step and the length of the run.
 #pragma once
 #include <attune/api.hpp>
 
@@ -9,8 +9,8 @@
 ATTUNE_API_BEGIN
 namespace attune {
 
-/// A step, counted from 0, of a run of so many steps, of which the first ones are the warm-up
-/// (train.warmup).
+/// Position in a run: the step, counted from 0, the total number of steps, and the number of
+/// warm-up steps (train.warmup).
 struct ScheduleStep {
   std::int64_t step = 0;
   std::int64_t steps = 0;
@@ -18,7 +18,7 @@ struct ScheduleStep {
 
   std::int64_t after_warmup() const { return step - warmup; }
   std::int64_t steps_after_warmup() const { return std::max<std::int64_t>(1, steps - warmup); }
-  /// Share of the steps after the warm-up that are done: from 0, below 1.
+  /// Fraction of the steps after the warm-up that are done, in [0, 1).
   double progress() const {
     return static_cast<double>(after_warmup()) / static_cast<double>(steps_after_warmup());
   }
@@ -27,9 +27,9 @@ struct ScheduleStep {
 class Schedule {
  public:
   virtual ~Schedule() = default;
-  /// Learning rate of a step after the warm-up, as a share of train.learning_rate.
+  /// Learning rate of a step after the warm-up, as a fraction of train.learning_rate.
   virtual double factor(const ScheduleStep& now) const = 0;
-  /// The share from which the linear warm-up rises to 1. Default: 0
+  /// Initial fraction of the linear warm-up, which rises to 1. Default: 0.
   virtual double warmup_start() const { return 0; }
 };
 

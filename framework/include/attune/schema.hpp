@@ -1,5 +1,6 @@
-// Every option is declared once: name, type, default, range, doc. Parsing, error messages, `attune
-// describe` and the reference page all come from that one declaration.
+// Option declarations. Each option is declared once with name, type, default, range and
+// description. Parsing, error messages, `attune describe` and the reference page use this
+// declaration.
 //
 //   struct Options {
 //     std::int64_t rank = 8;
@@ -28,32 +29,33 @@ ATTUNE_API_BEGIN
 namespace attune {
 
 using OptionMap = std::map<std::string, std::string>;
-/// In the order in which the file has them.
+/// In the order of the file.
 using NumberMap = std::vector<std::pair<std::string, double>>;
 using OptionValue = std::variant<bool, std::int64_t, double, std::string, std::vector<std::string>,
                                  std::vector<std::int64_t>, OptionMap, NumberMap>;
 
-/// "boolean", "integer", "number", "text", "list of texts", "list of integers", "table of texts",
-/// "table of numbers".
+/// Name of the value's type: "boolean", "integer", "number", "text", "list of texts", "list of
+/// integers", "table of texts" or "table of numbers".
 std::string type_name(const OptionValue& value);
-/// As it would stand in a TOML file.
+/// The value in TOML syntax.
 std::string to_toml(const OptionValue& value);
 
-/// What another value of an option means for a run that goes on, and for what is cached.
+/// Consequence of a changed option value for a resumed run and for cached data.
 enum class OptionRole {
-  /// The saved state means nothing with another value: what is trained, and how it is held. The
-  /// options of model and strategy plugins are of this kind unless they say otherwise.
+  /// The saved state is unusable with another value, because the option determines the trained
+  /// parameters or their representation. Default for options of model and strategy plugins.
   identity,
-  /// The state means the same, and the run is another one: refused on resume unless it is wanted.
+  /// The state remains usable, but results change. Resume refuses a changed value unless the user
+  /// allows it.
   setting,
-  /// Where files are, and how work is carried out. No result depends on it.
+  /// Paths, and how work is executed. Results do not depend on it.
   location,
 };
 
-/// The values of an option that is one of several, by their names in a file.
+/// The values of an enum option with their names in the file.
 template <class E>
 using Choices = std::vector<std::pair<std::string, E>>;
-/// "" for a value that was not declared.
+/// Name of a value; "" if it is not declared.
 template <class E>
 std::string name_of(E wanted, const Choices<E>& choices) {
   for (const auto& [text, value] : choices)
@@ -61,22 +63,22 @@ std::string name_of(E wanted, const Choices<E>& choices) {
   return "";
 }
 
-/// One declared option. The chained calls narrow what it accepts.
+/// One declared option. The chained calls restrict the accepted values or set properties.
 struct Option {
   std::string name;
   std::string doc;
-  OptionValue fallback;  // default; its alternative is the option's type
+  OptionValue fallback;  // default; its alternative determines the option's type
   double low = -std::numeric_limits<double>::infinity();
   double high = std::numeric_limits<double>::infinity();
-  bool open_low = false;             // low itself is not allowed
-  bool open_high = false;            // high itself is not allowed
+  bool open_low = false;             // exclude low itself
+  bool open_high = false;            // exclude high itself
   std::vector<std::string> allowed;  // empty: any text
-  // of an integer: texts that stand for a value, whatever the range
+  // words that stand for integers, regardless of the range
   std::map<std::string, std::int64_t> words;
   bool is_required = false;
-  // a text: names a metric that the run must measure; empty: none
+  // the text must be the name of one of the run's metrics, or empty
   bool is_metric = false;
-  // absent: what the options of such a plugin or section are
+  // absent: the default role of the plugin kind or section
   std::optional<OptionRole> role = {};
   std::function<void(void*, const OptionValue&)> set;
   std::function<OptionValue(const void*)> get;
@@ -122,10 +124,10 @@ struct Option {
   }
 };
 
-/// The option's value as it would stand in a TOML file: a word where one stands for it.
+/// The value in TOML syntax; an integer with a word is written as that word.
 std::string to_toml(const Option& option, const OptionValue& value);
 
-/// The options of one struct, without its type.
+/// The options of one struct, type-erased.
 struct OptionSet {
   std::vector<Option> options;
 };
@@ -133,8 +135,8 @@ struct OptionSet {
 template <class T>
 class Schema : public OptionSet {
  public:
-  /// M: bool, an integer, double, std::string, std::vector of std::string or std::int64_t,
-  /// OptionMap or NumberMap. The default is the member's own.
+  /// Declares an option. M: bool, an integer, double, std::string, std::vector of std::string or
+  /// std::int64_t, OptionMap or NumberMap. The default is the member's initial value.
   template <class M>
   Option& key(std::string name, M T::* member, std::string doc) {
     using Stored = std::conditional_t<
@@ -155,7 +157,7 @@ class Schema : public OptionSet {
     return options.back();
   }
 
-  /// One of several names, each of which is a value of an enum. The default is the member's own.
+  /// Declares an enum option with named values. The default is the member's initial value.
   template <class E>
     requires std::is_enum_v<E>
   Option& key(std::string name, E T::* member, std::string doc,
@@ -184,7 +186,7 @@ OptionSet describe() {
   return schema;
 }
 
-/// For plugins without options.
+/// Options of plugins without options.
 struct NoOptions {
   static void describe(Schema<NoOptions>&) {}
 };

@@ -1,5 +1,5 @@
-// A strategy says what is trained and on which loss. A run may list several: each builds on what
-// those before it in the list made, as a loss over an adapter over a frozen base does.
+// A strategy defines what is trained and with which loss. A run may list several; each extends the
+// result of the previous ones, for example a loss on an adapter on a frozen base model.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/batch_source.hpp>
@@ -19,77 +19,78 @@
 ATTUNE_API_BEGIN
 namespace attune {
 
-/// Parameters that share a learning rate and weight decay, as factors of the run's own.
+/// Parameters with common factors on the run's learning rate and weight decay.
 struct ParameterGroup {
   std::vector<NamedTensor> parameters;
   double learning_rate_scale = 1.0;
   double weight_decay_scale = 1.0;
 };
 
-/// An adapter folder in PEFT's layout: the text of adapter_config.json and the tensors of
+/// An adapter in PEFT's folder layout: the text of adapter_config.json and the tensors of
 /// adapter_model.safetensors.
 struct Adapter {
   std::string config;
   std::vector<NamedTensor> tensors;
-  // the tensors are the parameters themselves: an adapter of the same form can be copied into them
+  // the tensors alias the parameters, so an adapter of the same form can be loaded into them
   bool is_live = true;
 };
 
-/// The loss of a batch as the strategies before this one define it; supervised_loss for the first.
+/// The loss as defined by the preceding strategies; supervised_loss for the first strategy.
 using LossFunction = std::function<Loss(Model&, const ForwardContext&)>;
 
 class Strategy {
  public:
   virtual ~Strategy() = default;
-  /// Adds changes to the model, and says what is trained. A strategy that only changes the loss
-  /// does nothing.
+  /// Adds deltas to the model and selects trainable parameters. A strategy that only changes the
+  /// loss does nothing here.
   virtual void prepare(ModelView& view) = 0;
 
-  /// `groups`: all that is trained, as the strategies before this one grouped it; at first
-  /// matrices, and vectors (biases, norms) without weight decay. Default: as they are.
+  /// Assigns parameters to groups. `groups`: all trainable parameters as grouped by the preceding
+  /// strategies. Initially: matrices, and vectors (biases, norms) without weight decay. Default:
+  /// returns `groups`.
   virtual std::vector<ParameterGroup> groups(Model& model, std::vector<ParameterGroup> groups);
-  /// Of context.batch(). Default: inner(model, context). Outside of training
-  /// (ForwardContext::is_training) the loss is what is measured: a strategy that only regularises
-  /// leaves it as it is.
+  /// The loss of context.batch(). Default: inner(model, context). Outside training
+  /// (ForwardContext::is_training) the loss is the evaluation loss; a strategy that only
+  /// regularises must not change it.
   virtual Loss loss(Model& model, const ForwardContext& context, const LossFunction& inner);
-  /// Whether `loss` leaves `inner` out: of a list, only one may.
+  /// Whether `loss` ignores `inner`. At most one strategy of a run may do so.
   virtual bool defines_loss() const { return false; }
-  /// What an evaluation measures. `inner`: what the dataset plugin and the strategies before this
-  /// one declare. May be called before prepare. Default: `inner`; where defines_loss(), those of it
-  /// that need Loss::sum, count and correct alone, for what `loss` gives outside of training is
-  /// another loss. A strategy whose measured loss is the plain one returns `inner`.
+  /// Metrics of an evaluation. `inner`: metrics of the dataset plugin and the preceding strategies.
+  /// May be called before `prepare`. Default: `inner`. If defines_loss(), the default keeps only
+  /// the metrics of `inner` with Needs::sums. Override it to return `inner` if the evaluation loss
+  /// is the plain one.
   virtual std::vector<Metric> metrics(std::vector<Metric> inner) const;
-  /// Once, before the base is measured and the first step taken; also when the run is resumed or
-  /// only measured, before its state is restored.
+  /// Called once, before the base model is evaluated and before the first step. Also called for
+  /// resumed and evaluated runs, before their state is restored.
   virtual void begin(Model& model, RunContext& run);
   virtual void on_epoch(Model& model, std::int64_t epoch);
-  /// step: from 0. What is trained may be frozen for a while by requires_grad: the optimizer leaves
-  /// it alone.
+  /// Called before each step; `step` counts from 0. May freeze trainable parameters temporarily
+  /// with requires_grad; the optimizer skips them.
   virtual void on_step(Model& model, std::int64_t step);
-  /// The batches that the steps train on. `inner`: those of the strategies before this one, at
-  /// first the data's. Once, after `begin`. Default: `inner`.
+  /// The source of training batches. `inner`: source of the preceding strategies, initially the
+  /// data file. Called once, after `begin`. Default: `inner`.
   virtual std::shared_ptr<BatchSource> batches(Model& model, std::shared_ptr<BatchSource> inner);
-  /// Once the parameters' gradients are summed over the step and all ranks, before they are
-  /// clipped: each, times `scale`, is the mean over the step's targets. Not for a step that is left
-  /// out, as its gradients are not finite. Returns whether it changed them (in place, and alike on
-  /// every rank). Default: no.
+  /// Called after gradients are summed over the step and all ranks, before clipping. Each gradient
+  /// times `scale` is the mean over the step's targets. Not called for a step that is skipped
+  /// because of non-finite gradients. Returns whether it changed gradients, which must happen in
+  /// place and identically on every rank. Default: false.
   virtual bool on_gradients(Model& model, std::int64_t step, double scale);
-  /// After the update of a step, also of one that was left out. Changes of what is trained are
-  /// alike on every rank.
+  /// Called after the update of each step, including skipped steps. Changes to trainable parameters
+  /// must be identical on every rank.
   virtual void after_step(Model& model, std::int64_t step);
-  /// What a checkpoint must hold beside the parameters that are trained. Default: nothing.
+  /// Tensors to checkpoint in addition to the trainable parameters. Default: none.
   virtual std::vector<NamedTensor> state(Model& model);
-  /// Absent: the result is a whole model.
+  /// The trained adapter. Absent if the result is a whole model.
   virtual std::optional<Adapter> export_adapter(Model& model);
-  /// Folds what was injected into the model's own weights. Error where that cannot be. Default:
-  /// merges every delta.
+  /// Folds all changes into the model's own weights. Error if that is impossible. Default: merges
+  /// every delta.
   virtual void merge(Model& model);
-  /// The adapter in the form that one is read in: its tensors are the parameters themselves.
-  /// Default: export_adapter's.
+  /// The adapter whose tensors alias the parameters, into which a given adapter is loaded. Default:
+  /// export_adapter().
   virtual std::optional<Adapter> adapter_to_start(Model& model);
 };
 
-/// Trainable parameters with their dotted names, in registration order; a shared tensor once.
+/// Trainable parameters with dotted names, in registration order. A shared tensor is listed once.
 std::vector<NamedTensor> trainable(Model& model);
 
 }  // namespace attune

@@ -1,4 +1,4 @@
-// Projections that share the weight of the token embedding.
+// Tied projections, which share the weight of the token embedding.
 #pragma once
 #include <attune/api.hpp>
 #include <attune/model.hpp>
@@ -9,17 +9,17 @@
 ATTUNE_API_BEGIN
 namespace attune::nn {
 
-/// Whether a decoder that is tied by its config.json is tied by its weights, too. As in
-/// transformers it is not where they hold tensors of both names with different values. Collective,
-/// as every read.
+/// Whether the weights agree with a config.json that declares the projection as tied. As in
+/// transformers, they do not if they contain both tensors with different values. Collective, as is
+/// every read.
 bool is_tied(WeightSource& weights, const std::string& embedding, const std::string& head);
 
-/// The dotted names of two modules, of which the second has no weight of its own.
+/// Dotted names of an embedding and of the head that uses its weight.
 struct TiedHead {
   std::string embedding;
   std::string head;
 };
-/// Absent for a model whose projection has a weight of its own.
+/// The tied head of a model. Absent if the projection has its own weight.
 std::optional<TiedHead> tied_head(Model& model);
 
 }  // namespace attune::nn

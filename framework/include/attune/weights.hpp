@@ -1,5 +1,5 @@
-// Where tensors come from: safetensors, GGUF, a torch state_dict, or another rank. Read when asked
-// for.
+// Sources of weights: safetensors, GGUF, a torch state_dict, or another rank. Tensors are read on
+// demand.
 #pragma once
 #include <attune/api.hpp>
 #include <ATen/core/Tensor.h>
@@ -13,17 +13,17 @@ namespace attune {
 struct TensorInfo {
   std::string name;
   std::vector<std::int64_t> shape;
-  std::string stored;       // as the file says: "F32", "BF16", "Q4_1"
+  std::string stored;       // storage type in the file: "F32", "BF16", "Q4_1"
   std::uint64_t bytes = 0;  // in the file
 };
 
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
-  /// In the file's order; names as the model's config expects them.
+  /// In the order of the file, with the names that the model's config implies.
   virtual const std::vector<TensorInfo>& tensors() const = 0;
-  /// A writable CPU tensor: float types keep their type, quantized ones come as float32. Unknown
-  /// name: Error with the nearest.
+  /// Reads a tensor into writable CPU memory. Floating-point types are kept; quantised types are
+  /// converted to float32. Error for an unknown name; it suggests the nearest.
   virtual at::Tensor read(const std::string& name) = 0;
 
   bool contains(const std::string& name) const;
