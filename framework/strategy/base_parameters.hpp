@@ -1,4 +1,4 @@
-// What strategies train of the base itself, beside what they add to it.
+// Parameters of the base model that strategies train directly.
 #pragma once
 #include <attune/strategy.hpp>
 
@@ -6,8 +6,8 @@
 
 namespace attune::nn {
 
-/// Parameters that are trained and belong neither to a delta nor to virtual tokens:
-/// ForwardContext::base_alone() does not leave out what becomes of them.
+/// Trainable parameters that belong neither to a delta nor to virtual tokens. Their changes also
+/// affect ForwardContext::base_alone().
 std::vector<NamedTensor> trained_base_parameters(Model& model);
 
 }  // namespace attune::nn

@@ -1,60 +1,61 @@
-// The strategies of a run as one: each builds on what those before it made.
+// Combines the strategies of a run. Each extends the result of the preceding ones.
 #pragma once
 #include <attune/strategy.hpp>
 
 namespace attune {
 
-/// Error when two have one name, a name holds other characters than a key of ours may, one cannot
-/// be measured, or "loss" is missing. by: "strategy 'dpo'", who declares them.
+/// Checks metric declarations. Error for a duplicate or invalid name, a metric without an
+/// accumulator, or a missing "loss". by: the declarer in the message, such as "strategy 'dpo'".
 void check_declarations(const std::vector<Metric>& metrics, const std::string& by);
 
-/// In the run file's order. Decision record: docs/design/0009-strategies-in-a-list.md.
+/// A list in the order of the run file. Decision record: docs/design/0009-strategies-in-a-list.md.
 class Strategies {
  public:
   struct Named {
     std::string name;
     std::shared_ptr<Strategy> strategy;
   };
-  /// owner: of their changes, where several runs share a base.
+  /// owner: owner of all changes, if several runs share a base (ForwardContext::shared_by).
   explicit Strategies(std::vector<Named> list, std::int64_t owner = 0)
       : list_(std::move(list)), owner_(owner) {}
 
-  /// Each strategy adds and chooses, through a view of its own. Errors: two of them train the same
-  /// parameter, or define the loss; none trains any.
+  /// Calls each strategy's `prepare` with its own view. Error if two strategies train the same
+  /// parameter or define the loss, or if no parameter is trained.
   void prepare(Model& model);
-  /// Gives the run what is trained, and takes its seed for all that follows.
+  /// Sets run.trained and calls each strategy's `begin`. Later calls use the run's seed.
   void begin(Model& model, RunContext& run);
-  /// step: the first of the epoch, or where a resumed run begins.
+  /// step: first step of the epoch, or the step at which a resumed run starts.
   void on_epoch(Model& model, std::int64_t epoch, std::int64_t step);
   void on_step(Model& model, std::int64_t step);
-  /// What the steps train on; of_data: what the data file gives. After begin.
+  /// Source of training batches; of_data: the data file's source. Call after begin().
   std::shared_ptr<BatchSource> batches(Model& model, std::shared_ptr<BatchSource> of_data);
-  /// Whether a strategy has changed the gradients.
+  /// Returns whether any strategy changed the gradients.
   bool on_gradients(Model& model, std::int64_t step, double scale);
   void after_step(Model& model, std::int64_t step);
 
   std::vector<ParameterGroup> groups(Model& model);
   Loss loss(Model& model, const ForwardContext& context);
-  /// What an evaluation measures; of_data: what the dataset plugin declares. Error:
-  /// check_declarations. May be called before prepare.
+  /// Metrics of an evaluation; of_data: those of the dataset plugin. Error: as check_declarations.
+  /// May be called before prepare().
   std::vector<Metric> metrics(std::vector<Metric> of_data) const;
-  /// What is trained, as it was when prepared.
+  /// Trainable parameters as of prepare().
   const std::vector<NamedTensor>& trained() const { return trained_; }
-  /// trained(), and what else the strategies keep.
+  /// trained(), and the strategies' further state.
   std::vector<NamedTensor> state(Model& model);
-  /// The adapter of the one strategy that trains and has one; absent: the result is a whole model.
+  /// Adapter of the only strategy that trains, if it has one; absent if the result is a whole
+  /// model.
   std::optional<Adapter> export_adapter(Model& model);
-  /// Copies an adapter into the one that this run trains. Error naming what differs: options,
-  /// names, shapes. `from` names it in messages.
+  /// Copies an adapter into the parameters of this run's adapter. Error if options, names or shapes
+  /// differ; it lists the differences. `from` names the source in messages.
   void load_adapter(Model& model, const Adapter& adapter, const std::string& from);
   void merge(Model& model);
-  /// Which of the list defines the loss, from 0; absent when none does.
+  /// Index of the strategy that defines the loss; absent if none does.
   std::optional<std::size_t> defining_loss() const;
 
  private:
   void for_each(const char* function, std::optional<std::int64_t> step,
                 const std::function<void(const Named&)>& work) const;
-  /// Null unless there is exactly one.
+  /// Null unless exactly one strategy trains.
   const Named* only_one_that_trains() const;
   std::optional<Adapter> adapter_to_start(Model& model);
   void check_losses() const;

@@ -1,5 +1,5 @@
-// An adapter on the disk: adapter_config.json and adapter_model.safetensors as PEFT writes them,
-// and base.json, which says what it is for.
+// Adapter folders: adapter_config.json and adapter_model.safetensors in PEFT's format, and
+// base.json, which identifies the base model.
 #pragma once
 #include <attune/strategy.hpp>
 
@@ -11,14 +11,15 @@ namespace attune::train {
 
 using ExtraFiles = std::map<std::string, std::string>;  // texts by file name
 
-/// The folder appears whole or not at all. Error when it is there and not empty.
+/// Writes the folder atomically. Error if it exists and is not empty.
 void write_adapter(const Adapter& adapter, const std::string& base_sha256,
                    const std::filesystem::path& folder, const ExtraFiles& extra = {});
 
-/// Error when a file is missing or not what it should be.
+/// Error if a file is missing or invalid.
 Adapter read_adapter(const std::filesystem::path& folder);
 
-/// sha256 of the base's weights; "" when the folder does not say, as with those that PEFT wrote.
+/// SHA-256 of the base model's weights; "" if the folder does not record it, as in folders written
+/// by PEFT.
 std::string base_of_adapter(const std::filesystem::path& folder);
 
 }  // namespace attune::train

@@ -1,5 +1,5 @@
-// What the base model scores before it is tuned: the same for every run that has base, data and
-// loss in common, and so computed once for all of them.
+// Evaluation of the base model before tuning. The result is the same for all runs with the same
+// base, data and loss, so it is computed once and cached.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -13,13 +13,13 @@ namespace attune::train {
 
 struct BaseEvaluation {
   Metrics metrics;
-  std::int64_t without_target = 0;  // validation samples that have none
-  bool is_remembered = false;       // it was not computed by this run
+  std::int64_t without_target = 0;  // validation samples without a target
+  bool is_remembered = false;       // taken from the cache
 };
 
-/// While it lives the model of a session that has not trained yet has the base's own values where
-/// an adapter to start from has others. What strategies have added is left out by
-/// ForwardContext::base_alone().
+/// Restores the base's own values for the lifetime of this object, where the session starts from an
+/// adapter with other values. Only for sessions that have not trained yet. Changes added by
+/// strategies are disabled separately, by ForwardContext::base_alone().
 class UntrainedBase {
  public:
   explicit UntrainedBase(const Session& session);
@@ -28,21 +28,20 @@ class UntrainedBase {
   UntrainedBase& operator=(const UntrainedBase&) = delete;
 
  private:
-  // parameters, and the adapter's values for them
+  // parameters, with the adapter's values for them
   std::vector<std::pair<at::Tensor, at::Tensor>> adapted_;
 };
 
-/// The base's evaluation from the cache (core/cache.hpp), or by `evaluate`, and then it is kept.
-/// While another run evaluates the same, this one waits for it. The session's model is the base
-/// alone. Absent when it was interrupted, or `evaluate` was. Collective.
+/// Returns the base's evaluation from the cache (core/cache.hpp), or computes it with `evaluate`
+/// and caches it. If another run is evaluating the same base, waits for its result. The session's
+/// model must be the unmodified base. Absent if interrupted. Collective.
 std::optional<BaseEvaluation> evaluate_base(
     const Session& session, Interruption& interruption,
     const std::function<std::optional<BaseEvaluation>()>& evaluate);
 
-/// What the evaluation depends on, hashed: the values and the config of the base, its head, the
-/// validation samples that are used, the options of model and data set, precision and device, the
-/// code, the declared metrics, and the strategies that define the loss, change the base or declare
-/// metrics of their own.
+/// Hash of everything the evaluation depends on: values, config and head of the base; the
+/// validation samples used; options of model and data set; precision and device; the code; the
+/// declared metrics; and the strategies that define the loss, change the base or declare metrics.
 std::string key_of_base_evaluation(const Session& session);
 
 }  // namespace attune::train

@@ -1,4 +1,4 @@
-// The best evaluation of a run so far, by the metric of checkpoint.keep_best.
+// Tracks the best evaluation of a run, by the metric of checkpoint.keep_best.
 #pragma once
 #include <attune/callback.hpp>
 
@@ -9,10 +9,10 @@ namespace attune::train {
 
 class Best {
  public:
-  /// metric: a name of the run's; "": nothing is the best.
+  /// metric: name of a metric of the run; "" disables tracking.
   explicit Best(std::string metric) : metric_(std::move(metric)) {}
 
-  /// Whether the newest evaluation of the run is the best. NaN never is.
+  /// Whether the latest evaluation of the run is the best so far; if so, records it. NaN never is.
   bool is_beaten_by(const Run& run) {
     if (metric_.empty()) return false;
     const double cost = run.metric(metric_).cost(run.metrics.at(metric_));
@@ -21,7 +21,7 @@ class Best {
     return true;
   }
 
-  /// Metric::cost
+  /// Metric::cost of the best evaluation.
   double cost() const { return cost_; }
   void restore(double cost) { cost_ = cost; }
 

@@ -1,4 +1,5 @@
-// How long a step takes: passes measured here and now, and a model of how they grow.
+// Step time estimates: measured passes, and a model of how their time grows with the sample
+// lengths.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -9,26 +10,26 @@
 namespace attune::train {
 
 /// A forward and backward pass over samples of n_i tokens takes fixed + rate * sum_i (n_i + n_i^2 /
-/// even) seconds: products with weights grow with the tokens, attention with their square. Of a
-/// sample of `even` tokens both have as many operations.
+/// even) seconds: weight products grow linearly in the tokens, attention grows quadratically. At
+/// `even` tokens both need the same number of operations.
 struct Cost {
   double fixed = 0;
   double rate = 0;
   double even = 0;    // 0: no attention over tokens
-  double update = 0;  // seconds of the optimizer, once a step
+  double update = 0;  // seconds of the optimizer update, once per step
 
   double units(std::span<const std::int64_t> lengths) const;
 };
 
-/// The rows of the training split that measure_cost goes over.
+/// Training rows that measure_cost uses.
 std::vector<std::int64_t> cost_rows(const Session& session);
 
-/// From passes over one sample and over a micro-batch of the training split, as long as samples are
-/// on the whole, and an update with a learning rate of zero, all ranks at a time. Takes the
-/// optimizer's memory; leaves no gradients. Collective.
+/// Fits the cost from passes over one sample and over a micro-batch of typical length, and an
+/// update with learning rate zero, on all ranks at the same time. Allocates the optimizer's state
+/// and leaves no gradients. Collective.
 Cost measure_cost(Session& session);
 
-/// Seconds of a step of the run, in the mean over its samples.
+/// Estimated seconds per step, averaged over the run's samples.
 double step_seconds(const Cost& cost, const Session& session);
 
 }  // namespace attune::train

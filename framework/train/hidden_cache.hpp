@@ -1,5 +1,5 @@
-// What the frozen lower part of the model makes of the training samples, computed once and kept on
-// disk (train.prefix_cache): later passes over them start above it.
+// Cache on disk for the outputs of the model's frozen lower part on the training samples
+// (train.prefix_cache). Later passes over these samples start above it.
 #pragma once
 #include <attune/weights.hpp>
 
@@ -13,21 +13,21 @@
 
 namespace attune::train {
 
-/// How many parts of the model come before everything in `trained`, whether or not it trains now;
-/// 0: not even the first block does.
+/// Number of model parts below every parameter in `trained`, including parameters that are frozen
+/// at the moment; 0 if not even the first block qualifies.
 std::int64_t frozen_parts(const Session& session, const std::vector<NamedTensor>& trained);
 
-/// "the first 3 of 6 blocks", "all blocks"
+/// Text for messages: "the first 3 of 6 blocks", "all blocks".
 std::string describe_parts(std::int64_t parts, const Model& model);
 
-/// Whether the run sees some sample more than once.
+/// Whether the run uses any sample more than once.
 bool sees_again(const Session& session);
 
-/// Finds the parts below everything in `trained`, computes their output for every training sample
-/// unless a run of the same has left it in train.prefix_folder, which the run's batches then bring.
-/// The same file on any number of ranks. Null when the option is off, when no sample is seen twice,
-/// or when the interruption came first. Collective. Errors: nothing is frozen below what is
-/// trained; the output differs from pass to pass (dropout, augmentation); no room for the file.
+/// Computes the output of the frozen parts for every training sample, or reuses the file of an
+/// equivalent run in train.prefix_folder. The run's batches then carry these states. The file is
+/// the same for any number of ranks. Null if the option is off, no sample is used twice, or the run
+/// was interrupted. Errors: no frozen parts below the trained ones; outputs that vary between
+/// passes (dropout, augmentation); insufficient disk space. Collective.
 std::shared_ptr<const HiddenStates> keep_hidden_states(Session& session,
                                                        const std::vector<NamedTensor>& trained,
                                                        Interruption& interruption);

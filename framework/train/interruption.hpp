@@ -1,4 +1,4 @@
-// What makes a run save and end before its time: a signal, its own time limit, the end of its Slurm
+// Reasons for a run to save and end early: a signal, the run's time limit, the end of its Slurm
 // job, or the loss of its directory.
 #pragma once
 #include <attune/comm.hpp>
@@ -13,27 +13,27 @@ namespace attune::train {
 
 class Interruption {
  public:
-  /// The time limit counts from now on. state_bytes: how much a checkpoint holds, to guess how long
-  /// a save takes until one has told.
+  /// Starts the time limit. state_bytes: size of a checkpoint, for an initial estimate of the save
+  /// time.
   Interruption(const config::TrainOptions& options, std::size_t state_bytes, Comm world);
 
-  /// A piece of work that nothing can break off, such as one forward pass, has taken so long.
+  /// Records the duration in seconds of an uninterruptible piece of work, such as one forward pass.
   void worked(double seconds) { longest_work_ = std::max(longest_work_, seconds); }
   void saved(double seconds) {
     save_ = save_is_known_ ? std::max(save_, seconds) : seconds;
     save_is_known_ = true;
   }
 
-  /// As this rank sees it: a signal has come, or what time is left is just enough for one more
-  /// piece of work and a checkpoint.
+  /// Whether this rank wants to stop: it received a signal, or the remaining time only suffices for
+  /// one more piece of work and a checkpoint.
   bool wanted() const;
-  /// When one rank of the run wants it, it happens on all. Collective.
+  /// Whether any rank of the run wants to stop; then all ranks do. Collective.
   bool agree();
-  /// To be called on every rank.
+  /// Records the loss of the directory. Must be called on every rank.
   void directory_is_lost();
   bool happened() const { return reason_ != 0; }
-  /// "signal 15", "the time limit", "the end of the job", "the removal of its directory"; "" when
-  /// nothing happened.
+  /// "signal 15", "the time limit", "the end of the job" or "the removal of its directory"; "" if
+  /// not interrupted.
   std::string reason() const;
 
  private:

@@ -1,4 +1,5 @@
-// A base that is a classifier of the data's labels may number them otherwise than the data do.
+// Label orders of base models: a base that classifies the data's labels may number them
+// differently.
 #pragma once
 #include <attune/strategy.hpp>
 #include <nlohmann/json_fwd.hpp>
@@ -8,18 +9,18 @@
 
 namespace attune::train {
 
-/// order[i]: the output of the base that config.json (id2label) calls as the data call label i,
-/// case aside. Empty where the order is the same, or where the two do not name the same labels.
+/// order[i] is the base's output for data label i, matched by name in id2label of config.json,
+/// ignoring case. Empty if both orders agree or the label names differ.
 using LabelOrder = std::vector<std::int64_t>;
 LabelOrder label_order(const nlohmann::json& config, const std::vector<std::string>& labels);
 
-/// The head's rows, in the base's order, in that of the data.
+/// Reorders the head's rows from the base's order to the data's order.
 void order_head(Model& model, const LabelOrder& order);
 
-/// The same for the head that an adapter holds.
+/// The same for the head in an adapter.
 void order_head(Adapter& adapter, Model& model, const LabelOrder& order);
 
-/// From the data's order to the base's.
+/// The inverse order, from the data to the base.
 LabelOrder inverse(const LabelOrder& order);
 
 }  // namespace attune::train

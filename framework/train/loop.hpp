@@ -10,19 +10,19 @@ struct Outcome {
   std::int64_t evaluated_samples = 0;
   std::int64_t step = 0;
   std::int64_t skipped_steps = 0;
-  // Interruption::reason(): the state is saved; empty: the run came to its end
+  // Interruption::reason(), in which case the state was saved; empty if the run completed
   std::string interrupted_by;
-  std::string stop_reason;  // a callback's, when it ended the run early
+  std::string stop_reason;  // reason given by the callback that ended the run early
 };
 
 struct Resume {
   bool wanted = false;
-  bool anyway = false;  // also with other settings than the checkpoint's
+  bool anyway = false;  // accept other settings than the checkpoint's
 };
 
-/// Trains from the start, or from the newest whole checkpoint of the run. Collective. Errors: NaN
-/// or infinite loss or gradient, unless they are to be skipped; a step none of whose targets is
-/// trained on; a checkpoint of another run; out of memory.
+/// Trains from the start, or from the newest complete checkpoint of the run. Errors: non-finite
+/// loss or gradients, unless they are to be skipped; a step without any target; a checkpoint of
+/// another run; out of memory. Collective.
 Outcome run_loop(Session& session, const Resume& resume);
 
 }  // namespace attune::train

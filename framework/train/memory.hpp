@@ -1,4 +1,4 @@
-// What a run holds in memory on one rank, and how many samples fit beside it.
+// Memory use of a run on one rank, and the number of samples that fit into the rest.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -12,58 +12,58 @@
 
 namespace attune::train {
 
-/// Bytes on one rank.
+/// Memory by purpose, in bytes on one rank.
 struct MemoryPlan {
   std::size_t weights = 0;
   std::size_t gradients = 0;
   std::size_t optimizer = 0;
-  std::size_t staging = 0;  // the copy that a checkpoint is written from
-  std::size_t other = 0;    // of a planned run: what strategies and layers keep besides
+  std::size_t staging = 0;  // host copy from which a checkpoint is written
+  std::size_t other = 0;    // planned runs: other tensors of strategies and layers
 
   std::size_t held() const { return weights + gradients + optimizer + staging + other; }
 };
 MemoryPlan plan_memory(const Session& session);
-/// Of a model that strategies have prepared, on one rank of one.
+/// The same for a model prepared by strategies, for a run with one rank.
 MemoryPlan plan_memory(Model& model, const Optimizer& optimizer);
 /// "weights 513.1 MiB, gradients 18.6 MiB, optimizer 37.2 MiB, copy for checkpoints 55.8 MiB, other
 /// tensors 1.1 GiB"
 std::string describe(const MemoryPlan& plan);
 
-/// Bytes that a forward and backward pass over the longest training samples takes beside the
-/// gradients. Of a planned session; absent where a model or strategy asks for values.
+/// Bytes that a forward and backward pass over the longest training samples needs in addition to
+/// the gradients. For planned sessions; absent if a model or strategy needs tensor values.
 std::optional<std::size_t> planned_activations(const Session& session);
 
-/// Rows of the training split, longest sample first.
+/// Training rows, longest sample first.
 std::vector<std::int64_t> longest_first(const Session& session);
 
-/// One forward and backward pass, whose gradients drop_gradients() throws away.
+/// Result of one trial forward and backward pass. drop_gradients() discards its gradients.
 struct Rehearsal {
-  std::size_t resident = 0;  // bytes this process held before it
-  // and at most besides: activations, gradients and what the kernels need; 0 on a GPU
+  std::size_t resident = 0;  // bytes held by this process before the pass
+  // peak of additional bytes: activations, gradients and kernel workspace; 0 on a GPU
   std::size_t took = 0;
   double seconds = 0;
 };
-/// Over these rows of the training split. Not collective. Throws what the pass throws, also when
-/// memory runs out.
+/// Runs a trial pass over these training rows. Not collective. Propagates all exceptions of the
+/// pass, including out of memory.
 Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows);
-/// They are undefined then, and what the next backward pass computes becomes them as it is.
+/// Makes the gradients undefined, so that the next backward pass stores its results without a copy.
 void drop_gradients(const std::vector<NamedTensor>& parameters);
 
-/// Memory this rank may still take: of the node, or of its control group where that is less, shared
-/// among the node's ranks.
+/// Memory in bytes that this rank may still allocate: its share of the node's free memory, or of
+/// the control group's if that is less.
 std::size_t available_memory(const Comm& node);
 
-/// train.micro_batch = "auto": the largest power of two of samples, at most a rank's share of the
-/// step, whose forward and backward pass fits. Passes over the longest samples are made for growing
-/// numbers, as long as the next is expected to fit into four fifths of what is available. The same
-/// on every rank. Error when not even one sample fits. Collective; leaves no gradients.
+/// Implements train.micro_batch = "auto": the largest power of two of samples whose forward and
+/// backward pass fits, at most a rank's share of the step. Tries increasing numbers of the longest
+/// samples while the next is expected to fit into 80 % of the available memory. Same result on
+/// every rank. Error if not even one sample fits. Collective; leaves no gradients.
 std::int64_t find_micro_batch(Session& session);
 
 [[noreturn]] void tell_out_of_memory(const Session& session, std::int64_t micro_batch,
                                      std::int64_t step);
 
-/// Runs the work of a step (from 0); when memory runs out, an Error says what this rank holds and
-/// what to lower.
+/// Runs the work of a step (counted from 0). If memory runs out, throws an Error that states this
+/// rank's memory use and which options to lower.
 template <class Work>
 std::invoke_result_t<Work> with_memory_told(const Session& session, std::int64_t micro_batch,
                                             std::int64_t step, Work work) {

@@ -1,5 +1,4 @@
-// Which metrics a run measures, and the options that name one. Nothing here computes: plugins say
-// it of themselves.
+// The metrics of a run, and checks of the options that name one.
 #pragma once
 #include <attune/metric.hpp>
 
@@ -10,13 +9,13 @@
 
 namespace attune::train {
 
-/// Of a run on data that declare these (data_metrics). Error: check_declarations.
+/// Metrics of a run whose data declare `of_data`. Error: as check_declarations.
 std::vector<Metric> declared_metrics(const config::RunConfig& config, std::vector<Metric> of_data);
-/// The same of a session, by its validation split.
+/// The same for a session, based on its validation split.
 std::vector<Metric> declared_metrics(const Session& session);
 
-/// Error when an option of a plugin of the run names a metric that is not among these: where it was
-/// set, and what the run measures.
+/// Error if a plugin option names a metric that is not in `metrics`. The message states where the
+/// option was set and which metrics the run has.
 void check_metric_options(const config::RunConfig& config, const std::vector<Metric>& metrics);
 
 }  // namespace attune::train

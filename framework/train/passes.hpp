@@ -1,4 +1,4 @@
-// The passes that a run makes, as contexts for its model.
+// Forward contexts for the passes of a run.
 #pragma once
 #include <attune/forward.hpp>
 
@@ -6,9 +6,10 @@
 
 namespace attune::train {
 
-/// Of a training step (from 0); the batch goes to the run's device, unless the run is planned.
+/// Context of a training step (counted from 0). Moves the batch to the run's device, unless the run
+/// is planned.
 ForwardContext training_pass(const Session& session, Batch batch, std::int64_t step);
-/// For what strategies compute of data before the first step.
+/// Context for computations of strategies before the first step.
 ForwardContext preparing_pass(const Session& session, Batch batch);
 
 }  // namespace attune::train

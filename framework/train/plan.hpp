@@ -1,4 +1,4 @@
-// A step and an evaluation of a planned run, without values.
+// A step and an evaluation of a planned run, on tensors without values.
 #pragma once
 #include <cstdint>
 
@@ -7,8 +7,8 @@
 
 namespace attune::train {
 
-/// Work of strategies, which in a plan goes as far as it does without the weights' values. Whether
-/// it went to its end. An error that may follow from a number that no one knows is none.
+/// Runs `work`, which in a plan may stop early because it needs tensor values. Returns whether it
+/// completed. In a plan, an Error is ignored if `work` had read unknown numbers.
 template <class Work>
 bool as_far_as_planned(const Session& session, Work&& work) {
   if (!session.is_planned) {
@@ -27,12 +27,12 @@ bool as_far_as_planned(const Session& session, Work&& work) {
   return false;
 }
 
-/// So many of the longest training samples are the pass of a plan.
+/// Number of longest training samples in a plan's pass.
 std::int64_t samples_of_pass(const Session& session);
 
-/// The strategies begin, and the run's loss is computed of its longest training samples, forward
-/// and back, and of its first validation samples: refused is what the run would be refused for in
-/// its first step. Sets what the session knows of its memory.
+/// Calls the strategies' `begin`, a forward and backward pass over the longest training samples,
+/// and a forward pass over the first validation samples. Reports the errors that would end the run
+/// in its first step. Sets session.planned.
 void plan_steps(Session& session, const nn::TensorMeter& meter);
 
 }  // namespace attune::train

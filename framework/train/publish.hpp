@@ -1,4 +1,4 @@
-// What people use: an adapter folder, or a whole model, in the layout of Hugging Face.
+// Export of results in Hugging Face's layout: an adapter folder or a whole model.
 #pragma once
 #include <filesystem>
 
@@ -6,17 +6,17 @@
 
 namespace attune::train {
 
-/// The strategy's adapter in PEFT's layout (adapter_config.json, adapter_model.safetensors) or,
-/// when it has none or `merge`, the whole model with tokenizer and config. The folder appears whole
-/// or not at all. Rank 0 writes, one tensor at a time. Error when the target is there and not
-/// empty. Merging changes the session's model on rank 0. Collective.
+/// Writes the strategy's adapter in PEFT's layout (adapter_config.json, adapter_model.safetensors).
+/// If there is no adapter, or if `merge`, writes the whole model with tokenizer and config instead.
+/// The folder is written atomically by rank 0, one tensor at a time. Error if the target exists and
+/// is not empty. Merging changes the session's model on rank 0. Collective.
 void publish(Session& session, const std::filesystem::path& folder, bool merge);
 
-/// Before the first step: what publish will need of model, tokenizer and strategies. Error where
-/// the run's result could not be made. Rank 0 alone may call it.
+/// Checks before the first step that publish() will be possible with this model, tokenizer and
+/// these strategies; Error otherwise. Rank 0 alone may call it.
 void check_publishable(const Session& session);
 
-/// The name under which a run directory holds its result: "adapter" or "model".
+/// Name of the result in the run directory: "adapter" or "model".
 std::string result_name(Session& session);
 
 }  // namespace attune::train

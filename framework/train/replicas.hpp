@@ -1,4 +1,4 @@
-// Tensors that every rank must have alike.
+// Verification that tensors are identical on all ranks.
 #pragma once
 #include <attune/comm.hpp>
 #include <attune/model.hpp>
@@ -7,7 +7,8 @@
 
 namespace attune::train {
 
-/// Fault naming the first tensor whose bits differ between ranks, and the ranks. Collective.
+/// Fault if the bits of a tensor differ between ranks; it names the first such tensor and the
+/// ranks. Collective.
 void check_replicas(const std::vector<NamedTensor>& tensors, const Comm& comm);
 
 }  // namespace attune::train

@@ -1,4 +1,4 @@
-// What strategies may ask of a run, answered by its session.
+// RunContext for strategies, implemented by the session.
 #pragma once
 #include <attune/run_context.hpp>
 
@@ -31,8 +31,8 @@ class SessionModels final : public RunModels {
 
 class SessionData final : public RunData {
  public:
-  /// own: empty for what the run's steps take of the training split, and what it measures of the
-  /// validation split. is_rehearsal: every pass over data is one batch.
+  /// own: rows for for_each_own_batch; empty selects the training rows that the run's steps use and
+  /// the validation rows that it evaluates. is_rehearsal: every pass over data is a single batch.
   SessionData(Session& session, std::vector<Rows> own, bool is_rehearsal)
       : s_(session), own_(std::move(own)), is_rehearsal_(is_rehearsal) {}
   std::vector<double> class_weights() override { return s_.data->class_weights(); }
@@ -48,7 +48,7 @@ class SessionData final : public RunData {
 
 class SessionFiles final : public TensorFiles {
  public:
-  /// is_rehearsal: nothing is written.
+  /// is_rehearsal: do not write files.
   SessionFiles(Session& session, bool is_rehearsal) : s_(session), is_rehearsal_(is_rehearsal) {}
   Tensors read_or_make(const std::string& path, const std::map<std::string, std::string>& made_from,
                        const std::function<Tensors()>& make) override;
@@ -58,17 +58,16 @@ class SessionFiles final : public TensorFiles {
   bool is_rehearsal_;
 };
 
-/// The parts and the context made of them. The session must outlive it.
+/// A RunContext and the objects it refers to. The session must outlive it.
 class SessionContext {
  public:
-  /// Of a run that trains.
+  /// Context of a training run.
   explicit SessionContext(Session& session) : SessionContext(session, {}, true, false) {}
-  /// Of one that only tries steps with these rows, those of the training split first: nothing is
-  /// written.
+  /// Context for trial steps on these rows, training rows first. Writes no files.
   static SessionContext rehearsal(Session& session, std::vector<Rows> rows) {
     return {session, std::move(rows), true, true};
   }
-  /// Of one that is only measured on these rows.
+  /// Context for an evaluation of these rows without training.
   static SessionContext measurement(Session& session, Rows rows) {
     return {session, {std::move(rows)}, false, false};
   }

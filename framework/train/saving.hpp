@@ -1,4 +1,4 @@
-// When a run's checkpoints are begun, become whole, and go.
+// Start, completion and removal of a run's checkpoints.
 #pragma once
 #include <attune/callback.hpp>
 
@@ -11,22 +11,23 @@
 
 namespace attune::train {
 
-/// Keeps run.saved_step. saved() is called whenever a checkpoint has become whole.
+/// Updates run.saved_step. Calls saved() after each completed checkpoint.
 class Saving {
  public:
   Saving(const config::CheckpointOptions& policy, std::filesystem::path folder, Run& run,
          Interruption& interruption, std::function<void()> saved);
 
-  /// This rank's part of a checkpoint is not yet on the disk.
+  /// Whether this rank's part of a checkpoint is still being written.
   bool is_writing() const { return writer_.in_flight() && !writer_.part_is_done(); }
-  /// Begins one, which is named "best" as well where it is; it becomes whole behind the next steps.
-  /// A failure is told, and the training goes on: older checkpoints are as they were. Collective.
+  /// Starts a checkpoint, also named "best" if is_best. It is completed during the following steps.
+  /// A failure only prints a warning; training continues and older checkpoints remain valid.
+  /// Collective.
   void begin(const Snapshot& snapshot, bool is_best);
-  /// Makes the one that was begun whole, waiting for it; nothing when there is none. Failures as
-  /// above. Collective.
+  /// Waits for the pending checkpoint, if any, and completes it. Failures as for begin().
+  /// Collective.
   void finish();
-  /// One that must succeed, unless this step has one already. Collective. Error when it cannot be
-  /// written.
+  /// Saves a checkpoint synchronously, unless this step already has one. Error if it cannot be
+  /// written. Collective.
   void save_last(const std::function<Snapshot()>& snapshot, bool is_best);
 
  private:

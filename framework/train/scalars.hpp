@@ -1,5 +1,5 @@
-// What strategies report beside their loss (Loss::scalars), over the micro-batches of a step and
-// the data-parallel group.
+// Accumulates the values that strategies report (Loss::scalars) over the micro-batches of a step
+// and the data-parallel group.
 #pragma once
 #include <attune/comm.hpp>
 #include <attune/loss.hpp>
@@ -12,13 +12,13 @@ namespace attune::train {
 
 class ScalarSums {
  public:
-  /// Of a micro-batch of this rank, by its index in the step. Error: a name that is no key of
-  /// metrics.jsonl.
+  /// Adds the scalars of one of this rank's micro-batches; micro_batch: its index in the step.
+  /// Error for a name that is not a valid key of metrics.jsonl.
   void add(std::int64_t micro_batch, const std::map<std::string, Scalar>& scalars);
-  /// What was added on this rank.
+  /// Number of scalars added on this rank.
   std::size_t size() const { return reported_.size(); }
-  /// sum / count by name, added up in the order of the micro-batches: the same on every rank,
-  /// whichever of them reported a name. Collective.
+  /// Means, sum / count, by name. Values are summed in micro-batch order, so the result is the same
+  /// on every rank, whichever rank reported a name. Collective.
   std::map<std::string, double> means(const Comm& data) const;
 
  private:

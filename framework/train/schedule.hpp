@@ -1,4 +1,4 @@
-// How long the run is, and the learning rate over it.
+// Length of the run, and its learning rate.
 #pragma once
 #include <attune/schedule.hpp>
 
@@ -8,11 +8,12 @@
 
 namespace attune::train {
 
-/// train.steps, or as many steps as show every one of the samples at least train.epochs times.
+/// train.steps, or the number of steps after which every sample was seen at least train.epochs
+/// times.
 std::int64_t steps_of(const config::TrainOptions& options, std::int64_t samples);
 
-/// Linear warm-up over the first `warmup` share of the steps, then train.learning_rate times the
-/// schedule's factor. step counts from 0.
+/// Linear warm-up over the first train.warmup fraction of the steps, then train.learning_rate times
+/// the schedule's factor. step counts from 0.
 double learning_rate_at(std::int64_t step, std::int64_t steps, const config::TrainOptions& options,
                         const Schedule& schedule);
 

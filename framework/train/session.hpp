@@ -1,4 +1,4 @@
-// Everything a run is made of, built from its run file in the order of the data's way.
+// A session: all components of a run, built from its run file.
 #pragma once
 #include <attune/callback.hpp>
 #include <attune/dataset.hpp>
@@ -23,12 +23,12 @@ struct ModelFiles;
 
 namespace train {
 
-/// Bytes that a planned run takes on a rank besides what its parameters tell (train/memory.hpp).
+/// Bytes per rank that a planned run needs in addition to its parameters (train/memory.hpp).
 struct PlannedMemory {
-  // that strategies and layers keep: a teacher, copies of the start, tables
+  // other tensors of strategies and layers: a teacher, copies of initial values, tables
   std::size_t other = 0;
-  std::size_t before_first_step = 0;  // the most that was held while strategies began
-  // over the longest samples; absent where a strategy or model asked for values
+  std::size_t before_first_step = 0;  // peak while strategies began
+  // pass over the longest samples; absent if a strategy or model needed values
   std::optional<nn::PassMemory> pass;
 };
 
@@ -36,44 +36,42 @@ struct Session {
   config::RunConfig config;
   Mesh mesh;
   c10::Device device = c10::kCPU;
-  // the model has shapes and no values: its device is the meta device
+  // the model has shapes but no values, on the meta device
   bool is_planned = false;
-  // of a plan: a strategy asked for values, and nothing is known of what it prepares
+  // planned session: a strategy needed values, so its memory is unknown
   bool needs_values = false;
   PlannedMemory planned;
-  std::shared_ptr<ModelFiles> files;  // weights and tokenizer on rank 0 alone
-  std::string base_sha256;            // of the base model's weights; see identify_base
-  // sha256 by name, of the libraries that do not come with Attune
+  std::shared_ptr<ModelFiles> files;  // weights and tokenizer on rank 0 only
+  std::string base_sha256;            // of the base model's weights; set by identify_base
+  // SHA-256 by name, of libraries that are not part of Attune
   std::map<std::string, std::string> plugin_files;
   std::shared_ptr<DataFile> data;
   std::shared_ptr<Dataset> dataset;
   std::shared_ptr<Model> model;
-  std::shared_ptr<Strategies> strategies;  // have prepared the model
-  // by them: weights of the base are others, or are held otherwise
+  std::shared_ptr<Strategies> strategies;  // already applied to the model
+  // strategies replaced weights of the base or changed their representation
   bool base_is_changed = false;
-  /// Parameters of the base that the adapter to start from has other values for, with their own;
-  /// until the base is evaluated.
+  /// Base parameters for which the initial adapter has other values, with the base's own values.
+  /// Kept until the base is evaluated.
   std::vector<std::pair<at::Tensor, at::Tensor>> base_values;
   std::vector<std::shared_ptr<Callback>> callbacks;
-  /// Called on rank 0 before a checkpoint: whether the run's directory was lost, and has been made
-  /// again. Error when another run has it.
+  /// Called on rank 0 before each checkpoint. Returns whether the run's directory was lost and has
+  /// been recreated. Error if another run owns it.
   std::function<bool()> restore_directory;
-  /// Called on rank 0 once nothing is refused any more: what the directory says of the run is
-  /// written then, and not before.
+  /// Called on rank 0 after all checks passed. Only then is the run recorded in its directory.
   std::function<void()> begins;
 
-  /// Collective. Errors: whatever the parts refuse; a tokenizer that does not fit model or data;
-  /// data of another kind; samples longer than the model's context; a strategy that leaves nothing
-  /// trainable.
+  /// Collective. Errors: those of all components; a tokenizer that does not fit the model or the
+  /// data; data of another kind; samples longer than the model's context; no trainable parameter.
   static Session open(const config::RunConfig& config, const Mesh& mesh);
-  /// The same refusals, and those of the first step and evaluation, but for those that take values,
-  /// from the headers of the model's files: no weights are read, and memory is taken for data and
-  /// tokenizer alone. For a machine on which the run need not fit.
+  /// Performs the checks of open(), and those of the first step and evaluation that need no values.
+  /// Reads only the headers of the model's files, and allocates memory only for data and tokenizer,
+  /// so it also works on machines that are too small for the run.
   static Session plan(const config::RunConfig& config, const Mesh& mesh);
 };
 
-/// A run file (or the run.toml or record.json of a run directory) read with the plugins it names,
-/// and the groups that its ranks form. Collective: rank 0 reads, all check.
+/// A run file (or the run.toml or record.json of a run directory), read with its plugins, and the
+/// groups of ranks. Collective: rank 0 reads, all ranks validate.
 struct OpenedRun {
   config::RunConfig config;
   std::shared_ptr<Registry> registry;
@@ -82,19 +80,18 @@ struct OpenedRun {
 OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides,
                    const Comm& world);
 
-/// Rank 0 opens the model; the others learn its config. Collective.
+/// Rank 0 opens the model and sends its config to the other ranks. Collective.
 std::shared_ptr<ModelFiles> open_model_files(const std::string& path, const Comm& world);
-/// Model and strategies of the run once more, prepared without weights, in this process alone.
-/// Error: what the strategies refuse.
+/// A second, planned copy of the run's model and strategies, without weights, in this process
+/// alone. Error: those of the strategies.
 Session planned_copy(const Session& session);
 
-/// On the session's device and in its dtype; takes the files' weights, of a plan their shapes.
-/// Collective.
+/// Builds the model on the session's device and in its dtype, from the files' weights or, for a
+/// plan, their shapes. Collective.
 std::shared_ptr<Model> build_model(const Session& session, const config::Chosen& plugin,
                                    ModelFiles& files);
 
-/// Sets base_sha256, unless it is: reads all weights on rank 0, where it is not known from before.
-/// Collective.
+/// Sets base_sha256 if it is unset. Rank 0 reads all weights unless the hash is cached. Collective.
 void identify_base(Session& session);
 
 }  // namespace train

@@ -12,28 +12,29 @@
 
 namespace attune::train {
 
-/// Sums over the data-parallel group, the same on every rank of the run; bad_rows are this rank's.
+/// Sums over the data-parallel group, the same on every rank of the run. Only bad_rows is per rank.
 struct StepSums {
-  double loss = 0;  // over the targets
+  double loss = 0;  // sum over the targets
   std::int64_t targets = 0;
   std::int64_t tokens = 0;
   std::int64_t samples_without_target = 0;
-  std::int64_t row_without_target = -1;   // one of them
-  std::map<std::string, double> scalars;  // means of what strategies reported, by name
-  bool interruption_wanted = false;       // on some rank
-  bool all_written = true;                // no rank still writes its part of a checkpoint
-  std::vector<std::int64_t> bad_rows;     // of micro-batches whose loss is not finite
+  std::int64_t row_without_target = -1;   // example row
+  std::map<std::string, double> scalars;  // means of the strategies' reported values, by name
+  bool interruption_wanted = false;       // on any rank
+  bool all_written = true;                // no rank is still writing its part of a checkpoint
+  std::vector<std::int64_t> bad_rows;     // rows of micro-batches with a non-finite loss
 };
 
 class Step {
  public:
-  /// hidden: what keep_hidden_states kept; may be null. Collective.
+  /// hidden: result of keep_hidden_states; may be null. Collective.
   Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch,
        std::shared_ptr<const HiddenStates> hidden, Interruption& interruption);
 
-  /// The step (from 0): every .grad holds the gradient of the summed loss on every rank.
-  /// is_writing: this rank still writes a part of a checkpoint. Absent when the run was interrupted
-  /// and the step left; .grad then holds nothing of use. Collective. Error: memory ran out.
+  /// Runs one step (counted from 0). Afterwards every .grad holds the gradient of the summed loss
+  /// on every rank. is_writing: this rank is still writing its part of a checkpoint. Absent if the
+  /// run was interrupted and the step abandoned; .grad is then meaningless. Error: out of memory.
+  /// Collective.
   std::optional<StepSums> forward_backward(std::int64_t step, bool is_writing);
 
  private:

@@ -1,4 +1,4 @@
-// Numbers of many tensors in stretches of equal length, shared out over all threads.
+// Parallel loops over many tensors, divided into stretches of equal length.
 #pragma once
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -11,7 +11,8 @@
 
 namespace attune::train {
 
-/// Numbers that are looked at together: a few rows of an embedding, most of which no batch touches.
+/// Elements per stretch. For an embedding these are a few rows, most of which a batch does not
+/// touch.
 constexpr std::int64_t stretch = parallel::shard_grain;
 
 inline std::size_t stretches_of(std::int64_t size) {
@@ -22,11 +23,11 @@ inline bool serves_kernels(const at::Tensor& tensor) {
   return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
 }
 
-/// work(index of the tensor, index of the stretch, first number, how many) for every stretch of
-/// tensors of such sizes.
+/// Calls work(tensor index, stretch index, first element, element count) for every stretch of
+/// tensors with the given sizes.
 template <class Work>
 void for_each_stretch(const std::vector<std::int64_t>& sizes, const Work& work) {
-  std::vector<std::int64_t> ends;  // stretches up to and with each tensor
+  std::vector<std::int64_t> ends;  // number of stretches up to and including each tensor
   for (const auto size : sizes)
     ends.push_back((ends.empty() ? 0 : ends.back()) + (size + stretch - 1) / stretch);
   at::parallel_for(0, ends.empty() ? 0 : ends.back(), 16, [&](std::int64_t at, std::int64_t end) {

@@ -1,4 +1,4 @@
-// What a run trains, in groups, with its optimizer and the tensors that the optimizer keeps.
+// The trainable parameters of a run in groups, with the optimizer and its state.
 #pragma once
 #include <attune/optimizer.hpp>
 #include <attune/strategy.hpp>
@@ -10,46 +10,46 @@
 
 namespace attune::train {
 
-/// The shapes of what the model trains, in the order of trainable().
+/// Specs of the model's trainable parameters, in the order of trainable().
 std::vector<ParameterSpec> trained_specs(Model& model);
 
-/// What an optimizer keeps for such parameters. Nothing is made.
+/// Size in bytes of the optimizer's state for such parameters. Allocates nothing.
 std::size_t state_bytes(const Optimizer& optimizer, const std::vector<ParameterSpec>& parameters);
 
-/// What one gradient is multiplied by so that all of them together, whose norm is then `norm`, have
-/// no larger norm than `clip` (0: any).
+/// Scale of the gradients after clipping: `scale`, reduced if the total gradient norm `norm`
+/// exceeds `clip`. clip = 0 disables clipping.
 double clipped(double scale, double norm, double clip);
 
 class Updater {
  public:
-  /// `block_prefixes`: what the names of parameters in the model's blocks start with. `sharing`:
-  /// the ranks that share out what is updated, each keeping the optimizer's state of its part alone
-  /// (Rajbhandari et al. 2020, ZeRO stage 1, arXiv:1910.02054); by default this process alone. They
-  /// hold the same parameters and gradients.
+  /// block_prefixes: name prefixes of the parameters in the model's blocks. sharing: ranks with the
+  /// same parameters and gradients, over which the update is sharded; each keeps only its part of
+  /// the optimizer's state (Rajbhandari et al. 2020, ZeRO stage 1, arXiv:1910.02054). Default: this
+  /// process alone.
   Updater(std::shared_ptr<Optimizer> optimizer, std::vector<ParameterGroup> groups,
           double weight_decay, const std::vector<std::string>& block_prefixes, Comm sharing = {});
 
-  /// The .grad of what this rank updates; zeros where no loss depends on it.
+  /// The .grad shards that this rank updates; zeros for parameters on which no loss depends.
   std::vector<parallel::Shard> gradients() const;
-  /// The norm of all gradients together; the same bits on any number of threads, and for any
-  /// sharing of tensors that lie in host memory. Collective.
+  /// Norm of all gradients together. Bitwise the same for any number of threads, and for any
+  /// sharding of tensors in host memory. Collective.
   double norm_of(const std::vector<parallel::Shard>& gradients) const;
-  /// One update from these gradients, each times gradient_scale, after which every rank has the new
-  /// parameters. Collective.
+  /// Updates the parameters from these gradients times gradient_scale, and distributes them to all
+  /// ranks. Collective.
   void step(const std::vector<parallel::Shard>& gradients, double learning_rate,
             double gradient_scale);
 
   const std::vector<NamedTensor>& parameters() const { return parameters_; }
-  /// Live tensors to save, and to restore in place before the first update: "<parameter>.exp_avg"
-  /// and what else the optimizer keeps of this rank's part.
+  /// Live optimizer state of this rank's part, "<parameter>.exp_avg" and so on. Save it, or restore
+  /// it in place before the first update.
   std::vector<parallel::Shard> state() const;
-  /// Whether other ranks have other parts of the state.
+  /// Whether the state is sharded over several ranks.
   bool is_shared() const { return sharing_.size() > 1; }
 
  private:
-  /// What this rank updates of one parameter.
+  /// The part of one parameter that this rank updates.
   struct Slot {
-    ParameterSpec spec;  // of the part
+    ParameterSpec spec;  // spec of the part
     std::size_t parameter;
     parallel::Shard part;
     std::vector<parallel::Shard> state;
@@ -69,10 +69,10 @@ class Updater {
   std::vector<Group> groups_;
 };
 
-/// What the names of the parameters in each of its blocks start with.
+/// Name prefixes of the parameters in each of the model's blocks.
 std::vector<std::string> block_prefixes(const Model& model);
 
-/// The run's optimizer over what its strategies train.
+/// An Updater with the run's optimizer for all parameters that its strategies train.
 Updater make_updater(const Session& session);
 
 }  // namespace attune::train
