@@ -1,5 +1,6 @@
-// Checkpoints on the disk, format version 2 (docs/design/0003-checkpoint-format.md): there whole
-// and verified, or not there at all. checkpoint/writer.hpp writes them.
+// Reading and pruning of checkpoints, format version 2 (docs/design/0003-checkpoint-format.md). A
+// checkpoint is either complete and verified, or it does not exist. checkpoint/writer.hpp writes
+// them.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <attune/comm.hpp>
@@ -17,39 +18,39 @@
 
 namespace attune {
 
-/// All that a run needs to go on. Tensors have any shape, and any dtype the HDF5 layer stores,
-/// bfloat16 among them.
+/// Everything a run needs to resume. Tensors may have any shape, and any dtype that the HDF5 layer
+/// supports, including bfloat16.
 struct Snapshot {
-  // whole ones that are the same on every rank, which the ranks share out among them for writing
+  // whole tensors that are identical on every rank; the ranks divide them for writing
   std::vector<parallel::Shard> tensors = {};
-  std::map<std::string, std::string> texts = {};  // any bytes; the same on every rank
+  std::map<std::string, std::string> texts = {};  // arbitrary bytes; the same on every rank
   std::map<std::string, std::int64_t> numbers = {};
-  // what this rank alone holds, or some ranks: pieces, or whole tensors
+  // shards or whole tensors that only this rank, or only some ranks, hold
   std::vector<parallel::Shard> own = {};
 
-  std::size_t bytes() const;  // of the tensors and of its own
+  std::size_t bytes() const;  // of `tensors` and `own`
 };
 
-/// path: folder/step-000025. Each part is read by one rank, and every rank receives all; pieces are
-/// put together, and so any number of ranks may resume. Error, before anything is allocated, when
-/// it is not whole, a size or sha256 is not what was saved, or it is of another format.
-/// Collective.
+/// Loads a checkpoint; path: folder/step-000025. Each part is read by one rank, and every rank
+/// receives all tensors, assembled, so any number of ranks may resume. Error if the checkpoint is
+/// incomplete, a size or SHA-256 differs, or the format is another; checked before anything is
+/// allocated. Collective.
 Snapshot load_checkpoint(const std::filesystem::path& path, const Comm& comm);
 
-/// The newest whole one, verified. Each newer one that is damaged or only half there is named with
-/// the reason in warnings (default: std::cerr; on rank 0) and passed over. Absent when there is
-/// none, or no folder. Collective.
+/// Finds and verifies the newest complete checkpoint. Newer damaged or incomplete ones are skipped,
+/// with a warning on rank 0 that states the reason (default: std::cerr). Absent if there is none,
+/// or no folder. Collective.
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& folder,
                                                        const Comm& comm);
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& folder,
                                                        const Comm& comm, std::ostream& warnings);
 
-/// The one of that name in a run's checkpoints: "latest" (the newest whole one), "best", or a
-/// step's number. Error when it is not there. Collective.
+/// Finds a checkpoint of a run by name: "latest" (newest complete one), "best", or a step number.
+/// Error if it does not exist. Collective.
 std::filesystem::path named_checkpoint(const std::filesystem::path& folder, const std::string& name,
                                        const Comm& comm);
 
-/// Removes all but the newest `keep` (1 or more) that were saved to the end, and the best.
+/// Removes all checkpoints except the newest `keep` (at least 1) complete ones and the best.
 /// Collective.
 void prune_checkpoints(const std::filesystem::path& folder, std::int64_t keep, const Comm& comm);
 

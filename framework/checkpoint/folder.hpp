@@ -1,5 +1,5 @@
-// The folder of a run's checkpoints: names, the marker that makes one whole, links, what is
-// removed.
+// Layout of a run's checkpoint folder: names, the marker of a complete checkpoint, links, and
+// removal.
 #pragma once
 #include <attune/comm.hpp>
 
@@ -11,29 +11,29 @@
 
 namespace attune::checkpoint {
 
-// step-000025
+// "step-000025"
 std::filesystem::path folder_of(const std::filesystem::path& checkpoints, std::int64_t step);
-// state-0000-00.h5
+// "state-0000-00.h5"
 std::string part_name(int rank, int number);
 
-/// A fresh temporary folder for the checkpoint; what interrupted saves left behind is removed.
+/// Creates a temporary folder for a checkpoint, and removes those of interrupted saves.
 std::filesystem::path make_temporary(const std::filesystem::path& checkpoints, std::int64_t step);
-/// Marker last, then the name; on the disk when it returns. One of that step that is there and
-/// whole stays as it is (Fault); a damaged one is moved aside.
+/// Writes the marker, then renames the folder to its final name; durable on return. An existing
+/// complete checkpoint of that step is kept (Fault); a damaged one is moved aside.
 void publish(const std::filesystem::path& temporary, const std::filesystem::path& checkpoint,
              const std::vector<Part>& parts);
-/// The parts, each verified, of a whole checkpoint; Error with what is wrong otherwise.
+/// Verifies a checkpoint and returns its parts. Error if it is incomplete; it states the problem.
 std::vector<Part> check_whole(const std::filesystem::path& checkpoint);
-/// Error when the part is not what the marker says.
+/// Error if the part differs from its entry in the marker.
 void check_part(const std::filesystem::path& checkpoint, const Part& part);
 
-/// A link beside the checkpoints, replaced at once; a file system without links does without.
+/// Atomically replaces a link beside the checkpoints. Skipped on file systems without links.
 void link_to(const std::filesystem::path& checkpoint, const char* name);
 
-/// The work on rank 0; what the file system refuses (no space, no permission) becomes an Error that
-/// says what to do. Collective.
+/// Runs `work` on rank 0. File system failures (no space, no permission) become an Error with
+/// advice. Collective.
 void on_root_with_files(const Comm& comm, const std::function<void()>& work);
-/// The same for work on this rank.
+/// The same on this rank alone.
 void with_files(const std::function<void()>& work);
 
 }  // namespace attune::checkpoint

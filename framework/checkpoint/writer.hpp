@@ -1,5 +1,5 @@
-// Writes a run's checkpoints, behind the training where that is wanted. Every rank writes a share
-// of the state to a file of its own.
+// Writes a run's checkpoints, optionally in the background. Every rank writes its share of the
+// state to a file of its own.
 #pragma once
 #include <filesystem>
 #include <future>
@@ -9,23 +9,23 @@
 
 namespace attune {
 
-/// begin() copies this rank's share to host memory and starts to write it on a thread; publish()
-/// waits for every rank's share, sets the marker and gives the checkpoint its name. Between the two
-/// the training may change what was saved. One is in flight at a time.
+/// begin() copies this rank's share to host memory and writes it in a background thread. publish()
+/// waits for all ranks, writes the marker and renames the checkpoint. Between the two calls,
+/// training may modify the saved tensors. Only one checkpoint may be in flight.
 class CheckpointWriter {
  public:
   CheckpointWriter(std::filesystem::path folder, Comm world);
   ~CheckpointWriter();
 
-  /// staged = false: written at once, without a copy. Error when the folder cannot be made.
-  /// Collective.
+  /// Starts a checkpoint. staged = false: writes synchronously without a copy. Error if the folder
+  /// cannot be created. Collective.
   void begin(std::int64_t step, const Snapshot& snapshot, bool staged);
   bool in_flight() const { return parts_.valid(); }
-  /// This rank's share is on the disk, or has failed; nothing is awaited.
+  /// Whether this rank's share is written or has failed. Does not block.
   bool part_is_done() const;
-  /// The path of the whole checkpoint, also linked as "latest" (and "best"). Error, the same on
-  /// every rank, when a share could not be written; nothing of it stays then, and older checkpoints
-  /// are as they were. Collective.
+  /// Completes the checkpoint and returns its path; also links it as "latest" (and "best"). Error,
+  /// the same on every rank, if a share could not be written; then the checkpoint is removed and
+  /// older ones are unchanged. Collective.
   std::filesystem::path publish(bool best);
 
  private:
@@ -35,7 +35,7 @@ class CheckpointWriter {
   std::filesystem::path temporary_;
   Comm comm_;
   std::int64_t step_ = 0;
-  // kept from one checkpoint to the next: fresh memory costs more than the copy
+  // reused by later checkpoints: allocating new memory costs more than the copy
   std::vector<at::Tensor> buffers_;
   std::future<std::vector<checkpoint::Part>> parts_;
 };

@@ -1,4 +1,4 @@
-// A data file, for people to read.
+// Human-readable descriptions of a data file.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -9,15 +9,15 @@
 
 namespace attune {
 
-/// Samples and token lengths by split, balance of labels, share of trained tokens, what was
-/// rejected, where it came from.
+/// Summary: samples and token lengths by split, label balance, fraction of target tokens, rejected
+/// records, sources.
 std::string data_card(const DataFile& file);
 
-/// The text of token ids, special tokens included.
+/// Decodes token ids, including special tokens.
 using Decode = std::function<std::string(const std::vector<std::int32_t>&)>;
 
-/// Ten samples of 'train' (or the first split), evenly spread over it: their texts, what is trained
-/// on between guillemets, labels and shapes. Without `decode` texts are left out.
+/// Ten samples of 'train' (or of the first split), evenly spaced: texts with the target tokens
+/// between guillemets, labels and shapes. Without `decode` texts are omitted.
 std::string sample_lines(const DataFile& file, const Decode& decode);
 
 }  // namespace attune

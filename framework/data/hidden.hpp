@@ -1,9 +1,9 @@
-// Hidden states kept on disk: what a model's first parts made of every row of a split.
+// Cache file for hidden states: the output of a model's first parts for every row of a split.
 //
-//   /                 format = "attune-hidden", key = what they were made from,
+//   /                 format = "attune-hidden", key = hash of the inputs,
 //                     item = shape of the state at one position
-//   /hidden           of all rows end to end, each position's state flat; float32 or bfloat16
-//   /hidden.offsets   where each row begins, int64 [rows + 1]
+//   /hidden           all rows concatenated, each position's state flat; float32 or bfloat16
+//   /hidden.offsets   start of each row, int64 [rows + 1]
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -20,19 +20,19 @@ namespace attune {
 class Model;
 class Split;
 
-/// For reading, by any thread.
+/// Reader for such a file. Thread-safe.
 class HiddenStates {
  public:
   struct MadeBy {
     const Model* model = nullptr;
     std::int64_t parts = 0;
   };
-  /// Null when there is no such file, or it was made from something else.
+  /// Null if the file does not exist or has another key.
   static std::shared_ptr<const HiddenStates> open(const std::filesystem::path& path,
                                                   const std::string& key, const MadeBy& made_by);
   ~HiddenStates();
 
-  /// The states of these rows end to end, [positions, item...]. Error when the file is damaged.
+  /// The concatenated states of these rows, [positions, item...]. Error if the file is damaged.
   at::Tensor read(std::span<const std::int64_t> rows) const;
   std::int64_t rows() const;
   const MadeBy& made_by() const { return made_by_; }
@@ -44,19 +44,19 @@ class HiddenStates {
   std::unique_ptr<const Split> split_;
 };
 
-/// Writes them row by row, under another name until finish().
+/// Writes hidden states row by row, under a temporary name until finish().
 class HiddenWriter {
  public:
-  /// states: any of those to come, for the shape of an item.
+  /// states: any example of the states, for the shape of an item.
   HiddenWriter(std::filesystem::path path, const std::string& key, const at::Tensor& states);
   ~HiddenWriter();
   HiddenWriter(const HiddenWriter&) = delete;
   HiddenWriter& operator=(const HiddenWriter&) = delete;
 
-  /// The states of rows to come, end to end: [positions, item...], and how many positions each row
-  /// has.
+  /// Appends rows: their concatenated states [positions, item...], and the number of positions of
+  /// each row.
   void append(const at::Tensor& states, std::span<const std::int64_t> positions);
-  /// On the disk, and under its name.
+  /// Flushes the file to disk and renames it to its final name.
   void finish();
 
  private:

@@ -1,10 +1,10 @@
-// From the rows of a step to the batches that each rank computes: planned alike on all ranks, read
-// and collated ahead of the loop.
+// Batches of each step for every rank: the plan is computed identically on all ranks; batches are
+// read and collated in advance.
 //
 //   Loader loader(train, dataset, options, mesh.data.rank(), mesh.data.size());
 //   for (; step < steps; ++step) {
-//     const StepPlan& plan = loader.begin_step(step);       // any step: the series starts there
-//     for (auto i = plan.first; i < plan.end; ++i) {        // position in the list of all ranks
+//     const StepPlan& plan = loader.begin_step(step);       // the first call may pass any step
+//     for (auto i = plan.first; i < plan.end; ++i) {        // index into the list of all ranks
 //       const Batch batch = loader.next();
 //       ...
 #pragma once
@@ -23,59 +23,61 @@
 namespace attune {
 
 struct PlanOptions {
-  std::int64_t micro_batch = 4;  // samples in each
-  // above 0: instead, as many samples as have so many tokens together; a longer sample stands alone
+  std::int64_t micro_batch = 4;  // samples per micro-batch
+  // if above 0: token budget per micro-batch, instead of micro_batch; a longer sample gets its own
   std::int64_t micro_tokens = 0;
-  bool group_lengths = false;  // the shortest samples of the step first
+  bool group_lengths = false;  // sort the samples of a step by length, shortest first
 };
 
-/// The micro-batches of a step: a function of the rows, whatever the number of ranks. lengths[i]
-/// belongs to rows[i].
+/// Divides a step into micro-batches, independently of the number of ranks. lengths[i] belongs to
+/// rows[i].
 std::vector<MicroBatch> plan_step(std::span<const std::int64_t> rows,
                                   std::span<const std::int64_t> lengths,
                                   const PlanOptions& options);
 
-/// Bounds [ranks + 1]: rank r computes micro_batches[bounds[r]] .. [bounds[r + 1] - 1]: at least
-/// one, and about as many tokens as the others. The list is reordered for that, and where it has
-/// fewer micro-batches than ranks, the largest are cut in two until there are enough. With
-/// `keep_order`, which reproducible runs ask for, it stays as it is, and too few are an Error. A
-/// Fault when there are fewer samples than ranks.
+/// Assigns micro-batches to ranks. Returns bounds [ranks + 1]: rank r computes
+/// micro_batches[bounds[r]]
+/// .. [bounds[r + 1] - 1], at least one. The list is reordered to balance tokens across ranks; if
+/// it is shorter than the number of ranks, the largest micro-batches are halved. `keep_order`, for
+/// reproducible runs, prevents both; too few micro-batches are then an Error. Fault if there are
+/// fewer samples than ranks.
 std::vector<std::int64_t> share_out(std::vector<MicroBatch>& micro_batches, int ranks,
                                     bool keep_order);
 
-/// Tokens of every sample of a split: the elements of its ragged columns of token ids together; 1
-/// where it has none.
+/// Tokens of every sample in a split: the total length of its ragged token columns, or 1 if it has
+/// none.
 std::vector<std::int64_t> sample_lengths(const Split& split);
 
 struct LoaderOptions {
   std::int64_t global_batch = 16;
   std::uint64_t seed = 0;
-  std::int64_t shuffle_block = 1;  // Sampler's
+  std::int64_t shuffle_block = 1;  // shuffle granularity, see Sampler
   PlanOptions plan;
-  // micro-batches are never cut, and summed in the order of the plan
+  // micro-batches are never split, and are summed in the order of the plan
   bool reproducible = false;
-  std::size_t ahead = 4;  // batches held ready by a thread; 0: none, next() reads
-  std::shared_ptr<const HiddenStates> hidden = nullptr;  // go with the batches
+  std::size_t ahead = 4;  // number of prefetched batches; 0: next() reads synchronously
+  std::shared_ptr<const HiddenStates> hidden = nullptr;  // cached states to attach to the batches
 };
 
-/// One rank's batches of a training split, augmented (Dataset::augment) from seeds that depend on
-/// (seed, step, row) alone. Split and dataset must outlive it. A thread of the loader's own uses
-/// both, so reading of HDF5 has to be safe from several threads.
+/// Loads one rank's batches of a training split, augmented (Dataset::augment) with seeds that
+/// depend only on (seed, step, row). Split and dataset must outlive the loader. Its prefetch thread
+/// uses both, so HDF5 reads must be thread-safe.
 class Loader final : public BatchSource {
  public:
-  /// rank, ranks: of the data-parallel group. Errors: Sampler's.
+  /// rank, ranks: in the data-parallel group. Errors: those of Sampler.
   Loader(const Split& split, const Dataset& dataset, const LoaderOptions& options, int rank = 0,
          int ranks = 1);
   ~Loader() override;
 
-  /// The plan holds until the next call. Steps in a row are read ahead; any other step starts anew.
-  /// Errors: what reading, augmenting and collating the step's first batch throw; share_out's.
+  /// Returns the plan of a step, valid until the next call. Consecutive steps are prefetched; any
+  /// other step restarts the prefetch. Errors: those of reading, augmenting and collating the
+  /// step's first batch, and of share_out().
   const StepPlan& begin_step(std::int64_t step) override;
-  /// This rank's next batch of the step; called plan.end - plan.first times. Errors as above, of
-  /// this batch.
+  /// This rank's next batch of the step. Called plan.end - plan.first times. Errors: those of
+  /// reading, augmenting and collating this batch.
   Batch next() override;
 
-  /// Time spent in the two calls above so far: what the loop has waited for data.
+  /// Total seconds spent in begin_step() and next(), i.e. waiting for data.
   double waited_seconds() const { return waited_seconds_; }
 
  private:
@@ -93,8 +95,8 @@ class Loader final : public BatchSource {
   int ranks_;
   std::shared_ptr<const std::vector<std::int64_t>> lengths_;
   std::unique_ptr<Prefetch<Item>> items_;
-  Item head_;               // the first batch of the step, until next() hands it over
-  std::int64_t taken_ = 0;  // of this step
+  Item head_;               // first batch of the step, until next() returns it
+  std::int64_t taken_ = 0;  // batches taken in this step
   double waited_seconds_ = 0;
 };
 

@@ -1,4 +1,4 @@
-// Values made ahead of their use, by a thread of its own.
+// Values computed in advance by a background thread.
 #pragma once
 #include <condition_variable>
 #include <cstddef>
@@ -11,17 +11,17 @@
 
 namespace attune {
 
-/// The values of an endless series, in order. `make` is called by one thread at a time. What it
-/// throws comes out of next(), after all values made before, and again at every later call.
+/// The values of an endless series, in order. `make` is called by one thread at a time. next()
+/// rethrows an exception of `make` after all earlier values, and again at every later call.
 template <class T>
 class Prefetch {
  public:
-  /// Holds up to `ahead` values ready; 0: no thread, next() makes each value itself.
+  /// Keeps up to `ahead` values ready. 0: no thread; next() computes each value itself.
   Prefetch(std::function<T()> make, std::size_t ahead) : make_(std::move(make)), ahead_(ahead) {
     if (ahead_ > 0) thread_ = std::thread([this] { work(); });
   }
 
-  /// Waits for the value that is being made.
+  /// Waits for the value that is being computed.
   ~Prefetch() {
     {
       const std::lock_guard lock(mutex_);
@@ -57,7 +57,7 @@ class Prefetch {
     changed_.notify_all();
   }
 
-  /// False: it is time to stop.
+  /// False if the thread must stop.
   bool wait_for_room() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return stopping_ || ready_.size() < ahead_; });
@@ -75,7 +75,7 @@ class Prefetch {
   const std::function<T()> make_;
   const std::size_t ahead_;
   std::mutex mutex_;
-  std::condition_variable changed_;  // ready_, stopping_ or failure_
+  std::condition_variable changed_;  // notified when ready_, stopping_ or failure_ changes
   std::deque<T> ready_;
   std::exception_ptr failure_;
   bool stopping_ = false;

@@ -1,5 +1,4 @@
-// How much memory tensors take: those of the host, and those of the meta device, which would take
-// it.
+// Measures the memory of tensors on the host, and on the meta device as if it had memory.
 #pragma once
 #include <attune/model.hpp>
 
@@ -10,8 +9,8 @@
 
 namespace attune::nn {
 
-/// Counts the bytes of the tensors that this thread makes and drops while it lives, on the host and
-/// on the meta device.
+/// Counts bytes of tensors that this thread allocates and frees during its lifetime, on the host
+/// and on the meta device.
 class TensorMeter {
  public:
   TensorMeter();
@@ -19,9 +18,9 @@ class TensorMeter {
   TensorMeter(const TensorMeter&) = delete;
   TensorMeter& operator=(const TensorMeter&) = delete;
 
-  /// What was made and is still there, less what was there before and is dropped.
+  /// Bytes allocated since the start and still alive, minus older tensors freed since.
   std::int64_t live() const;
-  /// The most that live() was.
+  /// Maximum of live() so far.
   std::int64_t peak() const;
 
  private:
@@ -31,19 +30,19 @@ class TensorMeter {
   std::unique_ptr<Guard> guard_;
 };
 
-/// Bytes of tensors that one forward and backward pass takes.
+/// Tensor memory in bytes of one forward and backward pass.
 struct PassMemory {
-  std::size_t kept = 0;  // from the forward pass for the backward pass
-  std::size_t most = 0;  // at any time, gradients included
+  std::size_t kept = 0;  // saved by the forward pass for the backward pass
+  std::size_t most = 0;  // peak, including gradients
 };
 
-/// `loss` makes the forward pass and returns the loss; what is trained is left without gradients.
-/// On the host the pass is computed; a model on the meta device gives the same numbers without a
-/// computation and without memory.
+/// Measures a pass; `loss` runs the forward pass and returns the loss. Trainable parameters are
+/// left without gradients. On the host the pass is executed. A model on the meta device gives the
+/// same numbers without computation or memory.
 PassMemory pass_memory(Model& model, const std::function<at::Tensor()>& loss);
 
-/// Bytes of the tensors that Model::features(context) leaves alive: its result and what autograd
-/// keeps.
+/// Bytes of the tensors that remain after Model::features(context): its result and the tensors
+/// saved by autograd.
 std::size_t activation_bytes(Model& model, const ForwardContext& context);
 
 }  // namespace attune::nn

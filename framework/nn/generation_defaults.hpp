@@ -1,4 +1,4 @@
-// How a model's own files want text to be generated.
+// Generation defaults from a model's files.
 #pragma once
 #include <attune/tokenizer.hpp>
 
@@ -13,20 +13,19 @@ struct ModelFiles;
 
 namespace attune::nn {
 
-/// Every token that ends a text: eos_token_id of config.json (also in its text_config) and of
-/// generation_config.json, an integer or a list each, and the tokenizer's eos_token. Without
-/// duplicates.
+/// All end-of-text tokens, without duplicates: eos_token_id (an integer or a list) of config.json,
+/// its text_config and generation_config.json, and the tokenizer's eos_token.
 std::vector<std::int32_t> end_tokens(const ModelFiles& files, const Tokenizer& tokenizer);
 
 struct GenerationDefaults {
-  GenerateOptions options;           // stop included
-  std::vector<std::string> ignored;  // keys with an effect that `generate` does not have
-  bool has_length = false;           // the files say how long an answer may become
+  GenerateOptions options;           // including stop
+  std::vector<std::string> ignored;  // keys with an effect that `generate` does not support
+  bool has_length = false;           // whether the files limit the answer's length
 };
 
-/// From generation_config.json; from config.json, where models of transformers before its
-/// version 4.26 have these keys, when there is none. A value that is not there is transformers'
-/// default. Error for a value of another type, or out of its range.
+/// Reads generation_config.json or, if it does not exist, config.json, where transformers
+/// before 4.26 stored these keys. Missing values get transformers' defaults. Error for a value of
+/// another type or out of range.
 GenerationDefaults generation_defaults(const ModelFiles& files, const Tokenizer& tokenizer);
 
 }  // namespace attune::nn

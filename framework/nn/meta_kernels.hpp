@@ -1,11 +1,10 @@
-// Operators on tensors without values.
+// Operator support on the meta device.
 #pragma once
 
 namespace attune::nn {
 
-/// From now on LibTorch's operators work on the meta device wherever the shape of what they give
-/// does not depend on values: those that have no shape function in C++ get one. What asks for
-/// values throws c10::Error.
+/// Enables LibTorch's operators on the meta device wherever output shapes do not depend on values,
+/// by adding shape functions where C++ lacks them. Operators that need values throw c10::Error.
 void serve_meta_device();
 
 }  // namespace attune::nn

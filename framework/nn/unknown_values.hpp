@@ -1,22 +1,21 @@
-// Operators on tensors of the meta device, which have no values, together with tensors of the host,
-// which have.
+// Operators that mix meta tensors, which have no values, with host tensors, which have.
 #pragma once
 #include <cstdint>
 #include <exception>
 
 namespace attune::nn {
 
-/// While it lives, a planned model computes with batches of the host in this thread. Token ids,
-/// targets and masks keep their values: how many rows a loss takes, and whether a target is one of
-/// the model's outputs, is what it will be in the run.
+/// During its lifetime, a planned model in this thread can compute with host batches. Token ids,
+/// targets and masks keep their values. The number of rows in a loss, and the check of targets
+/// against the model's outputs, are therefore those of the real run.
 ///
-/// - An operator on tensors of both has a result without values; a tensor of the host that it
-/// writes to loses its values.
-/// - A tensor without values stays so when it is moved to the host.
-/// - A single number read from one is 0, and `numbers_read` counts it: what follows from it does
-/// not hold for the run.
+/// - An operator with both kinds of input has a result without values. A host tensor that it writes
+/// to loses its values.
+/// - A tensor without values keeps none when it is moved to the host.
+/// - Reading a scalar without a value gives 0 and is counted by `numbers_read`. Results that depend
+/// on it do not hold for the run.
 ///
-/// What needs more than a number throws: asks_for_values() tells.
+/// Operators that need more than a scalar throw an exception that asks_for_values() recognises.
 class UnknownValues {
  public:
   UnknownValues();
@@ -24,7 +23,7 @@ class UnknownValues {
   UnknownValues(const UnknownValues&) = delete;
   UnknownValues& operator=(const UnknownValues&) = delete;
 
-  /// How many numbers were read since it began.
+  /// Number of scalars read since construction.
   std::int64_t numbers_read() const;
 
  private:
@@ -32,8 +31,7 @@ class UnknownValues {
   bool was_included_;
 };
 
-/// Whether the exception says that a tensor has no values, or that an operator cannot do without
-/// them.
+/// Whether the exception says that a tensor has no values, or that an operator requires values.
 bool asks_for_values(const std::exception& error);
 
 }  // namespace attune::nn

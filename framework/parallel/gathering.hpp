@@ -1,5 +1,5 @@
-// Whole tensors on rank 0, one at a time, of the shards that the ranks of a group hold: what writes
-// a model's files never holds the model.
+// Gathers sharded tensors on rank 0, one whole tensor at a time, so that the writer of model files
+// never holds the whole model.
 #pragma once
 #include <functional>
 
@@ -15,23 +15,24 @@ class Gathering {
     at::ScalarType dtype;
   };
 
-  /// mine: this rank's shards, on any device; they stay as they are until the end. Their names come
-  /// in the order of rank 0's, then in that of the others. Error, before anything is sent, when
-  /// numbers of a tensor are missing. Collective.
+  /// mine: this rank's shards, on any device, unchanged until run() ends. Tensors are ordered by
+  /// first occurrence, over the ranks in order. Error if elements of a tensor are missing, before
+  /// anything is sent. Collective.
   Gathering(std::vector<Shard> mine, Comm group);
 
-  /// Of all ranks; the same on every one.
+  /// The tensors of all ranks; the same on every rank.
   const std::vector<Tensor>& tensors() const { return tensors_; }
-  /// Rank 0 does the work, which may read; the others hand over what it reads until it is done.
-  /// What it throws, all throw. Collective.
+  /// Runs `work` on rank 0. The other ranks send the tensors that it reads until it returns.
+  /// Exceptions are rethrown on all ranks. Collective.
   void run(const std::function<void()>& work);
-  /// On rank 0, in run(): tensors()[index] on the CPU; one that rank 0 holds whole, as it is.
+  /// Returns tensors()[index] on the CPU, or unchanged if rank 0 holds it whole. Only on rank 0, in
+  /// run().
   at::Tensor read(std::size_t index);
 
  private:
   struct Piece {
     int rank;
-    std::size_t shard;  // of that rank's
+    std::size_t shard;  // index into that rank's shards
     std::int64_t offset;
     std::int64_t count;
     bool is_whole;
@@ -43,7 +44,7 @@ class Gathering {
   std::vector<Shard> mine_;
   Comm group_;
   std::vector<Tensor> tensors_;
-  std::vector<std::vector<Piece>> pieces_;  // of each tensor: every number once
+  std::vector<std::vector<Piece>> pieces_;  // by tensor; cover each element once
 };
 
 }  // namespace attune::parallel

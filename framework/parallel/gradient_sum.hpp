@@ -1,5 +1,5 @@
-// The gradients of a step, summed over its micro-batches and the data-parallel group: as fast as
-// can be, or in an order that no number of ranks changes.
+// Sums the gradients of a step over its micro-batches and the data-parallel group: either as fast
+// as possible, or in an order that is independent of the number of ranks.
 #pragma once
 #include <memory>
 #include <optional>
@@ -9,19 +9,21 @@
 
 namespace attune::parallel {
 
-/// Each step:
-///   sum.begin(micro_batches, first, last);        // this rank computes first .. last-1 of all
+/// Use in each step:
+///   sum.begin(micro_batches, first, last);        // this rank computes first .. last-1
 ///   sum.backward(loss);                           // for each of them
 ///   sum.finish();                                 // every .grad holds the sum
-/// or, before the last backward, sum.abandon() on all ranks: the step is left.
+///
+/// To abandon the step, call sum.abandon() on all ranks before the last backward.
 class GradientSum {
  public:
-  /// data: the data-parallel group. reproducible: by GradientTree, otherwise by GradientReducer.
+  /// data: the data-parallel group. reproducible: use GradientTree instead of GradientReducer.
   /// Collective.
   GradientSum(const NamedTensors& parameters, const Comm& data, bool reproducible);
 
   void begin(std::int64_t micro_batches, std::int64_t first, std::int64_t last);
-  /// loss: a scalar that depends on the parameters. The last one of a rank is collective.
+  /// loss: a scalar that depends on the parameters. The last call of a step on each rank is
+  /// collective.
   void backward(const at::Tensor& loss);
   void finish();
   void abandon();
@@ -29,8 +31,8 @@ class GradientSum {
  private:
   std::optional<GradientReducer> reducer_;
   std::optional<GradientTree> tree_;
-  std::int64_t left_ = 0;  // micro-batches this rank still computes
-  bool has_work_ = false;  // in this step
+  std::int64_t left_ = 0;  // micro-batches that this rank has yet to compute
+  bool has_work_ = false;  // in the current step
 };
 
 }  // namespace attune::parallel

@@ -1,4 +1,4 @@
-// Data parallelism whose sums do not depend on the number of ranks.
+// Data-parallel gradient sums that do not depend on the number of ranks.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <attune/comm.hpp>
@@ -11,30 +11,31 @@
 
 namespace attune::parallel {
 
-/// The micro-batches of a step are the leaves of one binary tree; gradients are added along it,
-/// pair by pair, whichever rank computed a leaf. Floating-point sums then have the same bits on any
+/// The micro-batches of a step are the leaves of a binary tree. Gradients are added pairwise along
+/// the tree, whichever rank computed a leaf, so floating-point sums have the same bits for any
 /// number of ranks. Each step:
 ///   tree.begin(leaves, first, last);   // this rank computes leaves first .. last-1, in order;
-///                                      // the ranks' shares follow each other
-///   loss.backward(); tree.add();       // for each; .grad is taken away
+///                                      // the ranges of consecutive ranks are adjacent
+///   loss.backward(); tree.add();       // for each; add() takes .grad
 ///   tree.finish();                     // every .grad holds the sum over all leaves
+///
 /// A rank holds up to log2(leaves) partial sums.
 class GradientTree {
  public:
-  /// As for GradientReducer.
+  /// Parameters as for GradientReducer.
   GradientTree(NamedTensors parameters, Comm data);
 
   void begin(std::int64_t leaves, std::int64_t first, std::int64_t last);
   void add();
   /// Collective.
   void finish();
-  /// The step is left; what was added is forgotten.
+  /// Abandons the step and discards the partial sums.
   void abandon() { sums_.clear(); }
 
  private:
   struct Node {
     int level;           // 0: leaves
-    std::int64_t index;  // on its level; its parent is index / 2 a level up
+    std::int64_t index;  // on its level; the parent is index / 2 one level up
     auto operator<=>(const Node&) const = default;
   };
   void settle(Node node, at::Tensor sum);
@@ -46,7 +47,7 @@ class GradientTree {
   std::int64_t leaves_ = 0;
   std::int64_t next_ = 0;
   std::int64_t last_ = 0;
-  std::map<Node, at::Tensor> sums_;  // partial sums this rank holds
+  std::map<Node, at::Tensor> sums_;  // partial sums held by this rank
 };
 
 }  // namespace attune::parallel

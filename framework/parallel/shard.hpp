@@ -1,6 +1,6 @@
-// The numbers of a tensor that one rank holds, of those that a group of ranks holds together. What
-// an optimizer updates, what a checkpoint saves, and gradients are handed on as shards; a whole
-// tensor is the case of one shard. Decision record: docs/design/0028-shards.md.
+// Shards: the elements of a tensor held by one rank of a group. Optimizer updates, checkpoints and
+// gradients operate on shards; a whole tensor is a single shard. Decision record:
+// docs/design/0028-shards.md.
 #pragma once
 #include <attune/comm.hpp>
 
@@ -15,14 +15,14 @@ namespace attune::parallel {
 struct Shard {
   std::string name;                 // of the whole tensor
   std::vector<std::int64_t> shape;  // of the whole tensor
-  std::int64_t offset = 0;          // of the first number that is held, in row-major order
-  at::Tensor tensor;                // the whole, in its shape; of a piece, [n]
+  std::int64_t offset = 0;          // of the first element held, in row-major order
+  at::Tensor tensor;                // the whole tensor in its shape, or a piece as [n]
 
   Shard() = default;
   Shard(std::string tensor_name, const at::Tensor& whole)
       : name(std::move(tensor_name)), shape(whole.sizes().vec()), tensor(whole) {}
-  /// Numbers first .. first + count - 1 of a contiguous tensor, in its memory; of any tensor where
-  /// these are all.
+  /// Elements first .. first + count - 1, as a view. The tensor must be contiguous, unless the
+  /// range covers all elements.
   static Shard of(const std::string& name, const at::Tensor& whole, std::int64_t first,
                   std::int64_t count);
 
@@ -30,16 +30,16 @@ struct Shard {
   std::int64_t end() const { return offset + tensor.numel(); }
 };
 
-/// Pieces begin at multiples of so many numbers in their tensor. Sums over a tensor that are made
-/// stretch by stretch have the same bits whoever holds which.
+/// Pieces begin at multiples of this number of elements. Sums computed in stretches of this length
+/// have the same bits for any sharding.
 constexpr std::int64_t shard_grain = 1024;
 
-/// Which rank of a group holds which numbers of some tensors: a function of their names, shapes and
-/// strides, and of the number of ranks. About as many on each; a rank's follow each other.
+/// Assignment of tensor elements to the ranks of a group, as a function of names, shapes, strides
+/// and the number of ranks. Each rank gets about the same number of elements, in consecutive
+/// ranges.
 class ShardPlan {
  public:
-  /// between_tensors: every tensor is whole on one rank. anywhere: those that are contiguous may be
-  /// cut.
+  /// between_tensors: every tensor is whole on one rank. anywhere: contiguous tensors may be cut.
   enum class Cut { between_tensors, anywhere };
   struct Range {
     std::size_t tensor;  // index
@@ -60,12 +60,12 @@ class ShardPlan {
   std::vector<int> pieces_;                 // by tensor
 };
 
-/// The numbers that each rank holds to all ranks, in place. Collective.
+/// Distributes each rank's elements to all ranks, in place (all-gather). Collective.
 void gather_shards(const NamedTensors& tensors, const ShardPlan& plan, const Comm& group);
 
-/// Pieces put together, in the order in which their names first come; what comes twice is the
-/// same. Error, before anything is allocated, when numbers of a tensor are missing, or
-/// pieces have other shapes or dtypes.
+/// Assembles whole tensors, ordered by the first occurrence of their names. Overlapping pieces must
+/// agree. Error if elements of a tensor are missing or shapes or dtypes differ, before anything is
+/// allocated.
 NamedTensors put_together(const std::vector<Shard>& shards);
 
 }  // namespace attune::parallel

@@ -1,4 +1,4 @@
-// What a run's ranks hand to each other, counted by kind of collective.
+// Communication volume of a run's ranks, by kind of collective.
 #pragma once
 #include <array>
 #include <atomic>
@@ -28,27 +28,27 @@ struct Calls {
   bool operator==(const Calls&) const = default;
 };
 
-/// By name of the collective; kinds that were never called are left out.
+/// By name of the collective; kinds without calls are omitted.
 using TrafficByKind = std::map<std::string, Calls>;
 
-/// Of one rank. A call counts once, however many messages it is cut into. Its bytes are the rank's
-/// input, in the type that travels (bfloat16 and float16 are reduced as float32):
-///   all_reduce, reduce_scatter, all_to_all   the whole input, with the part that stays on the rank
-///   all_gather                               the rank's own part
-///   broadcast                                the tensor or text on the rank it comes from, else 0
-///   send                                     the message on the sender; receiving counts nothing
-///   barrier                                  0
-/// What the network carries depends on MPI's algorithm and is not known: a ring moves 2 (n - 1) / n
-/// of the input in an all_reduce over n ranks. Groups of one rank send nothing and count nothing.
-/// The watchdog's heartbeats are not counted.
+/// Counters of one rank. A call counts once, even if it is sent in pieces. The bytes are the rank's
+/// input, in the dtype that is sent (bfloat16 and float16 are reduced as float32):
+///   all_reduce, reduce_scatter, all_to_all   whole input, including the part that stays on the
+///   rank all_gather                               the rank's own part broadcast tensor or text on
+///   the source rank, 0 elsewhere send                                     message on the sender, 0
+///   on the receiver barrier                                  0
+///
+/// The network traffic depends on MPI's algorithm and is unknown: a ring all_reduce over n ranks
+/// moves 2 (n - 1) / n of the input. Groups of one rank count nothing, and neither do the
+/// watchdog's heartbeats.
 class Traffic {
  public:
   static constexpr std::size_t kinds = static_cast<std::size_t>(Collective::barrier) + 1;
 
-  /// May be called from any thread.
+  /// Thread-safe.
   void add(Collective kind, std::size_t bytes);
 
-  /// Calls and bytes of every kind, in the order of `Collective`.
+  /// Calls and bytes of each kind, in the order of `Collective`.
   std::vector<double> numbers() const;
   static TrafficByKind by_kind(const std::vector<double>& numbers);
 

@@ -1,4 +1,4 @@
-// Finds the rank that does not get on, while all others wait for it.
+// Detects a rank that makes no progress while all others wait for it.
 #pragma once
 #include <attune/comm.hpp>
 
@@ -7,19 +7,18 @@
 
 namespace attune::parallel {
 
-/// Where this rank is: what it does, in which step (from 1). Each call is a sign of life. phase: a
+/// Reports this rank's phase and step (from 1). Each call counts as progress. phase: a string
 /// literal.
 void report_phase(const char* phase, std::int64_t step);
 
-/// A thread on every rank, which talk among themselves on a communicator of their own. A signal
-/// that one rank got reaches all ranks. When a rank that no collective call holds up shows no
-/// progress for `limit` seconds (or its process is silent for as long), every rank ends with exit
-/// code 3, and rank 0 says which one was late, in which phase and step, and shows that thread's
-/// stack.
+/// Runs a thread on every rank; the threads use a communicator of their own. A signal received by
+/// one rank is forwarded to all ranks. If a rank outside a collective call makes no progress for
+/// `limit` seconds, or its process is silent for that time, all ranks exit with code 3. Rank 0
+/// reports the late rank, its phase and step, and the stack of its thread.
 class Watchdog {
  public:
-  /// world: every rank of the run, for a group that waits for one of its own is found only among
-  /// all of them. Watches the calling thread. limit = 0: only signals are passed on. Collective.
+  /// world: all ranks of the run; a smaller group cannot detect that it waits for a rank outside.
+  /// Watches the calling thread. limit: seconds; 0 only forwards signals. Collective.
   Watchdog(const Comm& world, double limit);
   ~Watchdog();
 

@@ -1,5 +1,5 @@
-// The chat template a model comes with, and the tokens that it may name, from wherever transformers
-// reads them.
+// A model's chat template and the special tokens it may use, from the files that transformers
+// reads.
 #pragma once
 #include <attune/chat_source.hpp>
 
@@ -7,19 +7,18 @@
 
 namespace attune {
 
-/// Of a model folder, a tokenizer folder, a .gguf file or a folder that holds one. An empty text:
-/// it has no template.
+/// Reads a model folder, a tokenizer folder, a .gguf file or a folder with one. The text is empty
+/// if there is no template.
 ChatSource chat_template_of(const std::filesystem::path& place);
 
-/// The same without the tokens.
+/// The same without the special tokens.
 ChatSource chat_templates_in(const std::filesystem::path& place);
 
-/// The template under which a model was trained, for a folder that says `own` of its special
-/// tokens: where they differ, those of the training are set first. Empty where it writes what `own`
-/// writes.
+/// The template used in training, for a folder whose special tokens are those of `own`. Tokens that
+/// differ are set at the start of the template. Empty if it writes the same text as `own`.
 std::string other_chat_template(const ChatSource& trained, const ChatSource& own);
 
-/// The template in a file, beside the tokens of such a place.
+/// The template in `file`, with the special tokens of `place`.
 ChatSource chat_template_in(const std::filesystem::path& file, const std::filesystem::path& place);
 
 }  // namespace attune

@@ -7,12 +7,12 @@
 
 namespace attune {
 
-/// Error listing the known types when the model is of another: a model plugin bears the name of the
-/// model_type that it runs.
+/// Error if no plugin supports the model's model_type; it lists the supported types. A model plugin
+/// has the name of its model_type.
 void check_architecture(const ModelFiles& files, const Registry& registry);
 
-/// What `attune inspect` prints: architecture and sizes, parameters by how they are stored,
-/// tokenizer, chat template, licence and its terms, files.
+/// Output of `attune inspect`: architecture and sizes, parameters by storage type, tokenizer, chat
+/// template, licence and its terms, files.
 std::string describe_model(const ModelFiles& files);
 
 }  // namespace attune

@@ -1,5 +1,5 @@
-// Writes a model folder that transformers loads: the exported weights, and every file of the source
-// folder that is still true of them.
+// Export of a model folder for transformers: the weights, and those files of the source folder that
+// remain valid.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -15,26 +15,25 @@ namespace attune {
 struct ModelFiles;
 struct TensorToWrite;  // weights/safetensors.hpp
 
-/// How the conversations of the training are written, where it differs from the source's own chat
-/// template.
+/// Chat template of the training, if it differs from the source's own template.
 struct TrainedChat {
-  // an empty text: it does not differ
+  // empty: does not differ
   std::string jinja;
   std::string tool_use;
-  std::optional<std::int64_t> end;  // the token that ends an answer
-  // it becomes the folder's chat template; else it lies beside it, under trained_chat_template
+  std::optional<std::int64_t> end;  // token that ends an answer
+  // true: becomes the folder's chat template; false: is saved beside it as trained_chat_template
   bool replaces = false;
 };
 constexpr const char* trained_chat_template = "trained_chat_template.jinja";
-/// The file for it.
+/// Name of the file for it.
 std::string chat_file(const TrainedChat& chat);
 
 /// Writes model.safetensors and config.json, and copies tokenizer, chat template, generation
-/// defaults, image processor and licence from `folder`, where the source was opened. Makes what
-/// AutoTokenizer and pipelines need and the source lacks. `config`: of the exported model; the type
-/// it names becomes that of the tensors. A chat template that replaces the source's brings its
-/// closing mark as an end of text. The folder appears whole or not at all; Error when the target is
-/// there and not empty.
+/// defaults, image processor and licence from `folder`, the source's folder. Adds files that
+/// AutoTokenizer and pipelines need and the source lacks. `config`: config of the exported model;
+/// its dtype is used for the tensors. A replacing chat template adds its end mark to the
+/// end-of-text tokens. The folder is written atomically. Error if the target exists and is not
+/// empty.
 void export_model_folder(const std::filesystem::path& to, const ModelFiles& source,
                          const std::filesystem::path& folder, nlohmann::json config,
                          const std::vector<TensorToWrite>& tensors, const TrainedChat& chat = {});

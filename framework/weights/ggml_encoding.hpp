@@ -1,4 +1,4 @@
-// How ggml stores tensors: plain numbers, or blocks of 32 or 256 values that share a scale.
+// ggml's tensor encodings: plain numbers, or blocks of 32 or 256 values with a common scale.
 #pragma once
 #include <c10/core/ScalarType.h>
 
@@ -11,18 +11,18 @@ namespace attune::weights {
 struct GgmlEncoding {
   std::uint32_t id;  // ggml_type
   const char* name;
-  c10::ScalarType type;        // of the tensor that is read
+  c10::ScalarType type;        // of the tensor returned by read()
   std::uint64_t block_values;  // 1: plain numbers
   std::uint64_t block_bytes;
-  /// Writes blocks * block_values floats; null for plain numbers. Runs in parallel.
+  /// Writes blocks * block_values floats, in parallel. Null for plain numbers.
   void (*dequantize)(const std::byte* data, std::int64_t blocks, float* values);
 };
 
-/// Null when it is not supported.
+/// Null if the encoding is not supported.
 const GgmlEncoding* find_encoding(std::uint32_t id);
-/// "Q4_K", or "number 99" for an unknown one.
+/// "Q4_K", or "number 99" for an unknown encoding.
 std::string encoding_name(std::uint32_t id);
-/// "F32, F16, ..."
+/// Comma-separated names: "F32, F16, ..."
 std::string supported_encodings();
 
 }  // namespace attune::weights

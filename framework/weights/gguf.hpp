@@ -1,5 +1,5 @@
-// GGUF, the format of llama.cpp: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md,
-// versions 2 and 3, little-endian.
+// GGUF, llama.cpp's file format, versions 2 and 3, little-endian:
+// https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 #pragma once
 #include <attune/weights.hpp>
 
@@ -17,7 +17,7 @@ namespace weights {
 struct GgmlEncoding;
 }
 
-/// The name of a file that holds a part of a model: "qwen-q4_k_m-00002-of-00003.gguf".
+/// File name of one part of a split model: "qwen-q4_k_m-00002-of-00003.gguf".
 struct GgufPartName {
   std::string stem;  // "qwen-q4_k_m"
   // from 1
@@ -27,17 +27,16 @@ struct GgufPartName {
   std::string file_of(std::uint64_t part) const;
 };
 
-/// Names and shapes are as in the file, but with the sizes in PyTorch's order (slowest first).
-/// F32, F64, F16 and BF16 tensors lie over the mapped file; quantized ones are dequantized to
-/// float32 at each read.
+/// Names are those of the file; shapes are in PyTorch's order (slowest dimension first). F32, F64,
+/// F16 and BF16 tensors are views of the mapped file. Quantised tensors are dequantised to float32
+/// at each read.
 class GgufFile final : public WeightSource {
  public:
-  /// The first file of a model that is split brings the others. Error when it is not GGUF, holds a
-  /// tensor type that is not supported, or its counts, lengths and offsets are not true to the
-  /// file.
+  /// The first file of a split model opens all its parts. Error if a file is not GGUF, has an
+  /// unsupported tensor type, or has inconsistent counts, lengths or offsets.
   explicit GgufFile(const std::filesystem::path& path);
 
-  /// Every key with its value; arrays as arrays.
+  /// All metadata by key; GGUF arrays are JSON arrays.
   const nlohmann::json& metadata() const { return metadata_; }
   const std::filesystem::path& path() const { return path_; }
   /// All files of the model, in order.
@@ -59,7 +58,7 @@ class GgufFile final : public WeightSource {
   std::vector<Place> places_;
 };
 
-/// The keys alone, of a file whose tensors may be of any type, or absent.
+/// Only the metadata, also of files with unsupported tensor types or without tensors.
 nlohmann::json gguf_metadata(const std::filesystem::path& path);
 
 }  // namespace attune

@@ -1,4 +1,4 @@
-// The metadata of a GGUF file as the config.json that transformers would have.
+// Conversion of GGUF metadata to transformers' config.json.
 #pragma once
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -9,28 +9,27 @@
 
 namespace attune::weights {
 
-/// model_type of the file's architecture (general.architecture). Error for one that is not
-/// supported.
+/// model_type for the file's general.architecture. Error if it is not supported.
 std::string model_type_of(const GgufFile& file);
 
-/// The metadata under the architecture's name: "llama.block_count" is size("block_count").
+/// Metadata under the architecture's prefix: size("block_count") reads "llama.block_count".
 class ArchitectureKeys {
  public:
   explicit ArchitectureKeys(const GgufFile& file);
 
   bool has(const std::string& key) const { return find(key) != nullptr; }
-  /// A number from 1 to 2^31 - 1; a list of them, one for each block, when all are equal. Error
-  /// without one and without a fallback.
+  /// An integer from 1 to 2^31 - 1, or a list with one equal value per block. Error if it is absent
+  /// and there is no fallback.
   std::int64_t size(const std::string& key, std::int64_t fallback = 0) const;
-  /// A positive number: the shortest decimal that reads back as the same float32, which is what the
-  /// file's author wrote.
+  /// A positive number, as the shortest decimal that converts to the same float32: the value that
+  /// the file's author wrote.
   double real(const std::string& key, std::optional<double> fallback = std::nullopt) const;
   std::string text(const std::string& key, const std::string& fallback) const;
   bool flag(const std::string& key, bool fallback) const;
-  /// Error unless the key is absent or has this value: with another one the model would compute
-  /// something that is not supported.
+  /// Error unless the key is absent or has this value. For features of which only one variant is
+  /// supported.
   void require(const std::string& key, double value) const;
-  /// "llama.block_count"
+  /// The full key: "llama.block_count".
   std::string full(const std::string& key) const { return prefix_ + key; }
   const GgufFile& file() const { return file_; }
 

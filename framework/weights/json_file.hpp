@@ -1,11 +1,11 @@
-// JSON files of model folders.
+// Reader for JSON files in model folders.
 #pragma once
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 
 namespace attune::weights {
 
-/// The object in a JSON file. Error that gives the byte where it stops being JSON.
+/// Parses a JSON object. Error for invalid JSON, with the byte offset.
 nlohmann::json read_json(const std::filesystem::path& path);
 
 }  // namespace attune::weights

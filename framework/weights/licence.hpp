@@ -1,4 +1,4 @@
-// What a model's licence allows, and whether a run accepts it.
+// Licence terms of a model, and whether a run accepts them.
 #pragma once
 #include <string>
 #include <vector>
@@ -7,13 +7,13 @@
 
 namespace attune {
 
-/// In one line what the licence asks of those who use the weights; "" for one that is not known
-/// here. The names are Hugging Face's (https://huggingface.co/docs/hub/repositories-licenses),
-/// whatever their case. It replaces no reading of the licence.
+/// One-line summary of the licence's terms of use; "" for an unknown licence. Names are Hugging
+/// Face's (https://huggingface.co/docs/hub/repositories-licenses), in any case. Not a substitute
+/// for reading the licence.
 std::string usage_terms(const std::string& licence);
 
-/// Error when `allowed` (model.allowed_licences) is not empty and does not hold the model's
-/// licence, or the model states none.
+/// Error if `allowed` (model.allowed_licences) is not empty and does not contain the model's
+/// licence, or if the model states none.
 void check_licence(const ModelFiles& files, const std::vector<std::string>& allowed);
 
 }  // namespace attune

@@ -1,4 +1,4 @@
-// GGUF's names, config and layout turned into Hugging Face's, for the architectures we know.
+// Conversion of GGUF names, config and layout to Hugging Face's, for the supported architectures.
 #pragma once
 #include <attune/weights.hpp>
 
@@ -10,13 +10,13 @@
 
 namespace attune {
 
-/// The config.json that transformers would have for this file. Error for an architecture that is
-/// not supported, or a missing key.
+/// The equivalent config.json of a GGUF file. Error for an unsupported architecture or a missing
+/// key.
 nlohmann::json huggingface_config(const GgufFile& file);
 
-/// The file's tensors under Hugging Face's names, with what llama.cpp's converter did to them
-/// undone: rows of Q and K of Llama, which its RoPE wants interleaved; Gemma's norms, which it
-/// keeps around 1; GPT-2's matrices, which it transposes.
+/// The file's tensors under Hugging Face's names. Reverses the changes of llama.cpp's converter:
+/// the interleaved rows of Llama's Q and K, the offset 1 of Gemma's norms, and the transposed
+/// matrices of GPT-2.
 std::unique_ptr<WeightSource> huggingface_weights(std::unique_ptr<GgufFile> file);
 
 }  // namespace attune

@@ -1,11 +1,11 @@
-// A model's weights as far as their files' headers tell.
+// A model's weights without values, from the headers of its files.
 #pragma once
 #include <attune/weights.hpp>
 
 namespace attune {
 
-/// The tensors of another source without their values: read() gives them on the meta device, in the
-/// dtype in which the other source would give them, and reads nothing.
+/// The tensors of another source without values. read() returns meta tensors in the dtype of the
+/// other source's read() and performs no I/O.
 class Shapes final : public WeightSource {
  public:
   explicit Shapes(const WeightSource& of) : tensors_(of.tensors()) {}

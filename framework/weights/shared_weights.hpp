@@ -1,4 +1,4 @@
-// Weights read once in all: rank 0 reads, every rank receives.
+// Weights that rank 0 reads and broadcasts to all ranks.
 #pragma once
 #include <attune/comm.hpp>
 #include <attune/weights.hpp>
@@ -9,11 +9,12 @@ namespace attune {
 
 class SharedWeights final : public WeightSource {
  public:
-  /// source: on rank 0; null elsewhere. Collective.
+  /// source: on rank 0; null on other ranks. Collective.
   SharedWeights(std::unique_ptr<WeightSource> source, Comm comm);
 
   const std::vector<TensorInfo>& tensors() const override { return tensors_; }
-  /// Collective: all ranks read the same names in the same order. What rank 0 throws, all throw.
+  /// Collective: all ranks read the same names in the same order. Exceptions of rank 0 are rethrown
+  /// on all ranks.
   at::Tensor read(const std::string& name) override;
 
  private:

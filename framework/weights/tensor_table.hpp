@@ -1,5 +1,5 @@
-// What the file formats share: tensors found by name, sizes that cannot overflow, and tensors that
-// lie over a mapped file.
+// Helpers for weight file formats: lookup by name, overflow-safe sizes, and tensors as views of a
+// mapped file.
 #pragma once
 #include <attune/weights.hpp>
 
@@ -17,13 +17,13 @@ class MappedFile;
 
 namespace attune::weights {
 
-/// The tensors of one source, in the file's order, found by name.
+/// The tensors of one source, in file order, with lookup by name.
 class TensorTable {
  public:
   explicit TensorTable(std::filesystem::path origin) : origin_(std::move(origin)) {}
-  /// Error when the name is taken.
+  /// Error if the name exists already.
   void add(TensorInfo info);
-  /// Position in all(). Error that gives the nearest name when there is none.
+  /// Index into all(). Error for an unknown name; it suggests the nearest.
   std::size_t find(const std::string& name) const;
   bool has(const std::string& name) const { return positions_.contains(name); }
   const std::vector<TensorInfo>& all() const { return all_; }
@@ -34,17 +34,17 @@ class TensorTable {
   std::unordered_map<std::string, std::size_t> positions_;
 };
 
-/// Product of the sizes (1 for a scalar); absent when it does not fit an int64.
+/// Product of the sizes (1 for a scalar); absent if it overflows int64.
 std::optional<std::uint64_t> element_count(const std::vector<std::int64_t>& shape);
 
 /// "[2, 3]"
 std::string shape_text(const std::vector<std::int64_t>& shape);
 
-/// Error when the file is what Git LFS leaves in the place of a file that was not fetched.
+/// Error if the file is a Git LFS pointer instead of the actual content.
 void refuse_stand_in(const MappedFile& file);
 
-/// The file's bytes from offset on as a tensor that keeps the mapping alive; a copy where they are
-/// not aligned for the type. The range must lie within the file.
+/// A tensor that views the file's bytes from `offset` on and keeps the mapping alive; a copy if
+/// they are misaligned for the type. The range must lie within the file.
 at::Tensor tensor_over(const std::shared_ptr<MappedFile>& file, std::uint64_t offset,
                        const std::vector<std::int64_t>& shape, at::ScalarType type);
 

@@ -1,5 +1,5 @@
-// The tokenizer of a model: a Hugging Face folder with or without a model in it, a tokenizer.json,
-// or a GGUF file of any architecture.
+// A model's tokenizer files: a Hugging Face folder with or without a model, a tokenizer.json, or a
+// GGUF file of any architecture.
 #pragma once
 #include <filesystem>
 #include <map>
@@ -10,15 +10,15 @@
 
 namespace attune {
 
-/// The tokenizer.json of a folder that holds a tokenizer or one GGUF file, a .gguf file with or
-/// without weights, or a tokenizer.json alone.
+/// Reads the tokenizer.json of a folder with a tokenizer or one GGUF file, of a .gguf file with or
+/// without weights, or the given tokenizer.json itself.
 nlohmann::json open_tokenizer(const std::filesystem::path& path);
 
-/// The tokenizer of a folder as transformers' AutoTokenizer reads it.
+/// Reads a folder's tokenizer as transformers' AutoTokenizer does.
 text::FolderTokenizer read_tokenizer(const std::filesystem::path& folder);
 
-/// Special tokens by the names that chat templates know ("bos_token"), of a place that
-/// open_tokenizer reads. A tokenizer.json alone names none.
+/// Special tokens by their chat-template names ("bos_token"), for a path that open_tokenizer
+/// accepts. A tokenizer.json alone has none.
 std::map<std::string, std::string> special_tokens_of(const std::filesystem::path& place);
 
 }  // namespace attune

@@ -1,5 +1,4 @@
-// Which files of a folder hold a model's weights: those that transformers' AutoModel reads, or
-// none.
+// Selection of a folder's weight files, as in transformers' AutoModel.
 #pragma once
 #include <attune/weights.hpp>
 
@@ -10,24 +9,24 @@
 
 namespace attune::weights {
 
-/// The weights of a folder with a config.json. Of several files transformers' order decides: the
-/// one that config.json names as transformers_weights, else model.safetensors, else the files that
-/// model.safetensors.index.json lists. Other files are not looked at. files: those that hold the
-/// weights. Error, with the cure, where transformers would read pickled weights, apply an adapter
-/// that is beside them, dequantize them, or find nothing.
+/// Opens the weights of a folder with a config.json. The first of these, in transformers' order:
+/// the file that config.json names in transformers_weights, model.safetensors, the files listed in
+/// model.safetensors.index.json. Other files are ignored. files: receives the weight files. Error
+/// with advice if transformers would load pickled weights, apply an adapter in the folder,
+/// dequantise, or find no weights.
 std::unique_ptr<WeightSource> open_folder_weights(const std::filesystem::path& folder,
                                                   const nlohmann::json& config,
                                                   std::vector<std::filesystem::path>& files);
 
-/// The GGUF model of a folder without config.json: the only .gguf file, or the first part of the
-/// only one that is split. Error that says what the folder is, and which path to name instead, when
-/// there is none or more than one.
+/// The GGUF model of a folder without config.json: its only .gguf file, or the first part of its
+/// only split model. Error if there are none or several; it describes the folder and suggests a
+/// path.
 std::filesystem::path only_gguf(const std::filesystem::path& folder);
 
-/// "; this is a folder of the Hugging Face cache: name PATH", where it is one, or the cache itself;
-/// "" otherwise.
+/// "; this is a folder of the Hugging Face cache: name PATH" if it is one, or the cache itself;
+/// otherwise "".
 std::string cached_snapshot(const std::filesystem::path& folder);
-/// Whether there is a .gguf file in the folder.
+/// Whether the folder contains a .gguf file.
 bool holds_gguf(const std::filesystem::path& folder);
 
 }  // namespace attune::weights
