@@ -19,7 +19,7 @@ std::string part_name(int rank, int number);
 /// Creates a temporary folder for a checkpoint, and removes those of interrupted saves.
 std::filesystem::path make_temporary(const std::filesystem::path& checkpoints, std::int64_t step);
 /// Writes the marker, then renames the folder to its final name; durable on return. An existing
-/// complete checkpoint of that step is kept (Fault); a damaged one is moved aside.
+/// XX
 void publish(const std::filesystem::path& temporary, const std::filesystem::path& checkpoint,
              const std::vector<Part>& parts);
 /// Verifies a checkpoint and returns its parts. Error if it is incomplete; it states the problem.

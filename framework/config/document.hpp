@@ -1,5 +1,5 @@
-// TOML files against declared options: every mistake is collected with file:line:column and the
-// nearest valid name, and all are reported at once.
+// Validation of TOML files against declared options. All mistakes are collected, with
+// file:line:column and the nearest valid name, and reported together.
 #pragma once
 #include <attune/schema.hpp>
 #include <toml++/toml.h>
@@ -13,30 +13,30 @@
 
 namespace attune::config {
 
-/// A parsed file with command-line overrides ("train.learning_rate=1e-4") laid over it.
+/// A parsed file with command-line overrides ("train.learning_rate=1e-4") applied.
 struct Document {
   toml::table root;
   std::filesystem::path path;
 
-  /// Error with file:line:column when it is not TOML, or when an override is not key=value.
+  /// Error with file:line:column for invalid TOML, or for an override that is not key=value.
   static Document parse(const std::filesystem::path& path,
                         const std::vector<std::string>& overrides = {});
-  /// The text of a file that is not there as such.
+  /// Parses text that is not in a file; `path` is used in messages.
   static Document parse_text(const std::string& text, const std::filesystem::path& path,
                              const std::vector<std::string>& overrides = {});
 };
 
-/// Mistakes found so far.
+/// Collects mistakes.
 class Problems {
  public:
-  /// Where else a key belongs: "it belongs to [train]", or "".
+  /// Suggests another place for a key: "it belongs to [train]", or "".
   using Elsewhere = std::function<std::string(const std::string& key)>;
   void look_elsewhere(Elsewhere elsewhere) { elsewhere_ = std::move(elsewhere); }
-  /// A key that has no place where it stands, with the nearest that has, and where else it belongs.
+  /// Adds an unknown key, with the nearest known key and the suggestion of look_elsewhere().
   void add_unknown(const toml::key& key, const std::vector<std::string>& known);
 
   void add(const toml::source_region& where, std::string text);
-  /// One Error with a line for each, in the file's order.
+  /// Throws one Error with a line per mistake, in file order, if there are any.
   void throw_if_any() const;
 
  private:
@@ -49,25 +49,24 @@ class Problems {
   Elsewhere elsewhere_;
 };
 
-/// The key of the table that is no known one and nearest to the wanted one, as a misspelling is;
-/// nullptr when there is none.
+/// The unknown key of the table that is probably a misspelling of `wanted`; nullptr if there is
+/// none.
 const toml::key* misspelled(const toml::table& table, const std::string& wanted,
                             const std::vector<std::string>& known);
 
-/// The names of a set of options.
+/// The names of all options in a schema.
 std::vector<std::string> names_of(const OptionSet& schema);
 
-/// The table root[name]; an empty one when absent; a problem and an empty one when it is no table.
+/// The table root[name]; an empty table if it is absent. Adds a problem if it is not a table.
 const toml::table& section(const toml::table& root, std::string_view name, Problems& problems);
 
-/// Sets the members of the options struct at `object` from the table. Unknown keys (but for those
-/// handled elsewhere), wrong types, values out of range and missing required keys become problems.
-/// A single text serves as a list of one.
+/// Sets the members of the options struct at `object` from the table. Adds a problem for each
+/// unknown key (except those in handled_elsewhere), wrong type, value out of range and missing
+/// required key. A single text is accepted as a list of one.
 void bind_options(const toml::table& table, const OptionSet& schema, void* object,
                   Problems& problems, const std::vector<std::string>& handled_elsewhere = {});
 
-/// The table's effective values, one for each declared option. otherwise: the role of those that
-/// declare none.
+/// The effective values of all declared options. otherwise: the role of options that declare none.
 std::vector<Setting> settings(const toml::table& table, const OptionSet& schema, const void* object,
                               OptionRole otherwise = OptionRole::setting);
 

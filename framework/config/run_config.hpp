@@ -1,4 +1,4 @@
-// The run file, typed and checked. Every section declares its options once; plugins declare theirs.
+// The run file, typed and validated. Every section and plugin declares its options once.
 #pragma once
 #include <attune/registry.hpp>
 
@@ -14,7 +14,7 @@ namespace attune::config {
 
 struct Document;
 
-/// A plugin chosen by name, with its options bound.
+/// A plugin selected by name, with its options.
 struct Chosen {
   const Registry::Entry* entry = nullptr;
   std::shared_ptr<void> options;
@@ -26,9 +26,9 @@ struct Chosen {
 };
 
 enum class FloatType { float32, bfloat16 };
-/// What becomes of the hidden states after the frozen blocks.
+/// Whether and in which dtype the outputs of frozen blocks are cached.
 enum class HiddenCache { off, float32, bfloat16 };
-/// What to do when a loss or a gradient is not finite.
+/// Reaction to a non-finite loss or gradient.
 enum class NotFinite { stop, skip };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class Binding { automatic, keep };
@@ -63,14 +63,14 @@ struct TrainOptions {
   std::int64_t steps = 0;
   double epochs = 0;
   std::int64_t global_batch = 16;
-  std::int64_t micro_batch = 4;  // 0: found at the start of the run
+  std::int64_t micro_batch = 4;  // 0: determined at the start of the run
   std::int64_t micro_tokens = 0;
   bool group_lengths = false;
   bool recompute = false;
   FloatType precision = FloatType::float32;
   HiddenCache prefix_cache = HiddenCache::off;
   std::string prefix_folder;
-  // by name alone; see RunConfig for those with their options
+  // names only; RunConfig has the plugins with their options
   std::string optimizer = "adamw";
   std::string schedule = "cosine";
   double learning_rate = 2e-4;
@@ -86,7 +86,7 @@ struct EvaluateOptions {
   std::int64_t every = 0;
   std::int64_t samples = 0;
   std::int64_t micro_batch = 8;
-  // further steps, of the sweep that the run is a trial of; no option
+  // further evaluation steps, set by the sweep of this trial; not an option
   std::vector<std::int64_t> also_at;
   static void describe(Schema<EvaluateOptions>& s);
 };
@@ -101,7 +101,7 @@ struct ParallelOptions {
   static void describe(Schema<ParallelOptions>& s);
 };
 
-/// When checkpoints are begun, and which stay.
+/// When checkpoints are saved, and which are kept.
 struct CheckpointOptions {
   std::int64_t every = 0;
   std::int64_t keep = 2;
@@ -110,7 +110,7 @@ struct CheckpointOptions {
   static void describe(Schema<CheckpointOptions>& s);
 };
 
-/// What [slurm] of a run file says of the ranks; no value: nothing.
+/// Ranks requested in [slurm] of a run file; absent if not specified.
 struct AskedRanks {
   std::optional<std::int64_t> nodes;
   std::optional<std::int64_t> tasks_per_node;
@@ -132,39 +132,39 @@ struct RunConfig {
   Chosen dataset_plugin;
   Chosen optimizer;
   Chosen schedule;
-  // outlives this: the plugins there are; a model's bears the name of the model_type that it runs
+  // available plugins, must outlive this; a model plugin has the name of its model_type
   const Registry* registry = nullptr;
-  std::vector<Chosen> strategies;  // in the order they build on each other
-  // the adapter folder that the training starts from; "": a new one
+  std::vector<Chosen> strategies;  // in the order in which they extend each other
+  // initial adapter folder; "": train a new adapter
   std::string adapter;
-  // in the order they are called; progress and jsonl are always among them
+  // in call order; always includes progress and jsonl
   std::vector<Chosen> callbacks;
 
-  /// Every section with its effective values and their origins, in the run file's order.
+  /// All sections with effective values and their origins, in the order of the run file.
   std::vector<std::pair<std::string, std::vector<Setting>>> effective;
 
   std::filesystem::path directory() const { return std::filesystem::path(run.output) / run.name; }
-  /// The libraries of its plugins, each once: "name version" and file.
+  /// The libraries of the run's plugins, without duplicates: "name version" and file.
   std::vector<std::pair<std::string, std::filesystem::path>> plugin_files() const;
-  /// The effective run file: reading it back gives the same RunConfig.
+  /// The effective run file. Parsing it gives the same RunConfig.
   std::string to_toml() const;
 };
 
-/// The folders and files named by the run file's `plugins`: needed before the rest can be checked.
-/// Mistakes elsewhere are not looked at.
+/// The plugin folders and files named in `plugins`, needed before the rest can be validated.
+/// Ignores mistakes elsewhere.
 std::vector<std::filesystem::path> plugin_places(const Document& document);
-/// The plugins that a run of this file is made of, likewise.
+/// The names of the plugins that the run uses. Ignores mistakes elsewhere.
 std::vector<std::string> plugin_names(const Document& document);
 
-/// Checks the whole file against the declared options of the framework and of the plugins it names;
-/// all mistakes in one Error.
+/// Validates the whole file against the options of the framework and of the plugins it names.
+/// Reports all mistakes in one Error.
 RunConfig read_run(const Document& document, const Registry& registry);
 
-/// Seconds of a time as sbatch writes it: minutes, minutes:seconds, hours:minutes:seconds,
-/// days-hours[:minutes[:seconds]].
+/// Seconds of a time in sbatch's format: minutes, minutes:seconds, hours:minutes:seconds,
+/// days-hours[:minutes[:seconds]]. Absent if invalid.
 std::optional<double> seconds_of(const std::string& text);
 
-/// The sections that the framework itself declares, for the reference page: name and options.
+/// The sections declared by the framework, with their options, for the reference page.
 std::vector<std::pair<std::string, OptionSet>> framework_sections();
 
 }  // namespace attune::config

@@ -1,4 +1,4 @@
-// One effective value of a run, and where it came from.
+// An effective setting of a run, and its origin.
 #pragma once
 #include <attune/schema.hpp>
 
@@ -6,10 +6,10 @@
 
 namespace attune::config {
 
-/// For printing, comparing and hashing; the typed values are in RunConfig.
+/// For printing, comparison and hashing; RunConfig has the typed values.
 struct Setting {
   std::string name;
-  std::string value;   // as in a TOML file
+  std::string value;   // in TOML syntax
   std::string origin;  // "run.toml:4:1", "command line" or "default"
   OptionRole role = OptionRole::setting;
 };

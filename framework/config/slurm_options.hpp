@@ -1,5 +1,5 @@
-// [slurm]: what `attune submit` asks of the scheduler. Every key is an option of sbatch, or says
-// how the job goes on.
+// [slurm]: resources that `attune submit` requests. Each key is an sbatch option or controls how
+// the job restarts.
 #pragma once
 #include "config/document.hpp"
 
@@ -38,25 +38,24 @@ struct SlurmOptions {
   static void describe(Schema<SlurmOptions>& s);
 
   std::int64_t ranks() const { return nodes * tasks_per_node; }
-  /// What the element of that number sets, as on the command line of `attune train`.
+  /// Overrides for an array element, in the syntax of the command line of `attune train`.
   std::vector<std::string> overrides_of(std::int64_t element) const;
 };
 
-/// The numbers of a job array as sbatch writes it, "0-9%3" or "1,3,5-20:5", in order; empty when it
-/// is none.
+/// Indices of a job array in sbatch's syntax, "0-9%3" or "1,3,5-20:5", in order; empty if invalid.
 std::vector<std::int64_t> array_elements(const std::string& text);
 
-/// The numbers as sbatch writes them: "1,3-5".
+/// Indices in sbatch's syntax: "1,3-5".
 std::string array_text(const std::vector<std::int64_t>& elements);
 
-/// Why a job of that time could only save and stop, and never train; "" when it can.
+/// Why the time limit is too short for any training besides saving; "" if it is sufficient.
 std::string objection_to_time(const SlurmOptions& options);
 
-/// Of a memory such as "64G", as sbatch reads it; 0 when it says nothing.
+/// Bytes of a memory size in sbatch's syntax, such as "64G"; 0 if it is empty.
 double memory_bytes(const std::string& text);
 
-/// [slurm] of a run file over what `options` holds already, such as a site's; lists and tables of
-/// both add up. Mistakes become problems.
+/// Applies [slurm] of a run file to `options`, which may contain a site's defaults. Lists and
+/// tables are merged. Mistakes become problems.
 void bind_slurm(const toml::table& slurm, SlurmOptions& options, Problems& problems);
 
 }  // namespace attune::config

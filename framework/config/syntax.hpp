@@ -1,4 +1,4 @@
-// What is wrong with a line that is not TOML, and what to write instead.
+// Advice for TOML syntax errors.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -6,8 +6,8 @@
 
 namespace attune::config {
 
-/// "; texts stand in quotes: plugin = \"lora\"", from the file's text, the line of the mistake
-/// (from 1) and what the parser says; "" when no advice fits.
+/// Advice such as "; texts stand in quotes: plugin = \"lora\"", from the file's text, the line of
+/// the error (from 1) and the parser's message; "" if no advice applies.
 std::string syntax_advice(std::string_view text, std::uint32_t line, std::string_view says);
 
 }  // namespace attune::config

@@ -1,4 +1,4 @@
-// A run directory is cleared of what Attune wrote there.
+// Removal of Attune's files from a run directory.
 #pragma once
 #include <filesystem>
 #include <string>
@@ -6,8 +6,8 @@
 
 namespace attune::run_directory {
 
-/// Removes what a run, a submission or a trial left, but for its lock and the logs of jobs. Returns
-/// what else is there, which stays. Error when other runs lie in it.
+/// Removes the files of a run, submission or trial, except its lock and job logs. Returns the
+/// remaining foreign files. Error if the directory contains other runs.
 std::vector<std::string> clear_run(const std::filesystem::path& directory);
 
 }  // namespace attune::run_directory

@@ -1,4 +1,4 @@
-// evaluation.json: what the newest evaluation of a run found, of the base model and the tuned one.
+// evaluation.json: the latest evaluation of a run, for the base model and the tuned model.
 #pragma once
 #include <attune/metric.hpp>
 
@@ -13,7 +13,7 @@ namespace attune::run_directory {
 struct Evaluation {
   std::string split;
   std::int64_t samples = 0;
-  // by the names in `declared`
+  // by metric name
   std::map<std::string, double> base;
   std::map<std::string, double> tuned;
   std::vector<Metric> declared;
@@ -22,8 +22,8 @@ struct Evaluation {
 std::string evaluation_text(const Evaluation& evaluation);
 void write_evaluation(const std::filesystem::path& run, const Evaluation& evaluation);
 
-/// NaN stands for what is null: NaN and infinity. Error naming the file when it is not there,
-/// damaged or of a newer version.
+/// Reads evaluation.json. JSON null becomes NaN; it represents NaN and infinity. Error naming the
+/// file if it is missing, damaged or of a newer version.
 Evaluation read_evaluation(const std::filesystem::path& run);
 
 }  // namespace attune::run_directory

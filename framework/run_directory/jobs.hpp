@@ -1,6 +1,5 @@
-// What is noted of a run's jobs: those that were submitted (`jobs`), and what their scripts count
-// (`attempts`, `failures`, `launches`). Job scripts append to these files in bash:
-// slurm/script.cpp.
+// Job files of a run: submitted jobs (`jobs`), and counts kept by job scripts (`attempts`,
+// `failures`, `launches`). The scripts append to these files in bash: slurm/script.cpp.
 #pragma once
 #include <filesystem>
 #include <string>
@@ -8,28 +7,26 @@
 
 namespace attune::run_directory {
 
-/// The file `jobs` of a run or sweep: one id a line, "12" or "12_3", the newest last.
+/// The file `jobs` of a run or sweep: one job id per line, "12" or "12_3", newest last.
 struct JobList {
   std::vector<std::string> ids;
-  // a sentence on lines that are no ids, which are left out; "": there are none
+  // a sentence about invalid lines, which are skipped; "" if there are none
   std::string problem;
 };
 
-/// Error when the file is there and cannot be read.
+/// Error if the file exists and cannot be read.
 JobList read_jobs(const std::filesystem::path& directory);
 
-/// Its ids. Error for a line that is none.
+/// Ids of all submitted jobs. Error for an invalid line.
 std::vector<std::string> submitted_jobs(const std::filesystem::path& directory);
 
-/// Error when it cannot be noted.
+/// Appends a job id. Error if the file cannot be written.
 void note_submitted(const std::filesystem::path& directory, const std::string& id);
 
-/// Makes a run's directory with its run file. What was counted of jobs that were submitted before
-/// no longer counts.
+/// Creates a run's directory with its run file, and resets the counts of earlier jobs.
 void prepare_directory(const std::filesystem::path& directory, const std::string& run_file);
 
-/// "the launch failed 2 times in a row on n2", of a run whose last launches failed; "" when they
-/// did not.
+/// "the launch failed 2 times in a row on n2" if the run's latest launches failed; otherwise "".
 std::string failed_launches(const std::filesystem::path& directory);
 
 }  // namespace attune::run_directory

@@ -1,5 +1,5 @@
-// Logs of one JSON object a line, read while they are written and after a crash: the last line may
-// be cut off, and a crash of the machine may leave zero bytes where lines were.
+// JSON Lines logs, readable during writing and after a crash. The last line may be truncated, and a
+// machine crash may leave zero bytes in place of lines.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -10,33 +10,33 @@
 
 namespace attune::run_directory {
 
-/// Lines that are left out because they are not what the log is made of.
+/// Invalid lines of a log, which are skipped.
 struct LogDamage {
   std::int64_t lines = 0;
-  std::uint64_t first_byte = 0;  // of the first of them
+  std::uint64_t first_byte = 0;  // offset of the first of them
 
   void add(std::uint64_t byte);
-  /// "metrics.jsonl is damaged at byte 812 (2 lines are left out)"; "" when there is none.
+  /// "metrics.jsonl is damaged at byte 812 (2 lines are left out)"; "" if there are none.
   std::string sentence(const std::filesystem::path& log) const;
 };
 
-/// Takes an object of the log; false when it is none of its lines.
+/// Receives an object of the log. Returns false if it is not a valid line.
 using TakeObject = std::function<bool(const nlohmann::json& object)>;
 
-/// Gives the lines at the end of a log, some hundred of them, in their order. It looks further back
-/// until `take` has taken one. A last line without a line feed that is no JSON yet is passed over:
-/// it is being written, or was when the run ended.
+/// Passes the last lines of a log, some hundred, to `take` in order. Reads further back until
+/// `take` has accepted one. An incomplete last line without a line feed is skipped: it is still
+/// being written, or was when the run ended.
 LogDamage read_newest_lines(const std::filesystem::path& log, const TakeObject& take);
 
-/// The first line, null when there is none yet. A discarded value (json::is_discarded) when it is
+/// The first line; null if there is none yet; a discarded value (json::is_discarded) if it is
 /// damaged.
 nlohmann::json read_first_line(const std::filesystem::path& log);
 
-/// Appends a line, and ends one that was cut off before. Error when it cannot be written.
+/// Appends a line, after terminating a truncated one. Error if the file cannot be written.
 void append_line(const std::filesystem::path& log, const nlohmann::ordered_json& object);
 
-/// What is behind the last line feed goes, unless it is a whole line, which gets its line feed. For
-/// a log that is appended to again.
+/// Removes a truncated last line; a complete one gets its line feed. Call it before appending to an
+/// existing log.
 void end_last_line(const std::filesystem::path& log);
 
 }  // namespace attune::run_directory

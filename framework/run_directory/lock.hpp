@@ -1,6 +1,6 @@
-// One run directory, one run at a time. The lock is a small file that says who holds it; it needs
-// nothing of the file system but link(2), which is atomic on NFS and Lustre as well, and one that a
-// killed run left behind is recognised.
+// Lock that restricts a run directory to one run at a time. It is a small file that identifies its
+// holder. It requires only link(2), which is also atomic on NFS and Lustre. Stale locks of killed
+// runs are recognised.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -11,13 +11,13 @@
 
 namespace attune::run_directory {
 
-/// Who holds a lock.
+/// The holder of a lock.
 struct Holder {
   std::string host;
-  std::string machine;  // boot id and pid namespace: a pid means something within it
+  std::string machine;  // boot id and pid namespace, within which a pid is unique
   std::int64_t pid = 0;
-  std::string started;  // of the process, in the kernel's clock ticks: pids are used again
-  std::string job;      // Slurm's, as 123 or 123_4; empty outside
+  std::string started;  // process start in kernel clock ticks, because pids are reused
+  std::string job;      // Slurm job id, 123 or 123_4; empty outside a job
   std::string since;
 
   static Holder this_process();
@@ -29,27 +29,26 @@ struct Holder {
 
 enum class Life { gone, alive, unknown };
 
-/// Whether a scheduler's job "12" or "12_3" still waits or runs; no value when that cannot be told.
-/// slurm/queue.hpp has the one that asks.
+/// Whether job "12" or "12_3" is pending or running; absent if that is unknown. Implemented in
+/// slurm/queue.hpp.
 using AskJob = std::function<std::optional<bool>(const std::string& job)>;
 
-/// Whether the holder still lives, as seen from `me`: by its process on the same machine, by its
-/// job elsewhere.
+/// Whether the holder is alive, as seen from `me`: by its process on the same machine, by its job
+/// otherwise.
 Life life_of(const Holder& holder, const Holder& me, const AskJob& is_live);
 
 class RunLock {
  public:
-  /// Error naming the holder when one lives, or when it cannot be told whether it does. Makes the
-  /// directory.
+  /// Takes the lock, and creates the directory if necessary. Error naming the holder if it is alive
+  /// or its state is unknown.
   static RunLock take(const std::filesystem::path& directory, const AskJob& is_live);
   ~RunLock();
   RunLock(RunLock&& other) noexcept
       : file_(std::exchange(other.file_, {})), text_(std::move(other.text_)) {}
   RunLock& operator=(RunLock&&) = delete;
 
-  /// Whether its file is still there and the holder's own: false when the directory was removed, or
-  /// removed and taken by another. A file that cannot be read for another reason is taken to be
-  /// there.
+  /// Whether the lock file still exists and is this holder's. False if the directory was removed,
+  /// or removed and taken by another run. Read failures of other kinds count as held.
   bool is_held() const;
 
  private:
@@ -59,13 +58,13 @@ class RunLock {
   std::string text_;
 };
 
-/// Who holds the directory now, dead or alive; nobody: no value.
+/// The current holder of the directory, alive or dead; absent if there is none.
 std::optional<Holder> holder_of(const std::filesystem::path& directory);
 
-/// Error when somebody who lives holds the directory.
+/// Error if a living holder has the directory.
 void refuse_live_holder(const std::filesystem::path& directory, const AskJob& is_live);
 
-/// Whether a file of that name is a lock, or one in the making.
+/// Whether this is the name of a lock file or of a temporary lock file.
 bool is_of_lock(const std::string& name);
 
 }  // namespace attune::run_directory

@@ -1,4 +1,4 @@
-// A line of metrics.jsonl: its schema, written and read in one place.
+// The schema of a line in metrics.jsonl, for writing and reading.
 #pragma once
 #include <attune/callback.hpp>
 
@@ -11,8 +11,8 @@
 
 namespace attune::run_directory {
 
-/// What a line holds. NaN, read, stands for NaN and infinity, which JSON does not have. Absent: the
-/// line does not say.
+/// Content of a line. A NaN that was read represents NaN or infinity, which JSON lacks. Absent
+/// members are not in the line.
 struct MetricsLine {
   using Values = std::map<std::string, double>;
   std::string event;
@@ -43,18 +43,18 @@ struct MetricsLine {
   // run_end
   std::string stop_reason;
 
-  /// With its line feed.
+  /// The line with its line feed.
   std::string text() const;
 };
 
-/// Whether the log has a line for the event.
+/// Whether the log records this event.
 bool is_logged(Event event);
 
-/// The event of a run, now.
+/// The line for an event at the current time.
 MetricsLine line_of(Event event, const Run& run);
 
-/// Absent when the object is no line: without an event or a step, or with a value of another type.
-/// Error when it is of a newer version.
+/// Absent if the object is not a valid line: no event, no step, or a value of another type. Error
+/// if it is of a newer version.
 std::optional<MetricsLine> parse_line(const nlohmann::json& object);
 
 }  // namespace attune::run_directory

@@ -1,4 +1,4 @@
-// metrics.jsonl, read: while the run writes it, after a crash, and as earlier versions wrote it.
+// Reader for metrics.jsonl: during a run, after a crash, and for files of earlier versions.
 #pragma once
 #include <filesystem>
 #include <optional>
@@ -10,27 +10,28 @@
 namespace attune::run_directory {
 
 struct MetricsLines {
-  std::optional<MetricsLine> first;  // of the log: run_begin
-  // in their order, some hundred; `first` is among them in a short log
+  std::optional<MetricsLine> first;  // first line of the log: run_begin
+  // the last lines, some hundred, in order; in a short log they include `first`
   std::vector<MetricsLine> newest;
-  // a sentence on lines that are left out; "": none of those that were looked at
+  // a sentence about skipped lines; "" if there were none in the part that was read
   std::string damage;
 };
 
-/// The beginning and the end of the log. Error when it cannot be read or is of a newer version.
+/// Reads the start and the end of the log. Error if it cannot be read or is of a newer version.
 MetricsLines read_metrics(const std::filesystem::path& run);
 
 struct NewestEvaluation {
   std::optional<MetricsLine> line;
-  std::string damage;  // a sentence on lines of evaluations that are left out; "": there are none
+  std::string damage;  // a sentence about skipped evaluation lines; "" if there are none
 };
-/// The newest evaluation, in the whole log, of what was trained.
+/// The latest evaluation of the tuned model. Searches the whole log.
 NewestEvaluation find_newest_evaluation(const std::filesystem::path& run);
 
-/// Whether the line has one: that of run_begin is the base's, or repeats an earlier one.
+/// Whether the line has a new evaluation of the tuned model. The one of run_begin is the base's, or
+/// repeats an earlier one.
 bool is_evaluation(const MetricsLine& line);
 
-/// Error when the log was begun by an Attune that writes a newer version.
+/// Error if the log was written by an Attune with a newer format version.
 void check_metrics_version(const std::filesystem::path& run);
 
 }  // namespace attune::run_directory

@@ -1,5 +1,5 @@
-// not_finite.jsonl: steps whose loss or gradient was NaN or infinite, with their samples, so that
-// such a step can be computed again by itself.
+// not_finite.jsonl: steps with a non-finite loss or gradient, with their samples, so that such a
+// step can be reproduced.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -15,12 +15,12 @@ struct NotFiniteStep {
   std::vector<std::int64_t> samples;
 };
 
-/// Error when it cannot be written.
+/// Error if the file cannot be written.
 void note_not_finite(const std::filesystem::path& run, const NotFiniteStep& step);
 
 struct NewestNotFinite {
-  std::int64_t step = 0;  // of the newest line; 0: there is none
-  std::string damage;     // a sentence on lines that are left out; "": there are none
+  std::int64_t step = 0;  // of the last line; 0 if there is none
+  std::string damage;     // a sentence about skipped lines; "" if there are none
 };
 NewestNotFinite newest_not_finite(const std::filesystem::path& run);
 

@@ -1,12 +1,12 @@
-// What the files of a run directory are called, and where they are. docs/run-directory.md says what
-// each of them holds. Nothing outside this component spells these names (test unit.layout).
+// Names and paths of the files in a run directory; docs/run-directory.md describes their contents.
+// Only this component spells out the names (test unit.layout).
 #pragma once
 #include <filesystem>
 #include <string>
 
 namespace attune::run_directory {
 
-/// As job scripts need them; programs ask for paths.
+/// For job scripts; C++ code uses the path functions below.
 namespace names {
 inline constexpr const char* run_file = "run.toml";
 inline constexpr const char* record = "record.json";
@@ -36,21 +36,21 @@ inline Path checkpoints(const Path& run) { return run / names::checkpoints; }
 inline Path job_script(const Path& run) { return run / names::job_script; }
 inline Path trial_log(const Path& run) { return run / names::trial_log; }
 
-/// The log of Slurm's job "12" or "12_3"; of a script's, "%j" or "%A_%a".
+/// Log of Slurm job "12" or "12_3"; or the pattern for a script, with "%j" or "%A_%a".
 inline Path job_log(const Path& run, const std::string& job) {
   return run / ("slurm-" + job + ".log");
 }
 
-/// Whether a file of that name is the log of a job or a trial.
+/// Whether this is the file name of a job log or trial log.
 bool is_log(const std::string& name);
 
-/// Whether a run file is there: of a run that was submitted, or has begun.
+/// Whether the directory has a run file, i.e. its run was submitted or has begun.
 bool is_run_directory(const Path& path);
 
-/// Whether a run has begun there: it has a log of metrics.
+/// Whether the run has begun, i.e. has a metrics log.
 bool has_begun(const Path& run);
 
-/// Whether anything of a run is there; false for what cannot be looked into.
+/// Whether the folder contains any files of a run; false if it cannot be read.
 bool holds_a_run(const Path& folder);
 
 }  // namespace attune::run_directory

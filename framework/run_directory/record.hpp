@@ -1,5 +1,4 @@
-// record.json: what a run was made of, so that it can be accounted for and repeated, and what
-// happened to it.
+// record.json: the inputs and environment of a run, for provenance and repetition, and its history.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -13,14 +12,14 @@ namespace attune::run_directory {
 
 using Named = std::vector<std::pair<std::string, std::string>>;
 
-/// Where a rank computes.
+/// Placement of a rank.
 struct RankPlace {
   std::string host;
-  std::string processors;  // that the process may use, as Linux lists them: "0-3,8"
+  std::string processors;  // allowed processors in Linux list format: "0-3,8"
   std::int64_t threads = 0;
-  std::optional<std::string> gpus;  // CUDA_VISIBLE_DEVICES, when it is set
+  std::optional<std::string> gpus;  // CUDA_VISIBLE_DEVICES, if set
 
-  /// As a text, to send it to another rank.
+  /// Text form, for transfer to another rank.
   std::string text() const;
 };
 
@@ -43,37 +42,37 @@ struct RecordFacts {
   std::vector<RecordedPlugin> plugins;
   Named versions;                      // of libraries and compiler
   std::vector<std::string> placement;  // RankPlace::text() of every rank
-  std::string slurm_job;               // empty: none
+  std::string slurm_job;               // empty if none
   Named slurm_variables;
-  std::string run_file;  // the effective one's text
+  std::string run_file;  // text of the effective run file
 };
 
-/// The text of record.json. `earlier`, the record of the run's earlier parts or "", hands on its
-/// history.
+/// The text of record.json. `earlier`: the record of the run's earlier attempts, or ""; its history
+/// is kept.
 std::string record_text(const RecordFacts& facts, const std::string& earlier);
 
-/// The record with one more entry in its history: time, what happened ("started", "resumed",
-/// "interrupted", "finished"), step, and what is said of it.
+/// Appends an entry to the record's history: time, event ("started", "resumed", "interrupted",
+/// "finished"), step and note.
 std::string with_event(const std::string& record, const std::string& what, std::int64_t step,
                        const std::string& note = "");
 
-/// Calls of a collective, and the bytes that the ranks handed to it, both summed over the ranks.
+/// Calls and input bytes of a collective, both summed over the ranks.
 struct Collective {
   std::int64_t calls = 0;
   std::int64_t bytes = 0;
 };
 
-/// The record with what its newest attempt's ranks have sent each other, by name of the collective.
+/// Adds the communication of the latest attempt to the record, by name of the collective.
 std::string with_communication(const std::string& record,
                                const std::map<std::string, Collective>& communication);
 
 void write_record(const std::filesystem::path& run, const std::string& record);
 
-/// The text of the directory's record, "" where there is none. Error when it is damaged or of a
-/// newer version.
+/// The text of the directory's record; "" if there is none. Error if it is damaged or of a newer
+/// version.
 std::string earlier_record(const std::filesystem::path& run);
 
-/// Whether two records are of one run, whatever was added to them beside its history.
+/// Whether two records belong to the same run, ignoring additions other than the history.
 bool have_one_history(const std::string& one, const std::string& other);
 
 struct HistoryEntry {
@@ -81,25 +80,25 @@ struct HistoryEntry {
   std::string note;
 };
 
-/// What a record says of how its run went. Keys that are missing are empty: records of earlier
-/// versions have fewer.
+/// History and job of a run from its record. Missing keys are empty: records of earlier versions
+/// have fewer.
 struct RecordedRun {
   std::vector<HistoryEntry> history;
   std::string run_file;
   std::string slurm_job;
 };
 
-/// Absent when there is no record. Error naming the file when it is damaged or of a newer version.
+/// Absent if there is no record. Error naming the file if it is damaged or of a newer version.
 std::optional<RecordedRun> read_record(const std::filesystem::path& run);
 
-/// What a run is repeated with.
+/// Inputs for repeating a run.
 struct RecordedInputs {
   std::string run_file;
   std::string base_model_sha256;
   std::map<std::string, std::string> data_sha256;  // by split
 };
 
-/// Of a file that the user names. Error when it is no record.
+/// Reads them from a file given by the user. Error if it is not a record.
 RecordedInputs read_recorded_inputs(const std::filesystem::path& file);
 
 }  // namespace attune::run_directory

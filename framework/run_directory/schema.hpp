@@ -1,6 +1,6 @@
-// Formats of the files in a run directory, with their versions. A version is raised when a reader
-// of the one before would misread the file; a key that is added raises nothing, and readers pass
-// over keys that they do not know.
+// Formats and versions of the files in a run directory. A version is raised if readers of the
+// previous one would misread the file. New keys do not raise it, because readers ignore unknown
+// keys.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
@@ -10,7 +10,7 @@ namespace attune::run_directory {
 
 struct Format {
   std::string_view name;
-  int version;  // that this Attune writes, and the newest that it reads
+  int version;  // written by this Attune, and the newest that it reads
 };
 
 inline constexpr Format record_format{"attune-record", 1};
@@ -18,28 +18,28 @@ inline constexpr Format metrics_format{"attune-metrics", 1};
 inline constexpr Format evaluation_format{"attune-evaluation", 1};
 inline constexpr Format lock_format{"attune-lock", 1};
 
-/// Keys `format` and `version`.
+/// Adds the keys `format` and `version`.
 void add_format(nlohmann::ordered_json& object, const Format& format);
 
-/// Whether the object is of the format. One that gives neither format nor version is of version 1:
-/// some files of earlier Attunes.
+/// Whether the object is of the format. An object with neither key counts as version 1: some files
+/// of earlier versions lack them.
 enum class Fit { fits, other_format, no_version, newer };
 Fit fit_of(const nlohmann::json& object, const Format& format);
 
-/// Error when the object is of a newer version. `file` names it in the message.
+/// Error if the object is of a newer version. `file` names it in the message.
 void refuse_newer(const nlohmann::json& object, const Format& format, const std::string& file);
 
-/// Error when the object is of another format or of a newer version.
+/// Error if the object is of another format or of a newer version.
 void check_format(const nlohmann::json& object, const Format& format, const std::string& file);
 
-/// The object that a JSON text is. Error naming the file when it is none, or not of that format.
+/// Parses a JSON object. Error naming the file if it is invalid or of another format.
 nlohmann::json parse_object(std::string_view text, const Format& format, const std::string& file);
 
-/// One line of JSON. NaN and infinity become null, and bytes that are no UTF-8 become U+FFFD.
+/// One line of JSON. NaN and infinity become null; invalid UTF-8 becomes U+FFFD.
 std::string json_line(const nlohmann::ordered_json& object);
 
-/// The number, or NaN for null, which stands for NaN and infinity: JSON has neither. Error
-/// (nlohmann's) for anything else.
+/// The number, or NaN for null, which represents NaN and infinity. nlohmann's exception for other
+/// types.
 double number_of(const nlohmann::json& value);
 
 }  // namespace attune::run_directory

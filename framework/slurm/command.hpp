@@ -1,5 +1,4 @@
-// Slurm's commands, called as programs: they are there on every cluster, and need nothing at build
-// time.
+// Slurm's commands, run as programs: they exist on every cluster and need no library at build time.
 #pragma once
 #include <string>
 #include <vector>
@@ -9,19 +8,19 @@
 namespace attune::slurm {
 
 struct Said {
-  int code = 0;  // 127: there is no such program
+  int code = 0;  // 127: program not found
   std::string out;
   std::string err;
 };
 
-/// Runs it and waits. environment: that of the new process; empty: this one's.
+/// Runs a command and waits for it. environment: for the new process; empty: inherited.
 Said run_command(const std::vector<std::string>& command,
                  const std::vector<std::string>& environment = {});
 
-/// Looked for in PATH.
+/// Whether the program is in PATH.
 bool is_installed(const std::string& program);
 
-/// As posix_spawn takes them, ended by a null; valid as long as the texts.
+/// Null-terminated pointers for posix_spawn; valid as long as `texts`.
 std::vector<char*> argument_pointers(const std::vector<std::string>& texts);
 
 }  // namespace attune::slurm

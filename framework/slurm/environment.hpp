@@ -1,5 +1,5 @@
-// What of the user's environment reaches Slurm: variables that stand above a job script must not
-// overrule the run file without a word.
+// Filtering of the user's environment for Slurm: its variables take precedence over a job script,
+// and must not silently override the run file.
 #pragma once
 #include <map>
 #include <string>
@@ -12,30 +12,28 @@ namespace attune::slurm {
 
 using Environment = std::map<std::string, std::string>;
 
-/// That of this process.
+/// The environment of this process.
 Environment current_environment();
 
-/// Without the options of Slurm's commands (SBATCH_*, SQUEUE_*, ...) and without what a job hands
-/// down to the shells in it (SLURM_*, PMIX_*, ...).
+/// Removes options of Slurm's commands (SBATCH_*, SQUEUE_*, ...), and variables that a job sets for
+/// its shells (SLURM_*, PMIX_*, ...).
 Environment without_slurm(const Environment& all);
 
-/// As posix_spawn takes it: "NAME=value".
+/// "NAME=value" texts for posix_spawn.
 std::vector<std::string> as_texts(const Environment& environment);
 
-/// Runs one of Slurm's commands, whatever the environment says of its options.
+/// Runs a Slurm command without options from the environment.
 Said run_slurm(const std::vector<std::string>& command);
 
-/// Takes out of this process's environment how the step that it is in was bound: steps that it
-/// starts are not bound so.
+/// Removes the binding of the current job step from this process's environment, so that steps it
+/// starts do not inherit it.
 void forget_step();
 
-/// A text with $NAME and ${NAME} replaced, as the shell has it in double quotes; \$ is a dollar
-/// sign.
+/// Replaces $NAME and ${NAME} as a shell does in double quotes; \$ is a literal dollar sign.
 std::string with_variables_replaced(const std::string& text);
 
-/// Options of sbatch that stand in the environment: those that the run file leaves open (account,
-/// partition, time, ...) are taken over into `options`. Returns a sentence for everything that is
-/// taken over or left aside.
+/// Copies sbatch options from the environment into `options`, if the run file does not set them
+/// (account, partition, time, ...). Returns a sentence for each option that is used or ignored.
 std::vector<std::string> take_over(const Environment& environment, config::SlurmOptions& options);
 
 }  // namespace attune::slurm

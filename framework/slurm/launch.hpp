@@ -1,5 +1,5 @@
-// Whether the ranks were started as their scheduler meant it. Every mismatch is explained: MPI
-// itself would die, or run N times the same.
+// Checks that the ranks were started as requested. Every mismatch is explained; otherwise MPI would
+// abort, or run N independent copies.
 #pragma once
 #include <optional>
 #include <string>
@@ -15,29 +15,29 @@ namespace attune::slurm {
 
 using attune::environment_variable;
 
-/// What is wrong with the way this process was started, to be asked before MPI is: srun without a
-/// PMI leaves every task alone. "" when nothing is.
+/// Problem with the way this process was started, checked before MPI_Init: srun without PMI starts
+/// independent tasks. "" if there is none.
 std::string wrong_start(const Variables& variable);
-/// The same once MPI is up and has so many ranks.
+/// The same after MPI_Init, from the number of ranks.
 std::string wrong_size(const Variables& variable, int ranks);
 
-/// Where the ranks that really started are not those that were asked for: one sentence each.
+/// Differences between the requested ranks and the actual ones, a sentence each.
 std::vector<std::string> differences(const config::AskedRanks& asked,
                                      const std::vector<placement::RankPlace>& ranks);
 
-/// The variable that says that the job has GPUs, as "SLURM_GPUS_ON_NODE=2"; "" when it has none,
-/// and outside of jobs.
+/// The variable that shows the job's GPUs, "SLURM_GPUS_ON_NODE=2"; "" if it has none, or outside a
+/// job.
 std::string gpus_of_job(const Variables& variable);
 
-/// Error when the job has GPUs and the run, whose device is "auto", finds none to use; a note when
-/// it is to leave them idle. uses_gpu: of the ranks here. Collective.
+/// Error if the job has GPUs, and the run's device is "auto" but no GPU is usable. Prints a note if
+/// the run leaves GPUs idle. uses_gpu: whether this rank uses one. Collective.
 void check_gpus(const config::RunConfig& run, bool uses_gpu, const Comm& comm);
 
-/// In a job of Slurm, the differences to stderr of rank 0.
+/// In a Slurm job, prints the differences on stderr of rank 0.
 void check_asked(const config::RunConfig& run, const std::vector<placement::RankPlace>& ranks,
                  const Comm& comm);
 
-/// Error when ranks do not find each other. Collective.
+/// Error if the ranks do not form one MPI job. Collective.
 void check_launch(const Comm& comm);
 
 }  // namespace attune::slurm

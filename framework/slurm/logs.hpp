@@ -9,15 +9,15 @@
 
 namespace attune::slurm {
 
-/// Where the job "12" or "12_3" of a run, or of a trial of a sweep, writes.
+/// Path of the log of job "12" or "12_3", for a run or a trial of a sweep.
 std::filesystem::path log_of(const std::filesystem::path& run, const std::string& job);
 
-/// The log of a run that was written last, whoever submitted its job; no value when there is none.
+/// The most recently written log of a run, whoever submitted its job; absent if there is none.
 std::optional<std::filesystem::path> newest_log(const std::filesystem::path& run,
                                                 const std::vector<std::string>& jobs);
 
-/// What Slurm wrote at the end of a log when it ended the job, for a cluster that has forgotten it;
-/// no value when nothing of the kind is there.
+/// Reason for the job's end from Slurm's last lines in a log, for clusters without accounting;
+/// absent if there is none.
 std::optional<Ending> ending_in_log(const std::filesystem::path& log);
 
 }  // namespace attune::slurm

@@ -1,5 +1,5 @@
-// What Slurm says of jobs: squeue while they live, sacct afterwards where the cluster keeps
-// accounts.
+// Job states from Slurm: squeue for pending and running jobs, sacct for ended jobs if accounting is
+// enabled.
 #pragma once
 #include <map>
 #include <nlohmann/json_fwd.hpp>
@@ -9,67 +9,67 @@
 
 namespace attune::slurm {
 
-/// Of a state of Slurm's.
+/// Whether a Slurm job state is final.
 bool has_ended(const std::string& state);
 
-/// A job, or one element of an array, in the queue.
+/// A job or array element in the queue.
 struct QueuedJob {
-  std::string id;         // of its own, also for an element
-  std::string array_id;   // of the array; of the job itself when it is none
-  std::string element;    // number in the array; empty when it is none
+  std::string id;         // job id; each array element has its own
+  std::string array_id;   // id of the array; equal to the job id if it is none
+  std::string element;    // index in the array; empty if it is none
   std::string state;      // PENDING, RUNNING, COMPLETING, ...
   std::string reason;     // why it is pending
-  std::string time_left;  // of a running one, as squeue writes it
+  std::string time_left;  // remaining time if running, in squeue's format
   std::string nodes;
-  /// Neither done nor failed nor cancelled.
+  /// Not completed, failed or cancelled.
   bool is_live() const;
-  /// As users name it: "12", or "12_3" for an element.
+  /// Name shown to users: "12", or "12_3" for an array element.
   std::string name() const { return element.empty() ? id : array_id + "_" + element; }
-  /// Whether "12", its own number, or "12_3" means this one.
+  /// Whether "12" (its own id) or "12_3" refers to this job.
   bool is_called(const std::string& given) const {
     return given == id || given == array_id + "_" + element;
   }
 };
 
-/// Of squeue's answer to the call of ask_queue.
+/// Parses the output of squeue as called by ask_queue().
 std::vector<QueuedJob> read_queue(const std::string& text);
 
-/// Those of the jobs that Slurm still knows, in one call; no value when squeue is missing or its
+/// The jobs that Slurm still knows, from one squeue call; absent if squeue is missing or its
 /// controller does not answer.
 std::optional<std::vector<QueuedJob>> ask_queue(const std::vector<std::string>& ids);
 
-/// Whether the job "12" or "12_3" is among them, and still waits or runs.
+/// Whether job "12" or "12_3" is in the list and pending or running.
 bool has_live(const std::vector<QueuedJob>& queue, const std::string& id);
 
-/// The same of Slurm's queue now; no value when it cannot be asked.
+/// The same for Slurm's current queue; absent if it cannot be queried.
 std::optional<bool> is_live(const std::string& id);
 
 /// How a job ended.
 struct Ending {
   std::string state;         // Slurm's: COMPLETED, FAILED, OUT_OF_MEMORY, ...
-  std::string cancelled_by;  // a user's name; empty: not known, or not cancelled
+  std::string cancelled_by;  // user name; empty if unknown or not cancelled
   std::string nodes;
-  // of the job script
+  // exit code and signal of the job script
   int code = 0;
   int signal = 0;
 };
 
-/// What a job took, over all of its attempts: elapsed_seconds, cpu_seconds and gpu_seconds (of what
-/// was allocated), memory_bytes (largest of a task), energy_joules; what is not known is left out.
-/// No value for an answer without a job that is over.
+/// Resource use of a job over all its attempts: elapsed_seconds, cpu_seconds and gpu_seconds
+/// (allocated), memory_bytes (maximum of any task), energy_joules. Unknown values are omitted.
+/// Absent if the output contains no ended job.
 std::optional<nlohmann::ordered_json> read_accounting(const std::string& text);
 
-/// How the newest attempt in such an answer ended; no value when it is not over.
+/// How the latest attempt ended; absent if it has not ended.
 std::optional<Ending> read_ending(const std::string& text);
 
-/// sacct's answer by job, "12" or "12_3": for each job the lines of all its attempts and steps.
+/// Splits sacct's output by job, "12" or "12_3": for each the lines of all its attempts and steps.
 std::map<std::string, std::string> split_accounts(const std::string& text);
 
-/// The same of sacct itself, for all jobs in one call; empty when there is no accounting, or it
-/// does not know the jobs.
+/// Calls sacct once for all jobs and splits its output. Empty if accounting is disabled or the jobs
+/// are unknown.
 std::map<std::string, std::string> ask_accounts(const std::vector<std::string>& ids);
 
-/// Lists with commas between, each short enough for a command line.
+/// Comma-separated lists, each short enough for a command line.
 std::vector<std::string> comma_lists(const std::vector<std::string>& ids);
 
 }  // namespace attune::slurm

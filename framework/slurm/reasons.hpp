@@ -1,5 +1,4 @@
-// Why Slurm refuses a job, or does not start it: what its words mean, and which key of the run file
-// to change.
+// Explanations of Slurm's messages for rejected and pending jobs, with the run-file key to change.
 #pragma once
 #include <string>
 
@@ -8,14 +7,14 @@
 
 namespace attune::slurm {
 
-/// Why sbatch refuses, from what it says: one sentence with the key of [slurm] to change.
+/// Explains a rejection by sbatch in one sentence, with the key of [slurm] to change.
 std::string explain_refusal(const std::string& said, const config::SlurmOptions& options);
 
-/// A reason of squeue's for a job that waits, with what it means and what to do; alone where it
-/// passes by itself (Priority, Resources, ...).
+/// Explains squeue's reason for a pending job and what to do. Reasons that need no action
+/// (Priority, Resources, ...) are returned unchanged.
 std::string explain_waiting(const std::string& reason);
 
-/// Why a job ended before its run was done: Slurm's state, what it means, and what to do.
+/// Explains why a job ended before its run: Slurm's state, its meaning, and what to do.
 std::string explain_ending(const Ending& ending);
 
 }  // namespace attune::slurm

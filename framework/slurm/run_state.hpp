@@ -1,4 +1,4 @@
-// The state of a run, from its files and the queue.
+// State of a run, from its files and Slurm's queue.
 #pragma once
 #include <string>
 #include <vector>
@@ -8,16 +8,16 @@
 
 namespace attune::slurm {
 
-/// "new", "queued", "starting", "training", "requeued", "interrupted", "failed", "done",
-/// "unstarted" when its jobs are gone and it never began, and "unreadable" when nothing is known of
-/// it. queue: the jobs that Slurm still knows.
+/// "new", "queued", "starting", "training", "requeued", "interrupted", "failed" or "done";
+/// "unstarted" if its jobs are gone and it never began; "unreadable" if its state is unknown.
+/// queue: jobs that Slurm still knows.
 std::string state_of(const run_directory::Progress& progress, const std::vector<QueuedJob>& queue);
 
-/// The newest job of the run in the queue; nullptr when it is not there.
+/// The run's newest job in the queue; nullptr if there is none.
 const QueuedJob* job_of(const run_directory::Progress& progress,
                         const std::vector<QueuedJob>& queue);
 
-/// Of a state_of: it waits or runs.
+/// Whether a state_of() result means that the run is pending or running.
 bool is_under_way(const std::string& state);
 
 }  // namespace attune::slurm

@@ -1,5 +1,4 @@
-// The job script that `attune submit` writes: readable, to be kept and edited, and able to go on by
-// itself.
+// The job script of `attune submit`. It is readable, editable, and independent of the submitter.
 #pragma once
 #include <filesystem>
 #include <optional>
@@ -11,27 +10,27 @@
 namespace attune::slurm {
 
 struct Array {
-  std::string elements;  // as sbatch has it: "0-11%3"
-  std::size_t size = 0;  // how many they are
-  // element i trains in the directory on its line i + 1; empty: in the job's directory with "-i"
-  // behind it
+  std::string elements;  // in sbatch's syntax: "0-11%3"
+  std::size_t size = 0;  // number of elements
+  // file with the run directories: element i trains in the one on line i + 1; empty: the job's
+  // directory plus "-i"
   std::filesystem::path list;
 };
 
 struct Job {
   std::string name;
-  std::string written_by;  // the command that wrote it
-  // where it was written: relative paths of the run file are meant from there
+  std::string written_by;  // command that wrote the script
+  // directory of submission, to which relative paths in the run file refer
   std::filesystem::path from;
-  std::filesystem::path program;  // attune
-  // it, its library and its folder of plugins: what is copied when the site stages the program
+  std::filesystem::path program;  // path of the attune program
+  // program, library and plugin folder: copied if the site stages the program
   std::vector<std::filesystem::path> program_files;
-  // of the run; of the sweep, for an array; absolute, as all paths here
+  // directory of the run, or of the sweep for an array; absolute, as are all paths here
   std::filesystem::path directory;
-  std::filesystem::path script;  // where it will be
-  // where that will be, as log_pattern has it, with Slurm's %j, %A, %a
+  std::filesystem::path script;  // future path of the script
+  // future path of the log from log_pattern(), with Slurm's %j, %A, %a
   std::string log;
-  std::vector<std::string> train_options;  // further ones of `attune train`
+  std::vector<std::string> train_options;  // additional options of `attune train`
   config::SlurmOptions options;
   Site site;
   std::optional<Array> array;
@@ -39,11 +38,11 @@ struct Job {
 
 std::string job_script(const Job& job);
 
-/// A path for #SBATCH --output, where a percent sign begins a pattern of Slurm's. Error when Slurm
+/// Escapes a path for #SBATCH --output, in which a percent sign starts a pattern. Error if Slurm
 /// could not write there.
 std::string log_pattern(const std::filesystem::path& path);
 
-/// As one word of a shell command, on one line.
+/// Quotes a text as a single shell word on one line.
 std::string shell_word(const std::string& text);
 
 }  // namespace attune::slurm

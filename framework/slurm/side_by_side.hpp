@@ -1,4 +1,4 @@
-// Processes run so many at a time, each with a log of its own.
+// Concurrent execution of processes with separate logs.
 #pragma once
 #include <filesystem>
 #include <functional>
@@ -9,14 +9,15 @@ namespace attune::slurm {
 
 struct Task {
   std::vector<std::string> command;
-  std::vector<std::string> environment;  // NAME=value, besides this process's
-  std::filesystem::path log;             // written on at its end
+  std::vector<std::string> environment;  // NAME=value, in addition to this process's
+  std::filesystem::path log;             // appended to
 };
 
-/// next gives the tasks one after another, and false when there is none at the moment; ended is
-/// told the number of each (from 0, in the order they came) with its exit code, and may make next
-/// give more. After a signal that this process has noted (core/signals.hpp) no more begin, and all
-/// that run get SIGUSR1, at which ranks save and end. Returns when none runs and next gives none.
+/// Runs tasks with at most `slots` at a time. next() provides a task, or false if there is none at
+/// the moment. ended() receives each task's number (from 0, in start order) and exit code, and may
+/// make further tasks available. After a signal (core/signals.hpp) no task is started, and running
+/// ones get SIGUSR1, on which ranks save and end. Returns if no task is running and next() provides
+/// none.
 void run_side_by_side(std::size_t slots, const std::function<bool(Task&)>& next,
                       const std::function<void(std::size_t, int)>& ended);
 

@@ -1,4 +1,4 @@
-// A site file: what one cluster needs, so that a run file stays the same from cluster to cluster.
+// Site files: settings for one cluster, so that run files are portable between clusters.
 #pragma once
 #include <filesystem>
 #include <string>
@@ -21,21 +21,21 @@ struct SiteOptions {
 };
 
 struct Site {
-  std::filesystem::path file;  // empty: no site file
+  std::filesystem::path file;  // empty if there is no site file
   SiteOptions options;
-  config::SlurmOptions defaults;  // [slurm] of the site file: what a run file need not say here
+  config::SlurmOptions defaults;  // [slurm] of the site file: defaults for run files
 };
 
-/// A file (a name with '/' or ending in .toml), or the name of one among `folders`. All mistakes in
-/// one Error.
+/// Reads a site file, given as a path (contains '/' or ends in .toml) or as the name of a file in
+/// `folders`. Reports all mistakes in one Error.
 Site read_site(const std::string& name_or_file, const std::vector<std::filesystem::path>& folders);
 
-/// Folders of site files: the user's own (~/.config/attune/sites), then slurm/sites of the checkout
-/// that the program is in, or of its installation.
+/// Folders of site files: the user's (~/.config/attune/sites), then slurm/sites of the program's
+/// source checkout or installation.
 std::vector<std::filesystem::path> site_folders();
 
-/// The options of a run file's [slurm] at this site: the run file's own first, then the site's,
-/// with partitions under their names here.
+/// Options of a run file's [slurm] at this site. The run file takes precedence over the site, and
+/// partition names are mapped to the site's.
 config::SlurmOptions options_at(const Site& site, const config::Document& run_file);
 
 }  // namespace attune::slurm

@@ -1,5 +1,5 @@
-// Data and model copied once per node to the node's own disk, when the site says so: read once from
-// the shared file system, in order, and broadcast to the nodes.
+// Staging: copies data and model to each node's local disk if the site requests it. Files are read
+// once from the shared file system, sequentially, and broadcast to the nodes.
 #pragma once
 #include <attune/mesh.hpp>
 
@@ -13,26 +13,26 @@ namespace attune::slurm {
 
 class Staging {
  public:
-  /// Copies what ATTUNE_STAGE names ("data,model") below ATTUNE_SCRATCH; nothing when they are not
-  /// set. Collective. Error when a node's scratch cannot be written or is too full.
+  /// Copies what ATTUNE_STAGE lists ("data,model") into ATTUNE_SCRATCH; does nothing if they are
+  /// not set. Error if a node's scratch is not writable or too full. Collective.
   Staging(const config::RunConfig& config, const Mesh& mesh);
   /// Removes the copies.
   ~Staging() { remove(); }
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
-  /// With the paths of the copies.
+  /// The run configuration with the paths of the copies.
   const config::RunConfig& config() const { return config_; }
 
  private:
-  /// Where the copy is, on this node.
+  /// Copies a file and returns the path of the copy on this node.
   std::string copy(const std::filesystem::path& from, const std::string& name,
                    const Comm& world) const;
   void remove();
 
   config::RunConfig config_;
-  std::filesystem::path folder_;  // of this node
-  bool mine_ = false;             // this rank made it
+  std::filesystem::path folder_;  // on this node
+  bool mine_ = false;             // created by this rank
 };
 
 }  // namespace attune::slurm

@@ -1,4 +1,4 @@
-// Jobs handed to sbatch: tried first, and refused in one sentence.
+// Submission to sbatch, with a prior test and one-sentence errors.
 #pragma once
 #include <filesystem>
 #include <string>
@@ -8,22 +8,21 @@
 
 namespace attune::slurm {
 
-/// Error when this machine cannot submit.
+/// Error if this machine cannot submit jobs.
 void check_can_submit();
 
-/// Asks Slurm whether it would take the script, without queueing it. Error with Slurm's words, and
-/// what to change, when not.
+/// Tests whether Slurm would accept the script, without queueing it. Error with Slurm's message and
+/// what to change if not.
 void try_submission(const std::string& script, const config::SlurmOptions& options);
 
-/// Queues it and returns the job id. Error as above.
+/// Queues the script and returns the job id. Error as for try_submission().
 std::string submit(const std::filesystem::path& script, const config::SlurmOptions& options);
 
-/// Error when a job that was submitted for one of these runs still waits or runs, or when a process
-/// trains there. One call of squeue for all.
+/// Error if a submitted job of one of these runs is still pending or running, or a process trains
+/// there. Calls squeue once for all.
 void check_are_free(const std::vector<std::filesystem::path>& directories);
 
-/// One more than the largest number of an array's element that this cluster takes, or the site
-/// does.
+/// Exclusive upper limit of array indices: the site's max_array, or the cluster's MaxArraySize.
 std::int64_t largest_array(const Site& site);
 
 }  // namespace attune::slurm

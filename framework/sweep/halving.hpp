@@ -1,6 +1,5 @@
-// Successive halving over trials that know nothing of each other but a folder: one small file for
-// each trial and comparison, made whole and renamed, so that it is safe on NFS and Lustre, without
-// locks and without a server.
+// Successive halving for trials that share only a folder. Each trial and comparison has a small
+// file that is written and renamed, which is safe on NFS and Lustre without locks or a server.
 #pragma once
 #include <attune/callback.hpp>
 
@@ -17,23 +16,24 @@ namespace attune::sweep {
 class Journal {
  public:
   explicit Journal(std::filesystem::path folder) : folder_(std::move(folder)) {}
-  /// Notes the value; the same again is no harm.
+  /// Records a value. Repetition with the same value is harmless.
   void note(const std::string& trial, std::int64_t step, double value) const;
-  /// The values that trials had at that step, by trial.
+  /// The values of all trials at that step, by trial.
   std::map<std::string, double> at(std::int64_t step) const;
 
  private:
   std::filesystem::path folder_;
 };
 
-/// The steps where trials are compared: first, first * factor, first * factor^2, ...
+/// Steps of the comparisons: first, first * factor, first * factor^2, ...
 std::vector<std::int64_t> rungs(const HalvingOptions& options);
-/// Whether the trial is among the best 1/factor of those noted, or the best of fewer.
+/// Whether the trial is among the best 1/factor of the recorded ones, or the best if they are
+/// fewer.
 bool goes_on(const std::map<std::string, double>& values, const std::string& trial,
              std::int64_t factor, Better direction);
 
-/// Makes the run one that is evaluated at the rungs, and ends there when it loses. sweep: its
-/// directory.
+/// Adds evaluations at the rungs to the run, and ends it at a rung if it loses. sweep: directory of
+/// the sweep.
 void add_halving(config::RunConfig& run, const std::filesystem::path& sweep);
 
 }  // namespace attune::sweep

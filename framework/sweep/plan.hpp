@@ -1,4 +1,4 @@
-// A sweep: one run file, and the values its trials differ in.
+// A sweep: one run file, and the values in which its trials differ.
 #pragma once
 #include <filesystem>
 #include <string>
@@ -25,16 +25,16 @@ struct SweepOptions {
   std::filesystem::path directory() const { return std::filesystem::path(output) / name; }
 };
 
-/// Asynchronous successive halving: at steps first, first * factor, first * factor^2, ... a trial
-/// that is not among the best 1/factor of those that came so far ends (Li et al. 2020, "A System
-/// for Massively Parallel Hyperparameter Tuning", arXiv:1810.05934, in its stopping form).
+/// Asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel Hyperparameter
+/// Tuning", arXiv:1810.05934, stopping variant). At steps first, first * factor, first * factor^2,
+/// ... a trial ends unless it is among the best 1/factor of those that have reached the step.
 struct HalvingOptions {
-  std::int64_t first = 0;  // 0: every trial goes on to its end
+  std::int64_t first = 0;  // 0: no halving
   std::int64_t factor = 3;
   static void describe(Schema<HalvingOptions>& s);
 };
 
-/// A value that a trial sets: "train.learning_rate", "0.001" as in a TOML file.
+/// A value set by a trial: "train.learning_rate" = "0.001", in TOML syntax.
 struct Assignment {
   std::string key;
   std::string value;
@@ -42,10 +42,10 @@ struct Assignment {
 };
 
 struct Trial {
-  // of the run directory: the same values have the same name, whatever else is in the sweep
+  // name of the run directory, a function of the values only
   std::string name;
   std::vector<Assignment> values;
-  /// With the run's name and place: for the command line of `attune train`.
+  /// `values` and the run's name and output folder, for the command line of `attune train`.
   std::vector<std::string> overrides;
 };
 
@@ -53,11 +53,11 @@ struct Sweep {
   std::filesystem::path file;
   SweepOptions options;
   HalvingOptions halving;
-  std::vector<Trial> trials;  // each once
+  std::vector<Trial> trials;  // without duplicates
 };
 
-/// All mistakes in one Error. Errors besides: no values, two trials of one name, a condition on a
-/// key that is not in the sweep.
+/// Reports all mistakes in one Error. Other errors: no values, two trials with the same name, a
+/// condition on a key that is not in the sweep.
 Sweep read_sweep(const config::Document& document);
 
 }  // namespace attune::sweep

@@ -1,4 +1,4 @@
-// How the trials of a sweep do, and what came out.
+// Progress and results of a sweep's trials.
 #pragma once
 #include <optional>
 
@@ -11,56 +11,53 @@ namespace attune::sweep {
 struct Result {
   const Trial* trial;
   run_directory::Progress progress;
-  std::string state;  // as slurm::state_of, and "pruned"
-  // of the newest evaluation; no value when the trial's loss is NaN or infinite
+  std::string state;  // as from slurm::state_of, or "pruned"
+  // of the latest evaluation; absent if the trial's loss is NaN or infinite
   std::optional<double> metric;
-  // keys whose values are others than in the run file of now
+  // keys whose values differ from the current run file
   std::vector<std::string> changed = {};
 
   bool is_over() const { return state == "done" || state == "pruned"; }
-  /// Waits or runs: not to be started now.
+  /// Pending or running, so it must not be started now.
   bool is_under_way() const { return slurm::is_under_way(state); }
 };
 
-/// Of all trials, in the plan's order; one call of squeue for all of them.
+/// Results of all trials, in the order of the plan. Calls squeue once.
 std::vector<Result> read_results(const Sweep& sweep);
 
-/// The declaration of the metric that ranks the trials, as they wrote it; trials of an earlier
-/// Attune declare none, and mean the one that comes with Attune. Error when neither has one of that
-/// name.
+/// Declaration of the ranking metric, as recorded by the trials. Trials of an earlier Attune record
+/// none; for them the built-in metric of that name applies. Error if neither exists.
 Metric ranking_metric(const Sweep& sweep, const std::vector<Result>& results);
 
-/// The best first; then those that failed after an evaluation, then those without a value.
+/// Sorts best first, then trials that failed after an evaluation, then those without a value.
 void sort_by_metric(std::vector<Result>& results, const Metric& metric);
 
-/// Notes where trials ran with other values than their effective run files have now, one for each
-/// trial of the sweep. [slurm] does not count.
+/// Sets Result::changed for trials that ran with other values than their current effective run
+/// files, one per trial of the sweep. Ignores [slurm].
 void note_changes(std::vector<Result>& results, const Sweep& sweep,
                   const std::vector<std::string>& run_files);
-/// "3 of 9 trials were run with another run file ..."; nothing when none was.
+/// "3 of 9 trials were run with another run file ..."; empty if there are none.
 std::vector<std::string> told_changes(const std::vector<Result>& results, const Sweep& sweep);
 
-/// What of the trials' files is damaged, a sentence for each trial, the first few of them; nothing
-/// when none is.
+/// Sentences about damaged trial files, one per trial, for the first few; empty if there are none.
 std::vector<std::string> told_problems(const std::vector<Result>& results);
 
 using Table = std::vector<std::vector<std::string>>;
-/// A head and one row for each, for the terminal: the values it differs in, state, steps, seconds,
-/// metric.
+/// Header and one row per trial, for the terminal: differing values, state, steps, seconds, metric.
 Table result_table(const Sweep& sweep, const std::vector<Result>& results);
-/// For results.csv: the same with the seed and every metric, numbers in full, and empty cells for
-/// what is not known.
+/// Table for results.csv: additionally the seed and all metrics, with full precision; unknown
+/// values are empty.
 Table full_table(const Sweep& sweep, const std::vector<Result>& results);
-/// A head and one row for each setting with several seeds: mean, smallest and largest metric of
-/// those that are done. A setting with a seed that failed comes after those without.
+/// Header and one row per setting with several seeds: mean, minimum and maximum metric of completed
+/// trials. Settings with a failed seed come last.
 Table setting_table(const Sweep& sweep, const std::vector<Result>& results);
-/// As RFC 4180 has it.
+/// CSV text (RFC 4180).
 std::string csv(const Table& table);
 
 /// "12 trials: 8 done, 3 pruned, 1 training"
 std::string summary(const std::vector<Result>& results);
 
-/// Whether its trials have used up the hours that it gives them.
+/// Whether the trials have used up the sweep's `hours`.
 bool hours_are_spent(const Sweep& sweep);
 
 }  // namespace attune::sweep
