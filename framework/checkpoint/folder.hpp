@@ -18,8 +18,8 @@ std::string part_name(int rank, int number);
 
 /// Creates a temporary folder for a checkpoint, and removes those of interrupted saves.
 std::filesystem::path make_temporary(const std::filesystem::path& checkpoints, std::int64_t step);
-/// Writes the marker, then renames the folder to its final name; durable on return. An existing
-/// XX
+/// Writes the marker, then renames the folder to its final name; durable on return. Fault if a
+/// complete checkpoint of that step exists; a damaged one is replaced.
 void publish(const std::filesystem::path& temporary, const std::filesystem::path& checkpoint,
              const std::vector<Part>& parts);
 /// Verifies a checkpoint and returns its parts. Error if it is incomplete; it states the problem.

@@ -1,4 +1,4 @@
-// What is computed once for all later runs of a user, and could be computed again at any time.
+// Per-user cache of results that can be recomputed at any time.
 #pragma once
 #include <filesystem>
 #include <optional>
@@ -7,32 +7,31 @@
 
 namespace attune {
 
-/// $XDG_CACHE_HOME/attune, or ~/.cache/attune. Absent where neither variable is set.
+/// $XDG_CACHE_HOME/attune, or ~/.cache/attune. Absent if neither variable is set.
 std::optional<std::filesystem::path> cache_folder();
 
-/// The text kept under a name such as "sha256/<key>"; absent when there is none.
+/// The text cached under a name such as "sha256/<key>"; absent if there is none.
 std::optional<std::string> read_cached(const std::string& name);
-/// Where it cannot be kept (no home, a full disk, nothing may be written there) it is not, and
-/// nobody is told.
+/// Caches a text. Silently does nothing if that is impossible (no home, full disk, no permission).
 void keep_cached(const std::string& name, std::string_view text);
 
-/// sha256 of the file, computed when path, size, times of writing and of change, or the first MiB
-/// are others than when it was computed last. A file that changed in the last two seconds is not
-/// remembered: it could change again within the clock's resolution.
+/// SHA-256 of a file. It is recomputed if path, size, modification or change time, or the first MiB
+/// differ. The hash of a file that changed in the last two seconds is not cached, because the file
+/// could change again within the clock's resolution.
 std::string cached_sha256_of_file(const std::filesystem::path& path);
 
-/// What one process of many computes while the others wait for it, on all machines that share the
-/// cache.
+/// Lock for a computation that one process performs while others wait, on all machines that share
+/// the cache.
 class CacheLock {
  public:
-  /// Null while another process holds the lock of that name. Where the file system has no locks, or
-  /// there is no cache, all may hold it.
+  /// Absent while another process holds the lock. Always succeeds if there is no cache or the file
+  /// system does not support locks.
   static std::optional<CacheLock> try_take(const std::string& name);
-  /// Holds nothing: for who waits no longer.
+  /// An empty lock, for a process that stops waiting.
   static CacheLock of_nothing() { return CacheLock(-1); }
   CacheLock(CacheLock&& other) noexcept;
   CacheLock& operator=(CacheLock&& other) noexcept;
-  /// The lock ends with the process, too.
+  /// Releases the lock. The end of the process releases it as well.
   ~CacheLock();
 
  private:

@@ -15,7 +15,7 @@ class Sha256 {
   Sha256(Sha256&&) noexcept;
   Sha256& add(const void* bytes, std::size_t count);
   Sha256& add(std::string_view text) { return add(text.data(), text.size()); }
-  /// 64 hexadecimal digits. Ends the sum.
+  /// 64 hexadecimal digits. Finishes the hash.
   std::string hex();
 
  private:

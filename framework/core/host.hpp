@@ -1,4 +1,4 @@
-// The machine that this process runs on, as it is told to the user and shared among ranks.
+// Information about the machine that this process runs on.
 #pragma once
 #include <sys/types.h>
 
@@ -8,22 +8,22 @@
 
 namespace attune {
 
-/// The value of an environment variable; empty when it is not set. Variables: what tests put in its
-/// place.
+/// The value of an environment variable; empty if it is not set. Variables: the replacement for
+/// tests.
 using Variables = std::function<std::string(const std::string&)>;
 std::string environment_variable(const std::string& name);
 
 std::string host_name();
 
-/// Slurm's number of the job this process belongs to, "12", or "12_3" for an element of an array;
-/// empty outside.
+/// Slurm job id of this process, "12", or "12_3" for an array element; empty outside a job.
 std::string slurm_job();
 
-/// The processors that a process may run on, by number; 0: this one. Empty when it is gone.
+/// Processors that a process may run on, by number; 0: this process. Empty if the process has
+/// ended.
 std::vector<int> allowed_processors(pid_t process = 0);
 
-/// Whether the processor has instructions that multiply bfloat16 (AVX512_BF16; those with AMX have
-/// it too).
+/// Whether the processor has bfloat16 multiply instructions (AVX512_BF16, which AMX processors also
+/// have).
 bool multiplies_bfloat16();
 
 }  // namespace attune

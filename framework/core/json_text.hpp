@@ -1,4 +1,4 @@
-// What JSON texts in use hold beside JSON.
+// Deviations from JSON that occur in practice.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -7,16 +7,15 @@
 
 namespace attune {
 
-/// Replaces escaped halves of surrogate pairs ("\ud83d" without its second half) by U+FFFD, and
-/// returns how many there were.
+/// Replaces escaped lone surrogates ("\ud83d" without its second half) by U+FFFD, and returns their
+/// number.
 std::int64_t replace_lone_surrogates(std::string& json);
 
-/// "NaN", "Infinity" or "-Infinity" when that is what a parser stumbled over, having read `bytes`
-/// bytes; "": it is not.
+/// "NaN", "Infinity" or "-Infinity" if a parser failed on it after reading `bytes` bytes; otherwise
+/// "".
 std::string_view non_number_at(std::string_view json, std::size_t bytes);
 
-/// The first whole number of a JSON text that 64 bits cannot hold, which parsers round; "": there
-/// is none.
+/// The first integer in a JSON text that exceeds 64 bits, which parsers round; "" if there is none.
 std::string_view number_beyond_64_bits(std::string_view json);
 
 }  // namespace attune

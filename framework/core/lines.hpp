@@ -1,4 +1,4 @@
-// Texts in pieces.
+// Splitting of texts.
 #pragma once
 #include <string>
 #include <string_view>
@@ -6,9 +6,9 @@
 
 namespace attune {
 
-/// The pieces of a text between separators, empty ones too.
+/// The parts of a text between separators, including empty ones.
 std::vector<std::string> pieces_of(std::string_view text, char separator);
-/// Its lines, without empty ones.
+/// The lines of a text, without empty ones.
 std::vector<std::string> lines_of(std::string_view text);
 
 }  // namespace attune

@@ -1,4 +1,4 @@
-// Near matches for misspelled names.
+// Suggestions for misspelled names, and checks of names.
 #pragma once
 #include <string>
 #include <string_view>
@@ -6,19 +6,18 @@
 
 namespace attune {
 
-/// The name nearest to the given one, or "" when none is near (edit distance over a third of the
+/// The name nearest to the given one; "" if none is near (edit distance above a third of the
 /// length).
 std::string nearest(std::string_view name, const std::vector<std::string>& names);
 /// "; did you mean 'match'?" or "".
 std::string did_you_mean(std::string_view name, const std::vector<std::string>& names);
-/// The order of names in which their numbers count as numbers: run-2 before run-10.
+/// Natural order, in which digits compare as numbers: run-2 before run-10.
 bool natural_less(std::string_view a, std::string_view b);
-/// Whether a text is of letters, digits and _ / . - alone: the name of a metric or scalar.
+/// Whether a text has only letters, digits and _ / . - : a valid metric or scalar name.
 bool is_key(const std::string& text);
-/// Why a text cannot be the name of a directory of ours, as in "'name' is empty: ..."; "" when it
-/// can.
+/// Why a text is not a valid directory name, as in "'name' is empty: ..."; "" if it is valid.
 std::string objection_to_name(const std::string& name);
-/// The same of 'output', a folder that holds such directories.
+/// The same for 'output', a folder of such directories.
 std::string objection_to_folder(const std::string& output);
 /// "a, b, c"
 std::string joined(const std::vector<std::string>& parts, std::string_view separator = ", ");

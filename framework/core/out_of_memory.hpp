@@ -1,10 +1,10 @@
-// What the different allocators throw when memory runs out.
+// Recognition of the allocators' out-of-memory exceptions.
 #pragma once
 #include <exception>
 
 namespace attune {
 
-/// Whether the exception says that memory ran out, on the host or on the GPU.
+/// Whether the exception means out of memory, on the host or the GPU.
 bool is_out_of_memory(const std::exception& error);
 
 }  // namespace attune

@@ -1,5 +1,4 @@
-// Calls of functions that a plugin's author has written: whatever is thrown there is told with the
-// plugin's name.
+// Calls of plugin functions. Exceptions are reported with the plugin's name.
 #pragma once
 #include <attune/error.hpp>
 
@@ -12,18 +11,19 @@
 
 namespace attune {
 
-/// "strategy 'ewc'", "on_step", 12
+/// Description of a call: "strategy 'ewc'", "on_step", 12
 struct PluginCall {
   std::string plugin;
   std::string function;
   std::optional<std::int64_t> step;  // from 0
 };
 
-/// A Fault that names plugin, function and step, counted from 1. what: the first line is told.
+/// Throws a Fault that names plugin, function and step, counted from 1. Only the first line of
+/// `what` is included.
 [[noreturn]] void fail_in_plugin(const PluginCall& call, const std::string& what);
 
-/// The result of work. Errors and Faults, and what is_ours says the framework answers for, pass as
-/// they are.
+/// Returns the result of `work`. Error, Fault, and exceptions accepted by is_ours (the framework's
+/// responsibility) propagate unchanged.
 template <class Work>
 auto call_plugin(const PluginCall& call, Work&& work,
                  bool (*is_ours)(const std::exception&) = is_out_of_memory) -> decltype(work()) {

@@ -1,4 +1,4 @@
-// What the kernel says of a process, from /proc.
+// Status of a process, from /proc.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -8,17 +8,17 @@ namespace attune {
 
 struct ProcessStatus {
   std::string name;
-  char state = '?';     // R running, S sleeping, Z ended and not yet noticed by its parent, ...
-  double ticks = 0;     // of processors, in user and kernel mode, so far
-  std::string started;  // in clock ticks since the machine started: process numbers are used again
+  char state = '?';     // R running, S sleeping, Z zombie, ...
+  double ticks = 0;     // processor time so far, user and kernel mode
+  std::string started;  // clock ticks since boot; needed because pids are reused
 
   bool has_ended() const { return state == 'Z' || state == 'X'; }
 };
 
-/// Absent when there is no such process, or /proc does not show it.
+/// Absent if there is no such process, or /proc does not show it.
 std::optional<ProcessStatus> process_status(std::int64_t pid);
 
-/// Of a line of /proc/PID/stat (proc(5)); absent when it is none.
+/// Parses a line of /proc/PID/stat (proc(5)); absent if it is invalid.
 std::optional<ProcessStatus> parse_process_status(const std::string& line);
 
 }  // namespace attune

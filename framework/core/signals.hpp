@@ -1,14 +1,14 @@
-// SIGINT, SIGTERM and SIGUSR1 (what Slurm sends before the end) set a flag and nothing else; who
-// works in pieces looks at it between them.
+// SIGINT, SIGTERM and SIGUSR1 (sent by Slurm before the time limit) only set a flag, which long
+// computations check between pieces of work.
 #pragma once
 
 namespace attune {
 
 void watch_signals();
-/// The number of the signal that came, here or on another rank that passed it on, or 0. Never goes
-/// back to 0.
+/// Number of the signal received here, or by another rank that forwarded it; 0 if none. Never
+/// returns to 0.
 int signal_received();
-/// As if it had come here.
+/// Sets the flag as if the signal had been received here.
 void note_signal(int signal);
 
 }  // namespace attune

@@ -1,5 +1,5 @@
-// SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): random numbers from one
-// word of state, and a hash of numbers.
+// SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): a random number generator
+// with one word of state, also used as a hash.
 #pragma once
 #include <cstdint>
 #include <initializer_list>
@@ -18,7 +18,7 @@ class SplitMix64 {
     return z ^ (z >> 31);
   }
 
-  /// Below bound, every value equally likely. Lemire 2019 (arXiv:1805.10941).
+  /// A uniform number below bound, without bias (Lemire 2019, arXiv:1805.10941).
   std::uint64_t below(std::uint64_t bound) {
     __extension__ using Wide = unsigned __int128;
     Wide product = static_cast<Wide>((*this)()) * bound;
@@ -32,7 +32,7 @@ class SplitMix64 {
   std::uint64_t state_;
 };
 
-/// One number from several, for seeds: all of them count, and so does their order.
+/// Combines several numbers into a seed; depends on all of them and on their order.
 inline std::uint64_t mixed(std::initializer_list<std::uint64_t> numbers) {
   std::uint64_t state = 0;
   for (const auto number : numbers) state = SplitMix64(state ^ SplitMix64(number)())();

@@ -1,4 +1,4 @@
-// Seconds since it was made.
+// Elapsed seconds since construction.
 #pragma once
 #include <chrono>
 

@@ -35,12 +35,11 @@ std::vector<MicroBatch> plan_step(std::span<const std::int64_t> rows,
                                   std::span<const std::int64_t> lengths,
                                   const PlanOptions& options);
 
-/// Assigns micro-batches to ranks. Returns bounds [ranks + 1]: rank r computes
-/// micro_batches[bounds[r]]
-/// .. [bounds[r + 1] - 1], at least one. The list is reordered to balance tokens across ranks; if
-/// it is shorter than the number of ranks, the largest micro-batches are halved. `keep_order`, for
-/// reproducible runs, prevents both; too few micro-batches are then an Error. Fault if there are
-/// fewer samples than ranks.
+/// Assigns micro-batches to ranks. Returns bounds [ranks + 1]: rank r computes the micro-batches
+/// from index bounds[r] to bounds[r + 1] - 1, at least one. The list is reordered to balance tokens
+/// across ranks; if it is shorter than the number of ranks, the largest micro-batches are halved.
+/// `keep_order`, for reproducible runs, prevents both; too few micro-batches are then an Error.
+/// Fault if there are fewer samples than ranks.
 std::vector<std::int64_t> share_out(std::vector<MicroBatch>& micro_batches, int ranks,
                                     bool keep_order);
 

@@ -1,28 +1,28 @@
-// Arithmetic over rows of float32 in one pass each, in the widest vectors that the processor has
-// (chosen when the program runs). Plain memory in and out, one thread: who calls shares out the
-// rows.
+// float32 row kernels, each a single pass over memory, with the widest vector instructions of the
+// processor (selected at run time). Raw pointers, single-threaded: the caller distributes rows over
+// threads.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
 namespace attune::kernels {
 
-/// out = silu(gate) * up, n numbers.
+/// out = silu(gate) * up, n elements.
 void swiglu(const float* gate, const float* up, float* out, std::size_t n);
 /// dgate = dy * up * silu'(gate), dup = dy * silu(gate).
 void swiglu_backward(const float* gate, const float* up, const float* dy, float* dgate, float* dup,
                      std::size_t n);
 
 /// y = x * scale * weight for each row of x [rows, width], with scale = 1 / sqrt(mean(x^2) + eps),
-/// which is kept: [rows].
+/// which is stored: [rows].
 void rms_norm(const float* x, const float* weight, float eps, float* y, float* scale,
               std::size_t rows, std::size_t width);
-/// dx [rows, width]; dweight [width] is added to. Either may be null: not wanted.
+/// Computes dx [rows, width] and adds to dweight [width]. Either may be null to skip it.
 void rms_norm_backward(const float* x, const float* weight, const float* scale, const float* dy,
                        float* dx, float* dweight, std::size_t rows, std::size_t width);
 
-/// x, y [rows, heads, 2 half]: element i is turned with element i + half by the angle whose cosine
-/// and sine are row r of cosine and sine [rows, half]; backwards turns the other way.
+/// x, y: [rows, heads, 2 half]. Rotates elements (i, i + half) by the angle whose cosine and sine
+/// are in row r of cosine and sine [rows, half]; `backwards` rotates in the opposite direction.
 void rotate(const float* x, const float* cosine, const float* sine, float* y, std::size_t rows,
             std::size_t heads, std::size_t half, bool backwards);
 
@@ -30,31 +30,30 @@ struct SoftmaxSums {
   float log_total;  // logarithm of the sum of exponentials
   float largest;
 };
-/// scores[0 .. n) become their softmax, n > 0.
+/// Replaces scores[0 .. n) by their softmax; n > 0.
 SoftmaxSums softmax(float* scores, std::size_t n);
-/// The same again from that logarithm: exp(scores - log_total).
+/// Recomputes the softmax from log_total: exp(scores - log_total).
 void softmax_again(float* scores, float log_total, std::size_t n);
-/// A softmax's gradient, in place: dp = p * (dp - projected) * scale, with projected = sum of p *
-/// dp.
+/// Softmax gradient, in place: dp = p * (dp - projected) * scale, with projected = sum(p * dp).
 void softmax_backward(const float* p, float* dp, float projected, float scale, std::size_t n);
 float dot(const float* a, const float* b, std::size_t n);
-/// Philox 4x32 with 10 rounds (Salmon et al. 2011, doi:10.1145/2063384.2063405). Numbers i = 0 .. n
-/// - 1 of a stream's row: word i % 4 of the output for the counter (i / 4, row, 0, 0) under `key`,
-/// its upper 24 bits as a float32 in [0, 1).
+/// Philox 4x32 with 10 rounds (Salmon et al. 2011, doi:10.1145/2063384.2063405). Element i = 0 .. n
+/// - 1 is word i % 4 of the output for counter (i / 4, row, 0, 0) and `key`; its upper 24 bits give
+/// a float32 in [0, 1).
 void uniform(std::uint64_t key, std::uint32_t row, float* out, std::size_t n);
-/// y = x * scale where the same number is at least p, else 0.
+/// y = x * scale where the element of uniform() is at least p, otherwise 0.
 void dropout(std::uint64_t key, std::uint32_t row, const float* x, float p, float scale, float* y,
              std::size_t n);
 bool is_zero(const float* x, std::size_t n);
 /// x *= factor.
 void scale(float* x, float factor, std::size_t n);
 
-/// One update of AdamW; with the corrections of moments that start at zero: rate = learning rate /
-/// (1 - beta1^t), root = 1 / sqrt(1 - beta2^t).
+/// Constants of one AdamW update, with bias correction: rate = learning rate / (1 - beta1^t), root
+/// = 1 / sqrt(1 - beta2^t).
 struct AdamW {
   float scale;  // of the gradient
-  float keep;   // what the decay leaves of a parameter
-  // rest = 1 - beta, not of the rounded beta
+  float keep;   // factor on the parameter after weight decay
+  // rest = 1 - beta, computed before rounding beta
   float beta1;
   float beta2;
   float rest1;

@@ -1,4 +1,4 @@
-// What is said of a metric that a run does not measure.
+// Error text for unknown metrics.
 #pragma once
 #include <attune/metric.hpp>
 
@@ -7,8 +7,8 @@
 
 namespace attune {
 
-/// "this run has no metric 'f2'; it measures accuracy, f1, loss; did you mean 'f1'?"; "" when
-/// `metrics` has one of that name.
+/// "this run has no metric 'f2'; it measures accuracy, f1, loss; did you mean 'f1'?"; "" if
+/// `metrics` contains the name.
 std::string objection_to_metric(const std::string& name, const std::vector<Metric>& metrics);
 
 }  // namespace attune

@@ -1,5 +1,5 @@
-// What libattune_parquet.so exports. A library of its own, opened when a recipe names a Parquet
-// file: nothing else needs Arrow.
+// Exports of libattune_parquet.so. It is a separate library, loaded only if a recipe names a
+// Parquet file, because nothing else needs Arrow.
 #pragma once
 #include <attune/api.hpp>
 
@@ -9,8 +9,8 @@
 ATTUNE_API_BEGIN
 extern "C" {
 
-/// Both return null, or what is wrong in words (valid until the thread's next call). Exceptions of
-/// a callback are the caller's to keep: it returns false to stop.
+/// Both functions return null, or an error message that is valid until the thread's next call. A
+/// callback must not throw; it returns false to stop.
 
 /// Calls group(to, rows, bytes) for every row group, in order.
 const char* attune_parquet_scan(const char* path, void* to,

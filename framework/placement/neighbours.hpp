@@ -1,4 +1,4 @@
-// Who else computes on this host.
+// Other processes that compute on this host.
 #pragma once
 #include <chrono>
 #include <string>
@@ -9,17 +9,17 @@ namespace attune::placement {
 struct Neighbour {
   int process = 0;
   std::string name;
-  double cores = 0;  // that it kept busy
+  double cores = 0;  // number of busy cores
 };
 
 struct Neighbours {
-  // those that kept at least a tenth of a core busy, the busiest first; this process is none
+  // other processes that use at least a tenth of a core, busiest first
   std::vector<Neighbour> processes;
-  // of the processors' time, the share that a hypervisor gave to other machines
+  // fraction of processor time that a hypervisor gave to other machines (steal time)
   double stolen = 0;
 };
 
-/// What is so for as long as it looks (/proc; proc_pid_stat(5), proc_stat(5)).
+/// Measures for the duration `look` (/proc; proc_pid_stat(5), proc_stat(5)).
 Neighbours neighbours(std::chrono::milliseconds look);
 
 }  // namespace attune::placement

@@ -1,4 +1,4 @@
-// Where the ranks of a run compute, and with how many threads.
+// Placement of a run's ranks, and their numbers of threads.
 #pragma once
 #include <string>
 #include <vector>
@@ -9,23 +9,23 @@
 
 namespace attune::placement {
 
-/// What a user may say about it; see [parallel] of the run file.
+/// User settings; see [parallel] of the run file.
 struct Wishes {
-  int threads = 0;             // a rank; 0: OMP_NUM_THREADS, else the cores that are its own
-  bool keep_binding = false;   // also one that mpirun chose unasked
-  bool equal_threads = false;  // on all ranks, so that each sums alike
+  int threads = 0;             // per rank; 0: OMP_NUM_THREADS, or the rank's own cores
+  bool keep_binding = false;   // also keep mpirun's default binding
+  bool equal_threads = false;  // same number on all ranks, for identical sums
 };
 
-/// Where one rank runs.
+/// Placement of one rank.
 struct RankPlace {
   std::string host;
-  Processors processors;  // it may run on
-  int online = 0;         // processors of the host
-  int gpus = 0;           // it sees
-  // it computes with; before that is decided: it asks for, 0: not said
+  Processors processors;  // allowed processors
+  int online = 0;         // number of processors of the host
+  int gpus = 0;           // number of visible GPUs
+  // threads in use; before placement: requested number, 0 if unspecified
   int threads = 0;
-  std::string node{};        // as Slurm calls the host; its name elsewhere
-  std::vector<int> cores{};  // that its processors belong to
+  std::string node{};        // Slurm's node name; otherwise the host name
+  std::vector<int> cores{};  // cores of the processors
   int owned = 0;             // cores of the host that belong to the run
 
   static RankPlace here(const Topology& topology);
@@ -33,29 +33,29 @@ struct RankPlace {
   static RankPlace parse(const std::string& text);
 };
 
-/// Where mpirun bound this rank unasked: binds it to its share of the cores that belong to the run,
-/// and starts the program again, for libgomp counts the processors when it is loaded and waits
-/// impatiently on those alone. To be called before all else, where errors are told.
+/// If mpirun bound this rank by default, binds it to its share of the run's cores and restarts the
+/// program. The restart is necessary because libgomp counts the processors at load time and spins
+/// only on those. Call it before everything else, where errors are reported.
 void start_on_share(char** arguments);
 
-/// Sets the number of threads, after a binding that is to be kept has been given back. Collective;
-/// before anything computes. Returns what it came to.
+/// Sets the number of threads, after restoring a binding that must be kept. Must be called before
+/// any computation. Returns the placement of all ranks. Collective.
 std::vector<RankPlace> place_ranks(const Wishes& wishes, const Comm& comm);
 
-/// Threads of each rank: its cores, shared with the ranks that have the same.
+/// Threads of each rank: its cores, divided among the ranks that share them.
 std::vector<int> fair_threads(const std::vector<RankPlace>& ranks);
 
 /// "2 ranks x 32 threads on 1 node, 64 of 64 cores"
 std::string summary(const std::vector<RankPlace>& ranks);
 
-/// What makes ranks slow though nothing is wrong: several on one core, more threads than
-/// processors, GPUs shared. A sentence each.
+/// Warnings about slow placements: several ranks per core, more threads than processors, shared
+/// GPUs. One sentence each.
 std::vector<std::string> crowded(const std::vector<RankPlace>& ranks);
 
-/// Cores that belong to the run and compute nothing. A sentence for each host.
+/// Warnings about idle cores of the run, one sentence per host.
 std::vector<std::string> idle(const std::vector<RankPlace>& ranks);
 
-/// Both, where the user did not choose the number of threads.
+/// crowded() and idle(), if the user did not choose the number of threads.
 std::vector<std::string> remarks(const std::vector<RankPlace>& ranks, const Wishes& wishes);
 
 }  // namespace attune::placement

@@ -1,4 +1,4 @@
-// The cores of a machine and the processors (hardware threads) of each, as hwloc sees them.
+// Cores of a machine and their processors (hardware threads), from hwloc.
 #pragma once
 #include <memory>
 #include <string>
@@ -8,26 +8,25 @@ struct hwloc_topology;
 
 namespace attune::placement {
 
-/// Processors by the operating system's numbers, ascending.
+/// Processors by operating system index, ascending.
 using Processors = std::vector<int>;
 
 class Topology {
  public:
-  /// Of this machine, as far as this process's cgroup lets it be used.
+  /// This machine, restricted to this process's cgroup.
   static Topology here();
-  /// As hwloc's synthetic descriptions say, such as "pack:2 core:4 pu:2".
+  /// From an hwloc synthetic description such as "pack:2 core:4 pu:2".
   static Topology of(const std::string& description);
 
-  /// The cores that these processors belong to, by hwloc's numbers: neighbours share caches and
-  /// memory.
+  /// Cores of these processors by hwloc index; cores with adjacent indices share caches and memory.
   std::vector<int> cores(const Processors& processors) const;
   int all_cores() const;
-  /// Whether `mine` is all that `of` has of one or more whole sockets.
+  /// Whether `mine` is exactly the part of `of` on one or more whole sockets.
   bool is_packages(const Processors& mine, const Processors& of) const;
 
-  /// One share of the processors for each rank of the node, as even as can be: whole cores, of one
-  /// NUMA domain where that is possible. Where there are fewer cores than ranks all ranks share all
-  /// of them.
+  /// Divides the processors into one share for each rank of the node, as evenly as possible: whole
+  /// cores, in one NUMA domain if possible. If there are fewer cores than ranks, all ranks share
+  /// all cores.
   std::vector<Processors> shares(const Processors& processors, int ranks) const;
 
  private:

@@ -1,11 +1,11 @@
 // How the threads of a rank wait for each other.
 //
-// libgomp's threads spin for milliseconds before they sleep, which is fast where the cores are
-// theirs alone. Beside another process a thread that spins takes the time of one that computes: a
-// run on two cores with one such neighbour fell to a tenth of its speed. libgomp hardly spins where
-// it manages more threads than there were processors when it was loaded (libgomp's manual,
-// GOMP_SPINCOUNT), and looks at that number anew each time it waits. So a team of threads that
-// sleep makes the others patient, and their end makes them spin again.
+// libgomp's threads spin for milliseconds before they sleep, which is fast on dedicated cores. If
+// other processes use the cores, spinning threads take time from computing ones: a run on two cores
+// with one such process ran at a tenth of its speed. libgomp hardly spins if it manages more
+// threads than there were processors at load time (libgomp manual, GOMP_SPINCOUNT), and checks that
+// number on each wait. An additional team of sleeping threads therefore shortens the spinning, and
+// ending the team restores it.
 #pragma once
 #include <condition_variable>
 #include <functional>
@@ -17,13 +17,12 @@
 
 namespace attune::placement {
 
-/// How crowded this process's processors are.
+/// Contention for this process's processors.
 class Contention {
  public:
   Contention() { share(); }
-  /// Of the time since the last call in which a thread of this process could have run, the share
-  /// for which it waited for a processor; 0 where the kernel does not tell
-  /// (/proc/PID/task/*/schedstat).
+  /// Fraction of the runnable time of this process's threads since the last call that was spent
+  /// waiting for a processor; 0 if the kernel does not report it (/proc/PID/task/*/schedstat).
   double share();
 
  private:
@@ -31,10 +30,10 @@ class Contention {
   std::map<int, Times> threads_;
 };
 
-/// Threads of libgomp that do nothing.
+/// A team of idle libgomp threads.
 class SleepingTeam {
  public:
-  /// Throws std::system_error where so many threads cannot be started.
+  /// Throws std::system_error if the threads cannot be started.
   explicit SleepingTeam(int threads);
   ~SleepingTeam();
   SleepingTeam(const SleepingTeam&) = delete;
@@ -48,26 +47,26 @@ class SleepingTeam {
   std::thread thread_;
 };
 
-/// When to be patient: not for a moment's sake, and for a while.
+/// Decides when to shorten the spinning, with hysteresis.
 class Patience {
  public:
-  /// A look at the contention, every so often. Returns whether to be patient from now on.
+  /// Takes a periodic contention measurement. Returns whether to shorten the spinning from now on.
   bool after(double share);
 
  private:
-  // looks in a row
+  // consecutive measurements
   int crowded_ = 0;
   int calm_ = 0;
   bool is_patient_ = false;
 };
 
-/// Watches the process's contention, and has its threads wait accordingly for as long as it lives.
-/// Where the user has chosen (OMP_WAIT_POLICY, GOMP_SPINCOUNT), or one thread computes alone, it
-/// does nothing.
+/// Monitors the process's contention during its lifetime and adapts the waiting of its threads.
+/// Does nothing if the user chose a policy (OMP_WAIT_POLICY, GOMP_SPINCOUNT) or there is only one
+/// thread.
 class Waiting {
  public:
-  /// threads: that compute together. tell: called once, from another thread, with the share that
-  /// made them patient.
+  /// threads: number of computing threads. tell: called once, from another thread, with the
+  /// contention that first shortened the spinning.
   explicit Waiting(int threads, std::function<void(double share)> tell = {});
   ~Waiting();
   Waiting(const Waiting&) = delete;

@@ -1,13 +1,13 @@
-// Changed copies of training texts.
+// Augmentation of training texts.
 #pragma once
 #include "prepare/recipe.hpp"
 
 namespace attune {
 
-/// Swaps and deletions of words (Wei and Zou 2019, arXiv:1901.11196): in each of the fields that
-/// the record has, every word is left out with the probability `delete` (one always stays), then
-/// the share `swap` of them changes places with another. White space between words stays where it
-/// is. The same seed gives the same text.
+/// Random deletion and swap of words (Wei and Zou 2019, arXiv:1901.11196) in each of the option's
+/// fields that the record has. Each word is deleted with probability `delete`, but at least one
+/// remains. Then a fraction `swap` of the words is exchanged with others. White space between words
+/// is unchanged. The result is a function of the seed.
 void augment(const AugmentOptions& options, std::uint64_t seed, Record& record);
 
 }  // namespace attune

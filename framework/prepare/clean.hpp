@@ -1,14 +1,15 @@
-// What is done to a record by itself, before it is compared with others.
+// Cleaning of single records, before they are compared with others.
 #pragma once
 #include "prepare/ledger.hpp"
 #include "prepare/recipe.hpp"
 
 namespace attune {
 
-/// Normal form, control characters and lengths, as [clean] says. False: dropped, and noted.
+/// Applies [clean]: normalisation, control characters and length limits. Returns false, and notes
+/// the reason, if the record is dropped.
 bool clean(const CleanOptions& options, Record& record, Ledger& ledger);
 
-/// BadRow when one of the names is none of those that [clean] names.
+/// BadRow if a name is not in the labels of [clean].
 void check_labels(const CleanOptions& options, const Record& record,
                   const std::vector<std::string>& names);
 

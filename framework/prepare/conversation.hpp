@@ -1,4 +1,4 @@
-// Conversations of a row: messages, the tools they may call, and pairs of answers.
+// Conversations in rows: messages, available tools, and preference pairs.
 #pragma once
 #include <attune/dataset.hpp>
 
@@ -9,22 +9,22 @@
 
 namespace attune {
 
-/// Reads one row. docs/data.md lists the keys that are used, refused and left out.
+/// Reads one row. docs/data.md lists the keys that are used, rejected and ignored.
 class ConversationReader {
  public:
   ConversationReader(const Row& row, const RowJson& object) : row_(row), object_(object) {}
 
-  /// "messages", "conversations" or "conversation", under the row's system message.
+  /// "messages", "conversations" or "conversation", preceded by the row's system message.
   std::vector<Message> conversation() const;
-  /// The messages of one key: a list, one message, or a text, which `role` has written.
+  /// The messages under one key: a list, a single message, or a text with role `role`.
   std::vector<Message> messages(const std::string& key, const std::string& role) const;
-  /// Puts the row's system message, where it has one, before these.
+  /// Prepends the row's system message, if it has one.
   void add_system(std::vector<Message>& messages) const;
-  /// A JSON list of the functions that may be called; "": none.
+  /// JSON list of the functions that the model may call; "" if none.
   std::string tools() const;
-  /// BadRow for a key of the row that would change what is learnt and cannot be honoured.
+  /// BadRow for a key that would affect training and is not supported.
   void check_keys() const;
-  /// prompt, chosen and rejected, and a conversation where there is one.
+  /// Sets prompt, chosen, rejected and, if there is one, the conversation.
   void set_preference(Record& record) const;
 
  private:

@@ -1,4 +1,4 @@
-// Records to samples, by the dataset plugin.
+// Encoding of records into samples by the dataset plugin.
 #pragma once
 #include <attune/dataset.hpp>
 #include <attune/registry.hpp>
@@ -17,17 +17,17 @@ namespace attune {
 
 class Encoder {
  public:
-  /// The recipe's tokenizer, chat template and dataset plugin.
+  /// Creates the recipe's tokenizer, chat template and dataset plugin.
   Encoder(const Recipe& recipe, const Registry& registry);
 
-  /// SHA-256 of the tokenizer; "" when there is none.
+  /// SHA-256 of the tokenizer; "" if there is none.
   const std::string& digest() const { return digest_; }
   const Dataset& dataset() const { return *dataset_; }
-  /// How conversations are written, in Jinja; empty where there is no template.
+  /// The chat template in Jinja; empty if there is none.
   ChatSource chat_source() const;
-  /// The form's name where the recipe names a form; else "".
+  /// Name of the built-in chat format that the recipe names; otherwise "".
   std::string form() const;
-  /// The samples of these draws, in order. What the plugin rejects is noted.
+  /// The samples of these draws, in order. Rejected records are noted in the ledger.
   std::vector<Sample> encode(const std::vector<Draw>& draws, const Records& records,
                              const std::vector<std::string>& labels, Ledger& ledger) const;
 
@@ -40,9 +40,9 @@ class Encoder {
   std::shared_ptr<Dataset> dataset_;
   std::string digest_;
   Tokenizer tokenizer_;
-  ChatSource source_;  // empty for a form
+  ChatSource source_;  // empty for a built-in format
   std::optional<ChatTemplate> chat_;
-  std::vector<std::int32_t> frame_;  // what the tokenizer puts around a text
+  std::vector<std::int32_t> frame_;  // tokens that the tokenizer adds around a text
 };
 
 }  // namespace attune

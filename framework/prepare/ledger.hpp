@@ -1,5 +1,4 @@
-// What happened to records on the way: how many were dropped or changed and why, with the first few
-// of each.
+// Statistics of records that were dropped or changed, by reason, with examples.
 #pragma once
 #include <attune/dataset.hpp>
 #include <attune/error.hpp>
@@ -22,20 +21,20 @@ std::string place_of(const Record& record);
 
 class Ledger {
  public:
-  /// listing: dropped records are also kept as lines of JSON, for `<output>.rejected.jsonl`.
+  /// listing: also keep dropped records as JSON lines, for `<output>.rejected.jsonl`.
   explicit Ledger(bool listing = false) : listing_(listing) {}
 
   void drop(const std::string& reason, const Record& record);
-  /// A row that never became a record; the text says what and where.
+  /// For a row that never became a record; text: complete message.
   void drop(const std::string& reason, const std::string& source, std::int64_t row,
             const std::string& text);
-  /// A record dropped for this reason whose place need not be told any more: neither listed nor an
+  /// For a record whose place is not needed: it is counted, but neither listed nor used as an
   /// example.
   void drop_untold(const std::string& reason) { ++dropped_[reason].count; }
   bool tells(const std::string& reason) const;
   void change(const std::string& what, const std::string& place, std::int64_t count = 1);
 
-  /// Runs work; a BadRow counts as dropped where bad rows are to be skipped, and goes on otherwise.
+  /// Runs `work`. A BadRow is counted as dropped if `skip`, and rethrown otherwise.
   template <class Work>
   void guard(bool skip, const std::string& source, std::int64_t row, Work work) {
     try {
@@ -47,15 +46,15 @@ class Ledger {
   }
 
   const Tallies& dropped() const { return dropped_; }
-  /// Records dropped, for any reason.
+  /// Number of dropped records, for any reason.
   std::int64_t dropped_count() const;
   const Tallies& changed() const { return changed_; }
-  /// The lines listed since this was last called.
+  /// Returns and clears the listed lines.
   std::string take_list() { return std::exchange(list_, {}); }
 
-  /// Everything but the list, for another rank to add to its own.
+  /// Everything but the list, for merging on another rank.
   nlohmann::json to_json() const;
-  /// Adds what comes later in the data than all that is here.
+  /// Merges statistics of later data.
   void add(const nlohmann::json& later);
 
  private:
@@ -69,7 +68,7 @@ class Ledger {
 
 nlohmann::json to_json(const Tallies& tallies);
 
-/// JSON of texts that may not be UTF-8.
+/// Serialises JSON whose texts may be invalid UTF-8.
 std::string dumped(const nlohmann::json& value);
 
 }  // namespace attune

@@ -8,9 +8,9 @@
 
 namespace attune {
 
-/// uint8 [height, width, channels]: 1 channel for grey pictures, 3 for all others. The bytes are a
-/// whole PNG or JPEG file, whatever its name. BadRow when they are not, or when the picture is
-/// larger than any a model takes.
+/// Decodes an image into uint8 [height, width, channels], with 1 channel for greyscale and 3
+/// otherwise. bytes: a complete PNG or JPEG file. BadRow if it is neither, or larger than any
+/// model's input.
 at::Tensor decode_picture(const Row& row, const std::string& bytes);
 
 }  // namespace attune

@@ -1,4 +1,5 @@
-// Raw files to one data file, by all ranks: scan, read and clean, decide, encode and write.
+// Conversion of raw files to a data file by all ranks: scan, read and clean, plan, encode and
+// write.
 #pragma once
 #include <attune/comm.hpp>
 #include <attune/registry.hpp>
@@ -17,26 +18,26 @@ struct PrepareReport {
   std::filesystem::path output;
   std::int64_t records = 0;                     // read from the sources
   std::map<std::string, std::int64_t> samples;  // kept, by split
-  // by reason
+  // counts by reason
   Tallies rejected;
   Tallies changed;
 };
 
-/// How far it has come, for who watches.
+/// Progress, for display.
 struct PrepareProgress {
   const char* stage;  // "scanning", "reading", "encoding"
-  // bytes of this rank's share (when encoding: of draws, over all ranks)
+  // bytes of this rank's share (during encoding: draws, over all ranks)
   std::uint64_t done;
   std::uint64_t all;
-  std::int64_t records;  // of those
+  std::int64_t records;  // records in `done`
 };
 using Watch = std::function<void(const PrepareProgress&)>;
 
-/// Collective. The same content whatever the number of ranks. The file appears whole or not at all:
-/// all work is done in the folder <output>.partial, which is made anew, and is gone when this
-/// returns or throws. Memory: some tens of MiB, and on rank 0 about 30 bytes a record; the disk
-/// holds the records once more while it runs. Error for sources that do not fit, a split that ends
-/// up empty, a full disk, and what the dataset plugin refuses.
+/// Prepares a data file, with the same content for any number of ranks. The file is written
+/// atomically: all work is done in a new folder <output>.partial, which is removed on return or
+/// exception. Memory: some tens of MiB, and about 30 bytes per record on rank 0. Temporary disk
+/// space: the size of the records. Error for unsuitable sources, an empty split, a full disk, and
+/// errors of the dataset plugin. Collective.
 PrepareReport prepare(const Recipe& recipe, const Registry& registry, const Comm& comm = {},
                       const Watch& watch = {});
 

@@ -1,4 +1,4 @@
-// Personal data that can be told by its form.
+// Masking of personal data that has a recognisable form.
 #pragma once
 #include <map>
 #include <string>
@@ -8,16 +8,16 @@
 
 namespace attune {
 
-/// "email", "phone", "card", "ip": what mask_personal_data knows.
+/// Kinds supported by mask_personal_data: "email", "phone", "card", "ip".
 std::vector<std::string> mask_kinds();
 
-/// Replaces in all texts of the record what looks like one of these kinds by "[EMAIL]", "[PHONE]",
-/// "[CARD]", "[IP]", and counts each as a change.
+/// Replaces texts of these kinds in the record by "[EMAIL]", "[PHONE]", "[CARD]" or "[IP]", and
+/// counts each as a change.
 ///
-/// email: local@domain.tld. card: 13 to 19 digits, in groups or not, that begin with 2 to 6 and
-/// pass the Luhn check (ISO/IEC 7812-1). ip: IPv4 in four numbers up to 255, and IPv6. phone: with
-/// a country code (+49 30 ...), an area code in brackets, a leading 0 and groups, or in the North
-/// American form 555-123-4567. Names and addresses have no form, and stay.
+/// email: local@domain.tld. card: 13 to 19 digits, grouped or not, that start with 2 to 6 and pass
+/// the Luhn check (ISO/IEC 7812-1). ip: IPv4 with four numbers up to 255, and IPv6. phone: with a
+/// country code (+49 30 ...), an area code in brackets, a leading 0 and groups, or in North
+/// American form (555-123-4567). Names and addresses have no recognisable form and are kept.
 void mask_personal_data(const std::vector<std::string>& kinds, Record& record, Ledger& ledger);
 
 }  // namespace attune

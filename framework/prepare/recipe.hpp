@@ -1,4 +1,4 @@
-// The recipe: what raw files become a data file, and how.
+// The recipe: which raw files become a data file, and how.
 #pragma once
 #include <attune/registry.hpp>
 
@@ -60,7 +60,7 @@ struct TruncateOptions {
   static void describe(Schema<TruncateOptions>& s);
 };
 
-/// The options of the dataset plugin stand beside the recipe's own, at its top level.
+/// The options of the dataset plugin are at the recipe's top level, beside the recipe's own.
 struct Recipe {
   std::string name;
   std::string kind;
@@ -77,21 +77,21 @@ struct Recipe {
   BalanceOptions balance;
   AugmentOptions augment;
   TruncateOptions truncate;
-  std::shared_ptr<const void> dataset_options;  // the Options of the dataset plugin `kind`
+  std::shared_ptr<const void> dataset_options;  // Options of the dataset plugin `kind`
 
-  std::filesystem::path path;  // of the recipe
-  std::string text;            // of the recipe, as it stands in the file
+  std::filesystem::path path;  // of the recipe file
+  std::string text;            // unchanged text of the recipe file
 
   static void describe(Schema<Recipe>& s);
-  /// Error with all mistakes at once, each with file:line:column.
+  /// Reports all mistakes in one Error, each with file:line:column.
   static Recipe parse(const config::Document& document, const Registry& registry);
-  /// Paths in a recipe are relative to it.
+  /// Resolves a path relative to the recipe's folder.
   std::filesystem::path resolve(const std::string& relative) const {
     return (path.parent_path() / relative).lexically_normal();
   }
 };
 
-/// The tables of a recipe with their options, "" for its top level: for the reference page.
+/// The tables of a recipe with their options, for the reference page; "" is the top level.
 std::vector<std::pair<std::string, OptionSet>> recipe_sections();
 
 }  // namespace attune

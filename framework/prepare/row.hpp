@@ -1,4 +1,4 @@
-// A row of a source, and the record it becomes.
+// A row of a source, and its conversion to a record.
 #pragma once
 #include <fmt/core.h>
 
@@ -15,25 +15,25 @@ struct Row {
   std::string where() const { return fmt::format("{}, row {}", source, number); }
 };
 
-/// Throws BadRow: "<where>: <text>".
+/// Throws BadRow with the text "<where>: <text>".
 template <class... Args>
 [[noreturn]] void bad_row(const Row& row, const char* reason, fmt::format_string<Args...> text,
                           Args&&... args) {
   throw BadRow(reason, row.where() + ": " + fmt::format(text, std::forward<Args>(args)...));
 }
 
-/// Fields and layouts give the record its fields or messages:
+/// Converts a row to a record, according to the source's fields and layout.
 ///
-/// fields = { text = "review" } gives the record's field `text` the value of the source's `review`,
-/// and leaves all others out. Without fields or layout every text, number and boolean keeps its
-/// name. Layouts: "prompt_completion" (prompt, completion, system), "alpaca" (instruction, input,
-/// output, system, history), "messages" (messages: a list of {role, content}; or ShareGPT's
-/// conversations: a list of {from, value}), "preference" (prompt or conversation, chosen, rejected:
-/// texts, messages, or whole conversations).
+/// fields = { text = "review" } sets the record's field `text` from the row's `review`; all others
+/// are ignored. Without fields and layout, every text, number and boolean keeps its name. Layouts:
+/// "prompt_completion" (prompt, completion, system), "alpaca" (instruction, input, output, system,
+/// history), "messages" (messages: a list of {role, content}; or ShareGPT's conversations: a list
+/// of {from, value}), "preference" (prompt or conversation, chosen, rejected: texts, messages, or
+/// whole conversations).
 Record record_of(const SourceOptions& options, const Row& row,
                  const nlohmann::ordered_json& object);
 
-/// The text with ill-formed UTF-8 replaced, which is counted as a change.
+/// Replaces invalid UTF-8 in the text, which is counted as a change.
 std::string sound_text(std::string text, const Row& row, Ledger& ledger);
 
 }  // namespace attune

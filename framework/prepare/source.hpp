@@ -1,5 +1,5 @@
-// Raw files to records. A source is scanned once, which finds its checksum and cuts it into blocks
-// at the borders of records; ranks then read blocks by themselves.
+// Conversion of raw files to records. Each source is scanned once for its checksum and is divided
+// into blocks at record boundaries, which ranks then read independently.
 #pragma once
 #include <attune/dataset.hpp>
 #include <attune/schema.hpp>
@@ -34,13 +34,13 @@ struct SourceOptions {
   static void describe(Schema<SourceOptions>& s);
 };
 
-/// A stretch of a source, holding whole records: bytes of the unpacked file, or numbers of its
-/// files, pictures or row groups.
+/// A range of a source with whole records: bytes of the decompressed file, or indices of its files,
+/// images or row groups.
 struct Block {
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
   std::int64_t first_row = 1;
-  std::uint64_t bytes = 0;  // about as much work as so many bytes
+  std::uint64_t bytes = 0;  // approximate cost, in bytes
 };
 
 struct Source {
@@ -48,46 +48,46 @@ struct Source {
   std::filesystem::path path;
   // "jsonl", "json", "csv", "tsv", "parquet", "text", "images" or "idx"
   std::string format;
-  // of the file as it is; of several files: of what sha256sum prints for them, by name
+  // hash of the original file; for several files: of sha256sum's output for them, sorted by name
   std::string sha256;
   std::vector<Block> blocks;
-  std::vector<std::string> header;  // the columns of a table
-  std::vector<std::string> files;   // of a folder: paths within it, sorted
+  std::vector<std::string> header;  // column names of a table
+  std::vector<std::string> files;   // for a folder: relative paths, sorted
 
   bool skips_bad_rows() const { return options.on_error == "skip"; }
   std::uint64_t bytes() const;
-  /// Bytes begin .. end - 1 of its one file, unpacked. It stays open for the next block, so that a
-  /// gzipped one is unpacked once and not once a block.
+  /// Bytes begin .. end - 1 of its single file, decompressed. The file stays open between blocks,
+  /// so a gzipped one is decompressed only once.
   std::string range(std::uint64_t begin, std::uint64_t end) const;
 
-  mutable std::shared_ptr<UnpackedFile> open = nullptr;  // by range
+  mutable std::shared_ptr<UnpackedFile> open = nullptr;  // opened by range()
 };
 
-/// Whether this Attune was built with Arrow.
+/// Whether Attune was built with Arrow.
 bool reads_parquet();
 
 nlohmann::json to_json(const Source& source);
-/// What to_json said of a source, scanned by another rank.
+/// A source from the to_json() of another rank that scanned it.
 Source source_from(const SourceOptions& options, const std::filesystem::path& path,
                    const nlohmann::json& scanned);
 
-/// Reads it once, from end to end. Error when it is absent, empty, of no known form, in UTF-16, or
-/// not what its sha256 says.
+/// Scans a source once from start to end. Error if it is missing, empty, of unknown format, in
+/// UTF-16, or differs from its sha256.
 Source scan_source(const SourceOptions& options, const std::filesystem::path& path);
 
-/// The records of a block, in order. They keep the row they begin on (lines of JSON Lines and
-/// tables, from 1; elsewhere the record's number), and the source's path as the recipe has it (a
-/// folder's: with the file's).
+/// Reads the records of a block, in order. Their row is the line on which they begin (JSON Lines
+/// and tables, from 1) or their number (other formats). Their source is the path in the recipe, and
+/// for a folder also the file.
 ///
-/// Ill-formed UTF-8 is replaced by U+FFFD and counted as a change. A row that cannot be read is a
-/// BadRow with file, row and the cure, or is dropped and counted when the source skips bad rows.
+/// Invalid UTF-8 is replaced by U+FFFD and counted as a change. An unreadable row is a BadRow with
+/// file, row and advice; it is dropped and counted if the source skips bad rows.
 ///
-/// jsonl: one object a line. json: one list of objects. csv as in RFC 4180 (quoted fields may hold
-/// delimiters, quotes as "" and line breaks); tsv as IANA registered it: nothing is quoted; the
-/// first line of both names the columns. CRLF, a byte order mark and empty lines are accepted.
-/// parquet: a row's columns. text: a folder, each file a record with the field `text`. images: a
-/// folder of folders of PNG and JPEG files; the inner folder's name is the field `label`. idx:
-/// pictures and, in a file of their own, labels. All may be gzipped.
+/// jsonl: one object per line. json: one list of objects. csv: RFC 4180 (quoted fields may contain
+/// delimiters, quotes as "" and line breaks). tsv: as registered with IANA, without quoting. The
+/// first line of csv and tsv has the column names. CRLF, a byte order mark and empty lines are
+/// accepted. parquet: columns of a row. text: a folder; each file is a record with field `text`.
+/// images: a folder of folders of PNG and JPEG files; the inner folder's name is the field `label`.
+/// idx: images and, in a separate file, labels. All formats may be gzipped.
 void read_block(const Source& source, const Block& block, Ledger& ledger,
                 const std::function<void(Record&)>& use);
 

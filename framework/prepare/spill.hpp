@@ -1,5 +1,5 @@
-// Records between reading and encoding: in files of the working folder, so that memory does not
-// grow with the data.
+// Intermediate storage of records between reading and encoding, in files of the working folder, so
+// that memory use does not grow with the data.
 #pragma once
 #include <attune/dataset.hpp>
 #include <attune/error.hpp>
@@ -14,7 +14,7 @@
 
 namespace attune {
 
-/// A new file, written in order. Error when it cannot take more (disk full).
+/// A new file, written sequentially. Error if a write fails (disk full).
 class OutFile {
  public:
   explicit OutFile(std::filesystem::path path);
@@ -25,7 +25,7 @@ class OutFile {
   void write(const T& value) {
     write(&value, sizeof value);
   }
-  /// All is handed to the operating system.
+  /// Flushes to the operating system and closes.
   void close();
   std::uint64_t size() const { return size_; }
 
@@ -36,7 +36,7 @@ class OutFile {
   std::uint64_t size_ = 0;
 };
 
-/// Elements first .. first + count - 1 of a file of equal ones.
+/// Elements first .. first + count - 1 of a file of fixed-size elements.
 template <class T>
   requires std::is_trivially_copyable_v<T>
 std::vector<T> read_elements(const std::filesystem::path& path, std::uint64_t first,
@@ -51,22 +51,22 @@ std::vector<T> read_elements(const std::filesystem::path& path, std::uint64_t fi
   return elements;
 }
 
-/// Equal for records that hold the same, wherever they stand: the first half of a SHA-256.
+/// Content hash of a record, independent of its place: the first half of a SHA-256.
 using Fingerprint = std::array<std::uint64_t, 2>;
 Fingerprint fingerprint_of(const Record& record);
 
-/// What is known of a record without reading it.
+/// Metadata of a record.
 struct RecordEntry {
   Fingerprint fingerprint;
-  std::uint64_t offset;  // in its rank's file
+  std::uint64_t offset;  // in the file of its rank
   std::uint32_t bytes;
-  std::uint32_t source;   // by its place in the recipe
-  std::uint32_t stratum;  // its label, by the rank's own numbers; no_stratum: it has none
+  std::uint32_t source;   // index in the recipe
+  std::uint32_t stratum;  // label number, local to the rank; no_stratum if none
   std::uint32_t unused = 0;
 };
 inline constexpr std::uint32_t no_stratum = UINT32_MAX;
 
-/// The records that one rank read, in order.
+/// Writes the records that one rank reads, in order.
 class RecordWriter {
  public:
   RecordWriter(const std::filesystem::path& folder, int rank);
@@ -81,26 +81,26 @@ class RecordWriter {
   std::int64_t count_ = 0;
 };
 
-/// The records of all ranks: those of rank 0 first, then those of rank 1 ...
+/// The records of all ranks, ordered by rank.
 class Records {
  public:
   Records() = default;
-  /// counts: of each rank.
+  /// counts: number of records by rank.
   Records(std::filesystem::path folder, std::vector<std::int64_t> counts);
   std::uint64_t size() const { return firsts_.back(); }
-  /// use(number, entry, rank) for each, in order.
+  /// Calls use(number, entry, rank) for each record, in order.
   void for_each(const std::function<void(std::uint64_t, const RecordEntry&, int)>& use) const;
   Record read(std::uint64_t number) const;
   Record read(int rank, std::uint64_t offset, std::uint32_t bytes) const;
 
  private:
   std::filesystem::path folder_;
-  std::vector<std::uint64_t> firsts_{0};  // of each rank; then their sum
+  std::vector<std::uint64_t> firsts_{0};  // first number of each rank, then the total
   struct File {
     std::ifstream stream;
     std::uint64_t position = 0;
   };
-  mutable std::vector<File> files_;  // of the ranks, opened when first needed
+  mutable std::vector<File> files_;  // by rank, opened on first use
 };
 
 }  // namespace attune

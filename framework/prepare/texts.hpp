@@ -1,12 +1,12 @@
-// A record's texts: what cleaning, masking and comparing look at.
+// Access to the texts of a record, for cleaning, masking and comparison.
 #pragma once
 #include <attune/dataset.hpp>
 #include <nlohmann/json.hpp>
 
 namespace attune {
 
-/// use(text) for every text in a value: of a tool call's arguments also where they stand as JSON
-/// text. Names of keys stay as they are.
+/// Calls use(text) for every text in a value, including texts in JSON-encoded tool call arguments.
+/// Keys are not visited.
 template <class Use>
 void for_each_json_text(nlohmann::ordered_json& value, Use& use) {
   using Json = nlohmann::ordered_json;
@@ -23,7 +23,7 @@ void for_each_json_text(nlohmann::ordered_json& value, Use& use) {
   }
 }
 
-/// The content, and the texts in what else the message holds: tool calls, reasoning.
+/// Visits the content and the texts in the message's extra keys: tool calls, reasoning.
 template <class AnyMessage, class Use>
 void for_each_message_text(AnyMessage& message, Use& use) {
   use(message.content);
@@ -36,8 +36,8 @@ void for_each_message_text(AnyMessage& message, Use& use) {
       message.extra = extra.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-/// use(text) for every field but `label`, and all texts of messages. Texts may be changed when the
-/// record may. Definitions of tools are left as they are.
+/// Calls use(text) for every field except `label`, and for all texts of messages; it may modify
+/// them if the record is not const. Tool definitions are not visited.
 template <class AnyRecord, class Use>
 void for_each_text(AnyRecord& record, Use use) {
   for (auto& [name, value] : record.fields)

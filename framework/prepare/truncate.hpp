@@ -1,4 +1,4 @@
-// Samples that are too long.
+// Truncation of long samples.
 #pragma once
 #include <attune/dataset.hpp>
 
@@ -6,10 +6,10 @@
 
 namespace attune {
 
-/// Brings a sample to max_length tokens: as it is, cut, or as several windows. `tokens` and every
-/// ragged column as long as it are cut alike. frame: what the tokenizer puts around a text ([CLS],
-/// [SEP]); where a sample begins or ends with it, the cut leaves that in place. Rejected: too long
-/// and the policy is to drop, or the cut leaves no token of `loss_mask` to train on.
+/// Limits a sample to max_length tokens: unchanged, truncated, or as several windows. Ragged
+/// columns with the same length as `tokens` are cut in the same way. frame: tokens that the
+/// tokenizer adds around a text ([CLS], [SEP]); they are kept at the ends of a truncated sample.
+/// Rejected if the policy drops long samples, or if no token of `loss_mask` remains.
 std::vector<Sample> truncated(const TruncateOptions& options, Sample sample,
                               const std::vector<std::int32_t>& frame);
 

@@ -1,4 +1,4 @@
-// A file's bytes, unpacked when it is gzipped.
+// A file's bytes, decompressed if it is gzipped.
 #pragma once
 #include <zlib.h>
 
@@ -11,14 +11,14 @@ namespace attune {
 
 class UnpackedFile {
  public:
-  /// Error when it cannot be opened.
+  /// Error if the file cannot be opened.
   explicit UnpackedFile(const std::filesystem::path& path);
-  /// Up to `count` bytes; fewer only at the end. Error when it cannot be read or unpacked.
+  /// Reads up to `count` bytes; fewer only at the end. Error if reading or decompression fails.
   std::size_t read(char* to, std::size_t count);
-  /// Bytes begin .. end - 1. Of a gzipped file all that lies between is unpacked on the way; from
-  /// its start, to go back. Error when it ends before.
+  /// Bytes begin .. end - 1. In a gzipped file, decompresses everything up to there; going back
+  /// restarts from the beginning. Error if the file is shorter.
   std::string range(std::uint64_t begin, std::uint64_t end);
-  /// True when it is read as it stands.
+  /// Whether the file is not compressed.
   bool plain() const { return gzdirect(file_.get()) != 0; }
 
  private:

@@ -1,5 +1,4 @@
-// The values of a row: JSON, whatever the source was. Keys keep their order, in which chat
-// templates write them.
+// Values of a row as JSON, for all source formats. Keys keep their order, which chat templates use.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
@@ -10,29 +9,29 @@ namespace attune {
 
 using RowJson = nlohmann::ordered_json;
 
-/// The value of a key; null when it is absent or null.
+/// The value of a key; nullptr if it is absent or null.
 const RowJson* given(const RowJson& object, const std::string& key);
-/// The same, or a BadRow that lists the keys there are.
+/// The value of a key. BadRow that lists the existing keys if it is absent or null.
 const RowJson& member(const Row& row, const RowJson& object, const std::string& key);
 
-/// Null, false, an empty text, an empty list or an empty table.
+/// Whether a value is null, false, or an empty text, list or table.
 bool says_no(const RowJson& value);
 
-/// Texts as they are; numbers and booleans as JSON writes them. BadRow for all else.
+/// A text unchanged, or a number or boolean in JSON syntax. BadRow for other types.
 std::string text_of(const Row& row, const RowJson& object, const std::string& key);
-/// The same; "" when it is absent or null.
+/// The same; "" if the key is absent or null.
 std::string optional_text(const Row& row, const RowJson& object, const std::string& key);
 
-/// A text, number or boolean.
+/// Whether a value is a text, number or boolean.
 bool is_plain(const RowJson& value);
-/// "a list", "a table" or what else it is.
+/// Type name for messages: "a list", "a table", ...
 std::string kind_of(const RowJson& value);
 
-/// What a source gives for bytes that are no UTF-8: a table with this one key, and their number.
+/// Placeholder for bytes that are not UTF-8: a table with this single key and the number of bytes.
 inline constexpr const char* bytes_key =
     "\x01"
     "bytes";
-/// What it gives for a value of a type that has no text: a table with this one key, and the type's
+/// Placeholder for a value of a type without text form: a table with this single key and the type's
 /// name.
 inline constexpr const char* other_key =
     "\x01"

@@ -1,4 +1,4 @@
-// The columns of a split, written by all ranks, a round at a time.
+// Writes the columns of a split from all ranks, in rounds.
 #pragma once
 #include <attune/comm.hpp>
 #include <attune/dataset.hpp>
@@ -15,15 +15,15 @@ namespace attune {
 
 class SplitWriter {
  public:
-  /// rounds: how often append will be called; the columns of a single one are stored without room
-  /// for more.
+  /// rounds: number of append() calls. With a single round, columns are stored without room to
+  /// grow.
   SplitWriter(const hdf5::Group& root, const std::string& name, std::size_t rounds,
               const Comm& comm);
 
-  /// What the other ranks have to know of this rank's samples of a round.
+  /// Description of this rank's samples in a round, for the other ranks.
   static nlohmann::json summary(const std::vector<Sample>& samples);
-  /// Appends the round: rank 0's samples, then rank 1's ... Collective. summaries: of all ranks. A
-  /// Fault when samples have not all the same columns.
+  /// Appends a round, ordered by rank. summaries: of all ranks. Fault if the samples' columns
+  /// differ. Collective.
   void append(const std::vector<Sample>& samples, const std::vector<nlohmann::json>& summaries);
 
   std::int64_t samples() const { return samples_; }
@@ -34,7 +34,7 @@ class SplitWriter {
     bool ragged;
     std::vector<std::int64_t> item;  // shape of one row of the dataset
     hdf5::Dataset values;
-    std::optional<hdf5::Dataset> offsets;  // of a ragged column
+    std::optional<hdf5::Dataset> offsets;  // for a ragged column
   };
   Column& column(const std::string& name, const nlohmann::json& form, std::int64_t elements,
                  std::int64_t samples);

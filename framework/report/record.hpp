@@ -1,4 +1,4 @@
-// What a run is made of, gathered for its record.
+// Collects the facts for a run's record.
 #pragma once
 #include <filesystem>
 #include <string>
@@ -11,7 +11,7 @@ namespace attune {
 
 struct RecordInput {
   std::string name;
-  // the effective one's text
+  // text of the effective run file
   std::string run_file;
   std::string base_model_path;
   std::string base_model_sha256;
@@ -22,10 +22,10 @@ struct RecordInput {
   std::vector<std::string> command_line;
 };
 
-/// The text of record.json, on rank 0: program, versions, ranks with their hosts and processors,
-/// scheduler's job, hashes of data, base model, plugins and program, and the run file. Empty
-/// elsewhere. `earlier`, the record of the run's earlier parts, hands on its history; rank 0 gives
-/// it. Collective.
+/// Returns the text of record.json on rank 0, and an empty text on other ranks. It contains
+/// program, versions, ranks with hosts and processors, the scheduler's job, hashes of data, base
+/// model, plugins and program, and the run file. `earlier`: on rank 0, the record of earlier
+/// attempts; its history is kept. Collective.
 std::string make_record(const RecordInput& input, const std::string& earlier, const Comm& world);
 
 }  // namespace attune

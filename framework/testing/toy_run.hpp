@@ -1,5 +1,4 @@
-// A run in miniature, for checks of plugins: the toy model, strategies, an optimizer, and what a
-// strategy may ask of its run.
+// A miniature run for plugin checks: the toy model, strategies, an optimizer, and a RunContext.
 #pragma once
 #include <attune/testing.hpp>
 
@@ -15,33 +14,34 @@ namespace attune::testing {
 /// Samples first .. first + count - 1 of a batch.
 Batch part_of(const Batch& batch, std::int64_t first, std::int64_t count);
 
-/// "strategy: what is trained keeps its bits": an Error unless it holds.
+/// Throws an Error unless `holds`. promise: the requirement, "strategy: what is trained keeps its
+/// bits".
 void check(bool holds, const std::string& promise);
 
 bool same_bits(const at::Tensor& a, const at::Tensor& b);
-/// Within what float32 sums in another order differ by.
+/// Whether the difference is within float32 rounding of a reordered sum.
 bool are_near(const at::Tensor& a, const at::Tensor& b);
 
 class ToyRun {
  public:
-  /// One of a strategy that trains nothing is listed after one that trains everything.
+  /// A strategy without trainable parameters is listed after one that trains all parameters.
   ToyRun(const MakeStrategy& make, Task task);
 
-  /// What a step of a run does, on the step's batch in so many equal parts. step: from 0.
+  /// Runs one training step on the step's batch, divided into `parts` equal parts. step: from 0.
   void step(std::int64_t step, std::int64_t parts = 1);
-  /// All that a checkpoint holds, copied.
+  /// A copy of everything in a checkpoint.
   struct State {
     std::vector<NamedTensor> weights;
     std::vector<NamedTensor> optimizer;
-    std::vector<bool> trained;  // of each of strategies().trained(): not frozen for the time being
+    std::vector<bool> trained;  // for each of strategies().trained(): not frozen at the moment
   };
   State state();
-  /// Goes on from there, as a resumed run does.
+  /// Continues from a state, as a resumed run does.
   void restore(const State& state, std::int64_t step);
 
   Model& model() { return *model_; }
   Strategies& strategies() { return strategies_; }
-  /// Of what is measured, on the batch that no step takes.
+  /// Outputs in evaluation, on a batch that is not used for training.
   at::Tensor outputs();
 
  private:

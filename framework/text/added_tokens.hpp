@@ -1,4 +1,4 @@
-// Tokens that are found in the text before anything else looks at it ("<|im_start|>", "[CLS]").
+// Added tokens, which are matched before all other processing ("<|im_start|>", "[CLS]").
 #pragma once
 #include <array>
 #include <cstdint>
@@ -16,24 +16,24 @@ namespace attune::text {
 struct AddedToken {
   std::string content;
   std::int32_t id;
-  bool special;      // left out by decode
-  bool single_word;  // only where no letter or digit touches it
-  // takes the white space before, after it
+  bool special;      // omitted by decode
+  bool single_word;  // matches only if not adjacent to a letter or digit
+  // include white space before / after the match
   bool lstrip;
   bool rstrip;
-  bool normalized;  // looked for in the normalised text
+  bool normalized;  // matched in the normalised text
 };
 
-/// A part of a text: an added token, or what lies between.
+/// A part of a text: an added token, or the text between added tokens.
 struct Segment {
   Span span;
   std::optional<std::int32_t> id;
 };
 
-/// Finds some of the added tokens; where several begin, the longest.
+/// Matches a set of added tokens; the longest match wins.
 class AddedTokenFinder {
  public:
-  /// pattern: what is looked for; differs from the token's content when that is normalised.
+  /// pattern: text to match; the normalised content for tokens with `normalized`.
   void add(std::string pattern, AddedToken token);
   std::vector<Segment> cut(std::string_view text) const;
 
@@ -43,22 +43,22 @@ class AddedTokenFinder {
     AddedToken token;
   };
   const Entry* at(std::string_view text) const;
-  /// The first place from `at` on where one may begin.
+  /// The first position from `at` on at which a match may begin.
   std::size_t next_candidate(std::string_view text, std::size_t at) const;
-  std::array<std::vector<Entry>, 256> by_first_byte_;  // each from the longest to the shortest
-  std::string first_bytes_;                            // for which there is one
+  std::array<std::vector<Entry>, 256> by_first_byte_;  // each sorted by length, longest first
+  std::string first_bytes_;                            // bytes with a pattern
 };
 
 class AddedTokens {
  public:
-  /// "added_tokens" of a tokenizer.json; null: none.
+  /// json: "added_tokens" of a tokenizer.json; null if there are none.
   AddedTokens(const nlohmann::json& json, const Normalizer& normalizer);
 
   std::vector<Segment> cut_raw(std::string_view text) const { return raw_.cut(text); }
   std::vector<Segment> cut_normalized(std::string_view text) const { return normalized_.cut(text); }
   const Vocabulary& vocabulary() const { return vocabulary_; }
-  /// What decoding begins with: the token, normalised if it is looked for in normalised text; null:
-  /// no added token has this id.
+  /// Text of an added token for decoding, normalised if it is matched in normalised text; nullptr
+  /// if no added token has this id.
   const std::string* decoded(std::int32_t id) const;
   bool is_special(std::int32_t id) const;
 
@@ -66,7 +66,7 @@ class AddedTokens {
   AddedTokenFinder raw_;
   AddedTokenFinder normalized_;
   Vocabulary vocabulary_;
-  // where they differ from the token
+  // only those that differ from the token
   std::unordered_map<std::int32_t, std::string> normalized_contents_;
   std::vector<std::int32_t> special_;  // sorted
 };

@@ -1,5 +1,5 @@
-// A text that is rewritten step by step and, where somebody asked, still knows which bytes of the
-// original each of its bytes stands for.
+// A text that is rewritten step by step and optionally tracks, for each byte, the range of the
+// original text that it represents.
 #pragma once
 #include <string>
 #include <string_view>
@@ -12,16 +12,16 @@ namespace attune::text {
 class AlignedText {
  public:
   AlignedText() = default;
-  /// Without origins: rewriting costs no more than the text itself.
+  /// Without tracking, so that rewriting is cheaper.
   explicit AlignedText(std::string_view bytes) : bytes_(bytes) {}
-  /// origins: one for each byte.
+  /// origins: one per byte.
   AlignedText(std::string_view bytes, std::vector<Span> origins)
       : bytes_(bytes), origins_(std::move(origins)), aligned_(true) {}
 
   const std::string& bytes() const { return bytes_; }
   bool aligned() const { return aligned_; }
   const Span& origin(std::size_t byte) const { return origins_[byte]; }
-  /// Where these bytes came from; for aligned texts alone.
+  /// Original range of these bytes; only for aligned texts.
   Span origin(Span bytes) const {
     return {origins_[bytes.begin].begin, origins_[bytes.end - 1].end};
   }
@@ -34,17 +34,17 @@ class AlignedText {
   bool aligned_ = false;
 };
 
-/// Builds a text anew from its old form, from left to right.
+/// Builds a new version of a text, from left to right.
 class Rewriting {
  public:
   explicit Rewriting(AlignedText& text);
-  /// Old bytes as they are.
+  /// Copies bytes of the old text.
   void keep(std::size_t begin, std::size_t end);
-  /// New bytes; they stand for what the old byte `from` stands for.
+  /// Inserts new bytes, which get the origin of the old byte `from`.
   void put(std::string_view bytes, std::size_t from);
   void put(char32_t c, std::size_t from);
   std::size_t size() const { return result_.bytes_.size(); }
-  /// The text becomes what was kept and put.
+  /// Replaces the text by the new version.
   void finish() { text_ = std::move(result_); }
 
  private:
@@ -53,9 +53,9 @@ class Rewriting {
   AlignedText result_;
 };
 
-/// One code point of a rewritten text: 0 takes the place of the next old one, 1 is put in after it,
-/// -n takes the place of the next and of n more. The code points of `tokenizers`'
-/// NormalizedString::transform, whose offsets we must give.
+/// A code point of a rewritten text. change = 0: replaces the next old code point; 1: is inserted
+/// after it; -n: replaces the next and n more. These are the arguments of
+/// NormalizedString::transform in `tokenizers`, whose offsets must be reproduced.
 struct Change {
   char32_t c;
   int change;

@@ -6,7 +6,7 @@
 namespace attune::text {
 
 std::string to_base64(std::string_view bytes);
-/// Nothing when the text is not base64.
+/// Absent if the text is not valid base64.
 std::optional<std::string> from_base64(std::string_view text);
 
 }  // namespace attune::text

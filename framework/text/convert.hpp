@@ -1,4 +1,4 @@
-// Other forms of vocabulary, as the tokenizer.json they stand for.
+// Conversion of other vocabulary formats to tokenizer.json.
 #pragma once
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -9,26 +9,25 @@
 
 namespace attune::text {
 
-/// metadata: the keys of a GGUF file ("tokenizer.ggml.tokens": [...], ...), whose vocabulary is
-/// byte-level BPE ("gpt2"), SentencePiece's BPE
-/// ("llama") or Unigram ("t5"), or WordPiece ("bert"). Error for another model, and for a
-/// "tokenizer.ggml.pre" whose patterns are not known.
+/// metadata: the keys of a GGUF file ("tokenizer.ggml.tokens": [...], ...). Supported vocabularies:
+/// byte-level BPE ("gpt2"), SentencePiece BPE ("llama") and Unigram ("t5"), and WordPiece ("bert").
+/// Error for another model, or for an unknown "tokenizer.ggml.pre".
 nlohmann::json tokenizer_json_from_gguf(const nlohmann::json& metadata);
 
-/// tekken.json, Mistral's form of a vocabulary.
+/// tekken.json, Mistral's vocabulary format.
 nlohmann::json tokenizer_json_from_tekken(const nlohmann::json& tekken);
 
-/// Lines of a token in base64 and its rank: the form of tiktoken, under the name tokenizer.model or
-/// tiktoken.model.
+/// Whether the text is in tiktoken's format: lines with a base64-encoded token and its rank. Its
+/// file name is tokenizer.model or tiktoken.model.
 bool is_tiktoken(std::string_view text);
 RankedBytes read_tiktoken(std::string_view text, const std::string& file);
-/// Cut by Llama 3's pattern, as transformers cuts it. special: tokens behind the ranks, in the
-/// order of their ids.
+/// Uses Llama 3's pre-tokenization pattern, as transformers does. special: tokens with ids after
+/// the ranks, in order.
 nlohmann::json tokenizer_json_from_tiktoken(const RankedBytes& ranks,
                                             const std::vector<std::string>& special,
                                             const std::string& file);
 
-/// Lines without their ends ("\n", "\r\n"); the last may have none.
+/// Lines without their ends ("\n", "\r\n"). The last line may lack one.
 std::vector<std::string> lines(std::string_view text);
 
 }  // namespace attune::text

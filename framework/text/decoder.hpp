@@ -1,4 +1,4 @@
-// The way back: from tokens to text.
+// Decoding of tokens to text.
 #pragma once
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
@@ -7,10 +7,10 @@
 
 namespace attune::text {
 
-/// Rewrites the tokens so that the text is all of them joined.
+/// Rewrites the tokens in place. Their concatenation is the decoded text.
 using Decoder = std::function<void(std::vector<std::string>&)>;
 
-/// null: the tokens with spaces between.
+/// null: joins the tokens with spaces.
 Decoder make_decoder(const nlohmann::json& json);
 
 }  // namespace attune::text

@@ -1,6 +1,5 @@
-// Jinja, the language of chat templates, with the meaning that transformers' apply_chat_template
-// gives it: its options, its tojson, its sandbox. What is not supported is an error: nothing is
-// written otherwise than there.
+// Jinja for chat templates, compatible with transformers' apply_chat_template: its options, tojson
+// and sandbox. Unsupported features are errors, so the output never differs silently.
 #pragma once
 #include <memory>
 #include <string>
@@ -14,16 +13,16 @@ namespace attune::jinja {
 
 struct Rendering {
   std::string text;
-  std::vector<Span> generated;  // what stands in {% generation %} blocks
+  std::vector<Span> generated;  // contents of {% generation %} blocks
 };
 
-/// Immutable: threads may share it.
+/// Immutable and thread-safe.
 class Template {
  public:
-  /// Error that names the line when this is no template, or uses what is not supported.
+  /// Error that names the line for a syntax error or an unsupported feature.
   explicit Template(std::string_view source);
 
-  /// Failure with Python's message, or the template's own where it calls raise_exception.
+  /// Throws Failure with Python's message, or the template's own for raise_exception.
   Rendering render(const Variables& variables) const;
   bool marks_answers() const { return marks_answers_; }
 

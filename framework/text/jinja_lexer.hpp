@@ -1,4 +1,4 @@
-// A Jinja template cut into tokens, as transformers sets Jinja up: trim_blocks, lstrip_blocks.
+// Tokenizes a Jinja template with transformers' settings: trim_blocks, lstrip_blocks.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -22,11 +22,11 @@ struct Token {
     end
   };
   Type type = Type::end;
-  std::string text;  // what stands there; of a string, what it means
+  std::string text;  // source text; for a string its value
   std::int64_t line = 0;
 };
 
-/// Error that names the line: this is no template.
+/// Error that names the line for a syntax error.
 std::vector<Token> tokens_of(std::string_view source);
 
 }  // namespace attune::jinja

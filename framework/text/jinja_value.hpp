@@ -1,4 +1,4 @@
-// Values of a Jinja template: Python's, as far as templates can tell.
+// Values of Jinja templates, with Python's semantics as far as templates can observe.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -13,7 +13,7 @@
 
 namespace attune::jinja {
 
-/// What Python would raise while a template is rendered; the text is its message.
+/// A Python exception during rendering, with its message.
 class Failure : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -21,27 +21,26 @@ class Failure : public std::runtime_error {
 
 class Value;
 using Values = std::vector<Value>;
-using Dict = std::vector<std::pair<Value, Value>>;  // in the order the keys came
+using Dict = std::vector<std::pair<Value, Value>>;  // in insertion order
 
-/// A name or a key that is not there: empty where it is written or gone through, a failure where it
-/// is used otherwise.
+/// An undefined name or key: empty when printed or iterated, a Failure otherwise.
 struct Undefined {
   std::string message;
 };
 struct None {};
 
 struct Sequence {
-  /// An iterator is gone through once; a view is what dict.items() gives.
+  /// An iterator can be consumed once; a view is the result of dict.items().
   enum class Kind { list, tuple, iterator, view, range };
   Kind kind = Kind::list;
   Values items;
-  std::size_t next = 0;  // of an iterator
+  std::size_t next = 0;  // position of an iterator
 };
 
 struct Arguments;
 using Function = std::function<Value(const Arguments&)>;
 
-/// What has attributes: a namespace, or the "loop" of a loop.
+/// A value with attributes: a namespace, or the "loop" variable of a loop.
 struct Object {
   virtual ~Object() = default;
   virtual std::optional<Value> attribute(const std::string& name) const = 0;
@@ -65,7 +64,7 @@ class Value {
   static Value list(Values items) { return sequence(Sequence::Kind::list, std::move(items)); }
   static Value dict(Dict items);
   static Value function(Function function);
-  /// What "|safe" makes of a text: a text joined to it by + is escaped, as for HTML.
+  /// Result of "|safe": texts concatenated with it by + are HTML-escaped.
   static Value safe(std::string text);
 
   template <class T>
@@ -83,7 +82,7 @@ class Value {
   bool is_whole() const { return is<std::int64_t>() || is<bool>(); }
   bool is_number() const { return is_whole() || is<double>(); }
   const std::string& text() const { return as<std::string>(); }
-  std::int64_t whole() const;  // Failure: this is no whole number
+  std::int64_t whole() const;  // Failure if it is not an integer
   double number() const { return is<double>() ? as<double>() : static_cast<double>(whole()); }
   const Sequence* sequence() const {
     return is<std::shared_ptr<Sequence>>() ? as<std::shared_ptr<Sequence>>().get() : nullptr;
@@ -100,21 +99,21 @@ class Value {
                                                  : nullptr;
   }
 
-  std::string type() const;  // as Python names it: "str"
+  std::string type() const;  // Python's type name: "str"
   bool truth() const;
   std::string str() const;
   std::string repr() const;
-  /// len(). Failure: it has none.
+  /// len(). Failure if the type has no length.
   std::int64_t length() const;
-  /// What a loop goes through; an iterator is then at its end.
+  /// The items that a loop visits; consumes an iterator.
   Values items() const;
-  /// The first of them; of an iterator the next.
+  /// The first item, or an iterator's next item.
   std::optional<Value> first() const;
   const Value* find(const Value& key) const;  // in a dict
   bool contains(const Value& value) const;    // value in this
 
   bool operator==(const Value& other) const;
-  /// Failure when Python has no order between the two.
+  /// Failure if Python cannot compare the two.
   bool operator<(const Value& other) const;
 
  private:
@@ -142,7 +141,7 @@ struct JsonStyle {
   std::string between = ", ";
   std::string after_key = ": ";
 };
-/// json.dumps. Failure: JSON has no such value.
+/// json.dumps. Failure if the value is not serialisable.
 std::string dumps(const Value& value, const JsonStyle& style);
 
 }  // namespace attune::jinja

@@ -1,5 +1,4 @@
-// Merges of a BPE vocabulary that comes without a list of them, derived as transformers derives
-// them.
+// Merges of BPE vocabularies without a merge list, derived as in transformers.
 #pragma once
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
@@ -9,20 +8,20 @@
 
 namespace attune::text {
 
-/// SentencePiece keeps a score for each piece and merges the pair whose piece has the best. As
-/// merges: all ways to cut each piece into two that are pieces, by score, and of equals the one
-/// with the longer parts first. file: named in errors.
+/// SentencePiece merges the pair whose result has the best score. Returns all splits of each piece
+/// into two pieces, sorted by score; for equal scores, longer parts come first. file: name in
+/// errors.
 nlohmann::json merges_by_score(const std::vector<std::string>& tokens,
                                const std::vector<double>& scores, const std::string& file);
 
-/// The same by id, the lowest first, and for one piece the shorter left part first.
+/// The same sorted by id, lowest first; for one piece, the shorter left part comes first.
 nlohmann::json merges_by_id(const std::vector<std::string>& tokens, const std::string& file);
 
-/// Byte sequences with their ranks, as tiktoken and tekken.json keep them; the rank is both the id
-/// and the order of merging.
+/// Byte sequences with their ranks, as in tiktoken and tekken.json. The rank is both the id and the
+/// merge priority.
 using RankedBytes = std::vector<std::pair<std::string, std::int64_t>>;
-/// The vocab and the merges, in the characters of byte-level BPE; every id is `first_id` higher
-/// than the rank. Error when a byte sequence or a rank occurs twice.
+/// Vocabulary and merges in byte-level BPE's alphabet; ids are rank + first_id. Error for a
+/// duplicate byte sequence or rank.
 std::pair<nlohmann::json, nlohmann::json> vocab_and_merges(RankedBytes tokens,
                                                            std::int64_t first_id,
                                                            const std::string& file);

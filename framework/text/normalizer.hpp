@@ -1,4 +1,4 @@
-// First stage: the text is normalised before it is cut.
+// First stage: normalisation of the text.
 #pragma once
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
@@ -10,10 +10,10 @@ namespace attune::text {
 /// Rewrites well-formed UTF-8 in place.
 using Normalizer = std::function<void(AlignedText&)>;
 
-/// null: nothing is changed.
+/// null: no normalisation.
 Normalizer make_normalizer(const nlohmann::json& json);
 
-/// SentencePiece's own normalisation, compiled to a trie ("precompiled_charsmap", base64).
+/// SentencePiece's normalisation, compiled to a trie ("precompiled_charsmap", base64).
 Normalizer make_precompiled(const nlohmann::json& json);
 
 }  // namespace attune::text

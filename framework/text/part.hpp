@@ -1,4 +1,4 @@
-// The parts of a tokenizer.json are chosen by their "type".
+// Construction of tokenizer.json components by their "type".
 #pragma once
 #include <functional>
 #include <map>
@@ -17,8 +17,7 @@ using Json = nlohmann::json;
 template <class Part>
 using Makers = std::map<std::string, Part (*)(const Json&)>;
 
-/// Error when no maker has the part's type; it lists those there are. stage: "normalizer",
-/// "decoder", ...
+/// Error for an unsupported type; it lists the supported ones. stage: "normalizer", "decoder", ...
 template <class Part>
 Part make_part(std::string_view stage, const Json& json, const Makers<Part>& makers) {
   const auto type = json.at("type").get<std::string>();
@@ -29,8 +28,8 @@ Part make_part(std::string_view stage, const Json& json, const Makers<Part>& mak
        joined(names));
 }
 
-/// The parts of a Sequence, which may hold Sequences; a forged file must not exhaust the stack by
-/// them.
+/// The components of a Sequence, which may be nested. The depth is limited, so that a forged file
+/// cannot exhaust the stack.
 template <class Part>
 std::vector<Part> make_parts(const Json& list, Part (*make)(const Json&)) {
   constexpr int deepest = 32;
@@ -47,7 +46,7 @@ std::vector<Part> make_parts(const Json& list, Part (*make)(const Json&)) {
   return parts;
 }
 
-/// The value under `key`, or `otherwise` when it is absent or null.
+/// The value under `key`, or `otherwise` if it is absent or null.
 template <class T>
 T value_or(const Json& json, const char* key, T otherwise) {
   const auto found = json.find(key);

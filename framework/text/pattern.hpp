@@ -1,5 +1,5 @@
-// Regular expressions as tokenizer.json writes them (Oniguruma's Ruby syntax, Unicode classes), run
-// by PCRE2.
+// Regular expressions of tokenizer.json (Oniguruma's Ruby syntax, Unicode classes), executed by
+// PCRE2.
 #pragma once
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -11,13 +11,13 @@
 
 namespace attune::text {
 
-/// Compiled once; threads may share it.
+/// A compiled pattern. Thread-safe.
 class Pattern {
  public:
-  /// Error when the expression does not compile; it says where.
+  /// Error if the expression does not compile; it states the position.
   explicit Pattern(std::string_view expression);
-  /// Appends the matches in `text` (well-formed UTF-8), from left to right, none overlapping, none
-  /// empty.
+  /// Appends all non-empty, non-overlapping matches in `text` (well-formed UTF-8), from left to
+  /// right.
   void find_all(std::string_view text, std::vector<Span>& matches) const;
 
  private:

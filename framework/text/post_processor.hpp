@@ -1,4 +1,4 @@
-// Fourth stage: the special tokens around a text.
+// Fourth stage: special tokens around a text.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -11,17 +11,17 @@
 
 namespace attune::text {
 
-/// What the earlier stages made of a text.
+/// Result of the earlier stages.
 struct Draft {
   Encoding encoding;
-  std::vector<std::string> tokens;  // as they stand in the text or the vocabulary
+  std::vector<std::string> tokens;  // as in the text or the vocabulary
 };
 
 struct PostProcessor {
-  // the tokens put around the text
+  // tokens added around the text
   std::vector<std::int32_t> before;
   std::vector<std::int32_t> after;
-  /// Takes the white space at their borders from the spans.
+  /// Removes white space at the borders of spans.
   std::function<void(Draft&, std::string_view text)> trim = [](Draft&, std::string_view) {};
 };
 

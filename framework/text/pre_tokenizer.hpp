@@ -1,4 +1,4 @@
-// Second stage: the normalised text is cut into the words that the model encodes one by one.
+// Second stage: splitting of the normalised text into words, which the model encodes separately.
 #pragma once
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
@@ -10,11 +10,11 @@
 
 namespace attune::text {
 
-/// Words, in order, as stretches of one text.
+/// Words, in order, as spans of one text.
 struct Words {
   AlignedText text;
   std::vector<Span> spans;
-  bool at_start = true;  // the first word begins where the original text does
+  bool at_start = true;  // the first word is at the start of the original text
 
   std::string_view operator[](std::size_t i) const {
     return std::string_view(text.bytes()).substr(spans[i].begin, spans[i].end - spans[i].begin);
@@ -24,13 +24,13 @@ struct Words {
   }
 };
 
-/// Cuts each word further, or rewrites it.
+/// Splits or rewrites each word.
 using PreTokenizer = std::function<void(Words&)>;
 
 /// null: the whole text is one word.
 PreTokenizer make_pre_tokenizer(const nlohmann::json& json);
-/// Some part does otherwise with the word at the start of the text: it must know where words come
-/// from.
+/// Whether a component treats the word at the start of the text differently, which requires tracked
+/// origins.
 bool depends_on_start(const nlohmann::json& json);
 
 }  // namespace attune::text

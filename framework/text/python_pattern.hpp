@@ -1,4 +1,4 @@
-// Regular expressions as Python's re writes them, run by PCRE2, whose syntax holds nearly all of
+// Regular expressions in the syntax of Python's re, executed by PCRE2, which supports nearly all of
 // it.
 #pragma once
 #include <memory>
@@ -10,13 +10,13 @@ namespace attune::text {
 
 class PythonPattern {
  public:
-  /// Error when the expression does not compile. `what` names it in the message:
+  /// Error if the expression does not compile. `what` names it in the message:
   /// "adapter_config.json: rank_pattern".
   PythonPattern(const std::string& expression, const std::string& what);
-  /// As re.match: from the beginning of the text, not necessarily to its end.
+  /// As re.match: anchored at the start of the text, not at its end.
   bool matches(std::string_view text) const;
-  /// What the group of this name holds after such a match; absent without a match, or when the
-  /// group took no part in it.
+  /// Content of the named group in such a match; absent without a match, or if the group did not
+  /// participate.
   std::optional<std::string> group(std::string_view text, const std::string& name) const;
 
  private:

@@ -1,4 +1,4 @@
-// What Python's str does, on UTF-8. Texts must be well formed; places and lengths count code
+// Python's str methods on UTF-8. Texts must be well formed; positions and lengths count code
 // points.
 #pragma once
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace attune::python {
 
 enum class Ends { both, left, right };
 
-/// Python's white space holds the four separators of ASCII, too.
+/// Python's definition of white space, which includes the four ASCII separators.
 bool is_space(char32_t c);
 std::string_view stripped(std::string_view text, Ends ends = Ends::both);
 std::string_view stripped(std::string_view text, std::string_view characters, Ends ends);
@@ -24,7 +24,7 @@ bool is_upper(std::string_view text);
 bool is_lower(std::string_view text);
 
 using Texts = std::vector<std::string>;
-/// At runs of white space, or at a separator; at most `limit` cuts when that is not negative.
+/// Splits at runs of white space, or at a separator, at most `limit` times if it is not negative.
 Texts split(std::string_view text, std::int64_t limit);
 Texts split(std::string_view text, std::string_view separator, std::int64_t limit);
 Texts split_from_right(std::string_view text, std::string_view separator, std::int64_t limit);
@@ -35,11 +35,11 @@ std::string replaced(std::string_view text, std::string_view from, std::string_v
 std::int64_t length(std::string_view text);
 Texts characters(std::string_view text);
 
-/// The places that text[start:stop:step] takes of a sequence.
+/// The indices that text[start:stop:step] selects.
 std::vector<std::int64_t> slice(std::int64_t size, std::optional<std::int64_t> start,
                                 std::optional<std::int64_t> stop, std::int64_t step);
 
-/// repr() of a text and of a number, and a text as json.dumps writes it.
+/// repr() of a text and of a number, and json.dumps() of a text.
 std::string repr(std::string_view text);
 std::string repr(double number);
 std::string json(std::string_view text, bool ascii);

@@ -1,5 +1,5 @@
-// A SentencePiece model ("tokenizer.model", "spiece.model"): a protobuf message of pieces and of
-// how the model was trained.
+// SentencePiece models ("tokenizer.model", "spiece.model"): a protobuf message with the pieces and
+// training settings.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -8,8 +8,7 @@
 
 namespace attune::text {
 
-/// The fields of sentencepiece_model.proto that decide over ids; the initial values are that file's
-/// defaults.
+/// The fields of sentencepiece_model.proto that affect ids, with that file's defaults.
 struct SentencePieceModel {
   enum class Type { unigram = 1, bpe = 2, word = 3, character = 4 };
   enum class Kind { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
@@ -28,10 +27,10 @@ struct SentencePieceModel {
   std::string unknown_piece = "<unk>";
   std::string bos_piece = "<s>";
   std::string eos_piece = "</s>";
-  std::string precompiled_charsmap;  // "": none
+  std::string precompiled_charsmap;  // "" if none
 };
 
-/// Error, with `file` in front, when the bytes are no such model or are cut short.
+/// Error, prefixed by `file`, if the bytes are not such a model or are truncated.
 SentencePieceModel read_sentencepiece(std::string_view bytes, std::string_view file);
 
 }  // namespace attune::text

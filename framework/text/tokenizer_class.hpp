@@ -1,5 +1,5 @@
-// transformers' tokenizer classes: what each makes of a vocabulary, whatever the normalizer and
-// pre-tokenizer in tokenizer.json are.
+// transformers' tokenizer classes: the stages that each builds for a vocabulary, regardless of the
+// normalizer and pre-tokenizer in tokenizer.json.
 #pragma once
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -22,39 +22,39 @@ struct TokenizerParts {
   nlohmann::json model;
 };
 
-/// A vocabulary as a class takes it.
+/// A vocabulary as input of a tokenizer class.
 struct TokenizerVocabulary {
-  // an object of tokens and ids; of a Unigram model a list of pieces and scores
+  // tokens and ids as an object; for a Unigram model a list of pieces and scores
   nlohmann::json vocab;
-  nlohmann::json merges;                   // of a BPE model
-  nlohmann::json charsmap;                 // SentencePiece's normalisation in base64; null: none
-  std::vector<nlohmann::json> added = {};  // pieces that are found in the text before anything else
-  std::int64_t unknown_id = -1;            // of a Unigram model that says so; -1: the class decides
+  nlohmann::json merges;                   // for a BPE model
+  nlohmann::json charsmap;                 // SentencePiece's normalisation in base64; null if none
+  std::vector<nlohmann::json> added = {};  // pieces that are matched before all other processing
+  std::int64_t unknown_id = -1;            // of a Unigram model; -1: decided by the class
 };
 
 struct TokenizerClass {
   std::string name;
-  std::string model;  // "BPE", "Unigram", "WordPiece"; "": the class takes tokenizer.json as it is
-  // read where there is no tokenizer.json; beside a vocab.json comes merges.txt
+  std::string model;  // "BPE", "Unigram", "WordPiece"; "": uses tokenizer.json unchanged
+  // used if there is no tokenizer.json; vocab.json is accompanied by merges.txt
   std::string vocab_file;
-  // special tokens that the files need not name
+  // default special tokens
   std::vector<std::pair<std::string, std::string>> tokens;
   TokenizerParts (*build)(const TokenizerVocabulary& vocabulary,
                           TokenizerSettings& settings) = nullptr;
-  /// Changes a SentencePiece vocabulary to the order of ids that the class uses.
+  /// Reorders a SentencePiece vocabulary to the ids of the class.
   void (*reorder)(TokenizerVocabulary& vocabulary, TokenizerSettings& settings) = nullptr;
-  /// What the class sets after special tokens are added.
+  /// Settings applied after special tokens are added.
   void (*finish)(TokenizerParts& parts, AddedTokenList& added,
                  const TokenizerSettings& settings) = nullptr;
-  bool keeps_stages = false;  // a tokenizer.json is taken as it is; `finish` comes nonetheless
+  bool keeps_stages = false;  // uses the stages of tokenizer.json; `finish` still applies
 };
 
-/// The class that AutoTokenizer chooses. config: config.json; null: there is none. Error for a
-/// class whose rules are not known here.
+/// The class that AutoTokenizer selects. config: config.json, or null. Error for a class that is
+/// not supported.
 const TokenizerClass& tokenizer_class(const nlohmann::json& config,
                                       const OrderedJson& tokenizer_config, bool json_is_byte_level);
 
-/// The class with this name; null: its rules are not known here.
+/// The class with this name; nullptr if it is not supported.
 const TokenizerClass* find_tokenizer_class(const std::string& name);
 
 }  // namespace attune::text

@@ -1,5 +1,5 @@
-// The tokenizer of a model folder as transformers' AutoTokenizer (version 5.23) reads it, written
-// as one tokenizer.json.
+// Reads a model folder's tokenizer as transformers' AutoTokenizer (version 5.23) does, and converts
+// it to a single tokenizer.json.
 #pragma once
 #include <functional>
 #include <map>
@@ -12,21 +12,21 @@
 namespace attune::text {
 
 struct TokenizerFolder {
-  nlohmann::json config;          // config.json; null: there is none
-  nlohmann::json tokenizer_json;  // null: there is none
+  nlohmann::json config;          // config.json, or null
+  nlohmann::json tokenizer_json;  // or null
   SettingsFiles settings;
-  /// The content of another file by its name; nothing where there is none.
+  /// Returns the content of another file; absent if it does not exist.
   std::function<std::optional<std::string>(const std::string& name)> read;
 };
 
 struct FolderTokenizer {
-  nlohmann::json json;  // as a tokenizer.json; null when the folder holds no vocabulary
-  /// {"bos_token", "<s>"}: what the files and the class name, also where the vocabulary lacks it;
-  /// chat templates read them by these names.
+  nlohmann::json json;  // tokenizer.json; null if the folder has no vocabulary
+  /// {"bos_token", "<s>"}: special tokens of the files and the class, including those that the
+  /// vocabulary lacks. Chat templates use these names.
   std::map<std::string, std::string> special_tokens;
 };
 
-/// Error that names the file for a tokenizer that cannot be read as AutoTokenizer reads it.
+/// Error that names the file if the tokenizer cannot be read as by AutoTokenizer.
 FolderTokenizer read_tokenizer_folder(TokenizerFolder folder);
 
 }  // namespace attune::text

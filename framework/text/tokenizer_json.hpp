@@ -1,4 +1,4 @@
-// The parts of a tokenizer.json, written rather than read.
+// Writers for the components of a tokenizer.json.
 #pragma once
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -11,10 +11,10 @@ namespace attune::text {
 using NamedToken = std::pair<std::string, std::int64_t>;
 
 nlohmann::json added_token(std::int64_t id, const std::string& content, bool special);
-/// Special tokens around a text.
+/// A post-processor that adds special tokens around a text.
 nlohmann::json template_processing(const std::vector<NamedToken>& before,
                                    const std::vector<NamedToken>& after);
-/// A BERT tokenizer of this vocabulary (WordPiece); added: its special tokens.
+/// A BERT tokenizer (WordPiece) with this vocabulary. added: its special tokens.
 nlohmann::json bert_tokenizer_json(nlohmann::json vocab, nlohmann::json added, bool lowercase);
 nlohmann::json tokenizer_json(nlohmann::json added, nlohmann::json normalizer,
                               nlohmann::json pre_tokenizer, nlohmann::json post_processor,

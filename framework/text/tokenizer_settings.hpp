@@ -1,5 +1,5 @@
-// What a model folder says of its tokenizer beside the vocabulary: tokenizer_config.json,
-// special_tokens_map.json and added_tokens.json, read as transformers' from_pretrained reads them.
+// A model folder's tokenizer settings: tokenizer_config.json, special_tokens_map.json and
+// added_tokens.json, interpreted as by transformers' from_pretrained.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -12,9 +12,9 @@
 
 namespace attune::text {
 
-using OrderedJson = nlohmann::ordered_json;  // the order of tokens is that of their ids
+using OrderedJson = nlohmann::ordered_json;  // tokens are in the order of their ids
 
-/// The objects in a folder's files; null where there is none.
+/// The JSON objects of a folder's files; null for missing files.
 struct SettingsFiles {
   OrderedJson tokenizer_config;
   OrderedJson special_tokens_map;
@@ -22,38 +22,36 @@ struct SettingsFiles {
   const nlohmann::json* tokenizer_json = nullptr;
 };
 
-/// Of a token that is a text or an object as in "added_tokens".
+/// Text of a token that is a text or an object as in "added_tokens".
 std::string token_text(const nlohmann::json& token);
 
 class TokenizerSettings {
  public:
-  /// Error that names the file and the key for what cannot be honoured.
+  /// Error that names the file and the key for an unsupported setting.
   explicit TokenizerSettings(const SettingsFiles& files);
 
-  /// Null counts as absent. Error when the value is not true or false.
+  /// Null counts as absent. Error if the value is not a boolean.
   bool flag(const std::string& key, bool otherwise) const;
   bool has(const std::string& key) const { return values_.contains(key); }
   std::int64_t number(const std::string& key, std::int64_t otherwise) const;
 
-  /// Values that a tokenizer class gives where the files give none: {"unk_token", "<unk>"}.
+  /// Sets a tokenizer class's default for a key missing in the files: {"unk_token", "<unk>"}.
   void set_default(const std::string& key, const OrderedJson& value);
-  /// Tokens that the vocabulary marks as added; they count only where the files name no extra
-  /// tokens.
+  /// Sets the vocabulary's added tokens as extra tokens, unless the files name extra tokens.
   void set_default_extra(const std::vector<nlohmann::json>& tokens);
 
-  /// The text of a special token ("bos_token"); "" when there is none.
+  /// Text of a special token ("bos_token"); "" if there is none.
   std::string token(const std::string& name) const;
-  /// Every special token that has a name, the model's own among them: {"image_token", "<image>"}.
+  /// All named special tokens, including the model's own: {"image_token", "<image>"}.
   std::map<std::string, std::string> token_texts() const;
-  /// bos, eos, unk, sep, pad, cls, mask and the model's own, then the extra ones: texts, or objects
-  /// as in "added_tokens".
+  /// bos, eos, unk, sep, pad, cls, mask, the model's own, and the extra ones: texts, or objects as
+  /// in "added_tokens".
   std::vector<nlohmann::json> special_tokens() const;
   std::vector<nlohmann::json> extra_tokens() const;
-  /// "added_tokens_decoder": tokens by the ids that the files give, which decide over their order
-  /// alone.
+  /// "added_tokens_decoder": tokens by their ids in the files, which only determine their order.
   const std::map<std::int64_t, nlohmann::json>& added() const { return added_; }
 
-  /// Adds what `list` lacks, in transformers' order.
+  /// Adds missing tokens to `list`, in transformers' order.
   void add_tokens_to(AddedTokenList& list) const;
 
  private:
@@ -64,7 +62,7 @@ class TokenizerSettings {
   std::vector<std::pair<std::string, nlohmann::json>> named_tokens() const;
 
   OrderedJson values_;
-  // named tokens that only this model has
+  // named tokens specific to this model
   std::vector<std::pair<std::string, OrderedJson>> model_tokens_;
   std::map<std::int64_t, nlohmann::json> added_;
 };

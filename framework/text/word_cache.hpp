@@ -1,4 +1,4 @@
-// Words come again: their ids are kept, per thread, in a table of fixed size.
+// Per-thread cache of fixed size for the ids of repeated words.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace attune::text {
 
-/// Token ids of a word, and the bytes of the word that each stands for.
+/// Token ids of a word, with the bytes of the word that each represents.
 struct Pieces {
   std::vector<std::int32_t> ids;
   std::vector<Span> spans;
@@ -24,8 +24,8 @@ struct Pieces {
   }
 };
 
-/// Direct-mapped: a word replaces the one that stood in its place. One table serves all tokenizers
-/// of a thread, told apart by `owner`.
+/// Direct-mapped: a word replaces the previous one in its entry. One table serves all tokenizers of
+/// a thread, which are distinguished by `owner`.
 class WordCache {
  public:
   static WordCache& of_this_thread();
@@ -39,17 +39,17 @@ class WordCache {
       return owner == whose && word == what;
     }
   };
-  /// Where this word is, or would be.
+  /// The entry for this word, which may hold another word.
   Entry& entry(std::uint64_t owner, std::string_view word);
 
-  static constexpr std::size_t longest_word = 64;  // bytes; longer ones seldom come again
+  static constexpr std::size_t longest_word = 64;  // bytes; longer words rarely repeat
 
  private:
   static constexpr std::size_t entries = 1 << 15;
   std::vector<Entry> entries_ = std::vector<Entry>(entries);
 };
 
-/// A number no other tokenizer of this process has, from 1.
+/// A number, from 1, that is unique among the tokenizers of this process.
 std::uint64_t new_cache_owner();
 
 }  // namespace attune::text
