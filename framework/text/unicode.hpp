@@ -50,8 +50,8 @@ bool is_whitespace(char32_t c);    // property White_Space
 bool is_numeric(char32_t c);       // categories Nd, Nl, No
 bool is_ascii_symbol(char32_t c);  // printable ASCII except letters, digits and space
 bool is_word(char32_t c);          // \w in UTS #18
-                           // Unicode 8 data, as in `tokenizers`; marks use Unicode 9 data.
-bool is_punctuation(char32_t c);      // categories P*
+                                   // Unicode 8 data, as in `tokenizers`; marks use Unicode 9 data.
+bool is_punctuation(char32_t c);   // categories P*
 bool is_nonspacing_mark(char32_t c);  // category Mn
 bool is_other(char32_t c);            // categories Cc, Cf, Cs, Co
 bool is_mark(char32_t c);             // categories M*
