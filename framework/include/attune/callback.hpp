@@ -20,11 +20,15 @@ enum class Event {
   run_begin,
   epoch_begin,
   step_begin,
+  // gradients are summed, scaled and clipped; the optimizer has not stepped yet
   gradients_ready,
   step_end,
+  // after an evaluation, every evaluate.every steps
   evaluated,
   epoch_end,
+  // a checkpoint is complete on disk, possibly some steps after it was due
   checkpoint_saved,
+  // the state is saved, and the run ends before its last step
   interrupted,
   run_end,
 };
@@ -67,8 +71,9 @@ struct Run {
 /// step.
 class Requests {
  public:
-  /// Ends the run. The reason is stored in the run's record.
+  /// Ends the run after the current step. The reason is stored in the run's record.
   void stop(std::string reason) { stop_reason_ = std::move(reason); }
+  /// Saves a checkpoint after the current step.
   void checkpoint() { checkpoint_ = true; }
   /// Marks the state after this step as the best so far: saves a checkpoint and names it "best".
   void best_checkpoint() { checkpoint_ = best_ = true; }
@@ -86,9 +91,11 @@ class Requests {
 class Callback {
  public:
   virtual ~Callback() = default;
+  /// Called on every rank for every event.
   virtual void on(Event event, const Run& run, Requests& requests) = 0;
   /// State that a resumed run passes to restore(). The format is the callback's own.
   virtual std::string state() const { return {}; }
+  /// Restores the result of state() when a run resumes.
   virtual void restore(const std::string& state) { static_cast<void>(state); }
 };
 

@@ -29,12 +29,15 @@ class Comm {
   Comm split_by_node() const;
 
   void barrier() const;
+  /// Copies `count` bytes from rank `from` to all ranks, in place.
   void broadcast(void* bytes, std::size_t count, int from = 0) const;
+  /// Returns the text of rank `from` on every rank.
   std::string broadcast(std::string text, int from = 0) const;
+  /// Sum or maximum over all ranks, on every rank.
   double sum(double value) const;
   std::int64_t sum(std::int64_t value) const;
   std::int64_t max(std::int64_t value) const;
-  /// Returns the texts of all ranks, ordered by rank, on every rank.
+  /// Returns the texts of all ranks, ordered by rank, on every rank. At most 1 GiB in total.
   std::vector<std::string> gather(const std::string& text) const;
 
   /// Runs `work`. If it throws on any rank, all ranks of the group throw the same Error (or Fault),

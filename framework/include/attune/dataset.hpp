@@ -68,6 +68,7 @@ class Dataset {
   virtual ~Dataset() = default;
   /// Converts a record into a sample. Throws Rejected if the record yields none.
   virtual Sample encode(const Record& record, const EncodeContext& context) const = 0;
+  /// Makes one padding-free batch of the samples, in their order.
   virtual Batch collate(const std::vector<Sample>& samples) const = 0;
 
   /// Converts a record into any number of samples (e.g. windows of a document), all of the same

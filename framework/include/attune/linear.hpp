@@ -63,6 +63,7 @@ class PackedWeight {
   virtual ~PackedWeight() = default;
   /// The dense weight [out, in], in the dtype of the layer's computation.
   virtual at::Tensor unpack() const = 0;
+  /// Memory of the packed weight in bytes.
   virtual std::size_t bytes() const = 0;
 };
 

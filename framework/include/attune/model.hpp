@@ -67,6 +67,7 @@ struct ModelContext {
 /// Keys and values of a batch's samples, per block, for generation.
 class KeyValueCache {
  public:
+  /// blocks: number of the model's blocks. samples: number of samples in the batch.
   explicit KeyValueCache(std::int64_t blocks, std::int64_t samples = 1);
   /// Appends keys and values [n, heads, d] of the sample's new tokens. Returns all so far, [m + n,
   /// heads, d].
@@ -87,9 +88,10 @@ class VirtualTokens {
  public:
   virtual ~VirtualTokens() = default;
   virtual std::int64_t length() const = 0;
-  /// [length, width]; undefined for prefix tuning.
+  /// Embeddings [length, width]. Default: undefined, which means that there are none.
   virtual at::Tensor embeddings();
-  /// Keys and values of a block, each [length, key heads, head width]; undefined for prompt tuning.
+  /// Keys and values of a block, each [length, key heads, head width]. Default: undefined, which
+  /// means that there are none.
   virtual std::pair<at::Tensor, at::Tensor> keys_values(std::int64_t block);
 };
 
@@ -100,20 +102,20 @@ class Model {
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
-  /// -> [T, width]
+  /// Token embeddings of the batch, [T, width].
   virtual at::Tensor embed(ForwardContext& context) = 0;
-  /// [T, width] -> [T, width]
+  /// Output of block `index`: [T, width] -> [T, width]
   virtual at::Tensor block(std::int64_t index, const at::Tensor& h, ForwardContext& context) = 0;
   /// Last norm and pooling: [T, width] -> [N, width]
   virtual at::Tensor finish(const at::Tensor& h, ForwardContext& context) = 0;
-  /// [N, width] -> [N, outputs]
+  /// The output layer, [N, width] -> [N, outputs].
   virtual nn::Linear& projection() = 0;
   /// Modules of a classifier's head, including the projection. Adapters train and save them in
   /// full, because new labels require a new head. Default: none.
   virtual std::vector<std::string> head_modules() const { return {}; }
   /// Layer patterns for strategies that select layers by role. Default: none.
   virtual LayerRoles layer_roles() const { return {}; }
-  // parameters, under Hugging Face's names
+  /// The module with all parameters, under Hugging Face's names.
   virtual torch::nn::Module& module() = 0;
   /// The config.json written with exported weights.
   virtual nlohmann::json config() const = 0;

@@ -27,6 +27,7 @@ const char* name(Kind kind);
 
 class Registry {
  public:
+  /// A registered plugin class, with its options and factory.
   struct Entry {
     Kind kind;
     std::string name;
@@ -39,6 +40,7 @@ class Registry {
     std::function<std::shared_ptr<void>(const void* options, void* context)> build;
   };
 
+  /// Registers a strategy. T is constructed from its Options. The same holds for the kinds below.
   template <class T>
   void strategy(std::string name, std::string doc = "") {
     add_plain<Strategy, T>(Kind::strategy, name, doc);
@@ -75,6 +77,7 @@ class Registry {
   void add(Entry entry);
   /// Error if the name is unknown; it lists the names of that kind, nearest first.
   const Entry& find(Kind kind, const std::string& name) const;
+  /// Whether the name is registered or available from the reserve.
   bool has(Kind kind, const std::string& name) const;
   /// All names of that kind, sorted.
   std::vector<std::string> names(Kind kind) const;

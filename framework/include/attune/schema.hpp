@@ -83,41 +83,50 @@ struct Option {
   std::function<void(void*, const OptionValue&)> set;
   std::function<OptionValue(const void*)> get;
 
+  /// Restricts the values to [from, to].
   Option& range(double from, double to) {
     low = from;
     high = to;
     return *this;
   }
+  /// Restricts the values to [from, infinity).
   Option& at_least(double from) {
     low = from;
     return *this;
   }
+  /// Restricts the values to (from, infinity).
   Option& above(double from) {
     low = from;
     open_low = true;
     return *this;
   }
+  /// Restricts the values to (-infinity, to).
   Option& below(double to) {
     high = to;
     open_high = true;
     return *this;
   }
+  /// Restricts a text to these names.
   Option& choices(std::vector<std::string> names) {
     allowed = std::move(names);
     return *this;
   }
+  /// Accepts `word` as a name of `value`, which may be outside the range.
   Option& or_word(std::string word, std::int64_t value) {
     words.emplace(std::move(word), value);
     return *this;
   }
+  /// Requires the name of one of the run's metrics, or an empty text.
   Option& names_metric() {
     is_metric = true;
     return *this;
   }
+  /// Sets the role, which otherwise depends on the plugin kind or section.
   Option& is(OptionRole which) {
     role = which;
     return *this;
   }
+  /// Requires the option to be set.
   Option& required() {
     is_required = true;
     return *this;

@@ -31,7 +31,7 @@ struct ParameterGroup {
 struct Adapter {
   std::string config;
   std::vector<NamedTensor> tensors;
-  // the tensors alias the parameters, so an adapter of the same form can be loaded into them
+  // true: the tensors alias the parameters, so an adapter of the same form can be loaded into them
   bool is_live = true;
 };
 
@@ -63,6 +63,8 @@ class Strategy {
   /// Called once, before the base model is evaluated and before the first step. Also called for
   /// resumed and evaluated runs, before their state is restored.
   virtual void begin(Model& model, RunContext& run);
+  /// Called at the start of each epoch; `epoch` counts from 0. Also called when a run resumes
+  /// within an epoch.
   virtual void on_epoch(Model& model, std::int64_t epoch);
   /// Called before each step; `step` counts from 0. May freeze trainable parameters temporarily
   /// with requires_grad; the optimizer skips them.
