@@ -19,9 +19,9 @@ std::vector<std::int64_t> permutation(std::int64_t size, std::uint64_t seed, std
 std::vector<std::int64_t> block_permutation(std::int64_t size, std::int64_t block,
                                             std::uint64_t seed, std::uint64_t stream);
 
-/// The permutations of all epochs form one endless stream. Step s takes positions s * batch .. (s +
-/// 1)
-/// * batch - 1, so every step has exactly `batch` samples, even across the end of an epoch.
+/// The permutations of all epochs form one endless stream. Step s takes `batch` positions of it,
+/// from position s * batch on, so every step has exactly `batch` samples, even across the end of an
+/// epoch.
 class Sampler {
  public:
   /// ranks: size of the data-parallel group. Error if the batch is larger than the split, or cannot

@@ -23,9 +23,9 @@ struct GenerationDefaults {
   bool has_length = false;           // whether the files limit the answer's length
 };
 
-/// Reads generation_config.json or, if it does not exist, config.json, where transformers
-/// before 4.26 stored these keys. Missing values get transformers' defaults. Error for a value of
-/// another type or out of range.
+/// Reads generation_config.json or, if it does not exist, config.json, where transformers before
+/// 4.26 stored these keys. Missing values get transformers' defaults. Error for a value of another
+/// type or out of range.
 GenerationDefaults generation_defaults(const ModelFiles& files, const Tokenizer& tokenizer);
 
 }  // namespace attune::nn

@@ -11,10 +11,9 @@ namespace attune::parallel {
 
 /// Creates a process group for CPU tensors of any length. It supports allreduce, broadcast,
 /// reduce_scatter, allgather and alltoall, c10d's single-tensor forms of these
-/// (`_reduce_scatter_base`,
-/// `_allgather_base`, `alltoall_base`), and barrier. One thread per group runs the collectives in
-/// call order on a communicator of its own and completes their futures; errors are set on the
-/// future.
+/// (`_reduce_scatter_base`, `_allgather_base`, `alltoall_base`), and barrier. One thread per group
+/// runs the collectives in call order on a communicator of its own and completes their futures;
+/// errors are set on the future.
 ///
 /// Reductions are sum, product, min and max over integers, float32 and float64; bfloat16 and
 /// float16 are reduced as float32. Collectives without a reduction support any dtype. Block sizes

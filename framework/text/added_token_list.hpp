@@ -14,8 +14,7 @@ namespace attune::text {
 /// token.
 nlohmann::json added_token(const std::string& content, bool special);
 /// The same from a JSON object in which all keys except "content" are optional. where: name in
-/// errors
-/// ("tokenizer_config.json").
+/// errors ("tokenizer_config.json").
 nlohmann::json added_token_from(const nlohmann::json& json, bool special, const std::string& where);
 
 class AddedTokenList {

@@ -11,8 +11,8 @@ namespace attune::text {
 
 bool is_ascii(std::string_view text);
 
-/// Replaces each ill-formed sequence (its longest valid prefix, as recommended in Unicode
-/// chapter 3.9) by U+FFFD.
+/// Replaces each ill-formed sequence (its longest valid prefix, as recommended in Unicode chapter
+/// 3.9) by U+FFFD.
 std::string valid_utf8(std::string_view text);
 /// Whether valid_utf8() would leave the text unchanged.
 bool is_valid_utf8(std::string_view text);

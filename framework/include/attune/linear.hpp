@@ -101,8 +101,8 @@ class Linear : public torch::nn::Module {
 
   at::Tensor weight;  // undefined while packed
   at::Tensor bias;
-  // weight files hold [in, out] (GPT-2's Conv1D; fan_in_fan_out in PEFT); `weight` is [out, in]
-  // in either case
+  // weight files hold [in, out] (GPT-2's Conv1D; fan_in_fan_out in PEFT); `weight` is [out, in] in
+  // either case
   bool is_stored_transposed = false;
   bool rounds_operands = false;  // round float32 x and weight to bfloat16 for products
   // final output = softcap * tanh(output / softcap) (Gemma 2's logits); 0 disables it

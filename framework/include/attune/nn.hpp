@@ -221,8 +221,8 @@ struct PictureScale {
 /// two.
 PictureScale picture_scale(const nlohmann::json& config, const std::vector<double>& mean,
                            const std::vector<double>& deviation);
-/// Converts columns["pixels"] of the batch, uint8 [B, c, height, width], into model input
-/// (pixels / 255 - mean) / deviation, [B, channels, size, size]. Other sizes are resized (bilinear,
+/// Converts columns["pixels"] of the batch, uint8 [B, c, height, width], into model input (pixels /
+/// 255 - mean) / deviation, [B, channels, size, size]. Other sizes are resized (bilinear,
 /// antialiased), and a single grey channel is repeated. Error if the column is missing or has
 /// another number of channels.
 at::Tensor pictures(const Batch& batch, const PictureScale& scale,

@@ -22,8 +22,7 @@ struct ParameterSpec {
 };
 
 /// A state tensor for one parameter. It is initialised to zero on the parameter's device and saved
-/// as
-/// "<parameter>.<name>".
+/// as "<parameter>.<name>".
 struct StateSpec {
   std::string name;
   std::vector<std::int64_t> sizes;

@@ -23,8 +23,7 @@ struct Span {
 };
 
 /// Token ids with the range of text that each represents; {0, 0} for tokens that are not in the
-/// text
-/// ([CLS]).
+/// text ([CLS]).
 struct Encoding {
   std::vector<std::int32_t> ids;
   std::vector<Span> spans;
