@@ -43,8 +43,8 @@ std::vector<std::string> names_of(const std::vector<std::pair<std::string, Layer
 /// that last part is chosen.
 std::vector<std::string> peft_names(Model& model, const std::vector<std::string>& chosen);
 
-/// Trains a classifier's head in full: it is newly initialised, so no adapter can replace training
-/// it. No effect on other models.
+/// Trains a classifier's head in full, because it is new if the labels are. No effect on other
+/// models.
 void train_head(ModelView& view);
 
 /// Completes `config` with the keys common to every adapter_config.json, and appends the tensors of

@@ -43,7 +43,7 @@ struct ModelSpec {
   // key heads of attention, each head_width wide; 0: the model supports no virtual tokens
   std::int64_t key_heads = 0;
   std::int64_t head_width = 0;
-  // embed() adds learned positions to the tokens; embeddings from elsewhere must add them
+  // embed() adds learned positions, which embeddings from elsewhere lack
   bool embeds_positions = false;
 };
 
@@ -123,11 +123,11 @@ class Model {
   /// Runs embed, all blocks and finish. Returns the projection's input [N, width]; losses apply the
   /// projection in chunks. Starts from batch.hidden if it is defined and belongs to this model.
   at::Tensor features(ForwardContext context);
-  /// Runs only the first `parts` parts and returns the hidden state. Parts 1 to depth are the
+  /// Runs embed and the first `parts` parts, and returns the hidden state. Parts 1 to depth are the
   /// blocks; part depth + 1 is finish.
   at::Tensor hidden_after(std::int64_t parts, ForwardContext context);
-  /// Number of leading parts without any tensor that requires a gradient; 0 if not even the first
-  /// block qualifies.
+  /// Number of leading parts whose output requires no gradient; 0 if not even the first block
+  /// qualifies.
   std::int64_t frozen_parts(ForwardContext context);
   /// features and projection in full, [N, outputs]. For tests and generation, not for losses.
   at::Tensor logits(ForwardContext context);
