@@ -159,6 +159,12 @@ void write_text(const fs::path& path, std::string_view text) {
   });
 }
 
+std::string sentence_of(const fs::filesystem_error& error) {
+  const auto& path = error.path2().empty() ? error.path1() : error.path2();
+  return fmt::format("{}: {}; correct the path or its permissions, or free space", path.string(),
+                     error.code().message());
+}
+
 std::string human_bytes(double bytes) {
   static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   int unit = 0;

@@ -67,5 +67,7 @@ void sync_to_disk(const std::filesystem::path& path);
 
 /// "1.5 GiB"
 std::string human_bytes(double bytes);
+/// One sentence with path, reason and remedy, for an error that std::filesystem reports.
+std::string sentence_of(const std::filesystem::filesystem_error& error);
 
 }  // namespace attune

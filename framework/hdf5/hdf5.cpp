@@ -185,7 +185,9 @@ Group root_of(std::shared_ptr<const OpenFile> file) {
 Group open_existing(const fs::path& path, unsigned flags) {
   std::error_code missing;
   const auto bytes = fs::file_size(path, missing);
-  if (missing) fail("{}: there is no such file, or it cannot be read", path.string());
+  if (missing)
+    fail("{}: there is no such file, or it cannot be read (`attune prepare` makes data files)",
+         path.string());
   const Handle access = access_properties();
   Handle handle = checked(H5Fopen(path.c_str(), flags, access.id()), H5Fclose, path.string(),
                           "cannot be opened as an HDF5 file");

@@ -271,6 +271,13 @@ void Strategies::begin(Model& model, RunContext& run) {
                      [&] { one.strategy->begin(model, run); });
     check_live(one.name, one.strategy->state(model), one.strategy->state(model));
   });
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : state(model))
+    if (!names.insert(name).second)
+      throw Fault(fmt::format(
+          "state() of a strategy names a tensor '{}', as another one is named that a checkpoint "
+          "holds: give it another name",
+          name));
 }
 
 void Strategies::on_epoch(Model& model, std::int64_t epoch, std::int64_t step) {

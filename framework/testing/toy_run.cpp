@@ -68,6 +68,8 @@ std::vector<Strategies::Named> list_of(const MakeStrategy& make, Task task) {
   const auto model = toy_model(task);
   ModelView view(*model);
   make()->prepare(view);
+  check(trainable(*model).size() == view.trained().size(),
+        "prepare() selects what is trained by ModelView::train alone, not by requires_grad");
   std::vector<Strategies::Named> list;
   if (view.trained().empty()) list.push_back({"everything", std::make_shared<TrainsAll>()});
   list.push_back({"checked", make()});

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "command.hpp"
+#include "core/files.hpp"
 #include "core/names.hpp"
 #include "placement/place.hpp"
 #include "prepare/source.hpp"
@@ -106,6 +107,9 @@ int run(int argc, char** argv) {
     return find(arguments[0]).run({arguments.begin() + 1, arguments.end()});
   } catch (const Error& error) {
     std::cerr << "attune: " << error.what() << "\n";
+    return static_cast<int>(ExitCode::user_mistake);
+  } catch (const std::filesystem::filesystem_error& error) {
+    std::cerr << "attune: " << sentence_of(error) << "\n";
     return static_cast<int>(ExitCode::user_mistake);
   } catch (const std::exception& error) {
     std::cerr << "attune: " << error.what() << "\n";

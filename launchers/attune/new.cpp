@@ -62,8 +62,17 @@ void check_free(Kind kind, const std::string& text) {
          registry.find(kind, text).file);
 }
 
-/// "low_rank" -> "LowRank"
-std::string type_of(const std::string& text) {
+/// Types of the scaffolds themselves, and names that LibTorch and Attune bring.
+bool is_taken_type(const std::string& type) {
+  constexpr const char* taken[] = {
+      "Options", "Config",  "Attention", "Mlp",    "Block",    "Decoder",  "Net",      "Linear",
+      "Model",   "RMSNorm", "Batch",     "Loss",   "Run",      "Schema",   "Strategy", "Optimizer",
+      "Error",   "Dataset", "Record",    "Sample", "Callback", "Schedule", "Kind",     "Mesh"};
+  return std::ranges::find(taken, type) != std::end(taken);
+}
+
+/// "low_rank" -> "LowRank"; for a strategy named "options", "OptionsStrategy".
+std::string type_of(const std::string& text, Kind kind) {
   std::string type;
   bool capital = true;
   for (const char c : text) {
@@ -71,7 +80,10 @@ std::string type_of(const std::string& text) {
       type += capital ? static_cast<char>(std::toupper(static_cast<unsigned char>(c))) : c;
     capital = c == '_';
   }
-  return type;
+  if (!is_taken_type(type)) return type;
+  std::string suffix = name(kind);
+  suffix.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(suffix.front())));
+  return type + (type == suffix ? "Plugin" : suffix);
 }
 
 std::string filled(std::string text, const std::map<std::string, std::string>& values) {
@@ -95,6 +107,10 @@ void write_folder(const fs::path& folder, const std::map<std::string, std::strin
     fs::remove_all(partial, ignored);
     throw;
   }
+}
+
+std::string with_article(Kind kind) {
+  return fmt::format("{} {}", kind == Kind::optimizer ? "an" : "a", name(kind));
 }
 
 /// A run file has a section of its own for these.
@@ -136,8 +152,8 @@ int create(const std::vector<std::string>& arguments) {
   };
   const std::map<std::string, std::string> marks{
       {"@NAME@", plugin},
-      {"@TYPE@", type_of(plugin)},
-      {"@KIND@", name(scaffold.kind)},
+      {"@TYPE@", type_of(plugin, scaffold.kind)},
+      {"@KIND@", with_article(scaffold.kind)},
       {"@COMMAND@", prepare_command(scaffold.kind)},
       {"@MODEL@", named(Kind::model, "llama")},
       {"@DATASET@", named(Kind::dataset, "corpus")},
@@ -151,8 +167,8 @@ int create(const std::vector<std::string>& arguments) {
                 {"example.toml", filled(templates::run_file, marks)},
                 {"README.md", filled(templates::readme, marks)}},
                {named(Kind::model, "llama"), named(Kind::dataset, "corpus")});
-  std::cout << fmt::format("{}: a {} that builds, and a test that passes; {} says how\n",
-                           folder.parent_path().string(), name(scaffold.kind),
+  std::cout << fmt::format("{}: {} that builds, and a test that passes; {} says how\n",
+                           folder.parent_path().string(), with_article(scaffold.kind),
                            (folder / "README.md").string());
   return static_cast<int>(ExitCode::done);
 }

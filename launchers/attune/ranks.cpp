@@ -1,3 +1,4 @@
+#include "core/files.hpp"
 #include "ranks.hpp"
 
 #include "parallel/mpi.hpp"
@@ -34,6 +35,8 @@ int on_ranks(const std::function<int(const Comm&)>& work) {
     return report(comm, ExitCode::fault, error, error.agreement);
   } catch (const Error& error) {
     return report(comm, ExitCode::user_mistake, error, alone);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return report(comm, ExitCode::user_mistake, Error(sentence_of(error)), alone);
   } catch (const std::exception& error) {
     return report(comm, ExitCode::fault, error, alone);
   }

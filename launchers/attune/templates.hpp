@@ -23,7 +23,7 @@ set_tests_properties(@NAME@.behaves @NAME@.loads PROPERTIES
 
 inline constexpr const char* readme = R"(# @NAME@
 
-A @KIND@ for Attune. Build and test it (PREFIX is where Attune is installed):
+The sources of @KIND@ for Attune. Build and test it (PREFIX is where Attune is installed):
 
     cmake -B build -DCMAKE_PREFIX_PATH=PREFIX
     cmake --build build -j
@@ -363,7 +363,17 @@ struct Config {
         heads(attune::nn::config_size(json, "num_attention_heads")),
         key_heads(attune::nn::config_size(json, "num_key_value_heads")),
         vocabulary(attune::nn::config_size(json, "vocab_size")),
-        context(attune::nn::config_size(json, "max_position_embeddings")) {}
+        context(attune::nn::config_size(json, "max_position_embeddings")),
+        eps(attune::nn::config_value<double>(json, "rms_norm_eps", 1e-5)),
+        rotary_base(attune::nn::config_value<double>(json, "rope_theta", 10000.0)) {
+    // Refuse what the model does not do, instead of computing something else.
+    const auto activation = attune::nn::config_value<std::string>(json, "hidden_act", "silu");
+    if (activation != "silu")
+      attune::fail("config.json has hidden_act \"{}\", but '@NAME@' supports silu only",
+                   activation);
+    if (!attune::nn::config_value<bool>(json, "tie_word_embeddings", true))
+      attune::fail("config.json has tie_word_embeddings = false, which '@NAME@' does not support");
+  }
   std::int64_t head_width() const { return width / heads; }
 
   std::int64_t width;
@@ -373,6 +383,8 @@ struct Config {
   std::int64_t key_heads;
   std::int64_t vocabulary;
   std::int64_t context;
+  double eps;
+  double rotary_base;
 };
 
 std::shared_ptr<Linear> linear(std::int64_t in, std::int64_t out) {
@@ -428,10 +440,10 @@ struct Mlp : torch::nn::Module {
 
 struct Block : torch::nn::Module {
   explicit Block(const Config& c) {
-    input_layernorm = register_module("input_layernorm", std::make_shared<RMSNorm>(c.width, 1e-5));
+    input_layernorm = register_module("input_layernorm", std::make_shared<RMSNorm>(c.width, c.eps));
     self_attn = register_module("self_attn", std::make_shared<Attention>(c));
     post_attention_layernorm =
-        register_module("post_attention_layernorm", std::make_shared<RMSNorm>(c.width, 1e-5));
+        register_module("post_attention_layernorm", std::make_shared<RMSNorm>(c.width, c.eps));
     mlp = register_module("mlp", std::make_shared<Mlp>(c));
   }
 
@@ -448,7 +460,7 @@ struct Decoder : torch::nn::Module {
     auto list = register_module("layers", std::make_shared<torch::nn::ModuleListImpl>());
     for (std::int64_t i = 0; i < c.depth; ++i)
       list->push_back(blocks.emplace_back(std::make_shared<Block>(c)));
-    norm = register_module("norm", std::make_shared<RMSNorm>(c.width, 1e-5));
+    norm = register_module("norm", std::make_shared<RMSNorm>(c.width, c.eps));
   }
 
   std::shared_ptr<attune::nn::Embedding> embed_tokens;
@@ -507,7 +519,7 @@ class @TYPE@ final : public attune::Model {
                .head_width = c.head_width()}),
         config_(context.config),
         net_(std::make_shared<Net>(c)),
-        rotary_(c.head_width(), c.context, 10000) {
+        rotary_(c.head_width(), c.context, c.rotary_base) {
     attune::nn::load_parameters(*net_, context.weights);
   }
 

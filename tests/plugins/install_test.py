@@ -34,6 +34,8 @@ def scaffold():
     run(program, "new", "optimizer", "tiny_descent")
     run(program, "new", "schedule", "tiny_decay")
     run(program, "new", "model", "tiny_net")
+    run(program, "new", "strategy", "options")  # whose type cannot be Options
+    check("struct OptionsStrategy final" in (work / "options/options.cpp").read_text(), "a type has a name that is free")
     refused = {
         ("strategy", "tiny"): "already exists",
         ("strategy", "lora", "--to", "mine"): "choose another name",
@@ -43,6 +45,8 @@ def scaffold():
         ("strategy", "../up"): "is not a valid plugin name",
         ("stratgy", "tiny2"): "did you mean 'strategy'?",
     }
+    (work / "file").write_text("no folder")
+    refused[("strategy", "tiny3", "--to", "file/x")] = "file/x"
     before = sorted(work.folder.rglob("*"))
     for arguments, reason in refused.items():
         said = run(program, "new", *arguments, expect=2)
