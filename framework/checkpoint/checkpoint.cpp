@@ -246,8 +246,7 @@ void with_files(const std::function<void()>& work) {
   try {
     work();
   } catch (const fs::filesystem_error& error) {
-    fail("{}: {}; free space or correct the permissions, and run again", error.path1().string(),
-         error.code().message());
+    fail("{}", sentence_of(error));
   }
 }
 

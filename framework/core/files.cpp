@@ -160,9 +160,8 @@ void write_text(const fs::path& path, std::string_view text) {
 }
 
 std::string sentence_of(const fs::filesystem_error& error) {
-  const auto& path = error.path2().empty() ? error.path1() : error.path2();
-  return fmt::format("{}: {}; correct the path or its permissions, or free space", path.string(),
-                     error.code().message());
+  return fmt::format("{}: {}; free space or correct the permissions, and run again",
+                     error.path1().string(), error.code().message());
 }
 
 std::string human_bytes(double bytes) {

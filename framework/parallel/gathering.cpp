@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "parallel/mpi.hpp"
+#include "parallel/tensors.hpp"
 
 namespace attune::parallel {
 namespace {
@@ -14,16 +15,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::int64_t nothing_more = -1;
-
-at::Tensor in_host_memory(const Shard& shard) { return shard.tensor.detach().cpu().contiguous(); }
-
-/// In messages that MPI can count.
-template <class Move>
-void in_messages(void* begin, std::size_t bytes, const Move& move) {
-  for (std::size_t done = 0; done < bytes; done += largest_message)
-    move(static_cast<std::byte*>(begin) + done,
-         static_cast<int>(std::min(bytes - done, largest_message)));
-}
 
 }  // namespace
 
@@ -101,11 +92,8 @@ void Gathering::serve() {
     if (wanted == nothing_more) return;
     for (const auto& piece : pieces_[static_cast<std::size_t>(wanted)]) {
       if (piece.rank != group_.rank()) continue;
-      const auto sent = in_host_memory(mine_[piece.shard]);
-      const InCollective counted(group_, Collective::send, sent.nbytes());
-      in_messages(sent.data_ptr(), sent.nbytes(), [&](const void* data, int count) {
-        check_mpi(MPI_Send(data, count, MPI_BYTE, 0, 0, mpi_handle(group_)), "MPI_Send");
-      });
+      const auto& held = mine_[piece.shard].tensor;
+      send_tensor(held.detach().cpu().contiguous(), 0, group_);
     }
   }
 }
@@ -124,16 +112,10 @@ at::Tensor Gathering::read(std::size_t index) {
   const at::Tensor whole = at::empty(tensor.shape, at::TensorOptions().dtype(tensor.dtype));
   for (const auto& piece : pieces) {
     const auto part = whole.view({-1}).narrow(0, piece.offset, piece.count);
-    if (piece.rank == 0) {
+    if (piece.rank == 0)
       part.copy_(mine_[piece.shard].tensor.detach().reshape({-1}));
-      continue;
-    }
-    const InCollective waiting;
-    in_messages(part.data_ptr(), part.nbytes(), [&](void* data, int count) {
-      check_mpi(
-          MPI_Recv(data, count, MPI_BYTE, piece.rank, 0, mpi_handle(group_), MPI_STATUS_IGNORE),
-          "MPI_Recv");
-    });
+    else
+      receive_tensor(part, piece.rank, group_);
   }
   return whole;
 }

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "parallel/mpi.hpp"
+#include "parallel/tensors.hpp"
 
 namespace attune::parallel {
 namespace {
@@ -13,25 +14,6 @@ namespace {
 /// How many nodes a level has; the last one may stand for fewer leaves than the others.
 std::int64_t width(std::int64_t leaves, int level) {
   return (leaves + (std::int64_t{1} << level) - 1) >> level;
-}
-
-void send(const at::Tensor& sum, int to, const Comm& comm) {
-  const InCollective counted(comm, Collective::send, sum.nbytes());
-  const auto bytes = static_cast<const std::byte*>(sum.const_data_ptr());
-  for (std::size_t done = 0; done < sum.nbytes(); done += largest_message)
-    check_mpi(
-        MPI_Send(bytes + done, static_cast<int>(std::min(sum.nbytes() - done, largest_message)),
-                 MPI_BYTE, to, 0, mpi_handle(comm)),
-        "MPI_Send");
-}
-
-void receive(at::Tensor& sum, int from, const Comm& comm) {
-  auto* bytes = static_cast<std::byte*>(sum.data_ptr());
-  for (std::size_t done = 0; done < sum.nbytes(); done += largest_message)
-    check_mpi(
-        MPI_Recv(bytes + done, static_cast<int>(std::min(sum.nbytes() - done, largest_message)),
-                 MPI_BYTE, from, 0, mpi_handle(comm), MPI_STATUS_IGNORE),
-        "MPI_Recv");
 }
 
 }  // namespace
@@ -94,10 +76,10 @@ void GradientTree::finish() {
     if (left.index % 2 == 0 && found != holders.end()) {
       const int right_rank = found->second;
       if (data_.rank() == right_rank && right_rank != left_rank)
-        send(sums_.at(right), left_rank, data_);
+        send_tensor(sums_.at(right), left_rank, data_);
       if (data_.rank() == left_rank) {
         auto other = right_rank == left_rank ? sums_.at(right) : at::empty_like(sums_.at(left));
-        if (right_rank != left_rank) receive(other, right_rank, data_);
+        if (right_rank != left_rank) receive_tensor(other, right_rank, data_);
         sums_.at(left).add_(other);
       }
       sums_.erase(right);

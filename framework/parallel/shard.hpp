@@ -26,6 +26,10 @@ struct Shard {
   static Shard of(const std::string& name, const at::Tensor& whole, std::int64_t first,
                   std::int64_t count);
 
+  /// The same numbers of another tensor of that shape, in its memory.
+  at::Tensor of_whole(const at::Tensor& whole) const {
+    return of(name, whole, offset, tensor.numel()).tensor;
+  }
   bool is_whole() const { return tensor.sizes() == at::IntArrayRef(shape); }
   std::int64_t end() const { return offset + tensor.numel(); }
 };

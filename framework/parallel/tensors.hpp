@@ -9,4 +9,10 @@ namespace attune::parallel {
 /// argument is ignored on the other ranks. Collective.
 at::Tensor broadcast_tensor(at::Tensor tensor, const Comm& comm, int from = 0);
 
+/// The bytes of a contiguous tensor in host memory, of any length, from one rank to another, which
+/// receives them into a tensor of that size. Counted as a message of the sender. Each call waits
+/// for the other.
+void send_tensor(const at::Tensor& tensor, int to, const Comm& comm);
+void receive_tensor(const at::Tensor& tensor, int from, const Comm& comm);
+
 }  // namespace attune::parallel

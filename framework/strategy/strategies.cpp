@@ -12,9 +12,9 @@
 #include "core/names.hpp"
 #include "core/out_of_memory.hpp"
 #include "core/plugin_call.hpp"
-#include "core/split_mix.hpp"
 #include "strategy/inputs.hpp"
 #include "strategy/peft_config.hpp"
+#include "strategy/seeding.hpp"
 #include "nn/unknown_values.hpp"
 
 namespace attune {
@@ -299,8 +299,7 @@ class MadeBatches final : public BatchSource {
 
   const StepPlan& begin_step(std::int64_t step) override {
     step_ = step;
-    torch::manual_seed(mixed({static_cast<std::uint64_t>(seed_), static_cast<std::uint64_t>(step),
-                              hash_of_name("begin_step")}));
+    seed_call(seed_, step, hash_of_name("begin_step"));
     const StepPlan* plan = nullptr;
     in_strategy(strategy_, "batches", step, [&] { plan = &source_->begin_step(step); });
     return *plan;
@@ -351,9 +350,7 @@ void Strategies::after_step(Model& model, std::int64_t step) {
 void Strategies::for_each(const char* function, std::optional<std::int64_t> step,
                           const std::function<void(const Named&)>& work) const {
   for (std::size_t i = 0; i < list_.size(); ++i) {
-    torch::manual_seed(
-        mixed({static_cast<std::uint64_t>(seed_), static_cast<std::uint64_t>(step.value_or(-1)),
-               hash_of_name(function), i}));
+    seed_call(seed_, step.value_or(-1), hash_of_name(function), i);
     in_strategy(list_[i].name, function, step, [&] { work(list_[i]); });
   }
 }

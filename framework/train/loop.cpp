@@ -10,12 +10,12 @@
 #include <set>
 
 #include "core/plugin_call.hpp"
-#include "core/split_mix.hpp"
 #include "core/stopwatch.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/watchdog.hpp"
 #include "run_directory/not_finite.hpp"
 #include "run_directory/places.hpp"
+#include "strategy/seeding.hpp"
 #include "train/base_evaluation.hpp"
 #include "train/best.hpp"
 #include "train/hidden_cache.hpp"
@@ -148,9 +148,7 @@ class Loop {
   /// What a callback draws depends on seed, step and event alone.
   void fire(Event event) {
     for (std::size_t i = 0; i < s_.callbacks.size(); ++i) {
-      torch::manual_seed(
-          mixed({static_cast<std::uint64_t>(s_.config.run.seed),
-                 static_cast<std::uint64_t>(run_.step), hash_of_name(name(event)), i}));
+      seed_call(s_.config.run.seed, run_.step, hash_of_name(name(event)), i);
       call_plugin({plugin("callback", s_.config.callbacks[i]), fmt::format("on({})", name(event)),
                    run_.step},
                   [&] { s_.callbacks[i]->on(event, run_, requests_); });

@@ -39,11 +39,7 @@ void copy_into(const std::vector<Shard>& live, const std::string& prefix,
           "the checkpoint's '{}{}' has a different shape: it belongs to a run with different "
           "options; start a new run under another name",
           prefix, name);
-    const auto& whole = found->second;
-    at::Tensor(shard.tensor)
-        .copy_(shard.is_whole()
-                   ? whole
-                   : Shard::of(name, whole, shard.offset, shard.tensor.numel()).tensor);
+    at::Tensor(shard.tensor).copy_(shard.of_whole(found->second));
   }
 }
 

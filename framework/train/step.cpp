@@ -10,6 +10,7 @@
 #include "core/stopwatch.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/watchdog.hpp"
+#include "strategy/seeding.hpp"
 #include "train/memory.hpp"
 #include "train/passes.hpp"
 #include "train/scalars.hpp"
@@ -27,13 +28,6 @@ LoaderOptions loader_options(const config::RunConfig& config, std::int64_t micro
   options.reproducible = config.parallel.reproducible;
   options.hidden = std::move(hidden);
   return options;
-}
-
-/// For what draws from LibTorch's own generator, and not from its pass: it too depends on seed,
-/// step and samples alone.
-void seed_micro_batch(std::int64_t seed, std::int64_t step, std::int64_t first_row) {
-  torch::manual_seed(mixed({static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(step),
-                            static_cast<std::uint64_t>(first_row)}));
 }
 
 /// Of samples: added up over the data-parallel group, together with a loss for each micro-batch
@@ -150,7 +144,8 @@ Step::Part Step::forward(Batch batch, std::int64_t step) {
   parallel::report_phase("forward", step + 1);
   auto without_target = rows_without_target(batch);
   return with_memory_told(s_, micro_batch_, step, [&]() -> Part {
-    seed_micro_batch(s_.config.run.seed, step, batch.ids.front());
+    // For what draws from LibTorch's own generator, and not from its context.
+    seed_call(s_.config.run.seed, step, batch.ids.front());
     const auto context = training_pass(s_, std::move(batch), step);
     auto loss = s_.strategies->loss(*s_.model, context);
     const auto tokens = static_cast<double>(context.batch().length());

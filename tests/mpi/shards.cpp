@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "checkpoint/writer.hpp"
+#include "errors.hpp"
 #include "parallel/gathering.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/shard.hpp"
@@ -110,9 +111,10 @@ TEST(ShardPlan, EveryNumberIsOnOneRankAndEachHasItsShare) {
           next[range.tensor] += range.count;
           held += range.count;
         }
-        if (cut == ShardPlan::Cut::anywhere)
+        if (cut == ShardPlan::Cut::anywhere) {
           EXPECT_LE(held, numbers / ranks + 2400 + parallel::shard_grain)
               << "no more than its share, the tensor that is never cut, and a grain";
+        }
       }
       for (std::size_t i = 0; i < parameters.size(); ++i) {
         EXPECT_EQ(next[i], parameters[i].second.numel()) << parameters[i].first;
@@ -132,13 +134,8 @@ TEST(Shards, OfPiecesTheWholeIsPutTogether) {
   ASSERT_EQ(made.size(), 2u);
   EXPECT_EQ(made[0].first, "w");
   EXPECT_TRUE(made[0].second.equal(whole));
-  const auto refusal = [](const std::vector<Shard>& shards) -> std::string {
-    try {
-      parallel::put_together(shards);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
+  const auto refusal = [](const std::vector<Shard>& shards) {
+    return error_of([&] { parallel::put_together(shards); });
   };
   EXPECT_THAT(refusal({first}), HasSubstr("of 'w' 1024 numbers are there, of 3000"));
   EXPECT_THAT(refusal({last}), HasSubstr("of 'w' 0 numbers are there, of 3000"));
@@ -235,10 +232,7 @@ TEST_F(SharedCheckpoints, AreResumedByAnyNumberOfRanks) {
       for (const auto& kept : updates.state()) {
         const auto& whole = saved.at(kept.name);
         ASSERT_EQ(whole.sizes(), at::IntArrayRef(kept.shape)) << kept.name;
-        at::Tensor(kept.tensor)
-            .copy_(kept.is_whole()
-                       ? whole
-                       : Shard::of(kept.name, whole, kept.offset, kept.tensor.numel()).tensor);
+        at::Tensor(kept.tensor).copy_(kept.of_whole(whole));
       }
       train(updates, 3, 3);
       expect_same(resumed, alone, name);
