@@ -24,9 +24,9 @@ if(NOT TARGET attune_torch)
     ${TORCH_INSTALL_PREFIX}/include ${TORCH_INSTALL_PREFIX}/include/torch/csrc/api/include)
   target_compile_definitions(attune_torch INTERFACE USE_DISTRIBUTED USE_C10D_GLOO USE_RPC USE_TENSORPIPE)  # as LibTorch's own targets say
   # libtorch.so has no symbols and brings the devices' libraries: it stays although nothing is taken from it. A CUDA build's libraries find the wheels
-  # that they need by their own paths, and only when the program runs.
+  # that they need by their own paths, and only when the program runs. One item, for CMake moves libraries out from between flags.
   target_link_libraries(attune_torch INTERFACE
-    -Wl,--no-as-needed ${attune_libtorch} -Wl,--as-needed ${TORCH_INSTALL_PREFIX}/lib/libtorch_cpu.so ${TORCH_INSTALL_PREFIX}/lib/libc10.so)
+    -Wl,--push-state,--no-as-needed,${attune_libtorch},--pop-state ${TORCH_INSTALL_PREFIX}/lib/libtorch_cpu.so ${TORCH_INSTALL_PREFIX}/lib/libc10.so)
   target_link_options(attune_torch INTERFACE -Wl,--allow-shlib-undefined)
   # at::parallel_for is a loop on one thread in every file that is compiled without OpenMP. As a flag, not as the target
   # OpenMP::OpenMP_CXX: that names the compiler's libgomp by its path, and CMake warns for every target when LibTorch brings one, too.

@@ -4,7 +4,8 @@
 // stretch of it: with jemalloc's limit of 64 times their size they get new memory instead, more and
 // more of it. docs/performance.md has what that is worth.
 extern "C" {
-extern const char* malloc_conf;
+// jemalloc looks for it among what the program exports.
+extern __attribute__((visibility("default"))) const char* malloc_conf;
 const char* malloc_conf =
     "thp:always,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0,lg_extent_max_active_fit:"
     "24";
