@@ -207,6 +207,11 @@ std::string type_advice(const toml::node& node, const Option& option) {
     if (const auto number = node.value_exact<std::int64_t>();
         number && (*number == 0 || *number == 1))
       return *number == 1 ? ": write true" : ": write false";
+  if (!option.allowed.empty()) {
+    std::vector<std::string> names;
+    for (const auto& name : option.allowed) names.push_back(to_toml(OptionValue(name)));
+    return ": write " + joined(names, " or ");
+  }
   if (std::holds_alternative<std::string>(option.fallback)) {
     if (const auto number = node.value_exact<std::int64_t>())
       return fmt::format(": write \"{}\"", *number);
@@ -264,7 +269,32 @@ std::string objection(const Option& option, const OptionValue& value) {
   return "";
 }
 
+/// The option's path or paths. Where the document has a folder, those of the command line become
+/// absolute, so that they are not taken for paths from that folder later.
+OptionValue reached(OptionValue value, const toml::node* node,
+                    const std::filesystem::path& folder) {
+  const auto change = [&](std::string& path) {
+    if (path.empty()) return;
+    path = node && is_from_command_line(*node)
+               ? std::filesystem::absolute(path).lexically_normal().string()
+               : reached_from(folder, path);
+  };
+  if (auto* path = std::get_if<std::string>(&value)) change(*path);
+  if (auto* paths = std::get_if<std::vector<std::string>>(&value))
+    std::ranges::for_each(*paths, change);
+  return value;
+}
+
 }  // namespace
+
+std::string reached_from(const std::filesystem::path& folder, const std::string& path) {
+  if (folder.empty() || path.empty()) return path;
+  const auto there = folder / path;  // `path` itself if it is absolute
+  std::error_code ignored;
+  const bool is_only_here =
+      !std::filesystem::exists(there, ignored) && std::filesystem::exists(path, ignored);
+  return is_only_here ? path : there.lexically_normal().string();
+}
 
 Document Document::parse(const std::filesystem::path& path,
                          const std::vector<std::string>& overrides) {
@@ -351,7 +381,8 @@ const toml::table& section(const toml::table& root, std::string_view name, Probl
 }
 
 void bind_options(const toml::table& table, const OptionSet& schema, void* object,
-                  Problems& problems, const std::vector<std::string>& handled_elsewhere) {
+                  Problems& problems, const std::vector<std::string>& handled_elsewhere,
+                  const std::filesystem::path& folder) {
   auto names = names_of(schema);
   names.insert(names.end(), handled_elsewhere.begin(), handled_elsewhere.end());
 
@@ -374,9 +405,13 @@ void bind_options(const toml::table& table, const OptionSet& schema, void* objec
     } else if (auto text = word ? "" : objection(*option, *value); !text.empty()) {
       problems.add(node.source(), std::move(text));
     } else {
-      option->set(object, *value);
+      const bool is_elsewhere = option->is_path && !folder.empty();
+      option->set(object, is_elsewhere ? reached(*value, &node, folder) : *value);
     }
   }
+  for (const auto& option : schema.options)
+    if (option.is_path && !folder.empty() && !table.contains(option.name))
+      option.set(object, reached(option.fallback, nullptr, folder));
   for (const auto& option : schema.options)
     if (option.is_required && !table.contains(option.name) &&
         !misspelled(table, option.name, names))
@@ -389,8 +424,12 @@ std::vector<Setting> settings(const toml::table& table, const OptionSet& schema,
   std::vector<Setting> all;
   for (const auto& option : schema.options) {
     const auto* node = table.get(option.name);
-    all.push_back({option.name, to_toml(option, option.get(object)),
-                   node ? place(node->source()) : "default", option.role.value_or(otherwise)});
+    auto value = option.get(object);
+    if (option.is_path && !node) value = option.fallback;
+    if (option.is_path && node && !is_from_command_line(*node))
+      value = convert(*node, option).value_or(value);
+    all.push_back({option.name, to_toml(option, value), node ? place(node->source()) : "default",
+                   option.role.value_or(otherwise)});
   }
   return all;
 }

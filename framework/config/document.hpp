@@ -17,6 +17,9 @@ namespace attune::config {
 struct Document {
   toml::table root;
   std::filesystem::path path;
+  // to which relative paths of the file refer; empty: the current folder. Paths of the command line
+  // always refer to the current folder.
+  std::filesystem::path folder = {};
 
   /// Error with file:line:column for invalid TOML, or for an override that is not key=value.
   static Document parse(const std::filesystem::path& path,
@@ -62,11 +65,18 @@ const toml::table& section(const toml::table& root, std::string_view name, Probl
 
 /// Sets the members of the options struct at `object` from the table. Adds a problem for each
 /// unknown key (except those in handled_elsewhere), wrong type, value out of range and missing
-/// required key. A single text is accepted as a list of one.
+/// required key. A single text is accepted as a list of one. Paths are set as this process reaches
+/// them; `folder`: see Document.
 void bind_options(const toml::table& table, const OptionSet& schema, void* object,
-                  Problems& problems, const std::vector<std::string>& handled_elsewhere = {});
+                  Problems& problems, const std::vector<std::string>& handled_elsewhere = {},
+                  const std::filesystem::path& folder = {});
 
-/// The effective values of all declared options. otherwise: the role of options that declare none.
+/// A path of a document with that folder, as this process reaches it. A path that is only found
+/// from the current folder is unchanged: the folder was moved together with what it contained.
+std::string reached_from(const std::filesystem::path& folder, const std::string& path);
+
+/// The effective values of all declared options, paths as the file has them. otherwise: the role of
+/// options that declare none.
 std::vector<Setting> settings(const toml::table& table, const OptionSet& schema, const void* object,
                               OptionRole otherwise = OptionRole::setting);
 

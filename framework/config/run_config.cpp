@@ -20,9 +20,11 @@ void RunOptions::describe(Schema<RunOptions>& s) {
         "random seed of the sample order, of newly initialized weights and of dropout")
       .at_least(0);
   s.key("output", &RunOptions::output, "parent folder of the run directories")
+      .path()
       .is(OptionRole::location);
   s.key("plugins", &RunOptions::plugins,
         "additional plugin files, or folders to search for plugins")
+      .path()
       .is(OptionRole::location);
 }
 
@@ -30,6 +32,7 @@ void ModelOptions::describe(Schema<ModelOptions>& s) {
   s.key("path", &ModelOptions::path,
         "base model: a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf "
         "file")
+      .path()
       .required()
       .is(OptionRole::location);
   s.key("dtype", &ModelOptions::dtype, "data type of the model weights and of the computation",
@@ -42,6 +45,7 @@ void ModelOptions::describe(Schema<ModelOptions>& s) {
 
 void DatasetOptions::describe(Schema<DatasetOptions>& s) {
   s.key("path", &DatasetOptions::path, "path of an HDF5 file made by `attune prepare`")
+      .path()
       .required()
       .is(OptionRole::location);
   s.key("shuffle_block", &DatasetOptions::shuffle_block,
@@ -51,7 +55,8 @@ void DatasetOptions::describe(Schema<DatasetOptions>& s) {
 
 void StrategyOptions::describe(Schema<StrategyOptions>& s) {
   s.key("adapter", &StrategyOptions::adapter,
-        "adapter folder in PEFT's layout to start from; empty: a new adapter");
+        "adapter folder in PEFT's layout to start from; empty: a new adapter")
+      .path();
 }
 
 void TrainOptions::describe(Schema<TrainOptions>& s) {
@@ -90,6 +95,7 @@ void TrainOptions::describe(Schema<TrainOptions>& s) {
   s.key("prefix_folder", &TrainOptions::prefix_folder,
         "folder of the prefix cache, such as a node-local disk; empty: .prefix next to the run "
         "directories, shared by runs with the same base model and data")
+      .path()
       .is(OptionRole::location);
   s.key("optimizer", &TrainOptions::optimizer,
         "name of the optimizer plugin; to set its options, use the section [optimizer] instead");
@@ -183,8 +189,9 @@ constexpr const char* always_called[] = {"progress", "jsonl"};
 class Reader {
  public:
   Reader(const Document& document, const Registry& registry)
-      : root_(document.root), registry_(registry) {
+      : root_(document.root), folder_(document.folder), registry_(registry) {
     config_.file = document.path;
+    config_.folder = document.folder;
     problems_.look_elsewhere([this](const std::string& key) { return where_is(key); });
   }
 
@@ -211,7 +218,7 @@ class Reader {
 
  private:
   void read_top_level() {
-    bind_options(root_, describe<RunOptions>(), &config_.run, problems_, sections());
+    bind(root_, describe<RunOptions>(), &config_.run, sections());
     config_.effective.emplace_back("", settings(root_, describe<RunOptions>(), &config_.run));
     if (const auto* name = root_.get_as<std::string>("name"))
       if (const auto objection = objection_to_name(name->get()); !objection.empty())
@@ -256,18 +263,22 @@ class Reader {
                           : fmt::format("'{}' is an option of {}", key, joined(owners, " and of "));
   }
 
+  void bind(const toml::table& table, const OptionSet& schema, void* object,
+            const std::vector<std::string>& beside = {}) {
+    bind_options(table, schema, object, problems_, beside, folder_);
+  }
+
   template <class T>
   void read_section(const std::string& name, T* object) {
     const auto& table = section(root_, name, problems_);
-    bind_options(table, describe<T>(), object, problems_);
+    bind(table, describe<T>(), object);
     config_.effective.emplace_back(name, settings(table, describe<T>(), object));
   }
 
   /// Without 'optimizer' and 'schedule', whose sections are in effect.
   void read_train() {
     const auto& table = section(root_, "train", problems_);
-    bind_options(table, describe<TrainOptions>(), &config_.train, problems_,
-                 names_of(short_options()));
+    bind(table, describe<TrainOptions>(), &config_.train, names_of(short_options()));
     if (!table.contains("micro_batch"))
       config_.train.micro_batch = std::min(config_.train.micro_batch, config_.train.global_batch);
     auto all = settings(table, describe<TrainOptions>(), &config_.train);
@@ -335,8 +346,7 @@ class Reader {
     for (const auto& option : chosen.entry->schema.options) {
       const bool is_short = section_name == name(Kind::optimizer) &&
                             std::ranges::find(shorts, option.name) != shorts.end();
-      if (is_short)
-        bind_options(train_table(), {{option}}, chosen.options.get(), problems_, in_train);
+      if (is_short) bind(train_table(), {{option}}, chosen.options.get(), in_train);
       append(all, settings(is_short ? train_table() : nothing_, {{option}}, chosen.options.get()));
     }
     config_.effective.emplace_back(section_name, std::move(all));
@@ -412,7 +422,7 @@ class Reader {
     }
     chosen.options = chosen.entry->defaults();
     beside.emplace_back("plugin");
-    bind_options(table, chosen.entry->schema, chosen.options.get(), problems_, beside);
+    bind(table, chosen.entry->schema, chosen.options.get(), beside);
     return chosen;
   }
 
@@ -482,7 +492,7 @@ class Reader {
     for (const auto& option : own_schema.options) own_keys.push_back(option.name);
     for (const auto& [key, node] : table) keys.emplace_back(key.str());
     // unknown keys are judged with the plugin's
-    bind_options(table, own_schema, own, problems_, keys);
+    bind(table, own_schema, own, keys);
 
     const auto* plugin = table.get("plugin");
     if (!plugin) {
@@ -639,6 +649,7 @@ class Reader {
   }
 
   const toml::table& root_;
+  const std::filesystem::path folder_;
   const Registry& registry_;
   const toml::table nothing_;
   RunConfig config_;
@@ -651,7 +662,8 @@ std::vector<std::filesystem::path> plugin_places(const Document& document) {
   std::vector<std::filesystem::path> places;
   if (const auto* array = document.root["plugins"].as_array())
     for (const auto& element : *array)
-      if (auto text = element.value<std::string>()) places.emplace_back(*text);
+      if (auto text = element.value<std::string>())
+        places.emplace_back(reached_from(document.folder, *text));
   return places;
 }
 

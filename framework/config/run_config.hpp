@@ -120,6 +120,8 @@ struct AskedRanks {
 
 struct RunConfig {
   std::filesystem::path file;
+  // to which relative paths of the file refer; empty: the current folder
+  std::filesystem::path folder = {};
   RunOptions run;
   ModelOptions model;
   DatasetOptions dataset;

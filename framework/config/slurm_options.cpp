@@ -93,10 +93,11 @@ std::vector<std::string> SlurmOptions::overrides_of(std::int64_t element) const 
 }
 
 std::vector<std::int64_t> array_elements(const std::string& text) {
-  static const std::regex form(R"(([0-9,:-]+)(%[1-9]\d*)?)"),
-      range(
-          R"((\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?)");  // Slurm's largest number has seven digits
-  std::smatch whole, part;
+  static const std::regex form(R"(([0-9,:-]+)(%[1-9]\d*)?)");
+  // Slurm's largest number has seven digits
+  static const std::regex range(R"((\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?)");
+  std::smatch whole;
+  std::smatch part;
   if (!std::regex_match(text, whole, form)) return {};
   std::set<std::int64_t> elements;
   std::istringstream ranges(whole[1]);
@@ -207,8 +208,9 @@ void check_lines(const toml::table& table, const SlurmOptions& options, Problems
 }
 
 void check_forms(const toml::table& table, const SlurmOptions& options, Problems& problems) {
-  static const std::regex memory(R"(\d+[KMGT]?)"), variable("[A-Za-z_][A-Za-z0-9_]*"),
-      option("[a-z][a-z0-9-]+");
+  static const std::regex memory(R"(\d+[KMGT]?)");
+  static const std::regex variable("[A-Za-z_][A-Za-z0-9_]*");
+  static const std::regex option("[a-z][a-z0-9-]+");
   if (!options.time.empty() && !seconds_of(options.time))
     problems.add(place_of(table, "time"),
                  fmt::format("'time' is '{}', which is not a time: write minutes, minutes:seconds, "

@@ -58,8 +58,9 @@ bool read_pair(const std::string& line, Pair& pair) {
 }
 
 std::string about_numbers(const Pair& pair) {
-  static const std::regex no_zero_before(R"(([+-]?)(\.\d+))"), no_digit_behind(R"([+-]?\d+\.)"),
-      zeros(R"(([+-]?)0+(\d+))");
+  static const std::regex no_zero_before(R"(([+-]?)(\.\d+))");
+  static const std::regex no_digit_behind(R"([+-]?\d+\.)");
+  static const std::regex zeros(R"(([+-]?)0+(\d+))");
   std::smatch part;
   if (std::regex_match(pair.value, part, no_zero_before))
     return fmt::format("write {} = {}0{}", pair.key, part[1].str(), part[2].str());

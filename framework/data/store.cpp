@@ -218,7 +218,7 @@ void add_elements(const hdf5::Dataset& dataset, Sha256& sum) {
 std::string content_sha256(const hdf5::Group& split) {
   Sha256 sum;
   for (const auto& name : split.members()) {
-    sum.add(name).add(std::string_view("", 1));
+    sum.add(name).add(std::string_view("\0", 1));
     add_elements(split.dataset(name), sum);
   }
   return sum.hex();

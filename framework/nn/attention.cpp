@@ -36,9 +36,12 @@ struct Rows {
 void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Rows a, bool transpose_a,
               Rows b, bool transpose_b, float beta, float* c, std::int64_t stride_c) {
   // In BLAS's columns c is transposed, and so are the factors' order and forms.
-  const int rows = static_cast<int>(n), columns = static_cast<int>(m), inner = static_cast<int>(k),
-            lda = static_cast<int>(b.stride), ldb = static_cast<int>(a.stride),
-            ldc = static_cast<int>(stride_c);
+  const int rows = static_cast<int>(n);
+  const int columns = static_cast<int>(m);
+  const int inner = static_cast<int>(k);
+  const int lda = static_cast<int>(b.stride);
+  const int ldb = static_cast<int>(a.stride);
+  const int ldc = static_cast<int>(stride_c);
   sgemm_(transpose_b ? "T" : "N", transpose_a ? "T" : "N", &rows, &columns, &inner, &alpha, b.data,
          &lda, a.data, &ldb, &beta, c, &ldc);
 }

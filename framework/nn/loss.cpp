@@ -100,9 +100,9 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
                                const at::Tensor& targets, bool with_gradients,
                                at::Tensor* predicted) {
     const auto wide = x.options().dtype(at::toOpMathType(x.scalar_type()));
-    const bool with_dx = with_gradients && x.requires_grad(),
-               with_dweight = with_gradients && weight.requires_grad(),
-               with_dbias = with_gradients && bias && bias->requires_grad();
+    const bool with_dx = with_gradients && x.requires_grad();
+    const bool with_dweight = with_gradients && weight.requires_grad();
+    const bool with_dbias = with_gradients && bias && bias->requires_grad();
     at::Tensor sum = at::zeros({}, wide);
     at::Tensor correct = at::zeros({}, targets.options());
     at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor();
@@ -194,9 +194,9 @@ struct RowLossFunction : torch::autograd::Function<RowLossFunction> {
     const bool with_dweight = context->needs_input_grad(1);
     const bool with_dbias = bias.defined() && bias.requires_grad();
     const auto wide = log_total.options();
-    at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor(),
-               dweight = with_dweight ? at::zeros(weight.sizes(), wide) : at::Tensor(),
-               dbias = with_dbias ? at::zeros(bias.sizes(), wide) : at::Tensor();
+    at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor();
+    at::Tensor dweight = with_dweight ? at::zeros(weight.sizes(), wide) : at::Tensor();
+    at::Tensor dbias = with_dbias ? at::zeros(bias.sizes(), wide) : at::Tensor();
     for_each_chunk(x.size(0), operand.size(0), [&](std::int64_t first, std::int64_t rows) {
       const auto part = [&](const at::Tensor& tensor) {
         return tensor.narrow(0, first, rows).unsqueeze(1);

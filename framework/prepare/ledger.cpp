@@ -32,6 +32,8 @@ std::string excerpt(const Record& record) {
   std::string text;
   for (const auto& [name, value] : record.fields)
     text += (text.empty() ? "" : "\n") + name + ": " + value;
+  for (const auto& [name, list] : record.lists)
+    text += (text.empty() ? "" : "\n") + name + ": " + joined(list);
   const auto add = [&](const std::string& name, const Message& message) {
     text += (text.empty() ? "" : "\n") + name + ": " + message.content +
             (message.extra.empty() ? "" : " " + message.extra);
@@ -96,31 +98,6 @@ json to_json(const Tallies& tallies) {
 
 std::string dumped(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
-}
-
-namespace {
-
-/// Rows of conversations and pairs have other keys than a record's fields: a layout fills these
-/// from them.
-std::string layout_for(const std::string& field) {
-  if (field == "chosen" || field == "rejected") return ", or set layout = \"preference\"";
-  if (field != "prompt" && field != "response") return "";
-  return ", or, for conversations, set layout = \"messages\" (or \"alpaca\", "
-         "\"prompt_completion\")";
-}
-
-}  // namespace
-
-const std::string& Record::field(const std::string& name) const {
-  const auto found = fields.find(name);
-  if (found != fields.end()) return found->second;
-  std::vector<std::string> names;
-  for (const auto& [key, value] : fields) names.push_back(key);
-  throw BadRow("a field is missing",
-               fmt::format("{}, row {}: there is no field '{}' (existing fields: {}); map it with "
-                           "fields = {{ {} = \"...\" }} in the source{}",
-                           source, row, name, names.empty() ? "none" : joined(names), name,
-                           layout_for(name)));
 }
 
 }  // namespace attune

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <ranges>
 
 #include "prepare/texts.hpp"
 #include "text/pattern.hpp"
@@ -89,8 +90,8 @@ std::int64_t mask(const Mask& mask, std::string& text) {
   std::erase_if(found, [&](const auto& span) {
     return !mask.is_one(std::string_view(text).substr(span.begin, span.end - span.begin));
   });
-  for (auto span = found.rbegin(); span != found.rend(); ++span)
-    text.replace(span->begin, span->end - span->begin, mask.name);
+  for (const auto& span : std::views::reverse(found))
+    text.replace(span.begin, span.end - span.begin, mask.name);
   return std::ssize(found);
 }
 

@@ -10,12 +10,6 @@
 namespace attune {
 namespace {
 
-/// Fields that may be lists, of which a record then holds the JSON: several labels, and words with
-/// their tags.
-bool may_be_list(const std::string& field) {
-  return field == "labels" || field == "words" || field == "tags";
-}
-
 /// The row labels that pandas writes: into Parquet under a name of its own, into CSV without one.
 bool is_index(const std::string& key) { return key.empty() || key.starts_with("__index_level_"); }
 
@@ -25,12 +19,7 @@ bool is_plain_list(const RowJson& value) {
 
 /// A label that is a number has one name in every file: a column of integers becomes one of floats
 /// as soon as a value is missing.
-RowJson with_whole_labels(const RowJson& value) {
-  if (value.is_array()) {
-    auto labels = RowJson::array();
-    for (const auto& one : value) labels.push_back(with_whole_labels(one));
-    return labels;
-  }
+RowJson with_whole_label(const RowJson& value) {
   constexpr double exact = 1LL << 53;
   if (!value.is_number_float()) return value;
   const auto number = value.get<double>();
@@ -38,19 +27,27 @@ RowJson with_whole_labels(const RowJson& value) {
   return whole ? RowJson(static_cast<std::int64_t>(number)) : value;
 }
 
-/// A list, or the text of one: CSV has no lists.
-RowJson list_in(const RowJson& value) {
-  const bool is_text = value.is_string() && value.get_ref<const std::string&>().starts_with('[');
-  return is_text ? RowJson::parse(value.get_ref<const std::string&>(), nullptr, false) : value;
+bool holds_labels(const std::string& field) {
+  return field == "label" || field == "labels" || field == "tags";
 }
 
-std::string field_of(const Row& row, const RowJson& object, const std::string& field,
-                     const std::string& key) {
+std::string as_text(const RowJson& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+/// Sets a text or a list.
+void set_field(const Row& row, const RowJson& object, const std::string& field,
+               const std::string& key, Record& record) {
   const auto& value = member(row, object, key);
-  if (const auto list = list_in(value); may_be_list(field) && is_plain_list(list))
-    return (field == "words" ? list : with_whole_labels(list)).dump();
-  if (field == "label" && value.is_number_float()) return with_whole_labels(value).dump();
-  return text_of(row, object, key);
+  const auto stored = [&](const RowJson& plain) {
+    return as_text(holds_labels(field) ? with_whole_label(plain) : plain);
+  };
+  if (is_plain_list(value)) {
+    auto& list = record.lists[field];
+    for (const auto& element : value) list.push_back(stored(element));
+  } else {
+    record.fields[field] = is_plain(value) ? stored(value) : text_of(row, object, key);
+  }
 }
 
 /// instruction and, where there is one, its input, as one prompt.
@@ -158,18 +155,17 @@ Record record_of(const SourceOptions& options, const Row& row, const RowJson& ob
   Record record;
   record.source = row.source;
   record.row = row.number;
-  auto& fields = record.fields;
   if (!options.layout.empty()) {
     const auto named = options.layout == "preference" ? with_usual_names(row, object) : object;
     set_conversation(options.layout, row, without(named, options.ignore), record);
   } else if (!options.fields.empty()) {
-    for (const auto& [name, key] : options.fields) fields[name] = field_of(row, object, name, key);
+    for (const auto& [name, key] : options.fields) set_field(row, object, name, key, record);
   } else {
     for (const auto& [key, value] : object.items())
       if (is_index(key))
         continue;
-      else if (is_plain(value) || (may_be_list(key) && is_plain_list(value)))
-        fields[key] = field_of(row, object, key, key);
+      else if (is_plain(value) || is_plain_list(value))
+        set_field(row, object, key, key, record);
   }
   return record;
 }

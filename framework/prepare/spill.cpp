@@ -86,6 +86,12 @@ void pack_record(const Record& record, std::string& to) {
     packer.text(name);
     packer.text(value);
   }
+  packer.number(std::ssize(record.lists));
+  for (const auto& [name, list] : record.lists) {
+    packer.text(name);
+    packer.number(std::ssize(list));
+    for (const auto& element : list) packer.text(element);
+  }
   pack_messages(record.messages, packer);
   packer.text(record.tools);
   packer.number(std::ssize(record.answers));
@@ -107,6 +113,11 @@ Record unpack_record(std::string_view from) {
   for (auto left = unpacker.number(); left > 0; --left) {
     const auto name = unpacker.text();
     record.fields.emplace(name, unpacker.text());
+  }
+  for (auto left = unpacker.number(); left > 0; --left) {
+    auto& list = record.lists[std::string(unpacker.text())];
+    for (auto elements = unpacker.number(); elements > 0; --elements)
+      list.emplace_back(unpacker.text());
   }
   record.messages = unpack_messages(unpacker);
   record.tools = unpacker.text();
@@ -165,6 +176,11 @@ Fingerprint fingerprint_of(const Record& record) {
   for (const auto& [name, value] : record.fields) {
     add(name);
     add(value);
+  }
+  for (const auto& [name, list] : record.lists) {
+    add(name);
+    add(std::to_string(list.size()));
+    for (const auto& element : list) add(element);
   }
   const auto add_messages = [&](const std::vector<Message>& messages) {
     for (const auto& message : messages) {

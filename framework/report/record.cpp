@@ -57,7 +57,7 @@ std::string make_record(const RecordInput& input, const std::string& earlier, co
   facts.name = input.name;
   facts.attune_version = ATTUNE_VERSION;
   facts.command_line = input.command_line;
-  facts.working_directory = std::filesystem::current_path().string();
+  facts.working_directory = input.folder.string();
   facts.program_sha256 = sha256_of_file("/proc/self/exe");
   facts.base_model_path = input.base_model_path;
   facts.base_model_sha256 = input.base_model_sha256;

@@ -20,6 +20,7 @@ struct RecordInput {
   // "name version", library
   std::vector<std::pair<std::string, std::filesystem::path>> plugin_files;
   std::vector<std::string> command_line;
+  std::filesystem::path folder;  // to which relative paths of the run file refer
 };
 
 /// Returns the text of record.json on rank 0, and an empty text on other ranks. It contains

@@ -129,6 +129,20 @@ std::optional<RecordedRun> read_record(const fs::path& run) {
   }
 }
 
+fs::path folder_of_paths(const fs::path& file) {
+  const bool is_record = file.extension() == ".json";
+  if (!is_record && file.filename() != names::run_file) return {};
+  const auto record = is_record ? file : record_file(file.parent_path());
+  std::error_code problem;
+  if (!fs::exists(record, problem)) return {};
+  const auto json = nlohmann::json::parse(read_text(record), nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || json.value("format", nlohmann::json()) != record_format.name) return {};
+  const auto folder = json.value("working_directory", nlohmann::json());
+  if (!folder.is_string() || !fs::is_directory(folder.get<std::string>(), problem)) return {};
+  const fs::path started = folder.get<std::string>();
+  return fs::equivalent(started, fs::current_path(), problem) ? fs::path() : started;
+}
+
 RecordedInputs read_recorded_inputs(const fs::path& file) {
   const auto json = nlohmann::json::parse(read_text(file), nullptr, /*allow_exceptions=*/false);
   const bool is_record =

@@ -88,6 +88,10 @@ struct RecordedRun {
   std::string slurm_job;
 };
 
+/// The folder where the run was started, if `file` is the run file or the record of a run directory
+/// and the folder is another than the current one; else "". Relative paths of the run refer to it.
+std::filesystem::path folder_of_paths(const std::filesystem::path& file);
+
 /// Absent if there is no record. Error naming the file if it is damaged or of a newer version.
 std::optional<RecordedRun> read_record(const std::filesystem::path& run);
 

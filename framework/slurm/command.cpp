@@ -13,8 +13,6 @@
 #include <cstring>
 #include <filesystem>
 
-extern char** environ;
-
 namespace attune::slurm {
 namespace {
 

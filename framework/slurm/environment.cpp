@@ -1,6 +1,7 @@
 #include "slurm/environment.hpp"
 
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -9,8 +10,6 @@
 #include <string_view>
 
 #include "core/names.hpp"
-
-extern char** environ;
 
 namespace attune::slurm {
 namespace {

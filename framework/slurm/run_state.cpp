@@ -1,6 +1,7 @@
 #include "slurm/run_state.hpp"
 
 #include <algorithm>
+#include <ranges>
 
 namespace attune::slurm {
 using run_directory::Holder;
@@ -8,9 +9,9 @@ using run_directory::Life;
 using run_directory::Progress;
 
 const QueuedJob* job_of(const Progress& progress, const std::vector<QueuedJob>& queue) {
-  for (auto id = progress.jobs.rbegin(); id != progress.jobs.rend(); ++id)
+  for (const auto& id : std::views::reverse(progress.jobs))
     for (const auto& job : queue)
-      if (job.is_called(*id)) return &job;
+      if (job.is_called(id)) return &job;
   return nullptr;
 }
 

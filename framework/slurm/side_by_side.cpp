@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -15,8 +16,6 @@
 
 #include "core/signals.hpp"
 #include "slurm/command.hpp"
-
-extern char** environ;
 
 namespace attune::slurm {
 namespace {

@@ -1,5 +1,6 @@
 #include <attune/adapter.hpp>
 #include <attune/model_view.hpp>
+#include <attune/registry.hpp>
 #include <torch/torch.h>
 
 namespace attune {

@@ -21,8 +21,8 @@ std::set<std::string> names_of(const std::vector<NamedTensor>& tensors) {
   return names;
 }
 
-void check_what_is_trained(const MakeStrategy& make, Task task) {
-  ToyRun run(make, task);
+void check_what_is_trained(const ToyPlan& plan) {
+  ToyRun run(plan);
   std::vector<NamedTensor> before;
   for (const auto& [name, tensor] : parameters_of(run.model()))
     before.emplace_back(name, tensor.detach().clone());
@@ -58,8 +58,8 @@ std::pair<double, std::int64_t> loss_in_parts(ToyRun& run, Phase phase, std::int
   return {sum, targets};
 }
 
-void check_sums(const MakeStrategy& make, Task task) {
-  ToyRun run(make, task);
+void check_sums(const ToyPlan& plan) {
+  ToyRun run(plan);
   run.step(0);
   for (const auto phase : {Phase::evaluation, Phase::training}) {
     const auto [whole, targets] = loss_in_parts(run, phase, 1);
@@ -82,9 +82,9 @@ void check_same(const ToyRun::State& ours, const ToyRun::State& theirs, const st
           fmt::format("'{}' has the same bits {}", ours.weights[i].first, when));
 }
 
-void check_repetition(const MakeStrategy& make, Task task) {
-  ToyRun first(make, task);
-  ToyRun again(make, task);
+void check_repetition(const ToyPlan& plan) {
+  ToyRun first(plan);
+  ToyRun again(plan);
   for (int step = 0; step < 3; ++step) {
     first.step(step);
     again.step(step);
@@ -92,11 +92,11 @@ void check_repetition(const MakeStrategy& make, Task task) {
   check_same(first.state(), again.state(), "in two runs with one seed");
 }
 
-void check_resume(const MakeStrategy& make, Task task) {
-  ToyRun whole(make, task);
+void check_resume(const ToyPlan& plan) {
+  ToyRun whole(plan);
   whole.step(0);
   whole.step(1);
-  ToyRun resumed(make, task);
+  ToyRun resumed(plan);
   resumed.restore(whole.state(), 2);
   for (int step = 2; step < 4; ++step) {
     whole.step(step);
@@ -106,14 +106,14 @@ void check_resume(const MakeStrategy& make, Task task) {
              "after a resume: what it depends on is given by state()");
 }
 
-void check_adapter(const MakeStrategy& make, Task task) {
-  ToyRun run(make, task);
+void check_adapter(const ToyPlan& plan) {
+  ToyRun run(plan);
   for (int step = 0; step < 2; ++step) run.step(step);
   auto adapter = run.strategies().export_adapter(run.model());
   if (!adapter) return;
   check(!adapter->tensors.empty(), "an exported adapter holds tensors");
   for (auto& [name, tensor] : adapter->tensors) tensor = tensor.detach().clone();
-  ToyRun fresh(make, task);
+  ToyRun fresh(plan);
   const auto own = fresh.strategies().export_adapter(fresh.model());
   if (!own || !own->is_live) return;  // which says so: it is not for starting from
   fresh.strategies().load_adapter(fresh.model(), *adapter, "the exported adapter");
@@ -121,8 +121,8 @@ void check_adapter(const MakeStrategy& make, Task task) {
         "an exported adapter, loaded into a new run, gives the same outputs");
 }
 
-void check_merge(const MakeStrategy& make, Task task) {
-  ToyRun run(make, task);
+void check_merge(const ToyPlan& plan) {
+  ToyRun run(plan);
   for (int step = 0; step < 2; ++step) run.step(step);
   const auto before = run.outputs();
   try {
@@ -135,10 +135,10 @@ void check_merge(const MakeStrategy& make, Task task) {
 
 }  // namespace
 
-void check_strategy(const MakeStrategy& make, Task task) {
+void check_strategy(const MakeStrategy& make, Task task, const MakeStrategy& over) {
   for (const auto& check : {check_what_is_trained, check_sums, check_repetition, check_resume,
                             check_adapter, check_merge})
-    check(make, task);
+    check(ToyPlan{make, task, over});
 }
 
 }  // namespace attune::testing

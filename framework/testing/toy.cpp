@@ -46,7 +46,7 @@ struct Attention : torch::nn::Module {
     const auto q = nn::rotate(split(q_proj->forward(x, context)), rotation);
     const auto k = nn::rotate(split(k_proj->forward(x, context)), rotation);
     const auto v = split(v_proj->forward(x, context));
-    const double scale = 1 / std::sqrt(static_cast<double>(width / heads));
+    const double scale = 1 / std::sqrt(static_cast<double>(width) / heads);
     const auto seen = nn::attention(q, k, v, context, {.scale = scale});
     return o_proj->forward(seen.flatten(1), context);
   }

@@ -64,15 +64,16 @@ class NoFiles final : public TensorFiles {
 
 namespace {
 
-std::vector<Strategies::Named> list_of(const MakeStrategy& make, Task task) {
-  const auto model = toy_model(task);
+std::vector<Strategies::Named> list_of(const ToyPlan& plan) {
+  if (plan.over) return {{"extended", plan.over()}, {"checked", plan.make()}};
+  const auto model = toy_model(plan.task);
   ModelView view(*model);
-  make()->prepare(view);
+  plan.make()->prepare(view);
   check(trainable(*model).size() == view.trained().size(),
         "prepare() selects what is trained by ModelView::train alone, not by requires_grad");
   std::vector<Strategies::Named> list;
   if (view.trained().empty()) list.push_back({"everything", std::make_shared<TrainsAll>()});
-  list.push_back({"checked", make()});
+  list.push_back({"checked", plan.make()});
   return list;
 }
 
@@ -146,10 +147,10 @@ struct ToyRun::Parts {
                  .files = files};
 };
 
-ToyRun::ToyRun(const MakeStrategy& make, Task task)
-    : model_(toy_model(task)),
-      strategies_(list_of(make, task)),
-      parts_(std::make_shared<Parts>(*model_, task)) {
+ToyRun::ToyRun(const ToyPlan& plan)
+    : model_(toy_model(plan.task)),
+      strategies_(list_of(plan)),
+      parts_(std::make_shared<Parts>(*model_, plan.task)) {
   torch::manual_seed(seed);  // new adapters
   strategies_.prepare(*model_);
   strategies_.begin(*model_, parts_->run);

@@ -22,10 +22,16 @@ bool same_bits(const at::Tensor& a, const at::Tensor& b);
 /// Whether the difference is within float32 rounding of a reordered sum.
 bool are_near(const at::Tensor& a, const at::Tensor& b);
 
+/// What is run: see check_strategy().
+struct ToyPlan {
+  MakeStrategy make;
+  Task task = Task::next_token;
+  MakeStrategy over = {};
+};
+
 class ToyRun {
  public:
-  /// A strategy without trainable parameters is listed after one that trains all parameters.
-  ToyRun(const MakeStrategy& make, Task task);
+  explicit ToyRun(const ToyPlan& plan);
 
   /// Runs one training step on the step's batch, divided into `parts` equal parts. step: from 0.
   void step(std::int64_t step, std::int64_t parts = 1);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <ranges>
 
 #include "text/byte_level.hpp"
 #include "text/part.hpp"
@@ -80,8 +81,8 @@ Decoder replace(const Json& json) {
     for (auto& token : tokens) {
       matches.clear();
       pattern.find_all(token, matches);
-      for (auto match = matches.rbegin(); match != matches.rend(); ++match)
-        token.replace(match->begin, match->end - match->begin, content);
+      for (const auto& match : std::views::reverse(matches))
+        token.replace(match.begin, match.end - match.begin, content);
     }
   };
 }

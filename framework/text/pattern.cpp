@@ -69,8 +69,8 @@ class Translation {
   }
 
   void escape(char c) {
-    static const std::string word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control})",
-                             hexadecimal = "0-9A-Fa-f";
+    static const std::string word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control})";
+    static const std::string hexadecimal = "0-9A-Fa-f";
     const auto set = [&](const std::string& members) {
       result += depth_ > 0 ? members : "[" + members + "]";
     };

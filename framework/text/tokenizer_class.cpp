@@ -1,6 +1,7 @@
 #include "text/tokenizer_class.hpp"
 
 #include <map>
+#include <ranges>
 
 #include "text/part.hpp"
 #include "text/tokenizer_json.hpp"
@@ -186,8 +187,7 @@ Parts t5(const Vocab& vocabulary, Settings& settings) {
 
 void reorder_t5(Vocab& vocabulary, Settings& settings) {
   const auto extra = extra_ids(settings);
-  for (auto token = extra.rbegin(); token != extra.rend(); ++token)
-    vocabulary.vocab.push_back({*token, 0.0});
+  for (const auto& token : std::views::reverse(extra)) vocabulary.vocab.emplace_back(token, 0.0);
   vocabulary.added.insert(vocabulary.added.end(), extra.begin(), extra.end());
 }
 

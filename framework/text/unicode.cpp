@@ -146,10 +146,11 @@ const icu::UnicodeSet& unicode_9() {
 }
 
 const icu::Normalizer2& normalizer_of(NormalForm form) {
-  static const icu::FilteredNormalizer2 nfc(any_version(NormalForm::nfc), unicode_9()),
-      nfd(any_version(NormalForm::nfd), unicode_9()),
-      nfkc(any_version(NormalForm::nfkc), unicode_9()),
-      nfkd(any_version(NormalForm::nfkd), unicode_9());
+  using Limited = icu::FilteredNormalizer2;
+  static const Limited nfc(any_version(NormalForm::nfc), unicode_9());
+  static const Limited nfd(any_version(NormalForm::nfd), unicode_9());
+  static const Limited nfkc(any_version(NormalForm::nfkc), unicode_9());
+  static const Limited nfkd(any_version(NormalForm::nfkd), unicode_9());
   switch (form) {
     case NormalForm::nfc: return nfc;
     case NormalForm::nfd: return nfd;

@@ -256,17 +256,23 @@ Session Session::plan(const config::RunConfig& config, const Mesh& mesh) {
   return s;
 }
 
+config::Document run_document(const std::filesystem::path& file,
+                              const std::vector<std::string>& overrides) {
+  auto document = file.extension() == ".json"
+                      ? config::Document::parse_text(
+                            run_directory::read_recorded_inputs(file).run_file, file, overrides)
+                      : config::Document::parse(file, overrides);
+  document.folder = run_directory::folder_of_paths(file);
+  return document;
+}
+
 OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides,
                    const Comm& world) {
   OpenedRun run;
   run.mesh = Mesh::make(world);
   run.registry = std::make_shared<Registry>();
   world.agree([&] {
-    const auto document =
-        file.extension() == ".json"
-            ? config::Document::parse_text(run_directory::read_recorded_inputs(file).run_file, file,
-                                           overrides)
-            : config::Document::parse(file, overrides);
+    const auto document = run_document(file, overrides);
     auto places = further_plugin_places();
     for (auto& place : config::plugin_places(document)) places.push_back(std::move(place));
     load_plugins(*run.registry, places);

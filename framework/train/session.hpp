@@ -77,6 +77,10 @@ struct OpenedRun {
   std::shared_ptr<Registry> registry;
   Mesh mesh;
 };
+/// Reads the run file, or the one in a record.json. Relative paths in a run directory's file refer
+/// to the folder where the run was started.
+config::Document run_document(const std::filesystem::path& file,
+                              const std::vector<std::string>& overrides = {});
 OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides,
                    const Comm& world);
 

@@ -229,8 +229,8 @@ void Q2_K::decode(float* values) const {
 void Q3_K::decode(float* values) const {
   const float factor = from_half(scale);
   for (int group = 0; group < 16; ++group, values += 16) {
-    const int low_bits = scales[group % 8] >> group / 8 * 4 & 0xF,
-              high_bits = scales[8 + group % 4] >> group / 4 * 2 & 3;
+    const int low_bits = scales[group % 8] >> group / 8 * 4 & 0xF;
+    const int high_bits = scales[8 + group % 4] >> group / 4 * 2 & 3;
     const float step = factor * static_cast<float>((low_bits | high_bits << 4) - 32);
     const auto* bytes = pairs + group / 8 * 32 + group % 2 * 16;
     const auto* thirds = third_bits + group % 2 * 16;

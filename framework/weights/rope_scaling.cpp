@@ -110,8 +110,8 @@ json scaling_of_factors(const ArchitectureKeys& keys, std::int64_t head_dim, dou
   }
   const auto original = keys.size("rope.scaling.original_context_length", context_of_llama3);
   const auto context = static_cast<double>(original);
-  const double low = rounded(context * ramp.turns_where(1 / factor)),
-               high = rounded(context * ramp.turns_where(1));
+  const double low = rounded(context * ramp.turns_where(1 / factor));
+  const double high = rounded(context * ramp.turns_where(1));
   check_ramp(ramp_through(factor, {low / context, 1 / factor}, {high / context, 1}), points,
              keys.file());
   return {{"rope_type", "llama3"},

@@ -10,7 +10,6 @@ namespace attune::program {
 namespace {
 
 namespace options = boost::program_options;
-namespace fs = std::filesystem;
 using slurm::QueuedJob;
 
 struct Wanted {

@@ -15,7 +15,6 @@ namespace {
 
 namespace options = boost::program_options;
 namespace fs = std::filesystem;
-using slurm::QueuedJob;
 
 /// Now, and what the queue says of its jobs.
 struct Moment {

@@ -49,7 +49,7 @@ config::RunConfig RunChecker::check(const config::Document& run_file, std::int64
   const auto& opened = opened_[key];
   metrics_ = train::declared_metrics(run, opened.data_metrics);
   train::check_metric_options(run, metrics_);
-  Sampler(opened.samples, run.train.global_batch, run.run.seed, static_cast<int>(ranks));
+  const Sampler fits(opened.samples, run.train.global_batch, run.run.seed, static_cast<int>(ranks));
   return run;
 }
 

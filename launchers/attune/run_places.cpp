@@ -60,7 +60,7 @@ fs::path directory_of_sweep(const fs::path& file) {
 RunPlace folder_of_runs(const fs::path& folder, RunPlace::Kind kind) {
   RunPlace place{kind, folder, runs_inside(folder)};
   std::error_code problem;
-  fs::directory_iterator(folder, problem);
+  const fs::directory_iterator readable(folder, problem);
   if (problem) place.runs = {folder};  // its row says why
   if (place.runs.empty()) fail("{}: is not a run directory and contains none", folder.string());
   return place;

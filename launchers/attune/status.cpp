@@ -1,4 +1,5 @@
 // attune status: how runs do, from their files, the queue and Slurm's accounts. It writes nothing.
+#include <cmath>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -132,7 +133,7 @@ std::vector<Seen> look_at(const std::vector<fs::path>& directories, std::vector<
 // ---- As a table
 
 std::string duration(double seconds) {
-  const auto whole = static_cast<std::int64_t>(seconds + 0.5);
+  const auto whole = std::llround(seconds);
   if (whole < 3600) return fmt::format("{}:{:02}", whole / 60, whole % 60);
   return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
 }

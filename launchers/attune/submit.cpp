@@ -38,7 +38,7 @@ config::Document element_file(const config::Document& whole, std::vector<std::st
   const auto name = whole.root["name"].value<std::string>();
   if (name && !name->empty())
     overrides.push_back("name=" + to_toml(OptionValue(fmt::format("{}-{}", *name, element))));
-  auto document = config::Document::parse(whole.path, overrides);
+  auto document = train::run_document(whole.path, overrides);
   if (auto* slurm = document.root["slurm"].as_table()) {
     slurm->erase("array");
     slurm->erase("each");
@@ -52,7 +52,7 @@ std::string conflict_of(const RunChecker& checker, const config::RunConfig& run)
   if (!fs::exists(before) || !fs::exists(train::checkpoint_folder(run)) ||
       run_directory::is_finished(run.directory()))
     return "";
-  return train::differences_of_settings(run, checker.read(config::Document::parse(before)));
+  return train::differences_of_settings(run, checker.read(train::run_document(before)));
 }
 
 /// The job would refuse other settings, too, but only once it has waited.
@@ -68,7 +68,7 @@ void check_goes_on(const Plan& plan) {
 /// Every run checked.
 Plan checked_plan(const fs::path& file, const std::vector<std::string>& overrides,
                   const config::SlurmOptions& options) {
-  const auto document = config::Document::parse(file, overrides);
+  const auto document = train::run_document(file, overrides);
   RunChecker checker(document);
   Plan plan{config::array_elements(options.array), {}, 0, {}};
   const auto add = [&](const config::Document& run_file) {

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <fstream>
 #include <iostream>
+#include <ranges>
 #include <regex>
 #include <sstream>
 
@@ -267,8 +268,8 @@ class TrialsHere {
  public:
   TrialsHere(const Sweep& sweep, const Place& place, const std::vector<Result>& to_start)
       : directory_(sweep.options.directory()), place_(place), all_(to_start.size()) {
-    for (auto result = to_start.rbegin(); result != to_start.rend(); ++result)
-      waiting_.push_back({result->trial->name, sweep.options.retries});
+    for (const auto& result : std::views::reverse(to_start))
+      waiting_.push_back({result.trial->name, sweep.options.retries});
   }
 
   int run(std::size_t slots) {

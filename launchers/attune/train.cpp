@@ -94,10 +94,15 @@ bool restore_directory(std::optional<RunLock>& lock, const config::RunConfig& co
 
 std::string record_of(const train::OpenedRun& run, const train::Session& session,
                       const std::vector<std::string>& arguments) {
-  RecordInput input{run.config.run.name,       run.config.to_toml(),
-                    run.config.model.path,     session.base_sha256,
-                    run.config.dataset.path,   {},
-                    run.config.plugin_files(), arguments};
+  RecordInput input{run.config.run.name,
+                    run.config.to_toml(),
+                    run.config.model.path,
+                    session.base_sha256,
+                    run.config.dataset.path,
+                    {},
+                    run.config.plugin_files(),
+                    arguments,
+                    run.config.folder.empty() ? fs::current_path() : run.config.folder};
   for (const auto& split : session.data->splits())
     input.data_sha256.emplace_back(split, session.data->split(split).sha256());
   std::string earlier;

@@ -102,6 +102,23 @@ def a_directory_of_an_earlier_attune_is_read_and_gone_on_with():
     check(losses("repeated") == losses("cut"), "its record repeats it")
 
 
+def a_directory_works_from_any_folder():
+    train("far", "train.steps=4")
+    elsewhere = Workplace(place / "elsewhere")
+    here, there = place.run(program, "evaluate", "runs/far"), elsewhere.run(program, "evaluate", place / "runs/far")
+    check(here.splitlines()[2:] == there.splitlines()[2:], f"evaluation is the same from elsewhere: {here}\n{there}")
+    elsewhere.run(program, "train", place / "runs/far/run.toml", "train.steps=6", "--resume-anyway")
+    place.run(program, "train", "run.toml", "name=near", "checkpoint.every=2", "train.steps=4")
+    place.run(program, "train", "runs/near/run.toml", "train.steps=6", "--resume-anyway")
+    check(len(losses("far")) == 6 and losses("far") == losses("near"), "a run goes on from elsewhere, in its own directory")
+    record = strict((place / "runs/far/record.json").read_text())
+    check(record["working_directory"] == str(place.folder), f"its paths still refer to where it was started: {record['working_directory']}")
+    elsewhere.run(program, "train", place / "runs/whole/record.json", "name=repeated", "output=own")
+    repeated = [json.loads(line)["loss"] for line in (elsewhere / "own/repeated/metrics.jsonl").read_text().splitlines() if '"step_end"' in line]
+    check(repeated == losses("whole"), "a record is repeated from elsewhere; a path of the command line is of the current folder")
+    check(sorted(entry.name for entry in elsewhere.folder.iterdir()) == ["own"], "and nothing else was written there")
+
+
 def a_newer_version_is_refused_in_a_sentence_and_kept():
     newer = {"metrics.jsonl": ('"version":1', '"version":2'), "record.json": ('"version": 1', '"version": 2')}
     for file, (now, then) in newer.items():
@@ -198,6 +215,7 @@ place.run(program, "prepare", "answers.toml")
 (place / "run.toml").write_text(RUN)
 train("whole", "train.steps=4")
 for test in (files_give_their_format_and_version, pandas_reads_the_log_with_numbers_that_are_not_finite, a_directory_of_an_earlier_attune_is_read_and_gone_on_with,
+             a_directory_works_from_any_folder,
              a_newer_version_is_refused_in_a_sentence_and_kept, damage_is_told_and_a_resumed_run_goes_on_as_if_it_had_not_been, a_damaged_record_is_not_replaced,
              a_sweep_survives_what_its_trials_left):
     test()

@@ -508,6 +508,9 @@ TEST_F(RunFile, TheCauseIsNamedWhenItStandsInTheFile) {
       {"name = \"run\"",
        "name = 30",
        {":1:8: 'name' must be text, but is an integer: write \"30\""}},
+      {"steps = 100",
+       "steps = 100\nprecision = 32",
+       {"'precision' must be text, but is an integer: write \"float32\" or \"bfloat16\""}},
       {"targets = \"q_proj\"",
        "targets = [\"q_proj\", 3]",
        {"'targets' must be list of texts, but is a list with elements that are not texts: "
@@ -624,6 +627,44 @@ TEST(Names, TheirNumbersSortAsNumbers) {
   std::sort(names.begin(), names.end(), natural_less);
   EXPECT_EQ(names, (std::vector<std::string>{"a", "b1x", "b01y", "seeds-02", "seeds-2", "seeds-2-b",
                                              "seeds-10", "step-999999", "step-1000000"}));
+}
+
+/// A run file of another folder, to which its paths refer.
+class FromElsewhere : public RunFile {
+ protected:
+  void SetUp() override { std::filesystem::create_directories(folder_ / "models/x"); }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  config::RunConfig read(const std::vector<std::string>& overrides = {}) const {
+    auto document = Document::parse_text(good, "run.toml", overrides);
+    document.folder = folder_;
+    return config::read_run(document, registry_);
+  }
+  static std::string listed(const config::RunConfig& run, const std::string& section) {
+    for (const auto& [name, settings] : run.effective)
+      for (const auto& setting : settings)
+        if (name == section && setting.name == "path") return setting.value;
+    return "";
+  }
+
+  const std::filesystem::path folder_ = path_.string() + ".d";
+};
+
+TEST_F(FromElsewhere, RelativePathsReferToTheFolderAndAreListedAsWritten) {
+  const auto run = read({"model.path=models/y"});
+  EXPECT_EQ(run.dataset.path, folder_ / "data.h5");
+  EXPECT_EQ(run.directory(), folder_ / "runs/run");
+  EXPECT_EQ(listed(run, "dataset"), "\"data.h5\"");
+  EXPECT_EQ(run.model.path, std::filesystem::current_path() / "models/y")
+      << "a path of the command line is of the current folder";
+  EXPECT_EQ(listed(run, "model"), to_toml(OptionValue(run.model.path)));
+}
+
+TEST_F(FromElsewhere, APathThatIsOnlyHereIsTakenFromHere) {
+  EXPECT_EQ(config::reached_from(folder_, "models/x"), folder_ / "models/x");
+  EXPECT_EQ(config::reached_from(folder_ / "gone", "."), ".");
+  EXPECT_EQ(config::reached_from(folder_, "/absolute"), "/absolute");
+  EXPECT_EQ(config::reached_from("", "models/x"), "models/x");
 }
 
 TEST(TimeLimit, IsReadAsSbatchDoes) {

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
@@ -26,6 +27,15 @@ namespace {
 namespace fs = std::filesystem;
 using testing::ElementsAre;
 using testing::HasSubstr;
+
+std::string told(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "nothing";
+}
 
 class Sources : public testing::Test {
  protected:
@@ -100,6 +110,29 @@ TEST_F(Sources, ACsvMayHaveAnotherDelimiter) {
   SourceOptions options;
   options.delimiter = ";";
   EXPECT_EQ(read("a.csv", "text;label\n\"a;b\";c\n", options).at(0).field("text"), "a;b");
+}
+
+TEST_F(Sources, AFieldOfAnyNameMayBeAList) {
+  const auto record =
+      read("a.jsonl",
+           R"({"text": ["a", "b"], "scores": [1, 0.5, true], "none": [], "deep": [[1]]})")
+          .at(0);
+  EXPECT_EQ(record.list("text"), (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(record.list("scores"), (std::vector<std::string>{"1", "0.5", "true"}));
+  EXPECT_TRUE(record.list("none").empty());
+  EXPECT_FALSE(record.lists.contains("deep")) << "a list of lists";
+  EXPECT_THAT(told([&] { record.field("text"); }), HasSubstr("row 1: the field 'text' is a list"));
+  EXPECT_THAT(told([&] { record.list("deep"); }),
+              HasSubstr("there is no field 'deep' (existing fields: none, scores, text)"));
+}
+
+TEST_F(Sources, ATextIsReadAsAListWhereAKindWantsOne) {
+  const auto record = read("a.csv", "labels,names,wrong\n\"[\"\"a b\"\", 2]\", x ; y;,[1\n").at(0);
+  EXPECT_EQ(record.field("labels"), "[\"a b\", 2]");
+  EXPECT_EQ(record.list("labels"), (std::vector<std::string>{"a b", "2"}));
+  EXPECT_EQ(record.list("names", ";"), (std::vector<std::string>{"x", "y"}));
+  EXPECT_EQ(record.list("names"), (std::vector<std::string>{"x", ";", "y;"}));
+  EXPECT_THAT(told([&] { record.list("wrong"); }), HasSubstr("begins like a JSON list"));
 }
 
 TEST_F(Sources, GzippedFilesReadAsTheyWerePlain) {
@@ -217,7 +250,7 @@ TEST_F(Sources, AMissingFieldIsRefusedWithThoseThereAndTheNearest) {
                               "text); did you mean 'category'?"));
   EXPECT_THAT(refusal("a.jsonl", "{\"prompt\": \"p\"}", laid_out("prompt_completion")),
               HasSubstr("no field 'completion'"));
-  EXPECT_THAT(refusal("a.jsonl", "{\"text\": [1]}", mapped({{"text", "text"}})),
+  EXPECT_THAT(refusal("a.jsonl", "{\"text\": [[1]]}", mapped({{"text", "text"}})),
               HasSubstr("is a list"));
   EXPECT_THAT(
       refusal("a.jsonl", R"({"messages": [{"role": "bot", "content": ""}]})", laid_out("messages")),
@@ -507,9 +540,9 @@ TEST_F(Sources, NumbersThatAreLabelsHaveOneName) {
   const auto record =
       read("a.jsonl", R"({"text": 1.0, "label": 1.0, "labels": [3, 17.0, 0.5], "tags": [2.0]})")
           .at(0);
-  EXPECT_EQ(record.fields,
-            (std::map<std::string, std::string>{
-                {"text", "1.0"}, {"label", "1"}, {"labels", "[3,17,0.5]"}, {"tags", "[2]"}}));
+  EXPECT_EQ(record.fields, (std::map<std::string, std::string>{{"text", "1.0"}, {"label", "1"}}));
+  EXPECT_EQ(record.lists, (std::map<std::string, std::vector<std::string>>{
+                              {"labels", {"3", "17", "0.5"}}, {"tags", {"2"}}}));
 }
 
 TEST_F(Sources, LinesThatEndWithCarriageReturnsAloneAreRefused) {

@@ -28,9 +28,16 @@ struct Record {
   std::int64_t row = 0;  // row number in the file, from 1
   // "chosen" and "rejected", if either has more than plain text
   std::map<std::string, std::vector<Message>> answers = {};
+  // fields that are lists of texts, numbers or booleans, by name: "labels", "words", "tags", ...
+  std::map<std::string, std::vector<std::string>> lists = {};
 
-  /// Returns a field. Error if it is absent; it names the file, the row and the existing fields.
+  /// Returns a field that is a text. Error if it is absent or a list; it names the file, the row
+  /// and the existing fields.
   const std::string& field(const std::string& name) const;
+  /// Returns a field that is a list. CSV has no lists: a text is read as a JSON list if it begins
+  /// with "[", and else divided at `separator` (" ": at white space); parts are trimmed, and empty
+  /// ones left out. Error if the field is absent or not a valid list.
+  std::vector<std::string> list(const std::string& name, const std::string& separator = " ") const;
 };
 
 /// Columns of one sample. 0-D tensors are scalars, 1-D tensors are ragged (length varies by

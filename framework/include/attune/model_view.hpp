@@ -53,8 +53,5 @@ class ModelView {
   std::unordered_set<const void*> trained_;  // TensorImpls
 };
 
-/// Freezes all parameters. Called on each newly constructed model.
-void freeze(Model& model);
-
 }  // namespace attune
 ATTUNE_API_END

@@ -20,6 +20,7 @@ class Callback;
 class Optimizer;
 class Schedule;
 struct ModelContext;
+/// Freezes all parameters. Called on each newly constructed model.
 void freeze(Model& model);
 
 enum class Kind { model, dataset, strategy, callback, optimizer, schedule };

@@ -78,6 +78,8 @@ struct Option {
   bool is_required = false;
   // the text must be the name of one of the run's metrics, or empty
   bool is_metric = false;
+  // a path, or a list of paths
+  bool is_path = false;
   // absent: the default role of the plugin kind or section
   std::optional<OptionRole> role = {};
   std::function<void(void*, const OptionValue&)> set;
@@ -119,6 +121,12 @@ struct Option {
   /// Requires the name of one of the run's metrics, or an empty text.
   Option& names_metric() {
     is_metric = true;
+    return *this;
+  }
+  /// Declares a text, or each text of a list, as a path. A relative path in the run file of a run
+  /// directory refers to the folder where the run was started, wherever the file is read.
+  Option& path() {
+    is_path = true;
     return *this;
   }
   /// Sets the role, which otherwise depends on the plugin kind or section.

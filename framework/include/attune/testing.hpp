@@ -41,8 +41,9 @@ std::shared_ptr<Model> open_model(const std::filesystem::path& path);
 
 using MakeStrategy = std::function<std::shared_ptr<Strategy>()>;
 
-/// Tests a strategy on the toy model with AdamW. A strategy without trainable parameters is listed
-/// after one that trains all parameters. Requirements:
+/// Tests a strategy on the toy model with AdamW. `over`: the strategy that it extends, listed
+/// before it, such as the adapter that a packed base needs. Without `over`, a strategy without
+/// trainable parameters is listed after one that trains all parameters. Requirements:
 /// - frozen parameters keep their bits, and trainable ones change;
 /// - the loss of a batch is the sum of its samples' losses, so it is the same on any number of
 /// ranks;
@@ -51,7 +52,8 @@ using MakeStrategy = std::function<std::shared_ptr<Strategy>()>;
 /// - state() returns live tensors;
 /// - an exported adapter, loaded into a new run, gives the same outputs;
 /// - a merged model gives the same outputs, unless merge throws an Error.
-void check_strategy(const MakeStrategy& make, Task task = Task::next_token);
+void check_strategy(const MakeStrategy& make, Task task = Task::next_token,
+                    const MakeStrategy& over = {});
 template <class T>
 void check_strategy(const typename T::Options& options = {}, Task task = Task::next_token) {
   check_strategy([options] { return std::make_shared<T>(options); }, task);

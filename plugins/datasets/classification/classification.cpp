@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <set>
 
 namespace {
@@ -27,7 +26,7 @@ class Classification final : public Dataset {
             "classes) or value (a number)",
             {{"label", Target::label}, {"labels", Target::labels}, {"value", Target::value}});
       s.key("separator", &Options::separator,
-            "separator of the names in the field `labels`, unless that is a JSON list");
+            "separator of the names in the field `labels`, unless that is a list");
       s.key("max_length", &Options::max_length,
             "maximum sample length in tokens, including special tokens; 0: no limit")
           .at_least(0);
@@ -125,7 +124,7 @@ class Classification final : public Dataset {
   /// None is allowed: a text that no label fits. [0, 1, 1] is a vector of 0 and 1, and would be
   /// read as the labels 0 and 1.
   std::vector<std::string> names_of(const Record& record) const {
-    const auto names = listed_names(record);
+    const auto names = record.list("labels", options_.separator);
     const std::set<std::string> different(names.begin(), names.end());
     const auto is_flag = [](const std::string& name) {
       return name == "0" || name == "1" || name == "false" || name == "true";
@@ -140,38 +139,6 @@ class Classification final : public Dataset {
                    fmt::format("{}, row {}: labels holds an empty name; remove it", record.source,
                                record.row));
     return names;
-  }
-
-  std::vector<std::string> listed_names(const Record& record) const {
-    const auto& text = record.field("labels");
-    if (text.starts_with('[')) {
-      const auto list = nlohmann::json::parse(text, nullptr, false);
-      if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) {
-            return one.is_string() || one.is_number() || one.is_boolean();
-          }))
-        throw BadRow("labels that are not a list",
-                     fmt::format("{}, row {}: labels begins like a JSON list, but is not a list of "
-                                 "texts, numbers or booleans: {}",
-                                 record.source, record.row, text));
-      std::vector<std::string> names;
-      for (const auto& one : list)
-        names.push_back(one.is_string() ? one.template get<std::string>() : one.dump());
-      return names;
-    }
-    std::vector<std::string> names;
-    for (std::size_t begin = 0; begin <= text.size();) {
-      const auto end = std::min(text.find(options_.separator, begin), text.size());
-      if (auto name = trimmed(text.substr(begin, end - begin)); !name.empty())
-        names.push_back(std::move(name));
-      begin = end + options_.separator.size();
-    }
-    return names;
-  }
-
-  static std::string trimmed(const std::string& text) {
-    const auto first = text.find_first_not_of(" \t");
-    const auto last = text.find_last_not_of(" \t");
-    return first == std::string::npos ? "" : text.substr(first, last - first + 1);
   }
 
   /// The data may have been prepared for longer samples than this run takes: the beginning and the

@@ -3,36 +3,12 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 
 namespace {
 using namespace attune;
 
 enum class TooLong { cut, drop };
-
-/// A JSON list of texts or numbers; or texts with white space between them.
-std::vector<std::string> list_of(const Record& record, const char* field) {
-  const auto& text = record.field(field);
-  std::vector<std::string> parts;
-  if (!text.starts_with('[')) {
-    std::istringstream words(text);
-    for (std::string word; words >> word;) parts.push_back(word);
-    return parts;
-  }
-  const auto list = nlohmann::json::parse(text, nullptr, false);
-  if (!list.is_array() || !std::ranges::all_of(list, [](const auto& one) {
-        return one.is_string() || one.is_number() || one.is_boolean();
-      }))
-    throw BadRow("words or tags that are not a list",
-                 fmt::format("{}, row {}: {} begins like a JSON list, but is not a list of texts, "
-                             "numbers or booleans: {}",
-                             record.source, record.row, field, text));
-  for (const auto& one : list)
-    parts.push_back(one.is_string() ? one.template get<std::string>() : one.dump());
-  return parts;
-}
 
 class TokenClassification final : public Dataset {
  public:
@@ -52,14 +28,14 @@ class TokenClassification final : public Dataset {
   explicit TokenClassification(Options options) : options_(std::move(options)) {}
 
   std::vector<std::string> labels(const Record& record) const override {
-    const auto tags = list_of(record, "tags");
+    const auto tags = record.list("tags");
     const std::set<std::string> names(tags.begin(), tags.end());
     return {names.begin(), names.end()};
   }
 
   Sample encode(const Record& record, const EncodeContext& context) const override {
-    const auto words = list_of(record, "words");
-    const auto tags = list_of(record, "tags");
+    const auto words = record.list("words");
+    const auto tags = record.list("tags");
     if (words.empty()) throw Rejected("no words");
     if (words.size() != tags.size())
       throw BadRow("different numbers of words and tags",

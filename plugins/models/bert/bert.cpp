@@ -13,7 +13,6 @@ namespace {
 
 enum class Pooling { mean, cls };
 
-using attune::Batch;
 using attune::fail;
 using attune::ForwardContext;
 using attune::Task;

@@ -69,10 +69,12 @@ Integers integers(const json& config, const char* key) {
 }
 
 std::vector<BlockConfig> read_blocks(const json& config) {
-  const auto in = integers(config, "in_channels"), out = integers(config, "out_channels"),
-             kernels = integers(config, "kernel_sizes"), strides = integers(config, "strides"),
-             repeats = integers(config, "num_block_repeats"),
-             expansions = integers(config, "expand_ratios");
+  const auto in = integers(config, "in_channels");
+  const auto out = integers(config, "out_channels");
+  const auto kernels = integers(config, "kernel_sizes");
+  const auto strides = integers(config, "strides");
+  const auto repeats = integers(config, "num_block_repeats");
+  const auto expansions = integers(config, "expand_ratios");
   for (const auto* list : {&out, &kernels, &strides, &repeats, &expansions})
     if (list->size() != in.size())
       fail(

@@ -9,7 +9,6 @@
 
 namespace {
 
-using attune::Batch;
 using attune::fail;
 using attune::ForwardContext;
 using attune::nn::config_size;
@@ -81,7 +80,7 @@ struct Attention : torch::nn::Module {
   Attention(const Config& c, std::int64_t index) : heads(c.heads) {
     c_attn = register_module("c_attn", make_linear(c.width, 3 * c.width));
     c_proj = register_module("c_proj", make_linear(c.width, c.width));
-    if (c.scaled) scale /= std::sqrt(static_cast<double>(c.width / c.heads));
+    if (c.scaled) scale /= std::sqrt(static_cast<double>(c.width) / static_cast<double>(c.heads));
     if (c.scaled_by_depth) scale /= static_cast<double>(index + 1);
   }
   at::Tensor forward(const at::Tensor& x, ForwardContext& context) {

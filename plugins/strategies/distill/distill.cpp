@@ -140,7 +140,8 @@ class Distill final : public attune::Strategy {
     static void describe(attune::Schema<Options>& s) {
       s.key("teacher", &Options::teacher,
             "teacher model with the same vocabulary or labels: a folder or a .gguf file; not "
-            "needed if its logits are stored");
+            "needed if its logits are stored")
+          .path();
       s.key("stored", &Options::stored,
             "file of the teacher's logits for the training split, computed once if it does not "
             "exist; empty: the teacher runs alongside the model");
