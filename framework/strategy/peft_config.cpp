@@ -144,9 +144,9 @@ T value_of(const ordered_json& config, const char* key, T fallback) {
 /// A text as a list of one; an empty text as none.
 std::vector<std::string> texts_of(const ordered_json& config, const char* key) {
   const auto* value = given(config, key);
-  if (value && *value == "") return {};
-  if (value && value->is_string()) return {value->get<std::string>()};
-  return value_of(config, key, std::vector<std::string>{});
+  if (!value || !value->is_string()) return value_of(config, key, std::vector<std::string>{});
+  const auto text = value->get<std::string>();
+  return text.empty() ? std::vector<std::string>{} : std::vector{text};
 }
 
 bool is_full_match(const std::string& expression, const std::string& module, const char* key) {

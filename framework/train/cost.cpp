@@ -51,7 +51,7 @@ double update_seconds(Session& session) {
   auto updater = make_updater(session);
   double seconds = 0;
   // zeros would be less work
-  for (auto [name, parameter] : updater.parameters())
+  for (const auto& [name, parameter] : updater.parameters())
     parameter.mutable_grad() = torch::ones_like(parameter);
   for (int times = 0; times < 2; ++times) {  // the first one gets the memory
     const Stopwatch watch;

@@ -3,7 +3,7 @@
 #
 #   tests/unit/tidy.sh BUILD_FOLDER [WORD...]
 #
-#   WORD   only units whose path contains one of these, such as attune_train or plugins/models
+#   WORD   only units whose path contains one of these, such as attune_train, plugins/models or tidy/strategies
 set -euo pipefail
 build=$(realpath "$1")
 shift
@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export PATH=$PWD/.venv/bin:$PATH
 
 units() {
-  local pattern="^($PWD/(framework|launchers|plugins)/|$build/framework/.*/Unity/)"
+  local pattern="^($PWD/(framework|launchers|plugins/(models|datasets))/|$build/(framework/.*/Unity|tidy)/)"
   grep -o '"file": "[^"]*"' "$build/compile_commands.json" | cut -d'"' -f4 | sort -u | grep -E "$pattern" |
     grep -F "$(printf '%s\n' "${@:-/}")"
 }
