@@ -17,6 +17,14 @@ namespace {
 
 constexpr std::string_view command_line = "command line";
 
+}  // namespace
+
+bool is_from_command_line(const toml::node& node) {
+  return node.source().path && *node.source().path == command_line;
+}
+
+namespace {
+
 std::string place(const toml::source_region& where) {
   const std::string file = where.path ? *where.path : "";
   return file == command_line ? file
@@ -103,10 +111,6 @@ toml::table parse_override(const std::string& text, std::size_t index) {
     fail("'{}': {}; an override has the form section.key=value", text,
          without_start(error.description()));
   }
-}
-
-bool is_from_command_line(const toml::node& node) {
-  return node.source().path && *node.source().path == command_line;
 }
 
 std::string kind_of(const toml::node& node) {
@@ -275,9 +279,8 @@ OptionValue reached(OptionValue value, const toml::node* node,
                     const std::filesystem::path& folder) {
   const auto change = [&](std::string& path) {
     if (path.empty()) return;
-    path = node && is_from_command_line(*node)
-               ? std::filesystem::absolute(path).lexically_normal().string()
-               : reached_from(folder, path);
+    path = node && is_from_command_line(*node) ? std::filesystem::absolute(path).string()
+                                               : reached_from(folder, path);
   };
   if (auto* path = std::get_if<std::string>(&value)) change(*path);
   if (auto* paths = std::get_if<std::vector<std::string>>(&value))
@@ -293,7 +296,7 @@ std::string reached_from(const std::filesystem::path& folder, const std::string&
   std::error_code ignored;
   const bool is_only_here =
       !std::filesystem::exists(there, ignored) && std::filesystem::exists(path, ignored);
-  return is_only_here ? path : there.lexically_normal().string();
+  return is_only_here ? path : there.string();
 }
 
 Document Document::parse(const std::filesystem::path& path,
@@ -420,13 +423,13 @@ void bind_options(const toml::table& table, const OptionSet& schema, void* objec
 }
 
 std::vector<Setting> settings(const toml::table& table, const OptionSet& schema, const void* object,
-                              OptionRole otherwise) {
+                              OptionRole otherwise, bool as_written) {
   std::vector<Setting> all;
   for (const auto& option : schema.options) {
     const auto* node = table.get(option.name);
     auto value = option.get(object);
-    if (option.is_path && !node) value = option.fallback;
-    if (option.is_path && node && !is_from_command_line(*node))
+    if (option.is_path && as_written && !node) value = option.fallback;
+    if (option.is_path && as_written && node && !is_from_command_line(*node))
       value = convert(*node, option).value_or(value);
     all.push_back({option.name, to_toml(option, value), node ? place(node->source()) : "default",
                    option.role.value_or(otherwise)});

@@ -71,13 +71,16 @@ void bind_options(const toml::table& table, const OptionSet& schema, void* objec
                   Problems& problems, const std::vector<std::string>& handled_elsewhere = {},
                   const std::filesystem::path& folder = {});
 
+/// Whether a value was given on the command line.
+bool is_from_command_line(const toml::node& node);
+
 /// A path of a document with that folder, as this process reaches it. A path that is only found
 /// from the current folder is unchanged: the folder was moved together with what it contained.
 std::string reached_from(const std::filesystem::path& folder, const std::string& path);
 
-/// The effective values of all declared options, paths as the file has them. otherwise: the role of
-/// options that declare none.
+/// The effective values of all declared options. otherwise: the role of options that declare none.
+/// as_written: paths are listed as the file has them, else as this process reaches them.
 std::vector<Setting> settings(const toml::table& table, const OptionSet& schema, const void* object,
-                              OptionRole otherwise = OptionRole::setting);
+                              OptionRole otherwise = OptionRole::setting, bool as_written = true);
 
 }  // namespace attune::config

@@ -189,9 +189,12 @@ constexpr const char* always_called[] = {"progress", "jsonl"};
 class Reader {
  public:
   Reader(const Document& document, const Registry& registry)
-      : root_(document.root), folder_(document.folder), registry_(registry) {
+      : root_(document.root),
+        folder_(document.folder),
+        is_new_(!folder_.empty() && (is_given(root_, "name") || is_given(root_, "output"))),
+        registry_(registry) {
     config_.file = document.path;
-    config_.folder = document.folder;
+    if (!is_new_) config_.folder = folder_;
     problems_.look_elsewhere([this](const std::string& key) { return where_is(key); });
   }
 
@@ -219,7 +222,8 @@ class Reader {
  private:
   void read_top_level() {
     bind(root_, describe<RunOptions>(), &config_.run, sections());
-    config_.effective.emplace_back("", settings(root_, describe<RunOptions>(), &config_.run));
+    if (is_new_) config_.run.output = root_["output"].value_or(RunOptions{}.output);
+    config_.effective.emplace_back("", listed(root_, describe<RunOptions>(), &config_.run));
     if (const auto* name = root_.get_as<std::string>("name"))
       if (const auto objection = objection_to_name(name->get()); !objection.empty())
         problems_.add(name->source(), objection);
@@ -263,6 +267,16 @@ class Reader {
                           : fmt::format("'{}' is an option of {}", key, joined(owners, " and of "));
   }
 
+  static bool is_given(const toml::table& table, const char* key) {
+    const auto* node = table.get(key);
+    return node && is_from_command_line(*node);
+  }
+
+  std::vector<Setting> listed(const toml::table& table, const OptionSet& schema, const void* object,
+                              OptionRole otherwise = OptionRole::setting) const {
+    return settings(table, schema, object, otherwise, !is_new_);
+  }
+
   void bind(const toml::table& table, const OptionSet& schema, void* object,
             const std::vector<std::string>& beside = {}) {
     bind_options(table, schema, object, problems_, beside, folder_);
@@ -272,7 +286,7 @@ class Reader {
   void read_section(const std::string& name, T* object) {
     const auto& table = section(root_, name, problems_);
     bind(table, describe<T>(), object);
-    config_.effective.emplace_back(name, settings(table, describe<T>(), object));
+    config_.effective.emplace_back(name, listed(table, describe<T>(), object));
   }
 
   /// Without 'optimizer' and 'schedule', whose sections are in effect.
@@ -281,7 +295,7 @@ class Reader {
     bind(table, describe<TrainOptions>(), &config_.train, names_of(short_options()));
     if (!table.contains("micro_batch"))
       config_.train.micro_batch = std::min(config_.train.micro_batch, config_.train.global_batch);
-    auto all = settings(table, describe<TrainOptions>(), &config_.train);
+    auto all = listed(table, describe<TrainOptions>(), &config_.train);
     std::erase_if(all, [](const Setting& setting) {
       return setting.name == "optimizer" || setting.name == "schedule";
     });
@@ -507,8 +521,8 @@ class Reader {
     auto chosen = choose(table, kind, *plugin->value<std::string>(), plugin->source(), own_keys);
     if (!chosen.entry) return chosen;
     auto all = settings(table, plugin_key(), &chosen.entry->name, role_of_name(kind));
-    append(all, settings(table, own_schema, own, role_of_options(kind)));
-    append(all, settings(table, chosen.entry->schema, chosen.options.get(), role_of_options(kind)));
+    append(all, listed(table, own_schema, own, role_of_options(kind)));
+    append(all, listed(table, chosen.entry->schema, chosen.options.get(), role_of_options(kind)));
     config_.effective.emplace_back(section_name, std::move(all));
     return chosen;
   }
@@ -565,7 +579,7 @@ class Reader {
       auto chosen = choose(*table, Kind::callback, named.back(), plugin->source(), {});
       if (!chosen.entry) continue;
       auto all = settings(*table, plugin_key(), &chosen.entry->name);
-      append(all, settings(*table, chosen.entry->schema, chosen.options.get()));
+      append(all, listed(*table, chosen.entry->schema, chosen.options.get()));
       config_.effective.emplace_back("[callback]", std::move(all));
       config_.callbacks.push_back(std::move(chosen));
     }
@@ -650,6 +664,8 @@ class Reader {
 
   const toml::table& root_;
   const std::filesystem::path folder_;
+  // another run than the one of the file: it is written, and its paths refer, where it is started
+  const bool is_new_;
   const Registry& registry_;
   const toml::table nothing_;
   RunConfig config_;
@@ -660,10 +676,15 @@ class Reader {
 
 std::vector<std::filesystem::path> plugin_places(const Document& document) {
   std::vector<std::filesystem::path> places;
-  if (const auto* array = document.root["plugins"].as_array())
-    for (const auto& element : *array)
-      if (auto text = element.value<std::string>())
-        places.emplace_back(reached_from(document.folder, *text));
+  const auto* plugins = document.root.get("plugins");
+  if (!plugins) return places;
+  const auto folder = is_from_command_line(*plugins) ? std::filesystem::path() : document.folder;
+  const auto add = [&](const toml::node& node) {
+    if (const auto text = node.value<std::string>())
+      places.emplace_back(reached_from(folder, *text));
+  };
+  add(*plugins);
+  if (const auto* array = plugins->as_array()) std::ranges::for_each(*array, add);
   return places;
 }
 

@@ -21,8 +21,8 @@ std::vector<Sample> Dataset::encode_all(const Record& record, const EncodeContex
 }
 
 std::vector<std::string> Dataset::labels(const Record& record) const {
-  const auto label = record.fields.find("label");
-  return label == record.fields.end() ? std::vector<std::string>{} : std::vector{label->second};
+  const bool is_there = record.fields.contains("label") || record.lists.contains("label");
+  return is_there ? std::vector{record.field("label")} : std::vector<std::string>{};
 }
 
 Sample Dataset::augment(Sample sample, std::uint64_t) const { return sample; }

@@ -258,7 +258,8 @@ Recipe Recipe::parse(const config::Document& document, const Registry& registry)
 
   config::Problems problems;
   problems.look_elsewhere([&](const std::string& key) { return where_is(key, registry); });
-  config::bind_options(document.root, top_level(plugin), &both, problems, tables);
+  config::bind_options(document.root, top_level(plugin), &both, problems, tables,
+                       document.path.parent_path());
   recipe.sources = bind_sources(document.root, recipe.on_error, problems);
   bind_table(document.root, "clean", recipe.clean, problems);
   bind_table(document.root, "privacy", recipe.privacy, problems);

@@ -27,6 +27,19 @@ RowJson with_whole_label(const RowJson& value) {
   return whole ? RowJson(static_cast<std::int64_t>(number)) : value;
 }
 
+/// Fields that are lists by their name.
+bool is_list(const std::string& field) {
+  return field == "labels" || field == "words" || field == "tags";
+}
+
+/// CSV has no lists, but texts of them.
+RowJson with_list_read(const RowJson& value) {
+  const bool is_text = value.is_string() && value.get_ref<const std::string&>().starts_with('[');
+  if (!is_text) return value;
+  const auto list = RowJson::parse(value.get_ref<const std::string&>(), nullptr, false);
+  return is_plain_list(list) ? list : value;
+}
+
 bool holds_labels(const std::string& field) {
   return field == "label" || field == "labels" || field == "tags";
 }
@@ -38,7 +51,8 @@ std::string as_text(const RowJson& value) {
 /// Sets a text or a list.
 void set_field(const Row& row, const RowJson& object, const std::string& field,
                const std::string& key, Record& record) {
-  const auto& value = member(row, object, key);
+  const auto& given_value = member(row, object, key);
+  const auto value = is_list(field) ? with_list_read(given_value) : given_value;
   const auto stored = [&](const RowJson& plain) {
     return as_text(holds_labels(field) ? with_whole_label(plain) : plain);
   };
@@ -164,7 +178,7 @@ Record record_of(const SourceOptions& options, const Row& row, const RowJson& ob
     for (const auto& [key, value] : object.items())
       if (is_index(key))
         continue;
-      else if (is_plain(value) || is_plain_list(value))
+      else if (is_plain(value) || (is_list(key) && is_plain_list(value)))
         set_field(row, object, key, key, record);
   }
   return record;

@@ -178,6 +178,7 @@ Fingerprint fingerprint_of(const Record& record) {
     add(value);
   }
   for (const auto& [name, list] : record.lists) {
+    add("list");
     add(name);
     add(std::to_string(list.size()));
     for (const auto& element : list) add(element);

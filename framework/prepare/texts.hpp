@@ -36,15 +36,15 @@ void for_each_message_text(AnyMessage& message, Use& use) {
       message.extra = extra.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-/// Calls use(text) for every field except `label`, for the elements of lists except those of labels
-/// and tags, and for all texts of messages; it may modify
+/// Calls use(text) for every field except `label`, for the elements of lists, and for all texts of
+/// messages; it may modify
 /// them if the record is not const. Tool definitions are not visited.
 template <class AnyRecord, class Use>
 void for_each_text(AnyRecord& record, Use use) {
   for (auto& [name, value] : record.fields)
     if (name != "label") use(value);
   for (auto& [name, list] : record.lists)
-    if (name != "labels" && name != "tags") std::ranges::for_each(list, use);
+    for (auto& element : list) use(element);
   for (auto& message : record.messages) for_each_message_text(message, use);
   for (auto& [name, messages] : record.answers)
     for (auto& message : messages) for_each_message_text(message, use);

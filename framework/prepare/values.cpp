@@ -54,6 +54,11 @@ std::string text_of(const Row& row, const RowJson& object, const std::string& ke
   const auto& value = member(row, object, key);
   if (value.is_string()) return value.get<std::string>();
   if (is_plain(value)) return value.dump();
+  if (value.is_array())
+    bad_row(row, "a field that is not text",
+            "the field '{}' is a list, and one of its elements is not a text, a number or a "
+            "boolean; correct the row, or fields or layout in the recipe",
+            key);
   bad_row(row, "a field that is not text",
           "the field '{}' is {} and should be a text, a number or a boolean; correct fields or "
           "layout in the recipe",

@@ -256,13 +256,30 @@ Session Session::plan(const config::RunConfig& config, const Mesh& mesh) {
   return s;
 }
 
+namespace {
+
+/// Whether the run that was started in the folder has its directory where the file is: not so for a
+/// copy of the directory, or of all of its project.
+bool is_run_of(const std::filesystem::path& folder, const config::Document& run,
+               const std::filesystem::path& file) {
+  const auto output = run.root["output"].value_or(config::RunOptions{}.output);
+  const auto name = run.root["name"].value_or(std::string());
+  const auto directory = std::filesystem::path(config::reached_from(folder, output)) / name;
+  std::error_code ignored;
+  return std::filesystem::equivalent(directory, std::filesystem::absolute(file).parent_path(),
+                                     ignored);
+}
+
+}  // namespace
+
 config::Document run_document(const std::filesystem::path& file,
                               const std::vector<std::string>& overrides) {
-  auto document = file.extension() == ".json"
-                      ? config::Document::parse_text(
-                            run_directory::read_recorded_inputs(file).run_file, file, overrides)
-                      : config::Document::parse(file, overrides);
-  document.folder = run_directory::folder_of_paths(file);
+  const auto text = file.extension() == ".json" ? run_directory::read_recorded_inputs(file).run_file
+                                                : read_text(file);
+  auto document = config::Document::parse_text(text, file, overrides);
+  const auto folder = run_directory::folder_of_paths(file);
+  if (!folder.empty() && is_run_of(folder, config::Document::parse_text(text, file), file))
+    document.folder = folder;
   return document;
 }
 

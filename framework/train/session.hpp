@@ -78,7 +78,7 @@ struct OpenedRun {
   Mesh mesh;
 };
 /// Reads the run file, or the one in a record.json. Relative paths in a run directory's file refer
-/// to the folder where the run was started.
+/// to the folder where the run was started; in a copy of the directory, to the current folder.
 config::Document run_document(const std::filesystem::path& file,
                               const std::vector<std::string>& overrides = {});
 OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::string>& overrides,

@@ -95,7 +95,7 @@ slurm::Job describe_job(const Plan& plan, const slurm::Site& site,
   const fs::path output = fs::absolute(first.run.output).lexically_normal();
   slurm::Job job{.name = first.run.name,
                  .written_by = as_typed("submit", arguments),
-                 .from = fs::current_path(),
+                 .from = first.folder.empty() ? fs::current_path() : first.folder,
                  .program = fs::read_symlink("/proc/self/exe"),
                  .program_files = program_files(),
                  .directory = {},

@@ -113,10 +113,14 @@ def a_directory_works_from_any_folder():
     check(len(losses("far")) == 6 and losses("far") == losses("near"), "a run goes on from elsewhere, in its own directory")
     record = strict((place / "runs/far/record.json").read_text())
     check(record["working_directory"] == str(place.folder), f"its paths still refer to where it was started: {record['working_directory']}")
-    elsewhere.run(program, "train", place / "runs/whole/record.json", "name=repeated", "output=own")
-    repeated = [json.loads(line)["loss"] for line in (elsewhere / "own/repeated/metrics.jsonl").read_text().splitlines() if '"step_end"' in line]
-    check(repeated == losses("whole"), "a record is repeated from elsewhere; a path of the command line is of the current folder")
-    check(sorted(entry.name for entry in elsewhere.folder.iterdir()) == ["own"], "and nothing else was written there")
+    elsewhere.run(program, "train", place / "runs/whole/record.json", "name=repeated")
+    check([event["loss"] for event in elsewhere.events("repeated", "step_end")] == losses("whole"), "a record is repeated from elsewhere, as a run of that folder")
+    check(sorted(entry.name for entry in elsewhere.folder.iterdir()) == ["runs"], "and nothing else was written there")
+    third = Workplace(place / "third")
+    third.run(program, "evaluate", elsewhere / "runs/repeated")
+    shutil.copytree(place / "runs/far", third / "runs/far")
+    said = third.run(program, "train", "runs/far/run.toml", "--overwrite", expect=2)
+    check("model" in said and len(losses("far")) == 6, f"a copy of a directory is not taken for the run: {said}")
 
 
 def a_newer_version_is_refused_in_a_sentence_and_kept():

@@ -632,7 +632,10 @@ TEST(Names, TheirNumbersSortAsNumbers) {
 /// A run file of another folder, to which its paths refer.
 class FromElsewhere : public RunFile {
  protected:
-  void SetUp() override { std::filesystem::create_directories(folder_ / "models/x"); }
+  void SetUp() override {
+    std::filesystem::create_directories(folder_ / "models/x");
+    std::filesystem::create_directory(folder_ / "runs");
+  }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
   config::RunConfig read(const std::vector<std::string>& overrides = {}) const {
@@ -658,6 +661,14 @@ TEST_F(FromElsewhere, RelativePathsReferToTheFolderAndAreListedAsWritten) {
   EXPECT_EQ(run.model.path, std::filesystem::current_path() / "models/y")
       << "a path of the command line is of the current folder";
   EXPECT_EQ(listed(run, "model"), to_toml(OptionValue(run.model.path)));
+}
+
+TEST_F(FromElsewhere, ARunUnderAnotherNameIsOfTheCurrentFolder) {
+  const auto run = read({"name=another"});
+  EXPECT_EQ(run.directory(), "runs/another");
+  EXPECT_EQ(run.folder, "") << "to which its listed paths refer";
+  EXPECT_EQ(run.dataset.path, folder_ / "data.h5");
+  EXPECT_EQ(listed(run, "dataset"), to_toml(OptionValue(run.dataset.path)));
 }
 
 TEST_F(FromElsewhere, APathThatIsOnlyHereIsTakenFromHere) {

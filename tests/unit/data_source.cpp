@@ -112,27 +112,34 @@ TEST_F(Sources, ACsvMayHaveAnotherDelimiter) {
   EXPECT_EQ(read("a.csv", "text;label\n\"a;b\";c\n", options).at(0).field("text"), "a;b");
 }
 
-TEST_F(Sources, AFieldOfAnyNameMayBeAList) {
+TEST_F(Sources, AMappedFieldOfAnyNameMayBeAList) {
   const auto record =
-      read("a.jsonl",
-           R"({"text": ["a", "b"], "scores": [1, 0.5, true], "none": [], "deep": [[1]]})")
+      read("a.jsonl", R"({"a": ["a", "b"], "b": [1, 0.5, true], "c": [], "d": ["x"]})",
+           mapped({{"text", "a"}, {"scores", "b"}, {"none", "c"}}))
           .at(0);
   EXPECT_EQ(record.list("text"), (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(record.list("scores"), (std::vector<std::string>{"1", "0.5", "true"}));
   EXPECT_TRUE(record.list("none").empty());
-  EXPECT_FALSE(record.lists.contains("deep")) << "a list of lists";
   EXPECT_THAT(told([&] { record.field("text"); }), HasSubstr("row 1: the field 'text' is a list"));
   EXPECT_THAT(told([&] { record.list("deep"); }),
               HasSubstr("there is no field 'deep' (existing fields: none, scores, text)"));
+  EXPECT_THAT(refusal("a.jsonl", R"({"a": ["a", null]})", mapped({{"text", "a"}})),
+              HasSubstr("one of its elements is not a text"));
+}
+
+TEST_F(Sources, WithoutAMappingListsOfOtherNamesAreLeftOut) {
+  const auto record =
+      read("a.jsonl", R"({"text": "t", "embedding": [0.5, 1], "tags": ["x"]})").at(0);
+  EXPECT_TRUE(record.lists.contains("tags"));
+  EXPECT_FALSE(record.lists.contains("embedding")) << "it would count as text of the record";
 }
 
 TEST_F(Sources, ATextIsReadAsAListWhereAKindWantsOne) {
-  const auto record = read("a.csv", "labels,names,wrong\n\"[\"\"a b\"\", 2]\", x ; y;,[1\n").at(0);
-  EXPECT_EQ(record.field("labels"), "[\"a b\", 2]");
+  const auto record = read("a.csv", "labels,names,tags\n\"[\"\"a b\"\", 2.0]\", x ; y;,[1\n").at(0);
   EXPECT_EQ(record.list("labels"), (std::vector<std::string>{"a b", "2"}));
   EXPECT_EQ(record.list("names", ";"), (std::vector<std::string>{"x", "y"}));
   EXPECT_EQ(record.list("names"), (std::vector<std::string>{"x", ";", "y;"}));
-  EXPECT_THAT(told([&] { record.list("wrong"); }), HasSubstr("begins like a JSON list"));
+  EXPECT_THAT(told([&] { record.list("tags"); }), HasSubstr("begins like a JSON list"));
 }
 
 TEST_F(Sources, GzippedFilesReadAsTheyWerePlain) {

@@ -71,7 +71,8 @@ class Instruction final : public Dataset {
   static std::vector<Message> messages(const Record& record) {
     std::vector<Message> messages = record.messages;
     if (messages.empty()) {
-      if (record.fields.contains("system")) messages.push_back({"system", record.field("system")});
+      if (record.fields.contains("system") || record.lists.contains("system"))
+        messages.push_back({"system", record.field("system")});
       messages.push_back({"user", record.field("prompt")});
       messages.push_back({"assistant", record.field("response")});
     }

@@ -78,7 +78,8 @@ class Preference final : public Dataset {
   static std::vector<Message> context_of(const Record& record) {
     auto messages = record.messages;
     if (messages.empty()) {
-      if (record.fields.contains("system")) messages.push_back({"system", record.field("system")});
+      if (record.fields.contains("system") || record.lists.contains("system"))
+        messages.push_back({"system", record.field("system")});
       messages.push_back({"user", record.field("prompt")});
     }
     for (auto& message : messages) message.train = false;

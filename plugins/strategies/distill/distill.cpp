@@ -144,7 +144,8 @@ class Distill final : public attune::Strategy {
           .path();
       s.key("stored", &Options::stored,
             "file of the teacher's logits for the training split, computed once if it does not "
-            "exist; empty: the teacher runs alongside the model");
+            "exist; empty: the teacher runs alongside the model")
+          .path();
       s.key("top", &Options::top,
             "number of largest logits stored per trained token; the teacher's distribution is "
             "limited to them")

@@ -14,6 +14,7 @@ class Ewc final : public attune::Strategy {
     static void describe(attune::Schema<Options>& s) {
       s.key("data", &Options::data,
             "data file of the earlier task, made by the same dataset plugin as the run's data")
+          .path()
           .required();
       s.key("samples", &Options::samples,
             "number of samples of the earlier task that estimate each parameter's importance; 0: "

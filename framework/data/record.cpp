@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <attune/dataset.hpp>
+#include <attune/error.hpp>
 #include <nlohmann/json.hpp>
 
 #include "core/names.hpp"
@@ -29,7 +30,7 @@ std::string layout_for(const std::string& field) {
 }
 
 std::string trimmed(const std::string& text) {
-  constexpr const char* white = " \t\r\n";
+  constexpr const char* white = " \t\r\n\v\f";
   const auto first = text.find_first_not_of(white);
   if (first == std::string::npos) return "";
   return text.substr(first, text.find_last_not_of(white) - first + 1);
@@ -40,10 +41,11 @@ std::vector<std::string> parts_of(const std::string& text, const std::string& se
   const auto add = [&](const std::string& part) {
     if (auto found = trimmed(part); !found.empty()) parts.push_back(std::move(found));
   };
+  ATTUNE_ASSERT(!separator.empty(), "no separator");
   const bool at_white_space = separator == " ";
   for (std::size_t begin = 0; begin <= text.size();) {
     const auto next =
-        at_white_space ? text.find_first_of(" \t\r\n", begin) : text.find(separator, begin);
+        at_white_space ? text.find_first_of(" \t\r\n\v\f", begin) : text.find(separator, begin);
     const auto end = std::min(next, text.size());
     add(text.substr(begin, end - begin));
     begin = end + separator.size();
