@@ -1,4 +1,5 @@
 #include "config/run_config.hpp"
+#include "device/device.hpp"
 
 #include <attune/error.hpp>
 
@@ -152,17 +153,25 @@ void CheckpointOptions::describe(Schema<CheckpointOptions>& s) {
       .is(OptionRole::location);
 }
 
+namespace {
+
+std::vector<std::string> device_names() {
+  auto names = device::kinds();
+  names.insert(names.begin(), "auto");
+  return names;
+}
+
+}  // namespace
+
 void ParallelOptions::describe(Schema<ParallelOptions>& s) {
   s.key("mode", &ParallelOptions::mode,
         "parallelism; data: every rank holds the whole model and computes its share of the batch")
       .choices({"data"})
       .is(OptionRole::location);
   s.key("device", &ParallelOptions::device,
-        "device to compute on; auto: a GPU if LibTorch finds one, else the CPU; a Slurm job with "
-        "GPUs fails if LibTorch finds none",
-        {{"auto", DeviceChoice::automatic},
-         {"cpu", DeviceChoice::cpu},
-         {"cuda", DeviceChoice::cuda}})
+        "device to compute on, one for each rank; auto: a GPU if LibTorch finds one, else the CPU; "
+        "cuda: also AMD's GPUs; a Slurm job with GPUs fails if LibTorch finds none")
+      .choices(device_names())
       .is(OptionRole::location);
   s.key("threads", &ParallelOptions::threads,
         "threads per rank; 0: OMP_NUM_THREADS if set, else the number of cores that the rank owns")

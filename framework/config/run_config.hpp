@@ -30,7 +30,6 @@ enum class FloatType { float32, bfloat16 };
 enum class HiddenCache { off, float32, bfloat16 };
 /// Reaction to a non-finite loss or gradient.
 enum class NotFinite { stop, skip };
-enum class DeviceChoice { automatic, cpu, cuda };
 enum class Binding { automatic, keep };
 
 struct RunOptions {
@@ -93,7 +92,8 @@ struct EvaluateOptions {
 
 struct ParallelOptions {
   std::string mode = "data";
-  DeviceChoice device = DeviceChoice::automatic;
+  std::string device = "auto";  // or a kind: device::kinds()
+  bool wants_accelerator() const { return device != "auto" && device != "cpu"; }
   std::int64_t threads = 0;
   Binding binding = Binding::automatic;
   bool reproducible = false;

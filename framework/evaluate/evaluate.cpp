@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "data/sampler.hpp"
+#include "device/stream.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/watchdog.hpp"
 
@@ -89,9 +90,12 @@ class States {
 
 void move_to(Batch& batch, c10::Device device) {
   if (device.is_cpu()) return;
-  for (auto* tensor : {&batch.tokens, &batch.positions, &batch.targets, &batch.hidden})
-    if (tensor->defined()) *tensor = tensor->to(device);
-  for (auto& [name, column] : batch.columns) column = column.to(device);
+  std::vector<at::Tensor*> tensors{&batch.tokens, &batch.positions, &batch.targets, &batch.hidden};
+  for (auto& [name, column] : batch.columns) tensors.push_back(&column);
+  std::vector<at::Tensor> on_host;
+  for (const auto* tensor : tensors) on_host.push_back(*tensor);
+  const auto moved = device::upload(on_host, device);
+  for (std::size_t i = 0; i < tensors.size(); ++i) *tensors[i] = moved[i];
 }
 
 std::int64_t samples_to_evaluate(const Split& split, std::int64_t samples) {

@@ -46,6 +46,13 @@ std::set<std::string> transposed_weights(torch::nn::Module& module) {
   return names;
 }
 
+/// Without a copy where the parameter may have the memory that was read.
+void give(at::Tensor& parameter, const at::Tensor& read) {
+  if (parameter.device() == read.device()) return parameter.set_data(read);
+  const torch::NoGradGuard no_grad;
+  parameter.copy_(read);
+}
+
 template <class T>
 constexpr const char* json_type() {
   if constexpr (std::is_same_v<T, bool>) return "true or false";
@@ -190,7 +197,7 @@ void load_parameters(torch::nn::Module& module, WeightSource& source, const Rena
           "unquantized model, or its GGUF file",
           name, stored.at(name)->stored);
     const at::Tensor read = stored_as.to(tensor.scalar_type());
-    tensor.set_data(is_transposed ? read.t().contiguous() : read);
+    give(tensor, is_transposed ? read.t().contiguous() : read);
   }
 }
 

@@ -15,6 +15,8 @@
 #include <thread>
 #include <utility>
 
+#include "device/device.hpp"
+#include "device/stream.hpp"
 #include "parallel/collectives.hpp"
 #include "parallel/mpi.hpp"
 
@@ -188,13 +190,22 @@ void all_to_all_list(const Collectives& collectives, const std::vector<at::Tenso
   for (auto& receiver : receivers) receiver.give();
 }
 
+/// The accelerators that they are on.
+std::vector<c10::Device> devices_of(const std::vector<at::Tensor>& tensors) {
+  std::vector<c10::Device> devices;
+  for (const auto& tensor : tensors)
+    if (!tensor.is_cpu() && std::ranges::find(devices, tensor.device()) == devices.end())
+      devices.push_back(tensor.device());
+  return devices;
+}
+
 class MpiWork final : public c10d::Work {
  public:
   MpiWork(int rank, c10d::OpType type, std::vector<at::Tensor> outputs)
       : Work(rank, type),
         outputs_(std::move(outputs)),
         future_(c10::make_intrusive<c10::ivalue::Future>(
-            c10::ListType::create(c10::TensorType::get()))) {}
+            c10::ListType::create(c10::TensorType::get()), devices_of(outputs_))) {}
 
   c10::intrusive_ptr<c10::ivalue::Future> getFuture() override { return future_; }
   std::vector<at::Tensor> result() override { return outputs_; }
@@ -261,6 +272,84 @@ class Worker {
 
 using Pending = c10::intrusive_ptr<c10d::Work>;
 
+using Tensors = std::vector<at::Tensor>;
+/// work(outputs, inputs)
+using OnTensors = std::function<void(Tensors&, const Tensors&)>;
+
+/// Tensors as MPI may have them. Of a device it gets copies in pinned memory: MPI never receives
+/// device memory.
+class Staging {
+ public:
+  /// side: null for tensors of the host. What it is given from now on comes after the work that
+  /// makes the inputs.
+  Staging(Tensors outputs, Tensors inputs, std::shared_ptr<const device::SideStream> side)
+      : outputs_(std::move(outputs)), inputs_(std::move(inputs)), side_(std::move(side)) {
+    if (side_) side_->after_current();
+  }
+
+  void run(const OnTensors& collective) {
+    if (!side_) return collective(outputs_, inputs_);
+    const auto inputs = copies_of_inputs();
+    auto outputs = copies_for_outputs(inputs);
+    side_->wait();
+    collective(outputs, inputs);
+    side_->run([&] {
+      for (std::size_t i = 0; i < outputs.size(); ++i) outputs_[i].copy_(outputs[i], true);
+    });
+    side_->wait();
+  }
+
+ private:
+  Tensors copies_of_inputs() const {
+    Tensors copies;
+    side_->run([&] {
+      for (const auto& input : inputs_)
+        copies.push_back(device::pinned_like(input).copy_(input, true));
+    });
+    return copies;
+  }
+
+  /// A tensor that is input and output has one copy.
+  Tensors copies_for_outputs(const Tensors& inputs) const {
+    Tensors copies;
+    for (const auto& output : outputs_) {
+      const auto same =
+          std::ranges::find_if(inputs_, [&](const auto& input) { return input.is_same(output); });
+      copies.push_back(same == inputs_.end()
+                           ? device::pinned_like(output)
+                           : inputs[static_cast<std::size_t>(same - inputs_.begin())]);
+    }
+    return copies;
+  }
+
+  Tensors outputs_;
+  Tensors inputs_;
+  std::shared_ptr<const device::SideStream> side_;
+};
+
+/// Lists one behind another, and their lengths.
+struct Lists {
+  explicit Lists(const std::vector<Tensors>& lists) {
+    for (const auto& list : lists) {
+      all.insert(all.end(), list.begin(), list.end());
+      lengths.push_back(list.size());
+    }
+  }
+  /// The same lists of other tensors.
+  static std::vector<Tensors> of(const Tensors& all, const std::vector<std::size_t>& lengths) {
+    std::vector<Tensors> lists;
+    auto begin = all.begin();
+    for (const auto length : lengths) {
+      const auto end = begin + static_cast<std::ptrdiff_t>(length);
+      lists.emplace_back(begin, end);
+      begin = end;
+    }
+    return lists;
+  }
+  Tensors all;
+  std::vector<std::size_t> lengths;
+};
+
 class MpiBackend final : public c10d::Backend {
  public:
   MpiBackend(Comm comm, std::size_t largest)
@@ -268,84 +357,102 @@ class MpiBackend final : public c10d::Backend {
 
   const std::string getBackendName() const override { return "attune_mpi"; }
 
-  Pending allreduce(std::vector<at::Tensor>& tensors,
-                    const c10d::AllreduceOptions& options) override {
-    return start(c10d::OpType::ALLREDUCE, tensors,
-                 [this, tensors, op = options.reduceOp.op_]() mutable {
-                   for (auto& tensor : tensors) all_reduce(collectives_, tensor, op);
+  Pending allreduce(Tensors& tensors, const c10d::AllreduceOptions& options) override {
+    return start(c10d::OpType::ALLREDUCE, tensors, tensors,
+                 [this, op = options.reduceOp.op_](Tensors& outputs, const Tensors&) {
+                   for (auto& tensor : outputs) all_reduce(collectives_, tensor, op);
                  });
   }
 
-  Pending broadcast(std::vector<at::Tensor>& tensors,
-                    const c10d::BroadcastOptions& options) override {
-    return start(c10d::OpType::BROADCAST, tensors,
-                 [this, tensors, from = static_cast<int>(options.rootRank)]() mutable {
-                   for (auto& tensor : tensors)
-                     parallel::broadcast(collectives_.comm(), tensor, from);
-                 });
+  Pending broadcast(Tensors& tensors, const c10d::BroadcastOptions& options) override {
+    return start(
+        c10d::OpType::BROADCAST, tensors, tensors,
+        [this, from = static_cast<int>(options.rootRank)](Tensors& outputs, const Tensors&) {
+          for (auto& tensor : outputs) parallel::broadcast(collectives_.comm(), tensor, from);
+        });
   }
 
-  Pending reduce_scatter(std::vector<at::Tensor>& outputs,
-                         std::vector<std::vector<at::Tensor>>& inputs,
+  Pending reduce_scatter(Tensors& outputs, std::vector<Tensors>& inputs,
                          const c10d::ReduceScatterOptions& options) override {
-    return start(c10d::OpType::REDUCE_SCATTER, outputs,
-                 [this, outputs, inputs, op = options.reduceOp.op_] {
-                   for (std::size_t i = 0; i < outputs.size(); ++i)
-                     reduce_scatter_list(collectives_, outputs[i], inputs.at(i), op);
+    Lists lists(inputs);
+    return start(c10d::OpType::REDUCE_SCATTER, outputs, std::move(lists.all),
+                 [this, lengths = lists.lengths, op = options.reduceOp.op_](Tensors& to,
+                                                                            const Tensors& from) {
+                   const auto all = Lists::of(from, lengths);
+                   for (std::size_t i = 0; i < to.size(); ++i)
+                     reduce_scatter_list(collectives_, to[i], all.at(i), op);
                  });
   }
 
   Pending _reduce_scatter_base(at::Tensor& output, at::Tensor& input,
                                const c10d::ReduceScatterOptions& options) override {
-    return start(c10d::OpType::_REDUCE_SCATTER_BASE, {output},
-                 [this, output, input, op = options.reduceOp.op_] {
-                   reduce_scatter_tensor(collectives_, output, input, op);
+    return start(c10d::OpType::_REDUCE_SCATTER_BASE, {output}, {input},
+                 [this, op = options.reduceOp.op_](Tensors& to, const Tensors& from) {
+                   reduce_scatter_tensor(collectives_, to[0], from[0], op);
                  });
   }
 
-  Pending allgather(std::vector<std::vector<at::Tensor>>& outputs, std::vector<at::Tensor>& inputs,
+  Pending allgather(std::vector<Tensors>& outputs, Tensors& inputs,
                     const c10d::AllgatherOptions&) override {
-    return start(c10d::OpType::ALLGATHER, outputs.at(0), [this, outputs, inputs] {
-      for (std::size_t i = 0; i < inputs.size(); ++i)
-        all_gather_list(collectives_, outputs.at(i), inputs[i]);
-    });
+    Lists lists(outputs);
+    return start(c10d::OpType::ALLGATHER, std::move(lists.all), inputs,
+                 [this, lengths = lists.lengths](Tensors& to, const Tensors& from) {
+                   const auto all = Lists::of(to, lengths);
+                   for (std::size_t i = 0; i < from.size(); ++i)
+                     all_gather_list(collectives_, all.at(i), from[i]);
+                 });
   }
 
   Pending _allgather_base(at::Tensor& output, at::Tensor& input,
                           const c10d::AllgatherOptions&) override {
-    return start(c10d::OpType::_ALLGATHER_BASE, {output},
-                 [this, output, input] { all_gather_tensor(collectives_, output, input); });
+    return start(c10d::OpType::_ALLGATHER_BASE, {output}, {input},
+                 [this](Tensors& to, const Tensors& from) {
+                   all_gather_tensor(collectives_, to[0], from[0]);
+                 });
   }
 
   Pending alltoall_base(at::Tensor& output, at::Tensor& input,
                         std::vector<std::int64_t>& output_sizes,
                         std::vector<std::int64_t>& input_sizes,
                         const c10d::AllToAllOptions&) override {
-    return start(c10d::OpType::ALLTOALL_BASE, {output},
-                 [this, output, input, output_sizes, input_sizes] {
-                   all_to_all_tensor(collectives_, output, input, output_sizes, input_sizes);
+    return start(c10d::OpType::ALLTOALL_BASE, {output}, {input},
+                 [this, output_sizes, input_sizes](Tensors& to, const Tensors& from) {
+                   all_to_all_tensor(collectives_, to[0], from[0], output_sizes, input_sizes);
                  });
   }
 
-  Pending alltoall(std::vector<at::Tensor>& outputs, std::vector<at::Tensor>& inputs,
-                   const c10d::AllToAllOptions&) override {
-    return start(c10d::OpType::ALLTOALL, outputs,
-                 [this, outputs, inputs] { all_to_all_list(collectives_, outputs, inputs); });
+  Pending alltoall(Tensors& outputs, Tensors& inputs, const c10d::AllToAllOptions&) override {
+    return start(c10d::OpType::ALLTOALL, outputs, inputs, [this](Tensors& to, const Tensors& from) {
+      all_to_all_list(collectives_, to, from);
+    });
   }
 
   Pending barrier(const c10d::BarrierOptions&) override {
-    return start(c10d::OpType::BARRIER, {}, [this] { collectives_.comm().barrier(); });
+    return start(c10d::OpType::BARRIER, {}, {},
+                 [this](Tensors&, const Tensors&) { collectives_.comm().barrier(); });
   }
 
  private:
-  Pending start(c10d::OpType type, std::vector<at::Tensor> outputs,
-                std::function<void()> collective) {
-    auto work = c10::make_intrusive<MpiWork>(getRank(), type, std::move(outputs));
-    worker_.add([work, collective = std::move(collective)] { work->run(collective); });
+  Pending start(c10d::OpType type, Tensors outputs, Tensors inputs, OnTensors collective) {
+    auto work = c10::make_intrusive<MpiWork>(getRank(), type, outputs);
+    auto side = side_stream_for(outputs);
+    const auto staging =
+        std::make_shared<Staging>(std::move(outputs), std::move(inputs), std::move(side));
+    worker_.add([work, staging, collective = std::move(collective)] {
+      work->run([&] { staging->run(collective); });
+    });
     return work;
   }
 
+  /// Null for tensors of the host. All tensors of a group are on one device.
+  std::shared_ptr<const device::SideStream> side_stream_for(const Tensors& tensors) {
+    if (tensors.empty() || tensors.front().is_cpu()) return nullptr;
+    if (!side_) side_ = std::make_shared<device::SideStream>(tensors.front().device());
+    return side_;
+  }
+
   Collectives collectives_;
+  std::shared_ptr<const device::SideStream> side_;
   Worker worker_;  // after collectives_: it ends first
 };
 
@@ -353,8 +460,10 @@ class MpiBackend final : public c10d::Backend {
 
 c10::intrusive_ptr<c10d::ProcessGroup> make_process_group(const Comm& comm, std::size_t largest) {
   auto group = c10::make_intrusive<c10d::ProcessGroup>(comm.rank(), comm.size());
-  group->setBackend(at::kCPU, c10d::ProcessGroup::CUSTOM,
-                    c10::make_intrusive<MpiBackend>(duplicate(comm), largest));
+  const auto backend = c10::make_intrusive<MpiBackend>(duplicate(comm), largest);
+  group->setBackend(at::kCPU, c10d::ProcessGroup::CUSTOM, backend);
+  if (const auto type = device::accelerator())
+    group->setBackend(*type, c10d::ProcessGroup::CUSTOM, backend);
   group->setDefaultBackend(c10d::ProcessGroup::CUSTOM);
   return group;
 }

@@ -9,7 +9,8 @@ class ProcessGroup;
 
 namespace attune::parallel {
 
-/// Creates a process group for CPU tensors of any length. It supports allreduce, broadcast,
+/// Creates a process group for tensors of any length on the CPU or on an accelerator, whose tensors
+/// travel through pinned memory of the host. It supports allreduce, broadcast,
 /// reduce_scatter, allgather and alltoall, c10d's single-tensor forms of these
 /// (`_reduce_scatter_base`, `_allgather_base`, `alltoall_base`), and barrier. One thread per group
 /// runs the collectives in call order on a communicator of its own and completes their futures;

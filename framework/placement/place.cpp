@@ -14,6 +14,7 @@
 #include <set>
 
 #include "core/host.hpp"
+#include "placement/gpus.hpp"
 
 namespace attune::placement {
 namespace {
@@ -22,16 +23,6 @@ namespace fs = std::filesystem;
 
 int number(const std::string& text) { return text.empty() ? 0 : std::atoi(text.c_str()); }
 int asked_threads() { return number(environment_variable("OMP_NUM_THREADS")); }
-
-int visible_gpus() {
-  const auto named = environment_variable("CUDA_VISIBLE_DEVICES");
-  if (!named.empty()) return static_cast<int>(std::count(named.begin(), named.end(), ',')) + 1;
-  int count = 0;
-  std::error_code none;
-  for ([[maybe_unused]] const auto& gpu : fs::directory_iterator("/proc/driver/nvidia/gpus", none))
-    ++count;
-  return count;
-}
 
 bool is_mpirun() { return !environment_variable("OMPI_COMM_WORLD_SIZE").empty(); }
 bool is_srun() { return !environment_variable("SLURM_STEP_NUM_TASKS").empty() && !is_mpirun(); }
@@ -124,7 +115,8 @@ RankPlace RankPlace::here(const Topology& topology) {
   place.host = host_name();
   place.processors = allowed_processors();
   place.online = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
-  place.gpus = visible_gpus();
+  place.gpu_names = visible_gpus(optional_variable, HostGpus::of());
+  place.gpus = static_cast<int>(place.gpu_names.size());
   place.threads = asked_threads();
   place.node = environment_variable("SLURMD_NODENAME");
   if (place.node.empty()) place.node = place.host;
@@ -134,13 +126,21 @@ RankPlace RankPlace::here(const Topology& topology) {
 }
 
 std::string RankPlace::text() const {
-  return nlohmann::json{host, processors, online, gpus, threads, node, cores, owned}.dump();
+  return nlohmann::json{host, processors, online, gpus, threads, node, cores, owned, gpu_names}
+      .dump();
 }
 
 RankPlace RankPlace::parse(const std::string& text) {
   const auto json = nlohmann::json::parse(text);
-  return {json[0], json[1].get<Processors>(),       json[2], json[3], json[4],
-          json[5], json[6].get<std::vector<int>>(), json[7]};
+  return {json[0],
+          json[1].get<Processors>(),
+          json[2],
+          json[3],
+          json[4],
+          json[5],
+          json[6].get<std::vector<int>>(),
+          json[7],
+          json[8].get<std::vector<std::string>>()};
 }
 
 std::vector<int> fair_threads(const std::vector<RankPlace>& ranks) {
@@ -200,6 +200,18 @@ std::string summary(const std::vector<RankPlace>& ranks) {
                      counted(static_cast<std::size_t>(owned), "core"));
 }
 
+int gpus_together(const std::vector<const RankPlace*>& ranks) {
+  std::set<std::string> names;
+  int sum = 0;
+  for (const auto* rank : ranks) {
+    names.insert(rank->gpu_names.begin(), rank->gpu_names.end());
+    sum += rank->gpus;
+  }
+  // A task that can reach no GPU but its own calls it 0, as the other tasks call theirs.
+  const bool are_told_apart = !names.empty() && names != std::set<std::string>{"0"};
+  return are_told_apart ? static_cast<int>(names.size()) : sum;
+}
+
 std::vector<std::string> crowded(const std::vector<RankPlace>& ranks) {
   std::vector<std::string> sentences;
   for (const auto& [host, here] : by_host(ranks)) {
@@ -219,9 +231,9 @@ std::vector<std::string> crowded(const std::vector<RankPlace>& ranks) {
                       "parallel.threads or OMP_NUM_THREADS,"
                       " or give srun --cpus-per-task",
                       host, first.threads, first.processors.size()));
-    if (first.gpus > 0 && count > first.gpus)
-      sentences.push_back(fmt::format("{}: {} ranks share {} GPU(s): start one rank per GPU", host,
-                                      count, first.gpus));
+    if (const int gpus = gpus_together(here); gpus > 0 && count > gpus)
+      sentences.push_back(fmt::format("{}: {} ranks share {}: start one rank per GPU", host, count,
+                                      counted(static_cast<std::size_t>(gpus), "GPU")));
   }
   return sentences;
 }

@@ -27,6 +27,8 @@ struct RankPlace {
   std::string node{};        // Slurm's node name; otherwise the host name
   std::vector<int> cores{};  // cores of the processors
   int owned = 0;             // cores of the host that belong to the run
+  // of the visible GPUs: an index, "GPU-...", "MIG-...", or the host's own name
+  std::vector<std::string> gpu_names{};
 
   static RankPlace here(const Topology& topology);
   std::string text() const;
@@ -47,6 +49,11 @@ std::vector<int> fair_threads(const std::vector<RankPlace>& ranks);
 
 /// "2 ranks x 32 threads on 1 node, 64 of 64 cores"
 std::string summary(const std::vector<RankPlace>& ranks);
+
+/// Number of GPUs that ranks of one host see together, whether each sees all of them or its own
+/// alone. Where names cannot tell GPUs apart, each rank's are taken for its own: only LibTorch's
+/// UUIDs of devices tell then.
+int gpus_together(const std::vector<const RankPlace*>& ranks);
 
 /// Warnings about slow placements: several ranks per core, more threads than processors, shared
 /// GPUs. One sentence each.

@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <fstream>
 #include <map>
-#include <numeric>
 
 #include "core/host.hpp"
 #include "slurm/command.hpp"
@@ -89,14 +88,8 @@ std::vector<std::string> differences(const config::AskedRanks& asked,
   tell(
       asked.tasks_per_node, [](const Ranks& here) { return static_cast<int>(here.size()); }, false,
       "rank", "the node", "--ntasks-per-node", "tasks_per_node");
-  // A rank sees all GPUs of its node, or its own alone.
-  tell(
-      asked.gpus_per_node,
-      [](const Ranks& here) {
-        return std::accumulate(here.begin(), here.end(), 0,
-                               [](int sum, const RankPlace* rank) { return sum + rank->gpus; });
-      },
-      true, "visible GPU", "the node", "--gpus-per-node", "gpus_per_node");
+  tell(asked.gpus_per_node, placement::gpus_together, true, "visible GPU", "the node",
+       "--gpus-per-node", "gpus_per_node");
   const auto fewest = [](const Ranks& here) {
     return static_cast<int>(
         (*std::min_element(here.begin(), here.end(), [](const auto* a, const auto* b) {
@@ -134,7 +127,7 @@ std::string gpus_of_job(const Variables& variable) {
 void check_gpus(const config::RunConfig& run, bool uses_gpu, const Comm& comm) {
   const auto gpus = gpus_of_job(environment_variable);
   const bool leaves_idle = !gpus.empty() && !uses_gpu;
-  const bool is_meant = run.parallel.device == config::DeviceChoice::cpu;
+  const bool is_meant = run.parallel.device == "cpu";
   comm.agree([&] {
     if (leaves_idle && !is_meant)
       fail(

@@ -60,6 +60,17 @@ std::string module_words(const std::vector<std::string>& modules) {
   return joined(words, " ");
 }
 
+/// Whether the user's options say which GPUs a task sees: by their words, or as what they imply.
+bool binds_gpus(const OptionMap& options) {
+  static const std::set<std::string> binding{"gpu-bind", "gpus-per-task", "ntasks-per-gpu"};
+  return std::ranges::any_of(options, [](const auto& option) {
+    const auto& [name, value] = option;
+    const bool is_of_gpus = value.find("gpu") != std::string::npos;
+    return binding.contains(name) ||
+           ((name == "tres-bind" || name == "tres-per-task") && is_of_gpus);
+  });
+}
+
 class Script {
  public:
   explicit Script(const Job& job)
@@ -135,12 +146,23 @@ class Script {
 
   // ---- What comes before the ranks
 
+  /// Unless the user binds them. Not by --gpu-bind=none: Slurm 22.05 then sets no list of devices,
+  /// and where it does not constrain them a rank sees those of other jobs.
+  void leave_gpus_unbound() {
+    if (o_.gpus_per_node == 0 || binds_gpus(o_.options) || binds_gpus(o_.srun_options)) return;
+    line(
+        "# Every rank sees all GPUs of the job on its node: ranks that do not see each other's "
+        "cannot use CUDA IPC.");
+    line("unset \"${{!SLURM_GPU_BIND@}}\" \"${{!SLURM_TRES_BIND@}}\"");
+  }
+
   void surroundings() {
     line("");
     line(
         "# Job steps inherit what this script exports, regardless of --export and the submitting "
         "shell.");
     line("unset SLURM_EXPORT_ENV SLURM_TIME_FORMAT \"${{!SLURM_CPU_BIND@}}\"");
+    leave_gpus_unbound();
     line("cd {} || {}", shell_word(job_.from.string()),
          ends_with("its folder does not exist on $(hostname): it must be on a file system that all "
                    "nodes share"));

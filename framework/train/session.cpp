@@ -17,6 +17,7 @@
 #include "strategy/inputs.hpp"
 #include "parallel/gradients.hpp"
 #include "parallel/mpi.hpp"
+#include "placement/devices.hpp"
 #include "weights/shared_weights.hpp"
 #include "registry/loader.hpp"
 #include "run_directory/record.hpp"
@@ -31,21 +32,6 @@
 
 namespace attune::train {
 namespace {
-
-c10::Device choose_device(config::DeviceChoice wanted, const Mesh& mesh) {
-  using enum config::DeviceChoice;
-  const bool available = torch::cuda::is_available();
-  if (wanted == cpu || (wanted == automatic && !available)) return torch::kCPU;
-  if (!available)
-    fail(
-        "parallel.device is 'cuda', but this LibTorch finds no GPU: set it to 'cpu' or 'auto', or "
-        "use a CUDA build of LibTorch");
-  if (mesh.world.size() > 1)
-    fail(
-        "parallel.device: several ranks on GPUs are not available yet; run one rank, or set it to "
-        "'cpu'");
-  return c10::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(mesh.node.rank()));
-}
 
 void check_tokenizer(const Session& s) {
   if (!s.files->tokenizer_problem.empty() && s.mesh.world.root())
@@ -138,7 +124,7 @@ std::shared_ptr<Model> build_model(const Session& s, const config::Chosen& plugi
                                    ModelFiles& files) {
   SharedWeights weights(std::move(files.weights), s.mesh.world);
   Shapes shapes(weights);
-  const nn::ParametersOn where(s.is_planned ? s.device : c10::kCPU);
+  const nn::ParametersOn where(s.device);
   ModelContext context{files.config, s.is_planned ? static_cast<WeightSource&>(shapes) : weights,
                        s.data->labels()};
   auto model = plugin.build<Model>(&context);
@@ -232,7 +218,7 @@ Session Session::open(const config::RunConfig& config, const Mesh& mesh) {
   Session s;
   s.config = config;
   s.mesh = mesh;
-  s.device = choose_device(config.parallel.device, mesh);
+  s.device = placement::choose_device(config.parallel.device, mesh);
   assemble(s);
   if (!config.adapter.empty()) start_from_adapter(s);
   parallel::broadcast_parameters(s.strategies->state(*s.model), mesh.data);

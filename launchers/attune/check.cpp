@@ -11,6 +11,7 @@
 #include "command.hpp"
 #include "core/files.hpp"
 #include "data/sampler.hpp"
+#include "device/device.hpp"
 #include "option_table.hpp"
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
@@ -170,10 +171,10 @@ std::vector<Row> not_checked(const train::Session& s) {
          fmt::format("{} with the weights of {}, which are not read here: `attune train` and "
                      "--measure refuse it if it belongs to another base model",
                      s.config.adapter, s.config.model.path)});
-  if (s.config.parallel.device == config::DeviceChoice::cuda && !torch::cuda::is_available())
-    rows.push_back({"device",
-                    "parallel.device is \"cuda\", but this machine has no GPU: the machine that "
-                    "trains needs one"});
+  if (s.config.parallel.wants_accelerator() && device::count() == 0)
+    rows.push_back({"device", fmt::format("parallel.device is \"{}\", but this machine has none: "
+                                          "the machine that trains needs one",
+                                          s.config.parallel.device)});
   return rows;
 }
 

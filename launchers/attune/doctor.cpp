@@ -335,6 +335,14 @@ std::vector<Node> nodes_of(const std::vector<Node>& ranks) {
   return nodes;
 }
 
+/// A rank may see its own GPU alone.
+int gpus_of(const std::string& host, const std::vector<placement::RankPlace>& places) {
+  std::vector<const placement::RankPlace*> here;
+  for (const auto& place : places)
+    if (place.host == host) here.push_back(&place);
+  return placement::gpus_together(here);
+}
+
 Row row_of(const Node& n) {
   return {n.host,
           std::to_string(n.ranks),
@@ -517,7 +525,8 @@ int doctor(const std::vector<std::string>& arguments) {
       ranks.push_back(from_json(nlohmann::json::parse(text)));
     measure_links(comm, ranks);
     if (comm.root()) {
-      const auto nodes = nodes_of(ranks);
+      auto nodes = nodes_of(ranks);
+      for (auto& node : nodes) node.gpus = gpus_of(node.host, places);
       std::vector<Row> rows{{"NODE", "RANKS", "PROCESSORS", "MEMORY", "FREE", "GPUS", "SCRATCH",
                              "OUTPUT", "HDF5", "SEEN", "CLOCK", "TRANSPORT", "LATENCY",
                              "BANDWIDTH"}};

@@ -1,6 +1,9 @@
-#include "core/files.hpp"
 #include "ranks.hpp"
 
+#include <c10/util/Exception.h>
+
+#include "core/files.hpp"
+#include "core/out_of_memory.hpp"
 #include "parallel/mpi.hpp"
 #include "slurm/launch.hpp"
 
@@ -12,6 +15,18 @@ int report(const Comm& world, ExitCode code, const std::exception& error, Agreem
   if (world.size() > 1 && !who.by_all && who.speaks) abort_all(code, error.what());
   if (world.root() && who.by_all) fmt::print(stderr, "attune: {}\n", error.what());
   return static_cast<int>(code);  // the end of MPI waits for the rank that speaks
+}
+
+/// Where no step is under way that would know what it holds.
+Error out_of_memory(const Comm& comm, const std::exception& error) {
+  const std::string_view text = error.what();
+  const bool is_of_libtorch = dynamic_cast<const c10::Error*>(&error) != nullptr;
+  const auto what =
+      is_of_libtorch ? fmt::format(" ({})", text.substr(0, text.find('\n'))) : std::string();
+  return Error(fmt::format(
+      "rank {} ran out of memory{}: lower train.micro_batch or evaluate.micro_batch, train fewer "
+      "parameters (an adapter, such as 'lora'), use a smaller model, or fewer ranks per node",
+      comm.rank(), what));
 }
 
 }  // namespace
@@ -38,6 +53,8 @@ int on_ranks(const std::function<int(const Comm&)>& work) {
   } catch (const std::filesystem::filesystem_error& error) {
     return report(comm, ExitCode::user_mistake, Error(sentence_of(error)), alone);
   } catch (const std::exception& error) {
+    if (is_out_of_memory(error))
+      return report(comm, ExitCode::user_mistake, out_of_memory(comm, error), alone);
     return report(comm, ExitCode::fault, error, alone);
   }
 }

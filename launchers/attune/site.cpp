@@ -36,27 +36,21 @@ std::vector<std::string> small_memory(const config::SlurmOptions& options, doubl
                   options.memory, human_bytes(held), human_bytes(rank_bytes))};
 }
 
-void check_gpus(const config::SlurmOptions& options, config::DeviceChoice device) {
-  const bool asks = options.gpus_per_node > 0;
-  if (asks && device == config::DeviceChoice::cpu)
+void check_gpus(const config::SlurmOptions& options, const config::ParallelOptions& parallel) {
+  if (options.gpus_per_node > 0 && parallel.device == "cpu")
     fail(
         "slurm.gpus_per_node is {}, but parallel.device = \"cpu\" would leave the GPUs idle: set "
         "device to \"auto\" or \"cuda\", or gpus_per_node to 0",
         options.gpus_per_node);
-  if ((asks || device == config::DeviceChoice::cuda) && options.ranks() > 1)
-    fail(
-        "[slurm] requests {} ranks, but several ranks on GPUs are not supported yet: set "
-        "slurm.nodes = 1, tasks_per_node = 1 and gpus_per_node = 1, or train on CPUs with "
-        "gpus_per_node = 0 and parallel.device = \"cpu\"",
-        options.ranks());
 }
 
 std::vector<std::string> missing_gpus(const config::SlurmOptions& options,
-                                      config::DeviceChoice device) {
-  if (device != config::DeviceChoice::cuda || options.gpus_per_node > 0) return {};
-  return {
-      "parallel.device is \"cuda\", but the job requests no GPU: set slurm.gpus_per_node = 1, "
-      "unless the partition provides GPUs by default"};
+                                      const config::ParallelOptions& parallel) {
+  if (!parallel.wants_accelerator() || options.gpus_per_node > 0) return {};
+  return {fmt::format(
+      "parallel.device is \"{}\", but the job requests no GPU: set slurm.gpus_per_node = {}, "
+      "unless the partition provides GPUs by default",
+      parallel.device, options.tasks_per_node)};
 }
 
 void tell(const std::vector<std::string>& notes) {

@@ -24,12 +24,12 @@ std::vector<std::string> options_of_environment(config::SlurmOptions& options);
 /// What to tell when slurm.memory is less than the ranks of a node hold, rank_bytes each and more.
 std::vector<std::string> small_memory(const config::SlurmOptions& options, double rank_bytes);
 
-/// Error when the run would refuse the ranks and GPUs that are asked for, or leave the GPUs idle.
-void check_gpus(const config::SlurmOptions& options, config::DeviceChoice device);
+/// Error when the run would leave the GPUs idle that are asked for.
+void check_gpus(const config::SlurmOptions& options, const config::ParallelOptions& parallel);
 
 /// What to tell when a run on a GPU asks for none.
 std::vector<std::string> missing_gpus(const config::SlurmOptions& options,
-                                      config::DeviceChoice device);
+                                      const config::ParallelOptions& parallel);
 
 /// Notes to stderr.
 void tell(const std::vector<std::string>& notes);

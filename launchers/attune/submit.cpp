@@ -73,7 +73,7 @@ Plan checked_plan(const fs::path& file, const std::vector<std::string>& override
   Plan plan{config::array_elements(options.array), {}, 0, {}};
   const auto add = [&](const config::Document& run_file) {
     plan.runs.push_back(checker.check(run_file, options.ranks()));
-    check_gpus(options, plan.runs.back().parallel.device);
+    check_gpus(options, plan.runs.back().parallel);
     plan.conflicts[plan.runs.back().directory()] = conflict_of(checker, plan.runs.back());
   };
   if (plan.elements.empty()) add(document);
@@ -264,7 +264,7 @@ int submit(const std::vector<std::string>& arguments) {
   const auto script = slurm::job_script(job);
   tell(notes);
   tell(small_memory(at_site, plan.rank_bytes));
-  tell(missing_gpus(at_site, plan.runs.front().parallel.device));
+  tell(missing_gpus(at_site, plan.runs.front().parallel));
   if (print) {
     tell(make_submittable(plan));
     std::cout << script;

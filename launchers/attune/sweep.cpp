@@ -83,7 +83,7 @@ CheckedTrials checked_trials(const Sweep& sweep, const config::SlurmOptions& at_
     try {
       const auto run = checker.check(config::Document::parse(sweep.options.run, trial.overrides),
                                      at_site.ranks());
-      if (in_jobs) check_gpus(at_site, run.parallel.device);
+      if (in_jobs) check_gpus(at_site, run.parallel);
       check_halving(sweep, run.train.steps);
       const auto objection = objection_to_metric(sweep.options.metric, checker.metrics());
       if (!objection.empty()) fail("metric: {}", objection);

@@ -24,16 +24,33 @@ def a_run_for_a_gpu_is_submitted_from_a_machine_without_one():
     check("#SBATCH --gpus-per-node=1\n" in script and "note:" not in script, f"as it is asked for: {script}")
     check('device = "cuda"' in (place / "runs/run/run.toml").read_text(), "the job's run file has the device")
     script = place.run(attune, "submit", "run.toml", "--print", "parallel.device=cuda", "train.precision=bfloat16")
-    check("the job requests no GPU: set slurm.gpus_per_node = 1" in script and "no bfloat16 instructions (AVX512" not in script, f"what may be forgotten is a note: {script}")
+    check("the job requests no GPU: set slurm.gpus_per_node = 1," in script and "no bfloat16 instructions (AVX512" not in script, f"what may be forgotten is a note: {script}")
     script = place.run(attune, "sweep", "grid.toml", "--print")
     check("#SBATCH --gpus-per-node=1\n" in script, f"trials of a sweep as well: {script}")
 
 
+SEVERAL = {
+    ("slurm.gpus_per_node=2", "slurm.tasks_per_node=2"): ("--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=2"),
+    ("slurm.gpus_per_node=1", "slurm.nodes=2", "parallel.device=cuda"): ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1"),
+    ("slurm.gpus_per_node=2", "slurm.tasks_per_node=2", "slurm.launcher=mpirun"): ("--gpus-per-node=2",),
+    ("slurm.gpus_per_node=2", "slurm.tasks_per_node=2", 'slurm.options={ "gpu-bind" = "closest" }'): ("--gpus-per-node=2", "--gpu-bind=closest"),
+}
+
+
+def several_ranks_on_gpus_are_submitted_with_all_gpus_of_a_node_in_sight():
+    for settings, options in SEVERAL.items():
+        script = place.run(attune, "submit", "run.toml", "--print", *settings)
+        for option in options:
+            check(f"#SBATCH {option}\n" in script, f"{settings}: {option} in {script}")
+        check(("unset \"${!SLURM_GPU_BIND@}\"" in script) != ("gpu-bind" in script), f"{settings}: bound by the user, or not at all: {script}")
+    check("GPU_BIND" not in place.run(attune, "submit", "run.toml", "--print", "slurm.tasks_per_node=2"), "a job without GPUs has none of this")
+    script = place.run(attune, "submit", "run.toml", "--print", "parallel.device=cuda", "slurm.tasks_per_node=2")
+    check("the job requests no GPU: set slurm.gpus_per_node = 2," in script, f"one for each rank of a node: {script}")
+
+
 REFUSED = {
     ("parallel.device=cpu", "slurm.gpus_per_node=1"): 'slurm.gpus_per_node is 1, but parallel.device = "cpu" would leave the GPUs idle',
-    ("slurm.gpus_per_node=2", "slurm.tasks_per_node=2"): "[slurm] requests 2 ranks, but several ranks on GPUs are not supported yet",
-    ("slurm.gpus_per_node=1", "slurm.nodes=2"): "[slurm] requests 2 ranks, but several ranks on GPUs are not supported yet",
-    ("parallel.device=cuda", "slurm.tasks_per_node=2"): "[slurm] requests 2 ranks, but several ranks on GPUs are not supported yet",
+    ("slurm.gpus_per_node=2",): "each rank uses one GPU, so set tasks_per_node = 2",
     ("slurm.gpus_per_node=1", "slurm.array=0-1", "slurm.each={ \"parallel.device\" = \"cpu\", seed = \"$SLURM_ARRAY_TASK_ID\" }"): "element 0 of the array: slurm.gpus_per_node is 1",
     ('slurm.options={ "gpus-per-socket" = "1" }',): "use gpus_per_node of [slurm]",
     ('slurm.options={ "tres-per-task" = "gres/gpu:1" }',): "GPUs are set in 'tres-per-task' of 'options'",
@@ -70,6 +87,6 @@ make_recipe(place)
 (place / "gpu.toml").write_text(RUN + "[slurm]\ngpus_per_node = 1\n")
 (place / "grid.toml").write_text('name = "grid"\nrun = "gpu.toml"\n[values]\n"parallel.device" = ["auto", "cuda"]\n')
 place.run(attune, "prepare", "sums.toml")
-for test in (a_run_for_a_gpu_is_submitted_from_a_machine_without_one, what_the_run_would_refuse_is_refused_at_submission, a_job_with_gpus_that_uses_none_fails):
+for test in (a_run_for_a_gpu_is_submitted_from_a_machine_without_one, several_ranks_on_gpus_are_submitted_with_all_gpus_of_a_node_in_sight, what_the_run_would_refuse_is_refused_at_submission, a_job_with_gpus_that_uses_none_fails):
     test()
     print(f"ok {test.__name__}", flush=True)

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoModelForImageClassification, 
 from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-from tiny import Workplace, check, make_classifier, make_gpt2, make_model, make_picture_model, over_ranks, write_labelled, write_pictures
+from matrix import FAMILIES, NOT_SERVED, STRATEGIES, combinations, is_served, kind_of, make_inputs, write_run
+from tiny import Workplace, check, make_model, over_ranks
 
 build = Path(sys.argv[1]).resolve()
 source = Path(__file__).resolve().parent.parent.parent
@@ -24,88 +25,11 @@ place = Workplace(build / "tests" / "matrix")
 logging.disable_progress_bar()
 logging.set_verbosity_error()
 
-RUN = """
-seed = 3
-[model]
-plugin = "{plugin}"
-path = "{path}"
-{model_options}
-[dataset]
-plugin = "{kind}"
-path = "{kind}.h5"
-{strategies}
-[train]
-steps = 4
-global_batch = 8
-micro_batch = 2
-learning_rate = 1e-3
-[evaluate]
-micro_batch = 4
-[checkpoint]
-every = 2
-keep = 0
-"""
-
-FULL, LORA = {"plugin": "full"}, {"plugin": "lora", "rank": 4}
-# Of each family: its folder, the kind of data, and transformers' class.
-FAMILIES = {
-    "llama": ("model", "instruction", AutoModelForCausalLM),
-    "bert": ("classifier", "classification", AutoModelForSequenceClassification),
-    "gpt2": ("gpt2", "instruction", AutoModelForCausalLM),
-    "efficientnet": ("net", "images", AutoModelForImageClassification),
-}
-#  strategy -> (its list, kinds of model it serves)
-BOTH, DECODER, CLASSIFIER = ("llama", "bert"), ("llama",), ("bert",)
-STRATEGIES = {
-    "full": ([FULL], BOTH),
-    "freeze": ([{"plugin": "freeze", "last_blocks": 1}], BOTH),
-    "linear_probe": ([{"plugin": "linear_probe"}], CLASSIFIER),
-    "bitfit": ([{"plugin": "bitfit", "norms": True}], BOTH),
-    "gradual_unfreezing": ([FULL, {"plugin": "gradual_unfreezing", "every_steps": 2}], BOTH),
-    "llrd": ([FULL, {"plugin": "llrd", "decay": 0.5}], BOTH),
-    "lora": ([LORA], BOTH),
-    "lora (DoRA)": ([LORA | {"dora": True}], BOTH),
-    "lora (PiSSA)": ([LORA | {"init": "pissa"}], BOTH),
-    "ia3": ([{"plugin": "ia3"}], BOTH),
-    "vera": ([{"plugin": "vera", "rank": 8}], BOTH),
-    "adapter": ([{"plugin": "adapter", "width": 4}], BOTH),
-    "prefix": ([{"plugin": "prefix", "tokens": 4}], BOTH),
-    "prefix (projection)": ([{"plugin": "prefix", "tokens": 4, "projection": 16}], BOTH),
-    "prompt": ([{"plugin": "prompt", "tokens": 4, "text": "Answer:"}], DECODER),
-    "quantize (QLoRA)": ([LORA, {"plugin": "quantize", "type": "int8"}], BOTH),
-    "label_smoothing": ([LORA, {"plugin": "label_smoothing"}], BOTH),
-    "class_weights": ([FULL, {"plugin": "class_weights"}], CLASSIFIER),
-    "focal": ([LORA, {"plugin": "focal"}], BOTH),
-    "dpo": ([LORA, {"plugin": "dpo"}], DECODER),
-    "dpo (full)": ([FULL, {"plugin": "dpo"}], DECODER),
-    "orpo": ([LORA, {"plugin": "orpo"}], DECODER),
-    "kto": ([LORA, {"plugin": "kto"}], DECODER),
-    "distill": ([FULL, {"plugin": "distill", "teacher": "{path}"}], BOTH),
-    "distill (stored)": ([FULL, {"plugin": "distill", "teacher": "{path}", "stored": "{path}-logits.safetensors", "top": 16}], BOTH),
-    "ewc": ([FULL, {"plugin": "ewc", "data": "{kind}.h5"}], BOTH),
-    "l2sp": ([FULL, {"plugin": "l2sp"}], BOTH),
-    "neftune": ([LORA, {"plugin": "neftune"}], BOTH),
-}
-# What the other two families are tried with: strategies that depend on how a family's layers are named, made and stored.
-MORE = {
-    "gpt2": ["full", "lora", "lora (DoRA)", "ia3", "vera", "adapter", "prefix", "quantize (QLoRA)", "dpo"],
-    "efficientnet": ["full", "freeze", "linear_probe", "bitfit", "llrd", "lora", "distill"],
-}
-POINTWISE = ["expand_conv", "project_conv", "top_conv"]  # a network of convolutions has no linear layer but its head
-PREFERENCES = {"dpo", "dpo (full)", "orpo", "kto"}
+LOADERS = {"llama": AutoModelForCausalLM, "bert": AutoModelForSequenceClassification, "gpt2": AutoModelForCausalLM, "efficientnet": AutoModelForImageClassification}
 # Holes, each explained.
 NOT_IN_PEFT = {"adapter": "PEFT has no bottleneck adapters"}
 NOT_LOADED = {("quantize (QLoRA)", model): "loads, over another base: PEFT is given the float weights" for model in FAMILIES}
 NOT_MERGED = {"adapter": "not linear", "prefix": "no weights", "prefix (projection)": "no weights", "prompt": "no weights", "quantize (QLoRA)": "the base is packed"}
-NOT_SERVED = {"linear_probe": "its head is its embedding", "prompt": "is for decoders", "class_weights": "is for classifiers", "dpo": "compares texts", "dpo (full)": "compares texts", "orpo": "compares texts", "kto": "compares texts"}
-
-
-def toml(strategies, names):
-    lines = []
-    for strategy in strategies:
-        lines.append("[[strategy]]")
-        lines += [f"{key} = {json.dumps(value.format(**names) if isinstance(value, str) else value)}" for key, value in strategy.items()]
-    return "\n".join(lines)
 
 
 def losses(name):
@@ -150,7 +74,7 @@ def loads(name, strategy, family, kind, folder, form, path):
     """In PEFT, or as a whole model in transformers; it computes the loss that the run measured."""
     if form == "adapter" and strategy in NOT_IN_PEFT:
         return NOT_IN_PEFT[strategy]
-    loader = FAMILIES[family][2]
+    loader = LOADERS[family]
     if form == "adapter":
         options = {} if loader is AutoModelForCausalLM else {"num_labels": 2}
         model = PeftModel.from_pretrained(loader.from_pretrained(path, **options), folder)
@@ -177,22 +101,15 @@ def merged(name, strategy, family, kind):
         return "no: " + NOT_MERGED[strategy]
     place.run(program, "export", f"runs/{name}", "--to", f"{name}-merged", "--merge")
     if kind != "preference":
-        computes(FAMILIES[family][2].from_pretrained(place / f"{name}-merged"), name, kind)
+        computes(LOADERS[family].from_pretrained(place / f"{name}-merged"), name, kind)
     return "yes"
 
 
 def row(strategy, family):
-    strategies, families = STRATEGIES[strategy]
-    if family in BOTH and family not in families:
+    if not is_served(strategy, family):
         return [strategy, family, "no: " + NOT_SERVED[strategy], "", "", "", "", ""]
-    path, kind, _ = FAMILIES[family]
-    if strategy in PREFERENCES:
-        kind = "preference"
-    if family == "efficientnet":
-        strategies = [each | {"targets": POINTWISE} if each["plugin"] == "lora" else each for each in strategies]
-    name = f"{strategy.replace(' ', '-').replace('(', '').replace(')', '').lower()}-{family}"
-    names = {"kind": kind, "path": path, "plugin": family, "model_options": 'pooling = "cls"' if family == "bert" else ""}
-    (place / f"{name}.toml").write_text(f'name = "{name}"\n' + RUN.format(strategies=toml(strategies, names), **names))
+    path, kind = FAMILIES[family][0], kind_of(strategy, family)
+    name = write_run(place, strategy, family)
     place.run(program, "train", f"{name}.toml")
     check(len(losses(name)) == 4, f"{name}: four steps are logged")
 
@@ -257,20 +174,12 @@ def what_a_run_compares_with_is_found_again_when_it_is_evaluated():
     check(abs(again["tuned"]["loss"] - trained["tuned"]["loss"]) < 1e-5 and abs(again["base"]["loss"] - 0.6931) < 1e-3, f"DPO over full: {trained}, evaluated again {again}")
 
 
-make_model(place / "model")
-make_classifier(place / "classifier")
-make_gpt2(place / "gpt2", place / "model")
-make_picture_model(place / "net")
-write_labelled(place)
-write_pictures(place)
-for kind in ("instruction", "classification", "preference", "images"):
-    place.run(program, "prepare", f"{kind}.toml")
+make_inputs(place, program)
 place.run(program, "prepare", "instruction.toml", "output=fewer.h5", "split.validation=0.5")
 rows = []
-for strategy in STRATEGIES:
-    for family in [*BOTH, *(family for family, tried in MORE.items() if strategy in tried)]:
-        rows.append(row(strategy, family))
-        print(" | ".join(rows[-1]), flush=True)
+for strategy, family in combinations():
+    rows.append(row(strategy, family))
+    print(" | ".join(rows[-1]), flush=True)
 an_adapter_is_gone_on_from_over_its_own_base_alone()
 a_teacher_may_be_of_another_architecture_but_not_of_another_vocabulary()
 a_prompt_is_refused_where_positions_are_learned()

@@ -199,7 +199,7 @@ TEST_F(RunFile, ANamedChoiceIsAValueOfAnEnum) {
   EXPECT_EQ(read(good).train.precision, config::FloatType::float32);
   const auto config = read(good, {"train.precision=bfloat16", "parallel.device=cpu"});
   EXPECT_EQ(config.train.precision, config::FloatType::bfloat16);
-  EXPECT_EQ(config.parallel.device, config::DeviceChoice::cpu);
+  EXPECT_EQ(config.parallel.device, "cpu");
   EXPECT_THAT(config.to_toml(), testing::HasSubstr("precision = \"bfloat16\""));
   EXPECT_THAT(mistakes(good, {"train.precision=bfloat"}),
               testing::HasSubstr("'precision' is 'bfloat', it must be one of float32, bfloat16; "

@@ -9,10 +9,12 @@
 
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <thread>
 
 #include "core/host.hpp"
+#include "placement/gpus.hpp"
 #include "placement/neighbours.hpp"
 #include "placement/waiting.hpp"
 
@@ -162,12 +164,147 @@ TEST(Threads, CrowdedRanksAreExplained) {
               ElementsAre(HasSubstr("a: 2 ranks may use 1 of 8 processors")));
   EXPECT_THAT(crowded({{"a", {0}, 8, 0, 4}}),
               ElementsAre(HasSubstr("computes with 4 threads on 1 processor")));
-  EXPECT_THAT(crowded({{"a", {0}, 8, 1, 1}, {"a", {1}, 8, 1, 1}}),
-              ElementsAre(HasSubstr("2 ranks share 1 GPU")));
   EXPECT_THAT(crowded({{"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}, {"a", {0, 1}, 2, 0, 1}}),
               IsEmpty())
       << "a laptop that is asked for more than it has";
   EXPECT_THAT(crowded({{"a", {0, 1}, 4, 2, 2}, {"a", {2, 3}, 4, 2, 2}}), IsEmpty());
+}
+
+// ---- GPUs
+
+OptionalVariables set(std::map<std::string, std::string> values) {
+  return [values = std::move(values)](const std::string& name) {
+    return values.contains(name) ? std::optional(values.at(name)) : std::nullopt;
+  };
+}
+
+/// What a process sees on a host with four GPUs of NVIDIA.
+std::vector<std::string> cuda(const std::string& list) {
+  return visible_gpus(set({{"CUDA_VISIBLE_DEVICES", list}}), {{"a", "b", "c", "d"}, {}});
+}
+
+/// The same on a host with four GPUs of AMD.
+std::vector<std::string> rocm(std::map<std::string, std::string> values) {
+  return visible_gpus(set(std::move(values)), {{}, {"a", "b", "c", "d"}});
+}
+
+TEST(Gpus, WithoutAVariableAllOfTheHostAreVisible) {
+  EXPECT_THAT(visible_gpus(set({}), {}), IsEmpty());
+  EXPECT_THAT(visible_gpus(set({}), {{"a", "b"}, {}}), ElementsAre("a", "b"));
+  EXPECT_THAT(visible_gpus(set({}), {{}, {"a", "b"}}), ElementsAre("a", "b"));
+}
+
+TEST(Gpus, CudasListHasIndicesUuidsAndParts) {
+  EXPECT_THAT(cuda("2,0"), ElementsAre("2", "0"));
+  EXPECT_THAT(cuda(" 1, 3 "), ElementsAre("1", "3"));
+  EXPECT_THAT(cuda("GPU-8932f937,GPU-d5a1"), ElementsAre("GPU-8932f937", "GPU-d5a1"));
+  EXPECT_THAT(cuda("MIG-0a,MIG-GPU-8932f937/1/0"), ElementsAre("MIG-0a", "MIG-GPU-8932f937/1/0"));
+}
+
+TEST(Gpus, CudasListEndsAtItsFirstInvalidEntry) {
+  EXPECT_THAT(cuda("0,1,-1,2"), ElementsAre("0", "1"));
+  EXPECT_THAT(cuda("0,4,1"), ElementsAre("0")) << "the host has four";
+  EXPECT_THAT(cuda("1,,2"), ElementsAre("1"));
+  for (const char* none : {"", "-1", "NoDevFiles", "none", ",0", "0,0"})
+    EXPECT_THAT(cuda(none), IsEmpty()) << none;
+}
+
+TEST(Gpus, IndicesAreTakenAsTheyAreWhereTheHostNamesNoGpu) {
+  EXPECT_THAT(visible_gpus(set({{"CUDA_VISIBLE_DEVICES", "0,5"}}), {}), ElementsAre("0", "5"));
+  EXPECT_THAT(visible_gpus(set({{"ROCR_VISIBLE_DEVICES", "0,5"}}), {}), IsEmpty())
+      << "AMD's driver is not there";
+}
+
+TEST(Gpus, AnIndexOfTheOnlyGpuIsThatGpu) {
+  EXPECT_THAT(visible_gpus(set({{"CUDA_VISIBLE_DEVICES", "0"}}), {{"a"}, {}}), ElementsAre("a"));
+}
+
+TEST(Gpus, HipChoosesAmongThoseThatRocrLeaves) {
+  EXPECT_THAT(rocm({{"ROCR_VISIBLE_DEVICES", "3,1"}}), ElementsAre("d", "b"));
+  EXPECT_THAT(rocm({{"HIP_VISIBLE_DEVICES", "1"}}), ElementsAre("b"));
+  EXPECT_THAT(rocm({{"ROCR_VISIBLE_DEVICES", "3,1"}, {"HIP_VISIBLE_DEVICES", "1"}}),
+              ElementsAre("b"));
+  EXPECT_THAT(rocm({{"ROCR_VISIBLE_DEVICES", "3,1"}, {"HIP_VISIBLE_DEVICES", "3"}}), IsEmpty())
+      << "two are left";
+  EXPECT_THAT(rocm({{"ROCR_VISIBLE_DEVICES", "0,GPU-DEADBEEF"}, {"HIP_VISIBLE_DEVICES", "1"}}),
+              ElementsAre("GPU-DEADBEEF"));
+  EXPECT_THAT(rocm({{"ROCR_VISIBLE_DEVICES", "2,3"}, {"CUDA_VISIBLE_DEVICES", "0"}}),
+              ElementsAre("c"))
+      << "HIP reads CUDA's variable";
+  EXPECT_THAT(rocm({{"HIP_VISIBLE_DEVICES", "1"}, {"CUDA_VISIBLE_DEVICES", "0"}}),
+              ElementsAre("b"));
+  EXPECT_THAT(rocm({{"ROCR_VISIBLE_DEVICES", ""}}), IsEmpty());
+  EXPECT_THAT(rocm({{"HIP_VISIBLE_DEVICES", "-1"}}), IsEmpty());
+  EXPECT_THAT(rocm({{"HIP_VISIBLE_DEVICES", ""}}), SizeIs(4)) << "for HIP as if it were not set";
+}
+
+TEST(Gpus, VariablesOfTheOtherMakerAreIgnored) {
+  EXPECT_THAT(visible_gpus(set({{"CUDA_VISIBLE_DEVICES", "1"}, {"ROCR_VISIBLE_DEVICES", "0"}}),
+                           {{"a", "b"}, {"c"}}),
+              ElementsAre("1"));
+}
+
+TEST(Gpus, TheKernelNamesThoseOfTheHost) {
+  const auto root = std::filesystem::path(::testing::TempDir()) / "attune-gpus";
+  std::filesystem::remove_all(root);
+  for (const char* address : {"0000:81:00.0", "0000:01:00.0"})
+    std::filesystem::create_directories(root / "proc/driver/nvidia/gpus" / address);
+  const auto nodes = root / "sys/class/kfd/kfd/topology/nodes";
+  const auto node = [&](const char* number, const std::string& properties) {
+    std::filesystem::create_directories(nodes / number);
+    std::ofstream(nodes / number / "properties") << properties;
+  };
+  node("0", "cpu_cores_count 64\nsimd_count 0\nmem_banks_count 1\n");
+  node("10", "cpu_cores_count 0\nsimd_count 440\nunique_id 16233396452519219861\n");
+  node("2", "cpu_cores_count 0\nsimd_count 440\n");
+  node("3", "");  // forbidden by the cgroup
+  const auto host = HostGpus::of(root);
+  EXPECT_THAT(host.nvidia, ElementsAre("0000:01:00.0", "0000:81:00.0"));
+  EXPECT_THAT(host.amd, ElementsAre("node 2", "node 10"));
+  std::filesystem::remove_all(root);
+  EXPECT_THAT(HostGpus::of(root).nvidia, IsEmpty());
+  EXPECT_THAT(HostGpus::of(root).amd, IsEmpty());
+}
+
+/// Ranks of one host that see these GPUs.
+std::vector<RankPlace> seeing(const std::vector<std::vector<std::string>>& gpus) {
+  std::vector<RankPlace> ranks;
+  for (const auto& names : gpus) {
+    const int cpu = static_cast<int>(ranks.size());
+    ranks.push_back({"a", {cpu}, 8, static_cast<int>(names.size()), 1, "a", {cpu}, 8, names});
+  }
+  return ranks;
+}
+
+int together(const std::vector<std::vector<std::string>>& gpus) {
+  const auto ranks = seeing(gpus);
+  std::vector<const RankPlace*> here;
+  for (const auto& rank : ranks) here.push_back(&rank);
+  return gpus_together(here);
+}
+
+TEST(Gpus, ThoseOfAHostAreCountedOverItsRanks) {
+  EXPECT_EQ(together({{}, {}}), 0);
+  EXPECT_EQ(together({{"0", "1", "2", "3"}, {"0", "1", "2", "3"}}), 4) << "all see all";
+  EXPECT_EQ(together({{"0"}, {"1"}, {"2"}, {"3"}}), 4) << "each sees its own";
+  EXPECT_EQ(together({{"0", "1"}, {"1", "2"}}), 3);
+  EXPECT_EQ(together({{"GPU-a"}, {"GPU-b"}}), 2);
+  EXPECT_EQ(together({{"MIG-a"}, {"MIG-a"}}), 1);
+  EXPECT_EQ(together({{"0"}, {"0"}, {"0"}, {"0"}}), 4) << "may be its own, renumbered by a cgroup";
+  EXPECT_EQ(together({{"1"}, {"1"}}), 1) << "a task that reaches its own alone calls it 0";
+}
+
+TEST(Gpus, SharedOnesAreToldAsFarAsTheirNamesTell) {
+  const auto share = [](const char* words) { return ElementsAre(HasSubstr(words)); };
+  EXPECT_THAT(crowded(seeing({{"0"}, {"1"}, {"2"}, {"3"}})), IsEmpty());
+  EXPECT_THAT(crowded(seeing({{"0"}, {"0"}, {"0"}, {"0"}})), IsEmpty());
+  EXPECT_THAT(crowded(seeing({{"GPU-a"}, {"GPU-b"}})), IsEmpty());
+  EXPECT_THAT(crowded(seeing({{"0", "1"}, {"0", "1"}})), IsEmpty());
+  EXPECT_THAT(crowded(seeing({{"0", "1"}, {"0", "1"}, {"0", "1"}})),
+              share("a: 3 ranks share 2 GPUs: start one rank per GPU"));
+  EXPECT_THAT(crowded(seeing({{"0"}, {"1"}, {"0"}, {"1"}})), share("4 ranks share 2 GPUs"));
+  EXPECT_THAT(crowded(seeing({{"GPU-a"}, {"GPU-a"}})), share("2 ranks share 1 GPU:"));
+  EXPECT_THAT(crowded(seeing({{"0000:01:00.0"}, {"0000:01:00.0"}})), share("share 1 GPU:"));
 }
 
 // ---- Neighbours
@@ -282,10 +419,11 @@ TEST(Neighbours, AreProcessesThatCompute) {
 }
 
 TEST(Places, TravelAsText) {
-  const RankPlace place{"a", {0, 2}, 8, 1, 2, "n1", {0, 1}, 4};
+  const RankPlace place{"a", {0, 2}, 8, 1, 2, "n1", {0, 1}, 4, {"GPU-a"}};
   const auto back = RankPlace::parse(place.text());
   EXPECT_EQ(back.text(), place.text());
   EXPECT_EQ(back.owned, 4);
+  EXPECT_THAT(back.gpu_names, ElementsAre("GPU-a"));
 }
 
 }  // namespace

@@ -132,6 +132,24 @@ TEST_F(Slurm, AScriptForMpirunIsTheGoldenOne) {
   expect_golden(job_script(job(options("launcher = \"mpirun\"\nnodes = 2"))), "mpirun.sbatch");
 }
 
+TEST_F(Slurm, EveryRankSeesAllGpusOfItsNodeUnlessTheUserBindsThem) {
+  const auto script = [&](const std::string& more) {
+    return job_script(job(options("tasks_per_node = 2\ngpus_per_node = 2\n" + more)));
+  };
+  const auto none = HasSubstr("unset \"${!SLURM_GPU_BIND@}\"");
+  EXPECT_THAT(script(""), AllOf(HasSubstr("#SBATCH --gpus-per-node=2\n"), none));
+  EXPECT_THAT(script("launcher = \"mpirun\""), none);
+  EXPECT_THAT(script("options = { exclusive = \"\" }"), none);
+  EXPECT_THAT(job_script(job({})), Not(HasSubstr("GPU_BIND")));
+  EXPECT_THAT(script("options = { gpu-bind = \"closest\" }"),
+              AllOf(Not(none), HasSubstr("#SBATCH --gpu-bind=closest\n")));
+  EXPECT_THAT(script("srun_options = { gpu-bind = \"single:1\" }"),
+              AllOf(Not(none), HasSubstr(" --gpu-bind=\"single:1\" ")));
+  EXPECT_THAT(script("srun_options = { gpus-per-task = \"1\" }"),
+              AllOf(Not(none), HasSubstr(" --gpus-per-task=\"1\" ")))
+      << "which binds each rank to its own";
+}
+
 TEST_F(Slurm, AScriptForAnArrayIsTheGoldenOne) {
   auto wanted = job(options("retries = 1"));
   const fs::path sweep = "/home/me/project/sweeps/rates";
@@ -901,6 +919,23 @@ TEST_F(Slurm, TheGpusOfAJobAreKnownFromItsVariables) {
   EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_PER_TASK", "1"}}), "SLURM_GPUS_PER_TASK=1");
   EXPECT_EQ(gpus({{"SLURM_JOB_ID", "5"}, {"SLURM_GPUS_PER_NODE", "a100:4"}}),
             "SLURM_GPUS_PER_NODE=a100:4");
+}
+
+TEST_F(Slurm, GpusOfANodeAreThoseThatItsRanksSeeTogether) {
+  const auto said = [](const std::vector<std::vector<std::string>>& gpus) {
+    std::vector<placement::RankPlace> ranks;
+    for (const auto& names : gpus)
+      ranks.push_back({"n1", {0}, 8, static_cast<int>(names.size()), 1, "n1", {0}, 8, names});
+    return differences({1, {}, 4, {}}, ranks);
+  };
+  using testing::IsEmpty;
+  EXPECT_THAT(said({{"0", "1", "2", "3"}, {"0", "1", "2", "3"}}), IsEmpty()) << "all see all";
+  EXPECT_THAT(said({{"0"}, {"1"}, {"2"}, {"3"}}), IsEmpty()) << "each sees its own";
+  EXPECT_THAT(said({{"0"}, {"0"}, {"0"}, {"0"}}), IsEmpty()) << "renumbered by a cgroup";
+  EXPECT_THAT(said({{"0", "1"}, {"0", "1"}, {"0", "1"}, {"0", "1"}}),
+              testing::ElementsAre(
+                  HasSubstr("n1: 2 visible GPUs for the node, but the run file asks for 4: give "
+                            "--gpus-per-node=4")));
 }
 
 TEST_F(Slurm, TheQueueIsReadWithArraysAndStates) {

@@ -1,0 +1,114 @@
+#include "device/device.hpp"
+
+#include <ATen/DeviceAccelerator.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <attune/error.hpp>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "core/stopwatch.hpp"
+#include "device/driver.hpp"
+
+namespace attune {
+namespace {
+
+using Identify = std::function<DeviceIdentity(c10::DeviceIndex)>;
+
+/// Of devices that a plugin brings.
+std::map<c10::DeviceType, Identify>& identifiers() {
+  static std::map<c10::DeviceType, Identify> all;
+  return all;
+}
+
+}  // namespace
+
+at::Tensor on_device(const at::Tensor& tensor, c10::Device device) {
+  if (!tensor.defined() || tensor.device() == device) return tensor;
+  if (!tensor.is_cpu() || tensor.numel() == 0) return tensor.to(device);
+  const at::Tensor pinned = at::empty(tensor.sizes(), tensor.options().pinned_memory(true));
+  return pinned.copy_(tensor).to(device, /*non_blocking=*/true);
+}
+
+void identify_devices(c10::DeviceType type, Identify identify) {
+  identifiers()[type] = std::move(identify);
+}
+
+namespace device {
+
+std::optional<c10::DeviceType> accelerator() {
+  return count() > 0 ? at::accelerator::getAccelerator() : std::nullopt;
+}
+
+int count() { return at::accelerator::deviceCount(); }
+
+std::string name(c10::DeviceType type) { return c10::DeviceTypeName(type, /*lower_case=*/true); }
+
+std::vector<std::string> kinds() {
+  std::vector<std::string> all{"cpu", "cuda", "xpu"};
+  const auto here = accelerator();
+  if (here && std::ranges::find(all, name(*here)) == all.end()) all.push_back(name(*here));
+  return all;
+}
+
+DeviceIdentity identity(c10::Device device) {
+  const auto found = identifiers().find(device.type());
+  return found != identifiers().end() ? found->second(device.index()) : identity_by_driver(device);
+}
+
+void make_current(c10::Device device) {
+  if (!device.is_cpu()) at::accelerator::setDeviceIndex(device.index());
+}
+
+Memory memory(c10::Device device) {
+  ATTUNE_ASSERT(!device.is_cpu(), "memory of {}", device.str());
+  const auto [free, total] = at::accelerator::getMemoryInfo(device.index());
+  const auto bytes = at::accelerator::getDeviceStats(device.index()).allocated_bytes[0];
+  return {free, total, static_cast<std::size_t>(bytes.current),
+          static_cast<std::size_t>(bytes.peak)};
+}
+
+void reset_peak(c10::Device device) {
+  if (!device.is_cpu()) at::accelerator::resetPeakStats(device.index());
+}
+
+void synchronise(c10::Device device) {
+  if (!device.is_cpu()) at::accelerator::synchronizeDevice(device.index());
+}
+
+double multiply_rate(c10::Device device) {
+  constexpr std::int64_t size = 2048;
+  constexpr int times = 10;
+  const torch::NoGradGuard no_grad;
+  const at::Tensor x = at::ones({size, size}, at::TensorOptions().device(device));
+  at::mm(x, x);  // libraries and clocks start up
+  synchronise(device);
+  const Stopwatch watch;
+  for (int i = 0; i < times; ++i) at::mm(x, x);
+  synchronise(device);
+  return 2.0 * times * std::pow(size, 3) / watch.seconds();
+}
+
+namespace {
+
+/// Whether LibTorch was built with the operator for devices of this kind.
+bool has_operator(c10::Device device, const char* name) {
+  const auto found = c10::Dispatcher::singleton().findSchema({name, ""});
+  const auto key = c10::computeDispatchKey(std::nullopt, std::nullopt, device);
+  return found && found->hasKernelForDispatchKey(key);
+}
+
+}  // namespace
+
+Capabilities capabilities(c10::Device device) {
+  if (device.is_cpu()) return {.bfloat16 = true, .flash_attention = false};
+  const auto types =
+      at::accelerator::getDeviceCapability(device.index()).capability_data.supported_scalar_types;
+  return {.bfloat16 = types.has_BFloat16 == 1,
+          .flash_attention = has_operator(device, "aten::_flash_attention_forward")};
+}
+
+}  // namespace device
+}  // namespace attune

@@ -1,0 +1,78 @@
+#include "device/stream.hpp"
+
+#include <attune/device.hpp>
+#include <c10/core/Event.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/torch.h>
+
+#include <map>
+#include <mutex>
+
+namespace attune::device {
+namespace {
+
+c10::impl::VirtualGuardImpl guard_of(c10::Device device) {
+  return c10::impl::VirtualGuardImpl(device.type());
+}
+
+c10::Stream current_stream(c10::Device device) { return guard_of(device).getStream(device); }
+
+/// `later` waits for what `first` has been given.
+void order(c10::Stream first, c10::Stream later) {
+  c10::Event event(first.device_type());
+  event.record(first);
+  event.block(later);
+}
+
+const SideStream& stream_of_uploads(c10::Device device) {
+  static std::mutex mutex;
+  static auto& streams = *new std::map<c10::DeviceIndex, SideStream>;  // outlives LibTorch's
+  const std::lock_guard lock(mutex);
+  return streams.try_emplace(device.index(), device).first->second;
+}
+
+}  // namespace
+
+SideStream::SideStream(c10::Device device) {
+  if (!device.is_cpu()) stream_ = guard_of(device).getStreamFromGlobalPool(device);
+}
+
+void SideStream::run(const std::function<void()>& work) const {
+  if (!stream_) return work();
+  const c10::StreamGuard current(*stream_);
+  work();
+}
+
+void SideStream::after_current() const {
+  if (stream_) order(current_stream(stream_->device()), *stream_);
+}
+
+void SideStream::before_current() const {
+  if (stream_) order(*stream_, current_stream(stream_->device()));
+}
+
+void SideStream::wait() const {
+  if (stream_) guard_of(stream_->device()).synchronizeStream(*stream_);
+}
+
+std::vector<at::Tensor> upload(const std::vector<at::Tensor>& tensors, c10::Device device) {
+  if (device.is_cpu()) return tensors;
+  std::vector<at::Tensor> copies;
+  const auto& side = stream_of_uploads(device);
+  side.run([&] {
+    for (const auto& tensor : tensors) copies.push_back(on_device(tensor, device));
+  });
+  side.before_current();
+  // Their memory belongs to the side stream: it is not used again before the current one is done.
+  for (auto& copy : copies)
+    if (copy.defined()) copy.record_stream(current_stream(device));
+  return copies;
+}
+
+at::Tensor pinned_like(const at::Tensor& tensor) {
+  return at::empty(tensor.sizes(),
+                   at::TensorOptions().dtype(tensor.scalar_type()).pinned_memory(!tensor.is_cpu()));
+}
+
+}  // namespace attune::device

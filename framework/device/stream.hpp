@@ -1,0 +1,37 @@
+// A stream beside the one that a device computes on, for copies that overlap with the computation.
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/Stream.h>
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+namespace attune::device {
+
+/// On the CPU there are no streams: work is done at once, and all else does nothing.
+class SideStream {
+ public:
+  explicit SideStream(c10::Device device);
+  /// Runs `work` with this stream as the thread's current one.
+  void run(const std::function<void()>& work) const;
+  /// What comes on this stream from now on comes after all that the current stream has been given.
+  void after_current() const;
+  /// What comes on the current stream from now on comes after all that this one has been given.
+  void before_current() const;
+  /// Waits until the device has done what this stream has been given.
+  void wait() const;
+
+ private:
+  std::optional<c10::Stream> stream_;
+};
+
+/// Copies of host tensors on `device`, made beside the computation on a stream that this process
+/// keeps for that. The current stream's later work comes after them.
+std::vector<at::Tensor> upload(const std::vector<at::Tensor>& tensors, c10::Device device);
+
+/// A tensor in pinned memory of the host, for copies from and to a device; not initialised.
+at::Tensor pinned_like(const at::Tensor& tensor);
+
+}  // namespace attune::device

@@ -1,0 +1,31 @@
+// Devices, for strategies that bring tensors to one, and for plugins that bring devices of a kind
+// of their own (LibTorch's PrivateUse1).
+#pragma once
+#include <attune/api.hpp>
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string>
+
+ATTUNE_API_BEGIN
+namespace attune {
+
+/// `tensor` on `device`; `tensor` itself if it is there. A tensor of the host is copied through
+/// pinned memory: this thread does not wait, and later work on the current stream comes after the
+/// copy. `tensor` may be changed or freed at once.
+at::Tensor on_device(const at::Tensor& tensor, c10::Device device);
+
+/// What a physical device is recognised by.
+struct DeviceIdentity {
+  std::string uuid;   // unique among all devices: "GPU-...", "MIG-..."; empty if unknown
+  std::string model;  // "NVIDIA H200"; empty if unknown
+};
+
+/// Declares how the devices of a plugin's own kind are identified, so that two ranks on one device
+/// are recognised. The argument is the index among the devices that this process sees. CUDA and
+/// ROCm need no declaration.
+void identify_devices(c10::DeviceType type,
+                      std::function<DeviceIdentity(c10::DeviceIndex)> identify);
+
+}  // namespace attune
+ATTUNE_API_END

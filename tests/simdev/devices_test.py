@@ -1,0 +1,242 @@
+"""The whole program on simulated devices, whose memory the host cannot read and whose copies come late: what it computes is what the CPU computes.
+
+    devices_test.py BUILD_FOLDER [--long] [TEST...]
+
+--long: every strategy on every kind of model on 1, 2 and 4 ranks, not on one of these. TEST: these functions alone.
+"""
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+from matrix import combinations, is_served, make_inputs, write_run
+from tiny import Workplace, check, environment, make_small_model, over_ranks, paced
+
+build = Path(sys.argv[1]).resolve()
+source = Path(__file__).resolve().parent.parent.parent
+program = build / "attune"
+place = Workplace(build / "tests" / "devices")
+plugin = build / "tests/simdev/sim.so"
+SIM = (f'plugins=["{plugin}"]', "parallel.device=sim")
+
+
+def losses(name):
+    """Of every step and every evaluation."""
+    lines = (place / "runs" / name / "metrics.jsonl").read_text().splitlines()
+    events = map(json.loads, lines)
+    return [value for event in events for value in (event.get("loss"), event.get("metrics", {}).get("loss")) if isinstance(value, float)]
+
+
+def are_close(ours, theirs, what, by=1e-6):
+    check(len(ours) == len(theirs) > 0, f"{what}: as many losses: {ours} {theirs}")
+    for a, b in zip(ours, theirs):
+        check(abs(a - b) <= by * max(1, abs(b)), f"{what}: {ours} on the device, {theirs} on the CPU")
+
+
+def compare(run_file, name, *overrides, ranks=1, by=1e-6):
+    """A run on the CPU and one on devices. Returns the names of the runs."""
+    names = f"{name}-cpu", f"{name}-sim"
+    place.run(*over_ranks(ranks, program, "train", run_file, f"name={names[0]}", "parallel.device=cpu", *overrides))
+    place.run(*over_ranks(ranks, program, "train", run_file, f"name={names[1]}", *SIM, *overrides))
+    are_close(losses(names[1]), losses(names[0]), f"{name} on {ranks} ranks", by)
+    return names
+
+
+def tensors(folder):
+    from safetensors.torch import load_file
+    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def result(run):
+    return next(folder for kind in ("adapter", "model") if (folder := place / "runs" / run / kind).exists())
+
+
+def are_the_same_results(ours, theirs):
+    mine, other = tensors(ours), tensors(theirs)
+    check(mine.keys() == other.keys() and mine, f"{ours} and {theirs} have the same tensors")
+    for name, tensor in mine.items():
+        if name.endswith("key.bias"):  # softmax takes it out again: its gradient is rounding, of which AdamW makes whole steps
+            continue
+        off = (tensor.float() - other[name].float()).abs()
+        check(off.mean() <= 1e-6 and off.max() <= 5e-3, f"{name} of {ours}: {off.max()} off at most, {off.mean()} on average")
+
+
+def every_strategy_on_every_kind_of_model():
+    served = [each for each in combinations() if is_served(*each)]
+    for index, (strategy, family) in enumerate(served):
+        name = write_run(place, strategy, family)
+        for ranks in (1, 2, 4) if "--long" in sys.argv else ((1, 2, 4)[index % 3],):
+            on_cpu, on_device = compare(f"{name}.toml", f"{name}-{ranks}", ranks=ranks)
+            are_the_same_results(result(on_device), result(on_cpu))
+            resumed = f"{on_device}-again"
+            shutil.copytree(place / "runs" / on_device, place / "runs" / resumed)
+            shutil.rmtree(place / "runs" / resumed / "checkpoints/step-000004")
+            place.run(*over_ranks(ranks, program, "train", f"{name}.toml", f"name={resumed}", *SIM, "--resume"))
+            check(tensors(result(resumed)).keys() == tensors(result(on_device)).keys(), f"{resumed} has a result")
+            check(all(tensor.equal(tensors(result(on_device))[key]) for key, tensor in tensors(result(resumed)).items()), f"{resumed}: resumed at step 2, the same bits")
+        print(f"  {name}", flush=True)
+
+
+FURTHER = {
+    "mistral": ("llama", dict(sliding_window=8)), "qwen2": ("llama", {}), "qwen3": ("llama", dict(head_dim=8)),
+    "gemma2": ("llama", dict(head_dim=8, sliding_window=8, query_pre_attn_scalar=8)),
+    "roberta": ("bert", dict(pad_token_id=1)), "distilbert": ("bert", {}), "vit": ("vit", {}),
+}
+
+
+def every_architecture():
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128)
+    for family, (like, more) in FURTHER.items():
+        folder = place / family
+        if family == "vit":
+            make_small_model(folder, "vit")
+        elif like == "llama":
+            AutoModelForCausalLM.from_config(AutoConfig.for_model(family, vocab_size=257, **(sizes | more))).save_pretrained(folder)
+            for file in ("tokenizer.json", "tokenizer_config.json"):
+                shutil.copy(place / "model" / file, folder)
+        else:
+            own = dict(dim=32, hidden_dim=64, n_layers=2, n_heads=4, max_position_embeddings=96) if family == "distilbert" else sizes
+            AutoModel.from_config(AutoConfig.for_model(family, vocab_size=64, **(own | more))).save_pretrained(folder)
+            shutil.copy(place / "classifier/tokenizer.json", folder)
+            (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+        run = {"llama": "full-llama", "bert": "full-bert", "vit": "full-efficientnet"}[like]
+        overrides = [f"model.plugin={family}", f"model.path={family}"]
+        if family == "vit":
+            overrides.append("dataset.size=32")
+        else:
+            place.run(program, "prepare", f"{'instruction' if like == 'llama' else 'classification'}.toml", f"tokenizer={family}", f"output={family}.h5")
+            overrides.append(f"dataset.path={family}.h5")
+        compare(f"{run}.toml", family, *overrides)
+        print(f"  {family}", flush=True)
+
+
+def every_optimizer_and_schedule():
+    for optimizer in ("adafactor", "lion", "muon", "sgd"):
+        for ranks in (1, 2):
+            compare("full-llama.toml", f"{optimizer}-{ranks}", f"optimizer.plugin={optimizer}", ranks=ranks)
+    for schedule in ("constant", "inverse_sqrt", "linear", "warmup_stable_decay"):
+        compare("lora-llama.toml", schedule, f"schedule.plugin={schedule}")
+
+
+def every_kind_of_data():
+    (place / "corpus.jsonl").write_text("".join(json.dumps({"text": f"The number {i} comes after {i - 1}. " * (1 + i % 3)}) + "\n" for i in range(40)))
+    (place / "pairs.jsonl").write_text("".join(json.dumps({"first": f"after {'abcdefghij'[i % 10]}", "second": f"comes {'bcdefghijk'[i % 10]}"}) + "\n" for i in range(40)))
+    (place / "tags.jsonl").write_text("".join(json.dumps({"words": ["a", "bad", "day"][: 1 + i % 3], "tags": ["no", "yes", "no"][: 1 + i % 3]}) + "\n" for i in range(40)))
+    for kind, tokenizer in (("corpus", "model"), ("pairs", "classifier"), ("token_classification", "classifier")):
+        file = "tags" if kind == "token_classification" else kind
+        (place / f"{kind}.toml").write_text(f'name = "{kind}"\nkind = "{kind}"\nlicence = "CC0-1.0"\noutput = "{kind}.h5"\ntokenizer = "{tokenizer}"\n'
+                                            f'[[source]]\npath = "{file}.jsonl"\n[clean]\ndeduplicate = "none"\n[split]\nvalidation = 0.2\n')
+        place.run(program, "prepare", f"{kind}.toml")
+    data = lambda kind: (f"dataset.plugin={kind}", f"dataset.path={kind}.h5")
+    compare("lora-llama.toml", "corpus", *data("corpus"))
+    compare("full-bert.toml", "tags", *data("token_classification"), "model.head=token_classification")
+    text = (place / "full-bert.toml").read_text()
+    (place / "pairs-run.toml").write_text(text.replace('"classification"', '"pairs"').replace("classification.h5", "pairs.h5") + '[[strategy]]\nplugin = "contrastive"\n')
+    compare("pairs-run.toml", "pairs", "model.head=embedding", ranks=2)
+
+
+def options_that_change_how_it_computes():
+    for run, name, *overrides in (
+        ("lora", "recompute", "train.recompute=true"), ("lora", "tokens", "train.micro_tokens=64", "train.group_lengths=true"), ("lora", "unstaged", "checkpoint.staged=false"),
+        ("lora", "dropout", "strategy.lora.dropout=0.1"), ("freeze", "cache", "train.prefix_cache=float32", "train.steps=12"),
+    ):
+        compare(f"{run}-llama.toml", name, *overrides)
+    for name, override in (("narrow", "model.dtype=bfloat16"), ("mixed", "train.precision=bfloat16")):
+        compare("lora-llama.toml", name, override, by=2e-3)
+    said = place.run(program, "train", "lora-llama.toml", "name=fits", *SIM, 'train.micro_batch="auto"')
+    check("samples fit" in said, f"a micro-batch is found: {said}")
+    of_one = compare("full-llama.toml", "exact-1", "parallel.reproducible=true")[1]
+    for ranks in (2, 4):
+        name = compare("full-llama.toml", f"exact-{ranks}", "parallel.reproducible=true", ranks=ranks)[1]
+        check((result(name) / "model.safetensors").read_bytes() == (result(of_one) / "model.safetensors").read_bytes(), f"{ranks} devices give the bits of one")
+
+
+def what_comes_after_training():
+    names = compare("lora-llama.toml", "trained", ranks=2)
+    run, on_cpu = (f"runs/{name}" for name in reversed(names))
+    for folder in (run, on_cpu):
+        place.run(program, "evaluate", folder)
+    values = [json.loads((place / folder / "evaluation.json").read_text()) for folder in (run, on_cpu)]
+    for when in ("base", "tuned"):
+        are_close([values[0][when]["loss"]], [values[1][when]["loss"]], f"evaluated, {when}")
+    texts = [place.run(program, "generate", folder, "--prompt", "What is 1 and 1?", "--max-tokens", 12) for folder in (run, on_cpu)]
+    check(texts[0] == texts[1], f"the same text is generated: {texts}")
+    for folder, to in ((run, "exported-sim"), (on_cpu, "exported-cpu")):
+        place.run(program, "export", folder, "--to", to, "--merge")
+    are_the_same_results(place / "exported-sim", place / "exported-cpu")
+
+
+def an_interruption_saves():
+    text = (place / "full-llama.toml").read_text().replace("steps = 4", "steps = 40")
+    slow = paced(text, build, 50).replace('plugins = ["', f'plugins = ["{plugin}", "')
+    (place / "slow.toml").write_text(slow)
+    process = place.start(*over_ranks(2, program, "train", "slow.toml", "name=slow", "parallel.device=sim"))
+    while place.steps_done("slow") < 3:
+        check(process.poll() is None, "it trains")
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    check((place / "runs/slow/checkpoints/latest").exists() and not (place / "runs/slow/model").exists(), "it was interrupted, and saved its state")
+    (place / "hurry").touch()
+    place.run(program, "train", "slow.toml", "name=slow", "parallel.device=sim", "--resume")
+    place.run(program, "train", "slow.toml", "name=whole", "parallel.device=sim")
+    are_close(losses("slow")[-3:], losses("whole")[-3:], "interrupted on two devices, resumed on one", 1e-5)
+
+
+def device_of(devices, *, ranks=1, expect=0, **variables):
+    """Trains one step on machines with so many devices; returns what is said."""
+    command = over_ranks(ranks, "env", f"ATTUNE_SIM_DEVICES={devices}", *(f"{name}={value}" for name, value in variables.items()), program, "train", "full-llama.toml",
+                         "name=assigned", *SIM, "train.steps=1", "train.global_batch=4")
+    shutil.rmtree(place / "runs/assigned", ignore_errors=True)
+    return place.run(*command, expect=expect)
+
+
+def each_sees(*devices):
+    """One rank for each, which sees these devices alone."""
+    command = ["mpirun", "--oversubscribe", "--bind-to", "none"]
+    for number, visible in enumerate(devices):
+        command += [*([":"] if number else []), "-n", "1", "env", f"ATTUNE_SIM_VISIBLE={visible}", program, "train", "full-llama.toml", "name=assigned", *SIM, "train.steps=1"]
+    return command
+
+
+def devices_are_shared_out():
+    device_of(2, ranks=2)
+    shutil.rmtree(place / "runs/assigned")
+    place.run(*each_sees("2", "0"))
+    shutil.rmtree(place / "runs/assigned")
+    said = place.run(*each_sees("0", "64"))
+    check("warning: the ranks compute on different devices (1 x Simulated, 1 x Simulated, another): rank" in said and "is the slowest" in said, f"another model is told of: {said}")
+
+
+def what_cannot_be_is_refused():
+    shutil.rmtree(place / "runs/assigned", ignore_errors=True)
+    said = device_of(1, ranks=2, expect=2)
+    check("ranks 0 and 1 on" in said and "would share one device (sim:0, SIM-0)" in said, f"two ranks on one device: {said}")
+    said = place.run(*each_sees("3", "3"), expect=2)
+    check("would share one device (sim:0, SIM-3)" in said, f"two ranks that see one device each, the same: {said}")
+    said = device_of(0, expect=2)
+    check("'device' is 'sim', it must be one of auto, cpu, cuda, xpu" in said, f"no device: {said}")
+    said = place.run(program, "train", "full-llama.toml", "name=assigned", "parallel.device=cuda", expect=2)
+    check("parallel.device is 'cuda', but this LibTorch finds no such device" in said, f"no GPU: {said}")
+    said = device_of(4, ATTUNE_SIM_MEMORY=400000, expect=2)
+    check("ran out of memory" in said and "lower train.micro_batch" in said, f"too little memory: {said}")
+    check(not (place / "runs/assigned/model").exists(), "nothing came of them")
+
+
+make_inputs(place, program)
+for strategy, family in combinations():
+    if is_served(strategy, family):
+        write_run(place, strategy, family)
+wanted = [name for name in sys.argv[2:] if name != "--long"]
+for test in (every_strategy_on_every_kind_of_model, every_architecture, every_optimizer_and_schedule, every_kind_of_data, options_that_change_how_it_computes,
+             what_comes_after_training, an_interruption_saves, devices_are_shared_out, what_cannot_be_is_refused):
+    if wanted and test.__name__ not in wanted:
+        continue
+    begun = time.monotonic()
+    test()
+    print(f"ok {test.__name__} ({time.monotonic() - begun:.0f} s)", flush=True)

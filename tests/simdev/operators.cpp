@@ -1,0 +1,325 @@
+// Operators of the simulated devices: the CPU's own, on memory of the device.
+#include <ATen/EmptyTensor.h>
+#include <ATen/native/Resize.h>
+#include <ATen/ops/_reshape_alias_native.h>
+#include <ATen/ops/as_strided_cpu_dispatch.h>
+#include <ATen/ops/resize_native.h>
+#include <ATen/ops/set_cpu_dispatch.h>
+#include <ATen/ops/set_native.h>
+#include <ATen/ops/unfold_native.h>
+#include <ATen/ops/view_native.h>
+#include <torch/library.h>
+#include <torch/torch.h>
+
+#include <memory>
+#include <set>
+
+#include "counters.hpp"
+#include "device.hpp"
+#include "memory.hpp"
+
+namespace attune::simdev {
+namespace {
+
+using Sizes = c10::IntArrayRef;
+using SymSizes = c10::SymIntArrayRef;
+
+bool is_on_device(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.device().type() == sim;
+}
+
+/// The same memory, for an operator of the CPU.
+at::Tensor on_host(const at::Tensor& tensor) {
+  if (!is_on_device(tensor)) return tensor;
+  void* const pointer = tensor.numel() == 0 ? nullptr : accessible(tensor.data_ptr());
+  return at::from_blob(pointer, tensor.sizes(), tensor.strides(),
+                       at::TensorOptions().dtype(tensor.scalar_type()).device(at::kCPU));
+}
+
+at::Tensor empty(Sizes sizes, std::optional<at::ScalarType> type, std::optional<at::Layout>,
+                 std::optional<at::Device> device, std::optional<bool>,
+                 std::optional<at::MemoryFormat> format) {
+  const c10::OptionalDeviceGuard here(device);
+  return at::detail::empty_generic(sizes, &device_memory(),
+                                   c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+                                   c10::dtype_or_default(type), format);
+}
+
+at::Tensor empty_strided(Sizes sizes, Sizes strides, std::optional<at::ScalarType> type,
+                         std::optional<at::Layout>, std::optional<at::Device> device,
+                         std::optional<bool>) {
+  const c10::OptionalDeviceGuard here(device);
+  return at::detail::empty_strided_generic(sizes, strides, &device_memory(),
+                                           c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+                                           c10::dtype_or_default(type));
+}
+
+/// A new tensor of the device with the values of one that an operator made on the host.
+at::Tensor to_new(const at::Tensor& made, at::Device device) {
+  const at::Tensor tensor = empty_strided(made.sizes(), made.strides(), made.scalar_type(),
+                                          std::nullopt, device, std::nullopt);
+  on_host(tensor).copy_(made);
+  return tensor;
+}
+
+// ---- Copies
+
+/// Between a device and pinned memory, later; nothing is counted but the bytes.
+void copy_later(const at::Tensor& from, const at::Tensor& to, const at::Tensor& of_device) {
+  const auto stream = current_stream(of_device.device());
+  const auto use = std::make_shared<BlockInUse>(of_device.data_ptr(), stream);
+  later(stream, [from = on_host(from), to = on_host(to), use] {
+    const at::AutoDispatchBelowAutograd plain;
+    to.copy_(from);
+  });
+}
+
+void copy_now(const at::Tensor& from, const at::Tensor& to) {
+  finish(current_stream((is_on_device(to) ? to : from).device()));
+  on_host(to).copy_(on_host(from));
+}
+
+/// As CUDA has it: the host waits, unless it said that it does not and the memory serves for that.
+void copy_with_host(const at::Tensor& from, const at::Tensor& to, bool non_blocking) {
+  const bool is_to_device = is_on_device(to);
+  const auto bytes = static_cast<std::int64_t>(to.nbytes());
+  is_to_device ? count_to_device(bytes) : count_to_host(bytes);
+  const auto& of_host = is_to_device ? from : to;
+  if (non_blocking && is_pinned(of_host.const_data_ptr()))
+    return copy_later(from, to, is_to_device ? to : from);
+  // To the device, other memory is copied aside at once.
+  if (!non_blocking || !is_to_device)
+    count_synchronisation(is_to_device ? "copy to the device" : "copy to the host");
+  copy_now(from, to);
+}
+
+at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool non_blocking) {
+  const at::AutoDispatchBelowAutograd plain;
+  if (to.numel() == 0) return to;
+  if (is_on_device(from) && is_on_device(to)) {
+    count_operator("aten::copy_");
+    copy_now(from, to);
+  } else {
+    copy_with_host(from, to, non_blocking);
+  }
+  return to;
+}
+
+at::Tensor copy_from_and_resize(const at::Tensor& from, const at::Tensor& to) {
+  at::native::resize_(to, from.sizes(), std::nullopt);
+  return to.copy_(from);
+}
+
+at::Scalar read_scalar(const at::Tensor& tensor) {
+  count_synchronisation("aten::_local_scalar_dense");
+  count_to_host(static_cast<std::int64_t>(tensor.nbytes()));
+  finish(current_stream(tensor.device()));
+  return on_host(tensor).item();
+}
+
+void record_stream(at::Tensor& tensor, at::Stream stream) {
+  device_memory().recordStream(tensor.storage().data_ptr(), stream);
+}
+
+// ---- Views
+
+at::Tensor as_strided(const at::Tensor& tensor, SymSizes sizes, SymSizes strides,
+                      std::optional<c10::SymInt> offset) {
+  return at::cpu::as_strided_symint(tensor, sizes, strides, std::move(offset));
+}
+
+at::Tensor view(const at::Tensor& tensor, SymSizes sizes) {
+  return at::native::view(tensor, C10_AS_INTARRAYREF_SLOW(sizes));
+}
+
+at::Tensor reshape_alias(const at::Tensor& tensor, SymSizes sizes, SymSizes strides) {
+  return at::native::_reshape_alias(tensor, C10_AS_INTARRAYREF_SLOW(sizes),
+                                    C10_AS_INTARRAYREF_SLOW(strides));
+}
+
+at::Tensor& set_storage(at::Tensor& tensor, at::Storage storage, std::int64_t offset, Sizes sizes,
+                        Sizes strides) {
+  return at::cpu::set_(tensor, std::move(storage), offset, sizes, strides);
+}
+
+at::Tensor& set_tensor(at::Tensor& tensor, const at::Tensor& source) {
+  return at::native::set_tensor_(tensor, source);
+}
+
+const at::Tensor& resize(const at::Tensor& tensor, SymSizes sizes,
+                         std::optional<at::MemoryFormat> format) {
+  return at::native::resize_(tensor, C10_AS_INTARRAYREF_SLOW(sizes), format);
+}
+
+// ---- Convolutions, which LibTorch hands to a device of another kind as a whole
+
+at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight,
+                       const std::optional<at::Tensor>& bias, SymSizes stride, SymSizes padding,
+                       SymSizes dilation, bool transposed, SymSizes output_padding,
+                       c10::SymInt groups) {
+  count_operator("aten::convolution");
+  finish(current_stream(x.device()));
+  const at::AutoDispatchBelowAutograd plain;
+  const auto bias_on_host = bias ? std::optional(on_host(*bias)) : std::nullopt;
+  return to_new(at::convolution_symint(on_host(x), on_host(weight), bias_on_host, stride, padding,
+                                       dilation, transposed, output_padding, std::move(groups)),
+                x.device());
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
+    const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight, SymSizes stride,
+    SymSizes padding, SymSizes dilation, bool transposed, SymSizes output_padding,
+    c10::SymInt groups, std::array<bool, 3> wanted) {
+  count_operator("aten::convolution_backward");
+  finish(current_stream(x.device()));
+  const at::AutoDispatchBelowAutograd plain;
+  const std::vector<c10::SymInt> bias_sizes{weight.sym_size(0)};
+  const auto [dx, dweight, dbias] = at::convolution_backward_symint(
+      on_host(dy), on_host(x), on_host(weight), bias_sizes, stride, padding, dilation, transposed,
+      output_padding, std::move(groups), wanted);
+  const auto back = [&](const at::Tensor& made) {
+    return made.defined() ? to_new(made, x.device()) : made;
+  };
+  return {back(dx), back(dweight), back(dbias)};
+}
+
+// ---- All others
+
+/// The host has to know what these find, to know how much memory their results take.
+bool waits_for_device(const std::string& name) {
+  static const std::set<std::string> all{"aten::nonzero",
+                                         "aten::masked_select",
+                                         "aten::_unique",
+                                         "aten::_unique2",
+                                         "aten::unique_dim",
+                                         "aten::unique_consecutive",
+                                         "aten::repeat_interleave",
+                                         "aten::bincount",
+                                         "aten::equal",
+                                         "aten::histc"};
+  return all.contains(name);
+}
+
+class Call {
+ public:
+  Call(const c10::OperatorHandle& op, torch::jit::Stack& stack) : op_(op), stack_(stack) {}
+
+  void run() {
+    const auto& name = op_.schema().name();
+    count_operator(name);
+    if (waits_for_device(name)) count_synchronisation(name);
+    const auto given = std::ssize(op_.schema().arguments());
+    for (auto value = stack_.end() - given; value != stack_.end(); ++value)
+      *value = for_host(std::move(*value));
+    TORCH_INTERNAL_ASSERT(device_, "sim: ", name, " has no tensor of a device");
+    finish(current_stream(*device_));
+    {
+      const at::AutoDispatchBelowAutograd plain;
+      op_.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack_);
+    }
+    give_back_outputs();
+    const auto& returns = op_.schema().returns();
+    const auto first = stack_.size() - returns.size();
+    for (std::size_t i = 0; i < returns.size(); ++i)
+      stack_[first + i] = for_device(stack_[first + i], returns[i]);
+  }
+
+ private:
+  struct Given {
+    at::Tensor of_device;
+    at::Tensor of_host;
+  };
+
+  at::Tensor tensor_for_host(const at::Tensor& tensor) {
+    if (!is_on_device(tensor)) return tensor;
+    TORCH_CHECK(!device_ || *device_ == tensor.device(), "sim: ", op_.schema().name(), " on ",
+                *device_, " and ", tensor.device());
+    device_ = tensor.device();
+    // An output that has no size yet gets one.
+    auto of_host =
+        tensor.numel() == 0 ? at::empty(tensor.sizes(), tensor.scalar_type()) : on_host(tensor);
+    given_.push_back({tensor, of_host});
+    return of_host;
+  }
+
+  c10::IValue for_host(c10::IValue value) {
+    if (value.isTensor()) return tensor_for_host(value.toTensor());
+    if (value.isTensorList()) {
+      c10::List<at::Tensor> list;
+      for (const auto& tensor : value.toTensorVector()) list.push_back(tensor_for_host(tensor));
+      return list;
+    }
+    if (value.isOptionalTensorList()) {
+      c10::List<std::optional<at::Tensor>> list;
+      for (const auto& tensor : value.toOptionalTensorVector())
+        list.push_back(tensor ? std::optional(tensor_for_host(*tensor)) : std::nullopt);
+      return list;
+    }
+    if (value.isDevice()) {
+      device_ = value.toDevice();
+      return c10::IValue(at::Device(at::kCPU));
+    }
+    return value;
+  }
+
+  void give_back_outputs() const {
+    const at::AutoDispatchBelowAutograd plain;
+    for (const auto& [of_device, of_host] : given_) {
+      if (of_device.numel() > 0 || of_host.numel() == 0) continue;
+      at::native::resize_(of_device, of_host.sizes(), std::nullopt);
+      on_host(of_device).copy_(of_host);
+    }
+  }
+
+  at::Tensor tensor_for_device(const at::Tensor& tensor, const c10::Argument& result) const {
+    if (!tensor.defined()) return tensor;
+    for (const auto& [of_device, of_host] : given_)
+      if (tensor.is_same(of_host)) return of_device;
+    TORCH_CHECK(!result.alias_info(), "sim: ", op_.schema().name(), " is a view that is missing");
+    return to_new(tensor, *device_);
+  }
+
+  c10::IValue for_device(const c10::IValue& value, const c10::Argument& result) const {
+    const at::AutoDispatchBelowAutograd plain;
+    if (value.isTensor()) return tensor_for_device(value.toTensor(), result);
+    if (!value.isTensorList()) return value;
+    c10::List<at::Tensor> list;
+    for (const auto& tensor : value.toTensorVector())
+      list.push_back(tensor_for_device(tensor, result));
+    return list;
+  }
+
+  const c10::OperatorHandle& op_;
+  torch::jit::Stack& stack_;
+  std::optional<at::Device> device_;
+  std::vector<Given> given_;
+};
+
+void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  Call(op, *stack).run();
+}
+
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("empty.memory_format", empty);
+  m.impl("empty_strided", empty_strided);
+  m.impl("as_strided", as_strided);
+  m.impl("view", view);
+  m.impl("_reshape_alias", reshape_alias);
+  m.impl("unfold", at::native::unfold);
+  m.impl("set_.source_Storage_storage_offset", set_storage);
+  m.impl("set_.source_Tensor", set_tensor);
+  m.impl("resize_", resize);
+  m.impl("_copy_from", copy_from);
+  m.impl("_copy_from_and_resize", copy_from_and_resize);
+  m.impl("_local_scalar_dense", read_scalar);
+  m.impl("record_stream", record_stream);
+  m.impl("convolution_overrideable", convolution);
+  m.impl("convolution_backward_overrideable", convolution_backward);
+}
+
+TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_host>());
+}
+
+}  // namespace
+}  // namespace attune::simdev
