@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/state_file.hpp"
+#include "device/stream.hpp"
 #include "parallel/mpi.hpp"
 
 namespace attune {
@@ -61,6 +62,13 @@ std::vector<checkpoint::Part> write_parts(const fs::path& folder, int rank, std:
   return parts;
 }
 
+/// For copies from the device that the tensors are on.
+device::SideStream stream_beside(const Snapshot& share) {
+  for (const auto& shard : share.own)
+    if (!shard.tensor.is_cpu()) return device::SideStream(shard.tensor.device());
+  return device::SideStream(c10::kCPU);
+}
+
 std::string to_json(const std::vector<checkpoint::Part>& parts) {
   auto list = nlohmann::json::array();
   for (const auto& part : parts) list.push_back({part.file, part.bytes, part.sha256});
@@ -76,7 +84,7 @@ CheckpointWriter::~CheckpointWriter() {
   if (parts_.valid()) parts_.wait();
 }
 
-Snapshot CheckpointWriter::stage(const Snapshot& share) {
+Snapshot CheckpointWriter::stage(const Snapshot& share, const device::SideStream& side) {
   Snapshot copy = share;
   buffers_.resize(share.own.size());
   for (std::size_t i = 0; i < share.own.size(); ++i) {
@@ -84,10 +92,15 @@ Snapshot CheckpointWriter::stage(const Snapshot& share) {
     auto& buffer = buffers_[i];
     if (!buffer.defined() || buffer.sizes() != tensor.sizes() ||
         buffer.scalar_type() != tensor.scalar_type())
-      buffer = at::empty(tensor.sizes(), tensor.options().device(at::kCPU).requires_grad(false));
-    buffer.copy_(tensor.detach());
+      buffer = device::pinned_like(tensor);
     copy.own[i].tensor = buffer;
   }
+  side.after_current();
+  side.run([&] {
+    for (std::size_t i = 0; i < share.own.size(); ++i)
+      buffers_[i].copy_(share.own[i].tensor.detach(), /*non_blocking=*/true);
+  });
+  side.before_current();  // the next update comes after the copies
   return copy;
 }
 
@@ -99,8 +112,10 @@ void CheckpointWriter::begin(std::int64_t step, const Snapshot& snapshot, bool s
       comm_, [&] { temporary = checkpoint::make_temporary(folder_, step).string(); });
   temporary_ = comm_.broadcast(temporary);
   const auto share = share_of(snapshot, comm_.rank(), comm_.size());
-  auto write = [folder = temporary_, rank = comm_.rank(), step,
-                share = staged ? stage(share) : share] {
+  const auto side = stream_beside(share);
+  auto write = [folder = temporary_, rank = comm_.rank(), step, side,
+                share = staged ? stage(share, side) : share] {
+    side.wait();
     return write_parts(folder, rank, step, share);
   };
   parts_ = std::async(staged ? std::launch::async : std::launch::deferred, std::move(write));

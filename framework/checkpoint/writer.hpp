@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <future>
 
+#include "device/stream.hpp"
 #include "checkpoint/checkpoint.hpp"
 #include "checkpoint/folder.hpp"
 
@@ -29,7 +30,8 @@ class CheckpointWriter {
   std::filesystem::path publish(bool best);
 
  private:
-  Snapshot stage(const Snapshot& share);
+  /// A copy on the host, which is there when `side` is done.
+  Snapshot stage(const Snapshot& share, const device::SideStream& side);
 
   std::filesystem::path folder_;
   std::filesystem::path temporary_;

@@ -27,9 +27,18 @@ std::map<c10::DeviceType, Identify>& identifiers() {
 
 at::Tensor on_device(const at::Tensor& tensor, c10::Device device) {
   if (!tensor.defined() || tensor.device() == device) return tensor;
-  if (!tensor.is_cpu() || tensor.numel() == 0) return tensor.to(device);
+  const bool is_upload = tensor.is_cpu() && !device.is_cpu() && !device.is_meta();
+  if (!is_upload || tensor.numel() == 0) return tensor.to(device);
   const at::Tensor pinned = at::empty(tensor.sizes(), tensor.options().pinned_memory(true));
   return pinned.copy_(tensor).to(device, /*non_blocking=*/true);
+}
+
+at::Tensor drawn_on_host(at::Tensor tensor, const std::function<void(at::Tensor&)>& draw) {
+  const torch::NoGradGuard no_grad;
+  if (tensor.is_meta()) return tensor;
+  at::Tensor host = tensor.is_cpu() ? tensor : at::empty_like(tensor, at::TensorOptions(at::kCPU));
+  draw(host);
+  return tensor.is_cpu() ? tensor : tensor.copy_(host);
 }
 
 void identify_devices(c10::DeviceType type, Identify identify) {
@@ -48,8 +57,8 @@ std::string name(c10::DeviceType type) { return c10::DeviceTypeName(type, /*lowe
 
 std::vector<std::string> kinds() {
   std::vector<std::string> all{"cpu", "cuda", "xpu"};
-  const auto here = accelerator();
-  if (here && std::ranges::find(all, name(*here)) == all.end()) all.push_back(name(*here));
+  // a plugin's, also where there is no such device
+  if (c10::is_privateuse1_backend_registered()) all.push_back(name(c10::kPrivateUse1));
   return all;
 }
 
@@ -59,7 +68,9 @@ DeviceIdentity identity(c10::Device device) {
 }
 
 void make_current(c10::Device device) {
-  if (!device.is_cpu()) at::accelerator::setDeviceIndex(device.index());
+  if (device.is_cpu()) return;
+  at::globalContext().lazyInitDevice(device.type());
+  at::accelerator::setDeviceIndex(device.index());
 }
 
 Memory memory(c10::Device device) {
@@ -93,6 +104,16 @@ double multiply_rate(c10::Device device) {
 
 namespace {
 
+/// LibTorch 2.13 asks no CUDA device for its types: it computes in bfloat16 on all of them.
+bool computes_in_bfloat16(c10::Device device) {
+  try {
+    const auto all = at::accelerator::getDeviceCapability(device.index()).capability_data;
+    return all.supported_scalar_types.has_BFloat16 == 1;
+  } catch (const c10::Error&) {
+    return true;
+  }
+}
+
 /// Whether LibTorch was built with the operator for devices of this kind.
 bool has_operator(c10::Device device, const char* name) {
   const auto found = c10::Dispatcher::singleton().findSchema({name, ""});
@@ -104,9 +125,7 @@ bool has_operator(c10::Device device, const char* name) {
 
 Capabilities capabilities(c10::Device device) {
   if (device.is_cpu()) return {.bfloat16 = true, .flash_attention = false};
-  const auto types =
-      at::accelerator::getDeviceCapability(device.index()).capability_data.supported_scalar_types;
-  return {.bfloat16 = types.has_BFloat16 == 1,
+  return {.bfloat16 = computes_in_bfloat16(device),
           .flash_attention = has_operator(device, "aten::_flash_attention_forward")};
 }
 

@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <initializer_list>
+
 namespace attune::device {
 namespace {
 
@@ -10,11 +12,14 @@ struct Uuid {
   unsigned char bytes[16];
 };
 
-/// A function of a library; null where there is none.
+/// A function of the first of these libraries that the process has loaded; null where there is
+/// none.
 template <class Function>
-Function* function_of(const char* library, const char* name) {
-  void* const opened = ::dlopen(library, RTLD_NOW | RTLD_LOCAL);
-  return opened ? reinterpret_cast<Function*>(::dlsym(opened, name)) : nullptr;
+Function* function_of(std::initializer_list<const char*> libraries, const char* name) {
+  for (const char* library : libraries)
+    if (void* const opened = ::dlopen(library, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD))
+      return reinterpret_cast<Function*>(::dlsym(opened, name));
+  return nullptr;
 }
 
 template <class... Arguments>
@@ -24,9 +29,9 @@ bool succeeds(int (*function)(Arguments...), std::type_identity_t<Arguments>... 
 
 std::string text_of(char (&memory)[256], bool is_known) { return is_known ? memory : ""; }
 
-/// NVIDIA's driver interface. _v2 gives the UUID of a MIG instance where the device is one.
+/// NVIDIA's driver interface. _v2 gives a MIG instance its own UUID.
 DeviceIdentity of_nvidia(int index) {
-  constexpr auto library = "libcuda.so.1";
+  static constexpr auto library = {"libcuda.so.1"};
   int device = 0;
   if (!succeeds(function_of<int(int*, int)>(library, "cuDeviceGet"), &device, index)) return {};
   Uuid uuid{};
@@ -40,7 +45,7 @@ DeviceIdentity of_nvidia(int index) {
 
 /// ROCm's HIP runtime, whose devices LibTorch calls "cuda" as well.
 DeviceIdentity of_amd(int index) {
-  constexpr auto library = "libamdhip64.so";
+  static constexpr auto library = {"libamdhip64.so", "libamdhip64.so.7", "libamdhip64.so.6"};
   Uuid uuid{};
   const bool has_uuid =
       succeeds(function_of<int(Uuid*, int)>(library, "hipDeviceGetUuid"), &uuid, index);

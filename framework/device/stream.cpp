@@ -18,13 +18,6 @@ c10::impl::VirtualGuardImpl guard_of(c10::Device device) {
 
 c10::Stream current_stream(c10::Device device) { return guard_of(device).getStream(device); }
 
-/// `later` waits for what `first` has been given.
-void order(c10::Stream first, c10::Stream later) {
-  c10::Event event(first.device_type());
-  event.record(first);
-  event.block(later);
-}
-
 const SideStream& stream_of_uploads(c10::Device device) {
   static std::mutex mutex;
   static auto& streams = *new std::map<c10::DeviceIndex, SideStream>;  // outlives LibTorch's
@@ -44,12 +37,24 @@ void SideStream::run(const std::function<void()>& work) const {
   work();
 }
 
-void SideStream::after_current() const {
-  if (stream_) order(current_stream(stream_->device()), *stream_);
+void SideStream::after_current() const { after(mark_current()); }
+
+std::shared_ptr<c10::Event> SideStream::mark_current() const {
+  if (!stream_) return nullptr;
+  auto mark = std::make_shared<c10::Event>(stream_->device_type());
+  mark->record(current_stream(stream_->device()));
+  return mark;
+}
+
+void SideStream::after(const std::shared_ptr<c10::Event>& mark) const {
+  if (mark) mark->block(*stream_);
 }
 
 void SideStream::before_current() const {
-  if (stream_) order(*stream_, current_stream(stream_->device()));
+  if (!stream_) return;
+  c10::Event mark(stream_->device_type());
+  mark.record(*stream_);
+  mark.block(current_stream(stream_->device()));
 }
 
 void SideStream::wait() const {

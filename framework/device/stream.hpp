@@ -2,9 +2,11 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
+#include <c10/core/Event.h>
 #include <c10/core/Stream.h>
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -18,6 +20,9 @@ class SideStream {
   void run(const std::function<void()>& work) const;
   /// What comes on this stream from now on comes after all that the current stream has been given.
   void after_current() const;
+  /// The same in two parts, of which the second may come later, on another thread.
+  std::shared_ptr<c10::Event> mark_current() const;
+  void after(const std::shared_ptr<c10::Event>& mark) const;
   /// What comes on the current stream from now on comes after all that this one has been given.
   void before_current() const;
   /// Waits until the device has done what this stream has been given.

@@ -95,7 +95,10 @@ void move_to(Batch& batch, c10::Device device) {
   std::vector<at::Tensor> on_host;
   for (const auto* tensor : tensors) on_host.push_back(*tensor);
   const auto moved = device::upload(on_host, device);
-  for (std::size_t i = 0; i < tensors.size(); ++i) *tensors[i] = moved[i];
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    *tensors[i] = moved[i];
+    if (moved[i].defined()) batch.host_copies.emplace_back(moved[i], on_host[i]);
+  }
 }
 
 std::int64_t samples_to_evaluate(const Split& split, std::int64_t samples) {

@@ -21,7 +21,8 @@ Sums loss_sums(const Measured& batch) {
 }
 
 Sums correct_sums(const Measured& batch) {
-  return {static_cast<double>(batch.loss.correct), static_cast<double>(batch.loss.count)};
+  const auto& correct = batch.loss.correct;
+  return {correct.defined() ? correct.item<double>() : 0.0, static_cast<double>(batch.loss.count)};
 }
 
 double ratio(const Sums& sums) { return sums[0] / sums[1]; }
@@ -61,7 +62,7 @@ double correlation(const Sums& sums) {
 class ClassCounts : public Accumulator {
  public:
   void add(const Measured& batch) override {
-    const auto targets = batch.batch.targets.to(at::kCPU, at::kLong).contiguous();
+    const auto targets = batch.batch.on_host(batch.batch.targets).to(at::kLong).contiguous();
     const auto outputs = batch.loss.outputs.to(at::kCPU, at::kLong).contiguous();
     const auto* wanted = targets.const_data_ptr<std::int64_t>();
     const auto* said = outputs.const_data_ptr<std::int64_t>();
@@ -179,7 +180,7 @@ Metric scalar(std::string name, const std::string& scalar, Better better, std::s
   const auto sums = [scalar](const Measured& batch) -> Sums {
     const auto found = batch.loss.scalars.find(scalar);
     if (found == batch.loss.scalars.end()) return {0, 0};
-    return {found->second.sum, found->second.count};
+    return {found->second.sum.item<double>(), found->second.count};
   };
   return {std::move(name), better,      std::move(unit),
           std::move(doc),  Needs::sums, accumulate_sums(sums, ratio)};

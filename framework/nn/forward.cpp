@@ -1,3 +1,4 @@
+#include <attune/device.hpp>
 #include <attune/error.hpp>
 #include <attune/forward.hpp>
 #include <attune/nn.hpp>
@@ -53,7 +54,8 @@ at::Tensor dropped(const at::Tensor& given, const Streams& streams, double p) {
   const at::Tensor x = given.contiguous();
   const auto scale = static_cast<float>(1 / (1 - p));
   if (!x.is_cpu() || x.scalar_type() != at::kFloat) {
-    const at::Tensor is_kept = numbers_like(x, streams).ge(static_cast<float>(p)).to(x.device());
+    const at::Tensor is_kept =
+        on_device(numbers_like(x, streams).ge(static_cast<float>(p)), x.device());
     return at::where(is_kept, x * scale, at::zeros({}, x.options()));
   }
   const at::Tensor y = at::empty_like(x);
@@ -251,7 +253,7 @@ ForwardContext::Drawn ForwardContext::draw(std::int64_t rows) {
 at::Tensor ForwardContext::random(const at::Tensor& x) {
   const auto drawn = draw(x.size(0));
   return x.is_meta() ? at::empty(x.sizes(), x.options().dtype(at::kFloat).requires_grad(false))
-                     : numbers_like(x, drawn).to(x.device());
+                     : on_device(numbers_like(x, drawn), x.device());
 }
 
 at::Tensor ForwardContext::dropout(const at::Tensor& x, double p) {

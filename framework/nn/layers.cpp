@@ -3,6 +3,7 @@
 // steps. Float32 on the CPU goes to our kernels, the rest to LibTorch's.
 #include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
+#include <attune/device.hpp>
 #include <attune/error.hpp>
 #include <attune/model.hpp>
 #include <attune/nn.hpp>
@@ -277,7 +278,7 @@ at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
 
 void initialise_head(Linear& head) {
   const torch::NoGradGuard no_grad;
-  head.weight.normal_(0, 0.02);
+  drawn_on_host(head.weight, [](at::Tensor& values) { values.normal_(0, 0.02); });
   if (head.bias.defined()) head.bias.zero_();
 }
 

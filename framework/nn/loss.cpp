@@ -1,5 +1,6 @@
 #include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
+#include <attune/device.hpp>
 #include <attune/error.hpp>
 #include <attune/linear.hpp>
 #include <attune/loss.hpp>
@@ -294,6 +295,7 @@ void check_targets(const at::Tensor& features, const at::Tensor& targets) {
       targets.size(0), features.size(0));
 }
 
+/// targets: on the host.
 void check_range(const at::Tensor& targets, std::int64_t outputs) {
   if (targets.numel() == 0) return;
   const auto [low, high] = at::aminmax(targets);
@@ -315,22 +317,48 @@ void check_outputs(const at::Tensor& targets, std::int64_t wanted, const nn::Lin
       targets.size(0), wanted, projection.out());
 }
 
+at::Tensor rows_to_train(const at::Tensor& targets_on_host) {
+  return at::nonzero(targets_on_host != ignored_target).squeeze(1);
+}
+
+/// The part of the targets that is not ignored.
+struct TrainedPart {
+  at::Tensor on_host;  // int64 [n]: the rows
+  at::Tensor rows;     // the same where the targets are
+  at::Tensor targets;  // of these rows
+};
+
+/// What the host has to know is found on the host.
+TrainedPart trained_part(const at::Tensor& targets, std::int64_t outputs,
+                         const ForwardContext& context) {
+  const at::Tensor known = context.batch().on_host(targets);
+  const at::Tensor rows = rows_to_train(known);
+  if (rows.size(0) == targets.size(0)) {
+    check_range(known, outputs);
+    return {rows, on_device(rows, targets.device()), targets};
+  }
+  check_range(known.index_select(0, rows), outputs);
+  const at::Tensor there = on_device(rows, targets.device());
+  return {rows, there, targets.index_select(0, there)};
+}
+
 }  // namespace
+
+at::Tensor trained_rows(const Batch& batch) { return rows_to_train(batch.on_host(batch.targets)); }
 
 void Loss::report(const std::string& name, const at::Tensor& values) {
   auto& scalar = scalars[name];
-  scalar.sum += values.detach().to(at::kDouble).sum().item<double>();
+  const at::Tensor sum = values.detach().to(at::kDouble).sum();
+  scalar.sum = scalar.sum.defined() ? scalar.sum + sum : sum;
   scalar.count += static_cast<double>(values.numel());
 }
 
 Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets,
                    const ForwardContext& context) {
   check_targets(features, targets);
-  const at::Tensor rows = at::nonzero(targets != ignored_target).squeeze(1);
+  const auto [on_host, rows, trained] = trained_part(targets, projection.out(), context);
   const bool all = rows.size(0) == targets.size(0);
   const at::Tensor x = all ? features : features.index_select(0, rows);
-  const at::Tensor trained = all ? targets : targets.index_select(0, rows);
-  check_range(trained, projection.out());
   const auto one = as_one_product(projection, context);
   const bool wants_outputs = context.wants_outputs;
   at::Tensor predicted = wants_outputs ? at::empty_like(trained) : at::Tensor();
@@ -339,11 +367,11 @@ Loss cross_entropy(const at::Tensor& features, nn::Linear& projection, const at:
   const auto result =
       one ? CrossEntropyFunction::apply(x, one->weight, one->ids, one->operand, one->bias,
                                         projection.softcap, trained, with_gradients, wanted)
-          : plain_cross_entropy(x, projection, trained, wanted, context.in_projection(), rows,
+          : plain_cross_entropy(x, projection, trained, wanted, context.in_projection(), on_host,
                                 targets.size(0));
   if (wants_outputs && !all)
     predicted = at::full_like(targets, ignored_target).index_copy(0, rows, predicted);
-  return {result[0], rows.size(0), result[1].item<std::int64_t>(), predicted};
+  return {result[0], rows.size(0), result[1], predicted};
 }
 
 RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets,
@@ -355,26 +383,24 @@ RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const a
         "its strategy",
         targets.dim() == 2 ? "several labels per sample" : "values");
   RowLosses losses;
-  losses.rows = at::nonzero(targets != ignored_target).squeeze(1);
-  losses.targets = targets.index_select(0, losses.rows);
-  check_range(losses.targets, projection.out());
+  const auto part = trained_part(targets, projection.out(), context);
+  losses.rows = part.rows;
+  losses.targets = part.targets;
   const at::Tensor x = features.index_select(0, losses.rows);
-  at::Tensor correct;
   if (const auto one = as_one_product(projection, context)) {
     const auto result = RowLossFunction::apply(x, one->weight, one->ids, one->operand, one->bias,
                                                projection.softcap, losses.targets);
     losses.nll = result[0];
     losses.uniform = result[1];
-    correct = result[2];
+    losses.correct = result[2];
   } else {
-    auto own = of_rows(context, losses.rows, targets.size(0)).in_projection();
+    auto own = of_rows(context, part.on_host, targets.size(0)).in_projection();
     const at::Tensor logits = projection.forward(x, own).to(at::toOpMathType(x.scalar_type()));
     const at::Tensor of_target = logits.gather(1, losses.targets.unsqueeze(1)).squeeze(1);
     losses.nll = logits.logsumexp(1) - of_target;
     losses.uniform = logits.logsumexp(1) - logits.mean(1);
-    correct = count_correct(of_target, logits.amax(1));
+    losses.correct = count_correct(of_target, logits.amax(1));
   }
-  losses.correct = correct.item<std::int64_t>();
   return losses;
 }
 
@@ -383,7 +409,7 @@ std::vector<std::int64_t> targets_by_sample(const Batch& batch) {
   if (batch.targets.is_floating_point())
     return std::vector<std::int64_t>(batch.targets.size(0),
                                      batch.targets.dim() == 2 ? batch.targets.size(1) : 1);
-  const at::Tensor targets = batch.targets.cpu().contiguous();
+  const at::Tensor targets = batch.on_host(batch.targets).contiguous();
   const auto* values = targets.const_data_ptr<std::int64_t>();
   const bool by_token = batch.tokens.defined() && targets.size(0) == batch.tokens.size(0);
   const auto samples = by_token ? batch.samples() : targets.size(0);
@@ -416,10 +442,10 @@ SampleLogProbabilities sample_log_probabilities(Model& model, const ForwardConte
   const auto losses =
       row_losses(model.features(context), model.projection(), batch.targets, context);
   // Sample b holds the rows starts[b] .. starts[b+1]-1.
-  const at::Tensor ends =
+  const at::Tensor ends = on_device(
       torch::tensor(std::vector<std::int64_t>(batch.starts.begin() + 1, batch.starts.end()),
-                    at::kLong)
-          .to(losses.rows.device());
+                    at::kLong),
+      losses.rows.device());
   const at::Tensor sample = at::searchsorted(ends, losses.rows, false, true);
   const at::Tensor zeros = at::zeros({batch.samples()}, losses.nll.options());
   return {zeros.index_add(0, sample, -losses.nll),
@@ -436,7 +462,7 @@ Loss binary_cross_entropy(const at::Tensor& features, nn::Linear& projection,
   const at::Tensor right = at::eq(outputs > 0, targets > 0.5);
   return {at::binary_cross_entropy_with_logits(outputs, targets.to(outputs.scalar_type()), {}, {},
                                                at::Reduction::Sum),
-          targets.numel(), right.sum().item<std::int64_t>(), outputs.detach().sigmoid()};
+          targets.numel(), right.sum(), outputs.detach().sigmoid()};
 }
 
 Loss squared_error(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets,
@@ -447,7 +473,9 @@ Loss squared_error(const at::Tensor& features, nn::Linear& projection, const at:
   const at::Tensor outputs =
       projection.forward(features, own).to(at::toOpMathType(features.scalar_type())).squeeze(1);
   return {at::mse_loss(outputs, targets.to(outputs.scalar_type()), at::Reduction::Sum),
-          targets.numel(), 0, outputs.detach()};
+          targets.numel(),
+          {},
+          outputs.detach()};
 }
 
 Loss supervised_loss(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets,

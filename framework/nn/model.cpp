@@ -1,3 +1,4 @@
+#include <attune/device.hpp>
 #include <attune/error.hpp>
 #include <attune/model.hpp>
 #include <attune/nn.hpp>
@@ -48,12 +49,12 @@ struct Widened {
       for (std::int64_t i = 0; i < added + end - first; ++i) positions.push_back(i);
       starts.push_back(static_cast<std::int64_t>(rows.size()));
     }
-    const auto on_device = [&](const std::vector<std::int64_t>& values) {
-      return torch::tensor(values, at::kLong).to(narrow.positions.device());
+    const auto put = [&](const std::vector<std::int64_t>& values) {
+      return on_device(torch::tensor(values, at::kLong), narrow.positions.device());
     };
-    source = on_device(rows);
-    own_rows = on_device(own);
-    batch.positions = on_device(positions);
+    source = put(rows);
+    own_rows = put(own);
+    batch.positions = put(positions);
     batch.starts = std::move(starts);
     batch.tokens = at::cat({at::zeros({added}, narrow.tokens.options()), narrow.tokens})
                        .index_select(0, source);

@@ -1,3 +1,4 @@
+#include <attune/device.hpp>
 #include <attune/error.hpp>
 #include <attune/nn.hpp>
 #include <nlohmann/json.hpp>
@@ -75,7 +76,8 @@ at::Tensor pictures(const Batch& batch, const PictureScale& scale,
   if (x.size(2) != scale.size || x.size(3) != scale.size)
     x = at::_upsample_bilinear2d_aa(x, {scale.size, scale.size}, false);
   const auto each = [&](const std::vector<double>& values) {
-    return torch::tensor(values).to(wide).view({1, scale.channels, 1, 1});
+    const at::Tensor numbers = on_device(torch::tensor(values, at::kFloat), wide.device());
+    return numbers.view({1, scale.channels, 1, 1});
   };
   // one channel becomes as many as there are means
   return ((x - each(scale.mean)) / each(scale.deviation)).to(options);

@@ -280,15 +280,15 @@ using OnTensors = std::function<void(Tensors&, const Tensors&)>;
 /// device memory.
 class Staging {
  public:
-  /// side: null for tensors of the host. What it is given from now on comes after the work that
-  /// makes the inputs.
+  /// side: null for tensors of the host. Its copies come after the work that makes the inputs.
   Staging(Tensors outputs, Tensors inputs, std::shared_ptr<const device::SideStream> side)
       : outputs_(std::move(outputs)), inputs_(std::move(inputs)), side_(std::move(side)) {
-    if (side_) side_->after_current();
+    if (side_) made_ = side_->mark_current();
   }
 
   void run(const OnTensors& collective) {
     if (!side_) return collective(outputs_, inputs_);
+    side_->after(made_);
     const auto inputs = copies_of_inputs();
     auto outputs = copies_for_outputs(inputs);
     side_->wait();
@@ -325,6 +325,7 @@ class Staging {
   Tensors outputs_;
   Tensors inputs_;
   std::shared_ptr<const device::SideStream> side_;
+  std::shared_ptr<c10::Event> made_;  // the inputs
 };
 
 /// Lists one behind another, and their lengths.
@@ -435,19 +436,31 @@ class MpiBackend final : public c10d::Backend {
  private:
   Pending start(c10d::OpType type, Tensors outputs, Tensors inputs, OnTensors collective) {
     auto work = c10::make_intrusive<MpiWork>(getRank(), type, outputs);
-    auto side = side_stream_for(outputs);
+    const auto device = device_of(outputs, inputs);
     const auto staging =
-        std::make_shared<Staging>(std::move(outputs), std::move(inputs), std::move(side));
-    worker_.add([work, staging, collective = std::move(collective)] {
+        std::make_shared<Staging>(std::move(outputs), std::move(inputs), side_stream_of(device));
+    worker_.add([work, staging, device, collective = std::move(collective)] {
+      device::make_current(device);  // where the end of the work is recorded
       work->run([&] { staging->run(collective); });
     });
     return work;
   }
 
-  /// Null for tensors of the host. All tensors of a group are on one device.
-  std::shared_ptr<const device::SideStream> side_stream_for(const Tensors& tensors) {
-    if (tensors.empty() || tensors.front().is_cpu()) return nullptr;
-    if (!side_) side_ = std::make_shared<device::SideStream>(tensors.front().device());
+  static c10::Device device_of(const Tensors& outputs, const Tensors& inputs) {
+    std::optional<c10::Device> device;
+    for (const auto* tensors : {&outputs, &inputs})
+      for (const auto& tensor : *tensors) {
+        require(!device || *device == tensor.device(), "tensors on {} and {} together",
+                device->str(), tensor.device().str());
+        device = tensor.device();
+      }
+    return device.value_or(c10::kCPU);
+  }
+
+  /// Null for the host. All tensors of a group are on one device.
+  std::shared_ptr<const device::SideStream> side_stream_of(c10::Device device) {
+    if (device.is_cpu()) return nullptr;
+    if (!side_) side_ = std::make_shared<device::SideStream>(device);
     return side_;
   }
 

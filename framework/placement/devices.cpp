@@ -9,6 +9,7 @@
 #include "core/host.hpp"
 #include "core/names.hpp"
 #include "device/device.hpp"
+#include "placement/gpus.hpp"
 
 namespace attune::placement {
 namespace {
@@ -36,6 +37,7 @@ std::string objection_to_sharing(const std::vector<Seat>& seats) {
   std::map<std::string, std::size_t> owners;
   for (std::size_t rank = 0; rank < seats.size(); ++rank) {
     const auto& seat = seats[rank];
+    if (seat.uuid.empty() && seat.visible == 1) continue;  // it may be its own, and nobody can tell
     const auto [found, is_new] = owners.emplace(physical_device(seat), rank);
     if (is_new) continue;
     const auto uuid = seat.uuid.empty() ? "" : ", " + seat.uuid;
@@ -72,6 +74,17 @@ c10::Device choose_here(const std::string& wanted, int rank_on_node) {
         "'auto', or use a build of LibTorch for it",
         wanted);
   return {*kind, static_cast<c10::DeviceIndex>(rank_on_node % device::count())};
+}
+
+/// A build of LibTorch for CPUs on a machine with GPUs is most often a mistake.
+void tell_of_idle_gpus() {
+  const auto host = HostGpus::of();
+  const auto count = std::max(host.nvidia.size(), host.amd.size());
+  if (count > 0)
+    fmt::print(stderr,
+               "note: this machine has GPUs ({}), but this LibTorch finds none: the run uses the "
+               "CPU; build Attune with LibTorch for GPUs, or set parallel.device to \"cpu\"\n",
+               count);
 }
 
 void warn_of_difference(const std::vector<Seat>& seats, c10::Device device, const Comm& world) {
@@ -121,6 +134,7 @@ std::string difference(const std::vector<Seat>& seats, const std::vector<double>
 c10::Device choose_device(const std::string& wanted, const Mesh& mesh) {
   c10::Device device = c10::kCPU;
   mesh.world.agree([&] { device = choose_here(wanted, mesh.node.rank()); });
+  if (wanted == "auto" && device.is_cpu() && mesh.world.root()) tell_of_idle_gpus();
   std::vector<Seat> seats;
   for (const auto& text : mesh.world.gather(seat_of(device, device::count()).text()))
     seats.push_back(Seat::parse(text));

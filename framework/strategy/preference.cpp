@@ -1,4 +1,5 @@
 #include <attune/adapter.hpp>
+#include <attune/device.hpp>
 #include <attune/error.hpp>
 #include <attune/preference.hpp>
 #include <torch/torch.h>
@@ -25,7 +26,8 @@ void check_pairs(const Batch& batch) {
 /// Of every sample, by its tokens and which of them are trained on. That two of a million share one
 /// has odds of 1 to 30 million.
 std::vector<std::uint64_t> sample_keys(const Batch& batch) {
-  const at::Tensor content = at::stack({batch.tokens, batch.targets}, 1).cpu().contiguous();
+  const at::Tensor content =
+      at::stack({batch.on_host(batch.tokens), batch.on_host(batch.targets)}, 1).contiguous();
   const auto* bytes = static_cast<const char*>(content.const_data_ptr());
   const auto row =
       content.nbytes() / static_cast<std::size_t>(std::max<std::int64_t>(1, content.size(0)));
@@ -45,7 +47,7 @@ at::Tensor answered_pairs(const Batch& batch) {
   for (std::size_t pair = 0; 2 * pair + 1 < counts.size(); ++pair)
     if (counts[2 * pair] > 0 && counts[2 * pair + 1] > 0)
       pairs.push_back(static_cast<std::int64_t>(pair));
-  return torch::tensor(pairs, at::kLong).to(batch.tokens.device());
+  return on_device(torch::tensor(pairs, at::kLong), batch.tokens.device());
 }
 
 }  // namespace
@@ -139,7 +141,8 @@ PairLogProbabilities BaseLogProbabilities::of(Model& model, const ForwardContext
           strategy);
     sums.push_back(found->second);
   }
-  const at::Tensor all = torch::tensor(sums, at::kDouble).to(batch.tokens.device(), at::kFloat);
+  const at::Tensor all =
+      on_device(torch::tensor(sums, at::kDouble).to(at::kFloat), batch.tokens.device());
   const at::Tensor answered = answered_pairs(batch);
   return {all.slice(0, 0, {}, 2).index_select(0, answered),
           all.slice(0, 1, {}, 2).index_select(0, answered),

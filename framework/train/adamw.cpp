@@ -100,16 +100,16 @@ void AdamW::update_elsewhere(const std::vector<ParameterUpdate*>& parameters,
   std::vector<at::Tensor> gradients;
   std::vector<at::Tensor> first;
   std::vector<at::Tensor> second;
-  std::vector<at::Tensor> counts;
+  std::vector<at::Tensor> counts;  // where the parameters are
   for (const auto* each : parameters) {
     values.push_back(each->parameter);
     gradients.push_back(each->gradient);
     first.push_back(each->state[first_moment]);
     second.push_back(each->state[second_moment]);
-    counts.push_back(each->state[count_of_updates]);
+    const double count = each->state[count_of_updates].add_(1).item<double>();
+    counts.push_back(at::full({}, count, each->parameter.options().dtype(at::kFloat)));
   }
   if (rates.gradient_scale != 1) at::_foreach_mul_(gradients, rates.gradient_scale);
-  at::_foreach_add_(counts, 1);
   at::_fused_adamw_(values, gradients, first, second, {}, counts, rates.learning_rate,
                     options_.beta1, options_.beta2, rates.weight_decay, options_.epsilon,
                     /*amsgrad=*/false, /*maximize=*/false);

@@ -11,6 +11,7 @@
 #include "data/loader.hpp"
 #include "train/memory.hpp"
 #include "train/updater.hpp"
+#include "device/device.hpp"
 
 namespace attune::train {
 namespace {
@@ -54,9 +55,11 @@ double update_seconds(Session& session) {
   for (const auto& [name, parameter] : updater.parameters())
     parameter.mutable_grad() = torch::ones_like(parameter);
   for (int times = 0; times < 2; ++times) {  // the first one gets the memory
+    device::synchronise(session.device);
     const Stopwatch watch;
     const auto gradients = updater.gradients();
     updater.step(gradients, 0, clipped(1, updater.norm_of(gradients), session.config.train.clip));
+    device::synchronise(session.device);
     seconds = watch.seconds();
   }
   drop_gradients(updater.parameters());

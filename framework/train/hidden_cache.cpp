@@ -19,6 +19,7 @@
 #include "parallel/watchdog.hpp"
 #include "train/passes.hpp"
 #include "train/schedule.hpp"
+#include "device/device.hpp"
 
 namespace attune::train {
 namespace {
@@ -94,7 +95,8 @@ class HiddenCache {
                        {"data", train_.sha256()},
                        {"parts", parts_},
                        {"dtype", c10::toString(dtype_)},
-                       {"precision", s_.config.train.precision}};
+                       {"precision", s_.config.train.precision},
+                       {"device", device::name(s_.device.type())}};
     for (const auto& [section, settings] : s_.config.effective) {
       if (section != "model" && section != "dataset" && section != "strategy" &&
           section != "[strategy]")

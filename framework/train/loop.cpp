@@ -90,12 +90,16 @@ class Loop {
       begin_step();
       fire(Event::step_begin);
       const Stopwatch watch;
-      const auto sums = step.forward_backward(run_.step, saving_.is_writing());
-      if (!sums) break;  // interrupted: the step will be done again
-      count_without_target(*sums);
-      run_.scalars = sums->scalars;
+      device::Readings readings;
+      if (!step.forward_backward(run_.step, readings)) break;  // interrupted: it is done again
       auto gradients = updater_.gradients();
-      if (const auto gradient_scale = normalise(*sums, gradients)) {
+      const auto norm = updater_.start_norm(gradients, readings);
+      read(readings);
+      const auto sums = step.sums(readings, saving_.is_writing());
+      count_without_target(sums);
+      run_.scalars = sums.scalars;
+      if (const auto gradient_scale =
+              normalise(sums, updater_.finish_norm(norm, readings), gradients)) {
         fire(Event::gradients_ready);
         call_plugin({plugin("optimizer", s_.config.optimizer), "update", run_.step},
                     [&] { updater_.step(gradients, run_.learning_rate, *gradient_scale); });
@@ -105,8 +109,8 @@ class Loop {
       s_.strategies->after_step(*s_.model, run_.step);
       end_step(watch.seconds());
       fire(Event::step_end);
-      if (sums->all_written) saving_.finish();
-      if (sums->interruption_wanted) interruption_.agree();
+      if (sums.all_written) saving_.finish();
+      if (sums.interruption_wanted) interruption_.agree();
       follow_up();
     }
     if (interruption_.happened() || (evaluated_step_ != run_.step && !evaluate_now()))
@@ -295,10 +299,19 @@ class Loop {
       parameter.set_requires_grad(!held || !frozen_.contains(name));
   }
 
+  /// The one wait for the device in a step: for what its passes left to compute.
+  void read(device::Readings& readings) {
+    const Stopwatch watch;
+    parallel::report_phase("computing", run_.step + 1);
+    readings.read();
+    interruption_.worked(watch.seconds());
+  }
+
   /// What the summed gradients are to be multiplied by: their mean over the targets, clipped. They
   /// become others where a strategy changes them. Absent when the step is to be left out. What is
   /// wrong is wrong on every rank: the sums are the same everywhere.
-  std::optional<double> normalise(const StepSums& sums, std::vector<parallel::Shard>& gradients) {
+  std::optional<double> normalise(const StepSums& sums, double norm,
+                                  std::vector<parallel::Shard>& gradients) {
     if (sums.targets == 0)
       s_.mesh.world.agree([&] {
         fail(
@@ -311,7 +324,7 @@ class Loop {
     run_.learning_rate =
         call_plugin({plugin("schedule", s_.config.schedule), "factor", run_.step},
                     [&] { return learning_rate_at(run_.step, run_.steps, options_, *schedule_); });
-    run_.grad_norm = 1.0 / targets * updater_.norm_of(gradients);
+    run_.grad_norm = 1.0 / targets * norm;
     run_.step_tokens = sums.tokens;
     const bool is_finite = std::isfinite(run_.loss) && std::isfinite(run_.grad_norm);
     skipped_in_a_row_ = is_finite ? 0 : skipped_in_a_row_ + 1;

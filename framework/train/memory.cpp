@@ -12,6 +12,7 @@
 #include "core/out_of_memory.hpp"
 #include "core/stopwatch.hpp"
 #include "data/loader.hpp"
+#include "device/device.hpp"
 #include "train/passes.hpp"
 #include "train/updater.hpp"
 
@@ -51,9 +52,40 @@ std::optional<std::size_t> left_in_control_group() {
   return least;
 }
 
-void reset_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
-std::size_t peak() { return kilobytes_line("/proc/self/status", "VmHWM"); }
-std::size_t resident() { return kilobytes_line("/proc/self/status", "VmRSS"); }
+// Of this process, on the host or on a device.
+
+void reset_peak(c10::Device device) {
+  if (device.is_cpu())
+    std::ofstream("/proc/self/clear_refs") << "5";
+  else
+    device::reset_peak(device);
+}
+
+std::size_t peak(c10::Device device) {
+  return device.is_cpu() ? kilobytes_line("/proc/self/status", "VmHWM")
+                         : device::memory(device).peak;
+}
+
+std::size_t resident(c10::Device device) {
+  return device.is_cpu() ? kilobytes_line("/proc/self/status", "VmRSS")
+                         : device::memory(device).allocated;
+}
+
+/// What the run may use of what is free. A device is not shared, but its allocator cuts memory into
+/// pieces.
+std::size_t usable_memory(const Session& session) {
+  return session.device.is_cpu() ? available_memory(session.mesh.node) * 4 / 5
+                                 : device::memory(session.device).free * 9 / 10;
+}
+
+/// " on cuda:0 (70 of 80 GiB are in use)"
+std::string place_of_memory(const Session& session) {
+  if (session.device.is_cpu()) return "";
+  const auto memory = device::memory(session.device);
+  const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
+  return fmt::format(" on {} ({} of {} are in use)", session.device.str(),
+                     bytes(memory.total - memory.free), bytes(memory.total));
+}
 
 }  // namespace
 
@@ -92,11 +124,12 @@ std::size_t available_memory(const Comm& node) {
 
 void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::int64_t step) {
   fail(
-      "step {}: rank {} ran out of memory; it holds {}, and the activations of {} sample{}; lower "
-      "train.micro_batch (or set it to \"auto\") or the samples' length, or use fewer ranks per "
-      "node",
-      step + 1, session.mesh.world.rank(), describe(plan_memory(session)), micro_batch,
-      micro_batch == 1 ? "" : "s");
+      "step {}: rank {} ran out of memory{}; it holds {}, and the activations of {} sample{}; "
+      "lower "
+      "train.micro_batch (or set it to \"auto\") or the samples' length, or {}",
+      step + 1, session.mesh.world.rank(), place_of_memory(session), describe(plan_memory(session)),
+      micro_batch, micro_batch == 1 ? "" : "s",
+      session.device.is_cpu() ? "use fewer ranks per node" : "train fewer parameters");
 }
 
 std::vector<std::int64_t> longest_first(const Session& session) {
@@ -117,13 +150,14 @@ Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows) {
   const auto context =
       training_pass(session, load_batch(session.data->split("train"), *session.dataset, rows), 0);
   Rehearsal rehearsal;
-  rehearsal.resident = resident();
-  reset_peak();
+  device::synchronise(session.device);
+  rehearsal.resident = resident(session.device);
+  reset_peak(session.device);
   const Stopwatch watch;
   session.strategies->loss(*session.model, context).sum.backward();
+  device::synchronise(session.device);
   rehearsal.seconds = watch.seconds();
-  rehearsal.took =
-      session.device.is_cpu() ? std::max(peak(), rehearsal.resident) - rehearsal.resident : 0;
+  rehearsal.took = std::max(peak(session.device), rehearsal.resident) - rehearsal.resident;
   return rehearsal;
 }
 
@@ -132,13 +166,12 @@ void drop_gradients(const std::vector<NamedTensor>& parameters) {
 }
 
 std::int64_t find_micro_batch(Session& session) {
-  const bool on_host = session.device.is_cpu();
   // Counted from before the first pass: the optimizer and what a checkpoint is copied to come
   // later.
   const auto plan = plan_memory(session);
-  const auto later = plan.optimizer + plan.staging;
-  const auto may_take = available_memory(session.mesh.node) * 4 / 5;
-  const auto before = resident();
+  const auto later = plan.optimizer + (session.device.is_cpu() ? plan.staging : 0);
+  const auto may_take = usable_memory(session);
+  const auto before = resident(session.device);
   const auto rows = longest_first(session);
   const auto most =
       (session.config.train.global_batch + session.mesh.data.size() - 1) / session.mesh.data.size();
@@ -155,10 +188,10 @@ std::int64_t find_micro_batch(Session& session) {
       if (!is_out_of_memory(error)) throw;
       break;
     }
-    if (on_host && took + later > may_take) break;
+    if (took + later > may_take) break;
     fits = samples;
     // twice the samples, twice what grows with them
-    if (on_host && 2 * took - std::min(took, previous) + later > may_take) break;
+    if (2 * took - std::min(took, previous) + later > may_take) break;
     previous = took;
   }
   drop_gradients(trainable(*session.model));
@@ -167,9 +200,10 @@ std::int64_t find_micro_batch(Session& session) {
     if (agreed == 0)
       fail(
           "train.micro_batch: a single sample does not fit into memory: this rank may use {} and "
-          "already holds {}; use fewer ranks per node, a smaller model, shorter samples or a "
-          "strategy with fewer trainable parameters",
-          human_bytes(static_cast<double>(may_take)), describe(plan));
+          "already holds {}; use {}a smaller model, shorter samples or a strategy with fewer "
+          "trainable parameters",
+          human_bytes(static_cast<double>(may_take)), describe(plan),
+          session.device.is_cpu() ? "fewer ranks per node, " : "");
   });
   return agreed;
 }

@@ -37,7 +37,8 @@ std::string difference(const std::vector<NamedTensor>& tensors,
       if (by_rank[rank].size() <= i || by_rank[rank][i] != by_rank[0][i])
         return fmt::format(
             "{} differs between rank 0 and rank {}: a plugin changed it only on some ranks, or "
-            "differently, for example with its own random numbers; this state is not saved",
+            "differently, for example with its own random numbers or on devices of different "
+            "models; this state is not saved",
             tensors[i].first, rank);
   return "the ranks train different numbers of tensors";
 }

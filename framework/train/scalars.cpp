@@ -9,7 +9,7 @@
 #include "core/names.hpp"
 
 namespace attune::train {
-void ScalarSums::add(std::int64_t micro_batch, const std::map<std::string, Scalar>& scalars) {
+void ScalarSums::add(std::int64_t micro_batch, const std::map<std::string, ScalarSum>& scalars) {
   for (const auto& [name, scalar] : scalars) {
     if (!is_key(name))
       fail("a strategy reports a scalar '{}': a name may contain letters, digits and _ / . -",
@@ -23,7 +23,7 @@ std::map<std::string, double> ScalarSums::means(const Comm& data) const {
   for (const auto& text : data.gather(text_of(reported_))) read(text, all);
   std::ranges::sort(all, {},
                     [](const Reported& one) { return std::tie(one.micro_batch, one.name); });
-  std::map<std::string, Scalar> totals;
+  std::map<std::string, ScalarSum> totals;
   for (const auto& one : all) {
     totals[one.name].sum += one.scalar.sum;
     totals[one.name].count += one.scalar.count;

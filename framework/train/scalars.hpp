@@ -2,7 +2,6 @@
 // and the data-parallel group.
 #pragma once
 #include <attune/comm.hpp>
-#include <attune/loss.hpp>
 
 #include <map>
 #include <string>
@@ -10,11 +9,17 @@
 
 namespace attune::train {
 
+/// A reported value that the host has read.
+struct ScalarSum {
+  double sum = 0;
+  double count = 0;
+};
+
 class ScalarSums {
  public:
   /// Adds the scalars of one of this rank's micro-batches; micro_batch: its index in the step.
   /// Error for a name that is not a valid key of metrics.jsonl.
-  void add(std::int64_t micro_batch, const std::map<std::string, Scalar>& scalars);
+  void add(std::int64_t micro_batch, const std::map<std::string, ScalarSum>& scalars);
   /// Number of scalars added on this rank.
   std::size_t size() const { return reported_.size(); }
   /// Means, sum / count, by name. Values are summed in micro-batch order, so the result is the same
@@ -25,7 +30,7 @@ class ScalarSums {
   struct Reported {
     std::int64_t micro_batch;
     std::string name;
-    Scalar scalar;
+    ScalarSum scalar;
   };
   static std::string text_of(const std::vector<Reported>& all);
   static void read(const std::string& text, std::vector<Reported>& all);

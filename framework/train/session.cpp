@@ -219,6 +219,9 @@ Session Session::open(const config::RunConfig& config, const Mesh& mesh) {
   s.config = config;
   s.mesh = mesh;
   s.device = placement::choose_device(config.parallel.device, mesh);
+  // Operators of the CPU are; of some others LibTorch knows no such form, and says so.
+  if (config.parallel.reproducible && !s.device.is_cpu())
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
   assemble(s);
   if (!config.adapter.empty()) start_from_adapter(s);
   parallel::broadcast_parameters(s.strategies->state(*s.model), mesh.data);

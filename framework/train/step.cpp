@@ -61,16 +61,6 @@ void sum_over_ranks(Counts& counts, std::vector<double>& losses, RanksThat& rank
 
 }  // namespace
 
-/// What one micro-batch adds.
-struct Step::Part {
-  at::Tensor loss;  // to go back from
-  double value = 0;
-  double targets = 0;
-  double tokens = 0;
-  std::vector<std::int64_t> without_target;  // rows
-  std::map<std::string, Scalar> scalars;
-};
-
 Step::Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch,
            std::shared_ptr<const HiddenStates> hidden, Interruption& interruption)
     : s_(session),
@@ -88,43 +78,53 @@ std::shared_ptr<BatchSource> Step::batches_of(Session& session,
   return session.strategies->batches(*session.model, std::move(loader));
 }
 
-std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writing) {
+bool Step::forward_backward(std::int64_t step, device::Readings& readings) {
   parallel::report_phase("reading", step + 1);
   const auto& plan = batches_->begin_step(step);
-  const auto all = static_cast<std::int64_t>(plan.micro_batches.size());
-  const bool several = all > s_.mesh.data.size();  // on some rank
-  gradients_.begin(all, plan.first, plan.end);
-
-  Counts counts;
-  std::vector<double> losses(static_cast<std::size_t>(all), 0.0);
-  ScalarSums scalars;
-  StepSums result;
+  micro_batches_ = static_cast<std::int64_t>(plan.micro_batches.size());
+  const bool several = micro_batches_ > s_.mesh.data.size();  // on some rank
+  gradients_.begin(micro_batches_, plan.first, plan.end);
+  parts_.clear();
   at::Tensor pending;  // a loss whose backward pass is still to come
   for (auto i = plan.first; i < plan.end; ++i) {
     if (pending.defined()) backward(pending, step);
     pending = at::Tensor();
     if (several && interruption_.wanted()) break;
-    const auto part = forward(batches_->next(), step);
-    pending = part.loss;
-    losses[static_cast<std::size_t>(i)] = part.value;
-    counts.targets += part.targets;
-    counts.tokens += part.tokens;
-    counts.without_target += static_cast<double>(part.without_target.size());
-    scalars.add(i, part.scalars);
-    if (!part.without_target.empty()) result.row_without_target = part.without_target.front();
-    const auto& rows = plan.micro_batches[i].rows;
-    if (!std::isfinite(part.value))
-      result.bad_rows.insert(result.bad_rows.end(), rows.begin(), rows.end());
+    Part part;
+    part.index = i;
+    part.rows = plan.micro_batches[static_cast<std::size_t>(i)].rows;
+    pending = forward(batches_->next(), std::move(part), step, readings);
   }
   // Before the ranks wait for each other in their last backward pass they agree to make it.
   if (several && interruption_.agree()) {
     gradients_.abandon();
-    return std::nullopt;
+    return false;
   }
   if (pending.defined()) backward(pending, step);
   parallel::report_phase("gradients", step + 1);
   gradients_.finish();
+  return true;
+}
 
+StepSums Step::sums(const device::Readings& readings, bool is_writing) const {
+  Counts counts;
+  std::vector<double> losses(static_cast<std::size_t>(micro_batches_), 0.0);
+  ScalarSums scalars;
+  StepSums result;
+  for (const auto& part : parts_) {
+    const double loss = readings[part.loss];
+    losses[static_cast<std::size_t>(part.index)] = loss;
+    counts.targets += static_cast<double>(part.targets);
+    counts.tokens += static_cast<double>(part.tokens);
+    counts.without_target += static_cast<double>(part.without_target.size());
+    std::map<std::string, ScalarSum> reported;
+    for (const auto& [name, scalar] : part.scalars)
+      reported[name] = {readings[scalar.sum], scalar.count};
+    scalars.add(part.index, reported);
+    if (!part.without_target.empty()) result.row_without_target = part.without_target.front();
+    if (!std::isfinite(loss))
+      result.bad_rows.insert(result.bad_rows.end(), part.rows.begin(), part.rows.end());
+  }
   counts.scalars = static_cast<double>(scalars.size());
   RanksThat ranks{static_cast<double>(interruption_.wanted()), static_cast<double>(is_writing)};
   sum_over_ranks(counts, losses, ranks, s_.mesh);
@@ -139,20 +139,23 @@ std::optional<StepSums> Step::forward_backward(std::int64_t step, bool is_writin
   return result;
 }
 
-Step::Part Step::forward(Batch batch, std::int64_t step) {
+at::Tensor Step::forward(Batch batch, Part part, std::int64_t step, device::Readings& readings) {
   const Stopwatch watch;
   parallel::report_phase("forward", step + 1);
-  auto without_target = rows_without_target(batch);
-  return with_memory_told(s_, micro_batch_, step, [&]() -> Part {
+  part.without_target = rows_without_target(batch);
+  part.tokens = batch.length();
+  return with_memory_told(s_, micro_batch_, step, [&] {
     // For what draws from LibTorch's own generator, and not from its context.
     seed_call(s_.config.run.seed, step, batch.ids.front());
     const auto context = training_pass(s_, std::move(batch), step);
-    auto loss = s_.strategies->loss(*s_.model, context);
-    const auto tokens = static_cast<double>(context.batch().length());
-    Part part{loss.sum, loss.sum.item<double>(),   static_cast<double>(loss.count),
-              tokens,   std::move(without_target), std::move(loss.scalars)};
+    const auto loss = s_.strategies->loss(*s_.model, context);
+    part.targets = loss.count;
+    part.loss = readings.add(loss.sum);
+    for (const auto& [name, scalar] : loss.scalars)
+      part.scalars[name] = {readings.add(scalar.sum), scalar.count};
+    parts_.push_back(std::move(part));
     interruption_.worked(watch.seconds());
-    return part;
+    return loss.sum;
   });
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "data/loader.hpp"
+#include "device/readings.hpp"
 #include "parallel/gradient_sum.hpp"
 #include "train/interruption.hpp"
 #include "train/session.hpp"
@@ -31,23 +32,42 @@ class Step {
   Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch,
        std::shared_ptr<const HiddenStates> hidden, Interruption& interruption);
 
-  /// Runs one step (counted from 0). Afterwards every .grad holds the gradient of the summed loss
-  /// on every rank. is_writing: this rank is still writing its part of a checkpoint. Absent if the
+  /// Runs one step (counted from 0), without a wait for the device. Afterwards every .grad holds
+  /// the gradient of the summed loss on every rank, and `readings` what sums() needs. false if the
   /// run was interrupted and the step abandoned; .grad is then meaningless. Error: out of memory.
   /// Collective.
-  std::optional<StepSums> forward_backward(std::int64_t step, bool is_writing);
+  bool forward_backward(std::int64_t step, device::Readings& readings);
+
+  /// What forward_backward() computed, once the readings are read. is_writing: this rank is still
+  /// writing its part of a checkpoint. Collective.
+  StepSums sums(const device::Readings& readings, bool is_writing) const;
 
  private:
-  struct Part;
+  /// One micro-batch.
+  struct Part {
+    std::int64_t index = 0;          // in the step
+    std::vector<std::int64_t> rows;  // of the data
+    std::vector<std::int64_t> without_target;
+    std::int64_t targets = 0;
+    std::int64_t tokens = 0;
+    std::size_t loss = 0;  // place in the readings
+    struct Reported {
+      std::size_t sum;  // place in the readings
+      double count;
+    };
+    std::map<std::string, Reported> scalars;
+  };
   std::shared_ptr<BatchSource> batches_of(Session& session,
                                           std::shared_ptr<const HiddenStates> hidden) const;
-  Part forward(Batch batch, std::int64_t step);
+  at::Tensor forward(Batch batch, Part part, std::int64_t step, device::Readings& readings);
   void backward(const at::Tensor& loss, std::int64_t step);
 
   Session& s_;
   Interruption& interruption_;
   std::int64_t micro_batch_;
   std::shared_ptr<BatchSource> batches_;
+  std::vector<Part> parts_;         // of this rank's micro-batches in the step
+  std::int64_t micro_batches_ = 0;  // of all ranks
   parallel::GradientSum gradients_;
 };
 

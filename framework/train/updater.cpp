@@ -52,7 +52,9 @@ at::Tensor untouched_zeros(const at::Tensor& parameter) {
 at::Tensor make_state(const StateSpec& spec, const at::Tensor& parameter) {
   if (parameter.sizes() == at::IntArrayRef(spec.sizes) && parameter.scalar_type() == spec.dtype)
     return untouched_zeros(parameter.detach());
-  return torch::zeros(spec.sizes, parameter.options().dtype(spec.dtype).requires_grad(false));
+  const bool is_number = spec.sizes.empty() && parameter.dim() > 0;
+  const auto device = is_number ? c10::Device(c10::kCPU) : parameter.device();
+  return torch::zeros(spec.sizes, at::TensorOptions().dtype(spec.dtype).device(device));
 }
 
 /// Sums of squares of each tensor's stretches.
@@ -69,31 +71,6 @@ std::vector<std::vector<double>> squares_by_stretch(const std::vector<at::Tensor
         parts[tensor][part] = kernels::dot(x, x, count);
       });
   return parts;
-}
-
-/// The same of tensors that our kernels do not read: one number each.
-std::vector<std::vector<double>> squares_elsewhere(const std::vector<at::Tensor>& tensors) {
-  if (tensors.empty()) return {};
-  const auto norms = torch::stack(at::_foreach_norm(tensors, 2, torch::kFloat32)).cpu();
-  std::vector<std::vector<double>> parts;
-  for (std::int64_t i = 0; i < norms.numel(); ++i)
-    parts.push_back({std::pow(norms[i].item<double>(), 2)});
-  return parts;
-}
-
-/// Of each tensor.
-std::vector<std::vector<double>> squares_of(const std::vector<at::Tensor>& tensors) {
-  std::vector<at::Tensor> rows;
-  std::vector<at::Tensor> elsewhere;
-  for (const auto& tensor : tensors) (serves_kernels(tensor) ? rows : elsewhere).push_back(tensor);
-  auto of_rows = squares_by_stretch(rows);
-  auto of_others = squares_elsewhere(elsewhere);
-  std::vector<std::vector<double>> all;
-  auto row = of_rows.begin();
-  auto other = of_others.begin();
-  for (const auto& tensor : tensors)
-    all.push_back(std::move(serves_kernels(tensor) ? *row++ : *other++));
-  return all;
 }
 
 ParameterSpec spec_of(const std::string& name, const at::Tensor& tensor,
@@ -198,17 +175,44 @@ std::vector<parallel::Shard> Updater::gradients() const {
   return gradients;
 }
 
+double Updater::norm_of(const std::vector<parallel::Shard>& gradients) const {
+  device::Readings readings;
+  auto squares = start_norm(gradients, readings);
+  readings.read();
+  return finish_norm(std::move(squares), readings);
+}
+
+Updater::Squares Updater::start_norm(const std::vector<parallel::Shard>& gradients,
+                                     device::Readings& readings) {
+  const torch::NoGradGuard no_grad;
+  Squares squares{std::vector<std::vector<double>>(gradients.size()), {}};
+  std::vector<at::Tensor> near;
+  std::vector<at::Tensor> far;
+  std::vector<std::size_t> near_places;
+  std::vector<std::size_t> far_places;
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    const bool is_near = serves_kernels(gradients[i].tensor);
+    (is_near ? near : far).push_back(gradients[i].tensor);
+    (is_near ? near_places : far_places).push_back(i);
+  }
+  auto of_near = squares_by_stretch(near);
+  for (std::size_t i = 0; i < near.size(); ++i)
+    squares.on_host[near_places[i]] = std::move(of_near[i]);
+  if (far.empty()) return squares;
+  const auto first = readings.add(torch::stack(at::_foreach_norm(far, 2, torch::kFloat32)));
+  for (std::size_t i = 0; i < far.size(); ++i) squares.norms.emplace_back(far_places[i], first + i);
+  return squares;
+}
+
 /// Each parameter's squares are summed in the order of its numbers, and the sums in the order of
 /// the parameters. Of a parameter that is cut, every rank gives the stretches it has; adding zeros
 /// for those of others is exact.
-double Updater::norm_of(const std::vector<parallel::Shard>& gradients) const {
-  const torch::NoGradGuard no_grad;
+double Updater::finish_norm(Squares given, const device::Readings& readings) const {
+  auto& mine = given.on_host;
+  for (const auto& [tensor, place] : given.norms) mine[tensor] = {std::pow(readings[place], 2)};
   std::vector<std::vector<double>> squares;
   for (std::size_t i = 0; i < parameters_.size(); ++i)
     squares.emplace_back(plan_.is_cut(i) ? stretches_of(parameters_[i].second.numel()) : 1, 0.0);
-  std::vector<at::Tensor> tensors;
-  for (const auto& gradient : gradients) tensors.push_back(gradient.tensor);
-  const auto mine = squares_of(tensors);
   const auto& ranges = plan_.of_rank(sharing_.rank());
   ATTUNE_ASSERT(ranges.size() == mine.size(), "{} gradients of {}", mine.size(), ranges.size());
   for (std::size_t i = 0; i < ranges.size(); ++i) {

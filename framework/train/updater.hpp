@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "device/readings.hpp"
 #include "parallel/shard.hpp"
 #include "train/session.hpp"
 
@@ -34,6 +35,18 @@ class Updater {
   /// Norm of all gradients together. Bitwise the same for any number of threads, and for any
   /// sharding of tensors in host memory. Collective.
   double norm_of(const std::vector<parallel::Shard>& gradients) const;
+
+  /// The same in two parts: what is on a device is read together with other numbers.
+  struct Squares {
+    // sums of squares, by tensor and stretch; empty for a tensor on a device
+    std::vector<std::vector<double>> on_host;
+    // of the others: the tensor, and the place of its norm in the readings
+    std::vector<std::pair<std::size_t, std::size_t>> norms;
+  };
+  static Squares start_norm(const std::vector<parallel::Shard>& gradients,
+                            device::Readings& readings);
+  /// After the readings are read. Collective.
+  double finish_norm(Squares squares, const device::Readings& readings) const;
   /// Updates the parameters from these gradients times gradient_scale, and distributes them to all
   /// ranks. Collective.
   void step(const std::vector<parallel::Shard>& gradients, double learning_rate,

@@ -21,8 +21,8 @@ const Comm& all() {
 
 /// Micro-batch i reports "all"; every third one "some"; the first alone "first". Sums whose order
 /// shows in the last bit.
-std::map<std::string, Scalar> reported(std::int64_t micro_batch) {
-  std::map<std::string, Scalar> scalars{
+std::map<std::string, ScalarSum> reported(std::int64_t micro_batch) {
+  std::map<std::string, ScalarSum> scalars{
       {"all", {1.0 / (3.0 + static_cast<double>(micro_batch)), 2.0}}};
   if (micro_batch % 3 == 0)
     scalars["some/of.them"] = {1e16 / (1.0 + static_cast<double>(micro_batch)), 1.0};
@@ -32,7 +32,7 @@ std::map<std::string, Scalar> reported(std::int64_t micro_batch) {
 }
 
 std::map<std::string, double> expected(std::int64_t micro_batches) {
-  std::map<std::string, Scalar> totals;
+  std::map<std::string, ScalarSum> totals;
   for (std::int64_t i = 0; i < micro_batches; ++i)
     for (const auto& [name, scalar] : reported(i)) {
       totals[name].sum += scalar.sum;

@@ -134,7 +134,9 @@ void run(const json& request) {
 
   const auto loss = strategies.loss(*model, batch);
   results.emplace_back("loss", loss.sum.detach());
-  results.emplace_back("counts", torch::tensor({loss.count, loss.correct}));
+  results.emplace_back(
+      "counts",
+      torch::tensor({loss.count, loss.correct.defined() ? loss.correct.item<std::int64_t>() : 0}));
   loss.sum.backward();
   for (auto& gradient : gradients(*model)) results.push_back(std::move(gradient));
 

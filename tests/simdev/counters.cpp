@@ -13,8 +13,8 @@
 namespace attune::simdev {
 namespace {
 
-std::mutex mutex;
-Counters counters;
+auto& mutex = *new std::mutex;
+auto& counters = *new Counters;
 
 /// The main thread, or one of autograd's.
 bool is_computing() {

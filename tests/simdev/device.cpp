@@ -4,6 +4,7 @@
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -18,9 +19,18 @@ namespace {
 using Key = std::pair<c10::DeviceIndex, c10::StreamId>;
 Key key_of(c10::Stream stream) { return {stream.device_index(), stream.id()}; }
 
+/// Up to which piece of work each stream is known to be done.
+using Clock = std::map<Key, std::int64_t>;
+
+void merge(const Clock& from, Clock& into) {
+  for (const auto& [key, number] : from) into[key] = std::max(into[key], number);
+}
+
 struct Queue {
   std::deque<std::function<void()>> work;
-  std::int64_t done = 0;  // pieces of work
+  std::int64_t done = 0;   // of what was put on `work`
+  std::int64_t given = 0;  // operators, too
+  Clock known;             // what comes next is known to come after
   std::int64_t put() const { return done + std::ssize(work); }
 };
 
@@ -28,12 +38,14 @@ struct Queue {
 struct Event {
   Key stream;
   std::int64_t put = 0;
+  Clock known;
 };
 
 // Recursive, and held while work is done: work may wait for another stream. Never destroyed, as
 // other threads may still come here at the end.
 auto& mutex = *new std::recursive_mutex;
 auto& queues = *new std::map<Key, Queue>;
+auto& known_to_host = *new Clock;
 
 thread_local c10::DeviceIndex device_now = 0;
 thread_local std::map<c10::DeviceIndex, c10::StreamId> streams_now;
@@ -54,10 +66,29 @@ void finish_all(const Key& key) {
   finish_until(key, queues[key].put());
 }
 
-void finish_device(c10::DeviceIndex device) {
+/// All that the stream has been given, and what that comes after.
+Clock clock_of(const Key& key) {
+  auto clock = queues[key].known;
+  clock[key] = queues[key].given;
+  return clock;
+}
+
+void host_waits_for(const Key& key) {
+  const std::lock_guard lock(mutex);
+  merge(clock_of(key), known_to_host);
+  finish_all(key);
+}
+
+void host_waits_for(const Event& event) {
+  const std::lock_guard lock(mutex);
+  merge(event.known, known_to_host);
+  finish_until(event.stream, event.put);
+}
+
+void host_waits_for_device(c10::DeviceIndex device) {
   const std::lock_guard lock(mutex);
   for (auto& [key, queue] : queues)
-    if (key.first == device) finish_all(key);
+    if (key.first == device) host_waits_for(key);
 }
 
 bool is_done(const Event& event) {
@@ -90,7 +121,6 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
     device_now = device.index();
   }
   c10::DeviceIndex deviceCount() const noexcept override { return device_count(); }
-  c10::DeviceCapability getDeviceCapability(c10::Device) const override { return {}; }
 
   c10::Stream getStream(c10::Device device) const override { return current_stream(device); }
   c10::Stream getDefaultStream(c10::Device device) const override {
@@ -111,23 +141,26 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   }
   void synchronizeStream(const c10::Stream& stream) const override {
     count_synchronisation("stream");
-    finish(stream);
+    host_waits_for(key_of(stream));
   }
   void synchronizeDevice(c10::DeviceIndex device) const override {
     count_synchronisation("device");
-    finish_device(device);
+    host_waits_for_device(device);
   }
 
   void record(void** event, const c10::Stream& stream, c10::DeviceIndex,
               c10::EventFlag) const override {
     const std::lock_guard lock(mutex);
     if (!*event) *event = new Event;
-    *static_cast<Event*>(*event) = {key_of(stream), queues[key_of(stream)].put()};
+    const auto key = key_of(stream);
+    *static_cast<Event*>(*event) = {key, queues[key].put(), clock_of(key)};
   }
   void block(void* event, const c10::Stream& stream) const override {
     if (!event) return;
-    later(stream,
-          [wanted = *static_cast<Event*>(event)] { finish_until(wanted.stream, wanted.put); });
+    const std::lock_guard lock(mutex);
+    const auto& wanted = *static_cast<Event*>(event);
+    merge(wanted.known, queues[key_of(stream)].known);
+    later(stream, [first = wanted.stream, put = wanted.put] { finish_until(first, put); });
   }
   bool queryEvent(void* event) const override {
     if (!event) return true;
@@ -139,8 +172,7 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   void synchronizeEvent(void* event) const override {
     count_synchronisation("event");
     if (!event) return;
-    const auto& wanted = *static_cast<Event*>(event);
-    finish_until(wanted.stream, wanted.put);
+    host_waits_for(*static_cast<Event*>(event));
   }
   void destroyEvent(void* event, c10::DeviceIndex) const noexcept override {
     delete static_cast<Event*>(event);
@@ -165,9 +197,10 @@ class Hooks final : public at::PrivateUse1HooksInterface {
   c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex device) const override {
     return device < 0 ? device_now : exchangeDevice(device);
   }
-  // The CPU's numbers, so that the CPU's results are what to expect.
+  // Other numbers than the CPU's, as a GPU's are.
   const at::Generator& getDefaultGenerator(c10::DeviceIndex) const override {
-    return at::detail::getDefaultCPUGenerator();
+    static const auto& generator = *new at::Generator(at::detail::createCPUGenerator(4711));
+    return generator;
   }
   at::Generator getNewGenerator(c10::DeviceIndex) const override {
     return at::detail::createCPUGenerator();
@@ -187,6 +220,25 @@ class Hooks final : public at::PrivateUse1HooksInterface {
 
 }  // namespace
 
+std::recursive_mutex& simulation() { return mutex; }
+
+Moment next_moment(c10::Stream stream) {
+  const std::lock_guard lock(mutex);
+  auto& queue = queues[key_of(stream)];
+  merge(known_to_host, queue.known);
+  return {key_of(stream), ++queue.given};
+}
+
+bool comes_after(const Moment& moment, c10::Stream stream) {
+  const std::lock_guard lock(mutex);
+  if (moment.stream == key_of(stream)) return true;
+  const auto covers = [&](const Clock& clock) {
+    const auto found = clock.find(moment.stream);
+    return found != clock.end() && found->second >= moment.number;
+  };
+  return covers(queues[key_of(stream)].known) || covers(known_to_host);
+}
+
 c10::Device current_device() { return {sim, device_now}; }
 
 c10::Stream current_stream(c10::Device device) {
@@ -200,6 +252,7 @@ void later(c10::Stream stream, std::function<void()> work) {
 }
 
 void finish(c10::Stream stream) { finish_all(key_of(stream)); }
+void host_waits(c10::Stream stream) { host_waits_for(key_of(stream)); }
 void finish_current_stream() { finish(current_stream(current_device())); }
 
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard)

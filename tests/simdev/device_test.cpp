@@ -4,11 +4,15 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <attune/batch.hpp>
 #include <torch/torch.h>
+
+#include <cmath>
 
 #include "counters.hpp"
 #include "device.hpp"
 #include "device/driver.hpp"
+#include "device/readings.hpp"
 #include "device/stream.hpp"
 #include "memory.hpp"
 #include "placement/devices.hpp"
@@ -85,8 +89,47 @@ TEST_F(Devices, GetTensorsWithoutAWait) {
   EXPECT_EQ(x.sum().item<float>(), 4) << "what was given may change at once";
   EXPECT_TRUE(on_device(x, sim_).is_same(x));
   EXPECT_FALSE(on_device(at::Tensor(), sim_).defined());
+  EXPECT_TRUE(on_device(torch::ones({2}), c10::kMeta).is_meta());
   const at::Tensor on_cpu = torch::ones({2});
   EXPECT_TRUE(on_device(on_cpu, cpu_).is_same(on_cpu));
+}
+
+TEST_F(Devices, GetValuesThatAreDrawnOnTheHost) {
+  const auto drawn = [](c10::Device device) {
+    torch::manual_seed(5);
+    return drawn_on_host(at::empty({4, 3}, at::TensorOptions().device(device)),
+                         [](at::Tensor& values) { values.normal_(); });
+  };
+  EXPECT_EQ(drawn(sim_).device(), sim_);
+  EXPECT_TRUE(drawn(sim_).cpu().equal(drawn(cpu_)));
+  EXPECT_TRUE(drawn(c10::kMeta).is_meta());
+}
+
+TEST_F(Devices, AreReadFromOnce) {
+  device::Readings readings;
+  const at::Tensor x = on_device(torch::tensor({1.5, 2.5}), sim_);
+  const auto first = readings.add(x);
+  const auto second = readings.add(torch::tensor(std::int64_t{1} << 53));
+  const auto third = readings.add(x.sum().to(at::kFloat));
+  x.fill_(0);
+  EXPECT_EQ(waits(), 0);
+  readings.read();
+  EXPECT_EQ(waits(), 1);
+  EXPECT_EQ(readings[first], 1.5);
+  EXPECT_EQ(readings[first + 1], 2.5);
+  EXPECT_EQ(readings[second], std::pow(2, 53));
+  EXPECT_EQ(readings[third], 4);
+}
+
+TEST_F(Devices, KeepTheHostsCopyOfABatch) {
+  Batch batch = pack({torch::arange(3, at::kInt), torch::arange(2, at::kInt)});
+  const at::Tensor tokens = batch.tokens;
+  batch.tokens = batch.put(tokens, sim_);
+  EXPECT_TRUE(batch.on_host(batch.tokens).is_same(tokens));
+  EXPECT_EQ(waits(), 0);
+  const at::Tensor other = batch.tokens + 1;
+  EXPECT_TRUE(batch.on_host(other).equal(tokens + 1)) << "of another it is asked for";
+  EXPECT_EQ(waits(), 1);
 }
 
 TEST_F(Devices, GetBatchesBesideTheComputation) {
@@ -140,10 +183,12 @@ TEST(Seats, TravelAsText) {
 TEST(Seats, AreForOneRankEach) {
   EXPECT_EQ(objection(seats({{"n1", "GPU-1"}, {"n1", "GPU-2"}, {"n2", "GPU-3"}})), "");
   EXPECT_EQ(objection(seats({{"n1", ""}, {"n2", ""}})), "") << "of two hosts";
+  EXPECT_EQ(objection(seats({{"n1", ""}, {"n1", ""}})), "") << "each may have its own";
   EXPECT_THAT(objection(seats({{"n1", "GPU-1"}, {"n1", "GPU-2"}, {"n1", "GPU-1"}})),
               HasSubstr("ranks 0 and 2 on n1 would share one device (cuda:0, GPU-1)"));
-  EXPECT_THAT(objection(seats({{"n1", ""}, {"n1", ""}})),
-              HasSubstr("ranks 0 and 1 on n1 would share one device (cuda:0)"));
+  auto seen = seats({{"n1", ""}, {"n1", ""}});
+  for (auto& seat : seen) seat.visible = 2;
+  EXPECT_THAT(objection(seen), HasSubstr("ranks 0 and 1 on n1 would share one device (cuda:0)"));
 }
 
 TEST(Seats, AreOfOneKind) {

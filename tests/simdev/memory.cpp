@@ -1,5 +1,6 @@
 #include "memory.hpp"
 
+#include <c10/util/Backtrace.h>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
@@ -10,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <vector>
@@ -27,12 +29,16 @@ struct Block {
   std::size_t bytes;
   c10::Stream stream;                    // on which it was made
   std::set<c10::StreamId> recorded;      // others that use it
-  std::multiset<c10::StreamId> pending;  // where something that is still to come uses it
+  std::optional<Moment> written;         // last
+  std::map<c10::StreamId, Moment> read;  // last, by each stream
+  int pending = 0;                       // copies that are still to come
   bool is_freed = false;
 
-  bool is_kept() const {
-    return std::ranges::all_of(
-        pending, [this](c10::StreamId id) { return id == stream.id() || recorded.contains(id); });
+  std::vector<Moment> uses() const {
+    std::vector<Moment> all;
+    if (written) all.push_back(*written);
+    for (const auto& [stream, moment] : read) all.push_back(moment);
+    return all;
   }
 };
 
@@ -42,10 +48,20 @@ struct Use {
   std::size_t allocated = 0;  // ever
 };
 
-std::recursive_mutex mutex;
-std::map<const void*, Block> blocks;  // by device pointer of their first byte
-std::map<c10::DeviceIndex, Use> uses;
-std::map<const char*, std::size_t> pinned;
+// Never destroyed: tensors may outlive what is destroyed at exit.
+auto& blocks = *new std::map<const void*, Block>;  // by device pointer of their first byte
+auto& uses = *new std::map<c10::DeviceIndex, Use>;
+auto& pinned = *new std::map<const char*, std::size_t>;
+
+[[noreturn]] void end_process(const std::string& why) {
+  std::cerr << "sim: " << why << "\n" << c10::get_backtrace() << std::endl;
+  std::abort();
+}
+
+std::string name_of(const Moment& moment) {
+  return fmt::format("stream {} of device {}", moment.stream.second,
+                     static_cast<int>(moment.stream.first));
+}
 
 std::size_t limit() {
   const char* given = std::getenv("ATTUNE_SIM_MEMORY");
@@ -68,19 +84,20 @@ void give_back(std::map<const void*, Block>::iterator block) {
   blocks.erase(block);
 }
 
-/// Memory that work still to come on its own stream uses is kept until then, as it is where it was
-/// recorded for another. Otherwise a real device would have given it away before that work.
+/// Freed memory is given to whoever comes next on its own stream. So what other streams do with it
+/// must come before that, or be recorded.
 void free_block(void* pointer) {
   if (!pointer) return;
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(simulation());
   const auto block = blocks.find(pointer);
   auto& held = block->second;
-  if (held.pending.empty()) return give_back(block);
-  if (!held.is_kept()) {
-    std::cerr << "sim: memory was freed before another stream had used it" << std::endl;
-    std::abort();
-  }
+  for (const auto& use : held.uses())
+    if (!held.recorded.contains(use.stream.second) && !comes_after(use, held.stream))
+      end_process(fmt::format("memory of stream {} of device {} is freed that {} still uses",
+                              held.stream.id(), static_cast<int>(held.stream.device_index()),
+                              name_of(use)));
   held.is_freed = true;
+  if (held.pending == 0) give_back(block);
 }
 
 class Memory final : public c10::DeviceAllocator {
@@ -89,7 +106,7 @@ class Memory final : public c10::DeviceAllocator {
     const auto device = current_device();
     if (bytes == 0) return {nullptr, nullptr, &free_block, device};
     const auto size = (bytes + alignment - 1) / alignment * alignment;
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(simulation());
     auto& use = uses[device.index()];
     TORCH_CHECK_WITH(OutOfMemoryError, use.now + size <= limit(),
                      fmt::format("sim:{} is out of memory: {} bytes asked for, {} of {} in use",
@@ -101,7 +118,7 @@ class Memory final : public c10::DeviceAllocator {
     use.allocated += size;
     use.peak = std::max(use.peak, use.now);
     void* const pointer = as_device(memory);
-    blocks.emplace(pointer, Block{size, current_stream(device), {}, {}});
+    blocks.emplace(pointer, Block{size, current_stream(device), {}, {}, {}});
     return {pointer, pointer, &free_block, device};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &free_block; }
@@ -113,11 +130,11 @@ class Memory final : public c10::DeviceAllocator {
   void emptyCache(c10::MempoolId_t) override {}
   void recordStream(const c10::DataPtr& pointer, c10::Stream stream) override {
     if (!pointer.get()) return;
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(simulation());
     block_of(pointer.get())->second.recorded.insert(stream.id());
   }
   c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex device) override {
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(simulation());
     const auto& use = uses[device];
     c10::CachingDeviceAllocator::DeviceStats stats;
     for (auto* bytes : {&stats.allocated_bytes, &stats.reserved_bytes, &stats.active_bytes}) {
@@ -130,18 +147,18 @@ class Memory final : public c10::DeviceAllocator {
   }
   void resetAccumulatedStats(c10::DeviceIndex) override {}
   void resetPeakStats(c10::DeviceIndex device) override {
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(simulation());
     uses[device].peak = uses[device].now;
   }
   std::pair<std::size_t, std::size_t> getMemoryInfo(c10::DeviceIndex device) override {
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(simulation());
     return {limit() - std::min(limit(), uses[device].now), limit()};
   }
 };
 
 void free_pinned(void* pointer) {
   if (!pointer) return;
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(simulation());
   pinned.erase(static_cast<const char*>(pointer));
   std::free(pointer);
 }
@@ -152,7 +169,7 @@ class PinnedMemory final : public c10::Allocator {
     if (bytes == 0) return {nullptr, nullptr, &free_pinned, c10::kCPU};
     const auto size = (bytes + alignment - 1) / alignment * alignment;
     void* const memory = std::aligned_alloc(alignment, size);
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(simulation());
     pinned[static_cast<const char*>(memory)] = size;
     return {memory, memory, &free_pinned, c10::kCPU};
   }
@@ -195,7 +212,7 @@ c10::Allocator& pinned_memory() {
 }
 
 bool is_pinned(const void* pointer) {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(simulation());
   const auto* const at = static_cast<const char*>(pointer);
   const auto after = pinned.upper_bound(at);
   if (after == pinned.begin()) return false;
@@ -212,19 +229,38 @@ void* accessible(const void* device_pointer) {
                                  ~not_for_the_host);
 }
 
-BlockInUse::BlockInUse(const void* device_pointer, c10::Stream stream) : stream_(stream.id()) {
-  const std::lock_guard lock(mutex);
+void note_use(const void* device_pointer, c10::Stream stream, bool writes) {
+  const std::lock_guard lock(simulation());
+  auto& held = block_of(device_pointer)->second;
+  const auto now = next_moment(stream);
+  if (held.written && !comes_after(*held.written, stream))
+    end_process(fmt::format("{} uses memory that {} may still write", name_of(now),
+                            name_of(*held.written)));
+  if (!writes) {
+    held.read[stream.id()] = now;
+    return;
+  }
+  for (const auto& [id, moment] : held.read)
+    if (!comes_after(moment, stream))
+      end_process(
+          fmt::format("{} writes memory that {} may still read", name_of(now), name_of(moment)));
+  held.read.clear();
+  held.written = now;
+}
+
+BlockInUse::BlockInUse(const void* device_pointer) {
+  const std::lock_guard lock(simulation());
   const auto block = block_of(device_pointer);
-  block->second.pending.insert(stream_);
+  ++block->second.pending;
   block_ = block->first;
 }
 
 BlockInUse::~BlockInUse() {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(simulation());
   const auto block = blocks.find(block_);
   auto& held = block->second;
-  held.pending.erase(held.pending.find(stream_));
-  if (held.pending.empty() && held.is_freed) give_back(block);
+  --held.pending;
+  if (held.pending == 0 && held.is_freed) give_back(block);
 }
 
 }  // namespace attune::simdev

@@ -26,17 +26,21 @@ bool is_device_pointer(const void* pointer);
 /// Where the device finds it.
 void* accessible(const void* device_pointer);
 
-/// While it lives, something that is still to come on `stream` uses a block of device memory.
+/// Notes that work which `stream` is given now reads or writes the memory of a block. The process
+/// is ended if another stream may still be writing it, or, for writing, reading it: if no event and
+/// no wait of the host lies between.
+void note_use(const void* device_pointer, c10::Stream stream, bool writes);
+
+/// While it lives, a copy that is still to come uses a block, which is kept until then.
 class BlockInUse {
  public:
-  BlockInUse(const void* device_pointer, c10::Stream stream);
+  explicit BlockInUse(const void* device_pointer);
   ~BlockInUse();
   BlockInUse(const BlockInUse&) = delete;
   BlockInUse& operator=(const BlockInUse&) = delete;
 
  private:
   const void* block_ = nullptr;
-  c10::StreamId stream_;
 };
 
 }  // namespace attune::simdev

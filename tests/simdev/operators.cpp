@@ -1,9 +1,8 @@
 // Operators of the simulated devices: the CPU's own, on memory of the device.
 #include <ATen/EmptyTensor.h>
-#include <ATen/native/Resize.h>
+#include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_cpu_dispatch.h>
-#include <ATen/ops/resize_native.h>
 #include <ATen/ops/set_cpu_dispatch.h>
 #include <ATen/ops/set_native.h>
 #include <ATen/ops/unfold_native.h>
@@ -54,11 +53,28 @@ at::Tensor empty_strided(Sizes sizes, Sizes strides, std::optional<at::ScalarTyp
                                            c10::dtype_or_default(type));
 }
 
+/// Notes that work on the current stream reads or writes it.
+void note(const at::Tensor& tensor, bool writes) {
+  if (is_on_device(tensor) && tensor.numel() > 0)
+    note_use(tensor.const_data_ptr(), current_stream(tensor.device()), writes);
+}
+
 /// A new tensor of the device with the values of one that an operator made on the host.
 at::Tensor to_new(const at::Tensor& made, at::Device device) {
   const at::Tensor tensor = empty_strided(made.sizes(), made.strides(), made.scalar_type(),
                                           std::nullopt, device, std::nullopt);
   on_host(tensor).copy_(made);
+  note(tensor, /*writes=*/true);
+  return tensor;
+}
+
+/// Of these sizes, with as much of its memory as fits.
+const at::Tensor& become(const at::Tensor& tensor, Sizes sizes) {
+  const auto bytes = at::detail::computeStorageNbytesContiguous(
+      sizes, tensor.element_size(), static_cast<std::size_t>(tensor.storage_offset()));
+  if (tensor.storage().nbytes() < bytes)
+    at::detail::getPrivateUse1Hooks().resizePrivateUse1Bytes(tensor.storage(), bytes);
+  tensor.unsafeGetTensorImpl()->set_sizes_contiguous(sizes);
   return tensor;
 }
 
@@ -66,9 +82,8 @@ at::Tensor to_new(const at::Tensor& made, at::Device device) {
 
 /// Between a device and pinned memory, later; nothing is counted but the bytes.
 void copy_later(const at::Tensor& from, const at::Tensor& to, const at::Tensor& of_device) {
-  const auto stream = current_stream(of_device.device());
-  const auto use = std::make_shared<BlockInUse>(of_device.data_ptr(), stream);
-  later(stream, [from = on_host(from), to = on_host(to), use] {
+  const auto use = std::make_shared<BlockInUse>(of_device.data_ptr());
+  later(current_stream(of_device.device()), [from = on_host(from), to = on_host(to), use] {
     const at::AutoDispatchBelowAutograd plain;
     to.copy_(from);
   });
@@ -87,15 +102,18 @@ void copy_with_host(const at::Tensor& from, const at::Tensor& to, bool non_block
   const auto& of_host = is_to_device ? from : to;
   if (non_blocking && is_pinned(of_host.const_data_ptr()))
     return copy_later(from, to, is_to_device ? to : from);
-  // To the device, other memory is copied aside at once.
-  if (!non_blocking || !is_to_device)
-    count_synchronisation(is_to_device ? "copy to the device" : "copy to the host");
   copy_now(from, to);
+  // To the device, other memory is copied aside at once.
+  if (non_blocking && is_to_device) return;
+  count_synchronisation(is_to_device ? "copy to the device" : "copy to the host");
+  host_waits(current_stream((is_to_device ? to : from).device()));
 }
 
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool non_blocking) {
   const at::AutoDispatchBelowAutograd plain;
   if (to.numel() == 0) return to;
+  note(from, /*writes=*/false);
+  note(to, /*writes=*/true);
   if (is_on_device(from) && is_on_device(to)) {
     count_operator("aten::copy_");
     copy_now(from, to);
@@ -106,14 +124,15 @@ at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool non_bloc
 }
 
 at::Tensor copy_from_and_resize(const at::Tensor& from, const at::Tensor& to) {
-  at::native::resize_(to, from.sizes(), std::nullopt);
+  become(to, from.sizes());
   return to.copy_(from);
 }
 
 at::Scalar read_scalar(const at::Tensor& tensor) {
   count_synchronisation("aten::_local_scalar_dense");
   count_to_host(static_cast<std::int64_t>(tensor.nbytes()));
-  finish(current_stream(tensor.device()));
+  note(tensor, /*writes=*/false);
+  host_waits(current_stream(tensor.device()));
   return on_host(tensor).item();
 }
 
@@ -147,17 +166,24 @@ at::Tensor& set_tensor(at::Tensor& tensor, const at::Tensor& source) {
 }
 
 const at::Tensor& resize(const at::Tensor& tensor, SymSizes sizes,
-                         std::optional<at::MemoryFormat> format) {
-  return at::native::resize_(tensor, C10_AS_INTARRAYREF_SLOW(sizes), format);
+                         std::optional<at::MemoryFormat>) {
+  return become(tensor, C10_AS_INTARRAYREF_SLOW(sizes));
 }
 
 // ---- Convolutions, which LibTorch hands to a device of another kind as a whole
+
+void use_in_convolution(const at::Tensor& tensor) {
+  TORCH_CHECK(!tensor.defined() || is_on_device(tensor), "sim: a convolution with a host tensor");
+  note(tensor, /*writes=*/false);
+}
 
 at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight,
                        const std::optional<at::Tensor>& bias, SymSizes stride, SymSizes padding,
                        SymSizes dilation, bool transposed, SymSizes output_padding,
                        c10::SymInt groups) {
   count_operator("aten::convolution");
+  for (const auto* tensor : {&x, &weight}) use_in_convolution(*tensor);
+  if (bias) use_in_convolution(*bias);
   finish(current_stream(x.device()));
   const at::AutoDispatchBelowAutograd plain;
   const auto bias_on_host = bias ? std::optional(on_host(*bias)) : std::nullopt;
@@ -171,6 +197,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
     SymSizes padding, SymSizes dilation, bool transposed, SymSizes output_padding,
     c10::SymInt groups, std::array<bool, 3> wanted) {
   count_operator("aten::convolution_backward");
+  for (const auto* tensor : {&dy, &x, &weight}) use_in_convolution(*tensor);
   finish(current_stream(x.device()));
   const at::AutoDispatchBelowAutograd plain;
   const std::vector<c10::SymInt> bias_sizes{weight.sym_size(0)};
@@ -208,10 +235,15 @@ class Call {
     const auto& name = op_.schema().name();
     count_operator(name);
     if (waits_for_device(name)) count_synchronisation(name);
-    const auto given = std::ssize(op_.schema().arguments());
-    for (auto value = stack_.end() - given; value != stack_.end(); ++value)
+    const auto& arguments = op_.schema().arguments();
+    auto value = stack_.end() - std::ssize(arguments);
+    for (const auto& argument : arguments) {
+      writes_ = argument.alias_info() && argument.alias_info()->isWrite();
       *value = for_host(std::move(*value));
+      ++value;
+    }
     TORCH_INTERNAL_ASSERT(device_, "sim: ", name, " has no tensor of a device");
+    if (waits_for_device(name)) host_waits(current_stream(*device_));
     finish(current_stream(*device_));
     {
       const at::AutoDispatchBelowAutograd plain;
@@ -230,11 +262,22 @@ class Call {
     at::Tensor of_host;
   };
 
+  bool takes_host_indices() const {
+    const auto& name = op_.schema().name();
+    return name == "aten::index" || name == "aten::index_put_" || name == "aten::index_put" ||
+           name == "aten::_index_put_impl_";
+  }
+
   at::Tensor tensor_for_host(const at::Tensor& tensor) {
-    if (!is_on_device(tensor)) return tensor;
+    if (!is_on_device(tensor)) {
+      TORCH_CHECK(!tensor.defined() || tensor.dim() == 0 || takes_host_indices(),
+                  "sim: ", op_.schema().name(), " with a tensor of ", tensor.device());
+      return tensor;
+    }
     TORCH_CHECK(!device_ || *device_ == tensor.device(), "sim: ", op_.schema().name(), " on ",
                 *device_, " and ", tensor.device());
     device_ = tensor.device();
+    note(tensor, writes_);
     // An output that has no size yet gets one.
     auto of_host =
         tensor.numel() == 0 ? at::empty(tensor.sizes(), tensor.scalar_type()) : on_host(tensor);
@@ -266,7 +309,8 @@ class Call {
     const at::AutoDispatchBelowAutograd plain;
     for (const auto& [of_device, of_host] : given_) {
       if (of_device.numel() > 0 || of_host.numel() == 0) continue;
-      at::native::resize_(of_device, of_host.sizes(), std::nullopt);
+      become(of_device, of_host.sizes());
+      note(of_device, /*writes=*/true);
       on_host(of_device).copy_(of_host);
     }
   }
@@ -292,6 +336,7 @@ class Call {
   const c10::OperatorHandle& op_;
   torch::jit::Stack& stack_;
   std::optional<at::Device> device_;
+  bool writes_ = false;  // the argument at hand
   std::vector<Given> given_;
 };
 

@@ -105,6 +105,12 @@ TEST_F(Simulated, RefuseTensorsOfAnother) {
   const at::Tensor here = torch::ones({4}).to(device_);
   EXPECT_ANY_THROW(here + torch::ones({4}));
   EXPECT_ANY_THROW(here + torch::ones({4}).to(c10::Device(sim, 0)));
+  const at::Tensor x = torch::ones({3, 3}).to(device_);
+  EXPECT_ANY_THROW(at::mm(x, torch::ones({3, 3})));
+  EXPECT_ANY_THROW(x.index_select(0, torch::arange(2)));
+  EXPECT_ANY_THROW(at::embedding(x, torch::arange(2)));
+  const at::Tensor picture = torch::ones({1, 3, 4, 4}).to(device_);
+  EXPECT_ANY_THROW(at::conv2d(picture, torch::ones({2, 3, 1, 1})));
 }
 
 TEST_F(Simulated, WaitWhereAGpuDoes) {
@@ -141,31 +147,54 @@ TEST_F(Simulated, CopyLate) {
 TEST_F(Simulated, OrderStreamsByEvents) {
   const c10::impl::VirtualGuardImpl guard(sim);
   const auto side = guard.getStreamFromGlobalPool(device_);
+  const auto main = guard.getStream(device_);
+  const auto wait_for = [](c10::Stream first, c10::Stream later) {
+    c10::Event event(sim);
+    event.record(first);
+    event.block(later);
+  };
   const at::Tensor x = torch::ones({4}).to(device_);
   const at::Tensor source = pinned(torch::full({4}, 2));
   const auto copy_aside = [&] {
     const c10::StreamGuard on(side);
     x.copy_(source, /*non_blocking=*/true);
   };
+  x.fill_(1);
+  EXPECT_DEATH(copy_aside(), "uses memory that stream 0 of device 1 may still write");
+  wait_for(main, side);
   copy_aside();
-  EXPECT_EQ(x.sum().item<float>(), 4) << "without an event, this stream does not wait";
-  c10::Event copied(sim);
-  copied.record(side);
-  copied.block(guard.getStream(device_));
+  EXPECT_DEATH(x.sum(), "uses memory that stream . of device 1 may still write");
+  wait_for(side, main);
   EXPECT_EQ(x.sum().item<float>(), 8);
+}
+
+TEST_F(Simulated, OrderStreamsByWaitsOfTheHost) {
+  const c10::impl::VirtualGuardImpl guard(sim);
+  const auto side = guard.getStreamFromGlobalPool(device_);
+  const at::Tensor x = torch::ones({4}).to(device_);
+  guard.synchronizeStream(guard.getStream(device_));
+  const at::Tensor y = [&] {
+    const c10::StreamGuard on(side);
+    return x * 2;
+  }();
+  EXPECT_DEATH(x.fill_(3), "writes memory that stream . of device 1 may still read");
+  guard.synchronizeStream(side);
+  x.fill_(3);
+  EXPECT_EQ(y.sum().item<float>(), 8);
 }
 
 TEST_F(Simulated, EndWhereMemoryIsFreedTooEarly) {
   const c10::impl::VirtualGuardImpl guard(sim);
-  const auto copy_aside = [&](bool records) {
-    const at::Tensor source = pinned(torch::ones({4}));
+  const auto side = guard.getStreamFromGlobalPool(device_);
+  const auto use_aside = [&](bool records) {
     const at::Tensor x = torch::ones({4}).to(device_);
-    const c10::StreamGuard on(guard.getStreamFromGlobalPool(device_));
-    x.copy_(source, /*non_blocking=*/true);
-    if (records) at::Tensor(x).record_stream(guard.getStream(device_));
+    guard.synchronizeStream(guard.getStream(device_));
+    const c10::StreamGuard on(side);
+    x.sum();
+    if (records) at::Tensor(x).record_stream(side);
   };
-  copy_aside(/*records=*/true);
-  EXPECT_DEATH(copy_aside(/*records=*/false), "freed before another stream had used it");
+  use_aside(/*records=*/true);
+  EXPECT_DEATH(use_aside(/*records=*/false), "is freed that stream . of device 1 still uses");
 }
 
 TEST_F(Simulated, HaveALimit) {

@@ -118,7 +118,7 @@ TEST(Evaluate, OfClassesGivesTheirMeanF1AndMatthewsCorrelation) {
 struct WithoutOutputs final : Strategy {
   void prepare(ModelView&) override {}
   Loss loss(Model&, const ForwardContext& context, const LossFunction&) override {
-    return {torch::ones({}), context.batch().samples(), 0, {}};
+    return {torch::ones({}), context.batch().samples(), {}, {}};
   }
 };
 

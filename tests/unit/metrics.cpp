@@ -26,7 +26,7 @@ double value_over(const Metric& metric, const at::Tensor& each, const at::Tensor
     const auto part = [&](const at::Tensor& tensor) {
       return tensor.slice(0, first, first + length);
     };
-    Loss loss{part(each).sum(), length, part(correct).sum().item<std::int64_t>(), part(outputs)};
+    Loss loss{part(each).sum(), length, part(correct).sum(), part(outputs)};
     Batch batch;
     batch.targets = part(targets);
     const auto accumulator = metric.accumulator();
@@ -136,7 +136,7 @@ TEST(Metrics, OfScalarsAreTheirMeansAndLeaveOutBatchesWithoutThem) {
   const auto metric = metrics::scalar("margin", "rewards/margins", Better::larger, "", "");
   const auto whole = metric.accumulator();
   for (const double margin : {1.0, 2.0, -1.0}) {
-    Loss loss{torch::zeros({}), 1, 0, {}};
+    Loss loss{torch::zeros({}), 1, {}, {}};
     if (margin > 0)
       loss.report("rewards/margins", torch::full({static_cast<std::int64_t>(margin)}, margin));
     whole->add({loss, Batch()});

@@ -711,7 +711,7 @@ TEST(distill, learns_the_teachers_softened_distribution) {
       0.7 * 9 * (p * ((t / 3).log_softmax(1) - (z / 3).log_softmax(1))).sum();
   EXPECT_LT(difference(loss.sum, expected), 1e-3);
   const auto kl = (p * ((t / 3).log_softmax(1) - (z / 3).log_softmax(1))).sum().item<double>();
-  EXPECT_NEAR(loss.scalars.at("kl").sum, kl, 1e-4);
+  EXPECT_NEAR(loss.scalars.at("kl").sum.item<double>(), kl, 1e-4);
   EXPECT_EQ(loss.scalars.at("kl").count, rows.size(0));
   const auto parameters = student->module().parameters();
   const auto ours = torch::autograd::grad({loss.sum}, parameters);
@@ -835,7 +835,7 @@ TEST(penalties, grow_with_the_distance_from_the_start_and_do_not_depend_on_the_s
     const auto whole = list->loss(*model, training(batch));
     const auto penalty = whole.scalars.at(plugin + "/penalty");
     EXPECT_EQ(penalty.count, 1) << plugin;
-    EXPECT_NEAR(whole.sum.item<double>(), plain() + 3 * penalty.sum, 1e-3) << plugin;
+    EXPECT_NEAR(whole.sum.item<double>(), plain() + 3 * penalty.sum.item<double>(), 1e-3) << plugin;
     EXPECT_GT(whole.sum.item<double>(), plain() + 1e-3) << plugin;
     double parts = 0;
     for (int sample = 0; sample < 3; ++sample) {
@@ -939,9 +939,11 @@ TEST(kto, counts_every_answer_by_itself) {
                         (1 - (0.5 * (moved - bad)).sigmoid()).sum();
   EXPECT_LT(difference(loss.sum, expected), 1e-5);
   EXPECT_EQ(loss.count, 6);
-  EXPECT_NEAR(loss.scalars.at("kl").sum, moved.item<double>(), 1e-5);
-  EXPECT_NEAR(loss.scalars.at("rewards/chosen").sum, 0.5 * good.sum().item<double>(), 1e-5);
-  EXPECT_NEAR(loss.scalars.at("rewards/rejected").sum, 0.5 * bad.sum().item<double>(), 1e-5);
+  EXPECT_NEAR(loss.scalars.at("kl").sum.item<double>(), moved.item<double>(), 1e-5);
+  EXPECT_NEAR(loss.scalars.at("rewards/chosen").sum.item<double>(), 0.5 * good.sum().item<double>(),
+              1e-5);
+  EXPECT_NEAR(loss.scalars.at("rewards/rejected").sum.item<double>(),
+              0.5 * bad.sum().item<double>(), 1e-5);
 }
 
 TEST(kto, of_the_base_alone_has_moved_nowhere) {
@@ -952,8 +954,10 @@ TEST(kto, of_the_base_alone_has_moved_nowhere) {
   const auto list =
       listed({{"prefix", {{"tokens", four}, {"deviation", 2.0}}}, {"kto", {{"beta", 0.5}}}});
   list->prepare(*model);
-  EXPECT_GT(std::abs(list->loss(*model, batch).scalars.at("kl").sum), 1e-3);
-  EXPECT_EQ(list->loss(*model, ForwardContext(batch).base_alone()).scalars.at("kl").sum, 0);
+  EXPECT_GT(std::abs(list->loss(*model, batch).scalars.at("kl").sum.item<double>()), 1e-3);
+  EXPECT_EQ(
+      list->loss(*model, ForwardContext(batch).base_alone()).scalars.at("kl").sum.item<double>(),
+      0);
 }
 
 TEST(ewc, measures_the_same_when_blocks_are_computed_again) {
@@ -969,8 +973,9 @@ TEST(ewc, measures_the_same_when_blocks_are_computed_again) {
     list->begin(*model, run.context);
     const torch::NoGradGuard no_grad;
     for (auto& parameter : model->module().parameters()) parameter.add_(0.01);
-    penalties.push_back(
-        list->loss(*model, training(next_tokens({3}))).scalars.at("ewc/penalty").sum);
+    penalties.push_back(list->loss(*model, training(next_tokens({3})))
+                            .scalars.at("ewc/penalty")
+                            .sum.item<double>());
   }
   EXPECT_GT(penalties[0], 0);
   EXPECT_NEAR(penalties[1], penalties[0], 1e-6 * penalties[0]);
@@ -1006,9 +1011,10 @@ TEST(scalars, of_contrastive_are_how_alike_pairs_are) {
   const auto h = model->features(batch);
   const auto cosines = at::mm(h.slice(0, 0, {}, 2), h.slice(0, 1, {}, 2).t());
   const double own = cosines.diagonal().sum().item<double>();
-  EXPECT_NEAR(loss.scalars.at("similarity/own").sum, own, 1e-5);
+  EXPECT_NEAR(loss.scalars.at("similarity/own").sum.item<double>(), own, 1e-5);
   EXPECT_EQ(loss.scalars.at("similarity/own").count, 3);
-  EXPECT_NEAR(loss.scalars.at("similarity/others").sum, cosines.sum().item<double>() - own, 1e-5);
+  EXPECT_NEAR(loss.scalars.at("similarity/others").sum.item<double>(),
+              cosines.sum().item<double>() - own, 1e-5);
   EXPECT_EQ(loss.scalars.at("similarity/others").count, 6);
   EXPECT_EQ(metric_names(list->metrics(metrics::of_targets({batch, model->spec()}))),
             "accuracy, loss");
@@ -1019,7 +1025,7 @@ TEST(scalars, of_preferences_are_their_rewards) {
   const auto batch = pairs();
   const auto model = llama();
   const auto mean = [](const Loss& loss, const std::string& name) {
-    return loss.scalars.at(name).sum / loss.scalars.at(name).count;
+    return loss.scalars.at(name).sum.item<double>() / loss.scalars.at(name).count;
   };
   for (const std::string form : {"sigmoid", "ipo"}) {
     const auto other = llama();
@@ -1071,7 +1077,7 @@ TEST(scalars, of_changed_cross_entropies_are_the_plain_one_which_is_measured) {
     const auto cross_entropy =
         supervised_loss(model->features(batch), model->projection(), batch.targets)
             .sum.item<double>();
-    EXPECT_NEAR(loss.scalars.at("cross_entropy").sum, cross_entropy, 1e-4) << plugin;
+    EXPECT_NEAR(loss.scalars.at("cross_entropy").sum.item<double>(), cross_entropy, 1e-4) << plugin;
     EXPECT_EQ(loss.scalars.at("cross_entropy").count, 3) << plugin;
   }
 }

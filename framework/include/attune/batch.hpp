@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 ATTUNE_API_BEGIN
@@ -36,6 +37,15 @@ struct Batch {
   const Model* hidden_of = nullptr;
   // row numbers in the split; one row may give several samples (a preference pair gives two)
   std::vector<std::int64_t> ids;
+
+  // tensors of this batch on a device, each with the host tensor that it is a copy of
+  std::vector<std::pair<at::Tensor, at::Tensor>> host_copies;
+
+  /// `tensor` in the memory of the host. The host waits for the device unless `tensor` is on the
+  /// host or came from put().
+  at::Tensor on_host(const at::Tensor& tensor) const;
+  /// A copy of a host tensor on `device`, for this batch; the tensor itself if it is there.
+  at::Tensor put(const at::Tensor& tensor, c10::Device device);
 
   std::int64_t samples() const { return static_cast<std::int64_t>(starts.size()) - 1; }
   std::int64_t length() const { return starts.back(); }

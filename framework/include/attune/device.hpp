@@ -15,9 +15,13 @@ namespace attune {
 /// copy. `tensor` may be changed or freed at once.
 at::Tensor on_device(const at::Tensor& tensor, c10::Device device);
 
+/// Fills `tensor` with what `draw` writes into a tensor of the host like it, and returns it. The
+/// same seed then gives the same values on every device. On the meta device nothing is drawn.
+at::Tensor drawn_on_host(at::Tensor tensor, const std::function<void(at::Tensor&)>& draw);
+
 /// What a physical device is recognised by.
 struct DeviceIdentity {
-  std::string uuid;   // unique among all devices: "GPU-...", "MIG-..."; empty if unknown
+  std::string uuid;   // unique among all devices: "GPU-..."; empty if unknown
   std::string model;  // "NVIDIA H200"; empty if unknown
 };
 

@@ -19,15 +19,17 @@ class Linear;
 /// A value that a strategy reports beside its loss. Its mean is sum / count, accumulated over the
 /// micro-batches of a step and all ranks.
 struct Scalar {
-  double sum = 0;
+  at::Tensor sum;  // float64 scalar, detached, on the run's device
   double count = 0;
 };
 
+/// The loss of a batch. Its tensors stay on the run's device: to read one, with `item` for example,
+/// makes the host wait for the device. The run reads them all together, once in a step.
 struct Loss {
   at::Tensor sum;          // scalar, differentiable
   std::int64_t count = 0;  // number of targets in the sum
-  // number of correctly predicted targets; 0 for regression
-  std::int64_t correct = 0;
+  // scalar: number of correctly predicted targets; undefined for regression
+  at::Tensor correct = {};
   // Predictions that metrics compare with the targets: same shape, detached. For float32 targets:
   // always set, float32 values or probabilities. For int64 targets: set only if
   // ForwardContext::wants_outputs, the int64 argmax class (the lowest in a tie), or ignored_target
@@ -66,11 +68,15 @@ struct RowLosses {
   at::Tensor targets;  // int64 [n]
   at::Tensor nll;      // [n]: -log p(target)
   at::Tensor uniform;  // [n]: mean of -log p over all outputs
-  std::int64_t correct = 0;
+  at::Tensor correct;  // scalar: number of correctly predicted targets
 };
 /// features [N, width]; targets int64 [N].
 RowLosses row_losses(const at::Tensor& features, nn::Linear& projection, const at::Tensor& targets,
                      const ForwardContext& context = {});
+
+/// The rows of class or token targets that are trained, int64 on the host: those that are not
+/// ignored_target.
+at::Tensor trained_rows(const Batch& batch);
 
 /// Number of targets of each sample; empty for data without targets. A sample without a target does
 /// not contribute to a loss.

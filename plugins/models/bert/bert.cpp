@@ -1,6 +1,7 @@
 // BERT encoders (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692)
 // and DistilBERT (Sanh et al. 2019, arXiv:1910.01108): one implementation, and a table of what each
 // calls its parts.
+#include <attune/device.hpp>
 #include <attune/nn.hpp>
 #include <attune/plugin.hpp>
 #include <nlohmann/json.hpp>
@@ -266,17 +267,17 @@ struct Block {
 at::Tensor mean_pooled(const at::Tensor& h, const std::vector<std::int64_t>& starts) {
   const at::Tensor bounds = torch::tensor(starts, at::kLong);
   const at::Tensor on_host = bounds.diff();
-  const at::Tensor samples = at::arange(on_host.size(0)).repeat_interleave(on_host).to(h.device());
-  const at::Tensor lengths = on_host.to(h.device());
+  const at::Tensor samples =
+      attune::on_device(at::arange(on_host.size(0)).repeat_interleave(on_host), h.device());
+  const at::Tensor lengths = attune::on_device(on_host, h.device());
   const at::Tensor sums =
       at::zeros({lengths.size(0), h.size(1)}, h.options()).index_add(0, samples, h);
   return sums / lengths.clamp_min(1).unsqueeze(1);
 }
 
 at::Tensor first_rows(const at::Tensor& h, const std::vector<std::int64_t>& starts) {
-  return h.index_select(
-      0, torch::tensor(std::vector<std::int64_t>(starts.begin(), starts.end() - 1), at::kLong)
-             .to(h.device()));
+  const std::vector<std::int64_t> first(starts.begin(), starts.end() - 1);
+  return h.index_select(0, attune::on_device(torch::tensor(first, at::kLong), h.device()));
 }
 
 /// The parameter's name in files of a bare encoder ("embeddings...") and in those first made for

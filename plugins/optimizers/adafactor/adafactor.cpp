@@ -81,15 +81,16 @@ class Adafactor final : public attune::Optimizer {
     const auto gradient = each.gradient.to(at::kFloat) * rates.gradient_scale;
     auto value = each.parameter.to(at::kFloat);  // itself, if it is of that type
     const double count = each.state.back().add_(1).item<double>();
-    const double scale =
-        options_.scale_parameter ? std::max(options_.epsilon2, rms(value).item<double>()) : 1.0;
-    const double rate = rates.learning_rate * scale;
+    const double rate = rates.learning_rate;
+    // a tensor: its value is not worth a wait for the device
+    const at::Tensor scale = options_.scale_parameter ? rms(value).clamp_min(options_.epsilon2)
+                                                      : at::ones({}, at::kFloat);
 
     auto change = preconditioned(gradient, each.state, 1 - std::pow(count, -options_.decay_rate));
-    change.div_((rms(change) / options_.clip_threshold).clamp_min(1)).mul_(rate);
+    change.div_((rms(change) / options_.clip_threshold).clamp_min(1)).mul_(scale * rate);
     if (options_.beta1 > 0)
       change = each.state[0].mul_(options_.beta1).add_(change, 1 - options_.beta1);
-    if (rates.weight_decay > 0) value.add_(value, -rates.weight_decay * rate);
+    if (rates.weight_decay > 0) value.sub_(value * (scale * (rates.weight_decay * rate)));
     value.sub_(change);
     if (!value.is_same(each.parameter)) each.parameter.copy_(value);
   }

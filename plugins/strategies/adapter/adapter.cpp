@@ -1,5 +1,6 @@
 // Bottleneck adapters: a small two-layer network after each half of a block (Houlsby et al. 2019,
 // arXiv:1902.00751, section 2.1), or after the MLP alone (Pfeiffer et al. 2021, arXiv:2005.00247).
+#include <attune/device.hpp>
 #include <attune/adapter.hpp>
 #include <attune/nn.hpp>
 #include <attune/plugin.hpp>
@@ -20,7 +21,9 @@ class Bottleneck final : public attune::nn::Delta {
  public:
   Bottleneck(const Linear& base, std::int64_t width, bool gelu) : gelu_(gelu) {
     const auto options = base.options().dtype(at::kFloat).requires_grad(false);
-    down = register_parameter("down", at::empty({width, base.out()}, options).normal_(0, 0.01));
+    down = register_parameter(
+        "down", attune::drawn_on_host(at::empty({width, base.out()}, options),
+                                      [](at::Tensor& values) { values.normal_(0, 0.01); }));
     down_bias = register_parameter("down_bias", at::zeros({width}, options));
     up = register_parameter("up", at::zeros({base.out(), width}, options));
     up_bias = register_parameter("up_bias", at::zeros({base.out()}, options));

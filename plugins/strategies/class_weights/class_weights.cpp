@@ -1,5 +1,6 @@
 // Cross-entropy in which every class counts as much as its weight.
 #include <attune/linear.hpp>
+#include <attune/device.hpp>
 #include <attune/plugin.hpp>
 #include <fmt/ranges.h>
 #include <torch/torch.h>
@@ -74,7 +75,8 @@ class ClassWeights final : public attune::Strategy {
 
  private:
   void set(const std::vector<double>& weights, attune::Model& model) {
-    weights_ = torch::tensor(weights, at::kFloat).to(model.projection().options().device());
+    weights_ = attune::on_device(torch::tensor(weights, at::kFloat),
+                                 model.projection().options().device());
   }
 
   Options options_;

@@ -6,6 +6,12 @@
 
 namespace {
 
+/// What is not on the diagonal of x [n, n]. Between two places of the diagonal lie n others.
+at::Tensor beside_diagonal(const at::Tensor& x) {
+  const auto n = x.size(0);
+  return x.flatten().narrow(0, 1, n * n - 1).view({n - 1, n + 1}).narrow(1, 0, n);
+}
+
 class Contrastive final : public attune::Strategy {
  public:
   struct Options {
@@ -43,14 +49,12 @@ class Contrastive final : public attune::Strategy {
     const auto cross_entropy = [&](const at::Tensor& logits) {
       return at::cross_entropy_loss(logits, own, {}, at::Reduction::Sum);
     };
-    const auto correct = similarity.argmax(1).eq(own).sum().item<std::int64_t>();
+    const at::Tensor correct = similarity.argmax(1).eq(own).sum();
     attune::Loss loss{(cross_entropy(similarity) + cross_entropy(similarity.t())) / 2,
                       similarity.size(0), correct};
     const at::Tensor cosines = similarity.detach() * options_.temperature;
     loss.report("similarity/own", cosines.diagonal());
-    if (cosines.size(0) > 1)
-      loss.report("similarity/others",
-                  cosines.masked_select(at::eye(cosines.size(0), cosines.options()).eq(0)));
+    if (cosines.size(0) > 1) loss.report("similarity/others", beside_diagonal(cosines));
     return loss;
   }
 

@@ -2,6 +2,7 @@
 // whole distribution, softened by a temperature.
 #include <ATen/OpMathType.h>
 #include <attune/linear.hpp>
+#include <attune/device.hpp>
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
@@ -125,7 +126,8 @@ struct Stored {
           "options of the stored logits, or store them again",
           found, rows);
     const auto device = batch.targets.device();
-    return {at::cat(own_logits).to(device), at::cat(own_outputs).to(device, at::kLong)};
+    return {attune::on_device(at::cat(own_logits), device),
+            attune::on_device(at::cat(own_outputs).to(at::kLong), device)};
   }
 };
 
@@ -197,10 +199,10 @@ class Distill final : public attune::Strategy {
                     const attune::LossFunction& inner) override {
     if (!context.is_training()) return inner(model, context);
     const auto& batch = context.batch();
-    const at::Tensor rows = trained_rows(batch);
-    attune::Loss loss = options_.share < 1
-                            ? inner(model, context)
-                            : attune::Loss{at::zeros({}, at::kFloat), rows.size(0), 0, {}};
+    const at::Tensor rows = attune::on_device(trained_rows(batch), batch.targets.device());
+    const at::Tensor nothing = at::zeros({}, at::TensorOptions(at::kFloat).device(rows.device()));
+    attune::Loss loss =
+        options_.share < 1 ? inner(model, context) : attune::Loss{nothing, rows.size(0), {}, {}};
     const at::Tensor x = model.features(context).index_select(0, rows);
     auto& projection = model.projection();
     const at::Tensor weight = projection.dense_weight().narrow(0, 0, shared_);
@@ -210,7 +212,7 @@ class Distill final : public attune::Strategy {
     const auto taught = stored_ ? stored_rows(batch, rows.size(0)) : taught_rows(batch, rows);
     const at::Tensor kl =
         KlFunction::apply(x, weight, bias, projection.softcap, options_.temperature, taught);
-    loss.scalars["kl"] = {kl.item<double>(), static_cast<double>(rows.size(0))};
+    loss.scalars["kl"] = {kl.detach().to(at::kDouble), static_cast<double>(rows.size(0))};
     loss.sum = (1 - options_.share) * loss.sum +
                options_.share * options_.temperature * options_.temperature * kl;
     return loss;
@@ -222,7 +224,7 @@ class Distill final : public attune::Strategy {
       attune::fail(
           "strategy 'distill' compares distributions over classes or tokens, but the data's "
           "targets are values or several labels per sample: remove the strategy");
-    return at::nonzero(batch.targets != attune::ignored_target).squeeze(1);
+    return attune::trained_rows(batch);
   }
 
   void open_teacher(attune::Model& model, attune::RunContext& run) {
@@ -316,7 +318,7 @@ class Distill final : public attune::Strategy {
 
   Table taught_table(const attune::Batch& batch, std::int64_t top) {
     const at::Tensor rows = trained_rows(batch);
-    const auto taught = taught_rows(batch, rows);
+    const auto taught = taught_rows(batch, attune::on_device(rows, batch.targets.device()));
     std::vector<at::Tensor> logits;
     std::vector<at::Tensor> outputs;
     for (std::int64_t first = 0; first < rows.size(0); first += chunk_rows) {
@@ -361,9 +363,8 @@ class Distill final : public attune::Strategy {
     const bool by_token = batch.tokens.defined() && batch.targets.size(0) == batch.tokens.size(0);
     std::vector<std::int64_t> counts(batch.ids.size());
     std::size_t sample = 0;
-    const at::Tensor on_host = rows.cpu();
-    for (std::int64_t i = 0; i < on_host.size(0); ++i) {
-      const auto row = on_host.const_data_ptr<std::int64_t>()[i];
+    for (std::int64_t i = 0; i < rows.size(0); ++i) {
+      const auto row = rows.const_data_ptr<std::int64_t>()[i];
       while (by_token ? row >= batch.starts[sample + 1] : row > static_cast<std::int64_t>(sample))
         ++sample;
       ++counts[sample];

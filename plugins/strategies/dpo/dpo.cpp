@@ -44,7 +44,7 @@ class Dpo final : public attune::Strategy {
       rejected = rejected / ours.rejected_tokens;
     }
     const at::Tensor margin = chosen - rejected;
-    attune::Loss loss{of(margin).sum(), margin.size(0), (margin > 0).sum().item<std::int64_t>()};
+    attune::Loss loss{of(margin).sum(), margin.size(0), (margin > 0).sum()};
     attune::report_rewards(loss, options_.beta * chosen, options_.beta * rejected);
     return loss;
   }

@@ -31,13 +31,12 @@ class Kto final : public attune::Strategy {
     const auto ours = attune::pair_log_probabilities(model, context);
     const at::Tensor chosen = ours.chosen - base.chosen;
     const at::Tensor rejected = ours.rejected - base.rejected;
-    const at::Tensor moved = reference_point(model, context).to(chosen.device());
+    const at::Tensor moved = reference_point(model, context, chosen.options());
     const at::Tensor liked =
         options_.desirable * (1 - at::sigmoid(options_.beta * (chosen - moved)));
     const at::Tensor disliked =
         options_.undesirable * (1 - at::sigmoid(options_.beta * (moved - rejected)));
-    const auto correct =
-        (chosen > 0).sum().item<std::int64_t>() + (rejected < 0).sum().item<std::int64_t>();
+    const at::Tensor correct = (chosen > 0).sum() + (rejected < 0).sum();
     attune::Loss loss{liked.sum() + disliked.sum(), 2 * chosen.size(0), correct};
     attune::report_rewards(loss, options_.beta * chosen, options_.beta * rejected);
     loss.report("kl", moved);
@@ -53,22 +52,24 @@ class Kto final : public attune::Strategy {
  private:
   /// KL(model || base), estimated on prompts with the answers to other prompts, and never below
   /// zero: zero where there is no other prompt.
-  static at::Tensor reference_point(attune::Model& model, const attune::ForwardContext& context) {
+  static at::Tensor reference_point(attune::Model& model, const attune::ForwardContext& context,
+                                    const at::TensorOptions& like) {
     const auto& batch = context.batch();
-    if (batch.samples() <= 2) return at::zeros({});
+    const at::Tensor nothing = at::zeros({}, like.requires_grad(false));
+    if (batch.samples() <= 2) return nothing;
     const torch::NoGradGuard no_grad;
     const auto others = context.with_batch(mismatched(batch, model.spec().context));
     const auto ours = attune::pair_log_probabilities(model, others);
     const auto base = attune::base_pair_log_probabilities(model, others, "kto");
-    if (ours.chosen.size(0) == 0) return at::zeros({});
+    if (ours.chosen.size(0) == 0) return nothing;
     return at::cat({ours.chosen - base.chosen, ours.rejected - base.rejected}).mean().clamp_min(0);
   }
 
   /// Each prompt with the two answers of the next pair, the last with those of the first; as much
   /// of them as the context holds.
   static attune::Batch mismatched(const attune::Batch& batch, std::int64_t context) {
-    const at::Tensor all_tokens = batch.tokens.cpu();
-    const at::Tensor all_targets = batch.targets.cpu();
+    const at::Tensor all_tokens = batch.on_host(batch.tokens);
+    const at::Tensor all_targets = batch.on_host(batch.targets);
     std::vector<at::Tensor> prompts;
     std::vector<at::Tensor> answers;
     std::vector<at::Tensor> tokens;
@@ -96,7 +97,7 @@ class Kto final : public attune::Strategy {
     attune::Batch made = attune::pack(tokens);
     made.targets = at::cat(targets);
     for (auto* tensor : {&made.tokens, &made.positions, &made.targets})
-      *tensor = tensor->to(batch.tokens.device());
+      *tensor = made.put(*tensor, batch.tokens.device());
     made.columns["chosen"] = batch.columns.at("chosen");
     made.ids = batch.ids;
     return made;

@@ -1,5 +1,6 @@
 // The changes that 'lora' puts beside linear layers and convolutions.
 #pragma once
+#include <attune/device.hpp>
 #include <attune/error.hpp>
 #include <attune/nn.hpp>
 #include <torch/torch.h>
@@ -100,7 +101,8 @@ class LowRank : public attune::nn::Delta {
     a = register_parameter("A", at::empty({shape.rank, base.in()}, options));
     b = register_parameter("B", at::zeros({base.out(), shape.rank}, options));
     if (shape.has_bias) bias = register_parameter("B_bias", at::zeros({base.out()}, options));
-    torch::nn::init::kaiming_uniform_(a, std::sqrt(5.0));
+    attune::drawn_on_host(
+        a, [](at::Tensor& values) { torch::nn::init::kaiming_uniform_(values, std::sqrt(5.0)); });
   }
 
   at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y,
@@ -150,17 +152,22 @@ class LowRank : public attune::nn::Delta {
   at::Tensor bias;
 };
 
+inline at::Tensor normal(at::IntArrayRef sizes, const at::TensorOptions& like) {
+  return attune::drawn_on_host(at::empty(sizes, like),
+                               [](at::Tensor& values) { values.normal_(); });
+}
+
 /// B A = 0 although neither is zero: their rows and columns come from halves of one orthogonal
 /// matrix (PEFT's "orthogonal").
 inline void start_orthogonal(LowRank& delta) {
   const auto rank = delta.shape.rank;
   const auto like = delta.a.options();
-  const at::Tensor q = std::get<0>(at::linalg_qr(at::randn({rank, rank}, like)));
+  const at::Tensor q = std::get<0>(at::linalg_qr(normal({rank, rank}, like)));
   const at::Tensor odd = q.slice(0, 0, {}, 2);
   const at::Tensor even = q.slice(0, 1, {}, 2);
   const torch::NoGradGuard no_grad;
-  delta.a.copy_(at::randn({delta.a.size(1), rank / 2}, like).mm(odd).t() / 10);
-  delta.b.copy_(at::randn({rank / 2, delta.b.size(0)}, like).t().mm(even) / 10);
+  delta.a.copy_(normal({delta.a.size(1), rank / 2}, like).mm(odd).t() / 10);
+  delta.b.copy_(normal({rank / 2, delta.b.size(0)}, like).t().mm(even) / 10);
 }
 
 /// B A at the start, of a change that begins with a part of the weight.
@@ -275,7 +282,8 @@ class LowRankConvolution final : public attune::nn::ConvolutionDelta {
     a = register_parameter(
         "A", at::empty({shape.rank, weight.size(1), weight.size(2), weight.size(3)}, options));
     b = register_parameter("B", at::zeros({weight.size(0), shape.rank, 1, 1}, options));
-    torch::nn::init::kaiming_uniform_(a, std::sqrt(5.0));
+    attune::drawn_on_host(
+        a, [](at::Tensor& values) { torch::nn::init::kaiming_uniform_(values, std::sqrt(5.0)); });
   }
 
   at::Tensor forward(const Conv2d& base, const at::Tensor& x, const at::Tensor& y,

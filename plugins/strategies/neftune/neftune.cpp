@@ -1,5 +1,6 @@
 // NEFTune (Jain et al. 2024, arXiv:2310.05914, algorithm 1): noise on the embeddings while
 // training.
+#include <attune/device.hpp>
 #include <attune/plugin.hpp>
 #include <torch/torch.h>
 
@@ -30,8 +31,9 @@ class NefTune final : public attune::Strategy {
             bounds.insert(bounds.end(), static_cast<std::size_t>(length),
                           alpha / std::sqrt(static_cast<double>(length * h.size(1))));
           }
-          const at::Tensor bound =
-              torch::tensor(bounds, at::kFloat).to(h.device(), h.scalar_type()).unsqueeze(1);
+          const at::Tensor bound = attune::on_device(torch::tensor(bounds, at::kFloat), h.device())
+                                       .to(h.scalar_type())
+                                       .unsqueeze(1);
           return h + (2 * context.random(h) - 1).to(h.scalar_type()) * bound;
         });
   }

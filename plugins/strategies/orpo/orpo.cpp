@@ -36,8 +36,7 @@ class Orpo final : public attune::Strategy {
     const at::Tensor rejected = pairs.rejected / pairs.rejected_tokens;
     const at::Tensor ratio = log_odds(chosen) - log_odds(rejected);
     const at::Tensor term = at::log_sigmoid(ratio);
-    attune::Loss loss{(-chosen - options_.lambda * term).sum(), ratio.size(0),
-                      (ratio > 0).sum().item<std::int64_t>()};
+    attune::Loss loss{(-chosen - options_.lambda * term).sum(), ratio.size(0), (ratio > 0).sum()};
     attune::report_rewards(loss, options_.lambda * chosen, options_.lambda * rejected);
     loss.report("nll_loss", -chosen);
     loss.report("log_odds_ratio", term);

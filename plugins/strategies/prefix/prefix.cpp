@@ -1,5 +1,6 @@
 // Prefix tuning (Li and Liang 2021, arXiv:2101.00190): trained keys and values that every sample
 // attends to, in every block.
+#include <attune/device.hpp>
 #include <attune/adapter.hpp>
 #include <attune/plugin.hpp>
 #include <nlohmann/json.hpp>
@@ -36,7 +37,8 @@ class Plain final : public Prefix {
         double deviation)
       : Prefix(spec) {
     weight = register_parameter(
-        "weight", at::empty({length, spec.depth * 2 * width}, options).normal_(0, deviation));
+        "weight", attune::drawn_on_host(at::empty({length, spec.depth * 2 * width}, options),
+                                        [&](at::Tensor& values) { values.normal_(0, deviation); }));
   }
   std::int64_t length() const override { return weight.size(0); }
   at::Tensor columns(std::int64_t first, std::int64_t count) override {
@@ -55,10 +57,14 @@ class Projected final : public Prefix {
             std::int64_t hidden)
       : Prefix(spec) {
     const auto uniform = [&](at::IntArrayRef sizes, std::int64_t in) {
-      return at::empty(sizes, options).uniform_(-1 / std::sqrt(in), 1 / std::sqrt(in));
+      return attune::drawn_on_host(at::empty(sizes, options), [&](at::Tensor& values) {
+        values.uniform_(-1 / std::sqrt(in), 1 / std::sqrt(in));
+      });
     };
     const auto out = spec.depth * 2 * width;
-    embedding = register_parameter("embedding", at::empty({length, width}, options).normal_());
+    embedding = register_parameter(
+        "embedding", attune::drawn_on_host(at::empty({length, width}, options),
+                                           [](at::Tensor& values) { values.normal_(); }));
     inner_weight = register_parameter("inner_weight", uniform({hidden, width}, width));
     inner_bias = register_parameter("inner_bias", uniform({hidden}, width));
     outer_weight = register_parameter("outer_weight", uniform({out, hidden}, hidden));
