@@ -14,6 +14,7 @@
 #include "device/device.hpp"
 #include "option_table.hpp"
 #include "parallel/mpi.hpp"
+#include "preflight.hpp"
 #include "ranks.hpp"
 #include "train/adapter_folder.hpp"
 #include "train/cost.hpp"
@@ -211,13 +212,20 @@ int check(const std::vector<std::string>& arguments) {
   description.add_options()(
       "measure", options::bool_switch(),
       "load the weights and run passes to measure actual memory use and time");
+  description.add_options()(
+      "here", options::bool_switch(),
+      "on the ranks it is started on: multiply matrices, sum over the ranks, write to the run's "
+      "disk, and name slow ranks; loads no model");
   const auto values = parse(check_command, arguments, description, {{"run", 1}, {"override", -1}});
   if (!values) return static_cast<int>(ExitCode::done);
   const bool measures = (*values)["measure"].as<bool>();
   return on_ranks([&](const Comm& comm) {
     const auto run = train::open_run((*values)["run"].as<std::string>(),
                                      (*values)["override"].as<std::vector<std::string>>(), comm);
-    if (measures) place_ranks(run.config.parallel, comm);
+    const bool here = (*values)["here"].as<bool>();
+    if (measures || here) place_ranks(run.config.parallel, comm);
+    if (here) preflight(run.config, run.mesh);
+    if (here && !measures) return static_cast<int>(ExitCode::done);
     auto session = measures ? train::Session::open(run.config, run.mesh)
                             : train::Session::plan(run.config, run.mesh);
     comm.agree(
@@ -237,7 +245,7 @@ int check(const std::vector<std::string>& arguments) {
 }  // namespace
 
 const Command check_command{
-    "check", "run.toml [section.key=value...] [--measure]",
+    "check", "run.toml [section.key=value...] [--measure] [--here]",
     "checks a run file, shows every setting with its origin, and estimates the run's memory",
     check};
 

@@ -250,13 +250,27 @@ def what_cannot_be_is_refused():
     check(not (place / "runs/assigned/model").exists(), "nothing came of them")
 
 
+def a_preflight_tries_the_ranks():
+    for ranks, device in ((1, ()), (2, SIM), (2, ())):
+        said = place.run(*over_ranks(ranks, program, "check", "full-llama.toml", "name=none", "--here", *device))
+        kind = "sim" if device else "cpu"
+        check(f"{ranks} rank{'s' * (ranks > 1)}, device {kind}" in said and "GFLOP/s" in said and "MB/s" in said, f"rates of {ranks} ranks on {kind}: {said}")
+        check(("sum over ranks" in said) == (ranks > 1), f"a sum over several ranks: {said}")
+    check(not list((place / "runs").glob(".preflight*")) and not (place / "runs/none").exists(), "nothing is left behind")
+    (place / "file").touch()
+    said = place.run(program, "check", "full-llama.toml", "--here", "output=file/runs", expect=2)
+    check("file/runs" in said and said.strip().count("\n") == 0, f"where a rank cannot write: {said}")
+    said = place.run(*over_ranks(2, "env", "ATTUNE_SIM_DEVICES=1", program, "check", "full-llama.toml", "--here", *SIM), expect=2)
+    check("would share one device" in said, f"two ranks on one device: {said}")
+
+
 make_inputs(place, program)
 for strategy, family in combinations():
     if is_served(strategy, family):
         write_run(place, strategy, family)
 wanted = [name for name in sys.argv[2:] if name != "--long"]
 for test in (every_strategy_on_every_kind_of_model, every_architecture, every_optimizer_and_schedule, every_kind_of_data, options_that_change_how_it_computes,
-             what_comes_after_training, an_interruption_saves, devices_are_shared_out, what_cannot_be_is_refused):
+             what_comes_after_training, an_interruption_saves, devices_are_shared_out, what_cannot_be_is_refused, a_preflight_tries_the_ranks):
     if wanted and test.__name__ not in wanted:
         continue
     begun = time.monotonic()

@@ -16,6 +16,7 @@
 #include "core/host.hpp"
 #include "placement/gpus.hpp"
 #include "placement/neighbours.hpp"
+#include "placement/rates.hpp"
 #include "placement/waiting.hpp"
 
 namespace attune::placement {
@@ -36,6 +37,17 @@ Variables variables(std::map<std::string, std::string> set) {
   return [set = std::move(set)](const std::string& name) {
     return set.contains(name) ? set.at(name) : "";
   };
+}
+
+// ---- Rates
+
+TEST(Rates, BelowFourFifthsOfTheMedianAreOutliers) {
+  const std::vector<RankRate> ranks{{"n1", 100}, {"n1", 104}, {"n2", 55}, {"n2", 81}};
+  EXPECT_EQ(median(ranks), 81);
+  EXPECT_THAT(outliers("writes", ranks),
+              ElementsAre("rank 2 on n2: writes at 68 % of the median rank"));
+  EXPECT_THAT(outliers("writes", {{"n1", 3}}), IsEmpty());
+  EXPECT_THAT(outliers("writes", {}), IsEmpty());
 }
 
 // ---- Shares
