@@ -4,11 +4,12 @@
 
 namespace attune::parallel {
 
-GradientSum::GradientSum(const NamedTensors& parameters, const Comm& data, bool reproducible) {
+GradientSum::GradientSum(const NamedTensors& parameters, const Comm& data, bool reproducible,
+                         bool in_one_piece) {
   if (reproducible)
     tree_.emplace(parameters, data);
   else
-    reducer_.emplace(parameters, data);
+    reducer_.emplace(parameters, data, in_one_piece);
 }
 
 void GradientSum::begin(std::int64_t micro_batches, std::int64_t first, std::int64_t last) {

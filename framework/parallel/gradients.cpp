@@ -63,9 +63,27 @@ std::unique_ptr<c10d::Reducer> make_reducer(const NamedTensors& named,
   return reducer;
 }
 
+/// Of gradients that are all there.
+void sum_in_buckets(const std::vector<at::Tensor>& parameters, c10d::ProcessGroup& group) {
+  const at::NoGradGuard no_grad;
+  for (const auto& bucket : buckets(parameters)) {
+    std::vector<at::Tensor> flat;
+    for (const auto i : bucket) flat.push_back(parameters[i].grad().flatten());
+    std::vector<at::Tensor> sum{at::cat(flat)};
+    group.allreduce(sum)->wait();
+    std::int64_t from = 0;
+    for (const auto i : bucket) {
+      const auto& gradient = parameters[i].grad();
+      gradient.copy_(sum[0].narrow(0, from, gradient.numel()).view(gradient.sizes()));
+      from += gradient.numel();
+    }
+  }
+}
+
 }  // namespace
 
 struct GradientReducer::Parts {
+  c10::intrusive_ptr<c10d::ProcessGroup> group;  // null unless sums are made in finish()
   std::vector<at::Tensor> parameters;
   // in the last backward pass, by parameter; not vector<bool>: threads may set neighbours
   std::vector<char> reached;
@@ -102,13 +120,17 @@ struct GradientReducer::Parts {
   }
 };
 
-GradientReducer::GradientReducer(NamedTensors named, const Comm& data)
+GradientReducer::GradientReducer(NamedTensors named, const Comm& data, bool in_one_piece)
     : parts_(std::make_unique<Parts>()) {
   ATTUNE_ASSERT(!named.empty(), "there is no parameter to reduce");
   check_same_everywhere(named, data);
   for (const auto& [name, tensor] : named) parts_->parameters.push_back(tensor);
   parts_->watch();
-  if (data.size() > 1) parts_->reducer = make_reducer(named, parts_->parameters, data);
+  if (data.size() == 1) return;
+  if (in_one_piece)
+    parts_->reducer = make_reducer(named, parts_->parameters, data);
+  else
+    parts_->group = make_process_group(data);
 }
 
 GradientReducer::~GradientReducer() = default;
@@ -122,7 +144,10 @@ void GradientReducer::begin_last_backward() {
   parts_->reducer->prepare_for_backward({});
 }
 
-void GradientReducer::finish() { parts_->complete(); }
+void GradientReducer::finish() {
+  parts_->complete();
+  if (parts_->group) sum_in_buckets(parts_->parameters, *parts_->group);
+}
 
 void broadcast_parameters(const NamedTensors& tensors, const Comm& data) {
   check_same_everywhere(tensors, data);

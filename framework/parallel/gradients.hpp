@@ -24,8 +24,12 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 class GradientReducer {
  public:
   /// parameters: all trainable parameters in the model's order, the same on every rank (Fault
-  /// otherwise). data: the data-parallel group. Collective.
-  GradientReducer(NamedTensors parameters, const Comm& data);
+  /// otherwise). data: the data-parallel group. in_one_piece: a backward pass adds to each
+  /// parameter's gradient once, so a bucket may be reduced as soon as it is full. It is not so
+  /// where parts of the pass are passes of their own, as with recomputed activations: a parameter
+  /// of several parts gets its gradient piece by piece. Then buckets are reduced in finish().
+  /// Collective.
+  GradientReducer(NamedTensors parameters, const Comm& data, bool in_one_piece = true);
   ~GradientReducer();
   GradientReducer(GradientReducer&&) noexcept;
 

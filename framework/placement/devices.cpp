@@ -71,7 +71,8 @@ c10::Device choose_here(const std::string& wanted, int rank_on_node) {
   if (!kind || (wanted != "auto" && wanted != device::name(*kind)))
     fail(
         "parallel.device is '{}', but this LibTorch finds no such device: set it to 'cpu' or "
-        "'auto', or use a build of LibTorch for it",
+        "'auto', or look whether the driver sees one, CUDA_VISIBLE_DEVICES hides it, and LibTorch "
+        "was built for it",
         wanted);
   return {*kind, static_cast<c10::DeviceIndex>(rank_on_node % device::count())};
 }

@@ -111,9 +111,10 @@ MemoryPlan plan_memory(const Session& session) {
 std::string describe(const MemoryPlan& plan) {
   const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
   const auto other = plan.other > 0 ? fmt::format(", other tensors {}", bytes(plan.other)) : "";
-  return fmt::format("weights {}, gradients {}, optimizer {}, copy for checkpoints {}{}",
-                     bytes(plan.weights), bytes(plan.gradients), bytes(plan.optimizer),
-                     bytes(plan.staging), other);
+  const auto staging =
+      plan.staging > 0 ? fmt::format(", copy for checkpoints {}", bytes(plan.staging)) : "";
+  return fmt::format("weights {}, gradients {}, optimizer {}{}{}", bytes(plan.weights),
+                     bytes(plan.gradients), bytes(plan.optimizer), staging, other);
 }
 
 std::size_t available_memory(const Comm& node) {
@@ -123,12 +124,14 @@ std::size_t available_memory(const Comm& node) {
 }
 
 void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::int64_t step) {
+  auto plan = plan_memory(session);
+  if (!session.device.is_cpu()) plan.staging = 0;  // which is on the host
   fail(
       "step {}: rank {} ran out of memory{}; it holds {}, and the activations of {} sample{}; "
       "lower "
       "train.micro_batch (or set it to \"auto\") or the samples' length, or {}",
-      step + 1, session.mesh.world.rank(), place_of_memory(session), describe(plan_memory(session)),
-      micro_batch, micro_batch == 1 ? "" : "s",
+      step + 1, session.mesh.world.rank(), place_of_memory(session), describe(plan), micro_batch,
+      micro_batch == 1 ? "" : "s",
       session.device.is_cpu() ? "use fewer ranks per node" : "train fewer parameters");
 }
 

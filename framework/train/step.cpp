@@ -67,7 +67,8 @@ Step::Step(Session& session, const std::vector<NamedTensor>& parameters, std::in
       interruption_(interruption),
       micro_batch_(micro_batch),
       batches_(batches_of(session, std::move(hidden))),
-      gradients_(parameters, session.mesh.data, session.config.parallel.reproducible) {}
+      gradients_(parameters, session.mesh.data, session.config.parallel.reproducible,
+                 /*in_one_piece=*/!session.config.train.recompute) {}
 
 std::shared_ptr<BatchSource> Step::batches_of(Session& session,
                                               std::shared_ptr<const HiddenStates> hidden) const {

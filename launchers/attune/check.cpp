@@ -173,7 +173,7 @@ std::vector<Row> not_checked(const train::Session& s) {
                      "--measure refuse it if it belongs to another base model",
                      s.config.adapter, s.config.model.path)});
   if (s.config.parallel.wants_accelerator() && device::count() == 0)
-    rows.push_back({"device", fmt::format("parallel.device is \"{}\", but this machine has none: "
+    rows.push_back({"device", fmt::format("parallel.device is \"{}\", but this machine has no GPU: "
                                           "the machine that trains needs one",
                                           s.config.parallel.device)});
   return rows;

@@ -40,7 +40,8 @@ int run(const std::vector<std::string>& arguments) {
   const auto to = (*values)["to"].as<std::string>();
   return on_ranks([&](const Comm& comm) {
     if (run_directory::is_run_directory(source)) {
-      auto tuned = open_tuned_run(source, (*values)["checkpoint"].as<std::string>(), comm);
+      auto tuned = open_tuned_run(source, (*values)["checkpoint"].as<std::string>(), comm,
+                                  {"parallel.device=cpu"});  // an export needs no other
       tuned.load_tuned();
       train::identify_base(tuned.session);
       train::publish(tuned.session, to, (*values)["merge"].as<bool>());

@@ -239,7 +239,10 @@ class Questions {
 };
 
 void from_run(const std::string& path, const options::variables_map& values, const Comm& comm) {
-  auto run = open_tuned_run(path, values["checkpoint"].as<std::string>(), comm);
+  std::vector<std::string> overrides;
+  if (values.count("device"))
+    overrides.push_back("parallel.device=" + values["device"].as<std::string>());
+  auto run = open_tuned_run(path, values["checkpoint"].as<std::string>(), comm, overrides);
   refuse_idle_gpus(run.opened.config, comm);
   if (run.session.model->spec().task != Task::next_token)
     fail(
@@ -304,7 +307,9 @@ int run(const std::vector<std::string>& arguments) {
       "seed", options::value<std::uint64_t>()->default_value(0), "random seed of sampling")(
       "raw", options::bool_switch(), "continue the prompt verbatim, without the chat template")(
       "checkpoint", options::value<std::string>()->default_value("latest"),
-      "checkpoint of the run: latest, best, or a step");
+      "checkpoint of the run: latest, best, or a step")(
+      "device", options::value<std::string>(),
+      "device of a run's model, such as cpu; default: the run's parallel.device");
   const auto values = parse(generate_command, arguments, description, {{"source", 1}});
   if (!values) return static_cast<int>(ExitCode::done);
   return on_ranks([&](const Comm& comm) {

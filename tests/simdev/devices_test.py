@@ -165,6 +165,11 @@ def options_that_change_how_it_computes():
         ("lora", "dropout", "strategy.lora.dropout=0.1"), ("freeze", "cache", "train.prefix_cache=float32", "train.steps=12"),
     ):
         compare(f"{run}-llama.toml", name, *overrides)
+    # Parameters that several recomputed blocks use, or a block and the loss, get their gradients piece by piece.
+    for run in ("prefix-llama", "prefix-projection-llama", "l2sp-llama", "ewc-bert", "distill-bert", "lora-llama"):
+        whole = compare(f"{run}.toml", f"{run}-kept")[0]
+        for name in compare(f"{run}.toml", f"{run}-recomputed", "train.recompute=true", ranks=2):
+            are_close(losses(name), losses(whole), f"{name} on two ranks, and without recomputing on one", 1e-5)
     for name, override in (("narrow", "model.dtype=bfloat16"), ("mixed", "train.precision=bfloat16")):
         compare("lora-llama.toml", name, override, by=2e-3)
     fits = []
@@ -191,6 +196,10 @@ def what_comes_after_training():
     for folder, to in ((run, "exported-sim"), (on_cpu, "exported-cpu")):
         place.run(program, "export", folder, "--to", to, "--merge")
     are_the_same_results(place / "exported-sim", place / "exported-cpu")
+    nowhere = ("env", "ATTUNE_SIM_DEVICES=0", program)
+    place.run(*nowhere, "export", run, "--to", "exported-elsewhere")
+    said = place.run(*nowhere, "generate", run, "--prompt", "What is 1 and 1?", "--max-tokens", 12, "--device", "cpu")
+    check(said == texts[1], f"a machine without devices generates the same text: {said}")
 
 
 def an_interruption_saves():
