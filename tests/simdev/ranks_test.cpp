@@ -91,9 +91,9 @@ std::vector<at::Tensor> gradients_by(c10::Device device, int rank, const Backwar
 }
 
 TEST_F(Ranks, SumGradientsAsCpusDo) {
-  const auto reduced = [&](c10::Device device) {
+  const auto reduced = [&](c10::Device device, bool in_one_piece = true) {
     return gradients_by(device, rank(), [&](const auto& parameters, const auto& loss) {
-      parallel::GradientReducer reducer(parameters, mesh_.world);
+      parallel::GradientReducer reducer(parameters, mesh_.world, in_one_piece);
       for (int step = 0; step < 3; ++step) {  // buckets are made anew after the first
         for (const auto& [name, tensor] : parameters) tensor.mutable_grad() = at::Tensor();
         reducer.begin_last_backward();
@@ -113,6 +113,8 @@ TEST_F(Ranks, SumGradientsAsCpusDo) {
   };
   for (std::size_t i = 0; i < 2; ++i) {
     EXPECT_TRUE(reduced(device_)[i].allclose(reduced(at::kCPU)[i], 1e-6, 1e-6));
+    EXPECT_TRUE(reduced(device_, false)[i].allclose(reduced(at::kCPU)[i], 1e-6, 1e-6));
+    EXPECT_TRUE(reduced(at::kCPU, false)[i].allclose(reduced(at::kCPU)[i], 1e-6, 1e-6));
     EXPECT_TRUE(in_order(device_)[i].equal(in_order(at::kCPU)[i])) << "the same bits";
   }
 }
