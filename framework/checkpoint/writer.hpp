@@ -4,9 +4,9 @@
 #include <filesystem>
 #include <future>
 
-#include "device/stream.hpp"
 #include "checkpoint/checkpoint.hpp"
 #include "checkpoint/folder.hpp"
+#include "device/stream.hpp"
 
 namespace attune {
 

@@ -1,5 +1,4 @@
 #include "config/run_config.hpp"
-#include "device/device.hpp"
 
 #include <attune/error.hpp>
 
@@ -10,6 +9,7 @@
 #include "config/document.hpp"
 #include "config/slurm_options.hpp"
 #include "core/names.hpp"
+#include "device/device.hpp"
 
 namespace attune::config {
 

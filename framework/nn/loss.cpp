@@ -333,13 +333,10 @@ TrainedPart trained_part(const at::Tensor& targets, std::int64_t outputs,
                          const ForwardContext& context) {
   const at::Tensor known = context.batch().on_host(targets);
   const at::Tensor rows = rows_to_train(known);
-  if (rows.size(0) == targets.size(0)) {
-    check_range(known, outputs);
-    return {rows, on_device(rows, targets.device()), targets};
-  }
-  check_range(known.index_select(0, rows), outputs);
   const at::Tensor there = on_device(rows, targets.device());
-  return {rows, there, targets.index_select(0, there)};
+  const bool all = rows.size(0) == targets.size(0);
+  check_range(all ? known : known.index_select(0, rows), outputs);
+  return {rows, there, all ? targets : targets.index_select(0, there)};
 }
 
 }  // namespace

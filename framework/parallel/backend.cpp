@@ -190,22 +190,15 @@ void all_to_all_list(const Collectives& collectives, const std::vector<at::Tenso
   for (auto& receiver : receivers) receiver.give();
 }
 
-/// The accelerators that they are on.
-std::vector<c10::Device> devices_of(const std::vector<at::Tensor>& tensors) {
-  std::vector<c10::Device> devices;
-  for (const auto& tensor : tensors)
-    if (!tensor.is_cpu() && std::ranges::find(devices, tensor.device()) == devices.end())
-      devices.push_back(tensor.device());
-  return devices;
-}
-
 class MpiWork final : public c10d::Work {
  public:
-  MpiWork(int rank, c10d::OpType type, std::vector<at::Tensor> outputs)
+  /// device: of the outputs.
+  MpiWork(int rank, c10d::OpType type, std::vector<at::Tensor> outputs, c10::Device device)
       : Work(rank, type),
         outputs_(std::move(outputs)),
         future_(c10::make_intrusive<c10::ivalue::Future>(
-            c10::ListType::create(c10::TensorType::get()), devices_of(outputs_))) {}
+            c10::ListType::create(c10::TensorType::get()),
+            device.is_cpu() ? std::vector<c10::Device>{} : std::vector{device})) {}
 
   c10::intrusive_ptr<c10::ivalue::Future> getFuture() override { return future_; }
   std::vector<at::Tensor> result() override { return outputs_; }
@@ -435,8 +428,8 @@ class MpiBackend final : public c10d::Backend {
 
  private:
   Pending start(c10d::OpType type, Tensors outputs, Tensors inputs, OnTensors collective) {
-    auto work = c10::make_intrusive<MpiWork>(getRank(), type, outputs);
     const auto device = device_of(outputs, inputs);
+    auto work = c10::make_intrusive<MpiWork>(getRank(), type, outputs, device);
     const auto staging =
         std::make_shared<Staging>(std::move(outputs), std::move(inputs), side_stream_of(device));
     worker_.add([work, staging, device, collective = std::move(collective)] {
@@ -447,14 +440,14 @@ class MpiBackend final : public c10d::Backend {
   }
 
   static c10::Device device_of(const Tensors& outputs, const Tensors& inputs) {
-    std::optional<c10::Device> device;
+    const auto& some = outputs.empty() ? inputs : outputs;
+    const auto device = some.empty() ? c10::Device(c10::kCPU) : some.front().device();
     for (const auto* tensors : {&outputs, &inputs})
-      for (const auto& tensor : *tensors) {
-        require(!device || *device == tensor.device(), "tensors on {} and {} together",
-                device->str(), tensor.device().str());
-        device = tensor.device();
-      }
-    return device.value_or(c10::kCPU);
+      for (const auto& tensor : *tensors)
+        if (tensor.device() != device)
+          throw Fault(
+              fmt::format("tensors on {} and {} together", device.str(), tensor.device().str()));
+    return device;
   }
 
   /// Null for the host. All tensors of a group are on one device.

@@ -189,18 +189,22 @@ Updater::Squares Updater::start_norm(const std::vector<parallel::Shard>& gradien
   std::vector<at::Tensor> near;
   std::vector<at::Tensor> far;
   std::vector<std::size_t> near_places;
-  std::vector<std::size_t> far_places;
   for (std::size_t i = 0; i < gradients.size(); ++i) {
-    const bool is_near = serves_kernels(gradients[i].tensor);
-    (is_near ? near : far).push_back(gradients[i].tensor);
-    (is_near ? near_places : far_places).push_back(i);
+    const auto& gradient = gradients[i].tensor;
+    if (serves_kernels(gradient)) {
+      near_places.push_back(i);
+      near.push_back(gradient);
+    } else {
+      squares.norms.emplace_back(i, far.size());
+      far.push_back(gradient);
+    }
   }
   auto of_near = squares_by_stretch(near);
   for (std::size_t i = 0; i < near.size(); ++i)
     squares.on_host[near_places[i]] = std::move(of_near[i]);
   if (far.empty()) return squares;
   const auto first = readings.add(torch::stack(at::_foreach_norm(far, 2, torch::kFloat32)));
-  for (std::size_t i = 0; i < far.size(); ++i) squares.norms.emplace_back(far_places[i], first + i);
+  for (auto& [tensor, place] : squares.norms) place += first;
   return squares;
 }
 

@@ -6,9 +6,6 @@
 
 namespace attune::program {
 
-/// GPUs that this LibTorch can use.
-int usable_gpus();
-
 /// Error in a job that has GPUs which the run would not use. Collective.
 void refuse_idle_gpus(const config::RunConfig& run, const Comm& comm);
 

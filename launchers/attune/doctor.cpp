@@ -22,7 +22,7 @@
 #include "core/files.hpp"
 #include "core/names.hpp"
 #include "core/stopwatch.hpp"
-#include "device.hpp"
+#include "device/device.hpp"
 #include "option_table.hpp"
 #include "parallel/mpi.hpp"
 #include "placement/neighbours.hpp"
@@ -207,7 +207,7 @@ Node describe_node(const placement::RankPlace& place, const fs::path& output,
   node.online = place.online;
   node.processors = static_cast<int>(place.processors.size());
   node.gpus = place.gpus;
-  node.torch_gpus = usable_gpus();
+  node.torch_gpus = device::count();
   node.memory = gibibytes_of("MemTotal");
   node.memory_free = gibibytes_of("MemAvailable");
   node.scratch_free = free_bytes(scratch);

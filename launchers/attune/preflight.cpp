@@ -126,7 +126,7 @@ std::vector<RankRate> of_all_ranks(double rate, const Comm& world) {
   return ranks;
 }
 
-/// "1.2 to 3.4 TFLOP/s, half of the ranks at least 3.3"
+/// "60.1 to 70.3 MB/s a rank, median 60.1"
 std::string summary(const std::vector<RankRate>& ranks, double scale, const char* unit) {
   const auto [low, high] = std::ranges::minmax(ranks, {}, &RankRate::rate);
   if (ranks.size() == 1) return fmt::format("{:.3g} {}", low.rate / scale, unit);

@@ -2,6 +2,7 @@
 // layers; each layer trains two vectors.
 #include <ATen/CPUGeneratorImpl.h>
 #include <attune/adapter.hpp>
+#include <attune/device.hpp>
 #include <attune/plugin.hpp>
 #include <nlohmann/json.hpp>
 #include <torch/torch.h>
@@ -118,9 +119,10 @@ class Vera final : public attune::Strategy {
         static_cast<std::uint64_t>(options_.projection_seed));
     const auto drawn = [&](std::int64_t rows, std::int64_t columns) {
       const double bound = std::sqrt(6 / static_cast<double>(columns));
-      return at::empty({rows, columns}, at::kFloat)
-          .uniform_(-bound, bound, random)
-          .to(layers_.front().second->options().device());
+      const auto device = layers_.front().second->options().device();
+      return attune::drawn_on_host(
+          at::empty({rows, columns}, at::TensorOptions(at::kFloat).device(device)),
+          [&](at::Tensor& values) { values.uniform_(-bound, bound, random); });
     };
     a_ = drawn(options_.rank, in);
     b_ = drawn(out, options_.rank);
