@@ -1,5 +1,7 @@
-# What Attune is built on. LibTorch: the wheel in .venv when it is there, any other through CMAKE_PREFIX_PATH.
-file(GLOB attune_venv_torch ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+# What Attune is built on. LibTorch: the wheel in ATTUNE_VENV when it is there, any other through CMAKE_PREFIX_PATH.
+set(ATTUNE_VENV .venv CACHE STRING "The virtual environment, below the checkout, whose wheels bring LibTorch and Arrow")
+set(attune_wheels ${PROJECT_SOURCE_DIR}/${ATTUNE_VENV}/lib/python3*/site-packages)
+file(GLOB attune_venv_torch ${attune_wheels}/torch)
 if(attune_venv_torch)
   list(APPEND CMAKE_PREFIX_PATH ${attune_venv_torch})
 endif()
@@ -36,13 +38,13 @@ if(NOT ATTUNE_SANITIZE)
   pkg_check_modules(JEMALLOC IMPORTED_TARGET jemalloc)
 endif()
 
-# Arrow is optional: the pyarrow wheel in .venv, or an Arrow that CMake finds. Without it Parquet files cannot be read.
+# Arrow is optional: the pyarrow wheel in ATTUNE_VENV, or an Arrow that CMake finds. Without it Parquet files cannot be read.
 # CONFIGURE_DEPENDS: a wheel that comes or goes after configuring is seen by the next build.
 set(ATTUNE_ARROW OFF)
 set(attune_arrow_from "")
 file(GLOB attune_arrow_libraries CONFIGURE_DEPENDS
-     ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/pyarrow/libarrow.so.*
-     ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/pyarrow/libparquet.so.*)
+     ${attune_wheels}/pyarrow/libarrow.so.*
+     ${attune_wheels}/pyarrow/libparquet.so.*)
 if(attune_arrow_libraries)
   list(GET attune_arrow_libraries 0 attune_arrow_from)
   get_filename_component(attune_arrow_from ${attune_arrow_from} DIRECTORY)

@@ -181,6 +181,11 @@ void ParallelOptions::describe(Schema<ParallelOptions>& s) {
         "ranks over all cores of the run; keep: leave mpirun's binding unchanged",
         {{"auto", Binding::automatic}, {"keep", Binding::keep}})
       .is(OptionRole::location);
+  s.key("collectives", &ParallelOptions::collectives,
+        "what sums over ranks on GPUs; auto: NCCL or RCCL if LibTorch brings it, else MPI; mpi: "
+        "MPI, through the host's memory; ranks on CPUs always use MPI",
+        {{"auto", Collectives::automatic}, {"mpi", Collectives::mpi}})
+      .is(OptionRole::location);
   s.key("reproducible", &ParallelOptions::reproducible,
         "make the weights bitwise identical on any number of ranks, at the cost of slower steps");
   s.key("watchdog", &ParallelOptions::watchdog,

@@ -31,6 +31,7 @@ enum class HiddenCache { off, float32, bfloat16 };
 /// Reaction to a non-finite loss or gradient.
 enum class NotFinite { stop, skip };
 enum class Binding { automatic, keep };
+enum class Collectives { automatic, mpi };
 
 struct RunOptions {
   std::string name;
@@ -96,6 +97,7 @@ struct ParallelOptions {
   bool wants_accelerator() const { return device != "auto" && device != "cpu"; }
   std::int64_t threads = 0;
   Binding binding = Binding::automatic;
+  Collectives collectives = Collectives::automatic;
   bool reproducible = false;
   double watchdog = 1800;
   static void describe(Schema<ParallelOptions>& s);

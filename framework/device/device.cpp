@@ -23,6 +23,11 @@ std::map<c10::DeviceType, Identify>& identifiers() {
   return all;
 }
 
+std::map<c10::DeviceType, FindFunction>& declared_collectives() {
+  static std::map<c10::DeviceType, FindFunction> all;
+  return all;
+}
+
 }  // namespace
 
 at::Tensor on_device(const at::Tensor& tensor, c10::Device device) {
@@ -45,6 +50,10 @@ void identify_devices(c10::DeviceType type, Identify identify) {
   identifiers()[type] = std::move(identify);
 }
 
+void declare_collectives(c10::DeviceType type, FindFunction find) {
+  declared_collectives()[type] = std::move(find);
+}
+
 namespace device {
 
 std::optional<c10::DeviceType> accelerator() {
@@ -65,6 +74,11 @@ std::vector<std::string> kinds() {
 DeviceIdentity identity(c10::Device device) {
   const auto found = identifiers().find(device.type());
   return found != identifiers().end() ? found->second(device.index()) : identity_by_driver(device);
+}
+
+FindFunction collective_functions(c10::DeviceType type) {
+  const auto declared = declared_collectives().find(type);
+  return declared != declared_collectives().end() ? declared->second : collectives_by_maker(type);
 }
 
 void make_current(c10::Device device) {
@@ -114,14 +128,13 @@ bool computes_in_bfloat16(c10::Device device) {
   }
 }
 
-/// Whether LibTorch was built with the operator for devices of this kind.
+}  // namespace
+
 bool has_operator(c10::Device device, const char* name) {
   const auto found = c10::Dispatcher::singleton().findSchema({name, ""});
   const auto key = c10::computeDispatchKey(std::nullopt, std::nullopt, device);
   return found && found->hasKernelForDispatchKey(key);
 }
-
-}  // namespace
 
 Capabilities capabilities(c10::Device device) {
   if (device.is_cpu()) return {.bfloat16 = true, .flash_attention = false};

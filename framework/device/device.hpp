@@ -26,6 +26,10 @@ std::vector<std::string> kinds();
 /// By the driver, or as the plugin that brings the device declares (attune/device.hpp).
 DeviceIdentity identity(c10::Device device);
 
+/// Finds a function of NCCL 2 by its name, in the library that serves devices of this kind: NCCL,
+/// RCCL, or what a plugin declares (attune/device.hpp). Empty without such a library.
+FindFunction collective_functions(c10::DeviceType type);
+
 /// Makes it the device of this thread, for code that names a kind only.
 void make_current(c10::Device device);
 
@@ -46,6 +50,9 @@ void synchronise(c10::Device device);
 /// Additions and multiplications per second in a product of float32 matrices. Takes some
 /// milliseconds on a GPU.
 double multiply_rate(c10::Device device);
+
+/// Whether LibTorch was built with an operator ("aten::_fused_rms_norm") for devices of this kind.
+bool has_operator(c10::Device device, const char* name);
 
 /// What determines which operators serve.
 struct Capabilities {

@@ -55,7 +55,22 @@ DeviceIdentity of_amd(int index) {
   return {has_uuid ? uuid_text(uuid.bytes) : "", text_of(model, has_model)};
 }
 
+constexpr auto collective_libraries = {"libnccl.so.2", "librccl.so.1"};
+
+/// LibTorch opens the one that it was built with, or contains it, where its functions can be found.
+void* library_of_collectives() {
+  for (const int mode : {RTLD_NOLOAD, 0})
+    for (const char* name : collective_libraries)
+      if (void* const opened = ::dlopen(name, RTLD_NOW | RTLD_LOCAL | mode)) return opened;
+  return RTLD_DEFAULT;
+}
+
 }  // namespace
+
+FindFunction collectives_by_maker(c10::DeviceType type) {
+  if (type != c10::kCUDA) return {};
+  return [library = library_of_collectives()](const char* name) { return ::dlsym(library, name); };
+}
 
 std::string uuid_text(const unsigned char* bytes) {
   std::string text = "GPU-";

@@ -61,6 +61,18 @@ void SideStream::wait() const {
   if (stream_) guard_of(stream_->device()).synchronizeStream(*stream_);
 }
 
+void SideStream::uses(const std::vector<at::Tensor>& tensors) const {
+  if (!stream_) return;
+  for (const auto& tensor : tensors)
+    if (tensor.defined()) tensor.record_stream(*stream_);
+}
+
+void current_after(const std::shared_ptr<c10::Event>& event) {
+  if (event) event->block(current_stream(event->device()));
+}
+
+void* native_stream(c10::Device device) { return current_stream(device).native_handle(); }
+
 std::vector<at::Tensor> upload(const std::vector<at::Tensor>& tensors, c10::Device device) {
   if (device.is_cpu()) return tensors;
   std::vector<at::Tensor> copies;

@@ -27,10 +27,19 @@ class SideStream {
   void before_current() const;
   /// Waits until the device has done what this stream has been given.
   void wait() const;
+  /// The tensors' memory is not used again before what this stream has been given is done.
+  void uses(const std::vector<at::Tensor>& tensors) const;
 
  private:
   std::optional<c10::Stream> stream_;
 };
+
+/// What comes on the current stream of the event's device from now on comes after it. Nothing is
+/// done for a null event.
+void current_after(const std::shared_ptr<c10::Event>& event);
+
+/// The device's own handle of the current stream, for its libraries: a cudaStream_t, for example.
+void* native_stream(c10::Device device);
 
 /// Copies of host tensors on `device`, made beside the computation on a stream that this process
 /// keeps for that. The current stream's later work comes after them.

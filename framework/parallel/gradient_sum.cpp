@@ -5,11 +5,11 @@
 namespace attune::parallel {
 
 GradientSum::GradientSum(const NamedTensors& parameters, const Comm& data, bool reproducible,
-                         bool in_one_piece) {
+                         bool in_one_piece, Transport transport) {
   if (reproducible)
-    tree_.emplace(parameters, data);
+    tree_.emplace(parameters, data, transport);
   else
-    reducer_.emplace(parameters, data, in_one_piece);
+    reducer_.emplace(parameters, data, in_one_piece, transport);
 }
 
 void GradientSum::begin(std::int64_t micro_batches, std::int64_t first, std::int64_t last) {

@@ -2,11 +2,13 @@
 
 #include <torch/torch.h>
 
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+
 #include <algorithm>
+#include <numeric>
 #include <sstream>
 
-#include "parallel/mpi.hpp"
-#include "parallel/tensors.hpp"
+#include "parallel/backend.hpp"
 
 namespace attune::parallel {
 namespace {
@@ -18,9 +20,18 @@ std::int64_t width(std::int64_t leaves, int level) {
 
 }  // namespace
 
-GradientTree::GradientTree(NamedTensors parameters, Comm data) : data_(std::move(data)) {
-  for (const auto& [name, tensor] : parameters) parameters_.push_back(tensor);
+GradientTree::GradientTree(const NamedTensors& parameters, Comm data, Transport transport)
+    : data_(std::move(data)), dtype_(parameters.front().second.scalar_type()) {
+  for (const auto& [name, tensor] : parameters) {
+    parameters_.push_back(tensor);
+    elements_ += tensor.numel();
+    dtype_ = c10::promoteTypes(dtype_, tensor.scalar_type());
+  }
+  padded_ = (elements_ + data_.size() - 1) / data_.size() * data_.size();
+  if (data_.size() > 1) group_ = make_process_group(data_, parameters_.front().device(), transport);
 }
+
+GradientTree::~GradientTree() = default;
 
 void GradientTree::begin(std::int64_t leaves, std::int64_t first, std::int64_t last) {
   ATTUNE_ASSERT(sums_.empty() && 0 <= first && first <= last && last <= leaves,
@@ -53,49 +64,57 @@ void GradientTree::settle(Node node, at::Tensor sum) {
   sums_.emplace(node, std::move(sum));
 }
 
-/// Level by level every pair whose halves lie on two ranks comes together on the left one's. All
-/// ranks know who holds what, because they tell each other once.
-void GradientTree::finish() {
-  ATTUNE_ASSERT(next_ == last_, "leaf {} of {}", next_, last_);
+std::vector<std::vector<GradientTree::Node>> GradientTree::nodes_of_ranks() const {
   std::string mine;
   for (const auto& [node, sum] : sums_) mine += fmt::format("{} {} ", node.level, node.index);
-  std::map<Node, int> holders;
-  const auto all = data_.gather(mine);
-  for (int rank = 0; rank < data_.size(); ++rank) {
-    std::istringstream text(all[rank]);
-    for (Node node{}; text >> node.level >> node.index;) holders[node] = rank;
+  std::vector<std::vector<Node>> ranks;
+  for (const auto& theirs : data_.gather(mine)) {
+    auto& nodes = ranks.emplace_back();
+    std::istringstream text(theirs);
+    for (Node node{}; text >> node.level >> node.index;) nodes.push_back(node);
   }
-  const InCollective waiting;
-  while (holders.size() > 1 || holders.begin()->first.index != 0 ||
-         width(leaves_, holders.begin()->first.level) > 1) {
-    const auto [left, left_rank] = *holders.begin();  // the lowest level's first
-    const Node right{left.level, left.index + 1};
-    const Node parent{left.level + 1, left.index / 2};
-    holders.erase(left);
-    const auto found = holders.find(right);
-    if (left.index % 2 == 0 && found != holders.end()) {
-      const int right_rank = found->second;
-      if (data_.rank() == right_rank && right_rank != left_rank)
-        send_tensor(sums_.at(right), left_rank, data_);
-      if (data_.rank() == left_rank) {
-        auto other = right_rank == left_rank ? sums_.at(right) : at::empty_like(sums_.at(left));
-        if (right_rank != left_rank) receive_tensor(other, right_rank, data_);
-        sums_.at(left).add_(other);
-      }
-      sums_.erase(right);
-      holders.erase(found);
-    }
-    if (data_.rank() == left_rank) {
-      auto sum = std::move(sums_.at(left));
-      sums_.erase(left);
-      sums_.emplace(parent, std::move(sum));
-    }
-    holders[parent] = left_rank;
-  }
-  const int root = holders.begin()->second;
-  auto total = data_.rank() == root ? sums_.begin()->second : take_gradients();
+  return ranks;
+}
+
+at::Tensor GradientTree::shards_to_send() const {
+  if (sums_.empty()) return at::empty({0}, parameters_.front().options().dtype(dtype_));
+  if (sums_.size() == 1) return sums_.begin()->second;
+  std::vector<at::Tensor> sums;
+  for (const auto& [node, sum] : sums_) sums.push_back(sum.view({data_.size(), -1}));
+  return at::cat(sums, 1).flatten();
+}
+
+/// Afterwards sums_ holds this rank's shard of the root alone.
+void GradientTree::exchange() {
+  const auto ranks = nodes_of_ranks();
+  const auto shard = padded_ / data_.size();
+  std::vector<std::int64_t> received;
+  for (const auto& nodes : ranks) received.push_back(std::ssize(nodes) * shard);
+  std::vector<std::int64_t> sent(ranks.size(), std::ssize(sums_) * shard);
+  auto mine = shards_to_send();
+  auto shards = at::empty({std::reduce(received.begin(), received.end())}, mine.options());
+  group_->alltoall_base(shards, mine, received, sent)->wait();
   sums_.clear();
-  data_.broadcast(total.data_ptr(), total.nbytes(), root);
+  std::int64_t from = 0;
+  for (const auto& nodes : ranks)
+    for (const auto& node : nodes) {
+      settle(node, shards.narrow(0, from, shard));
+      from += shard;
+    }
+}
+
+void GradientTree::finish() {
+  ATTUNE_ASSERT(next_ == last_, "leaf {} of {}", next_, last_);
+  const torch::NoGradGuard no_grad;
+  if (group_) exchange();
+  ATTUNE_ASSERT(sums_.size() == 1, "{} roots", sums_.size());
+  auto total = sums_.begin()->second;
+  sums_.clear();
+  if (group_) {
+    auto whole = at::empty({padded_}, total.options());
+    group_->_allgather_base(whole, total)->wait();
+    total = whole;
+  }
   give_gradients(total);
 }
 
@@ -106,7 +125,8 @@ at::Tensor GradientTree::take_gradients() {
     if (!parameter.grad().defined()) parameter.mutable_grad() = torch::zeros_like(parameter);
     flat.push_back(parameter.grad().flatten());
   }
-  auto all = torch::cat(flat).to(torch::kCPU);
+  if (padded_ > elements_) flat.push_back(flat.front().new_zeros({padded_ - elements_}));
+  auto all = torch::cat(flat);
   for (auto& parameter : parameters_) parameter.mutable_grad() = at::Tensor();
   return all;
 }

@@ -19,11 +19,18 @@ namespace attune::parallel {
 ///   loss.backward(); tree.add();       // for each; add() takes .grad
 ///   tree.finish();                     // every .grad holds the sum over all leaves
 ///
-/// A rank holds up to log2(leaves) partial sums.
+/// A rank holds up to log2(leaves) partial sums, on the parameters' device. In finish() each rank
+/// receives its shard of all ranks' partial sums, adds them along the tree, and gets the other
+/// shards of the result: 2 (n - 1) / n of the gradients are sent when n ranks hold one partial sum
+/// each.
 class GradientTree {
  public:
-  /// Parameters as for GradientReducer.
-  GradientTree(NamedTensors parameters, Comm data);
+  /// Parameters as for GradientReducer. Collective.
+  GradientTree(const NamedTensors& parameters, Comm data,
+               Transport transport = Transport::automatic);
+  ~GradientTree();
+  GradientTree(const GradientTree&) = delete;
+  GradientTree& operator=(const GradientTree&) = delete;
 
   void begin(std::int64_t leaves, std::int64_t first, std::int64_t last);
   void add();
@@ -39,11 +46,20 @@ class GradientTree {
     auto operator<=>(const Node&) const = default;
   };
   void settle(Node node, at::Tensor sum);
+  /// The partial sums of all ranks, by rank.
+  std::vector<std::vector<Node>> nodes_of_ranks() const;
+  /// This rank's partial sums, for each rank its shards of them.
+  at::Tensor shards_to_send() const;
+  void exchange();
   at::Tensor take_gradients();
   void give_gradients(const at::Tensor& sum);
 
   std::vector<at::Tensor> parameters_;
   Comm data_;
+  ProcessGroup group_;    // null on one rank
+  at::ScalarType dtype_;  // of the sums: one that holds all gradients
+  std::int64_t elements_ = 0;
+  std::int64_t padded_ = 0;  // elements_, rounded up so that all ranks have shards of one size
   std::int64_t leaves_ = 0;
   std::int64_t next_ = 0;
   std::int64_t last_ = 0;

@@ -14,7 +14,7 @@ namespace attune::parallel {
 namespace {
 
 /// The reducer's own hook averages; losses here are sums.
-class SumHook final : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d::ProcessGroup>> {
+class SumHook final : public c10d::CppCommHookInterface<ProcessGroup> {
  public:
   using CppCommHookInterface::CppCommHookInterface;
   c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
@@ -45,12 +45,23 @@ std::vector<std::vector<std::size_t>> buckets(const std::vector<at::Tensor>& par
   return indices;
 }
 
+/// LibTorch orders the buckets anew after a first step, by when gradients became ready in it. A
+/// parameter's place decides in which order ranks are added, and a resumed run must add as one that
+/// was not interrupted. So the order is settled before the first step, last parameter first, by a
+/// pass of zeros.
+void settle_buckets(c10d::Reducer& reducer, const std::vector<at::Tensor>& parameters) {
+  reducer.prepare_for_backward({});
+  for (auto i = parameters.size(); i-- > 0;)
+    torch::autograd::backward({parameters[i]}, {at::zeros_like(parameters[i])});
+  reducer.rebuild_buckets();
+  for (const auto& parameter : parameters) parameter.mutable_grad() = at::Tensor();
+}
+
 std::unique_ptr<c10d::Reducer> make_reducer(const NamedTensors& named,
                                             const std::vector<at::Tensor>& parameters,
-                                            const Comm& comm) {
+                                            ProcessGroup group) {
   std::unordered_map<std::size_t, std::string> names;
   for (std::size_t i = 0; i < named.size(); ++i) names[i] = named[i].first;
-  const auto group = make_process_group(comm);
   // Unused parameters are ours to find, in finish(): the reducer's own search sees only the graph
   // before the pass, and misses what recomputed activations reach.
   auto reducer = std::make_unique<c10d::Reducer>(
@@ -60,6 +71,7 @@ std::unique_ptr<c10d::Reducer> make_reducer(const NamedTensors& named,
       /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false,
       std::vector<std::int64_t>{});
   reducer->register_comm_hook(std::make_unique<SumHook>(group));
+  settle_buckets(*reducer, parameters);
   return reducer;
 }
 
@@ -83,7 +95,7 @@ void sum_in_buckets(const std::vector<at::Tensor>& parameters, c10d::ProcessGrou
 }  // namespace
 
 struct GradientReducer::Parts {
-  c10::intrusive_ptr<c10d::ProcessGroup> group;  // null unless sums are made in finish()
+  ProcessGroup group;  // null unless sums are made in finish()
   std::vector<at::Tensor> parameters;
   // in the last backward pass, by parameter; not vector<bool>: threads may set neighbours
   std::vector<char> reached;
@@ -120,17 +132,19 @@ struct GradientReducer::Parts {
   }
 };
 
-GradientReducer::GradientReducer(NamedTensors named, const Comm& data, bool in_one_piece)
+GradientReducer::GradientReducer(NamedTensors named, const Comm& data, bool in_one_piece,
+                                 Transport transport)
     : parts_(std::make_unique<Parts>()) {
   ATTUNE_ASSERT(!named.empty(), "there is no parameter to reduce");
   check_same_everywhere(named, data);
   for (const auto& [name, tensor] : named) parts_->parameters.push_back(tensor);
   parts_->watch();
   if (data.size() == 1) return;
+  auto group = make_process_group(data, parts_->parameters.front().device(), transport);
   if (in_one_piece)
-    parts_->reducer = make_reducer(named, parts_->parameters, data);
+    parts_->reducer = make_reducer(named, parts_->parameters, std::move(group));
   else
-    parts_->group = make_process_group(data);
+    parts_->group = std::move(group);
 }
 
 GradientReducer::~GradientReducer() = default;
@@ -139,8 +153,6 @@ GradientReducer::GradientReducer(GradientReducer&&) noexcept = default;
 void GradientReducer::begin_last_backward() {
   std::fill(parts_->reached.begin(), parts_->reached.end(), 0);
   if (!parts_->reducer) return;
-  // once, after the first step: in the order gradients became ready on rank 0
-  parts_->reducer->rebuild_buckets();
   parts_->reducer->prepare_for_backward({});
 }
 

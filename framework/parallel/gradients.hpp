@@ -3,6 +3,8 @@
 #include <ATen/core/Tensor.h>
 #include <attune/comm.hpp>
 
+#include "parallel/backend.hpp"
+
 #include <memory>
 #include <string>
 #include <utility>
@@ -29,7 +31,8 @@ class GradientReducer {
   /// where parts of the pass are passes of their own, as with recomputed activations: a parameter
   /// of several parts gets its gradient piece by piece. Then buckets are reduced in finish().
   /// Collective.
-  GradientReducer(NamedTensors parameters, const Comm& data, bool in_one_piece = true);
+  GradientReducer(NamedTensors parameters, const Comm& data, bool in_one_piece = true,
+                  Transport transport = Transport::automatic);
   ~GradientReducer();
   GradientReducer(GradientReducer&&) noexcept;
 

@@ -7,13 +7,15 @@
 #include <cstring>
 #include <numeric>
 
+#include "parallel/under_way.hpp"
+
 namespace attune {
 namespace parallel {
 namespace {
 std::atomic<int> entered{0};
 }  // namespace
 
-int collectives_entered() { return entered; }
+int collectives_entered() { return entered + waiting_on_devices(); }
 InCollective::InCollective() { ++entered; }
 InCollective::InCollective(const Comm& comm, Collective kind, std::size_t bytes) : InCollective() {
   if (comm.size() > 1) comm.impl().traffic->add(kind, bytes);

@@ -87,8 +87,8 @@ struct Comm::Impl {
 
 namespace parallel {
 
-/// Number of collective calls in progress in this process. More than 0 means that it waits for
-/// other ranks.
+/// Number of collectives in progress in this process, of the host or on its devices. More than 0
+/// means that it waits for other ranks.
 int collectives_entered();
 
 /// Marks a collective call as in progress during its lifetime.

@@ -15,6 +15,7 @@
 
 #include "core/signals.hpp"
 #include "parallel/mpi.hpp"
+#include "parallel/under_way.hpp"
 
 namespace attune::parallel {
 
@@ -149,6 +150,7 @@ struct Watchdog::Parts {
 
   void loop() {
     while (!ending) {
+      if (const auto error = error_on_devices(); !error.empty()) abort_all(ExitCode::fault, error);
       comm.root() ? lead() : follow();
       std::this_thread::sleep_for(tick);
     }

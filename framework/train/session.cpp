@@ -214,6 +214,11 @@ void assemble(Session& s) {
 
 }  // namespace
 
+parallel::Transport transport_of(const config::RunConfig& config) {
+  return config.parallel.collectives == config::Collectives::mpi ? parallel::Transport::mpi
+                                                                 : parallel::Transport::automatic;
+}
+
 Session Session::open(const config::RunConfig& config, const Mesh& mesh) {
   Session s;
   s.config = config;

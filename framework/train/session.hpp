@@ -15,6 +15,7 @@
 #include "config/run_config.hpp"
 #include "data/store.hpp"
 #include "nn/activations.hpp"
+#include "parallel/backend.hpp"
 #include "strategy/strategies.hpp"
 
 namespace attune {
@@ -97,6 +98,9 @@ std::shared_ptr<Model> build_model(const Session& session, const config::Chosen&
 
 /// Sets base_sha256 if it is unset. Rank 0 reads all weights unless the hash is cached. Collective.
 void identify_base(Session& session);
+
+/// What sums over the ranks of a run.
+parallel::Transport transport_of(const config::RunConfig& config);
 
 }  // namespace train
 }  // namespace attune

@@ -68,7 +68,7 @@ Step::Step(Session& session, const std::vector<NamedTensor>& parameters, std::in
       micro_batch_(micro_batch),
       batches_(batches_of(session, std::move(hidden))),
       gradients_(parameters, session.mesh.data, session.config.parallel.reproducible,
-                 /*in_one_piece=*/!session.config.train.recompute) {}
+                 /*in_one_piece=*/!session.config.train.recompute, transport_of(session.config)) {}
 
 std::shared_ptr<BatchSource> Step::batches_of(Session& session,
                                               std::shared_ptr<const HiddenStates> hidden) const {

@@ -23,11 +23,13 @@
 #include "core/names.hpp"
 #include "core/stopwatch.hpp"
 #include "device/device.hpp"
+#include "gpu_links.hpp"
 #include "option_table.hpp"
 #include "parallel/mpi.hpp"
 #include "placement/neighbours.hpp"
 #include "prepare/source.hpp"
 #include "ranks.hpp"
+#include "registry/loader.hpp"
 #include "slurm/environment.hpp"
 #include "slurm/launch.hpp"
 
@@ -509,6 +511,8 @@ int doctor(const std::vector<std::string>& arguments) {
       "folder on a node-local disk, which is checked");
   const auto values = parse(doctor_command, arguments, description, {});
   if (!values) return static_cast<int>(ExitCode::done);
+  Registry devices;  // a plugin may bring some
+  load_plugins(devices, further_plugin_places());
   const auto started = started_by();  // MPI_Init adds variables of its own
   return on_ranks([&](const Comm& comm) {
     const fs::path output = (*values)["output"].as<std::string>();
@@ -524,6 +528,7 @@ int doctor(const std::vector<std::string>& arguments) {
     for (const auto& text : comm.gather(to_json(mine).dump()))
       ranks.push_back(from_json(nlohmann::json::parse(text)));
     measure_links(comm, ranks);
+    const auto links = gpu_links(comm);
     if (comm.root()) {
       auto nodes = nodes_of(ranks);
       for (auto& node : nodes) node.gpus = gpus_of(node.host, places);
@@ -537,6 +542,8 @@ int doctor(const std::vector<std::string>& arguments) {
                                placement::summary(places))
                 << text_table(rows);
       if (nodes.size() > 1) std::cout << "\nLatency and bandwidth are to the first node.\n";
+      if (!links.empty()) std::cout << "\n";
+      for (const auto& line : links) std::cout << line << (line.ends_with("\n") ? "" : "\n");
       if (marks > 0)
         std::cout << fmt::format(
             "\n* {} odd\n", marks == 1 ? "one value is" : std::to_string(marks) + " values are");

@@ -22,6 +22,7 @@
 #include "parallel/backend.hpp"
 #include "placement/devices.hpp"
 #include "placement/rates.hpp"
+#include "train/session.hpp"
 
 namespace attune::program {
 namespace {
@@ -42,10 +43,8 @@ double compute(c10::Device device) {
 }
 
 /// Bytes per second that a rank sends in a sum over all ranks, at best: of 2 (N - 1) / N times the
-/// tensor (Thakur et al. 2005, doi:10.1177/1094342005051521). 0 for one rank.
-double communicate(c10::Device device, const Comm& world) {
-  if (world.size() == 1) return 0;
-  const auto group = parallel::make_process_group(world);
+/// tensor (Thakur et al. 2005, doi:10.1177/1094342005051521).
+double communicate(c10d::ProcessGroup& group, c10::Device device, const Comm& world) {
   const at::Tensor ones = at::ones({bytes_of_test / 4}, at::TensorOptions().device(device));
   double best = 1e9;
   for (int times = 0; times < 4; ++times) {
@@ -53,7 +52,7 @@ double communicate(c10::Device device, const Comm& world) {
     device::synchronise(device);
     world.barrier();
     const Stopwatch watch;
-    group->allreduce(sum)->wait();
+    group.allreduce(sum)->wait();
     device::synchronise(device);
     best = std::min(best, watch.seconds());
     const bool is_right = sum[0].eq(world.size()).all().item<bool>();
@@ -142,7 +141,8 @@ void preflight(const config::RunConfig& run, const Mesh& mesh) {
   double computing = 0;
   double writing = 0;
   world.agree([&] { computing = compute(device); });
-  const auto sending = communicate(device, world);
+  const auto group = parallel::make_process_group(world, device, train::transport_of(run));
+  const auto sending = world.size() > 1 ? communicate(*group, device, world) : 0;
   world.agree([&] { writing = write_out(run, world); });
 
   const auto products = of_all_ranks(computing, world);
@@ -153,8 +153,10 @@ void preflight(const config::RunConfig& run, const Mesh& mesh) {
                                 device::name(device.type()))}};
   table.push_back({"matrix products", summary(products, 1e9, "GFLOP/s in float32")});
   if (sending > 0)
-    table.push_back({"sum over ranks", fmt::format("{:.3g} GB/s sent by each rank, of {}",
-                                                   sending / 1e9, human_bytes(bytes_of_test))});
+    table.push_back(
+        {"sum over ranks", fmt::format("{:.3g} GB/s sent by each rank, of {}, by {}", sending / 1e9,
+                                       human_bytes(bytes_of_test),
+                                       group->getBackend(device.type())->getBackendName())});
   table.push_back({"writes to " + run.run.output, summary(writes, 1e6, "MB/s")});
   std::cout << text_table(table);
   for (const auto& sentence : placement::outliers("matrix products", products))

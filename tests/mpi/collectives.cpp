@@ -80,7 +80,8 @@ constexpr at::ScalarType reduced[] = {at::kFloat, at::kDouble, at::kBFloat16, at
 /// pieces.
 class Backend : public testing::TestWithParam<std::size_t> {
  protected:
-  const c10::intrusive_ptr<c10d::ProcessGroup> group = make_process_group(all(), GetParam());
+  const c10::intrusive_ptr<c10d::ProcessGroup> group =
+      make_process_group(all(), c10::kCPU, attune::parallel::Transport::automatic, GetParam());
 };
 INSTANTIATE_TEST_SUITE_P(Largest, Backend, testing::Values(std::size_t{1} << 30, 64),
                          testing::PrintToStringParamName());

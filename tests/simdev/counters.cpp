@@ -58,4 +58,9 @@ void count_to_host(std::int64_t bytes) {
   counters.bytes_to_host += bytes;
 }
 
+void count_to_ranks(std::int64_t bytes) {
+  const std::lock_guard lock(mutex);
+  counters.bytes_to_ranks += bytes;
+}
+
 }  // namespace attune::simdev

@@ -15,6 +15,7 @@ struct Counters {
   std::map<std::string, std::int64_t> operators;  // that ran on a device, by name
   std::int64_t bytes_to_device = 0;
   std::int64_t bytes_to_host = 0;
+  std::int64_t bytes_to_ranks = 0;  // that devices sent to those of other ranks
 
   std::int64_t waited() const;
 };
@@ -26,5 +27,6 @@ void count_synchronisation(const std::string& cause);
 void count_operator(const std::string& name);
 void count_to_device(std::int64_t bytes);
 void count_to_host(std::int64_t bytes);
+void count_to_ranks(std::int64_t bytes);
 
 }  // namespace attune::simdev

@@ -106,6 +106,8 @@ c10::Stream next_of_pool(c10::Device device) {
   return c10::Stream(c10::Stream::UNSAFE, device, id);
 }
 
+constexpr std::uintptr_t handles_of_a_device = 1024;
+
 class Guard final : public c10::impl::DeviceGuardImplInterface {
  public:
   static constexpr c10::DeviceType static_type = sim;
@@ -130,6 +132,7 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
     return next_of_pool(device);
   }
   c10::Stream getNewStream(c10::Device device, int) const override { return next_of_pool(device); }
+  void* getStreamNativeHandle(c10::Stream stream) const override { return handle_of(stream); }
   c10::Stream exchangeStream(c10::Stream stream) const override {
     const auto before = current_stream(stream.device());
     streams_now[stream.device_index()] = stream.id();
@@ -254,6 +257,19 @@ void later(c10::Stream stream, std::function<void()> work) {
 void finish(c10::Stream stream) { finish_all(key_of(stream)); }
 void host_waits(c10::Stream stream) { host_waits_for(key_of(stream)); }
 void finish_current_stream() { finish(current_stream(current_device())); }
+
+void* handle_of(c10::Stream stream) {
+  const auto device = static_cast<std::uintptr_t>(stream.device_index());
+  const auto number = device * handles_of_a_device + static_cast<std::uintptr_t>(stream.id());
+  return reinterpret_cast<void*>(number + 1);
+}
+
+c10::Stream stream_of(void* handle) {
+  const auto number = reinterpret_cast<std::uintptr_t>(handle) - 1;
+  const c10::Device device(sim, static_cast<c10::DeviceIndex>(number / handles_of_a_device));
+  return c10::Stream(c10::Stream::UNSAFE, device,
+                     static_cast<c10::StreamId>(number % handles_of_a_device));
+}
 
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard)
 

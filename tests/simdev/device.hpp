@@ -38,6 +38,10 @@ Moment next_moment(c10::Stream stream);
 /// because an event, or the host, was waited for.
 bool comes_after(const Moment& moment, c10::Stream stream);
 
+/// What a stream is called by a library of the device's maker. Null is none.
+void* handle_of(c10::Stream stream);
+c10::Stream stream_of(void* handle);
+
 /// Makes LibTorch know the devices, under the name "sim".
 void register_devices();
 

@@ -3,9 +3,11 @@
 #include <attune/plugin.hpp>
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "collectives.hpp"
 #include "counters.hpp"
 #include "device.hpp"
 #include "memory.hpp"
@@ -51,6 +53,7 @@ class DeviceCounts final : public attune::Callback {
         {"operators", since(before_.operators, now.operators)},
         {"bytes_to_device", now.bytes_to_device - before_.bytes_to_device},
         {"bytes_to_host", now.bytes_to_host - before_.bytes_to_host},
+        {"bytes_to_ranks", now.bytes_to_ranks - before_.bytes_to_ranks},
         {"peak_bytes", memory.allocated_bytes[0].peak},
     };
     const auto file = run.directory / fmt::format("device.{}.jsonl", run.comm.rank());
@@ -68,6 +71,9 @@ attune::DeviceIdentity identity(c10::DeviceIndex device) {
 void register_devices() {
   attune::simdev::register_devices();
   attune::identify_devices(attune::simdev::sim, &identity);
+  const char* collectives = std::getenv("ATTUNE_SIM_COLLECTIVES");
+  if (!collectives || collectives != std::string("none"))
+    attune::declare_collectives(attune::simdev::sim, &attune::simdev::find_collective);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 # Simulated devices, for tests of what runs on GPUs: linked into a test's program, or as a plugin of the whole program.
 set(simdev ${CMAKE_CURRENT_LIST_DIR})
-set(simdev_sources ${simdev}/counters.cpp ${simdev}/device.cpp ${simdev}/memory.cpp ${simdev}/operators.cpp)
+set(simdev_sources ${simdev}/collectives.cpp ${simdev}/counters.cpp ${simdev}/device.cpp ${simdev}/memory.cpp ${simdev}/operators.cpp)
 attune_add_plugin(sim NOT_INSTALLED ${simdev}/plugin.cpp ${simdev_sources})
 target_include_directories(attune_plugin_sim PRIVATE ${simdev})
 set_target_properties(attune_plugin_sim PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/simdev)

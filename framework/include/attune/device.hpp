@@ -31,5 +31,13 @@ struct DeviceIdentity {
 void identify_devices(c10::DeviceType type,
                       std::function<DeviceIdentity(c10::DeviceIndex)> identify);
 
+/// Returns the function of that name, or null.
+using FindFunction = std::function<void*(const char* name)>;
+
+/// Declares that devices of a plugin's own kind have collectives with the functions of NCCL 2
+/// ("ncclAllReduce"), whose streams are the native handles of LibTorch's. Without this declaration
+/// their tensors travel through the host. CUDA and ROCm need no declaration.
+void declare_collectives(c10::DeviceType type, FindFunction find);
+
 }  // namespace attune
 ATTUNE_API_END

@@ -1,4 +1,4 @@
-#include "parallel/collectives.hpp"
+#include "parallel/mpi_collectives.hpp"
 
 #include <torch/torch.h>
 
@@ -142,44 +142,44 @@ at::ScalarType reduced_as(at::ScalarType type) {
   return type == at::kBFloat16 || type == at::kHalf ? at::kFloat : type;
 }
 
-void Collectives::all_reduce(const at::Tensor& tensor, Reduction op) const {
+void MpiCollectives::all_reduce(const at::Tensor& tensor, Reduction op) const {
   const auto type = mpi_type(tensor.scalar_type());
   const auto kind = mpi_op(op);
   const auto size = static_cast<std::int64_t>(tensor.element_size());
   const auto piece = std::max<std::int64_t>(1, largest_ / size);
-  const InCollective waiting(comm_, Collective::all_reduce, tensor.nbytes());
+  const InCollective waiting(comm(), Collective::all_reduce, tensor.nbytes());
   for (std::int64_t done = 0; done < tensor.numel(); done += piece) {
     auto* at = static_cast<std::byte*>(tensor.data_ptr()) + done * size;
     const auto count = static_cast<int>(std::min(tensor.numel() - done, piece));
-    check_mpi(MPI_Allreduce(MPI_IN_PLACE, at, count, type, kind, mpi_handle(comm_)),
+    check_mpi(MPI_Allreduce(MPI_IN_PLACE, at, count, type, kind, mpi_handle(comm())),
               "MPI_Allreduce");
   }
 }
 
-void Collectives::reduce_scatter(const at::Tensor& output, const at::Tensor& input,
-                                 const std::vector<std::int64_t>& sizes, Reduction op) const {
+void MpiCollectives::reduce_scatter(const at::Tensor& output, const at::Tensor& input,
+                                    const std::vector<std::int64_t>& sizes, Reduction op) const {
   const auto type = mpi_type(input.scalar_type());
   const auto kind = mpi_op(op);
   const auto size = static_cast<std::int64_t>(input.element_size());
-  const InCollective waiting(comm_, Collective::reduce_scatter, input.nbytes());
+  const InCollective waiting(comm(), Collective::reduce_scatter, input.nbytes());
   for (const auto& round : rounds_of(sizes, largest_ / size)) {
     const auto sent = round.packed(input);
     auto* at =
         static_cast<std::byte*>(output.data_ptr()) + std::min(round.done, output.numel()) * size;
     check_mpi(MPI_Reduce_scatter(sent.const_data_ptr(), at, round.counts.data(), type, kind,
-                                 mpi_handle(comm_)),
+                                 mpi_handle(comm())),
               "MPI_Reduce_scatter");
   }
 }
 
-void Collectives::all_gather(const at::Tensor& output, const at::Tensor& input,
-                             const std::vector<std::int64_t>& sizes) const {
+void MpiCollectives::all_gather(const at::Tensor& output, const at::Tensor& input,
+                                const std::vector<std::int64_t>& sizes) const {
   const auto blocks = bytes_of(output);
   std::vector<std::int64_t> lengths;
   for (const auto size : sizes)
     lengths.push_back(size * static_cast<std::int64_t>(output.element_size()));
-  const auto mine = static_cast<std::size_t>(comm_.rank());
-  const InCollective waiting(comm_, Collective::all_gather, input.nbytes());
+  const auto mine = static_cast<std::size_t>(comm().rank());
+  const InCollective waiting(comm(), Collective::all_gather, input.nbytes());
   for (const auto& round : rounds_of(lengths, largest_)) {
     const auto received =
         round.is_whole ? blocks : at::empty({round.total()}, at::TensorOptions().dtype(at::kByte));
@@ -187,23 +187,27 @@ void Collectives::all_gather(const at::Tensor& output, const at::Tensor& input,
         static_cast<const std::byte*>(input.const_data_ptr()) + std::min(round.done, lengths[mine]);
     check_mpi(
         MPI_Allgatherv(at, round.counts[mine], MPI_BYTE, received.data_ptr(), round.counts.data(),
-                       round.offsets.data(), MPI_BYTE, mpi_handle(comm_)),
+                       round.offsets.data(), MPI_BYTE, mpi_handle(comm())),
         "MPI_Allgatherv");
     if (!round.is_whole) round.unpack(received, blocks);
   }
 }
 
-void Collectives::all_to_all(const std::vector<at::Tensor>& outputs,
-                             const std::vector<at::Tensor>& inputs) const {
+void MpiCollectives::all_to_all(const std::vector<at::Tensor>& outputs,
+                                const std::vector<at::Tensor>& inputs) const {
   const Blocks sent(inputs, largest_);
   const Blocks received(outputs, largest_);
   const std::vector<int> nowhere(inputs.size(), 0);  // the types hold addresses
   std::size_t bytes = 0;
   for (const auto& input : inputs) bytes += input.nbytes();
-  const InCollective waiting(comm_, Collective::all_to_all, bytes);
+  const InCollective waiting(comm(), Collective::all_to_all, bytes);
   check_mpi(MPI_Alltoallw(MPI_BOTTOM, sent.counts(), nowhere.data(), sent.types(), MPI_BOTTOM,
-                          received.counts(), nowhere.data(), received.types(), mpi_handle(comm_)),
+                          received.counts(), nowhere.data(), received.types(), mpi_handle(comm())),
             "MPI_Alltoallw");
+}
+
+void MpiCollectives::broadcast(const at::Tensor& tensor, int from) const {
+  comm().broadcast(tensor.data_ptr(), tensor.nbytes(), from);
 }
 
 }  // namespace attune::parallel

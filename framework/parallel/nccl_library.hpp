@@ -1,0 +1,62 @@
+// The functions of NCCL 2 that Attune calls, as NCCL's header declares them; tests/cuda compares
+// the two.
+#pragma once
+#include <c10/core/Device.h>
+
+#include <cstddef>
+
+namespace attune::parallel::nccl {
+
+/// ncclUniqueId
+struct UniqueId {
+  char bytes[128];
+};
+/// ncclComm_t
+using Communicator = struct CommunicatorImpl*;
+/// ncclResult_t: 0 is success.
+using Result = int;
+/// ncclDataType_t
+enum DataType : int {
+  int8 = 0,
+  uint8 = 1,
+  int32 = 2,
+  uint32 = 3,
+  int64 = 4,
+  uint64 = 5,
+  float32 = 7,
+  float64 = 8
+};
+/// ncclRedOp_t
+enum Operation : int { sum = 0, product = 1, max = 2, min = 3 };
+/// cudaStream_t, hipStream_t
+using Stream = void*;
+
+struct Library {
+  Result (*ncclGetVersion)(int*);
+  const char* (*ncclGetErrorString)(Result);
+  const char* (*ncclGetLastError)(Communicator);
+  Result (*ncclGetUniqueId)(UniqueId*);
+  Result (*ncclCommInitRank)(Communicator*, int ranks, UniqueId, int rank);
+  Result (*ncclCommFinalize)(Communicator);
+  Result (*ncclCommDestroy)(Communicator);
+  Result (*ncclCommGetAsyncError)(Communicator, Result*);
+  Result (*ncclGroupStart)();
+  Result (*ncclGroupEnd)();
+  // const void* send, void* receive, std::size_t count, ...
+  Result (*ncclAllReduce)(const void*, void*, std::size_t, DataType, Operation, Communicator,
+                          Stream);
+  Result (*ncclReduceScatter)(const void*, void*, std::size_t, DataType, Operation, Communicator,
+                              Stream);
+  Result (*ncclReduce)(const void*, void*, std::size_t, DataType, Operation, int root, Communicator,
+                       Stream);
+  Result (*ncclAllGather)(const void*, void*, std::size_t, DataType, Communicator, Stream);
+  Result (*ncclBroadcast)(const void*, void*, std::size_t, DataType, int root, Communicator,
+                          Stream);
+  Result (*ncclSend)(const void*, std::size_t, DataType, int peer, Communicator, Stream);
+  Result (*ncclRecv)(void*, std::size_t, DataType, int peer, Communicator, Stream);
+};
+
+/// Null if no library serves devices of this kind, or if it lacks a function.
+const Library* library_of(c10::DeviceType type);
+
+}  // namespace attune::parallel::nccl

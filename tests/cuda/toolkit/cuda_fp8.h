@@ -1,0 +1,2 @@
+// nccl.h includes it, and needs nothing of it.
+#pragma once
