@@ -12,6 +12,7 @@
 
 #include <algorithm>
 
+#include "device/device.hpp"
 #include "kernels/rows.hpp"
 
 #ifndef INTRA_OP_PARALLEL
@@ -90,6 +91,12 @@ std::pair<at::Tensor, at::Tensor> fused_rms_norm_backward(const at::Tensor& x,
   return {dx, with_dweight ? dweights.sum(0) : at::Tensor()};
 }
 
+/// LibTorch's kernel of one pass over memory, for devices that have it.
+bool serves_device_kernel(const at::Tensor& x, const at::Tensor& weight) {
+  return !x.is_cpu() && !x.is_meta() && x.scalar_type() == weight.scalar_type() &&
+         x.is_contiguous() && device::has_operator(x.device(), "aten::_fused_rms_norm");
+}
+
 struct RMSNormFunction : torch::autograd::Function<RMSNormFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             double eps) {
@@ -98,6 +105,11 @@ struct RMSNormFunction : torch::autograd::Function<RMSNormFunction> {
           at::empty(x.sizes().slice(0, x.dim() - 1), x.options()).unsqueeze(-1);
       context->save_for_backward({x, weight, scale});
       return fused_rms_norm(x, weight, eps, scale);
+    }
+    if (serves_device_kernel(x, weight)) {
+      const auto [y, scale] = at::_fused_rms_norm(x, {x.size(-1)}, weight, eps);
+      context->save_for_backward({x, weight, scale});
+      return y;
     }
     const at::Tensor wide = widened(x);
     const at::Tensor scale = wide.square().mean(-1, true).add_(eps).rsqrt_();
@@ -116,6 +128,12 @@ struct RMSNormFunction : torch::autograd::Function<RMSNormFunction> {
       const auto [dx, dweight] =
           fused_rms_norm_backward(x, weight, scale, gradients[0].contiguous(),
                                   context->needs_input_grad(0), context->needs_input_grad(1));
+      return {dx, dweight, {}};
+    }
+    if (serves_device_kernel(x, weight)) {
+      const auto [dx, dweight] = at::_fused_rms_norm_backward(
+          gradients[0].contiguous(), x, {x.size(-1)}, scale, weight,
+          {context->needs_input_grad(0), context->needs_input_grad(1)});
       return {dx, dweight, {}};
     }
     const at::Tensor dy = widened(gradients[0]);

@@ -74,7 +74,9 @@ TEST_F(Devices, TellTheirMemory) {
 
 TEST_F(Devices, TellWhatTheyServe) {
   EXPECT_TRUE(device::capabilities(sim_).bfloat16);
-  EXPECT_FALSE(device::capabilities(sim_).flash_attention);
+  EXPECT_TRUE(device::capabilities(sim_).flash_attention);
+  EXPECT_TRUE(device::has_operator(sim_, "aten::_fused_rms_norm"));
+  EXPECT_FALSE(device::has_operator(cpu_, "aten::_fused_rms_norm"));
   EXPECT_FALSE(device::capabilities(cpu_).flash_attention);
   EXPECT_GT(device::multiply_rate(sim_), 0);
 }

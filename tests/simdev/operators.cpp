@@ -12,6 +12,7 @@
 
 #include <memory>
 #include <set>
+#include <thread>
 
 #include "counters.hpp"
 #include "device.hpp"
@@ -210,6 +211,182 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
   return {back(dx), back(dweight), back(dbias)};
 }
 
+// ---- Attention and normalisation as CUDA has them, which the CPU has not
+
+void require(bool is_so, const char* what) { TORCH_CHECK(is_so, "sim: ", what); }
+
+/// Packed samples, each within itself: what the kernels compute, on the host.
+struct Packed {
+  at::Tensor q, k, v;  // [T, heads, width], [T, key heads, width]
+  std::vector<std::int64_t> starts;
+  bool causal;
+  double scale;
+  std::int64_t window = 0;
+
+  at::Tensor of_sample(std::size_t sample, const at::Tensor& q_, const at::Tensor& k_,
+                       const at::Tensor& v_) const {
+    const auto first = starts[sample];
+    const auto length = starts[sample + 1] - first;
+    const auto heads = [&](const at::Tensor& x) {
+      return x.narrow(0, first, length).transpose(0, 1).unsqueeze(0);
+    };
+    std::optional<at::Tensor> mask;
+    if (causal) {
+      mask = at::ones({length, length}, at::kBool).tril();
+      if (window > 0) mask = mask->triu(1 - window);
+    }
+    return at::scaled_dot_product_attention(heads(q_), heads(k_), heads(v_), mask, 0.0, false,
+                                            scale, q_.size(1) != k_.size(1))
+        .squeeze(0)
+        .transpose(0, 1);
+  }
+  at::Tensor whole(const at::Tensor& q_, const at::Tensor& k_, const at::Tensor& v_) const {
+    std::vector<at::Tensor> parts;
+    for (std::size_t i = 0; i + 1 < starts.size(); ++i) parts.push_back(of_sample(i, q_, k_, v_));
+    return at::cat(parts);
+  }
+  at::Tensor forward() const {
+    const at::AutoDispatchBelowAutograd plain;
+    return whole(q, k, v).contiguous();
+  }
+  std::vector<at::Tensor> backward(const at::Tensor& dy) const {
+    // Below autograd, as an operator is, there are no gradients: another thread has them.
+    std::vector<at::Tensor> gradients;
+    std::thread([&] {
+      std::vector<at::Tensor> inputs;
+      for (const auto& x : {q, k, v}) inputs.push_back(x.detach().requires_grad_());
+      gradients = torch::autograd::grad({whole(inputs[0], inputs[1], inputs[2])}, inputs, {dy});
+    }).join();
+    return gradients;
+  }
+};
+
+std::vector<std::int64_t> numbers_of(const at::Tensor& ends) {
+  std::vector<std::int64_t> all;
+  const at::Tensor wide = on_host(ends).to(at::kLong);
+  for (std::int64_t i = 0; i < wide.numel(); ++i) all.push_back(wide.data_ptr<std::int64_t>()[i]);
+  return all;
+}
+
+/// What a kernel reads: all on one device, in rows, with offsets of 32 bits.
+void begin_attention(const char* name, std::initializer_list<at::Tensor> read,
+                     const at::Tensor& ends) {
+  count_operator(name);
+  require(is_on_device(ends) && ends.scalar_type() == at::kInt, "offsets are int32 on the device");
+  note(ends, /*writes=*/false);
+  for (const auto& tensor : read) {
+    require(is_on_device(tensor) && tensor.stride(-1) == 1, "attention with a tensor not in rows");
+    note(tensor, /*writes=*/false);
+  }
+  finish(current_stream(ends.device()));
+}
+
+bool is_half(const at::Tensor& x) { return at::isReducedFloatingType(x.scalar_type()); }
+
+using MaybeTensor = std::optional<at::Tensor>;
+using MaybeInt = std::optional<c10::SymInt>;
+
+std::int64_t window_of(const MaybeInt& left) {
+  return left && left->expect_int() >= 0 ? left->expect_int() + 1 : 0;
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> flash_forward(
+    const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const MaybeTensor& ends,
+    const MaybeTensor&, c10::SymInt, c10::SymInt, double dropout, bool causal, bool,
+    std::optional<double> scale, MaybeInt left, MaybeInt, const MaybeTensor&, const MaybeTensor&,
+    const MaybeTensor&, std::optional<std::int64_t>) {
+  require(is_half(q) && q.size(2) % 8 == 0 && q.size(2) <= 256 && dropout == 0,
+          "flash attention is of 16 bits, with heads of a multiple of 8");
+  begin_attention("aten::_flash_attention_forward", {q, k, v}, *ends);
+  const Packed packed{on_host(q), on_host(k),    on_host(v),     numbers_of(*ends),
+                      causal,     scale.value(), window_of(left)};
+  const at::Tensor log_sums = at::empty({q.size(1), q.size(0)}, q.options().dtype(at::kFloat));
+  const at::Tensor unused = at::empty({}, q.options().dtype(at::kLong));
+  return {to_new(packed.forward(), q.device()), log_sums, unused, unused, unused};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> flash_backward(
+    const at::Tensor& dy, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+    const at::Tensor& out, const at::Tensor&, const at::Tensor& ends, const at::Tensor&,
+    c10::SymInt, c10::SymInt, double, bool causal, const at::Tensor&, const at::Tensor&,
+    std::optional<double> scale, MaybeInt left, MaybeInt) {
+  begin_attention("aten::_flash_attention_backward", {dy, q, k, v, out}, ends);
+  const Packed packed{on_host(q), on_host(k),    on_host(v),     numbers_of(ends),
+                      causal,     scale.value(), window_of(left)};
+  const auto gradients = packed.backward(on_host(dy));
+  return {to_new(gradients[0], q.device()), to_new(gradients[1], q.device()),
+          to_new(gradients[2], q.device())};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, c10::SymInt, c10::SymInt>
+efficient_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const MaybeTensor& bias, const MaybeTensor& ends, const MaybeTensor&,
+                  MaybeInt most_q, MaybeInt most_k, double dropout, std::int64_t mask, bool,
+                  std::optional<double> scale, const MaybeTensor&,
+                  std::optional<std::int64_t> window) {
+  require(q.size(2) == k.size(2) && q.size(3) % 4 == 0 && !bias && dropout == 0 && !window,
+          "efficient attention has as many heads of keys, of a multiple of 4");
+  begin_attention("aten::_efficient_attention_forward", {q, k, v}, *ends);
+  const Packed packed{on_host(q)[0],     on_host(k)[0], on_host(v)[0],
+                      numbers_of(*ends), mask == 1,     scale.value()};
+  const at::Tensor unused = at::empty({}, q.options().dtype(at::kLong));
+  return {to_new(packed.forward().unsqueeze(0), q.device()),
+          at::empty({q.size(2), q.size(1)}, q.options().dtype(at::kFloat)),
+          unused,
+          unused,
+          *most_q,
+          *most_k};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> efficient_backward(
+    const at::Tensor& dy, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+    const MaybeTensor&, const at::Tensor& out, const MaybeTensor& ends, const MaybeTensor&,
+    c10::SymInt, c10::SymInt, const at::Tensor&, double, const at::Tensor&, const at::Tensor&,
+    std::int64_t mask, bool, std::optional<double> scale, std::optional<std::int64_t>,
+    std::optional<std::int64_t>, bool) {
+  begin_attention("aten::_efficient_attention_backward", {q, k, v, out}, *ends);
+  note(dy, /*writes=*/false);
+  const Packed packed{on_host(q)[0],     on_host(k)[0], on_host(v)[0],
+                      numbers_of(*ends), mask == 1,     scale.value()};
+  const auto gradients = packed.backward(on_host(dy)[0]);
+  const auto back = [&](const at::Tensor& x) { return to_new(x.unsqueeze(0), q.device()); };
+  return {back(gradients[0]), back(gradients[1]), back(gradients[2]), at::Tensor()};
+}
+
+std::tuple<at::Tensor, at::Tensor> rms_norm(const at::Tensor& x, Sizes, const MaybeTensor& weight,
+                                            std::optional<double> epsilon) {
+  require(weight && weight->scalar_type() == x.scalar_type() && x.is_contiguous(), "rms_norm");
+  count_operator("aten::_fused_rms_norm");
+  note(x, /*writes=*/false);
+  note(*weight, /*writes=*/false);
+  finish(current_stream(x.device()));
+  const at::AutoDispatchBelowAutograd plain;
+  const at::Tensor wide = on_host(x).to(at::kFloat);
+  const at::Tensor scale = wide.square().mean(-1, true).add_(epsilon.value()).rsqrt_();
+  const at::Tensor y = (wide * scale * on_host(*weight).to(at::kFloat)).to(x.scalar_type());
+  return {to_new(y, x.device()), to_new(scale, x.device())};
+}
+
+std::tuple<at::Tensor, at::Tensor> rms_norm_backward(const at::Tensor& dy, const at::Tensor& x,
+                                                     Sizes, const at::Tensor& scale,
+                                                     const MaybeTensor& weight,
+                                                     std::array<bool, 2> wanted) {
+  count_operator("aten::_fused_rms_norm_backward");
+  for (const auto* tensor : {&dy, &x, &scale, &*weight}) note(*tensor, /*writes=*/false);
+  finish(current_stream(x.device()));
+  const at::AutoDispatchBelowAutograd plain;
+  const auto wide = [](const at::Tensor& tensor) { return on_host(tensor).to(at::kFloat); };
+  const at::Tensor n = wide(x) * wide(scale);
+  const at::Tensor g = wide(dy) * wide(*weight);
+  at::Tensor dx;
+  at::Tensor dweight;
+  if (wanted[0])
+    dx = to_new(((g - n * (g * n).mean(-1, true)) * wide(scale)).to(x.scalar_type()), x.device());
+  if (wanted[1])
+    dweight = to_new((wide(dy) * n).flatten(0, -2).sum(0).to(weight->scalar_type()), x.device());
+  return {dx, dweight};
+}
+
 // ---- All others
 
 /// The host has to know what these find, to know how much memory their results take.
@@ -358,6 +535,12 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_copy_from_and_resize", copy_from_and_resize);
   m.impl("_local_scalar_dense", read_scalar);
   m.impl("record_stream", record_stream);
+  m.impl("_flash_attention_forward", flash_forward);
+  m.impl("_flash_attention_backward", flash_backward);
+  m.impl("_efficient_attention_forward", efficient_forward);
+  m.impl("_efficient_attention_backward", efficient_backward);
+  m.impl("_fused_rms_norm", rms_norm);
+  m.impl("_fused_rms_norm_backward", rms_norm_backward);
   m.impl("convolution_overrideable", convolution);
   m.impl("convolution_backward_overrideable", convolution_backward);
 }

@@ -1,0 +1,75 @@
+// The kernels of attention, by device, dtype and shape. docs/gpu.md lists them.
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <attune/nn.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace attune::nn {
+
+/// Attention of all samples of a batch, each within itself, none of them empty. Shapes as in
+/// attention().
+struct PackedAttention {
+  const at::Tensor& q;
+  const at::Tensor& k;
+  const at::Tensor& v;
+  const std::vector<std::int64_t>& starts;
+  const AttentionOptions& options;
+
+  std::int64_t samples() const { return std::ssize(starts) - 1; }
+  std::int64_t longest() const {
+    std::int64_t most = 0;
+    for (std::size_t i = 0; i + 1 < starts.size(); ++i)
+      most = std::max(most, starts[i + 1] - starts[i]);
+    return most;
+  }
+  /// Whether the window hides something.
+  bool is_windowed() const {
+    return options.causal && options.window > 0 && options.window < longest();
+  }
+};
+
+struct AttentionKernel {
+  const char* name;
+  bool (*serves)(const PackedAttention&);
+  at::Tensor (*attend)(const PackedAttention&);
+};
+
+/// The first that serves is used; null if there is none. In order: "rows", Attune's own in float32
+/// on the CPU; "flash" and "efficient", LibTorch's for packed samples on a device; "padded", for
+/// what these do not know on a device.
+const AttentionKernel* attention_kernel(const PackedAttention& call);
+
+bool rows_serve(const PackedAttention& call);
+at::Tensor attend_by_rows(const PackedAttention& call);
+bool flash_serves(const PackedAttention& call);
+at::Tensor attend_by_flash(const PackedAttention& call);
+bool efficient_serves(const PackedAttention& call);
+at::Tensor attend_efficiently(const PackedAttention& call);
+bool padding_serves(const PackedAttention& call);
+at::Tensor attend_padded(const PackedAttention& call);
+
+/// Float32 in the memory of the host, or planned to be there.
+bool is_float_on_cpu(const at::Tensor& x);
+
+using KeysValues = std::pair<at::Tensor, at::Tensor>;
+
+/// Queries of samples end to end, each against its own keys and values, of which the last are the
+/// queries'. Float32 on the CPU, without gradients.
+at::Tensor attend_to_seen(const at::Tensor& q, const std::vector<KeysValues>& seen,
+                          const std::vector<std::int64_t>& starts, const AttentionOptions& options);
+
+/// Which keys a query sees: bool [rows, keys]; the last query is the last key. Absent: all of them.
+std::optional<at::Tensor> visible(std::int64_t rows, std::int64_t keys,
+                                  const AttentionOptions& options, at::Device device);
+
+/// Attention with a softcap, whose scores exist in full. q, k, v: [..., heads, rows, width], as
+/// many heads of each. mask: bool, as visible().
+at::Tensor attend_softly(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         const std::optional<at::Tensor>& mask, const AttentionOptions& options);
+
+}  // namespace attune::nn
