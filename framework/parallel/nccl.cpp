@@ -117,7 +117,7 @@ std::string setting(const char* name) {
 class Nccl final : public Collectives {
  public:
   Nccl(const Library& library, const Comm& comm, c10::Device device, const nccl::UniqueId& id)
-      : Collectives(comm), library_(library), device_(device), errors_([this] { return error(); }) {
+      : Collectives(comm), library_(library), device_(device) {
     device::make_current(device);
     const InCollective waiting;
     const auto code =
@@ -130,12 +130,13 @@ class Nccl final : public Collectives {
           "shows what NCCL tries",
           this->comm().size(), words_of(library, code, nullptr), setting("NCCL_SOCKET_IFNAME"),
           setting("NCCL_IB_HCA"));
-    connected_ = true;
+    errors_.emplace([this] { return error(); });
   }
 
   ~Nccl() override {
+    errors_.reset();  // first: the watchdog's thread asks the communicator
     // A rank that fails leaves the others in the middle of their work, and ends with them.
-    if (!connected_ || std::uncaught_exceptions() > 0) return;
+    if (std::uncaught_exceptions() > 0) return;
     device::make_current(device_);
     library_.ncclCommFinalize(communicator_);
     library_.ncclCommDestroy(communicator_);
@@ -247,7 +248,7 @@ class Nccl final : public Collectives {
   /// Of work that the device was given, such as a connection that broke.
   std::string error() const {
     nccl::Result code = 0;
-    if (!connected_ || library_.ncclCommGetAsyncError(communicator_, &code) != 0) return {};
+    if (library_.ncclCommGetAsyncError(communicator_, &code) != 0) return {};
     constexpr nccl::Result in_progress = 7;
     if (code == 0 || code == in_progress) return {};
     return fmt::format("a sum over the ranks failed in NCCL: {}",
@@ -257,8 +258,7 @@ class Nccl final : public Collectives {
   const Library& library_;
   c10::Device device_;
   nccl::Communicator communicator_ = nullptr;
-  std::atomic<bool> connected_{false};
-  ErrorSource errors_;  // last: it asks the others
+  std::optional<ErrorSource> errors_;
 };
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <map>
 #include <mutex>
 
+#include "device/device.hpp"
+
 namespace attune::parallel {
 namespace {
 
@@ -20,6 +22,8 @@ auto& sources = *new std::map<const ErrorSource*, std::function<std::string()>>;
 int count_begun() {
   int begun = 0;
   std::erase_if(noted, [&](const OnDevice& one) {
+    // of the watchdog's thread, which would otherwise use memory of the first device
+    device::make_current(one.end->device());
     if (!one.begin->query()) return false;
     const bool has_ended = one.end->query();
     begun += !has_ended;
