@@ -41,9 +41,15 @@ at::Tensor on_device(const at::Tensor& tensor, c10::Device device) {
 at::Tensor drawn_on_host(at::Tensor tensor, const std::function<void(at::Tensor&)>& draw) {
   const torch::NoGradGuard no_grad;
   if (tensor.is_meta()) return tensor;
-  at::Tensor host = tensor.is_cpu() ? tensor : at::empty_like(tensor, at::TensorOptions(at::kCPU));
+  const bool is_narrow = at::isReducedFloatingType(tensor.scalar_type());
+  if (tensor.is_cpu() && !is_narrow) {
+    draw(tensor);
+    return tensor;
+  }
+  const auto dtype = is_narrow ? at::kFloat : tensor.scalar_type();
+  at::Tensor host = at::empty_like(tensor, at::TensorOptions(at::kCPU).dtype(dtype));
   draw(host);
-  return tensor.is_cpu() ? tensor : tensor.copy_(host);
+  return tensor.copy_(host);
 }
 
 void identify_devices(c10::DeviceType type, Identify identify) {

@@ -6,24 +6,25 @@
 namespace attune::nn {
 namespace {
 
-c10::Device& device_of_parameters() {
-  static thread_local c10::Device device = c10::kCPU;
-  return device;
+at::TensorOptions& options_of_parameters() {
+  static thread_local auto options = at::TensorOptions(at::kFloat).device(at::kCPU);
+  return options;
 }
 
 }  // namespace
 
 at::Tensor new_parameter(at::IntArrayRef sizes) {
-  return torch::empty(sizes, torch::TensorOptions().device(device_of_parameters()));
+  return torch::empty(sizes, options_of_parameters());
 }
 
-ParametersOn::ParametersOn(c10::Device device) : before_(device_of_parameters()) {
+ParametersOn::ParametersOn(c10::Device device, at::ScalarType dtype)
+    : before_(options_of_parameters()) {
   if (device.is_meta()) serve_meta_device();
-  device_of_parameters() = device;
+  options_of_parameters() = at::TensorOptions(dtype).device(device);
 }
 
-c10::Device ParametersOn::now() { return device_of_parameters(); }
+c10::Device ParametersOn::now() { return options_of_parameters().device(); }
 
-ParametersOn::~ParametersOn() { device_of_parameters() = before_; }
+ParametersOn::~ParametersOn() { options_of_parameters() = before_; }
 
 }  // namespace attune::nn

@@ -124,15 +124,15 @@ std::shared_ptr<Model> build_model(const Session& s, const config::Chosen& plugi
                                    ModelFiles& files) {
   SharedWeights weights(std::move(files.weights), s.mesh.world);
   Shapes shapes(weights);
-  const nn::ParametersOn where(s.device);
+  const auto dtype =
+      s.config.model.dtype == config::FloatType::bfloat16 ? at::kBFloat16 : at::kFloat;
+  const nn::ParametersOn where(s.device, dtype);
   ModelContext context{files.config, s.is_planned ? static_cast<WeightSource&>(shapes) : weights,
                        s.data->labels()};
   auto model = plugin.build<Model>(&context);
   if (is_classifier(*model)) order_head(*model, label_order(files.config, s.data->labels()));
   model->module().eval();
-  model->module().to(s.device, s.config.model.dtype == config::FloatType::bfloat16
-                                   ? torch::kBFloat16
-                                   : torch::kFloat32);
+  model->module().to(s.device, dtype);  // what is no parameter
   return model;
 }
 

@@ -2,7 +2,9 @@
 #include <attune/error.hpp>
 #include <attune/loss.hpp>
 #include <attune/model.hpp>
+#include <attune/device.hpp>
 #include <attune/nn.hpp>
+#include <attune/parameter.hpp>
 #include <gmock/gmock.h>
 #include <torch/torch.h>
 
@@ -57,6 +59,27 @@ struct LossCase {
   bool bias;
   bool with_ignored;
 };
+
+TEST(parameters, are_made_in_their_dtype) {
+  {
+    const attune::nn::ParametersOn in(at::kCPU, at::kBFloat16);
+    EXPECT_EQ(attune::nn::new_parameter({3}).scalar_type(), at::kBFloat16);
+    const attune::nn::ParametersOn nowhere(at::kMeta);
+    EXPECT_EQ(attune::nn::new_parameter({3}).scalar_type(), at::kFloat);
+    EXPECT_TRUE(attune::nn::new_parameter({3}).is_meta());
+  }
+  EXPECT_EQ(attune::nn::new_parameter({3}).scalar_type(), at::kFloat);
+  EXPECT_TRUE(attune::nn::ParametersOn::now().is_cpu());
+}
+
+TEST(parameters, drawn_in_16_bits_are_the_rounded_ones_of_float32) {
+  const auto drawn = [](at::ScalarType type) {
+    torch::manual_seed(8);
+    return attune::drawn_on_host(at::empty({100}, type),
+                                 [](at::Tensor& values) { values.normal_(0, 0.02); });
+  };
+  EXPECT_TRUE(drawn(at::kBFloat16).equal(drawn(at::kFloat).to(at::kBFloat16)));
+}
 
 TEST(product, of_rounded_operands_is_added_up_in_float32) {
   torch::manual_seed(8);

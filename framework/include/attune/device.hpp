@@ -16,7 +16,8 @@ namespace attune {
 at::Tensor on_device(const at::Tensor& tensor, c10::Device device);
 
 /// Fills `tensor` with what `draw` writes into a tensor of the host like it, and returns it. The
-/// same seed then gives the same values on every device. On the meta device nothing is drawn.
+/// same seed then gives the same values on every device, and in bfloat16 and float16 the rounded
+/// ones of float32. On the meta device nothing is drawn.
 at::Tensor drawn_on_host(at::Tensor tensor, const std::function<void(at::Tensor&)>& draw);
 
 /// What a physical device is recognised by.
