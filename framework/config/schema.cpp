@@ -1,5 +1,5 @@
 #include <attune/schema.hpp>
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include "core/names.hpp"
 

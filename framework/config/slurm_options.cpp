@@ -1,6 +1,6 @@
 #include "config/slurm_options.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cctype>

@@ -1,7 +1,7 @@
 #include "config/syntax.hpp"
 
 #include <attune/schema.hpp>
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cctype>

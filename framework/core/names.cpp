@@ -1,6 +1,6 @@
 #include "core/names.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cctype>

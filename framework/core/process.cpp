@@ -1,6 +1,6 @@
 #include "core/process.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <cstdlib>
 #include <fstream>

@@ -1,7 +1,7 @@
 #include "data/card.hpp"
 
 #include <attune/error.hpp>
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>

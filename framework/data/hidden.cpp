@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 #include <attune/error.hpp>
 #include <unistd.h>
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 

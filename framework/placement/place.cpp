@@ -2,7 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <attune/error.hpp>
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <sched.h>
 #include <unistd.h>
 

@@ -1,6 +1,6 @@
 // A row of a source, and its conversion to a record.
 #pragma once
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <nlohmann/json_fwd.hpp>
 #include <string>

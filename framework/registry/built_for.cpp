@@ -1,7 +1,7 @@
 #include "registry/built_for.hpp"
 
 #include <attune/built_for.hpp>
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <map>

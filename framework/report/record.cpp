@@ -2,7 +2,7 @@
 
 #include <H5public.h>
 #include <attune/plugin.hpp>
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <ATen/Parallel.h>
 

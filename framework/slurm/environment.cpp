@@ -1,6 +1,6 @@
 #include "slurm/environment.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>

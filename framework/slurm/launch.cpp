@@ -1,7 +1,7 @@
 #include "slurm/launch.hpp"
 
 #include <attune/error.hpp>
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdlib>

@@ -1,6 +1,6 @@
 #include "slurm/logs.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <iterator>

@@ -1,6 +1,6 @@
 #include "slurm/reasons.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <functional>

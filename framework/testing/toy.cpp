@@ -4,7 +4,7 @@
 #include <attune/nn.hpp>
 #include <attune/testing.hpp>
 #include <boost/dll/runtime_symbol_info.hpp>
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include <algorithm>

@@ -8,7 +8,7 @@
 //   alpaca      Taori et al. 2023 (github.com/tatsu-lab/stanford_alpaca), for several turns as
 //               LLaMA-Factory and others do it
 //   plain       ours, for models without marks of their own
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <map>

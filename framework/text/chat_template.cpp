@@ -1,4 +1,4 @@
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include "attune/error.hpp"
 #include "attune/tokenizer.hpp"

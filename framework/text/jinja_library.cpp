@@ -1,6 +1,6 @@
 #include "text/jinja_library.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>

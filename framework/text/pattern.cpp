@@ -1,7 +1,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/pattern.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <pcre2.h>
 
 #include <nlohmann/json.hpp>

@@ -1,6 +1,6 @@
 #include "text/python_text.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <unicode/locid.h>
 #include <unicode/uchar.h>
 #include <unicode/unistr.h>

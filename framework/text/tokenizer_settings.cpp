@@ -1,6 +1,6 @@
 #include "text/tokenizer_settings.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>

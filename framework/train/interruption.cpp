@@ -1,6 +1,6 @@
 #include "train/interruption.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <cstdlib>
 

@@ -1,6 +1,6 @@
 #include "train/saving.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include "parallel/mpi.hpp"
 #include "parallel/watchdog.hpp"

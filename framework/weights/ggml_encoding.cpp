@@ -2,7 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <c10/util/Half.h>
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
 #include "weights/rope_scaling.hpp"
 
 #include <attune/error.hpp>
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>

@@ -1,6 +1,6 @@
 #include "example.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include <nlohmann/json.hpp>

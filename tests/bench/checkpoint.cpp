@@ -1,7 +1,7 @@
 // How long the training stands still for a checkpoint of SmolLM2-135M trained in full with AdamW
 // (1.6 GB): written at once, and staged.
 #include <ATen/ATen.h>
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>

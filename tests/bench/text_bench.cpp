@@ -1,6 +1,6 @@
 // text_bench TOKENIZER.json RECORDS.jsonl THREADS: seconds to encode the texts of all records, best
 // of five, and how many tokens they are.
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <atomic>

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <ATen/ATen.h>
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <cerrno>
 #include <filesystem>

@@ -1,7 +1,7 @@
 // Chat templates against transformers' apply_chat_template: the same text, the same answers, the
 // same conversations refused. Usage: chat_parity ROWS COUNT; the rows are written by
 // chat_parity.py.
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <fstream>

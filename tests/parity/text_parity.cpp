@@ -1,6 +1,6 @@
 // Our tokenizers against `tokenizers` and `transformers`, token for token, on the real models. The
 // reference is written by text_parity.py.
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>

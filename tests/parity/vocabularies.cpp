@@ -1,6 +1,6 @@
 // The vocabularies of real models that llama.cpp packages as GGUF files without weights
 // (launchers/fetch vocabularies).
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 

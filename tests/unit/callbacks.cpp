@@ -1,6 +1,6 @@
 // Callbacks that compare metrics: every metric's better way is known, everywhere.
 #include <attune/callback.hpp>
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <cmath>

@@ -2,7 +2,7 @@
 // 20 million tokens.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 

@@ -1,7 +1,7 @@
 // The lock of a run directory, and how the directory is cleared.
 #include "run_directory/lock.hpp"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <sys/wait.h>
 

@@ -3,7 +3,7 @@
 // with values, file and line; the program ends with exit code 3.
 #pragma once
 #include <attune/api.hpp>
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <stdexcept>
 #include <string>
