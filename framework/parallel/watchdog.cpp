@@ -150,10 +150,19 @@ struct Watchdog::Parts {
 
   void loop() {
     while (!ending) {
-      if (const auto error = error_on_devices(); !error.empty()) abort_all(ExitCode::fault, error);
-      comm.root() ? lead() : follow();
+      try {
+        look();
+      } catch (const std::exception& error) {  // of a device, whose events are asked
+        const std::string text = error.what();
+        abort_all(ExitCode::fault, "the device failed: " + text.substr(0, text.find('\n')));
+      }
       std::this_thread::sleep_for(tick);
     }
+  }
+
+  void look() {
+    if (const auto error = error_on_devices(); !error.empty()) abort_all(ExitCode::fault, error);
+    comm.root() ? lead() : follow();
   }
 
   // ---- Every other rank
