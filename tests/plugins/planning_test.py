@@ -17,9 +17,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 from tiny import Workplace, check, environment, make_classifier, make_model, make_picture_model, make_recipe, write_labelled, write_pictures
 
-MOST_MIB = 175  # beside the program itself, of which a LibTorch for GPUs makes 500
+MOST_MIB = 170  # beside the program itself, of which a LibTorch for GPUs makes 500
 MOST_SECONDS = 2  # of the processor: other tests may run beside this one
-ADDRESS_SPACE = 2_500_000_000  # beside the program's libraries, of which a LibTorch for GPUs has several GB; the weights have six times as much
+ADDRESS_SPACE = 1_900_000_000  # beside the program's libraries, of which a LibTorch for GPUs has several GB; the weights have six times as much
 
 build = Path(sys.argv[1]).resolve()
 program = build / "attune"
