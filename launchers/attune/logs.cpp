@@ -19,27 +19,33 @@ namespace fs = std::filesystem;
 /// Now, and what the queue says of its jobs.
 struct Moment {
   run_directory::Progress progress;
-  std::string state;
   std::optional<fs::path> log;
-  std::string waits;  // why its job waits, if it does
-  bool has_live_job = false;
-
-  /// A job whose ranks are gone is in the queue until its nodes are free, and may wait there again
-  /// then.
-  bool goes_on() const { return slurm::is_under_way(state) || has_live_job; }
+  std::string waits;     // why its job waits, if it does
+  bool goes_on = false;  // whether the log may grow
 };
+
+/// A run prints its result after its record says that it has finished. A trial's own log ends with
+/// its lock: its job may run others for hours.
+bool is_still_printing(const Moment& now, const slurm::QueuedJob* job) {
+  const auto& holder = now.progress.holder;
+  const bool runs = job && job->is_live() && job->state != "COMPLETING";
+  return runs && (holder || (now.log && now.log->filename() != run_directory::names::trial_log));
+}
 
 Moment look_at(const fs::path& run) {
   Moment now{.progress = run_directory::read_progress(run)};
-  const auto queue =
-      slurm::ask_queue(now.progress.is_finished() ? std::vector<std::string>{} : now.progress.jobs);
-  // Without an answer the job may well go on: who follows it asks again.
-  now.state = queue ? slurm::state_of(now.progress, *queue) : "starting";
+  const auto queue = slurm::ask_queue(now.progress.jobs);
   const auto* job = queue ? slurm::job_of(now.progress, *queue) : nullptr;
-  now.has_live_job = job && job->is_live();
   if (job && job->state == "PENDING")
     now.waits = fmt::format("job {} waits: {}", job->name(), slurm::explain_waiting(job->reason));
   now.log = slurm::newest_log(run, now.progress.jobs);
+  if (now.progress.is_finished())
+    now.goes_on = is_still_printing(now, job);
+  else
+    // Without an answer the job may well go on: who follows it asks again. A job whose ranks are
+    // gone is in the queue until its nodes are free, and may wait there again then.
+    now.goes_on = !queue || slurm::is_under_way(slurm::state_of(now.progress, *queue)) ||
+                  (job && job->is_live());
   return now;
 }
 
@@ -90,7 +96,7 @@ void follow(const fs::path& run) {
   for (bool goes_on = true; goes_on;) {
     // before the log is read: what was written until the end is printed
     const auto now = look_at(run);
-    goes_on = now.goes_on();
+    goes_on = now.goes_on;
     if (!now.log && !goes_on) fail("{}", why_no_log(run, now));
     if (now.waits != told && !now.waits.empty()) std::cerr << "== " << now.waits << std::endl;
     told = now.waits;

@@ -254,7 +254,11 @@ def a_log_is_followed_until_the_run_is_over_also_after_a_requeue():
     write("answers/squeue", "91|91|N/A|RUNNING|None|9:59|n1\n")
     log.write_text("first\nsecond\nthird\n")
     time.sleep(3)
-    make_run("grows", "started", "interrupted", "resumed", "finished", job="91", log="first\nsecond\nthird\nlast\n")
+    make_run("grows", "started", "interrupted", "resumed", "finished", job="91", log="first\nsecond\nthird\n")
+    time.sleep(3)
+    check(follower.poll() is None, "it goes on while a finished run's job prints the result")
+    log.write_text("first\nsecond\nthird\nlast\n")
+    write("answers/squeue", "91|91|N/A|COMPLETING|None|9:59|n1\n")
     said, _ = follower.communicate(timeout=20)
     check(follower.returncode == 0 and said.replace("== job 91 waits: BeginTime: Slurm delays the job until its begin time, which is two minutes after a requeue\n", "") == "first\nsecond\nthird\nlast\n", f"each line once, to the end: {said}")
 
