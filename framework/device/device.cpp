@@ -136,6 +136,24 @@ bool computes_in_bfloat16(c10::Device device) {
 
 }  // namespace
 
+void use_deterministic_operators() {
+  choose_deterministic_libraries();
+  // Not only a warning: the backward passes of attention take their form by this alone.
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+}
+
+bool is_not_deterministic(const std::exception& error) {
+  const std::string_view text = error.what();
+  const auto has = [&](const char* words) { return text.find(words) != std::string_view::npos; };
+  return has("does not have a deterministic implementation") ||
+         has("this operation is not deterministic");
+}
+
+void release_unused(c10::Device device) {
+  if (!device.is_cpu()) at::getDeviceAllocator(device.type())->emptyCache();
+}
+
 bool has_operator(c10::Device device, const char* name) {
   const auto found = c10::Dispatcher::singleton().findSchema({name, ""});
   const auto key = c10::computeDispatchKey(std::nullopt, std::nullopt, device);

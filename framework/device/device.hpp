@@ -51,6 +51,15 @@ void synchronise(c10::Device device);
 /// milliseconds on a GPU.
 double multiply_rate(c10::Device device);
 
+/// From now on, operators of devices add in one order, however their threads run. One that has no
+/// such form fails, and names itself. Call before the first product of matrices.
+void use_deterministic_operators();
+/// Whether the exception is that of such an operator.
+bool is_not_deterministic(const std::exception& error);
+
+/// Gives memory that no tensor uses back to the device, for libraries that allocate their own.
+void release_unused(c10::Device device);
+
 /// Whether LibTorch was built with an operator ("aten::_fused_rms_norm") for devices of this kind.
 bool has_operator(c10::Device device, const char* name);
 

@@ -57,12 +57,19 @@ DeviceIdentity of_amd(int index) {
 
 constexpr auto collective_libraries = {"libnccl.so.2", "librccl.so.1"};
 
-/// LibTorch opens the one that it was built with, or contains it, where its functions can be found.
+void* opened_by_name(int mode) {
+  for (const char* name : collective_libraries)
+    if (void* const opened = ::dlopen(name, RTLD_NOW | RTLD_LOCAL | mode)) return opened;
+  return nullptr;
+}
+
+/// LibTorch has opened the one that it was built with, or contains it; another one would be of a
+/// version that it was not tried with.
 void* library_of_collectives() {
-  for (const int mode : {RTLD_NOLOAD, 0})
-    for (const char* name : collective_libraries)
-      if (void* const opened = ::dlopen(name, RTLD_NOW | RTLD_LOCAL | mode)) return opened;
-  return RTLD_DEFAULT;
+  if (void* const opened = opened_by_name(RTLD_NOLOAD)) return opened;
+  const bool is_in_libtorch = ::dlsym(RTLD_DEFAULT, "ncclGetVersion") != nullptr;
+  void* const found = is_in_libtorch ? nullptr : opened_by_name(0);
+  return found ? found : RTLD_DEFAULT;
 }
 
 }  // namespace
@@ -79,6 +86,11 @@ std::string uuid_text(const unsigned char* bytes) {
     text += fmt::format("{:02x}", bytes[i]);
   }
   return text;
+}
+
+void choose_deterministic_libraries() {
+  // LibTorch refuses products by cuBLAS without one of its two fixed work spaces.
+  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
 }
 
 DeviceIdentity identity_by_driver(c10::Device device) {

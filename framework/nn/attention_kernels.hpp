@@ -53,6 +53,21 @@ at::Tensor attend_efficiently(const PackedAttention& call);
 bool padding_serves(const PackedAttention& call);
 at::Tensor attend_padded(const PackedAttention& call);
 
+inline bool is_on_device(const at::Tensor& x) { return !x.is_cpu() && !x.is_meta(); }
+
+/// What a kernel derives of the batch that this thread saw last: once for all layers of its pass.
+/// Kept begins with the batch's starts and the device.
+template <class Kept>
+Kept& kept_for(const PackedAttention& call) {
+  static thread_local auto& last = *new Kept;  // outlives the device's library
+  if (last.starts != call.starts || last.device != call.q.device()) {
+    last = Kept{};
+    last.starts = call.starts;
+    last.device = call.q.device();
+  }
+  return last;
+}
+
 /// Float32 in the memory of the host, or planned to be there.
 bool is_float_on_cpu(const at::Tensor& x);
 

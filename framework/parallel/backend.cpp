@@ -9,6 +9,7 @@
 
 #include <utility>
 
+#include "device/device.hpp"
 #include "parallel/nccl.hpp"
 #include "parallel/runner.hpp"
 
@@ -168,6 +169,18 @@ ProcessGroup make_process_group(const Comm& comm, c10::Device device, Transport 
   if (!device.is_cpu()) group->setBackend(device.type(), c10d::ProcessGroup::CUSTOM, backend);
   group->setDefaultBackend(c10d::ProcessGroup::CUSTOM);
   return group;
+}
+
+void warm_up(c10d::ProcessGroup& group, c10::Device device) {
+  at::Tensor mine = at::zeros({group.getSize()}, at::TensorOptions().device(device));
+  at::Tensor theirs = at::zeros_like(mine);
+  at::Tensor all = at::zeros({group.getSize() * mine.numel()}, mine.options());
+  std::vector<std::int64_t> equal;
+  std::vector<at::Tensor> summed{theirs};
+  group.alltoall_base(theirs, mine, equal, equal)->wait();
+  group._allgather_base(all, mine)->wait();
+  group.allreduce(summed)->wait();
+  device::synchronise(device);
 }
 
 }  // namespace attune::parallel

@@ -37,4 +37,8 @@ ProcessGroup make_process_group(const Comm& comm, c10::Device device = c10::kCPU
                                 Transport transport = Transport::automatic,
                                 std::size_t largest = 1 << 30);
 
+/// Makes the collectives by which gradients are summed connect the ranks and allocate what they
+/// need, before others fill the device. Collective.
+void warm_up(c10d::ProcessGroup& group, c10::Device device);
+
 }  // namespace attune::parallel

@@ -4,12 +4,12 @@
 
 namespace attune::parallel {
 
-GradientSum::GradientSum(const NamedTensors& parameters, const Comm& data, bool reproducible,
-                         bool in_one_piece, Transport transport) {
+GradientSum::GradientSum(const NamedTensors& parameters, const Comm& data, ProcessGroup group,
+                         bool reproducible, bool in_one_piece) {
   if (reproducible)
-    tree_.emplace(parameters, data, transport);
+    tree_.emplace(parameters, data, std::move(group));
   else
-    reducer_.emplace(parameters, data, in_one_piece, transport);
+    reducer_.emplace(parameters, data, std::move(group), in_one_piece);
 }
 
 void GradientSum::begin(std::int64_t micro_batches, std::int64_t first, std::int64_t last) {

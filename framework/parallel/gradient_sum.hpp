@@ -18,9 +18,9 @@ namespace attune::parallel {
 class GradientSum {
  public:
   /// data: the data-parallel group. reproducible: use GradientTree instead of GradientReducer.
-  /// in_one_piece: see GradientReducer. Collective.
-  GradientSum(const NamedTensors& parameters, const Comm& data, bool reproducible,
-              bool in_one_piece = true, Transport transport = Transport::automatic);
+  /// group, in_one_piece: see GradientReducer. Collective.
+  GradientSum(const NamedTensors& parameters, const Comm& data, ProcessGroup group,
+              bool reproducible, bool in_one_piece);
 
   void begin(std::int64_t micro_batches, std::int64_t first, std::int64_t last);
   /// loss: a scalar that depends on the parameters. The last call of a step on each rank is

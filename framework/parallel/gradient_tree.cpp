@@ -5,6 +5,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <sstream>
 
@@ -20,18 +21,25 @@ std::int64_t width(std::int64_t leaves, int level) {
 
 }  // namespace
 
-GradientTree::GradientTree(const NamedTensors& parameters, Comm data, Transport transport)
-    : data_(std::move(data)), dtype_(parameters.front().second.scalar_type()) {
+GradientTree::GradientTree(const NamedTensors& parameters, Comm data, ProcessGroup group)
+    : data_(std::move(data)),
+      group_(std::move(group)),
+      dtype_(parameters.front().second.scalar_type()) {
   for (const auto& [name, tensor] : parameters) {
     parameters_.push_back(tensor);
     elements_ += tensor.numel();
     dtype_ = c10::promoteTypes(dtype_, tensor.scalar_type());
   }
-  padded_ = (elements_ + data_.size() - 1) / data_.size() * data_.size();
-  if (data_.size() > 1) group_ = make_process_group(data_, parameters_.front().device(), transport);
+  constexpr std::int64_t alignment = 64;  // elements
+  const auto unit = data_.size() == 1 ? 1 : alignment * data_.size();
+  padded_ = (elements_ + unit - 1) / unit * unit;
 }
 
 GradientTree::~GradientTree() = default;
+
+std::int64_t GradientTree::most_sums(std::int64_t leaves_of_rank) {
+  return std::bit_width(static_cast<std::uint64_t>(leaves_of_rank));
+}
 
 void GradientTree::begin(std::int64_t leaves, std::int64_t first, std::int64_t last) {
   ATTUNE_ASSERT(sums_.empty() && 0 <= first && first <= last && last <= leaves,
@@ -76,12 +84,13 @@ std::vector<std::vector<GradientTree::Node>> GradientTree::nodes_of_ranks() cons
   return ranks;
 }
 
-at::Tensor GradientTree::shards_to_send() const {
-  if (sums_.empty()) return at::empty({0}, parameters_.front().options().dtype(dtype_));
-  if (sums_.size() == 1) return sums_.begin()->second;
+/// The sums themselves are given up, so that they are not held beside what is received.
+at::Tensor GradientTree::take_shards_to_send() {
   std::vector<at::Tensor> sums;
   for (const auto& [node, sum] : sums_) sums.push_back(sum.view({data_.size(), -1}));
-  return at::cat(sums, 1).flatten();
+  sums_.clear();
+  if (sums.empty()) return at::empty({0}, parameters_.front().options().dtype(dtype_));
+  return sums.size() == 1 ? sums.front().flatten() : at::cat(sums, 1).flatten();
 }
 
 /// Afterwards sums_ holds this rank's shard of the root alone.
@@ -91,10 +100,9 @@ void GradientTree::exchange() {
   std::vector<std::int64_t> received;
   for (const auto& nodes : ranks) received.push_back(std::ssize(nodes) * shard);
   std::vector<std::int64_t> sent(ranks.size(), std::ssize(sums_) * shard);
-  auto mine = shards_to_send();
+  auto mine = take_shards_to_send();
   auto shards = at::empty({std::reduce(received.begin(), received.end())}, mine.options());
   group_->alltoall_base(shards, mine, received, sent)->wait();
-  sums_.clear();
   std::int64_t from = 0;
   for (const auto& nodes : ranks)
     for (const auto& node : nodes) {
@@ -106,11 +114,11 @@ void GradientTree::exchange() {
 void GradientTree::finish() {
   ATTUNE_ASSERT(next_ == last_, "leaf {} of {}", next_, last_);
   const torch::NoGradGuard no_grad;
-  if (group_) exchange();
+  if (data_.size() > 1) exchange();
   ATTUNE_ASSERT(sums_.size() == 1, "{} roots", sums_.size());
   auto total = sums_.begin()->second;
   sums_.clear();
-  if (group_) {
+  if (data_.size() > 1) {
     auto whole = at::empty({padded_}, total.options());
     group_->_allgather_base(whole, total)->wait();
     total = whole;

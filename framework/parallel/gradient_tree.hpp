@@ -25,9 +25,8 @@ namespace attune::parallel {
 /// each.
 class GradientTree {
  public:
-  /// Parameters as for GradientReducer. Collective.
-  GradientTree(const NamedTensors& parameters, Comm data,
-               Transport transport = Transport::automatic);
+  /// Parameters and group as for GradientReducer.
+  GradientTree(const NamedTensors& parameters, Comm data, ProcessGroup group);
   ~GradientTree();
   GradientTree(const GradientTree&) = delete;
   GradientTree& operator=(const GradientTree&) = delete;
@@ -39,6 +38,9 @@ class GradientTree {
   /// Abandons the step and discards the partial sums.
   void abandon() { sums_.clear(); }
 
+  /// How many partial sums a rank holds at most while it adds so many leaves.
+  static std::int64_t most_sums(std::int64_t leaves_of_rank);
+
  private:
   struct Node {
     int level;           // 0: leaves
@@ -49,17 +51,18 @@ class GradientTree {
   /// The partial sums of all ranks, by rank.
   std::vector<std::vector<Node>> nodes_of_ranks() const;
   /// This rank's partial sums, for each rank its shards of them.
-  at::Tensor shards_to_send() const;
+  at::Tensor take_shards_to_send();
   void exchange();
   at::Tensor take_gradients();
   void give_gradients(const at::Tensor& sum);
 
   std::vector<at::Tensor> parameters_;
   Comm data_;
-  ProcessGroup group_;    // null on one rank
+  ProcessGroup group_;
   at::ScalarType dtype_;  // of the sums: one that holds all gradients
   std::int64_t elements_ = 0;
-  std::int64_t padded_ = 0;  // elements_, rounded up so that all ranks have shards of one size
+  // elements_, rounded up so that all ranks have shards of one size, each as aligned as a tensor
+  std::int64_t padded_ = 0;
   std::int64_t leaves_ = 0;
   std::int64_t next_ = 0;
   std::int64_t last_ = 0;

@@ -45,16 +45,18 @@ std::vector<std::vector<std::size_t>> buckets(const std::vector<at::Tensor>& par
   return indices;
 }
 
-/// LibTorch orders the buckets anew after a first step, by when gradients became ready in it. A
-/// parameter's place decides in which order ranks are added, and a resumed run must add as one that
-/// was not interrupted. So the order is settled before the first step, last parameter first, by a
-/// pass of zeros.
+/// LibTorch's reducer notes in which order gradients become ready in its first pass, and makes its
+/// buckets anew by it. A parameter's place decides in which order ranks are added, and a resumed
+/// run must add as one that was not interrupted. So the first pass is one of zeros, before the
+/// first step, last parameter first. Making buckets without it would not do: the reducer would go
+/// on noting.
 void settle_buckets(c10d::Reducer& reducer, const std::vector<at::Tensor>& parameters) {
   reducer.prepare_for_backward({});
   for (auto i = parameters.size(); i-- > 0;)
     torch::autograd::backward({parameters[i]}, {at::zeros_like(parameters[i])});
-  reducer.rebuild_buckets();
+  // views of the old buckets: they would be held beside the new ones
   for (const auto& parameter : parameters) parameter.mutable_grad() = at::Tensor();
+  reducer.rebuild_buckets();
 }
 
 std::unique_ptr<c10d::Reducer> make_reducer(const NamedTensors& named,
@@ -132,15 +134,14 @@ struct GradientReducer::Parts {
   }
 };
 
-GradientReducer::GradientReducer(NamedTensors named, const Comm& data, bool in_one_piece,
-                                 Transport transport)
+GradientReducer::GradientReducer(NamedTensors named, const Comm& data, ProcessGroup group,
+                                 bool in_one_piece)
     : parts_(std::make_unique<Parts>()) {
   ATTUNE_ASSERT(!named.empty(), "there is no parameter to reduce");
   check_same_everywhere(named, data);
   for (const auto& [name, tensor] : named) parts_->parameters.push_back(tensor);
   parts_->watch();
   if (data.size() == 1) return;
-  auto group = make_process_group(data, parts_->parameters.front().device(), transport);
   if (in_one_piece)
     parts_->reducer = make_reducer(named, parts_->parameters, std::move(group));
   else

@@ -30,9 +30,9 @@ class GradientReducer {
   /// parameter's gradient once, so a bucket may be reduced as soon as it is full. It is not so
   /// where parts of the pass are passes of their own, as with recomputed activations: a parameter
   /// of several parts gets its gradient piece by piece. Then buckets are reduced in finish().
-  /// Collective.
-  GradientReducer(NamedTensors parameters, const Comm& data, bool in_one_piece = true,
-                  Transport transport = Transport::automatic);
+  /// group: of `data`, for the parameters' device. Collective.
+  GradientReducer(NamedTensors parameters, const Comm& data, ProcessGroup group,
+                  bool in_one_piece = true);
   ~GradientReducer();
   GradientReducer(GradientReducer&&) noexcept;
 

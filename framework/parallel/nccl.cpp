@@ -33,24 +33,8 @@ std::optional<Library> load(c10::DeviceType type) {
     std::memcpy(&function, &found, sizeof found);
     is_whole = is_whole && found != nullptr;
   };
-#define ATTUNE_TAKE(name) take(library.name, #name)
-  ATTUNE_TAKE(ncclGetVersion);
-  ATTUNE_TAKE(ncclGetErrorString);
-  ATTUNE_TAKE(ncclGetLastError);
-  ATTUNE_TAKE(ncclGetUniqueId);
-  ATTUNE_TAKE(ncclCommInitRank);
-  ATTUNE_TAKE(ncclCommFinalize);
-  ATTUNE_TAKE(ncclCommDestroy);
-  ATTUNE_TAKE(ncclCommGetAsyncError);
-  ATTUNE_TAKE(ncclGroupStart);
-  ATTUNE_TAKE(ncclGroupEnd);
-  ATTUNE_TAKE(ncclAllReduce);
-  ATTUNE_TAKE(ncclReduceScatter);
-  ATTUNE_TAKE(ncclReduce);
-  ATTUNE_TAKE(ncclAllGather);
-  ATTUNE_TAKE(ncclBroadcast);
-  ATTUNE_TAKE(ncclSend);
-  ATTUNE_TAKE(ncclRecv);
+#define ATTUNE_TAKE(Returned, name, ...) take(library.name, #name);
+  ATTUNE_NCCL_FUNCTIONS(ATTUNE_TAKE)
 #undef ATTUNE_TAKE
   return is_whole ? std::optional(library) : std::nullopt;
 }
@@ -101,6 +85,10 @@ nccl::Operation operation(Reduction op) {
   }
 }
 
+bool tells_of_memory(const std::string& words) {
+  return words.find("out of memory") != std::string::npos;
+}
+
 /// "invalid usage: Duplicate GPU detected"
 std::string words_of(const Library& library, nccl::Result code, nccl::Communicator communicator) {
   std::string words = library.ncclGetErrorString(code);
@@ -122,14 +110,7 @@ class Nccl final : public Collectives {
     const InCollective waiting;
     const auto code =
         library.ncclCommInitRank(&communicator_, this->comm().size(), id, this->comm().rank());
-    if (code != 0)
-      fail(
-          "NCCL cannot connect the {} ranks ({}): name the network interfaces that connect the "
-          "nodes in {} and {}, or sum over MPI with parallel.collectives = \"mpi\"; "
-          "NCCL_DEBUG=INFO "
-          "shows what NCCL tries",
-          this->comm().size(), words_of(library, code, nullptr), setting("NCCL_SOCKET_IFNAME"),
-          setting("NCCL_IB_HCA"));
+    if (code != 0) refuse(words_of(library, code, nullptr));
     errors_.emplace([this] { return error(); });
   }
 
@@ -138,6 +119,7 @@ class Nccl final : public Collectives {
     // A rank that fails leaves the others in the middle of their work, and ends with them.
     if (std::uncaught_exceptions() > 0) return;
     device::make_current(device_);
+    const InCollective waiting;
     library_.ncclCommFinalize(communicator_);
     library_.ncclCommDestroy(communicator_);
   }
@@ -207,6 +189,19 @@ class Nccl final : public Collectives {
   }
 
  private:
+  [[noreturn]] void refuse(const std::string& words) const {
+    if (tells_of_memory(words))
+      fail(
+          "NCCL cannot connect the {} ranks, because {} has no memory left for it ({}): end what "
+          "else runs there, or sum over MPI with parallel.collectives = \"mpi\"",
+          comm().size(), device_.str(), words);
+    fail(
+        "NCCL cannot connect the {} ranks ({}): name the network interfaces that connect the nodes "
+        "in {} and {}, or sum over MPI with parallel.collectives = \"mpi\"; NCCL_DEBUG=INFO shows "
+        "what NCCL tries",
+        comm().size(), words, setting("NCCL_SOCKET_IFNAME"), setting("NCCL_IB_HCA"));
+  }
+
   static std::size_t count(const at::Tensor& tensor) {
     return static_cast<std::size_t>(tensor.numel());
   }
@@ -223,7 +218,12 @@ class Nccl final : public Collectives {
   /// Several calls as one: they cannot wait for each other.
   void as_group(const std::function<void()>& calls) const {
     check(library_.ncclGroupStart(), "ncclGroupStart");
-    calls();
+    try {
+      calls();
+    } catch (...) {
+      library_.ncclGroupEnd();  // or this thread's later calls would wait for it
+      throw;
+    }
     check(library_.ncclGroupEnd(), "ncclGroupEnd");
   }
 

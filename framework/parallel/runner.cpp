@@ -181,11 +181,6 @@ class DeviceWork final : public GroupWork {
   void ends_at(std::shared_ptr<c10::Event> end) { end_ = std::move(end); }
   bool isCompleted() override { return GroupWork::isCompleted() && (!end_ || end_->query()); }
   void synchronize() override { device::current_after(end_); }
-  bool wait(std::chrono::milliseconds timeout) override {
-    const bool is_done = GroupWork::wait(timeout);
-    synchronize();
-    return is_done;
-  }
 
  private:
   std::shared_ptr<c10::Event> end_;

@@ -18,17 +18,20 @@ auto& mutex = *new std::mutex;
 auto& noted = *new std::deque<OnDevice>;
 auto& sources = *new std::map<const ErrorSource*, std::function<std::string()>>;
 
-/// Of those whose begin the device has come to, forgets the ended and counts the others.
+/// Of those whose begin the device has come to, forgets the ended and counts the others. A device
+/// that failed throws, and all stay noted.
 int count_begun() {
   int begun = 0;
-  std::erase_if(noted, [&](const OnDevice& one) {
+  std::deque<OnDevice> left;
+  for (const auto& one : noted) {
     // of the watchdog's thread, which would otherwise use memory of the first device
     device::make_current(one.end->device());
-    if (!one.begin->query()) return false;
-    const bool has_ended = one.end->query();
-    begun += !has_ended;
-    return has_ended;
-  });
+    const bool has_begun = one.begin->query();
+    if (has_begun && one.end->query()) continue;
+    begun += has_begun;
+    left.push_back(one);
+  }
+  noted = std::move(left);
   return begun;
 }
 

@@ -12,6 +12,7 @@
 #include "core/names.hpp"
 #include "core/out_of_memory.hpp"
 #include "core/plugin_call.hpp"
+#include "device/device.hpp"
 #include "strategy/inputs.hpp"
 #include "strategy/peft_config.hpp"
 #include "strategy/seeding.hpp"
@@ -27,7 +28,8 @@ std::string refusal(const c10::Error& error) {
 }
 
 bool is_the_frameworks(const std::exception& error) {
-  return nn::asks_for_values(error) || is_out_of_memory(error);
+  return nn::asks_for_values(error) || is_out_of_memory(error) ||
+         device::is_not_deterministic(error);
 }
 
 std::string named(const std::string& strategy) { return fmt::format("strategy '{}'", strategy); }

@@ -4,6 +4,8 @@
 #include <fmt/ranges.h>
 #include <torch/torch.h>
 
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -11,6 +13,8 @@
 
 #include "core/plugin_call.hpp"
 #include "core/stopwatch.hpp"
+#include "device/device.hpp"
+#include "parallel/backend.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/watchdog.hpp"
 #include "run_directory/not_finite.hpp"
@@ -75,12 +79,14 @@ class Loop {
   //                            saved, and the run ends here
   //   RUN_END
   Outcome run(const Resume& resume) {
+    const auto group = connect();
     s_.strategies->begin(*s_.model, context_.run());
     begin(resume);
     if (interruption_.happened()) return nothing_done_yet();
     const auto hidden = keep_hidden_states(s_, updater_.parameters(), interruption_);
     if (interruption_.happened()) return nothing_done_yet();
-    Step step(s_, updater_.parameters(), micro_batch_, hidden, interruption_);
+    device::release_unused(s_.device);  // that the passes until here took
+    Step step(s_, updater_.parameters(), group, micro_batch_, hidden, interruption_);
     if (!frozen_.empty()) hold_frozen(true);
     fire(Event::run_begin);
     agree_on_requests();
@@ -123,6 +129,13 @@ class Loop {
 
  private:
   // ---- Before the first step
+
+  /// Before anything fills the device: what sums gradients allocates memory of its own there.
+  parallel::ProcessGroup connect() const {
+    auto group = parallel::make_process_group(s_.mesh.data, s_.device, transport_of(s_.config));
+    if (!s_.device.is_cpu() && s_.mesh.data.size() > 1) parallel::warm_up(*group, s_.device);
+    return group;
+  }
 
   Run describe_run() {
     Run run;

@@ -13,6 +13,7 @@
 #include "core/stopwatch.hpp"
 #include "data/loader.hpp"
 #include "device/device.hpp"
+#include "parallel/gradient_tree.hpp"
 #include "train/passes.hpp"
 #include "train/updater.hpp"
 
@@ -78,6 +79,14 @@ std::size_t usable_memory(const Session& session) {
                                  : device::memory(session.device).free * 9 / 10;
 }
 
+/// Of a rank in a step, at most.
+std::int64_t micro_batches(const Session& session) {
+  const auto samples =
+      (session.config.train.global_batch + session.mesh.data.size() - 1) / session.mesh.data.size();
+  const auto each = std::max<std::int64_t>(1, session.config.train.micro_batch);
+  return (samples + each - 1) / each;
+}
+
 /// " on cuda:0 (70 of 80 GiB are in use)"
 std::string place_of_memory(const Session& session) {
   if (session.device.is_cpu()) return "";
@@ -102,8 +111,12 @@ MemoryPlan plan_memory(Model& model, const Optimizer& optimizer) {
 
 MemoryPlan plan_memory(const Session& session) {
   auto plan = plan_memory(*session.model, *session.config.optimizer.build<Optimizer>());
+  if (session.config.parallel.reproducible)
+    plan.sums = plan.gradients *
+                static_cast<std::size_t>(parallel::GradientTree::most_sums(micro_batches(session)));
   // each rank writes its share
   plan.staging /= static_cast<std::size_t>(session.mesh.world.size());
+  if (!session.device.is_cpu() && !session.device.is_meta()) plan.staging = 0;  // it is the host's
   plan.other = session.planned.other;
   return plan;
 }
@@ -113,8 +126,9 @@ std::string describe(const MemoryPlan& plan) {
   const auto other = plan.other > 0 ? fmt::format(", other tensors {}", bytes(plan.other)) : "";
   const auto staging =
       plan.staging > 0 ? fmt::format(", copy for checkpoints {}", bytes(plan.staging)) : "";
-  return fmt::format("weights {}, gradients {}, optimizer {}{}{}", bytes(plan.weights),
-                     bytes(plan.gradients), bytes(plan.optimizer), staging, other);
+  const auto sums = plan.sums > 0 ? fmt::format(", reproducible sums {}", bytes(plan.sums)) : "";
+  return fmt::format("weights {}, gradients {}{}, optimizer {}{}{}", bytes(plan.weights),
+                     bytes(plan.gradients), sums, bytes(plan.optimizer), staging, other);
 }
 
 std::size_t available_memory(const Comm& node) {
@@ -124,8 +138,7 @@ std::size_t available_memory(const Comm& node) {
 }
 
 void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::int64_t step) {
-  auto plan = plan_memory(session);
-  if (!session.device.is_cpu()) plan.staging = 0;  // which is on the host
+  const auto plan = plan_memory(session);
   fail(
       "step {}: rank {} ran out of memory{}; it holds {}, and the activations of {} sample{}; "
       "lower "
@@ -172,7 +185,7 @@ std::int64_t find_micro_batch(Session& session) {
   // Counted from before the first pass: the optimizer and what a checkpoint is copied to come
   // later.
   const auto plan = plan_memory(session);
-  const auto later = plan.optimizer + (session.device.is_cpu() ? plan.staging : 0);
+  const auto later = plan.optimizer + plan.staging;
   const auto may_take = usable_memory(session);
   const auto before = resident(session.device);
   const auto rows = longest_first(session);
@@ -198,6 +211,7 @@ std::int64_t find_micro_batch(Session& session) {
     previous = took;
   }
   drop_gradients(trainable(*session.model));
+  device::release_unused(session.device);
   const auto agreed = -session.mesh.world.max(-fits);
   session.mesh.world.agree([&] {
     if (agreed == 0)

@@ -16,11 +16,12 @@ namespace attune::train {
 struct MemoryPlan {
   std::size_t weights = 0;
   std::size_t gradients = 0;
+  std::size_t sums = 0;  // partial ones of gradients, with parallel.reproducible
   std::size_t optimizer = 0;
   std::size_t staging = 0;  // host copy from which a checkpoint is written
   std::size_t other = 0;    // planned runs: other tensors of strategies and layers
 
-  std::size_t held() const { return weights + gradients + optimizer + staging + other; }
+  std::size_t held() const { return weights + gradients + sums + optimizer + staging + other; }
 };
 MemoryPlan plan_memory(const Session& session);
 /// The same for a model prepared by strategies, for a run with one rank.
@@ -38,8 +39,9 @@ std::vector<std::int64_t> longest_first(const Session& session);
 
 /// Result of one trial forward and backward pass. drop_gradients() discards its gradients.
 struct Rehearsal {
-  std::size_t resident = 0;  // bytes held by this process before the pass
-  // peak of additional bytes: activations, gradients and kernel workspace; 0 on a GPU
+  std::size_t resident =
+      0;  // bytes held by this process, or by its tensors on a device, before the pass
+  // peak of additional bytes: activations, gradients and kernel workspace
   std::size_t took = 0;
   double seconds = 0;
 };

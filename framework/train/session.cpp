@@ -13,6 +13,7 @@
 #include "core/host.hpp"
 #include "data/store.hpp"
 #include "data/sampler.hpp"
+#include "device/device.hpp"
 #include "strategy/base_parameters.hpp"
 #include "strategy/inputs.hpp"
 #include "parallel/gradients.hpp"
@@ -224,9 +225,8 @@ Session Session::open(const config::RunConfig& config, const Mesh& mesh) {
   s.config = config;
   s.mesh = mesh;
   s.device = placement::choose_device(config.parallel.device, mesh);
-  // Operators of the CPU are; of some others LibTorch knows no such form, and says so.
-  if (config.parallel.reproducible && !s.device.is_cpu())
-    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+  // those of the CPU are anyway
+  if (config.parallel.reproducible && !s.device.is_cpu()) device::use_deterministic_operators();
   assemble(s);
   if (!config.adapter.empty()) start_from_adapter(s);
   parallel::broadcast_parameters(s.strategies->state(*s.model), mesh.data);

@@ -3,6 +3,8 @@
 #include <attune/error.hpp>
 #include <torch/torch.h>
 
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -61,14 +63,16 @@ void sum_over_ranks(Counts& counts, std::vector<double>& losses, RanksThat& rank
 
 }  // namespace
 
-Step::Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch,
+Step::Step(Session& session, const std::vector<NamedTensor>& parameters,
+           parallel::ProcessGroup group, std::int64_t micro_batch,
            std::shared_ptr<const HiddenStates> hidden, Interruption& interruption)
     : s_(session),
       interruption_(interruption),
       micro_batch_(micro_batch),
       batches_(batches_of(session, std::move(hidden))),
-      gradients_(parameters, session.mesh.data, session.config.parallel.reproducible,
-                 /*in_one_piece=*/!session.config.train.recompute, transport_of(session.config)) {}
+      gradients_(parameters, session.mesh.data, std::move(group),
+                 session.config.parallel.reproducible,
+                 /*in_one_piece=*/!session.config.train.recompute) {}
 
 std::shared_ptr<BatchSource> Step::batches_of(Session& session,
                                               std::shared_ptr<const HiddenStates> hidden) const {

@@ -28,9 +28,10 @@ struct StepSums {
 
 class Step {
  public:
-  /// hidden: result of keep_hidden_states; may be null. Collective.
-  Step(Session& session, const std::vector<NamedTensor>& parameters, std::int64_t micro_batch,
-       std::shared_ptr<const HiddenStates> hidden, Interruption& interruption);
+  /// group: for gradients. hidden: result of keep_hidden_states; may be null. Collective.
+  Step(Session& session, const std::vector<NamedTensor>& parameters, parallel::ProcessGroup group,
+       std::int64_t micro_batch, std::shared_ptr<const HiddenStates> hidden,
+       Interruption& interruption);
 
   /// Runs one step (counted from 0), without a wait for the device. Afterwards every .grad holds
   /// the gradient of the summed loss on every rank, and `readings` what sums() needs. false if the

@@ -85,11 +85,12 @@ std::string planned_memory(const train::Session& s) {
 /// The same from what a pass took: "1.4 GiB at most: ..."
 std::string measured_memory(const train::Session& s, const train::Rehearsal& tried) {
   const auto plan = train::plan_memory(s);
-  if (!s.device.is_cpu()) return train::describe(plan);
   const auto activations = tried.took - std::min(tried.took, plan.gradients);
-  return fmt::format("{} at most: {}, activations of the {} {} (tried just now), and the program",
-                     bytes_text(tried.resident + tried.took + plan.optimizer + plan.staging),
-                     train::describe(plan), longest_text(s), bytes_text(activations));
+  const auto most = tried.resident + tried.took + plan.sums + plan.optimizer + plan.staging;
+  return fmt::format("{} at most{}: {}, activations of the {} {} (tried just now){}",
+                     bytes_text(most), s.device.is_cpu() ? "" : " on " + s.device.str(),
+                     train::describe(plan), longest_text(s), bytes_text(activations),
+                     s.device.is_cpu() ? ", and the program" : "");
 }
 
 std::string time_text(double seconds) {

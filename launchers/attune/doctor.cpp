@@ -26,6 +26,7 @@
 #include "gpu_links.hpp"
 #include "option_table.hpp"
 #include "parallel/mpi.hpp"
+#include "parallel/watchdog.hpp"
 #include "placement/neighbours.hpp"
 #include "prepare/source.hpp"
 #include "ranks.hpp"
@@ -498,6 +499,8 @@ std::vector<std::string> advice(const std::vector<Node>& nodes,
   return sentences;
 }
 
+constexpr double patience = 120;  // seconds for each of the measurements
+
 int doctor(const std::vector<std::string>& arguments) {
   options::options_description description;
   const auto scratch_here = [] {
@@ -520,28 +523,36 @@ int doctor(const std::vector<std::string>& arguments) {
     comm.agree([&] {
       if (!fs::is_directory(output)) fail("{}: there is no such folder", output.string());
     });
+    const parallel::Watchdog watchdog(comm, patience);
     const auto places = placement::place_ranks({}, comm);
+    parallel::report_phase("this node", 0);
     auto mine = describe_node(places[static_cast<std::size_t>(comm.rank())], output, scratch);
     mine.neighbours = placement::neighbours(std::chrono::milliseconds(500));
     mine.seen_after = seconds_until_seen(comm, output);
     std::vector<Node> ranks;
     for (const auto& text : comm.gather(to_json(mine).dump()))
       ranks.push_back(from_json(nlohmann::json::parse(text)));
+    parallel::report_phase("links between nodes", 0);
     measure_links(comm, ranks);
-    const auto links = gpu_links(comm);
+    auto nodes = nodes_of(ranks);
+    for (auto& node : nodes) node.gpus = gpus_of(node.host, places);
+    std::size_t marks = 0;
     if (comm.root()) {
-      auto nodes = nodes_of(ranks);
-      for (auto& node : nodes) node.gpus = gpus_of(node.host, places);
       std::vector<Row> rows{{"NODE", "RANKS", "PROCESSORS", "MEMORY", "FREE", "GPUS", "SCRATCH",
                              "OUTPUT", "HDF5", "SEEN", "CLOCK", "TRANSPORT", "LATENCY",
                              "BANDWIDTH"}};
       for (const auto& node : nodes) rows.push_back(row_of(node));
-      const auto marks = mark(rows, nodes);
+      marks = mark(rows, nodes);
       std::cout << fmt::format("{}\nstarted: {} rank{}, {}\na run here uses: {}\n\n", versions(),
                                ranks.size(), ranks.size() == 1 ? "" : "s", started,
                                placement::summary(places))
                 << text_table(rows);
       if (nodes.size() > 1) std::cout << "\nLatency and bandwidth are to the first node.\n";
+      std::cout << std::flush;  // whatever the GPUs' libraries do next
+    }
+    parallel::report_phase("links between GPUs", 0);
+    const auto links = gpu_links(comm);
+    if (comm.root()) {
       if (!links.empty()) std::cout << "\n";
       for (const auto& line : links) std::cout << line << (line.ends_with("\n") ? "" : "\n");
       if (marks > 0)

@@ -20,6 +20,7 @@
 #include "device/device.hpp"
 #include "option_table.hpp"
 #include "parallel/backend.hpp"
+#include "parallel/watchdog.hpp"
 #include "placement/devices.hpp"
 #include "placement/rates.hpp"
 #include "train/session.hpp"
@@ -31,6 +32,7 @@ namespace fs = std::filesystem;
 using placement::RankRate;
 
 constexpr std::int64_t bytes_of_test = 64 << 20;
+constexpr double patience = 120;  // seconds for each of the measurements
 
 /// Multiplications and additions per second.
 double compute(c10::Device device) {
@@ -137,12 +139,16 @@ std::string summary(const std::vector<RankRate>& ranks, double scale, const char
 
 void preflight(const config::RunConfig& run, const Mesh& mesh) {
   const auto& world = mesh.world;
+  const parallel::Watchdog watchdog(world, std::min(run.parallel.watchdog, patience));
   const auto device = placement::choose_device(run.parallel.device, mesh);
+  parallel::report_phase("matrix products", 0);
   double computing = 0;
   double writing = 0;
   world.agree([&] { computing = compute(device); });
+  parallel::report_phase("sum over ranks", 0);
   const auto group = parallel::make_process_group(world, device, train::transport_of(run));
   const auto sending = world.size() > 1 ? communicate(*group, device, world) : 0;
+  parallel::report_phase("writes", 0);
   world.agree([&] { writing = write_out(run, world); });
 
   const auto products = of_all_ranks(computing, world);

@@ -4,6 +4,7 @@
 
 #include "core/files.hpp"
 #include "core/out_of_memory.hpp"
+#include "device/device.hpp"
 #include "parallel/mpi.hpp"
 #include "slurm/launch.hpp"
 
@@ -27,6 +28,15 @@ Error out_of_memory(const Comm& comm, const std::exception& error) {
       "rank {} ran out of memory{}: lower train.micro_batch or evaluate.micro_batch, train fewer "
       "parameters (an adapter, such as 'lora'), use a smaller model, or fewer ranks per node",
       comm.rank(), what));
+}
+
+/// "cumsum_cuda_kernel does not have a deterministic implementation, but ..."
+Error not_deterministic(const std::exception& error) {
+  const std::string_view text = error.what();
+  return Error(
+      fmt::format("parallel.reproducible cannot be kept on this device (LibTorch: \"{}\"): set "
+                  "parallel.reproducible = false, or parallel.device = \"cpu\"",
+                  text.substr(0, text.find_first_of(",\n"))));
 }
 
 }  // namespace
@@ -55,6 +65,8 @@ int on_ranks(const std::function<int(const Comm&)>& work) {
   } catch (const std::exception& error) {
     if (is_out_of_memory(error))
       return report(comm, ExitCode::user_mistake, out_of_memory(comm, error), alone);
+    if (device::is_not_deterministic(error))
+      return report(comm, ExitCode::user_mistake, not_deterministic(error), alone);
     return report(comm, ExitCode::fault, error, alone);
   }
 }

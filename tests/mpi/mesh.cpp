@@ -303,7 +303,8 @@ Result train_on(const Mesh& mesh, bool reproducible) {
   LoaderOptions options{
       .global_batch = 8, .seed = 3, .plan = {.micro_batch = 1}, .reproducible = reproducible};
   Loader loader(file.split("train"), columns, options, mesh.data.rank(), mesh.data.size());
-  parallel::GradientSum gradients({{"weight", model.weight()}}, mesh.data, reproducible);
+  parallel::GradientSum gradients({{"weight", model.weight()}}, mesh.data,
+                                  parallel::make_process_group(mesh.data), reproducible, true);
   Result result;
   std::vector<std::int64_t> own;
   for (std::int64_t step = 0; step < 6; ++step) {
@@ -375,7 +376,8 @@ TEST(Traffic, OfAStepIsItsGradients) {
   const auto bytes = [&] { return parallel::traffic_of_rank(mesh.world); };
   const auto weight = torch::zeros({1000, 100}).requires_grad_(true),
              bias = torch::zeros({7}).requires_grad_(true);
-  parallel::GradientSum gradients({{"weight", weight}, {"bias", bias}}, mesh.data, false);
+  parallel::GradientSum gradients({{"weight", weight}, {"bias", bias}}, mesh.data,
+                                  parallel::make_process_group(mesh.data), false, true);
   const auto step = [&] {
     gradients.begin(all().size(), all().rank(), all().rank() + 1);
     gradients.backward(weight.sum() + bias.sum());

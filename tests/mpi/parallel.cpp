@@ -276,7 +276,7 @@ void expect_equal_gradients(const Net& net, const std::vector<at::Tensor>& expec
 TEST(Gradients, AreTheSumOverRanksOfUnevenMicroBatches) {
   const Net net(1);
   const Net alone(1);
-  GradientReducer reducer(net.parameters(), all());
+  GradientReducer reducer(net.parameters(), all(), attune::parallel::make_process_group(all()));
   for (const std::int64_t micro_batches : {8, 7, 5}) {
     reduce_share(net, reducer, 0, micro_batches);
     expect_equal_gradients(net, reference_gradients(alone, 0, micro_batches));
@@ -288,7 +288,8 @@ TEST(Gradients, AreTheSumOverRanksOfUnevenMicroBatches) {
 /// bounds[r+1].
 std::vector<at::Tensor> tree_gradients(const Net& net, const Comm& comm, std::int64_t micro_batches,
                                        const std::vector<std::int64_t>& bounds) {
-  attune::parallel::GradientTree tree(net.parameters(), comm);
+  attune::parallel::GradientTree tree(net.parameters(), comm,
+                                      attune::parallel::make_process_group(comm));
   tree.begin(micro_batches, bounds[comm.rank()], bounds[comm.rank() + 1]);
   for (auto j = bounds[comm.rank()]; j < bounds[comm.rank() + 1]; ++j) {
     net.loss(micro_batch(0, j), uses_side(j)).backward();
@@ -329,7 +330,7 @@ TEST(Gradients, AddedAlongTheTreeHaveTheSameBitsHoweverTheyAreShared) {
 TEST(Gradients, OfARankWithoutMicroBatchesCountAsZero) {
   const Net net(2);
   const Net alone(2);
-  GradientReducer reducer(net.parameters(), all());
+  GradientReducer reducer(net.parameters(), all(), attune::parallel::make_process_group(all()));
   reduce_share(net, reducer, 0, 1);
   expect_equal_gradients(net, reference_gradients(alone, 0, 1));
 }
@@ -337,7 +338,7 @@ TEST(Gradients, OfARankWithoutMicroBatchesCountAsZero) {
 TEST(Gradients, OfAParameterThatNoRankUsesAreZeroAndNobodyWaits) {
   const Net net(3);
   const Net alone(3);
-  GradientReducer reducer(net.parameters(), all());
+  GradientReducer reducer(net.parameters(), all(), attune::parallel::make_process_group(all()));
   for (int step = 0; step < 3; ++step) {
     reducer.begin_last_backward();
     net.loss(micro_batch(step, 2), false).backward();
@@ -351,7 +352,7 @@ TEST(Gradients, OfAParameterThatNoRankUsesAreZeroAndNobodyWaits) {
 TEST(Gradients, StayRightOverFiftySteps) {
   const Net net(4);
   const Net alone(4);
-  GradientReducer reducer(net.parameters(), all());
+  GradientReducer reducer(net.parameters(), all(), attune::parallel::make_process_group(all()));
   const auto descend = [](const Net& which, const std::vector<at::Tensor>& gradients) {
     const at::NoGradGuard no_grad;
     const auto parameters = which.parameters();
@@ -378,7 +379,7 @@ TEST(Gradients, HaveTheSameBitsInEveryStep) {
     parameters.push_back(torch::randn({size}).requires_grad_());
   GradientReducer reducer(
       {{"a", parameters[0]}, {"b", parameters[1]}, {"c", parameters[2]}, {"d", parameters[3]}},
-      all());
+      all(), attune::parallel::make_process_group(all()));
   torch::manual_seed(100 + all().rank());
   std::vector<at::Tensor> inputs;
   for (const auto& parameter : parameters) inputs.push_back(torch::randn_like(parameter));
@@ -420,7 +421,7 @@ TEST(Gradients, OfARecomputedLayerAreReduced) {
   };
   const Net net(5);
   const Net alone(5);
-  GradientReducer reducer(net.parameters(), all());
+  GradientReducer reducer(net.parameters(), all(), attune::parallel::make_process_group(all()));
   for (int step = 0; step < 3; ++step) {
     reducer.begin_last_backward();
     Recomputed::apply(micro_batch(step, all().rank()).requires_grad_(true), &net).backward();
@@ -439,7 +440,8 @@ TEST(Gradients, OfARecomputedLayerAreReduced) {
 
 TEST(Gradients, RefuseParametersThatDifferBetweenRanks) {
   const auto mine = at::zeros({3 + all().rank()}).requires_grad_(true);
-  const auto text = message_of<Fault>([&] { GradientReducer({{"w", mine}}, all()); });
+  const auto text = message_of<Fault>(
+      [&] { GradientReducer({{"w", mine}}, all(), attune::parallel::make_process_group(all())); });
   if (all().size() > 1)
     EXPECT_THAT(text, HasSubstr("rank 1"));
   else

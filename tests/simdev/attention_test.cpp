@@ -35,24 +35,29 @@ class Attention : public testing::TestWithParam<Case> {
 
 INSTANTIATE_TEST_SUITE_P(
     All, Attention,
-    testing::Values(Case{"flash", at::kBFloat16, 8, {0.3, true}},
-                    Case{"flash", at::kHalf, 16, {0.3, false}},
-                    Case{"flash", at::kBFloat16, 8, {0.3, true, 3}},
-                    Case{"flash", at::kBFloat16, 8, {0.3, true, 3}, {0, 9}, 4},
-                    Case{"padded", at::kBFloat16, 6, {0.3, true}},
-                    Case{"efficient", at::kFloat, 8, {0.3, true}},
-                    Case{"efficient", at::kFloat, 16, {0.3, false}, {0, 4, 9}, 4},
-                    Case{"efficient", at::kFloat, 8, {0.3, true, 7}},  // nothing is as long
-                    Case{"padded", at::kFloat, 8, {0.3, true, 3}},
-                    Case{"padded", at::kFloat, 6, {0.3, true}},
-                    Case{"padded", at::kFloat, 6, {0.3, false}},
-                    Case{"padded", at::kFloat, 6, {0.3, false}, {0, 5, 10}},
-                    Case{"padded", at::kFloat, 8, {0.3, true, 0, 4.0}},
-                    Case{"padded", at::kFloat, 8, {0.3, true, 3, 4.0}},
-                    Case{"padded", at::kFloat, 8, {0.3, false, 0, 4.0}, {0, 1, 9}},
-                    Case{"padded", at::kFloat, 6, {0.3, true}, {0, 1, 2, 3}},
-                    Case{"", at::kFloat, 6, {0.3, true}, {0, 9}},
-                    Case{"", at::kFloat, 8, {0.3, true, 0, 4.0}, {0, 9}, 4}));
+    testing::Values(
+        Case{"flash", at::kBFloat16, 8, {0.3, true}}, Case{"flash", at::kHalf, 16, {0.3, false}},
+        Case{"flash", at::kBFloat16, 8, {0.3, true, 3}},
+        Case{"flash", at::kBFloat16, 8, {0.3, true, 3}, {0, 9}, 4},
+        Case{"efficient", at::kBFloat16, 200, {0.1, true}},  // no backward pass by flash
+        Case{"padded", at::kBFloat16, 6, {0.3, true}},
+        Case{"efficient", at::kFloat, 8, {0.3, true}},
+        Case{"efficient", at::kFloat, 16, {0.3, false}, {0, 4, 9}, 4},
+        Case{"efficient", at::kFloat, 8, {0.3, true, 7}},  // nothing is as long
+        Case{"padded", at::kFloat, 8, {0.3, true, 3}}, Case{"padded", at::kFloat, 6, {0.3, true}},
+        Case{"padded", at::kFloat, 6, {0.3, false}},
+        Case{"padded", at::kFloat, 6, {0.3, false}, {0, 5, 10}},
+        Case{"padded", at::kFloat, 8, {0.3, true, 0, 4.0}},
+        Case{"padded", at::kFloat, 8, {0.3, true, 3, 4.0}},
+        Case{"padded", at::kFloat, 8, {0.3, false, 0, 4.0}, {0, 1, 9}},
+        Case{"padded", at::kFloat, 6, {0.3, true}, {0, 1, 2, 3}},
+        // one long sample: padded in parts
+        Case{"padded", at::kFloat, 6, {0.3, true}, {0, 3, 803, 804, 809}},
+        Case{"padded", at::kFloat, 6, {0.3, false}, {0, 3, 803, 804, 809}},
+        Case{"padded", at::kFloat, 8, {0.3, true, 3}, {0, 3, 803, 804, 809}},
+        Case{"padded", at::kFloat, 8, {0.3, true, 0, 4.0}, {0, 3, 803, 804, 809}},
+        Case{"", at::kFloat, 6, {0.3, true}, {0, 9}},
+        Case{"", at::kFloat, 8, {0.3, true, 0, 4.0}, {0, 9}, 4}));
 
 struct Attended {
   at::Tensor y, dq, dk, dv;

@@ -281,6 +281,14 @@ void begin_attention(const char* name, std::initializer_list<at::Tensor> read,
   finish(current_stream(ends.device()));
 }
 
+/// LibTorch's backward passes add in any order unless deterministic operators are demanded: to be
+/// warned only is not enough.
+void count_unordered() {
+  const auto& context = at::globalContext();
+  if (!context.deterministicAlgorithms() || context.deterministicAlgorithmsWarnOnly())
+    count_operator("attention in any order");
+}
+
 bool is_half(const at::Tensor& x) { return at::isReducedFloatingType(x.scalar_type()); }
 
 using MaybeTensor = std::optional<at::Tensor>;
@@ -310,7 +318,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> flash_backward(
     const at::Tensor& out, const at::Tensor&, const at::Tensor& ends, const at::Tensor&,
     c10::SymInt, c10::SymInt, double, bool causal, const at::Tensor&, const at::Tensor&,
     std::optional<double> scale, MaybeInt left, MaybeInt) {
+  require(q.size(2) <= 192, "some devices have no backward pass for wider heads");
   begin_attention("aten::_flash_attention_backward", {dy, q, k, v, out}, ends);
+  count_unordered();
   const Packed packed{on_host(q), on_host(k),    on_host(v),     numbers_of(ends),
                       causal,     scale.value(), window_of(left)};
   const auto gradients = packed.backward(on_host(dy));
@@ -345,6 +355,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> efficient_backward(
     std::int64_t mask, bool, std::optional<double> scale, std::optional<std::int64_t>,
     std::optional<std::int64_t>, bool) {
   begin_attention("aten::_efficient_attention_backward", {q, k, v, out}, *ends);
+  count_unordered();
   note(dy, /*writes=*/false);
   const Packed packed{on_host(q)[0],     on_host(k)[0], on_host(v)[0],
                       numbers_of(*ends), mask == 1,     scale.value()};

@@ -189,7 +189,9 @@ std::vector<at::Tensor> gradients_by(c10::Device device, int rank, const Backwar
 TEST_P(Ranks, SumGradientsAsCpusDo) {
   const auto reduced = [&](c10::Device device, bool in_one_piece = true) {
     return gradients_by(device, rank(), [&](const auto& parameters, const auto& loss) {
-      parallel::GradientReducer reducer(parameters, mesh_.world, in_one_piece, GetParam());
+      parallel::GradientReducer reducer(
+          parameters, mesh_.world, parallel::make_process_group(mesh_.world, device_, GetParam()),
+          in_one_piece);
       for (int step = 0; step < 3; ++step) {  // buckets are made anew after the first
         for (const auto& [name, tensor] : parameters) tensor.mutable_grad() = at::Tensor();
         reducer.begin_last_backward();
@@ -200,7 +202,8 @@ TEST_P(Ranks, SumGradientsAsCpusDo) {
   };
   const auto in_order = [&](c10::Device device) {
     return gradients_by(device, rank(), [&](const auto& parameters, const auto& loss) {
-      parallel::GradientTree tree(parameters, mesh_.world, GetParam());
+      parallel::GradientTree tree(parameters, mesh_.world,
+                                  parallel::make_process_group(mesh_.world, device_, GetParam()));
       tree.begin(size(), rank(), rank() + 1);
       loss().backward();
       tree.add();
