@@ -53,7 +53,8 @@ std::size_t bytes_of(std::int64_t count) {
 struct TensorMeter::Count final : c10::MemoryReportingInfoBase {
   void reportMemoryUsage(void*, std::int64_t size, std::size_t, std::size_t,
                          c10::Device device) override {
-    if (!device.is_cpu() && !device.is_meta()) return;
+    const bool is_counted = device.is_cpu() ? !HostUncounted::is_on() : device.is_meta();
+    if (!is_counted) return;
     live += size;
     peak = std::max(peak, live);
   }
@@ -79,12 +80,20 @@ std::int64_t TensorMeter::live() const { return count_->live; }
 
 std::int64_t TensorMeter::peak() const { return count_->peak; }
 
-PassMemory pass_memory(Model& model, const std::function<at::Tensor()>& loss) {
+void hold_gradients(Model& model) {
+  for (auto& parameter : model.module().parameters())
+    if (parameter.requires_grad() && !parameter.grad().defined())
+      parameter.mutable_grad() = at::zeros_like(parameter);
+}
+
+PassMemory pass_memory(Model& model, const std::function<at::Tensor()>& loss, Gradients before) {
   const TensorMeter meter;
   PassMemory memory;
+  if (before == Gradients::held) hold_gradients(model);
+  const auto held = meter.live();
   {
     const at::Tensor sum = loss();
-    memory.kept = bytes_of(meter.live());
+    memory.kept = bytes_of(meter.live() - held);
     sum.backward();
   }
   memory.most = bytes_of(meter.peak());

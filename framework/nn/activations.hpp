@@ -30,16 +30,42 @@ class TensorMeter {
   std::unique_ptr<Guard> guard_;
 };
 
+/// While it lives, TensorMeter counts no tensor of the host in this thread: those are made that
+/// stand in for tensors of the meta device.
+class HostUncounted {
+ public:
+  HostUncounted() : before_(is_on()) { is_on() = true; }
+  ~HostUncounted() { is_on() = before_; }
+  HostUncounted(const HostUncounted&) = delete;
+  HostUncounted& operator=(const HostUncounted&) = delete;
+
+  static bool& is_on() {
+    static thread_local bool on = false;
+    return on;
+  }
+
+ private:
+  bool before_;
+};
+
 /// Tensor memory in bytes of one forward and backward pass.
 struct PassMemory {
   std::size_t kept = 0;  // saved by the forward pass for the backward pass
   std::size_t most = 0;  // peak, including gradients
 };
 
+/// What the gradients of trainable parameters are before a pass: undefined, or there, from an
+/// earlier micro-batch of the step, so that the pass adds to them.
+enum class Gradients { none, held };
+
 /// Measures a pass; `loss` runs the forward pass and returns the loss. Trainable parameters are
 /// left without gradients. On the host the pass is executed. A model on the meta device gives the
 /// same numbers without computation or memory.
-PassMemory pass_memory(Model& model, const std::function<at::Tensor()>& loss);
+PassMemory pass_memory(Model& model, const std::function<at::Tensor()>& loss,
+                       Gradients before = Gradients::none);
+
+/// Gives every trainable parameter that has no gradient one of zeros.
+void hold_gradients(Model& model);
 
 /// Bytes of the tensors that remain after Model::features(context): its result and the tensors
 /// saved by autograd.

@@ -1,6 +1,7 @@
 // Attention within samples that lie end to end: a kernel for the whole batch where there is one,
 // otherwise sample by sample.
 #include <ATen/OpMathType.h>
+#include <attune/device.hpp>
 #include <attune/model.hpp>
 #include <attune/nn.hpp>
 #include <torch/torch.h>
@@ -17,24 +18,67 @@ constexpr AttentionKernel kernels[] = {{"rows", &rows_serve, &attend_by_rows},
                                        {"efficient", &efficient_serves, &attend_efficiently},
                                        {"padded", &padding_serves, &attend_padded}};
 
-/// Whether a sample's queries see keys of the same rows, and no others.
-bool is_packed(const PackedAttention& call, const ForwardContext& context) {
-  if (context.cache || context.virtual_tokens || context.batch().length() != call.q.size(0))
-    return false;
-  for (std::size_t i = 0; i + 1 < call.starts.size(); ++i)
-    if (call.starts[i] == call.starts[i + 1]) return false;
-  return call.samples() > 0;
+/// Of virtual tokens; undefined without them.
+KeysValues first_keys(const ForwardContext& context) {
+  return context.virtual_tokens ? context.virtual_tokens->keys_values(context.block())
+                                : KeysValues{};
 }
 
-/// The kernel that LibTorch takes on the host, which is given what is added to the scores. Of the
-/// meta device's own choice all scores would be kept.
-at::Tensor planned_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             const std::optional<at::Tensor>& mask, bool causal,
-                             const AttentionOptions& options) {
-  const auto added = mask ? std::optional(mask->to(q.scalar_type())) : std::nullopt;
-  const auto [y, log_sums] =
-      at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, added, options.scale);
-  return y.squeeze(0).transpose(0, 1);
+/// Whether the rows are those of samples, none of which is empty.
+bool is_packed(const at::Tensor& q, const ForwardContext& context) {
+  const auto& starts = context.batch().starts;
+  if (context.cache || context.batch().length() != q.size(0)) return false;
+  for (std::size_t i = 0; i + 1 < starts.size(); ++i)
+    if (starts[i] == starts[i + 1]) return false;
+  return starts.size() > 1;
+}
+
+std::optional<at::Tensor> attend_by_kernel(const PackedAttention& call) {
+  const auto* const kernel = attention_kernel(call);
+  return kernel ? std::optional(kernel->attend(call)) : std::nullopt;
+}
+
+/// Where each sample has `first` rows more in front.
+std::vector<std::int64_t> starts_behind(const std::vector<std::int64_t>& starts,
+                                        std::int64_t first) {
+  auto longer = starts;
+  for (std::size_t i = 0; i < longer.size(); ++i) longer[i] += static_cast<std::int64_t>(i) * first;
+  return longer;
+}
+
+/// int64: which rows of the virtual tokens' and the batch's, one behind the other, make the
+/// samples' keys.
+at::Tensor rows_with_first(const std::vector<std::int64_t>& starts, std::int64_t first,
+                           c10::Device device) {
+  std::vector<std::int64_t> rows;
+  for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
+    for (std::int64_t row = 0; row < first; ++row) rows.push_back(row);
+    for (auto row = starts[i]; row < starts[i + 1]; ++row) rows.push_back(first + row);
+  }
+  return on_device(at::tensor(rows, at::kLong), device);
+}
+
+/// All samples at once; absent where no kernel serves.
+std::optional<at::Tensor> attend_packed(const at::Tensor& q, const at::Tensor& k,
+                                        const at::Tensor& v, const ForwardContext& context,
+                                        const AttentionOptions& options) {
+  if (!is_packed(q, context)) return std::nullopt;
+  const auto& starts = context.batch().starts;
+  const auto [first_k, first_v] = first_keys(context);
+  if (!first_k.defined()) return attend_by_kernel({q, k, v, starts, starts, options});
+  if (is_near(q)) return std::nullopt;  // the host's kernel knows no keys but the queries'
+  const auto first = first_k.size(0);
+  const auto key_starts = starts_behind(starts, first);
+  struct Order {
+    at::Tensor rows;
+  };
+  auto& [order] = kept_for<Order>({q, k, v, starts, key_starts, options});
+  if (!order.defined()) order = rows_with_first(starts, first, q.device());
+  const auto with_first = [&](const at::Tensor& virtual_rows, const at::Tensor& x) {
+    return at::cat({virtual_rows.to(x.scalar_type()), x}).index_select(0, order);
+  };
+  return attend_by_kernel(
+      {q, with_first(first_k, k), with_first(first_v, v), starts, key_starts, options});
 }
 
 /// One sample: its queries against its keys, of which there may be more, earlier ones.
@@ -54,7 +98,9 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   }
   const auto heads_first = [](const at::Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
   if (q.is_meta())
-    return planned_attention(heads_first(q), heads_first(k), heads_first(v), mask, plain, options);
+    return planned_attention(heads_first(q), heads_first(k), heads_first(v), mask, plain, options)
+        .squeeze(0)
+        .transpose(0, 1);
   const at::Tensor y =
       at::scaled_dot_product_attention(heads_first(q), heads_first(k), heads_first(v), mask, 0.0,
                                        plain, options.scale, q.size(1) != k.size(1));
@@ -62,6 +108,14 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 }
 
 }  // namespace
+
+at::Tensor planned_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const std::optional<at::Tensor>& mask, bool causal,
+                             const AttentionOptions& options) {
+  const auto added = mask ? std::optional(mask->to(q.scalar_type())) : std::nullopt;
+  return std::get<0>(
+      at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, added, options.scale));
+}
 
 const AttentionKernel* attention_kernel(const PackedAttention& call) {
   for (const auto& kernel : kernels)
@@ -93,16 +147,10 @@ at::Tensor attend_softly(const at::Tensor& q, const at::Tensor& k, const at::Ten
 
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const ForwardContext& context, const AttentionOptions& options) {
+  if (auto attended = attend_packed(q, k, v, context, options)) return *std::move(attended);
   const auto& starts = context.batch().starts;
-  const PackedAttention call{q, k, v, starts, options};
-  if (is_packed(call, context))
-    if (const auto* const kernel = attention_kernel(call)) return kernel->attend(call);
   const auto block = context.block();
-  // of virtual tokens
-  at::Tensor first_k;
-  at::Tensor first_v;
-  if (context.virtual_tokens)
-    std::tie(first_k, first_v) = context.virtual_tokens->keys_values(block);
+  const auto [first_k, first_v] = first_keys(context);
   const auto after = [](const at::Tensor& first, const at::Tensor& x) {
     return first.defined() ? at::cat({first.to(x.scalar_type()), x}) : x;
   };

@@ -20,17 +20,29 @@ bool are_of_one_type(const PackedAttention& call) {
 
 // ---- Where samples lie, on the device
 
-struct Ends {
-  std::vector<std::int64_t> starts;
-  c10::Device device = c10::kCPU;
-  at::Tensor ends;  // int32 [B + 1]: the starts
+/// As the kernels want it.
+struct Lengths {
+  // int32 [B + 1]: the starts
+  at::Tensor of_queries;
+  at::Tensor of_keys;
+  std::int64_t most_queries = 0;
+  std::int64_t most_keys = 0;
 };
 
-const at::Tensor& ends_of(const PackedAttention& call) {
-  auto& kept = kept_for<Ends>(call);
-  if (!kept.ends.defined())
-    kept.ends = on_device(at::tensor(call.starts, at::kInt), call.q.device());
-  return kept.ends;
+Lengths lengths_of(const std::vector<std::int64_t>& starts,
+                   const std::vector<std::int64_t>& key_starts, c10::Device device) {
+  const auto there = [&](const std::vector<std::int64_t>& rows) {
+    return on_device(at::tensor(rows, at::kInt), device);
+  };
+  const at::Tensor of_queries = there(starts);
+  return {of_queries, key_starts == starts ? of_queries : there(key_starts), longest_of(starts),
+          longest_of(key_starts)};
+}
+
+const Lengths& lengths_of(const PackedAttention& call) {
+  auto& kept = kept_for<Lengths>(call);
+  if (!kept.of_queries.defined()) kept = lengths_of(call.starts, call.key_starts, call.q.device());
+  return kept;
 }
 
 // ---- LibTorch's kernels
@@ -39,32 +51,31 @@ const at::Tensor& ends_of(const PackedAttention& call) {
 at::Tensor in_rows(const at::Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); }
 
 at::Tensor flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                 const at::Tensor& ends, std::int64_t longest, const AttentionOptions& options,
-                 bool is_windowed) {
+                 const Lengths& lengths, const AttentionOptions& options, bool is_windowed) {
   const auto before = is_windowed ? std::optional(options.window - 1) : std::nullopt;
   const auto after = is_windowed ? std::optional<std::int64_t>(0) : std::nullopt;
-  return std::get<0>(at::_flash_attention_forward(in_rows(q), in_rows(k), in_rows(v), ends, ends,
-                                                  longest, longest, 0.0, options.causal, false,
-                                                  options.scale, before, after));
+  return std::get<0>(at::_flash_attention_forward(
+      in_rows(q), in_rows(k), in_rows(v), lengths.of_queries, lengths.of_keys, lengths.most_queries,
+      lengths.most_keys, 0.0, options.causal, false, options.scale, before, after));
 }
 
 /// q, k, v: as many heads of each.
 at::Tensor efficient(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                     const at::Tensor& ends, std::int64_t longest,
-                     const AttentionOptions& options) {
+                     const Lengths& lengths, const AttentionOptions& options) {
   constexpr std::int64_t no_mask = 0;
-  constexpr std::int64_t causal_mask = 1;
+  constexpr std::int64_t causal_to_last_key = 2;  // the last query sees the last key
   const auto batched = [](const at::Tensor& x) { return in_rows(x).unsqueeze(0); };
   return std::get<0>(at::_efficient_attention_forward(
-                         batched(q), batched(k), batched(v), std::nullopt, ends, ends, longest,
-                         longest, 0.0, options.causal ? causal_mask : no_mask,
+                         batched(q), batched(k), batched(v), std::nullopt, lengths.of_queries,
+                         lengths.of_keys, lengths.most_queries, lengths.most_keys, 0.0,
+                         options.causal ? causal_to_last_key : no_mask,
                          /*compute_log_sumexp=*/at::GradMode::is_enabled(), options.scale))
       .squeeze(0);
 }
 
 enum class Kernel { flash, efficient };
 
-/// What a kernel may refuse: a device, a dtype, a width, grouped heads, a window.
+/// What a kernel may refuse: a device, a dtype, a width, grouped heads, a window, more keys.
 struct Form {
   Kernel kernel;
   c10::DeviceType device;
@@ -73,6 +84,7 @@ struct Form {
   std::int64_t repeats;
   bool causal;
   bool windowed;
+  bool has_more_keys;
   auto operator<=>(const Form&) const = default;
 };
 
@@ -83,26 +95,28 @@ Form form_of(Kernel kernel, const PackedAttention& call) {
           call.q.size(2),
           call.q.size(1) / call.k.size(1),
           call.options.causal,
-          call.is_windowed()};
+          call.is_windowed(),
+          call.has_more_keys()};
 }
 
-/// Forward and backward, for one sample of two tokens. LibTorch says by an error what it does not
+/// Forward and backward, for one sample of two queries. LibTorch says by an error what it does not
 /// allow, and some of it only in the backward pass.
 void try_out(const Form& form, const at::Tensor& like) {
   const at::AutoGradMode with_gradients(true);
-  const auto zeros = [&](std::int64_t heads) {
-    return at::zeros({2, heads, form.width}, like.options()).set_requires_grad(true);
+  const auto zeros = [&](std::int64_t rows, std::int64_t heads) {
+    return at::zeros({rows, heads, form.width}, like.options()).set_requires_grad(true);
   };
-  const at::Tensor q = zeros(form.repeats);
-  const at::Tensor k = zeros(form.kernel == Kernel::flash ? 1 : form.repeats);
+  const std::int64_t keys = form.has_more_keys ? 3 : 2;
+  const at::Tensor q = zeros(2, form.repeats);
+  const at::Tensor k = zeros(keys, form.kernel == Kernel::flash ? 1 : form.repeats);
   const at::Tensor v = at::zeros_like(k).set_requires_grad(true);
-  const at::Tensor ends = on_device(at::tensor({0, 2}, at::kInt), like.device());
+  const auto lengths = lengths_of({0, 2}, {0, keys}, like.device());
   AttentionOptions options;
   options.causal = form.causal;
   options.window = form.windowed ? 1 : 0;
   const at::Tensor y = form.kernel == Kernel::flash
-                           ? flash(q, k, v, ends, 2, options, form.windowed)
-                           : efficient(q, k, v, ends, 2, options);
+                           ? flash(q, k, v, lengths, options, form.windowed)
+                           : efficient(q, k, v, lengths, options);
   torch::autograd::grad({y}, {q, k, v}, {at::zeros_like(y)});
 }
 
@@ -118,8 +132,10 @@ bool is_run(const Form& form, const at::Tensor& like) {
   }
 }
 
-/// Tried once for each form.
+/// Tried once for each form. A plan, which may be made where there is no device, takes it as
+/// served.
 bool serves(Kernel kernel, const PackedAttention& call) {
+  if (call.q.is_meta()) return true;
   static std::mutex mutex;
   static std::map<Form, bool> known;
   const std::lock_guard lock(mutex);
@@ -133,19 +149,33 @@ bool serves(Kernel kernel, const PackedAttention& call) {
 
 bool flash_serves(const PackedAttention& call) {
   constexpr std::int64_t alignment = 8;  // numbers
-  return is_on_device(call.q) && are_of_one_type(call) && call.options.softcap == 0 &&
+  return is_on_accelerator(call.q) && are_of_one_type(call) && call.options.softcap == 0 &&
          at::isReducedFloatingType(call.q.scalar_type()) && call.q.size(2) % alignment == 0 &&
          serves(Kernel::flash, call);
 }
 
+namespace {
+
+/// Of the batch as one sample: what is kept does not depend on where samples begin.
+at::Tensor planned(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                   const AttentionOptions& options) {
+  const auto heads_first = [](const at::Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
+  return planned_attention(heads_first(q), heads_first(k), heads_first(v), std::nullopt, true,
+                           options)
+      .squeeze(0)
+      .transpose(0, 1);
+}
+
+}  // namespace
+
 at::Tensor attend_by_flash(const PackedAttention& call) {
-  return flash(call.q, call.k, call.v, ends_of(call), call.longest(), call.options,
-               call.is_windowed());
+  if (call.q.is_meta()) return planned(call.q, call.k, call.v, call.options);
+  return flash(call.q, call.k, call.v, lengths_of(call), call.options, call.is_windowed());
 }
 
 bool efficient_serves(const PackedAttention& call) {
   constexpr std::int64_t alignment = 8;  // numbers
-  return is_on_device(call.q) && are_of_one_type(call) && call.options.softcap == 0 &&
+  return is_on_accelerator(call.q) && are_of_one_type(call) && call.options.softcap == 0 &&
          !call.is_windowed() && call.q.size(2) % alignment == 0 && serves(Kernel::efficient, call);
 }
 
@@ -154,8 +184,10 @@ at::Tensor attend_efficiently(const PackedAttention& call) {
   const auto repeated = [&](const at::Tensor& x) {
     return repeats == 1 ? x : x.repeat_interleave(repeats, 1);
   };
-  return efficient(call.q, repeated(call.k), repeated(call.v), ends_of(call), call.longest(),
-                   call.options);
+  const at::Tensor k = repeated(call.k);
+  const at::Tensor v = repeated(call.v);
+  if (call.q.is_meta()) return planned(call.q, k, v, call.options);
+  return efficient(call.q, k, v, lengths_of(call), call.options);
 }
 
 }  // namespace attune::nn

@@ -9,27 +9,35 @@
 #include <utility>
 #include <vector>
 
+#include "nn/planned.hpp"
+
 namespace attune::nn {
 
+/// The most rows of a sample.
+inline std::int64_t longest_of(const std::vector<std::int64_t>& starts) {
+  std::int64_t most = 0;
+  for (std::size_t i = 0; i + 1 < starts.size(); ++i)
+    most = std::max(most, starts[i + 1] - starts[i]);
+  return most;
+}
+
 /// Attention of all samples of a batch, each within itself, none of them empty. Shapes as in
-/// attention().
+/// attention(). A sample's last key is that of its last query; it may have earlier ones that are no
+/// query's.
 struct PackedAttention {
   const at::Tensor& q;
   const at::Tensor& k;
   const at::Tensor& v;
-  const std::vector<std::int64_t>& starts;
+  const std::vector<std::int64_t>& starts;      // of queries
+  const std::vector<std::int64_t>& key_starts;  // of keys and values
   const AttentionOptions& options;
 
   std::int64_t samples() const { return std::ssize(starts) - 1; }
-  std::int64_t longest() const {
-    std::int64_t most = 0;
-    for (std::size_t i = 0; i + 1 < starts.size(); ++i)
-      most = std::max(most, starts[i + 1] - starts[i]);
-    return most;
-  }
+  std::int64_t longest() const { return longest_of(starts); }
+  bool has_more_keys() const { return starts != key_starts; }
   /// Whether the window hides something.
   bool is_windowed() const {
-    return options.causal && options.window > 0 && options.window < longest();
+    return options.causal && options.window > 0 && options.window < longest_of(key_starts);
   }
 };
 
@@ -53,19 +61,20 @@ at::Tensor attend_efficiently(const PackedAttention& call);
 bool padding_serves(const PackedAttention& call);
 at::Tensor attend_padded(const PackedAttention& call);
 
-inline bool is_on_device(const at::Tensor& x) { return !x.is_cpu() && !x.is_meta(); }
-
 /// What a kernel derives of the batch that this thread saw last: once for all layers of its pass.
-/// Kept begins with the batch's starts and the device.
 template <class Kept>
 Kept& kept_for(const PackedAttention& call) {
-  static thread_local auto& last = *new Kept;  // outlives the device's library
-  if (last.starts != call.starts || last.device != call.q.device()) {
-    last = Kept{};
-    last.starts = call.starts;
-    last.device = call.q.device();
-  }
-  return last;
+  struct Last {
+    std::vector<std::int64_t> starts;
+    std::vector<std::int64_t> key_starts;
+    c10::Device device = c10::kCPU;
+    Kept kept;
+  };
+  static thread_local auto& last = *new Last;  // outlives the device's library
+  if (last.starts != call.starts || last.key_starts != call.key_starts ||
+      last.device != call.q.device())
+    last = {call.starts, call.key_starts, call.q.device(), {}};
+  return last.kept;
 }
 
 /// Float32 in the memory of the host, or planned to be there.
@@ -81,6 +90,12 @@ at::Tensor attend_to_seen(const at::Tensor& q, const std::vector<KeysValues>& se
 /// Which keys a query sees: bool [rows, keys]; the last query is the last key. Absent: all of them.
 std::optional<at::Tensor> visible(std::int64_t rows, std::int64_t keys,
                                   const AttentionOptions& options, at::Device device);
+
+/// On the meta device: what LibTorch's kernels keep that make no scores in full. Of its own choice
+/// all scores would be kept. q, k, v: [batch, heads, rows, width]; k and v may have fewer heads.
+at::Tensor planned_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const std::optional<at::Tensor>& mask, bool causal,
+                             const AttentionOptions& options);
 
 /// Attention with a softcap, whose scores exist in full. q, k, v: [..., heads, rows, width], as
 /// many heads of each. mask: bool, as visible().

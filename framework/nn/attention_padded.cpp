@@ -25,8 +25,6 @@ struct Part {
 };
 
 struct Parts {
-  std::vector<std::int64_t> starts;
-  c10::Device device = c10::kCPU;
   std::vector<Part> parts;
   at::Tensor order;  // int64 [T]: of each row of the batch, its place among those of the parts
 };
@@ -142,19 +140,21 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   const at::Tensor y =
       is_soft ? attend_softly(queries, keys.repeat_interleave(repeats, 1),
                               values.repeat_interleave(repeats, 1), mask, options)
-              : at::scaled_dot_product_attention(queries, keys, values, mask, 0.0,
-                                                 is_plainly_causal, options.scale, repeats > 1);
+      : q.is_meta()
+          ? planned_attention(queries, keys, values, mask, is_plainly_causal, options)
+          : at::scaled_dot_product_attention(queries, keys, values, mask, 0.0, is_plainly_causal,
+                                             options.scale, repeats > 1);
   return y.transpose(1, 2).flatten(0, 1).index_select(0, part.places);
 }
 
 }  // namespace
 
 bool padding_serves(const PackedAttention& call) {
-  return is_on_device(call.q) && call.samples() > 1;
+  return is_on_accelerator(call.q) && call.samples() > 1 && !call.has_more_keys();
 }
 
 at::Tensor attend_padded(const PackedAttention& call) {
-  auto& [starts, device, parts, order] = parts_of(call);
+  auto& [parts, order] = parts_of(call);
   if (parts.size() == 1) return attend(call.q, call.k, call.v, parts.front(), call.options);
   std::vector<at::Tensor> attended;
   for (auto& part : parts) {

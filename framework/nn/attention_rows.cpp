@@ -217,13 +217,11 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
 
 }  // namespace
 
-bool is_float_on_cpu(const at::Tensor& x) {
-  return (x.is_cpu() || x.is_meta()) && x.scalar_type() == at::kFloat;
-}
+bool is_float_on_cpu(const at::Tensor& x) { return is_near(x) && x.scalar_type() == at::kFloat; }
 
 bool rows_serve(const PackedAttention& call) {
   return is_float_on_cpu(call.q) && is_float_on_cpu(call.k) && is_float_on_cpu(call.v) &&
-         call.options.softcap == 0 && !call.is_windowed();
+         call.options.softcap == 0 && !call.is_windowed() && !call.has_more_keys();
 }
 
 at::Tensor attend_by_rows(const PackedAttention& call) {

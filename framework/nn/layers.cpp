@@ -14,6 +14,7 @@
 
 #include "device/device.hpp"
 #include "kernels/rows.hpp"
+#include "nn/planned.hpp"
 
 #ifndef INTRA_OP_PARALLEL
 #error "at::parallel_for is single-threaded in this build: compile with OpenMP, as LibTorch was"
@@ -28,15 +29,8 @@ using torch::autograd::variable_list;
 /// Gradients below float32 are summed in float32.
 at::Tensor widened(const at::Tensor& x) { return x.to(at::toOpMathType(x.scalar_type())); }
 
-/// On the meta device what the kernels would do on the host is planned: their results, without
-/// values.
-bool is_planned(const at::Tensor& tensor) { return tensor.is_meta(); }
-
 template <class... Tensors>
 bool serves_kernels(const Tensors&... tensors) {
-  const auto is_near = [](const at::Tensor& tensor) {
-    return tensor.is_cpu() || is_planned(tensor);
-  };
   return ((is_near(tensors) && tensors.scalar_type() == at::kFloat && tensors.is_contiguous()) &&
           ...);
 }
@@ -53,7 +47,7 @@ at::Tensor fused_rms_norm(const at::Tensor& x, const at::Tensor& weight, double 
                           const at::Tensor& scale) {
   const auto width = x.size(-1);
   const at::Tensor y = at::empty_like(x);
-  if (is_planned(x)) return y;
+  if (x.is_meta()) return y;
   share_out_rows(scale.numel(), width, [&](std::int64_t first, std::int64_t end) {
     kernels::rms_norm(x.const_data_ptr<float>() + first * width, weight.const_data_ptr<float>(),
                       static_cast<float>(eps), y.data_ptr<float>() + first * width,
@@ -76,7 +70,7 @@ std::pair<at::Tensor, at::Tensor> fused_rms_norm_backward(const at::Tensor& x,
   const auto parts = (rows + weight_rows - 1) / weight_rows;
   const at::Tensor dx = with_dx ? at::empty_like(x) : at::Tensor();
   const at::Tensor dweights = with_dweight ? at::zeros({parts, width}, x.options()) : at::Tensor();
-  if (is_planned(x)) return {dx, with_dweight ? dweights.sum(0) : at::Tensor()};
+  if (x.is_meta()) return {dx, with_dweight ? dweights.sum(0) : at::Tensor()};
   share_out_rows(parts, weight_rows * width, [&](std::int64_t part, std::int64_t end) {
     for (; part < end; ++part) {
       const auto first = part * weight_rows;
@@ -93,8 +87,28 @@ std::pair<at::Tensor, at::Tensor> fused_rms_norm_backward(const at::Tensor& x,
 
 /// LibTorch's kernel of one pass over memory, for devices that have it.
 bool serves_device_kernel(const at::Tensor& x, const at::Tensor& weight) {
-  return !x.is_cpu() && !x.is_meta() && x.scalar_type() == weight.scalar_type() &&
-         x.is_contiguous() && device::has_operator(x.device(), "aten::_fused_rms_norm");
+  return is_on_accelerator(x) && x.scalar_type() == weight.scalar_type() && x.is_contiguous() &&
+         (x.is_meta() || device::has_operator(x.device(), "aten::_fused_rms_norm"));
+}
+
+/// The normed rows, and the scale of each.
+std::tuple<at::Tensor, at::Tensor> device_rms_norm(const at::Tensor& x, const at::Tensor& weight,
+                                                   double eps) {
+  if (!x.is_meta()) return at::_fused_rms_norm(x, {x.size(-1)}, weight, eps);
+  auto rows = x.sizes().vec();
+  rows.back() = 1;
+  return {at::empty_like(x), at::empty(rows, x.options().dtype(at::toOpMathType(x.scalar_type())))};
+}
+
+/// Gradients of x and of the weight.
+std::tuple<at::Tensor, at::Tensor> device_rms_norm_backward(const at::Tensor& x,
+                                                            const at::Tensor& weight,
+                                                            const at::Tensor& scale,
+                                                            const at::Tensor& dy,
+                                                            std::array<bool, 2> wanted) {
+  if (!x.is_meta()) return at::_fused_rms_norm_backward(dy, x, {x.size(-1)}, scale, weight, wanted);
+  return {wanted[0] ? at::empty_like(x) : at::Tensor(),
+          wanted[1] ? at::empty_like(weight) : at::Tensor()};
 }
 
 struct RMSNormFunction : torch::autograd::Function<RMSNormFunction> {
@@ -107,7 +121,7 @@ struct RMSNormFunction : torch::autograd::Function<RMSNormFunction> {
       return fused_rms_norm(x, weight, eps, scale);
     }
     if (serves_device_kernel(x, weight)) {
-      const auto [y, scale] = at::_fused_rms_norm(x, {x.size(-1)}, weight, eps);
+      const auto [y, scale] = device_rms_norm(x, weight, eps);
       context->save_for_backward({x, weight, scale});
       return y;
     }
@@ -131,9 +145,9 @@ struct RMSNormFunction : torch::autograd::Function<RMSNormFunction> {
       return {dx, dweight, {}};
     }
     if (serves_device_kernel(x, weight)) {
-      const auto [dx, dweight] = at::_fused_rms_norm_backward(
-          gradients[0].contiguous(), x, {x.size(-1)}, scale, weight,
-          {context->needs_input_grad(0), context->needs_input_grad(1)});
+      const auto [dx, dweight] =
+          device_rms_norm_backward(x, weight, scale, gradients[0].contiguous(),
+                                   {context->needs_input_grad(0), context->needs_input_grad(1)});
       return {dx, dweight, {}};
     }
     const at::Tensor dy = widened(gradients[0]);
@@ -157,7 +171,7 @@ at::Tensor rotated(const at::Tensor& x, const at::Tensor& cosine, const at::Tens
     const auto heads = x.size(1);
     const auto half = x.size(2) / 2;
     const at::Tensor y = at::empty_like(x);
-    if (is_planned(x)) return y;
+    if (x.is_meta()) return y;
     share_out_rows(x.size(0), heads * 2 * half, [&](std::int64_t first, std::int64_t end) {
       const auto place = first * heads * 2 * half;
       kernels::rotate(x.const_data_ptr<float>() + place,
@@ -201,7 +215,7 @@ struct SwiGLUFunction : torch::autograd::Function<SwiGLUFunction> {
     context->save_for_backward({gate, up});
     if (!serves_kernels(gate, up)) return at::silu(gate).mul_(up);
     const at::Tensor y = at::empty_like(gate);
-    if (is_planned(gate)) return y;
+    if (gate.is_meta()) return y;
     share_out_rows(gate.numel(), 1, [&](std::int64_t first, std::int64_t end) {
       kernels::swiglu(gate.const_data_ptr<float>() + first, up.const_data_ptr<float>() + first,
                       y.data_ptr<float>() + first, end - first);
@@ -217,7 +231,7 @@ struct SwiGLUFunction : torch::autograd::Function<SwiGLUFunction> {
       return {at::silu_backward(dy * up, gate), at::silu(gate).mul_(dy)};
     const at::Tensor dgate = at::empty_like(gate);
     const at::Tensor dup = at::empty_like(gate);
-    if (is_planned(gate)) return {dgate, dup};
+    if (gate.is_meta()) return {dgate, dup};
     share_out_rows(gate.numel(), 1, [&](std::int64_t first, std::int64_t end) {
       kernels::swiglu_backward(gate.const_data_ptr<float>() + first,
                                up.const_data_ptr<float>() + first,

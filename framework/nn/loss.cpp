@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "kernels/rows.hpp"
+#include "nn/planned.hpp"
 
 namespace attune {
 namespace {
@@ -52,9 +53,10 @@ struct Totals {
 Totals become_softmax(at::Tensor& logits) {
   const auto rows = logits.size(0);
   const auto outputs = logits.size(1);
-  if (logits.is_meta())
+  if (logits.is_meta() && nn::is_near(logits))
     return {at::empty({rows, 1}, logits.options()), at::empty({rows, 1}, logits.options())};
-  if (!logits.is_cpu() || logits.scalar_type() != at::kFloat || !logits.is_contiguous()) {
+  if (nn::is_on_accelerator(logits) || logits.scalar_type() != at::kFloat ||
+      !logits.is_contiguous()) {
     const Totals totals{logits.logsumexp(1, true), logits.amax(1, true)};
     logits.sub_(totals.log_total).exp_();
     return totals;

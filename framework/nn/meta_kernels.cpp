@@ -11,6 +11,8 @@
 #include <array>
 #include <deque>
 
+#include "nn/activations.hpp"
+
 namespace attune::nn {
 namespace {
 
@@ -198,6 +200,7 @@ const at::Tensor* written_by(const c10::FunctionSchema& schema, std::size_t inde
 
 /// Runs the operator on zeros of the host, which for an elementwise one are single numbers.
 void run_on_stand_ins(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const HostUncounted stand_ins;  // first: until they are gone
   const auto& schema = op.schema();
   const auto count = schema.arguments().size();
   const std::vector<at::IValue> arguments(stack->end() - static_cast<std::ptrdiff_t>(count),

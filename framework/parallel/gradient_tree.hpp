@@ -38,7 +38,8 @@ class GradientTree {
   /// Abandons the step and discards the partial sums.
   void abandon() { sums_.clear(); }
 
-  /// How many partial sums a rank holds at most while it adds so many leaves.
+  /// How many partial sums a rank of so many leaves holds at most beside a backward pass, or in
+  /// place of one.
   static std::int64_t most_sums(std::int64_t leaves_of_rank);
 
  private:

@@ -116,7 +116,7 @@ MemoryPlan plan_memory(const Session& session) {
                 static_cast<std::size_t>(parallel::GradientTree::most_sums(micro_batches(session)));
   // each rank writes its share
   plan.staging /= static_cast<std::size_t>(session.mesh.world.size());
-  if (!session.device.is_cpu() && !session.device.is_meta()) plan.staging = 0;  // it is the host's
+  if (computes_on_accelerator(session)) plan.staging = 0;  // it is the host's
   plan.other = session.planned.other;
   return plan;
 }
@@ -149,17 +149,47 @@ void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::i
 }
 
 std::vector<std::int64_t> longest_first(const Session& session) {
-  const auto lengths = sample_lengths(session.data->split("train"));
+  return longest_first(session.data->split("train"));
+}
+
+std::vector<std::int64_t> longest_first(const Split& split) {
+  const auto lengths = sample_lengths(split);
   std::vector<std::int64_t> rows(lengths.size());
   std::iota(rows.begin(), rows.end(), 0);
   std::sort(rows.begin(), rows.end(), [&](auto a, auto b) { return lengths[a] > lengths[b]; });
   return rows;
 }
 
+bool holds_gradients(const Session& session) {
+  const bool adds_up = micro_batches(session) > 1 || session.mesh.data.size() > 1;
+  return adds_up && !session.config.parallel.reproducible;  // which takes them after each pass
+}
+
 std::optional<std::size_t> planned_activations(const Session& session) {
   if (!session.planned.pass) return std::nullopt;
   const auto most = session.planned.pass->most;
   return most - std::min(most, plan_memory(session).gradients);
+}
+
+std::size_t early_optimizer(const Session& session, const MemoryPlan& plan) {
+  return computes_on_accelerator(session) ? plan.optimizer : 0;
+}
+
+std::optional<std::size_t> most_planned(const Session& session) {
+  const auto activations = planned_activations(session);
+  if (!activations) return std::nullopt;
+  const auto plan = plan_memory(session);
+  return std::max({plan.held() + *activations,
+                   session.planned.before_first_step + early_optimizer(session, plan),
+                   plan.held() - plan.gradients - plan.sums + session.planned.evaluation});
+}
+
+std::size_t most_held(const Session& session, const std::function<void()>& work) {
+  device::synchronise(session.device);
+  reset_peak(session.device);
+  work();
+  device::synchronise(session.device);
+  return peak(session.device);
 }
 
 Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows) {
@@ -169,6 +199,7 @@ Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows) {
   device::synchronise(session.device);
   rehearsal.resident = resident(session.device);
   reset_peak(session.device);
+  if (holds_gradients(session)) nn::hold_gradients(*session.model);
   const Stopwatch watch;
   session.strategies->loss(*session.model, context).sum.backward();
   device::synchronise(session.device);

@@ -1,6 +1,7 @@
 // Memory use of a run on one rank, and the number of samples that fit into the rest.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -30,21 +31,36 @@ MemoryPlan plan_memory(Model& model, const Optimizer& optimizer);
 /// tensors 1.1 GiB"
 std::string describe(const MemoryPlan& plan);
 
+/// Most bytes that a planned run holds at a time. Absent if the memory of a pass is unknown.
+std::optional<std::size_t> most_planned(const Session& session);
+/// Bytes that the optimizer's state takes while strategies begin: the host gives it memory only
+/// when it is written to.
+std::size_t early_optimizer(const Session& session, const MemoryPlan& plan);
+
 /// Bytes that a forward and backward pass over the longest training samples needs in addition to
 /// the gradients. For planned sessions; absent if a model or strategy needs tensor values.
 std::optional<std::size_t> planned_activations(const Session& session);
 
-/// Training rows, longest sample first.
+/// Whether gradients are there when a pass begins: of the step's earlier micro-batches, or in the
+/// buckets in which ranks add them.
+bool holds_gradients(const Session& session);
+
+/// Rows, longest sample first.
+std::vector<std::int64_t> longest_first(const Split& split);
+/// Of the training split.
 std::vector<std::int64_t> longest_first(const Session& session);
 
 /// Result of one trial forward and backward pass. drop_gradients() discards its gradients.
 struct Rehearsal {
   std::size_t resident =
       0;  // bytes held by this process, or by its tensors on a device, before the pass
-  // peak of additional bytes: activations, gradients and kernel workspace
+  // peak of additional bytes: gradients (if held, from the beginning), activations and kernel
+  // workspace
   std::size_t took = 0;
   double seconds = 0;
 };
+/// Most bytes that this process, or its tensors on a device, held during `work`.
+std::size_t most_held(const Session& session, const std::function<void()>& work);
 /// Runs a trial pass over these training rows. Not collective. Propagates all exceptions of the
 /// pass, including out of memory.
 Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows);

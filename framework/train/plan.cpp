@@ -36,19 +36,30 @@ std::vector<std::int64_t> evaluated_rows(const Session& s) {
 
 nn::PassMemory plan_step(Session& s, std::span<const std::int64_t> rows) {
   const auto context = training_pass(s, load_batch(s.data->split("train"), *s.dataset, rows), 0);
-  return nn::pass_memory(*s.model, [&] { return s.strategies->loss(*s.model, context).sum; });
+  return nn::pass_memory(
+      *s.model, [&] { return s.strategies->loss(*s.model, context).sum; },
+      holds_gradients(s) ? nn::Gradients::held : nn::Gradients::none);
 }
 
-void plan_evaluation(Session& s, std::span<const std::int64_t> rows) {
+/// Returns the bytes it needs.
+std::size_t plan_evaluation(Session& s) {
+  const nn::TensorMeter meter;
+  try_evaluation(s);
+  return static_cast<std::size_t>(meter.peak());
+}
+
+}  // namespace
+
+void try_evaluation(Session& s) {
   const torch::NoGradGuard no_grad;
-  ForwardContext context(load_batch(s.data->split("validation"), *s.dataset, rows));
+  auto batch = load_batch(s.data->split("validation"), *s.dataset, evaluated_rows(s));
+  if (!s.is_planned) move_to(batch, s.device);
+  ForwardContext context(std::move(batch));
   const auto metrics = declared_metrics(s);
   context.wants_outputs = needs_outputs(metrics) != nullptr;
   const auto loss = s.strategies->loss(*s.model, context);
   if (context.wants_outputs && !loss.outputs.defined()) refuse_without_outputs(metrics);
 }
-
-}  // namespace
 
 std::int64_t samples_of_pass(const Session& s) {
   return std::max<std::int64_t>(1, s.config.train.micro_batch);
@@ -66,7 +77,7 @@ void plan_steps(Session& s, const nn::TensorMeter& meter) {
   s.planned.before_first_step = static_cast<std::size_t>(meter.peak());
   if (!has_begun) return;
   // the base is evaluated before the first step
-  as_far_as_planned(s, [&] { plan_evaluation(s, evaluated); });
+  as_far_as_planned(s, [&] { s.planned.evaluation = plan_evaluation(s); });
   as_far_as_planned(s, [&] { s.planned.pass = plan_step(s, rows); });
 }
 

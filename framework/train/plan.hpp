@@ -30,6 +30,10 @@ bool as_far_as_planned(const Session& session, Work&& work) {
 /// Number of longest training samples in a plan's pass.
 std::int64_t samples_of_pass(const Session& session);
 
+/// Runs a forward pass over the validation samples that an evaluation takes first, on the session's
+/// device. Error: a metric that the model does not serve.
+void try_evaluation(Session& session);
+
 /// Calls the strategies' `begin`, a forward and backward pass over the longest training samples,
 /// and a forward pass over the first validation samples. Reports the errors that would end the run
 /// in its first step. Sets session.planned.

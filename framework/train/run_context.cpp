@@ -86,11 +86,12 @@ void SessionData::for_each_batch(const std::string& path, std::int64_t samples, 
         "that kind",
         path, data->kind(), s_.data->kind());
   const auto& split = data->split("train");
-  if (is_rehearsal_)
-    return batches_of(
-        split,
-        path.empty() ? own_.front().rows : first_rows(std::min<std::int64_t>(1, split.size())),
-        work);
+  if (is_rehearsal_) {
+    auto rows = longest_first(split);
+    rows.resize(static_cast<std::size_t>(
+        std::min(samples_to_evaluate(split, samples), s_.config.evaluate.micro_batch)));
+    return batches_of(split, rows, work);
+  }
   batches_of(split, first_rows(samples_to_evaluate(split, samples)), work);
 }
 

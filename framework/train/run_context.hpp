@@ -32,7 +32,8 @@ class SessionModels final : public RunModels {
 class SessionData final : public RunData {
  public:
   /// own: rows for for_each_own_batch; empty selects the training rows that the run's steps use and
-  /// the validation rows that it evaluates. is_rehearsal: every pass over data is a single batch.
+  /// the validation rows that it evaluates. is_rehearsal: every pass over other data is a single
+  /// batch, of the longest samples.
   SessionData(Session& session, std::vector<Rows> own, bool is_rehearsal)
       : s_(session), own_(std::move(own)), is_rehearsal_(is_rehearsal) {}
   std::vector<double> class_weights() override { return s_.data->class_weights(); }

@@ -16,6 +16,7 @@
 #include "device/device.hpp"
 #include "strategy/base_parameters.hpp"
 #include "strategy/inputs.hpp"
+#include "nn/planned.hpp"
 #include "parallel/gradients.hpp"
 #include "parallel/mpi.hpp"
 #include "placement/devices.hpp"
@@ -239,6 +240,7 @@ Session Session::plan(const config::RunConfig& config, const Mesh& mesh) {
   s.mesh = mesh;
   s.device = c10::kMeta;
   s.is_planned = true;
+  const nn::PlannedOnAccelerator where(computes_on_accelerator(s));
   const nn::TensorMeter meter;
   assemble(s);
   if (s.needs_values) return s;
@@ -313,6 +315,12 @@ Session planned_copy(const Session& session) {
   copy.strategies = std::make_shared<Strategies>(build_strategies(session.config));
   copy.needs_values = !as_far_as_planned(copy, [&] { copy.strategies->prepare(*copy.model); });
   return copy;
+}
+
+bool computes_on_accelerator(const Session& session) {
+  if (!session.is_planned) return !session.device.is_cpu();
+  const auto& parallel = session.config.parallel;
+  return parallel.wants_accelerator() || (parallel.device == "auto" && device::count() > 0);
 }
 
 void identify_base(Session& session) {

@@ -29,6 +29,7 @@ struct PlannedMemory {
   // other tensors of strategies and layers: a teacher, copies of initial values, tables
   std::size_t other = 0;
   std::size_t before_first_step = 0;  // peak while strategies began
+  std::size_t evaluation = 0;         // peak of a pass over validation samples
   // pass over the longest samples; absent if a strategy or model needed values
   std::optional<nn::PassMemory> pass;
 };
@@ -90,6 +91,9 @@ std::shared_ptr<ModelFiles> open_model_files(const std::string& path, const Comm
 /// A second, planned copy of the run's model and strategies, without weights, in this process
 /// alone. Error: those of the strategies.
 Session planned_copy(const Session& session);
+
+/// Whether it computes on an accelerator, or is the plan of a run that would.
+bool computes_on_accelerator(const Session& session);
 
 /// Builds the model on the session's device and in its dtype, from the files' weights or, for a
 /// plan, their shapes. Collective.

@@ -71,22 +71,34 @@ std::string longest_text(const train::Session& s) {
 /// program itself"
 std::string planned_memory(const train::Session& s) {
   const auto plan = train::plan_memory(s);
-  const auto activations = train::planned_activations(s);
-  if (!activations)
+  const auto most = train::most_planned(s);
+  if (!most)
     return fmt::format(
         "{} and activations, which depend on the values of the weights: use --measure",
         train::describe(plan));
-  const auto most = std::max(plan.held() + *activations, s.planned.before_first_step);
   return fmt::format("about {}: {}, activations of the {} {}; plus the program itself",
-                     bytes_text(most), train::describe(plan), longest_text(s),
-                     bytes_text(*activations));
+                     bytes_text(*most), train::describe(plan), longest_text(s),
+                     bytes_text(*train::planned_activations(s)));
 }
 
+struct Measured {
+  // most bytes held while strategies began, and in an evaluation
+  std::size_t before = 0;
+  std::size_t evaluation = 0;
+  train::Rehearsal longest;  // a pass over the longest samples
+  double step = 0;           // seconds
+  std::int64_t frozen = 0;   // parts of the model below all that is trained
+};
+
 /// The same from what a pass took: "1.4 GiB at most: ..."
-std::string measured_memory(const train::Session& s, const train::Rehearsal& tried) {
+std::string measured_memory(const train::Session& s, const Measured& measured) {
+  const auto& tried = measured.longest;
   const auto plan = train::plan_memory(s);
   const auto activations = tried.took - std::min(tried.took, plan.gradients);
-  const auto most = tried.resident + tried.took + plan.sums + plan.optimizer + plan.staging;
+  const auto most =
+      std::max({tried.resident + tried.took + plan.sums + plan.optimizer + plan.staging,
+                measured.before + train::early_optimizer(s, plan),
+                measured.evaluation + plan.optimizer + plan.staging});
   return fmt::format("{} at most{}: {}, activations of the {} {} (tried just now){}",
                      bytes_text(most), s.device.is_cpu() ? "" : " on " + s.device.str(),
                      train::describe(plan), longest_text(s), bytes_text(activations),
@@ -123,12 +135,6 @@ std::vector<Row> sizes_of_run(const train::Session& s) {
                        tokens, steps, shares.mean_tokens, 100 * shares.trained)}};
 }
 
-struct Measured {
-  train::Rehearsal longest;  // a pass over the longest samples
-  double step = 0;           // seconds
-  std::int64_t frozen = 0;   // parts of the model below all that is trained
-};
-
 /// Forward and backward passes on every rank at the same time: over the longest samples for the
 /// memory, over typical ones for the time.
 Measured measure(train::Session& s) {
@@ -139,12 +145,14 @@ Measured measure(train::Session& s) {
   for (const auto row : train::cost_rows(s))
     if (std::ranges::find(rows, row) == rows.end()) rows.push_back(row);
   auto context = train::SessionContext::rehearsal(s, {{"train", rows}});
-  s.strategies->begin(*s.model, context.run());
+  Measured measured;
+  measured.before = train::most_held(s, [&] { s.strategies->begin(*s.model, context.run()); });
   // the first pass also loads kernels and starts threads
   train::rehearse(s, std::span(longest).first(1));
   train::drop_gradients(trainable(*s.model));  // as every step does
-  Measured measured{.longest = train::rehearse(s, longest)};
+  measured.longest = train::rehearse(s, longest);
   train::drop_gradients(trainable(*s.model));
+  measured.evaluation = train::most_held(s, [&] { train::try_evaluation(s); });
   measured.step = train::step_seconds(train::measure_cost(s), s);
   std::vector<NamedTensor> ever_trained;
   for (const auto& group : s.strategies->groups(*s.model))
@@ -194,7 +202,7 @@ void print_measured(train::Session& s) {
   if (!s.mesh.world.root()) return;
   auto table = sizes_of_run(s);
   table.insert(table.begin(), {"ESTIMATE", ""});
-  table.push_back({"memory per rank", measured_memory(s, measured.longest)});
+  table.push_back({"memory per rank", measured_memory(s, measured)});
   table.push_back({"time", measured_time(s, measured.step)});
   if (measured.frozen > 0 && s.config.train.prefix_cache == config::HiddenCache::off &&
       train::sees_again(s))

@@ -94,7 +94,7 @@ TEST_P(Attention, IsServedByOneKernelForTheBatch) {
   const auto rows = c.starts.back();
   const auto x = at::zeros({rows, 4, c.width}, at::TensorOptions(simdev::sim).dtype(c.type));
   const auto k = at::zeros({rows, c.key_heads, c.width}, x.options());
-  const auto* kernel = nn::attention_kernel({x, k, k, c.starts, c.options});
+  const auto* kernel = nn::attention_kernel({x, k, k, c.starts, c.starts, c.options});
   EXPECT_STREQ(kernel ? kernel->name : "", c.kernel);
 }
 

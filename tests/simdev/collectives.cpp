@@ -351,7 +351,7 @@ int get_unique_id(UniqueId* id) {
 }
 
 int init_rank(Communicator** communicator, int size, UniqueId id, int rank) {
-  if (is_wanted("fail")) return system_error;
+  if (is_wanted("fail") || is_wanted("memory")) return system_error;
   const int file = shm_open(id.bytes, O_RDWR | O_CREAT, 0600);
   if (file < 0 || ftruncate(file, sizeof(Office)) != 0) return system_error;
   void* const memory = mmap(nullptr, sizeof(Office), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
@@ -391,7 +391,11 @@ const char* error_string(int error) {
                                  : "unhandled system error";
 }
 
-const char* last_error(Communicator*) { return is_wanted("fail") ? "simulated: no route" : ""; }
+const char* last_error(Communicator*) {
+  return is_wanted("fail")     ? "simulated: no route"
+         : is_wanted("memory") ? "Cuda failure 2 'out of memory'"
+                               : "";
+}
 
 }  // namespace
 

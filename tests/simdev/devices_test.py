@@ -6,6 +6,7 @@
 """
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -186,6 +187,36 @@ def options_that_change_how_it_computes():
         check((result(name) / "model.safetensors").read_bytes() == (result(of_one) / "model.safetensors").read_bytes(), f"{ranks} devices give the bits of one")
 
 
+def bytes_in(text):
+    number, unit = re.search(r"([\d.]+) ([KMG]iB)", text).groups()
+    return float(number) * 2 ** {"KiB": 10, "MiB": 20, "GiB": 30}[unit]
+
+
+def memory_is_what_check_says():
+    """The most that the device held in a run, next to what was planned without it and measured on it."""
+    for run, *overrides in (
+        ("full-llama",), ("full-bert",), ("full-efficientnet",), ("lora-llama",), ("lora-efficientnet",), ("dpo-llama",), ("prefix-llama",), ("quantize-qlora-llama",), ("ewc-bert",),
+        ("full-llama", "parallel.reproducible=true"), ("full-llama", "train.micro_batch=8"), ("lora-llama", "train.recompute=true"), ("lora-llama", "model.dtype=bfloat16"),
+    ):
+        name = "memory-" + "-".join((run, *overrides)).replace("=", "-")
+        place.run(program, "train", counting(f"{run}.toml"), f"name={name}", *SIM, *overrides)
+        held = int((place / "runs" / name / "device.0.peak").read_text())
+        for how in ((), ("--measure",)):
+            said = place.run(program, "check", f"{run}.toml", f"name={name}-check", *SIM, *overrides, *how)
+            told = bytes_in(said.split("memory per rank")[1])
+            check(0.9 < told / held < 1.1, f"{name} held {held} bytes, and check {how} said {told:.0f}: {said}")
+
+
+def reproducible_is_refused_where_it_cannot_be():
+    said = place.run("env", "ATTUNE_SIM_UNORDERED=1", program, "train", "full-llama.toml", "name=unordered", *SIM, "parallel.reproducible=true", expect=2)
+    check("parallel.reproducible cannot be kept on this device" in said and "sim_rms_norm" in said, f"it is refused by the operator's name: {said}")
+    for reproducible, is_unordered in (("true", False), ("false", True)):
+        run = f"ordered-{reproducible}"
+        place.run(program, "train", counting("full-llama.toml"), f"name={run}", *SIM, f"parallel.reproducible={reproducible}")
+        steps = [json.loads(line)["operators"] for line in (place / "runs" / run / "device.0.jsonl").read_text().splitlines()]
+        check(all(("attention in any order" in step) == is_unordered for step in steps), f"attention adds in one order where that is asked for: {steps[0]}")
+
+
 def what_comes_after_training():
     names = compare("lora-llama.toml", "trained", ranks=2)
     run, on_cpu = (f"runs/{name}" for name in reversed(names))
@@ -251,6 +282,8 @@ def sim_collectives(mode, *command, expect):
 def collectives_that_fail_end_the_run():
     said = sim_collectives("fail", "train", "full-llama.toml", "name=unconnected", *SIM, expect=2)
     check("NCCL cannot connect the 2 ranks (unhandled system error: simulated: no route)" in said and "NCCL_SOCKET_IFNAME (not set)" in said, f"why, and what to set: {said}")
+    said = sim_collectives("memory", "train", "full-llama.toml", "name=unconnected", *SIM, expect=2)
+    check("because sim:0 has no memory left for it" in said and "NCCL_SOCKET_IFNAME" not in said, f"memory is not a matter of the network: {said}")
     sim_collectives("fail", "train", "full-llama.toml", "name=connected", *SIM, "parallel.collectives=mpi", expect=0)
     (place / "paced.toml").write_text(paced((place / "full-llama.toml").read_text().replace("steps = 4", "steps = 400"), build, 50).replace('plugins = ["', f'plugins = ["{plugin}", "'))
     said = sim_collectives("break", "train", "paced.toml", "name=broken", "parallel.device=sim", expect=3)
@@ -326,7 +359,7 @@ for strategy, family in combinations():
         write_run(place, strategy, family)
 wanted = [name for name in sys.argv[2:] if name != "--long"]
 for test in (every_strategy_on_every_kind_of_model, every_architecture, every_optimizer_and_schedule, every_kind_of_data, options_that_change_how_it_computes,
-             what_comes_after_training, an_interruption_saves, devices_exchange_by_themselves, collectives_that_fail_end_the_run, doctor_measures_between_devices, devices_are_shared_out, what_cannot_be_is_refused, a_preflight_tries_the_ranks):
+             memory_is_what_check_says, reproducible_is_refused_where_it_cannot_be, what_comes_after_training, an_interruption_saves, devices_exchange_by_themselves, collectives_that_fail_end_the_run, doctor_measures_between_devices, devices_are_shared_out, what_cannot_be_is_refused, a_preflight_tries_the_ranks):
     if wanted and test.__name__ not in wanted:
         continue
     begun = time.monotonic()

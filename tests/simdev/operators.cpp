@@ -219,23 +219,25 @@ void require(bool is_so, const char* what) { TORCH_CHECK(is_so, "sim: ", what); 
 struct Packed {
   at::Tensor q, k, v;  // [T, heads, width], [T, key heads, width]
   std::vector<std::int64_t> starts;
+  std::vector<std::int64_t> key_starts;
   bool causal;
   double scale;
   std::int64_t window = 0;
 
   at::Tensor of_sample(std::size_t sample, const at::Tensor& q_, const at::Tensor& k_,
                        const at::Tensor& v_) const {
-    const auto first = starts[sample];
-    const auto length = starts[sample + 1] - first;
-    const auto heads = [&](const at::Tensor& x) {
-      return x.narrow(0, first, length).transpose(0, 1).unsqueeze(0);
+    const auto heads = [&](const at::Tensor& x, const std::vector<std::int64_t>& from) {
+      return x.slice(0, from[sample], from[sample + 1]).transpose(0, 1).unsqueeze(0);
     };
+    const auto queries = heads(q_, starts);
+    const auto keys = heads(k_, key_starts);
     std::optional<at::Tensor> mask;
     if (causal) {
-      mask = at::ones({length, length}, at::kBool).tril();
-      if (window > 0) mask = mask->triu(1 - window);
+      const auto more = keys.size(2) - queries.size(2);
+      mask = at::ones({queries.size(2), keys.size(2)}, at::kBool).tril(more);
+      if (window > 0) mask = mask->triu(more + 1 - window);
     }
-    return at::scaled_dot_product_attention(heads(q_), heads(k_), heads(v_), mask, 0.0, false,
+    return at::scaled_dot_product_attention(queries, keys, heads(v_, key_starts), mask, 0.0, false,
                                             scale, q_.size(1) != k_.size(1))
         .squeeze(0)
         .transpose(0, 1);
@@ -300,14 +302,15 @@ std::int64_t window_of(const MaybeInt& left) {
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> flash_forward(
     const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const MaybeTensor& ends,
-    const MaybeTensor&, c10::SymInt, c10::SymInt, double dropout, bool causal, bool,
+    const MaybeTensor& key_ends, c10::SymInt, c10::SymInt, double dropout, bool causal, bool,
     std::optional<double> scale, MaybeInt left, MaybeInt, const MaybeTensor&, const MaybeTensor&,
     const MaybeTensor&, std::optional<std::int64_t>) {
   require(is_half(q) && q.size(2) % 8 == 0 && q.size(2) <= 256 && dropout == 0,
           "flash attention is of 16 bits, with heads of a multiple of 8");
   begin_attention("aten::_flash_attention_forward", {q, k, v}, *ends);
-  const Packed packed{on_host(q), on_host(k),    on_host(v),     numbers_of(*ends),
-                      causal,     scale.value(), window_of(left)};
+  const Packed packed{
+      on_host(q), on_host(k),    on_host(v),     numbers_of(*ends), numbers_of(*key_ends),
+      causal,     scale.value(), window_of(left)};
   const at::Tensor log_sums = at::empty({q.size(1), q.size(0)}, q.options().dtype(at::kFloat));
   const at::Tensor unused = at::empty({}, q.options().dtype(at::kLong));
   return {to_new(packed.forward(), q.device()), log_sums, unused, unused, unused};
@@ -315,14 +318,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> flash_for
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> flash_backward(
     const at::Tensor& dy, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-    const at::Tensor& out, const at::Tensor&, const at::Tensor& ends, const at::Tensor&,
+    const at::Tensor& out, const at::Tensor&, const at::Tensor& ends, const at::Tensor& key_ends,
     c10::SymInt, c10::SymInt, double, bool causal, const at::Tensor&, const at::Tensor&,
     std::optional<double> scale, MaybeInt left, MaybeInt) {
   require(q.size(2) <= 192, "some devices have no backward pass for wider heads");
   begin_attention("aten::_flash_attention_backward", {dy, q, k, v, out}, ends);
   count_unordered();
-  const Packed packed{on_host(q), on_host(k),    on_host(v),     numbers_of(ends),
-                      causal,     scale.value(), window_of(left)};
+  const Packed packed{on_host(q),           on_host(k), on_host(v),    numbers_of(ends),
+                      numbers_of(key_ends), causal,     scale.value(), window_of(left)};
   const auto gradients = packed.backward(on_host(dy));
   return {to_new(gradients[0], q.device()), to_new(gradients[1], q.device()),
           to_new(gradients[2], q.device())};
@@ -330,15 +333,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> flash_backward(
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, c10::SymInt, c10::SymInt>
 efficient_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                  const MaybeTensor& bias, const MaybeTensor& ends, const MaybeTensor&,
+                  const MaybeTensor& bias, const MaybeTensor& ends, const MaybeTensor& key_ends,
                   MaybeInt most_q, MaybeInt most_k, double dropout, std::int64_t mask, bool,
                   std::optional<double> scale, const MaybeTensor&,
                   std::optional<std::int64_t> window) {
   require(q.size(2) == k.size(2) && q.size(3) % 4 == 0 && !bias && dropout == 0 && !window,
           "efficient attention has as many heads of keys, of a multiple of 4");
   begin_attention("aten::_efficient_attention_forward", {q, k, v}, *ends);
-  const Packed packed{on_host(q)[0],     on_host(k)[0], on_host(v)[0],
-                      numbers_of(*ends), mask == 1,     scale.value()};
+  require(mask == 0 || mask == 2, "of causal masks, that by the last key is asked for");
+  const Packed packed{on_host(q)[0],         on_host(k)[0], on_host(v)[0], numbers_of(*ends),
+                      numbers_of(*key_ends), mask == 2,     scale.value()};
   const at::Tensor unused = at::empty({}, q.options().dtype(at::kLong));
   return {to_new(packed.forward().unsqueeze(0), q.device()),
           at::empty({q.size(2), q.size(1)}, q.options().dtype(at::kFloat)),
@@ -350,15 +354,16 @@ efficient_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> efficient_backward(
     const at::Tensor& dy, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-    const MaybeTensor&, const at::Tensor& out, const MaybeTensor& ends, const MaybeTensor&,
+    const MaybeTensor&, const at::Tensor& out, const MaybeTensor& ends, const MaybeTensor& key_ends,
     c10::SymInt, c10::SymInt, const at::Tensor&, double, const at::Tensor&, const at::Tensor&,
     std::int64_t mask, bool, std::optional<double> scale, std::optional<std::int64_t>,
     std::optional<std::int64_t>, bool) {
   begin_attention("aten::_efficient_attention_backward", {q, k, v, out}, *ends);
   count_unordered();
   note(dy, /*writes=*/false);
-  const Packed packed{on_host(q)[0],     on_host(k)[0], on_host(v)[0],
-                      numbers_of(*ends), mask == 1,     scale.value()};
+  require(mask == 0 || mask == 2, "of causal masks, that by the last key is asked for");
+  const Packed packed{on_host(q)[0],         on_host(k)[0], on_host(v)[0], numbers_of(*ends),
+                      numbers_of(*key_ends), mask == 2,     scale.value()};
   const auto gradients = packed.backward(on_host(dy)[0]);
   const auto back = [&](const at::Tensor& x) { return to_new(x.unsqueeze(0), q.device()); };
   return {back(gradients[0]), back(gradients[1]), back(gradients[2]), at::Tensor()};
@@ -367,6 +372,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> efficient_backward(
 std::tuple<at::Tensor, at::Tensor> rms_norm(const at::Tensor& x, Sizes, const MaybeTensor& weight,
                                             std::optional<double> epsilon) {
   require(weight && weight->scalar_type() == x.scalar_type() && x.is_contiguous(), "rms_norm");
+  if (std::getenv("ATTUNE_SIM_UNORDERED"))
+    at::globalContext().alertNotDeterministic("sim_rms_norm");
   count_operator("aten::_fused_rms_norm");
   note(x, /*writes=*/false);
   note(*weight, /*writes=*/false);
@@ -552,6 +559,9 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_efficient_attention_backward", efficient_backward);
   m.impl("_fused_rms_norm", rms_norm);
   m.impl("_fused_rms_norm_backward", rms_norm_backward);
+  // one kernel each on CUDA; of other devices LibTorch thinks that they have none
+  for (const char* name : {"silu_backward", "native_layer_norm", "native_group_norm"})
+    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_on_host>());
   m.impl("convolution_overrideable", convolution);
   m.impl("convolution_backward_overrideable", convolution_backward);
 }
