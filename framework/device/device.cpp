@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <map>
 
 #include "core/stopwatch.hpp"
@@ -136,8 +137,12 @@ bool computes_in_bfloat16(c10::Device device) {
 
 }  // namespace
 
+void choose_deterministic_libraries() {
+  // LibTorch refuses products by cuBLAS without one of its two fixed work spaces.
+  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+}
+
 void use_deterministic_operators() {
-  choose_deterministic_libraries();
   // Not only a warning: the backward passes of attention take their form by this alone.
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);

@@ -52,8 +52,10 @@ void synchronise(c10::Device device);
 double multiply_rate(c10::Device device);
 
 /// From now on, operators of devices add in one order, however their threads run. One that has no
-/// such form fails, and names itself. Call before the first product of matrices.
+/// such form fails, and names itself. Before it: choose_deterministic_libraries().
 void use_deterministic_operators();
+/// Sets what the makers' libraries read when they start, at the first product of matrices.
+void choose_deterministic_libraries();
 /// Whether the exception is that of such an operator.
 bool is_not_deterministic(const std::exception& error);
 

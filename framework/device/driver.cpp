@@ -88,11 +88,6 @@ std::string uuid_text(const unsigned char* bytes) {
   return text;
 }
 
-void choose_deterministic_libraries() {
-  // LibTorch refuses products by cuBLAS without one of its two fixed work spaces.
-  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
-}
-
 DeviceIdentity identity_by_driver(c10::Device device) {
   if (!device.is_cuda()) return {};
   const auto found = of_nvidia(device.index());

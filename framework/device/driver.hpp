@@ -11,9 +11,6 @@ DeviceIdentity identity_by_driver(c10::Device device);
 /// NCCL's or RCCL's functions; empty where neither serves the devices.
 FindFunction collectives_by_maker(c10::DeviceType type);
 
-/// Sets what the makers' libraries read when they start.
-void choose_deterministic_libraries();
-
 /// Sixteen bytes as "GPU-01234567-89ab-cdef-0123-456789abcdef".
 std::string uuid_text(const unsigned char* bytes);
 

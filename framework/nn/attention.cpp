@@ -63,10 +63,11 @@ std::optional<at::Tensor> attend_packed(const at::Tensor& q, const at::Tensor& k
                                         const at::Tensor& v, const ForwardContext& context,
                                         const AttentionOptions& options) {
   if (!is_packed(q, context)) return std::nullopt;
+  // the host's kernel knows no keys but the queries', and none knows a softcap
+  if (context.virtual_tokens && (is_near(q) || options.softcap > 0)) return std::nullopt;
   const auto& starts = context.batch().starts;
   const auto [first_k, first_v] = first_keys(context);
   if (!first_k.defined()) return attend_by_kernel({q, k, v, starts, starts, options});
-  if (is_near(q)) return std::nullopt;  // the host's kernel knows no keys but the queries'
   const auto first = first_k.size(0);
   const auto key_starts = starts_behind(starts, first);
   struct Order {
@@ -97,14 +98,9 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
         .transpose(0, 1);
   }
   const auto heads_first = [](const at::Tensor& x) { return x.transpose(0, 1).unsqueeze(0); };
-  if (q.is_meta())
-    return planned_attention(heads_first(q), heads_first(k), heads_first(v), mask, plain, options)
-        .squeeze(0)
-        .transpose(0, 1);
-  const at::Tensor y =
-      at::scaled_dot_product_attention(heads_first(q), heads_first(k), heads_first(v), mask, 0.0,
-                                       plain, options.scale, q.size(1) != k.size(1));
-  return y.squeeze(0).transpose(0, 1);
+  return attend_at_once(heads_first(q), heads_first(k), heads_first(v), mask, plain, options)
+      .squeeze(0)
+      .transpose(0, 1);
 }
 
 }  // namespace
@@ -112,9 +108,30 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 at::Tensor planned_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const std::optional<at::Tensor>& mask, bool causal,
                              const AttentionOptions& options) {
+  // where the bytes of a head are no multiple of it, scores are made in full
+  constexpr std::int64_t alignment = 16;
+  const auto bytes = q.size(3) * static_cast<std::int64_t>(q.element_size());
+  if (PlannedOnAccelerator::is_planned(q) && bytes % alignment != 0)
+    return at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, options.scale,
+                                            q.size(1) != k.size(1));
   const auto added = mask ? std::optional(mask->to(q.scalar_type())) : std::nullopt;
   return std::get<0>(
       at::_scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, added, options.scale));
+}
+
+at::Tensor attend_at_once(const at::Tensor& q, const at::Tensor& given_k, const at::Tensor& given_v,
+                          const std::optional<at::Tensor>& mask, bool causal,
+                          const AttentionOptions& options) {
+  // With a mask, GPUs have a kernel without scores in full only for as many heads of keys.
+  const auto repeats = mask && is_on_accelerator(q) ? q.size(1) / given_k.size(1) : 1;
+  const auto repeated = [&](const at::Tensor& x) {
+    return repeats == 1 ? x : x.repeat_interleave(repeats, 1);
+  };
+  const at::Tensor k = repeated(given_k);
+  const at::Tensor v = repeated(given_v);
+  if (q.is_meta()) return planned_attention(q, k, v, mask, causal, options);
+  return at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, options.scale,
+                                          q.size(1) != k.size(1));
 }
 
 const AttentionKernel* attention_kernel(const PackedAttention& call) {

@@ -62,13 +62,13 @@ at::Tensor flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 /// q, k, v: as many heads of each.
 at::Tensor efficient(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const Lengths& lengths, const AttentionOptions& options) {
-  constexpr std::int64_t no_mask = 0;
-  constexpr std::int64_t causal_to_last_key = 2;  // the last query sees the last key
+  enum Mask : std::int64_t { none, to_own_key, to_last_key };  // of as many keys, of more
+  const bool has_more_keys = lengths.most_keys > lengths.most_queries;
+  const Mask mask = !options.causal ? none : has_more_keys ? to_last_key : to_own_key;
   const auto batched = [](const at::Tensor& x) { return in_rows(x).unsqueeze(0); };
   return std::get<0>(at::_efficient_attention_forward(
                          batched(q), batched(k), batched(v), std::nullopt, lengths.of_queries,
-                         lengths.of_keys, lengths.most_queries, lengths.most_keys, 0.0,
-                         options.causal ? causal_to_last_key : no_mask,
+                         lengths.of_keys, lengths.most_queries, lengths.most_keys, 0.0, mask,
                          /*compute_log_sumexp=*/at::GradMode::is_enabled(), options.scale))
       .squeeze(0);
 }

@@ -91,8 +91,13 @@ at::Tensor attend_to_seen(const at::Tensor& q, const std::vector<KeysValues>& se
 std::optional<at::Tensor> visible(std::int64_t rows, std::int64_t keys,
                                   const AttentionOptions& options, at::Device device);
 
-/// On the meta device: what LibTorch's kernels keep that make no scores in full. Of its own choice
-/// all scores would be kept. q, k, v: [batch, heads, rows, width]; k and v may have fewer heads.
+/// By the kernel that LibTorch chooses; on the meta device, what it would keep. q, k, v: [batch,
+/// heads, rows, width]; k and v may have fewer heads.
+at::Tensor attend_at_once(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                          const std::optional<at::Tensor>& mask, bool causal,
+                          const AttentionOptions& options);
+
+/// On the meta device, whose own choice would keep all scores. Shapes as for attend_at_once().
 at::Tensor planned_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const std::optional<at::Tensor>& mask, bool causal,
                              const AttentionOptions& options);

@@ -140,10 +140,7 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   const at::Tensor y =
       is_soft ? attend_softly(queries, keys.repeat_interleave(repeats, 1),
                               values.repeat_interleave(repeats, 1), mask, options)
-      : q.is_meta()
-          ? planned_attention(queries, keys, values, mask, is_plainly_causal, options)
-          : at::scaled_dot_product_attention(queries, keys, values, mask, 0.0, is_plainly_causal,
-                                             options.scale, repeats > 1);
+              : attend_at_once(queries, keys, values, mask, is_plainly_causal, options);
   return y.transpose(1, 2).flatten(0, 1).index_select(0, part.places);
 }
 

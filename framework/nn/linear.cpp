@@ -21,8 +21,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// x weight^T + bias, of float32 and in rows, with x and weight rounded to bfloat16; gradients
-/// likewise.
+/// float32: x weight^T + bias of rows, with x and weight rounded to bfloat16; gradients likewise.
 struct RoundedProduct : torch::autograd::Function<RoundedProduct> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias, const at::Tensor& operand) {
@@ -52,16 +51,20 @@ struct RoundedProduct : torch::autograd::Function<RoundedProduct> {
 struct PackedProduct : torch::autograd::Function<PackedProduct> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
                             const std::optional<at::Tensor>& bias,
-                            const std::shared_ptr<PackedWeight>& packed) {
+                            const std::shared_ptr<PackedWeight>& packed, bool is_wide) {
     context->saved_data["packed"] = at::IValue::make_capsule(c10::make_intrusive<Holder>(packed));
     context->saved_data["trains_bias"] = bias && bias->requires_grad();
-    return at::linear(x, packed->unpack(), bias);
+    if (!is_wide) return at::linear(x, packed->unpack(), bias);
+    at::Tensor y = product(x, packed->unpack().t());
+    if (bias) y.add_(*bias);
+    return y;
   }
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto& packed = static_cast<Holder&>(*context->saved_data["packed"].toCapsule()).packed;
     at::Tensor dbias;
     if (context->saved_data["trains_bias"].toBool()) dbias = gradients[0].flatten(0, -2).sum(0);
-    return {at::matmul(gradients[0], packed->unpack()), dbias, {}};
+    const at::Tensor weight = packed->unpack();
+    return {at::matmul(gradients[0].to(weight.scalar_type()), weight), dbias, {}, {}};
   }
 
  private:
@@ -171,7 +174,16 @@ at::Tensor Linear::product_of(const at::Tensor& x) const {
     return in_rows(x, [&](const at::Tensor& rows) {
       return RoundedProduct::apply(rows, weight, maybe_bias, operand());
     });
-  return packed_ ? PackedProduct::apply(x, maybe_bias, packed_) : at::linear(x, weight, bias);
+  return packed_ ? PackedProduct::apply(x, maybe_bias, packed_, false)
+                 : at::linear(x, weight, bias);
+}
+
+at::Tensor Linear::wide_product_of(const at::Tensor& x) const {
+  const auto maybe_bias = bias.defined() ? std::optional(bias) : std::nullopt;
+  return in_rows(x, [&](const at::Tensor& rows) {
+    return packed_ ? PackedProduct::apply(rows, maybe_bias, packed_, true)
+                   : RoundedProduct::apply(rows, weight, maybe_bias, weight.detach());
+  });
 }
 
 at::Tensor Linear::uncapped(const at::Tensor& x, ForwardContext& context) {
@@ -181,12 +193,15 @@ at::Tensor Linear::uncapped(const at::Tensor& x, ForwardContext& context) {
   at::Tensor input = x;
   for (auto& delta : deltas_)
     if (acts(delta)) input = delta->input(input);
-  at::Tensor y = product_of(input);
+  // Added to numbers that are rounded to bfloat16, a small change would be lost in every element,
+  // and not be right on average.
+  const bool is_wide = x.scalar_type() == at::kBFloat16 && std::ranges::any_of(deltas_, acts);
+  at::Tensor y = is_wide ? wide_product_of(input) : product_of(input);
   for (auto& delta : std::views::reverse(deltas_))
     if (!acts(delta)) y = delta->base_output(*this, input, y);
   for (auto& delta : deltas_)
     if (acts(delta)) y = delta->forward(*this, x, y, context);
-  return y;
+  return y.to(x.scalar_type());
 }
 
 at::Tensor Linear::operand() const {

@@ -37,10 +37,9 @@ GradientTree::GradientTree(const NamedTensors& parameters, Comm data, ProcessGro
 
 GradientTree::~GradientTree() = default;
 
-std::int64_t GradientTree::most_sums(std::int64_t leaves_of_rank) {
-  const auto levels =
-      static_cast<std::int64_t>(std::bit_width(static_cast<std::uint64_t>(leaves_of_rank)));
-  return std::max<std::int64_t>(1, levels - 1);
+std::int64_t GradientTree::most_sums(std::int64_t leaves_of_rank, int ranks) {
+  const std::int64_t levels = std::bit_width(static_cast<std::uint64_t>(leaves_of_rank)) - 1;
+  return std::max<std::int64_t>(1, ranks == 1 ? levels : 2 * levels);
 }
 
 void GradientTree::begin(std::int64_t leaves, std::int64_t first, std::int64_t last) {

@@ -39,8 +39,8 @@ class GradientTree {
   void abandon() { sums_.clear(); }
 
   /// How many partial sums a rank of so many leaves holds at most beside a backward pass, or in
-  /// place of one.
-  static std::int64_t most_sums(std::int64_t leaves_of_rank);
+  /// place of one. Of several ranks a rank's leaves may begin in the middle of a subtree.
+  static std::int64_t most_sums(std::int64_t leaves_of_rank, int ranks);
 
  private:
   struct Node {

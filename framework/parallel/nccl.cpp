@@ -274,6 +274,8 @@ std::unique_ptr<Collectives> make_nccl(const Comm& comm, c10::Device device) {
   if (comm.size() == 1) return nullptr;
   const auto* const library = device.is_cpu() ? nullptr : nccl::library_of(device.type());
   if (comm.sum(std::int64_t{library != nullptr}) < comm.size()) return nullptr;
+  // Connections are made, and their memory is taken, now: not when the device is full.
+  ::setenv("NCCL_RUNTIME_CONNECT", "0", /*overwrite=*/0);
   nccl::UniqueId id{};
   on_root(comm, [&] {
     if (const auto code = library->ncclGetUniqueId(&id); code != 0)

@@ -11,6 +11,7 @@
 
 #include "core/hash.hpp"
 #include "core/host.hpp"
+#include "device/device.hpp"
 #include "parallel/mpi.hpp"
 #include "run_directory/record.hpp"
 
@@ -26,8 +27,16 @@ std::string processors() {
   return "";
 }
 
-run_directory::RankPlace place_of_this_rank() {
-  run_directory::RankPlace place{host_name(), processors(), at::get_num_threads(), std::nullopt};
+/// "cuda:0 NVIDIA H200"; empty for the host.
+std::string text_of(c10::Device device) {
+  if (device.is_cpu()) return "";
+  const auto model = device::identity(device).model;
+  return device.str() + (model.empty() ? "" : " " + model);
+}
+
+run_directory::RankPlace place_of_this_rank(c10::Device device) {
+  run_directory::RankPlace place{host_name(), processors(), at::get_num_threads(), std::nullopt,
+                                 text_of(device)};
   if (const char* gpus = std::getenv("CUDA_VISIBLE_DEVICES")) place.gpus = gpus;
   return place;
 }
@@ -51,7 +60,7 @@ run_directory::Named versions() {
 }  // namespace
 
 std::string make_record(const RecordInput& input, const std::string& earlier, const Comm& world) {
-  auto placement = world.gather(place_of_this_rank().text());
+  auto placement = world.gather(place_of_this_rank(input.device).text());
   if (!world.root()) return "";
   run_directory::RecordFacts facts;
   facts.name = input.name;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <attune/comm.hpp>
+#include <c10/core/Device.h>
 
 namespace attune {
 
@@ -20,7 +21,8 @@ struct RecordInput {
   // "name version", library
   std::vector<std::pair<std::string, std::filesystem::path>> plugin_files;
   std::vector<std::string> command_line;
-  std::filesystem::path folder;  // to which relative paths of the run file refer
+  std::filesystem::path folder;    // to which relative paths of the run file refer
+  c10::Device device = c10::kCPU;  // of this rank
 };
 
 /// Returns the text of record.json on rank 0, and an empty text on other ranks. It contains

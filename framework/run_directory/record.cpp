@@ -44,6 +44,7 @@ std::string dumped(const ordered_json& record) {
 std::string RankPlace::text() const {
   ordered_json rank{{"host", host}, {"processors", processors}, {"threads", threads}};
   if (gpus) rank["gpus"] = *gpus;
+  if (!device.empty()) rank["device"] = device;
   return rank.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
@@ -86,6 +87,13 @@ std::string with_communication(const std::string& record,
   auto json = ordered_json::parse(record);
   for (const auto& [name, sent] : communication)
     json["communication"][name] = {{"calls", sent.calls}, {"bytes", sent.bytes}};
+  return dumped(json);
+}
+
+std::string with_device_memory(const std::string& record, const std::vector<std::int64_t>& bytes) {
+  auto json = ordered_json::parse(record);
+  for (std::size_t rank = 0; rank < bytes.size(); ++rank)
+    json["placement"][rank]["device_memory"] = bytes[rank];
   return dumped(json);
 }
 

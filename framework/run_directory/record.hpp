@@ -18,6 +18,7 @@ struct RankPlace {
   std::string processors;  // allowed processors in Linux list format: "0-3,8"
   std::int64_t threads = 0;
   std::optional<std::string> gpus;  // CUDA_VISIBLE_DEVICES, if set
+  std::string device;               // "cuda:0 NVIDIA H200"; empty for the host
 
   /// Text form, for transfer to another rank.
   std::string text() const;
@@ -65,6 +66,9 @@ struct Collective {
 /// Adds the communication of the latest attempt to the record, by name of the collective.
 std::string with_communication(const std::string& record,
                                const std::map<std::string, Collective>& communication);
+
+/// Adds to each rank's placement the most bytes that its tensors held on its device.
+std::string with_device_memory(const std::string& record, const std::vector<std::int64_t>& bytes);
 
 void write_record(const std::filesystem::path& run, const std::string& record);
 

@@ -83,7 +83,8 @@ std::size_t usable_memory(const Session& session) {
 std::int64_t micro_batches(const Session& session) {
   const auto samples =
       (session.config.train.global_batch + session.mesh.data.size() - 1) / session.mesh.data.size();
-  const auto each = std::max<std::int64_t>(1, session.config.train.micro_batch);
+  const bool by_tokens = session.config.train.micro_tokens > 0;
+  const auto each = by_tokens ? 1 : std::max<std::int64_t>(1, session.config.train.micro_batch);
   return (samples + each - 1) / each;
 }
 
@@ -112,8 +113,8 @@ MemoryPlan plan_memory(Model& model, const Optimizer& optimizer) {
 MemoryPlan plan_memory(const Session& session) {
   auto plan = plan_memory(*session.model, *session.config.optimizer.build<Optimizer>());
   if (session.config.parallel.reproducible)
-    plan.sums = plan.gradients *
-                static_cast<std::size_t>(parallel::GradientTree::most_sums(micro_batches(session)));
+    plan.sums = plan.gradients * static_cast<std::size_t>(parallel::GradientTree::most_sums(
+                                     micro_batches(session), session.mesh.data.size()));
   // each rank writes its share
   plan.staging /= static_cast<std::size_t>(session.mesh.world.size());
   if (computes_on_accelerator(session)) plan.staging = 0;  // it is the host's
@@ -181,7 +182,20 @@ std::optional<std::size_t> most_planned(const Session& session) {
   const auto plan = plan_memory(session);
   return std::max({plan.held() + *activations,
                    session.planned.before_first_step + early_optimizer(session, plan),
-                   plan.held() - plan.gradients - plan.sums + session.planned.evaluation});
+                   plan.held() - plan.gradients - plan.sums + gradients_between_steps(session) +
+                       session.planned.evaluation});
+}
+
+std::size_t gradients_between_steps(const Session& session) {
+  const bool has_buckets = session.mesh.data.size() > 1 && !session.config.parallel.reproducible &&
+                           !session.config.train.recompute;
+  return has_buckets ? plan_memory(session).gradients : 0;
+}
+
+std::size_t host_memory(const Session& session) {
+  if (!computes_on_accelerator(session)) return plan_memory(session).held();
+  const auto plan = plan_memory(*session.model, *session.config.optimizer.build<Optimizer>());
+  return plan.staging / static_cast<std::size_t>(session.mesh.world.size());
 }
 
 std::size_t most_held(const Session& session, const std::function<void()>& work) {
@@ -213,10 +227,10 @@ void drop_gradients(const std::vector<NamedTensor>& parameters) {
 }
 
 std::int64_t find_micro_batch(Session& session) {
-  // Counted from before the first pass: the optimizer and what a checkpoint is copied to come
-  // later.
+  // What comes later: what a checkpoint is copied to, and on the host the optimizer's state.
   const auto plan = plan_memory(session);
-  const auto later = plan.optimizer + plan.staging;
+  const auto later = plan.optimizer - early_optimizer(session, plan) + plan.staging;
+  device::release_unused(session.device);
   const auto may_take = usable_memory(session);
   const auto before = resident(session.device);
   const auto rows = longest_first(session);

@@ -33,6 +33,11 @@ std::string describe(const MemoryPlan& plan);
 
 /// Most bytes that a planned run holds at a time. Absent if the memory of a pass is unknown.
 std::optional<std::size_t> most_planned(const Session& session);
+/// Bytes of gradients that are held between steps, as in an evaluation: the buckets in which ranks
+/// add them.
+std::size_t gradients_between_steps(const Session& session);
+/// Bytes of the host that a rank holds between steps.
+std::size_t host_memory(const Session& session);
 /// Bytes that the optimizer's state takes while strategies begin: the host gives it memory only
 /// when it is written to.
 std::size_t early_optimizer(const Session& session, const MemoryPlan& plan);

@@ -291,6 +291,7 @@ OpenedRun open_run(const std::filesystem::path& file, const std::vector<std::str
     load_plugins(*run.registry, places);
     load_named_plugins(*run.registry, own_plugin_folders(), config::plugin_names(document));
     run.config = config::read_run(document, *run.registry);
+    if (run.config.parallel.reproducible) device::choose_deterministic_libraries();
   });
   std::string identity;
   for (const auto& [plugin, file] : run.config.plugin_files()) identity += plugin + "\n";

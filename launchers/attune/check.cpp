@@ -95,10 +95,10 @@ std::string measured_memory(const train::Session& s, const Measured& measured) {
   const auto& tried = measured.longest;
   const auto plan = train::plan_memory(s);
   const auto activations = tried.took - std::min(tried.took, plan.gradients);
-  const auto most =
-      std::max({tried.resident + tried.took + plan.sums + plan.optimizer + plan.staging,
-                measured.before + train::early_optimizer(s, plan),
-                measured.evaluation + plan.optimizer + plan.staging});
+  const auto most = std::max(
+      {tried.resident + tried.took + plan.sums + plan.optimizer + plan.staging,
+       measured.before + train::early_optimizer(s, plan),
+       measured.evaluation + train::gradients_between_steps(s) + plan.optimizer + plan.staging});
   return fmt::format("{} at most{}: {}, activations of the {} {} (tried just now){}",
                      bytes_text(most), s.device.is_cpu() ? "" : " on " + s.device.str(),
                      train::describe(plan), longest_text(s), bytes_text(activations),

@@ -292,6 +292,7 @@ std::vector<int> ends_of_links(const std::vector<Node>& ranks) {
 
 void measure_links(const Comm& comm, std::vector<Node>& ranks) {
   for (const int end : ends_of_links(ranks)) {
+    parallel::report_phase("links between nodes", end);
     if (comm.rank() == 0) {
       const auto link = measure_link(mpi_handle(comm), end, true);
       auto& node = ranks[static_cast<std::size_t>(end)];
@@ -499,7 +500,7 @@ std::vector<std::string> advice(const std::vector<Node>& nodes,
   return sentences;
 }
 
-constexpr double patience = 120;  // seconds for each of the measurements
+constexpr double patience = 300;  // seconds for each measurement
 
 int doctor(const std::vector<std::string>& arguments) {
   options::options_description description;
@@ -532,7 +533,6 @@ int doctor(const std::vector<std::string>& arguments) {
     std::vector<Node> ranks;
     for (const auto& text : comm.gather(to_json(mine).dump()))
       ranks.push_back(from_json(nlohmann::json::parse(text)));
-    parallel::report_phase("links between nodes", 0);
     measure_links(comm, ranks);
     auto nodes = nodes_of(ranks);
     for (auto& node : nodes) node.gpus = gpus_of(node.host, places);

@@ -14,6 +14,7 @@
 #include "option_table.hpp"
 #include "parallel/backend.hpp"
 #include "parallel/mpi.hpp"
+#include "parallel/watchdog.hpp"
 #include "placement/devices.hpp"
 #include "placement/rates.hpp"
 
@@ -99,11 +100,13 @@ std::vector<RankRate> measure(const Places& places, Exchange& exchange, const Co
   double mine = 0;
   const int most = *std::ranges::max_element(places.number);
   for (int other = 1; other <= most; ++other) {
+    parallel::report_phase("links within nodes", other);
     const auto rate = exchange.with(peer_within(places, world.rank(), other));
     if (!places.is_first(world.rank()) && rate > 0) mine = rate;
   }
   for (int rank = 1; rank < world.size(); ++rank) {
     if (!places.is_first(rank)) continue;
+    parallel::report_phase("links across nodes", rank);
     const auto rate = exchange.with(world.rank() == 0 ? rank : world.rank() == rank ? 0 : nobody);
     if (world.rank() == rank) mine = rate;
   }

@@ -97,7 +97,7 @@ std::shared_ptr<Model> planned_model(const Training& training) {
 constexpr const char* table_row = "  {:<18}{:>14}{:>12}{:>12}{:>12}{:>13}{:>13}{:>12}\n";
 
 /// One line of the table: what training holds with this strategy and its default options, counted
-/// as `attune check` does.
+/// as `attune check` does for a step of several micro-batches on the host.
 std::string memory_line(const Training& training, const std::string& name) {
   const auto model = planned_model(training);
   auto strategies = strategies_of(training, {name});
@@ -105,7 +105,8 @@ std::string memory_line(const Training& training, const std::string& name) {
   const ForwardContext context(
       planned_batch(*model, training.files.config, training.samples, training.length),
       Phase::training);
-  const auto pass = nn::pass_memory(*model, [&] { return strategies.loss(*model, context).sum; });
+  const auto pass = nn::pass_memory(
+      *model, [&] { return strategies.loss(*model, context).sum; }, nn::Gradients::held);
   std::int64_t trained = 0;
   for (const auto& [parameter, tensor] : trainable(*model)) trained += tensor.numel();
   const auto plan = train::plan_memory(*model, *training.optimizer);

@@ -32,7 +32,7 @@ namespace fs = std::filesystem;
 using placement::RankRate;
 
 constexpr std::int64_t bytes_of_test = 64 << 20;
-constexpr double patience = 120;  // seconds for each of the measurements
+constexpr double patience = 300;  // seconds for each measurement
 
 /// Multiplications and additions per second.
 double compute(c10::Device device) {

@@ -33,6 +33,10 @@ Error out_of_memory(const Comm& comm, const std::exception& error) {
 /// "cumsum_cuda_kernel does not have a deterministic implementation, but ..."
 Error not_deterministic(const std::exception& error) {
   const std::string_view text = error.what();
+  if (text.find("CUBLAS_WORKSPACE_CONFIG") != std::string_view::npos)
+    return Error(
+        "parallel.reproducible needs CUBLAS_WORKSPACE_CONFIG to be :4096:8 or :16:8, and your "
+        "environment sets another value: remove it");
   return Error(
       fmt::format("parallel.reproducible cannot be kept on this device (LibTorch: \"{}\"): set "
                   "parallel.reproducible = false, or parallel.device = \"cpu\"",

@@ -59,8 +59,7 @@ config::RunConfig RunChecker::read(const config::Document& run_file) const {
 
 RunChecker::Opened RunChecker::open(const config::RunConfig& run) {
   const auto session = train::Session::plan(run, Mesh());
-  const auto plan = train::plan_memory(session);
-  rank_bytes_ = std::max(rank_bytes_, static_cast<double>(plan.held()));
+  rank_bytes_ = std::max(rank_bytes_, static_cast<double>(train::host_memory(session)));
   auto metrics =
       data_metrics(*session.dataset, session.data->split("validation"), session.model->spec());
   return {session.data->split("train").size(), std::move(metrics)};

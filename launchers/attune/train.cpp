@@ -8,6 +8,7 @@
 #include "core/names.hpp"
 #include "core/signals.hpp"
 #include "device.hpp"
+#include "device/device.hpp"
 #include "parallel/mpi.hpp"
 #include "ranks.hpp"
 #include "report/record.hpp"
@@ -102,7 +103,8 @@ std::string record_of(const train::OpenedRun& run, const train::Session& session
                     {},
                     run.config.plugin_files(),
                     arguments,
-                    run.config.folder.empty() ? fs::current_path() : run.config.folder};
+                    run.config.folder.empty() ? fs::current_path() : run.config.folder,
+                    session.device};
   for (const auto& split : session.data->splits())
     input.data_sha256.emplace_back(split, session.data->split(split).sha256());
   std::string earlier;
@@ -117,6 +119,15 @@ std::map<std::string, run_directory::Collective> communication_of(const Comm& wo
   for (const auto& [name, sent] : parallel::traffic_of_ranks(world))
     communication[name] = {sent.calls, sent.bytes};
   return communication;
+}
+
+/// What each rank's device held at most; empty on the host. Collective.
+std::vector<std::int64_t> device_memory_of(const train::Session& session) {
+  if (session.device.is_cpu()) return {};
+  const auto mine = std::to_string(device::memory(session.device).peak);
+  std::vector<std::int64_t> bytes;
+  for (const auto& text : session.mesh.world.gather(mine)) bytes.push_back(std::stoll(text));
+  return bytes;
 }
 
 /// A run that is repeated from its record starts from the same things, or not at all.
@@ -152,7 +163,7 @@ void finish(train::Session& session, const train::Outcome& outcome) {
   std::cout << "\n"
             << session.config.run.name << ": " << outcome.evaluated_samples
             << " validation samples\n"
-            << comparison_table(found) << "\nthe result is in " << result.string() << "\n";
+            << comparison_table(found) << "\nthe result is in " << result.string() << std::endl;
 }
 
 struct Arguments {
@@ -206,9 +217,11 @@ int run_training(const Comm& comm, const Arguments& given) {
   auto record = record_of(run, session, given.all);
   const auto note_end = [&](const std::string& what, std::int64_t step, const std::string& text) {
     const auto communication = communication_of(comm);
+    const auto memory = device_memory_of(session);
     on_root(comm, [&] {
       record = run_directory::with_communication(
           run_directory::with_event(record, what, step, text), communication);
+      record = run_directory::with_device_memory(record, memory);
       run_directory::write_record(directory, record);
     });
   };

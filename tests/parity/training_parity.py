@@ -1,7 +1,10 @@
 """Twenty optimizer steps of every strategy that PEFT has, and of the preference losses, equal those of transformers and peft: same base, same
 first adapter, same samples.
 
-Usage: training_parity.py CASE BUILD_FOLDER        CASE: tiny (a random Llama, all strategies) or smollm2 (the real model, LoRA)
+Usage: training_parity.py CASE BUILD_FOLDER [DEVICE]
+
+CASE: tiny (a random Llama, all strategies) or smollm2 (the real model, LoRA). DEVICE: where both compute, as parallel.device names it (default: cpu); of "sim",
+which transformers does not have, transformers computes on the CPU.
 """
 import json
 import sys
@@ -25,7 +28,10 @@ RATE = 1e-3
 class Case:
     """A base model, and a data file of a few samples; every step sees all of them."""
 
-    def __init__(self, name, build):
+    def __init__(self, name, build, device="cpu"):
+        self.device = device
+        self.theirs = "cpu" if device == "sim" else device
+        self.plugins = f'plugins = ["{build}/tests/simdev/sim.so"]\n' if device == "sim" else ""
         self.source = Path(__file__).resolve().parent.parent.parent
         self.program = build / "attune"
         self.place = Workplace(build / "tests" / f"training_parity_{name}")
@@ -59,17 +65,17 @@ class Case:
 
     def model(self):
         model = AutoModelForCausalLM.from_pretrained(self.path, gguf_file=self.file, dtype=torch.float32)
-        return model.eval()
+        return model.eval().to(self.theirs)
 
     def column(self, data, name):
         with h5py.File(self.place / f"{data}.h5") as file:
             values, offsets = file["train"][name][:], file["train"][f"{name}.offsets"][:]
-        return [torch.tensor(values[a:b].astype("int64")) for a, b in zip(offsets, offsets[1:])]
+        return [torch.tensor(values[a:b].astype("int64"), device=self.theirs) for a, b in zip(offsets, offsets[1:])]
 
     def run(self, name, data, strategies, adapter=None, steps=STEPS, rate=None):
         """Its losses, and the folder of what it made."""
         kind, rows = ("preference", 2) if data == "two" else (data, self.rows)
-        text = f'name = "{name}"\n[model]\nplugin = "llama"\npath = "{self.path}"\n[dataset]\nplugin = "{kind}"\npath = "{data}.h5"\n'
+        text = f'{self.plugins}name = "{name}"\n[parallel]\ndevice = "{self.device}"\n[model]\nplugin = "llama"\npath = "{self.path}"\n[dataset]\nplugin = "{kind}"\npath = "{data}.h5"\n'
         for i, strategy in enumerate(strategies):
             text += "[[strategy]]\n" + "".join(f"{key} = {json.dumps(value)}\n" if not isinstance(value, dict) else f"{key} = {{ " + ", ".join(f'"{k}" = {v}' for k, v in value.items()) + " }\n"
                                                for key, value in strategy.items())
@@ -168,6 +174,15 @@ def method(case, name):
     reference = train(theirs, supervised(case), scaled, rate=case.rate(name))
     theirs.save_pretrained(case.place / f"last-{name}")
     compare(name, losses, reference, adapter, case.place / f"last-{name}")
+
+
+def full(case):
+    """All weights."""
+    theirs = case.model()
+    losses, model = case.run("full", "instruction", [{"plugin": "full"}])
+    reference = train(theirs, supervised(case), rate=case.rate("full"))
+    theirs.save_pretrained(case.place / "last-full")
+    compare("full", losses, reference, model, case.place / "last-full")
 
 
 def saved_weights(checkpoint):
@@ -310,10 +325,11 @@ def kto(beta, undesirable):
 def main():
     name, build = sys.argv[1], Path(sys.argv[2]).resolve()
     torch.set_num_threads(2)
-    case = Case(name, build)
+    case = Case(name, build, *sys.argv[3:])
     for each in METHODS if name == "tiny" else ("lora",):
         method(case, each)
     if name == "tiny":
+        full(case)
         preference(case, "dpo", {"plugin": "dpo", "beta": 0.3}, dpo(0.3))
         preference(case, "cdpo", {"plugin": "dpo", "beta": 0.3, "label_smoothing": 0.2}, dpo(0.3, smoothing=0.2))
         preference(case, "ipo", {"plugin": "dpo", "beta": 0.3, "form": "ipo"}, dpo(0.3, "ipo"))

@@ -149,7 +149,7 @@ check({"dpo", "ewc", "l2sp", "quantize"} <= set(over_others.split(", ")), f"thos
 check("bitfit" in not_here and "has none: set norms = true" in not_here, f"those that are not for this model, and why: {not_here}")
 together = {name: re.search(rf"\n  {name} .* ([\d.]+) GiB\n", table)[1] for name in ("full", "lora")}
 for name, size in together.items():
-    said = planned("check", "run.toml", f"strategy.plugin={name}", "train.global_batch=4", "train.micro_batch=4")
+    said = planned("check", "run.toml", f"strategy.plugin={name}", "train.micro_batch=4")
     told = re.search(r"about ([\d.]+) GiB", said)[1]
     check(-0.5 < float(size) - float(told) < 7, f"inspect counts what check counts, but for tables and shorter samples: {name} {size} and {told}")
 said = planned("check", "run.toml")

@@ -340,9 +340,10 @@ efficient_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   require(q.size(2) == k.size(2) && q.size(3) % 4 == 0 && !bias && dropout == 0 && !window,
           "efficient attention has as many heads of keys, of a multiple of 4");
   begin_attention("aten::_efficient_attention_forward", {q, k, v}, *ends);
-  require(mask == 0 || mask == 2, "of causal masks, that by the last key is asked for");
+  require(mask != 1 || numbers_of(*ends) == numbers_of(*key_ends),
+          "the causal mask of as many keys is asked for, with more");
   const Packed packed{on_host(q)[0],         on_host(k)[0], on_host(v)[0], numbers_of(*ends),
-                      numbers_of(*key_ends), mask == 2,     scale.value()};
+                      numbers_of(*key_ends), mask != 0,     scale.value()};
   const at::Tensor unused = at::empty({}, q.options().dtype(at::kLong));
   return {to_new(packed.forward().unsqueeze(0), q.device()),
           at::empty({q.size(2), q.size(1)}, q.options().dtype(at::kFloat)),
@@ -361,9 +362,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> efficient_backward(
   begin_attention("aten::_efficient_attention_backward", {q, k, v, out}, *ends);
   count_unordered();
   note(dy, /*writes=*/false);
-  require(mask == 0 || mask == 2, "of causal masks, that by the last key is asked for");
+  require(mask != 1 || numbers_of(*ends) == numbers_of(*key_ends),
+          "the causal mask of as many keys is asked for, with more");
   const Packed packed{on_host(q)[0],         on_host(k)[0], on_host(v)[0], numbers_of(*ends),
-                      numbers_of(*key_ends), mask == 2,     scale.value()};
+                      numbers_of(*key_ends), mask != 0,     scale.value()};
   const auto gradients = packed.backward(on_host(dy)[0]);
   const auto back = [&](const at::Tensor& x) { return to_new(x.unsqueeze(0), q.device()); };
   return {back(gradients[0]), back(gradients[1]), back(gradients[2]), at::Tensor()};

@@ -29,15 +29,7 @@ Counts since(const Counts& earlier, const Counts& now) {
   return more;
 }
 
-std::int64_t peak_bytes() {
-  return attune::simdev::device_memory()
-      .getDeviceStats(attune::simdev::current_device().index())
-      .allocated_bytes[0]
-      .peak;
-}
-
-/// One line for each step in DIRECTORY/device.RANK.jsonl, and at the end the most bytes held in
-/// DIRECTORY/device.RANK.peak.
+/// One line for each step in DIRECTORY/device.RANK.jsonl.
 class DeviceCounts final : public attune::Callback {
  public:
   struct Options {
@@ -47,8 +39,6 @@ class DeviceCounts final : public attune::Callback {
   void on(attune::Event event, const attune::Run& run, attune::Requests&) override {
     if (event == attune::Event::step_begin) before_ = attune::simdev::counted();
     if (event == attune::Event::step_end) write(run);
-    if (event == attune::Event::run_end)
-      std::ofstream(run.directory / fmt::format("device.{}.peak", run.comm.rank())) << peak_bytes();
   }
 
  private:
@@ -62,7 +52,6 @@ class DeviceCounts final : public attune::Callback {
         {"bytes_to_device", now.bytes_to_device - before_.bytes_to_device},
         {"bytes_to_host", now.bytes_to_host - before_.bytes_to_host},
         {"bytes_to_ranks", now.bytes_to_ranks - before_.bytes_to_ranks},
-        {"peak_bytes", peak_bytes()},
     };
     const auto file = run.directory / fmt::format("device.{}.jsonl", run.comm.rank());
     std::ofstream(file, std::ios::app) << line.dump() << "\n";

@@ -380,8 +380,8 @@ RecordFacts facts() {
   facts.data_sha256 = {{"train", "t"}, {"validation", "v"}};
   facts.plugins = {{"lora 1.0.0", "/lib/lora.so", "p"}};
   facts.versions = {{"libtorch", "2.9"}};
-  facts.placement = {RankPlace{"n1", "0-3", 4, std::nullopt}.text(),
-                     RankPlace{"n2", "4", 1, "0,1"}.text()};
+  facts.placement = {RankPlace{"n1", "0-3", 4, std::nullopt, ""}.text(),
+                     RankPlace{"n2", "4", 1, "0,1", "cuda:0 NVIDIA H200"}.text()};
   facts.slurm_job = "12_3";
   facts.slurm_variables = {{"SLURM_RESTART_COUNT", "1"}};
   facts.run_file = "name = \"glossary\"\n";

@@ -440,6 +440,61 @@ INSTANTIATE_TEST_SUITE_P(
         AdapterCase{"noisy", {{"lora", {{"rank", four}}}, {"neftune", {}}}}),
     [](const auto& info) { return info.param.name; });
 
+// ---- Small changes in bfloat16
+
+/// What the adapters of a layer add to its output.
+at::Tensor change_of(nn::Linear& layer, const at::Tensor& x, const ForwardContext& context) {
+  auto with = context;
+  auto without = context.base_alone();
+  return (layer.forward(x, with) - layer.forward(x, without)).to(at::kFloat);
+}
+
+class SmallChanges : public testing::TestWithParam<AdapterCase> {};
+
+/// Changes of a thousandth, below what bfloat16 resolves: every element is rounded, but on average
+/// the change is there.
+TEST_P(SmallChanges, are_kept_on_average_in_bfloat16) {
+  torch::manual_seed(4);
+  const torch::NoGradGuard no_grad;
+  const auto wide = llama(), narrow = llama();
+  narrow->module().to(at::kBFloat16);
+  const auto of_wide = wide->module().parameters(), of_narrow = narrow->module().parameters();
+  for (std::size_t i = 0; i < of_wide.size(); ++i) of_wide[i].copy_(of_narrow[i]);
+  const auto in_float = listed(GetParam().list), in_bfloat16 = listed(GetParam().list);
+  in_float->prepare(*wide);
+  in_bfloat16->prepare(*narrow);
+  const auto to = in_bfloat16->state(*narrow);
+  for (std::size_t i = 0; auto& [name, parameter] : in_float->state(*wide)) {
+    parameter.add_(torch::randn_like(parameter) * 1e-3);
+    to[i++].second.copy_(parameter);
+  }
+  const ForwardContext context(next_tokens({4096}));
+  const auto layers = nn::linears(wide->module());
+  const auto theirs = nn::linears(narrow->module());
+  int changed = 0;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const at::Tensor x = torch::randn({4096, layers[i].second->in()}).to(at::kBFloat16);
+    const at::Tensor wanted = change_of(*layers[i].second, x.to(at::kFloat), context);
+    if (wanted.abs().max().item<double>() == 0) continue;
+    const at::Tensor found = change_of(*theirs[i].second, x, context);
+    EXPECT_NEAR(at::sum(wanted * found).item<double>() / wanted.square().sum().item<double>(), 1,
+                0.2)
+        << layers[i].first;
+    ++changed;
+  }
+  EXPECT_GT(changed, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    all, SmallChanges,
+    testing::Values(AdapterCase{"lora", {{"lora", {{"rank", four}}}}},
+                    AdapterCase{"lora_biases", {{"lora", {{"rank", four}, {"lora_bias", true}}}}},
+                    AdapterCase{"dora", {{"lora", {{"rank", four}, {"dora", true}}}}},
+                    AdapterCase{"qlora", {{"quantize", {}}, {"lora", {{"rank", four}}}}},
+                    AdapterCase{"ia3", {{"ia3", {{"targets", Texts{"k_proj", "v_proj"}}}}}},
+                    AdapterCase{"vera", {{"vera", {{"rank", std::int64_t{8}}}}}}),
+    [](const auto& info) { return info.param.name; });
+
 /// Gradients of rows of the embedding and the head, from single rows and from the whole weights.
 TEST(lora, trains_rows_of_tokens_as_the_whole_weights_would) {
   using Ids = std::vector<std::int64_t>;

@@ -33,7 +33,8 @@ class Delta : public torch::nn::Module {
   /// Replaces the layer's input x [..., in]. Default: returns x.
   virtual at::Tensor input(const at::Tensor& x) { return x; }
   /// Returns the layer's new output [..., out]. x: original input [..., in]. y: output of the layer
-  /// and the preceding deltas [..., out]. Default: returns y.
+  /// and the preceding deltas [..., out]; in float32 where x is in bfloat16, because a small change
+  /// would be lost in a y that is rounded. Default: returns y.
   virtual at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y,
                              ForwardContext& context);
   /// Computes the layer and the delta from x in one function, if that is cheaper than two. Called
@@ -111,6 +112,8 @@ class Linear : public torch::nn::Module {
  private:
   at::Tensor uncapped(const at::Tensor& x, ForwardContext& context);
   at::Tensor product_of(const at::Tensor& x) const;
+  /// float32, of x in bfloat16.
+  at::Tensor wide_product_of(const at::Tensor& x) const;
 
   std::vector<std::shared_ptr<Delta>> deltas_;
   std::shared_ptr<PackedWeight> packed_;

@@ -50,10 +50,16 @@ struct LowRankChange : torch::autograd::Function<LowRankChange> {
     context->saved_data["with_dx"] = given_x.requires_grad();
     context->saved_data["with_da"] = given_a.requires_grad();
     context->saved_data["with_db"] = given_b.requires_grad();
-    if (given_y) context->mark_dirty({*given_y});
-    const at::Tensor y = given_y ? *given_y : multiplied(x, weight->t(), given_x.scalar_type());
+    if (given_y) {
+      context->mark_dirty({*given_y});
+      add_product(*given_y, narrowed, b.t(), scale);
+      return *given_y;
+    }
+    // The change first: added to a y that is rounded to bfloat16, a small one would be lost in
+    // every element, and not be right on average.
+    const at::Tensor y = multiplied(narrowed, b.t(), given_x.scalar_type(), scale);
+    add_product(y, x, weight->t());
     if (bias) y.add_(*bias);
-    add_product(y, narrowed, b.t(), scale);
     return y;
   }
 
@@ -82,10 +88,10 @@ struct LowRankChange : torch::autograd::Function<LowRankChange> {
   }
 
  private:
-  static at::Tensor multiplied(const at::Tensor& left, const at::Tensor& right,
-                               at::ScalarType type) {
+  static at::Tensor multiplied(const at::Tensor& left, const at::Tensor& right, at::ScalarType type,
+                               double scale = 1) {
     const at::Tensor result = at::empty({left.size(0), right.size(1)}, left.options().dtype(type));
-    add_product(result, left, right, 1, 0);
+    add_product(result, left, right, scale, 0);
     return result;
   }
 };
@@ -207,8 +213,9 @@ class Split final : public LowRank {
   }
 
   at::Tensor base_output(const Linear&, const at::Tensor& x, const at::Tensor& y) override {
-    return at::addmm(y, at::linear(x, first_a.to(x.scalar_type())), first_b.to(x.scalar_type()).t(),
-                     1, shape.scale);
+    const auto as_y = [&](const at::Tensor& tensor) { return tensor.to(y.scalar_type()); };
+    return at::addmm(y, as_y(at::linear(x, first_a.to(x.scalar_type()))), as_y(first_b).t(), 1,
+                     shape.scale);
   }
 
   at::Tensor first_a;
@@ -235,7 +242,7 @@ class Decomposed final : public LowRank {
     const at::Tensor plain = drops(context)        ? at::linear(input, base.dense_weight())
                              : base.bias.defined() ? y - base.bias
                                                    : y;
-    const at::Tensor ratio = (magnitude / length(base).detach()).to(x.scalar_type());
+    const at::Tensor ratio = (magnitude / length(base).detach()).to(y.scalar_type());
     const at::Tensor low_rank =
         at::linear(at::linear(input, a.to(x.scalar_type())), b.to(x.scalar_type()));
     return y + (ratio - 1) * plain + ratio * shape.scale * low_rank;
