@@ -102,6 +102,15 @@ Memory memory(c10::Device device) {
           static_cast<std::size_t>(bytes.peak)};
 }
 
+std::optional<std::size_t> peak(c10::Device device) {
+  try {
+    const auto bytes = at::accelerator::getDeviceStats(device.index()).allocated_bytes[0];
+    return static_cast<std::size_t>(bytes.peak);
+  } catch (const c10::Error&) {
+    return std::nullopt;
+  }
+}
+
 void reset_peak(c10::Device device) {
   if (!device.is_cpu()) at::accelerator::resetPeakStats(device.index());
 }

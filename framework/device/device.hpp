@@ -42,6 +42,8 @@ struct Memory {
 };
 /// Not for the CPU.
 Memory memory(c10::Device device);
+/// Memory::peak; absent where a device does not count.
+std::optional<std::size_t> peak(c10::Device device);
 void reset_peak(c10::Device device);
 
 /// Waits until the device has done all work of this process. Does nothing for the CPU.

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <ranges>
 
+#include "nn/planned.hpp"
+
 // MKL's, in LibTorch for x86: c [m, n] = alpha a b + beta c in columns, sums in float32.
 extern "C" [[gnu::weak]] void gemm_bf16bf16f32_(const char* transa, const char* transb,
                                                 const int* m, const int* n, const int* k,
@@ -111,6 +113,16 @@ bool is_rounded(const at::Tensor& sum, const at::Tensor& a) {
          a.scalar_type() == at::kBFloat16 && sum.stride(1) == 1 && sum.numel() > 0 && a.size(1) > 0;
 }
 
+/// Whether sums of products of bfloat16 come in float32, without being rounded in between.
+bool sums_in_float(const at::Tensor& x) {
+  return is_on_accelerator(x) ? x.is_cuda() || x.is_meta() : gemm_bf16bf16f32_ != nullptr;
+}
+
+at::Tensor multiplied(const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
+  const bool is_wider = type == at::kFloat && a.scalar_type() == at::kBFloat16;
+  return is_wider && a.is_cuda() ? at::mm(a, b, type) : at::mm(a, b);
+}
+
 /// work on [n, in], given and returned in the shape of x [..., in]. Rows stay what they are: a view
 /// could not be written into by a delta.
 template <class Work>
@@ -131,7 +143,7 @@ void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b
   } else if (sum.scalar_type() == a.scalar_type()) {
     sum.addmm_(a, b, keep, scale);
   } else {
-    const at::Tensor added = at::mm(a, b);
+    const at::Tensor added = multiplied(a, b, sum.scalar_type());
     keep == 0 ? sum.copy_(added).mul_(scale) : sum.mul_(keep).add_(added, scale);
   }
 }
@@ -195,7 +207,8 @@ at::Tensor Linear::uncapped(const at::Tensor& x, ForwardContext& context) {
     if (acts(delta)) input = delta->input(input);
   // Added to numbers that are rounded to bfloat16, a small change would be lost in every element,
   // and not be right on average.
-  const bool is_wide = x.scalar_type() == at::kBFloat16 && std::ranges::any_of(deltas_, acts);
+  const bool is_wide =
+      x.scalar_type() == at::kBFloat16 && sums_in_float(x) && std::ranges::any_of(deltas_, acts);
   at::Tensor y = is_wide ? wide_product_of(input) : product_of(input);
   for (auto& delta : std::views::reverse(deltas_))
     if (!acts(delta)) y = delta->base_output(*this, input, y);

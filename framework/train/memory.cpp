@@ -257,6 +257,7 @@ std::int64_t find_micro_batch(Session& session) {
   }
   drop_gradients(trainable(*session.model));
   device::release_unused(session.device);
+  if (!session.device.is_cpu()) reset_peak(session.device);  // of what was only tried
   const auto agreed = -session.mesh.world.max(-fits);
   session.mesh.world.agree([&] {
     if (agreed == 0)

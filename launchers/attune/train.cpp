@@ -121,10 +121,13 @@ std::map<std::string, run_directory::Collective> communication_of(const Comm& wo
   return communication;
 }
 
-/// What each rank's device held at most; empty on the host. Collective.
+/// What each rank's device held at most; empty on the host, and where devices do not count.
+/// Collective.
 std::vector<std::int64_t> device_memory_of(const train::Session& session) {
   if (session.device.is_cpu()) return {};
-  const auto mine = std::to_string(device::memory(session.device).peak);
+  const auto peak = device::peak(session.device);
+  if (session.mesh.world.sum(std::int64_t{!peak}) > 0) return {};
+  const auto mine = std::to_string(*peak);
   std::vector<std::int64_t> bytes;
   for (const auto& text : session.mesh.world.gather(mine)) bytes.push_back(std::stoll(text));
   return bytes;

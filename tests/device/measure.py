@@ -67,8 +67,11 @@ def bytes_in(text):
 class Case:
     """A model and a data file of samples of one length."""
 
-    def __init__(self, place, name, sizes):
+    def __init__(self, place, name):
         self.place, self.name = place, name
+
+    def prepare(self, sizes):
+        place, name = self.place, self.name
         make_model(place / name, **sizes, max_position_embeddings=2 * LENGTH, tie_word_embeddings=True, dtype="bfloat16")
         text = "".join(file.read_text() for file in sorted((tests.parent / "docs").glob("*.md")))
         text = "".join(letter for letter in text if letter.isascii())
@@ -77,6 +80,7 @@ class Case:
         (place / f"{name}-data.toml").write_text(f'name = "{name}"\nkind = "corpus"\nlicence = "Apache-2.0"\noutput = "{name}.h5"\ntokenizer = "{name}"\n'
                                                  f'[[source]]\npath = "text.jsonl"\n[clean]\ndeduplicate = "none"\n[split]\nvalidation = 0.1\n')
         place.run(program, "prepare", f"{name}-data.toml")
+        return {"samples": len(samples)}
 
     def attune(self, method):
         run = f"{self.name}-{method}"
@@ -100,7 +104,8 @@ class Case:
                 "memory": held, "planned_memory": planned, "gpu_busy_percent": used.median_of_last_half(), "seconds": time.monotonic() - begun}
 
     def peers(self, method):
-        """A plain loop of transformers and peft over batches of the same shape."""
+        """A plain loop of transformers and peft over batches of the same shape, in mixed precision. Its time is that of whole steps, and Attune's leaves out
+        what callbacks and the log take; its memory is that of the steps alone, and Attune's is that of the whole run."""
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModelForCausalLM
 
@@ -125,8 +130,8 @@ class Case:
         for batch in batches:
             begun = time.monotonic()
             ids = batch.to(theirs)
-            with torch.autocast(theirs, torch.bfloat16, enabled=method == "full"):
-                loss = model(input_ids=ids, labels=ids).loss
+            with torch.autocast(theirs, torch.bfloat16):
+                loss = model(input_ids=ids, labels=ids, use_cache=False).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -159,12 +164,13 @@ def part(results, name, work):
     begun = time.monotonic()
     try:
         results[name] = work()
-    except Exception as error:  # of this part alone
+    except (Exception, SystemExit) as error:  # of this part alone
         traceback.print_exc()
         results[name] = {"failed": f"{type(error).__name__}: {error}"}
     results[name]["took"] = round(time.monotonic() - begun, 1)
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(f"{name}: {results[name]['took']} s{', FAILED' if 'failed' in results[name] else ''}", flush=True)
+    return "failed" not in results[name]
 
 
 def row_of(name, ours, peers):
@@ -188,10 +194,13 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     place = Workplace(out / "work")
     name = torch.cuda.get_device_name(0) if theirs == "cuda" else "none: a rehearsal, whose figures say nothing of a GPU"
-    results = {"gpu": {"name": name, "torch": torch.__version__, "attune": place.run(program, "doctor").splitlines()[0]}}
+    results = {}
+    part(results, "gpu", lambda: {"name": name, "torch": torch.__version__, "attune": place.run(program, "doctor").splitlines()[0]})
     part(results, "parity", parity)
     for model, sizes in (SMALL if is_rehearsal else MODELS).items():
-        case = Case(place, model, sizes)
+        case = Case(place, model)
+        if not part(results, f"{model} data", lambda: case.prepare(sizes)):
+            continue
         for method in ("lora", "full"):
             part(results, f"{model} {method} attune", lambda: case.attune(method))
             part(results, f"{model} {method} peers", lambda: in_own_process(case, method))
@@ -203,8 +212,6 @@ if __name__ == "__main__":
     os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
     os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
     if "--peers" in sys.argv:
-        case = Case.__new__(Case)
-        case.place, case.name = out / "work", sys.argv[5]
-        print(json.dumps(case.peers(sys.argv[6])))
+        print(json.dumps(Case(out / "work", sys.argv[5]).peers(sys.argv[6])))
     else:
         sys.exit(main())

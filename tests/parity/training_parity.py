@@ -34,7 +34,7 @@ class Case:
         self.plugins = f'plugins = ["{build}/tests/simdev/sim.so"]\n' if device == "sim" else ""
         self.source = Path(__file__).resolve().parent.parent.parent
         self.program = build / "attune"
-        self.place = Workplace(build / "tests" / f"training_parity_{name}")
+        self.place = Workplace(build / "tests" / f"training_parity_{name}_{device}")
         if name == "tiny":
             make_model(self.place / "model", max_position_embeddings=256)
             self.path, self.file, self.template, rows = self.place / "model", None, "plain", 6

@@ -198,6 +198,7 @@ def memory_is_what_check_says():
     for run, *overrides in (
         ("full-llama",), ("full-bert",), ("full-efficientnet",), ("lora-llama",), ("lora-efficientnet",), ("dpo-llama",), ("prefix-llama",), ("quantize-qlora-llama",), ("ewc-bert",),
         ("full-llama", "parallel.reproducible=true"), ("full-llama", "train.micro_batch=8"), ("lora-llama", "train.recompute=true"), ("lora-llama", "model.dtype=bfloat16"),
+        ("lora-dora-llama", "model.dtype=bfloat16"),
     ):
         name = "memory-" + "-".join((run, *overrides)).replace("=", "-")
         place.run(program, "train", counting(f"{run}.toml"), f"name={name}", *SIM, *overrides)

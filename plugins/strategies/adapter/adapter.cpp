@@ -29,10 +29,10 @@ class Bottleneck final : public attune::nn::Delta {
     up_bias = register_parameter("up_bias", at::zeros({base.out()}, options));
   }
 
-  at::Tensor forward(const Linear&, const at::Tensor&, const at::Tensor& y,
+  at::Tensor forward(const Linear&, const at::Tensor& x, const at::Tensor& y,
                      attune::ForwardContext&) override {
-    const auto as = [&](const at::Tensor& tensor) { return tensor.to(y.scalar_type()); };
-    const at::Tensor inner = at::linear(y, as(down), as(down_bias));
+    const auto as = [&](const at::Tensor& tensor) { return tensor.to(x.scalar_type()); };
+    const at::Tensor inner = at::linear(as(y), as(down), as(down_bias));
     return y + at::linear(gelu_ ? at::gelu(inner) : at::relu(inner), as(up), as(up_bias));
   }
 

@@ -22,9 +22,11 @@ class Scale final : public attune::nn::Delta {
   }
 
   at::Tensor input(const at::Tensor& x) override { return of_input_ ? x * flat(x) : x; }
-  at::Tensor forward(const Linear&, const at::Tensor&, const at::Tensor& y,
+  at::Tensor forward(const Linear&, const at::Tensor& x, const at::Tensor& y,
                      attune::ForwardContext&) override {
-    return of_input_ ? y : y * flat(y);
+    if (of_input_) return y;
+    if (x.scalar_type() == y.scalar_type()) return y * flat(y);
+    return y + y.to(x.scalar_type()) * (flat(y) - 1);  // of y, what is kept is as narrow as x
   }
 
   void merge(Linear& base) const override {

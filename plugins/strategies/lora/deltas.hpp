@@ -245,7 +245,8 @@ class Decomposed final : public LowRank {
     const at::Tensor ratio = (magnitude / length(base).detach()).to(y.scalar_type());
     const at::Tensor low_rank =
         at::linear(at::linear(input, a.to(x.scalar_type())), b.to(x.scalar_type()));
-    return y + (ratio - 1) * plain + ratio * shape.scale * low_rank;
+    // of the plain output, what is kept for the gradient is as narrow as x
+    return y + (ratio - 1) * plain.to(x.scalar_type()) + ratio * shape.scale * low_rank;
   }
 
   void merge(Linear& base) const override {
