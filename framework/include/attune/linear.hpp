@@ -33,7 +33,7 @@ class Delta : public torch::nn::Module {
   /// Replaces the layer's input x [..., in]. Default: returns x.
   virtual at::Tensor input(const at::Tensor& x) { return x; }
   /// Returns the layer's new output [..., out]. x: original input [..., in]. y: output of the layer
-  /// and the preceding deltas [..., out]; may be float32 where x is bfloat16, because a small change
+  /// and the preceding deltas [..., out]; may be float32 where x is bfloat16, as a small change
   /// would be lost in a y that is rounded. Default: returns y.
   virtual at::Tensor forward(const Linear& base, const at::Tensor& x, const at::Tensor& y,
                              ForwardContext& context);
