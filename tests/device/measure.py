@@ -211,6 +211,8 @@ def main():
 if __name__ == "__main__":
     os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
     os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+    if is_rehearsal:
+        torch.set_num_threads(1)
     if "--peers" in sys.argv:
         print(json.dumps(Case(out / "work", sys.argv[5]).peers(sys.argv[6])))
     else:

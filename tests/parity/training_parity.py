@@ -324,7 +324,7 @@ def kto(beta, undesirable):
 
 def main():
     name, build = sys.argv[1], Path(sys.argv[2]).resolve()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if name == "tiny" else 2)  # threads that wait for each other are slow on a busy machine
     case = Case(name, build, *sys.argv[3:])
     for each in METHODS if name == "tiny" else ("lora",):
         method(case, each)
