@@ -28,12 +28,6 @@ std::int64_t model_bytes(Model& model) {
   return bytes;
 }
 
-/// Of the validation split, those that an evaluation takes first.
-std::vector<std::int64_t> evaluated_rows(const Session& s) {
-  const auto samples = samples_to_evaluate(s.data->split("validation"), s.config.evaluate.samples);
-  return first_rows(std::min(samples, s.config.evaluate.micro_batch));
-}
-
 nn::PassMemory plan_step(Session& s, std::span<const std::int64_t> rows) {
   const auto context = training_pass(s, load_batch(s.data->split("train"), *s.dataset, rows), 0);
   return nn::pass_memory(
@@ -49,6 +43,11 @@ std::size_t plan_evaluation(Session& s) {
 }
 
 }  // namespace
+
+std::vector<std::int64_t> evaluated_rows(const Session& s) {
+  const auto samples = samples_to_evaluate(s.data->split("validation"), s.config.evaluate.samples);
+  return first_rows(std::min(samples, s.config.evaluate.micro_batch));
+}
 
 void try_evaluation(Session& s) {
   const torch::NoGradGuard no_grad;

@@ -30,6 +30,9 @@ bool as_far_as_planned(const Session& session, Work&& work) {
 /// Number of longest training samples in a plan's pass.
 std::int64_t samples_of_pass(const Session& session);
 
+/// The validation rows that an evaluation takes first.
+std::vector<std::int64_t> evaluated_rows(const Session& session);
+
 /// Runs a forward pass over the validation samples that an evaluation takes first, on the session's
 /// device. Error: a metric that the model does not serve.
 void try_evaluation(Session& session);

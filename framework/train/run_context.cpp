@@ -86,6 +86,8 @@ void SessionData::for_each_batch(const std::string& path, std::int64_t samples, 
         "that kind",
         path, data->kind(), s_.data->kind());
   const auto& split = data->split("train");
+  // of the run's own data, what its steps will see
+  if (is_rehearsal_ && path.empty()) return batches_of(split, own_.front().rows, work);
   if (is_rehearsal_) {
     auto rows = longest_first(split);
     rows.resize(static_cast<std::size_t>(

@@ -144,7 +144,8 @@ Measured measure(train::Session& s) {
   auto rows = longest;  // what a strategy prepares, it prepares for these alone
   for (const auto row : train::cost_rows(s))
     if (std::ranges::find(rows, row) == rows.end()) rows.push_back(row);
-  auto context = train::SessionContext::rehearsal(s, {{"train", rows}});
+  auto context = train::SessionContext::rehearsal(
+      s, {{"train", rows}, {"validation", train::evaluated_rows(s)}});
   Measured measured;
   measured.before = train::most_held(s, [&] { s.strategies->begin(*s.model, context.run()); });
   // the first pass also loads kernels and starts threads
