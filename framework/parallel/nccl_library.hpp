@@ -32,29 +32,31 @@ enum Operation : int { sum = 0, product = 1, max = 2, min = 3 };
 using Stream = void*;
 
 // The buffers of collectives: const void* sent, void* received, std::size_t count.
+// clang-format off
 #define ATTUNE_NCCL_FUNCTIONS(function)                                                            \
-  function(Result, ncclGetVersion, int*) function(const char*, ncclGetErrorString, Result)         \
-      function(const char*, ncclGetLastError, Communicator)                                        \
-          function(Result, ncclGetUniqueId, UniqueId*) function(                                   \
-              Result, ncclCommInitRank, Communicator*, int /*ranks*/, UniqueId, int /*rank*/)      \
-              function(Result, ncclCommFinalize, Communicator)                                     \
-                  function(Result, ncclCommDestroy, Communicator) function(                        \
-                      Result, ncclCommGetAsyncError, Communicator, Result*)                        \
-                      function(Result, ncclGroupStart) function(Result, ncclGroupEnd) function(    \
-                          Result, ncclAllReduce, const void*, void*, std::size_t, DataType,        \
-                          Operation, Communicator,                                                 \
-                          Stream) function(Result, ncclReduceScatter, const void*, void*,          \
-                                           std::size_t, DataType, Operation, Communicator, Stream) \
-                          function(Result, ncclReduce, const void*, void*, std::size_t, DataType,  \
-                                   Operation, int /*root*/, Communicator, Stream)                  \
-                              function(Result, ncclAllGather, const void*, void*, std::size_t,     \
-                                       DataType, Communicator, Stream)                             \
-                                  function(Result, ncclBroadcast, const void*, void*, std::size_t, \
-                                           DataType, int /*root*/, Communicator, Stream)           \
-                                      function(Result, ncclSend, const void*, std::size_t,         \
-                                               DataType, int /*peer*/, Communicator, Stream)       \
-                                          function(Result, ncclRecv, void*, std::size_t, DataType, \
-                                                   int /*peer*/, Communicator, Stream)
+  function(Result, ncclGetVersion, int*)                                                           \
+  function(const char*, ncclGetErrorString, Result)                                                \
+  function(const char*, ncclGetLastError, Communicator)                                            \
+  function(Result, ncclGetUniqueId, UniqueId*)                                                     \
+  function(Result, ncclCommInitRank, Communicator*, int /*ranks*/, UniqueId, int /*rank*/)         \
+  function(Result, ncclCommFinalize, Communicator)                                                 \
+  function(Result, ncclCommDestroy, Communicator)                                                  \
+  function(Result, ncclCommGetAsyncError, Communicator, Result*)                                   \
+  function(Result, ncclGroupStart)                                                                 \
+  function(Result, ncclGroupEnd)                                                                   \
+  function(Result, ncclAllReduce, const void*, void*, std::size_t, DataType, Operation,            \
+           Communicator, Stream)                                                                   \
+  function(Result, ncclReduceScatter, const void*, void*, std::size_t, DataType, Operation,        \
+           Communicator, Stream)                                                                   \
+  function(Result, ncclReduce, const void*, void*, std::size_t, DataType, Operation, int /*root*/, \
+           Communicator, Stream)                                                                   \
+  function(Result, ncclAllGather, const void*, void*, std::size_t, DataType, Communicator, Stream) \
+  function(Result, ncclBroadcast, const void*, void*, std::size_t, DataType, int /*root*/,         \
+           Communicator, Stream)                                                                   \
+  function(Result, ncclSend, const void*, std::size_t, DataType, int /*peer*/, Communicator,       \
+           Stream)                                                                                 \
+  function(Result, ncclRecv, void*, std::size_t, DataType, int /*peer*/, Communicator, Stream)
+// clang-format on
 
 struct Library {
 #define ATTUNE_MEMBER(Returned, name, ...) Returned (*name)(__VA_ARGS__);

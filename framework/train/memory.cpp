@@ -79,10 +79,15 @@ std::size_t usable_memory(const Session& session) {
                                  : device::memory(session.device).free * 9 / 10;
 }
 
-/// Of a rank in a step, at most.
+// Of a rank in a step, at most.
+
+std::int64_t samples_of_rank(const Session& session) {
+  return (session.config.train.global_batch + session.mesh.data.size() - 1) /
+         session.mesh.data.size();
+}
+
 std::int64_t micro_batches(const Session& session) {
-  const auto samples =
-      (session.config.train.global_batch + session.mesh.data.size() - 1) / session.mesh.data.size();
+  const auto samples = samples_of_rank(session);
   const bool by_tokens = session.config.train.micro_tokens > 0;
   const auto each = by_tokens ? 1 : std::max<std::int64_t>(1, session.config.train.micro_batch);
   return (samples + each - 1) / each;
@@ -234,8 +239,7 @@ std::int64_t find_micro_batch(Session& session) {
   const auto may_take = usable_memory(session);
   const auto before = resident(session.device);
   const auto rows = longest_first(session);
-  const auto most =
-      (session.config.train.global_batch + session.mesh.data.size() - 1) / session.mesh.data.size();
+  const auto most = samples_of_rank(session);
   std::int64_t fits = 0;
   std::size_t previous = 0;
   for (std::int64_t samples = 1; samples <= most; samples *= 2) {

@@ -19,7 +19,7 @@ import torch
 
 tests = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(tests / "support"))
-from tiny import Workplace, make_model
+from tiny import Workplace, bytes_in, make_model
 
 build, out, device = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), sys.argv[3]
 theirs = "cuda" if device == "cuda" else "cpu"
@@ -57,11 +57,6 @@ class Utilisation:
 
     def median_of_last_half(self):
         return statistics.median(self.samples[len(self.samples) // 2 :]) if self.samples else None
-
-
-def bytes_in(text):
-    number, unit = text.split()[:2]
-    return float(number) * 1024 ** ["B", "KiB", "MiB", "GiB", "TiB"].index(unit.rstrip(":,"))
 
 
 class Case:

@@ -6,7 +6,6 @@
 """
 import json
 import os
-import re
 import shutil
 import signal
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 from matrix import combinations, is_served, make_inputs, write_run
-from tiny import Workplace, check, environment, make_small_model, over_ranks, paced
+from tiny import Workplace, bytes_in, check, environment, make_small_model, over_ranks, paced
 
 build = Path(sys.argv[1]).resolve()
 source = Path(__file__).resolve().parent.parent.parent
@@ -186,11 +185,6 @@ def options_that_change_how_it_computes():
     for ranks in (2, 4):
         name = compare("full-llama.toml", f"exact-{ranks}", "parallel.reproducible=true", ranks=ranks)[1]
         check((result(name) / "model.safetensors").read_bytes() == (result(of_one) / "model.safetensors").read_bytes(), f"{ranks} devices give the bits of one")
-
-
-def bytes_in(text):
-    number, unit = re.search(r"([\d.]+) ([KMG]iB)", text).groups()
-    return float(number) * 2 ** {"KiB": 10, "MiB": 20, "GiB": 30}[unit]
 
 
 def memory_is_what_check_says():

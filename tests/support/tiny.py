@@ -1,6 +1,7 @@
 """A tiny model, tiny data and run files for tests that run the program from outside."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,12 @@ def ranks_of(process):
         return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == "attune"]
     except OSError:
         return []
+
+
+def bytes_in(text):
+    """The first size in a text, such as "about 1.4 GiB: weights ..."."""
+    number, unit = re.search(r"([\d.]+) ([KMGT]?i?B)\b", text).groups()
+    return float(number) * 1024 ** ["B", "KiB", "MiB", "GiB", "TiB"].index(unit)
 
 
 def over_ranks(ranks, *command):
