@@ -15,7 +15,7 @@ namespace {
 struct Part {
   std::vector<std::size_t> samples;  // of the batch
   std::int64_t longest = 0;
-  at::Tensor tokens;   // int64 [T]: their rows of the batch
+  at::Tensor tokens;   // int64 [T]: their rows of the batch; undefined for all of them
   at::Tensor places;   // int64 [T]: of these among the padded rows
   at::Tensor lengths;  // int64 [samples]
   std::map<std::pair<bool, std::int64_t>, std::optional<at::Tensor>> masks;  // by causal, window
@@ -26,7 +26,8 @@ struct Part {
 
 struct Parts {
   std::vector<Part> parts;
-  at::Tensor order;  // int64 [T]: of each row of the batch, its place among those of the parts
+  // int64 [T]: of each row of the batch, its place among those of the parts, if there are several
+  at::Tensor order;
 };
 
 std::int64_t length(const PackedAttention& call, std::size_t sample) {
@@ -69,7 +70,8 @@ std::vector<Part> divide(const PackedAttention& call) {
 }
 
 /// Fills in the tensors of a part; its rows go behind `rows`.
-void place_rows(Part& part, const PackedAttention& call, std::vector<std::int64_t>& rows) {
+void place_rows(Part& part, const PackedAttention& call, std::vector<std::int64_t>& rows,
+                bool is_one_of_several) {
   std::vector<std::int64_t> places;
   std::vector<std::int64_t> lengths;
   const auto first = std::ssize(rows);
@@ -84,7 +86,7 @@ void place_rows(Part& part, const PackedAttention& call, std::vector<std::int64_
   const auto given = [&](const std::vector<std::int64_t>& numbers) {
     return on_device(at::tensor(numbers, at::kLong), call.q.device());
   };
-  part.tokens = given({rows.begin() + first, rows.end()});
+  if (is_one_of_several) part.tokens = given({rows.begin() + first, rows.end()});
   part.places = given(places);
   part.lengths = given(lengths);
 }
@@ -94,7 +96,9 @@ Parts& parts_of(const PackedAttention& call) {
   if (!kept.parts.empty()) return kept;
   kept.parts = divide(call);
   std::vector<std::int64_t> rows;
-  for (auto& part : kept.parts) place_rows(part, call, rows);
+  const bool are_several = kept.parts.size() > 1;
+  for (auto& part : kept.parts) place_rows(part, call, rows, are_several);
+  if (!are_several) return kept;
   std::vector<std::int64_t> order(rows.size());
   for (std::size_t i = 0; i < rows.size(); ++i)
     order[static_cast<std::size_t>(rows[i])] = static_cast<std::int64_t>(i);
