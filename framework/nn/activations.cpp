@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "parallel/wide_gradients.hpp"
+
 namespace attune::nn {
 namespace {
 
@@ -83,7 +85,7 @@ std::int64_t TensorMeter::peak() const { return count_->peak; }
 void hold_gradients(Model& model) {
   for (auto& parameter : model.module().parameters())
     if (parameter.requires_grad() && !parameter.grad().defined())
-      parameter.mutable_grad() = at::zeros_like(parameter);
+      parameter.mutable_grad() = parallel::zero_gradient(parameter);
 }
 
 PassMemory pass_memory(Model& model, const std::function<at::Tensor()>& loss, Gradients before) {

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "parallel/backend.hpp"
+#include "parallel/wide_gradients.hpp"
 
 namespace attune::parallel {
 namespace {
@@ -24,11 +25,11 @@ std::int64_t width(std::int64_t leaves, int level) {
 GradientTree::GradientTree(const NamedTensors& parameters, Comm data, ProcessGroup group)
     : data_(std::move(data)),
       group_(std::move(group)),
-      dtype_(parameters.front().second.scalar_type()) {
+      dtype_(gradient_dtype(parameters.front().second)) {
   for (const auto& [name, tensor] : parameters) {
     parameters_.push_back(tensor);
     elements_ += tensor.numel();
-    dtype_ = c10::promoteTypes(dtype_, tensor.scalar_type());
+    dtype_ = c10::promoteTypes(dtype_, gradient_dtype(tensor));
   }
   constexpr std::int64_t alignment = 64;  // elements
   const auto unit = data_.size() == 1 ? 1 : alignment * data_.size();
@@ -131,7 +132,7 @@ at::Tensor GradientTree::take_gradients() {
   torch::NoGradGuard no_grad;
   std::vector<at::Tensor> flat;
   for (auto& parameter : parameters_) {
-    if (!parameter.grad().defined()) parameter.mutable_grad() = torch::zeros_like(parameter);
+    if (!parameter.grad().defined()) parameter.mutable_grad() = zero_gradient(parameter);
     flat.push_back(parameter.grad().flatten());
   }
   if (padded_ > elements_) flat.push_back(flat.front().new_zeros({padded_ - elements_}));
@@ -145,7 +146,7 @@ void GradientTree::give_gradients(const at::Tensor& sum) {
   std::int64_t from = 0;
   for (auto& parameter : parameters_) {
     parameter.mutable_grad() =
-        sum.narrow(0, from, parameter.numel()).view_as(parameter).to(parameter.options());
+        sum.narrow(0, from, parameter.numel()).view_as(parameter).to(gradient_dtype(parameter));
     from += parameter.numel();
   }
 }

@@ -9,6 +9,7 @@
 #include "core/hash.hpp"
 #include "parallel/backend.hpp"
 #include "parallel/mpi.hpp"
+#include "parallel/wide_gradients.hpp"
 
 namespace attune::parallel {
 namespace {
@@ -53,7 +54,7 @@ std::vector<std::vector<std::size_t>> buckets(const std::vector<at::Tensor>& par
 void settle_buckets(c10d::Reducer& reducer, const std::vector<at::Tensor>& parameters) {
   reducer.prepare_for_backward({});
   for (auto i = parameters.size(); i-- > 0;)
-    torch::autograd::backward({parameters[i]}, {at::zeros_like(parameters[i])});
+    torch::autograd::backward({parameters[i]}, {zero_gradient(parameters[i])});
   // views of the old buckets: they would be held beside the new ones
   for (const auto& parameter : parameters) parameter.mutable_grad() = at::Tensor();
   reducer.rebuild_buckets();
@@ -64,6 +65,8 @@ std::unique_ptr<c10d::Reducer> make_reducer(const NamedTensors& named,
                                             ProcessGroup group) {
   std::unordered_map<std::size_t, std::string> names;
   for (std::size_t i = 0; i < named.size(); ++i) names[i] = named[i].first;
+  ATTUNE_ASSERT(std::ranges::none_of(parameters, has_wide_gradient),
+                "c10d::Reducer has no buckets for gradients of another dtype");
   // Unused parameters are ours to find, in finish(): the reducer's own search sees only the graph
   // before the pass, and misses what recomputed activations reach.
   auto reducer = std::make_unique<c10d::Reducer>(
@@ -125,7 +128,7 @@ struct GradientReducer::Parts {
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       if (reached[i]) continue;
       unreached.push_back(parameters[i]);
-      zeros.push_back(at::zeros_like(parameters[i]));
+      zeros.push_back(zero_gradient(parameters[i]));
       if (!parameters[i].requires_grad()) frozen.push_back(parameters[i]);
     }
     for (const auto& parameter : frozen) parameter.set_requires_grad(true);

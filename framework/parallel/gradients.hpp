@@ -29,7 +29,8 @@ class GradientReducer {
   /// otherwise). data: the data-parallel group. in_one_piece: a backward pass adds to each
   /// parameter's gradient once, so a bucket may be reduced as soon as it is full. It is not so
   /// where parts of the pass are passes of their own, as with recomputed activations: a parameter
-  /// of several parts gets its gradient piece by piece. Then buckets are reduced in finish().
+  /// of several parts gets its gradient piece by piece. Then buckets are reduced in finish(), as
+  /// they have to be where a gradient has another dtype than its parameter (wide_gradients.hpp).
   /// group: of `data`, for the parameters' device. Collective.
   GradientReducer(NamedTensors parameters, const Comm& data, ProcessGroup group,
                   bool in_one_piece = true);

@@ -3,10 +3,13 @@
 #include <attune/registry.hpp>
 #include <torch/torch.h>
 
+#include "parallel/wide_gradients.hpp"
+
 namespace attune {
 
 void ModelView::train(const at::Tensor& parameter) {
   parameter.set_requires_grad(true);
+  parallel::widen_gradient(parameter);
   trained_.insert(parameter.unsafeGetTensorImpl());
 }
 

@@ -14,6 +14,7 @@
 #include "data/loader.hpp"
 #include "device/device.hpp"
 #include "parallel/gradient_tree.hpp"
+#include "parallel/wide_gradients.hpp"
 #include "train/passes.hpp"
 #include "train/updater.hpp"
 
@@ -109,9 +110,12 @@ MemoryPlan plan_memory(Model& model, const Optimizer& optimizer) {
   for (const auto& parameter : model.module().parameters()) plan.weights += parameter.nbytes();
   for (const auto& [name, linear] : nn::linears(model.module()))
     if (linear->packed()) plan.weights += linear->packed()->bytes();
-  for (const auto& [name, parameter] : trainable(model)) plan.gradients += parameter.nbytes();
-  plan.optimizer = state_bytes(optimizer, trained_specs(model));
-  plan.staging = plan.gradients + plan.optimizer;
+  plan.optimizer = state_bytes(optimizer, model);
+  plan.staging = plan.optimizer;
+  for (const auto& [name, parameter] : trainable(model)) {
+    plan.gradients += parallel::gradient_bytes(parameter);
+    plan.staging += parameter.nbytes();
+  }
   return plan;
 }
 
@@ -191,10 +195,17 @@ std::optional<std::size_t> most_planned(const Session& session) {
                        session.planned.evaluation});
 }
 
+bool sums_during_pass(const Session& session) {
+  const auto is_wide = [](const NamedTensor& parameter) {
+    return parallel::has_wide_gradient(parameter.second);
+  };
+  return !session.config.train.recompute &&
+         std::ranges::none_of(trainable(*session.model), is_wide);
+}
+
 std::size_t gradients_between_steps(const Session& session) {
-  const bool has_buckets = session.mesh.data.size() > 1 && !session.config.parallel.reproducible &&
-                           !session.config.train.recompute;
-  return has_buckets ? plan_memory(session).gradients : 0;
+  const bool has_buckets = session.mesh.data.size() > 1 && !session.config.parallel.reproducible;
+  return has_buckets && sums_during_pass(session) ? plan_memory(session).gradients : 0;
 }
 
 std::size_t host_memory(const Session& session) {

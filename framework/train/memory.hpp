@@ -33,6 +33,9 @@ std::string describe(const MemoryPlan& plan);
 
 /// Most bytes that a planned run holds at a time. Absent if the memory of a pass is unknown.
 std::optional<std::size_t> most_planned(const Session& session);
+/// Whether ranks add a gradient as soon as the backward pass has computed it, rather than after the
+/// pass: where passes compute it in one piece, and in its parameter's dtype.
+bool sums_during_pass(const Session& session);
 /// Bytes of gradients that are held between steps, as in an evaluation: the buckets in which ranks
 /// add them.
 std::size_t gradients_between_steps(const Session& session);

@@ -72,7 +72,7 @@ Step::Step(Session& session, const std::vector<NamedTensor>& parameters,
       batches_(batches_of(session, std::move(hidden))),
       gradients_(parameters, session.mesh.data, std::move(group),
                  session.config.parallel.reproducible,
-                 /*in_one_piece=*/!session.config.train.recompute) {}
+                 /*in_one_piece=*/sums_during_pass(session)) {}
 
 std::shared_ptr<BatchSource> Step::batches_of(Session& session,
                                               std::shared_ptr<const HiddenStates> hidden) const {

@@ -10,6 +10,7 @@
 
 #include "kernels/rows.hpp"
 #include "parallel/mpi.hpp"
+#include "parallel/wide_gradients.hpp"
 #include "train/stretches.hpp"
 
 namespace attune {
@@ -28,30 +29,33 @@ namespace {
 
 /// In memory as the parameter; one of zeros where no loss depends on it.
 at::Tensor gradient_of(at::Tensor parameter) {
-  if (!parameter.grad().defined()) parameter.mutable_grad() = torch::zeros_like(parameter);
+  if (!parameter.grad().defined()) parameter.mutable_grad() = parallel::zero_gradient(parameter);
   const auto& gradient = parameter.grad();
-  return gradient.strides() == parameter.strides() ? gradient
-                                                   : torch::empty_like(parameter).copy_(gradient);
+  return gradient.strides() == parameter.strides()
+             ? gradient
+             : torch::empty_like(parameter, gradient.scalar_type()).copy_(gradient);
 }
 
 /// Zeros that take memory only where they are written to: before the first step there are none that
 /// need any.
-at::Tensor untouched_zeros(const at::Tensor& parameter) {
-  const auto bytes = parameter.nbytes();
+at::Tensor untouched_zeros(const at::Tensor& like, at::ScalarType dtype) {
+  const auto bytes = static_cast<std::size_t>(like.numel()) * c10::elementSize(dtype);
+  const auto options = like.options().dtype(dtype).requires_grad(false);
   constexpr std::size_t worth_a_mapping = 1 << 20;
-  if (!serves_kernels(parameter) || bytes < worth_a_mapping) return torch::zeros_like(parameter);
+  if (!like.is_cpu() || !like.is_contiguous() || bytes < worth_a_mapping)
+    return torch::zeros_like(like, options);
   void* zeros = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (zeros == MAP_FAILED) throw std::bad_alloc();
   ::madvise(zeros, bytes, MADV_HUGEPAGE);
   const auto unmap = [bytes](void* begin) { ::munmap(begin, bytes); };
-  return at::from_blob(zeros, parameter.sizes(), unmap, parameter.options().requires_grad(false));
+  return at::from_blob(zeros, like.sizes(), unmap, options);
 }
 
 /// parameter: or the part of it that is updated.
 at::Tensor make_state(const StateSpec& spec, const at::Tensor& parameter) {
-  if (parameter.sizes() == at::IntArrayRef(spec.sizes) && parameter.scalar_type() == spec.dtype)
-    return untouched_zeros(parameter.detach());
+  if (parameter.sizes() == at::IntArrayRef(spec.sizes))
+    return untouched_zeros(parameter.detach(), spec.dtype);
   const bool is_number = spec.sizes.empty() && parameter.dim() > 0;
   const auto device = is_number ? c10::Device(c10::kCPU) : parameter.device();
   return torch::zeros(spec.sizes, at::TensorOptions().dtype(spec.dtype).device(device));
@@ -73,11 +77,19 @@ std::vector<std::vector<double>> squares_by_stretch(const std::vector<at::Tensor
   return parts;
 }
 
-ParameterSpec spec_of(const std::string& name, const at::Tensor& tensor,
+/// As an optimizer sees the parameter: of its master, if it has one.
+ParameterSpec spec_of(const std::string& name, const at::Tensor& tensor, at::ScalarType dtype,
                       const std::vector<std::string>& block_prefixes) {
   const bool in_block = std::ranges::any_of(
       block_prefixes, [&](const std::string& prefix) { return name.starts_with(prefix); });
-  return {name, tensor.sizes().vec(), tensor.scalar_type(), in_block};
+  return {name, tensor.sizes().vec(), dtype, in_block};
+}
+
+/// The master takes the values of a parameter that is not the master, rounded: one that was just
+/// loaded, or that a strategy has changed.
+void follow(at::Tensor master, const at::Tensor& parameter) {
+  const auto is_changed = at::ne(master.to(parameter.scalar_type()), parameter);
+  at::where_out(master, is_changed, parameter, master);
 }
 
 std::vector<NamedTensor> parameters_of(const std::vector<ParameterGroup>& groups) {
@@ -101,14 +113,6 @@ std::vector<std::string> block_prefixes(const Model& model) {
   return prefixes;
 }
 
-std::vector<ParameterSpec> trained_specs(Model& model) {
-  const auto prefixes = block_prefixes(model);
-  std::vector<ParameterSpec> specs;
-  for (const auto& [name, tensor] : trainable(model))
-    specs.push_back(spec_of(name, tensor, prefixes));
-  return specs;
-}
-
 std::size_t state_bytes(const Optimizer& optimizer, const std::vector<ParameterSpec>& parameters) {
   std::size_t bytes = 0;
   for (const auto& parameter : parameters)
@@ -118,6 +122,17 @@ std::size_t state_bytes(const Optimizer& optimizer, const std::vector<ParameterS
       bytes += static_cast<std::size_t>(numbers) * c10::elementSize(kept.dtype);
     }
   return bytes;
+}
+
+std::size_t state_bytes(const Optimizer& optimizer, Model& model) {
+  const auto prefixes = block_prefixes(model);
+  std::vector<ParameterSpec> specs;
+  std::size_t masters = 0;
+  for (const auto& [name, tensor] : trainable(model)) {
+    specs.push_back(spec_of(name, tensor, parallel::gradient_dtype(tensor), prefixes));
+    if (parallel::has_wide_gradient(tensor)) masters += parallel::gradient_bytes(tensor);
+  }
+  return masters + state_bytes(optimizer, specs);
 }
 
 double clipped(double scale, double norm, double clip) {
@@ -152,15 +167,19 @@ Updater::Slot Updater::make_slot(const parallel::ShardPlan::Range& range,
                                  const std::vector<std::string>& block_prefixes) const {
   const auto& [name, parameter] = parameters_[range.tensor];
   const auto part = parallel::Shard::of(name, parameter, range.first, range.count);
-  Slot slot{spec_of(name, part.tensor, block_prefixes), range.tensor, part, {}};
-  for (const auto& kept : optimizer_->state(slot.spec)) {
+  const auto dtype = parallel::gradient_dtype(parameter);
+  Slot slot{spec_of(name, part.tensor, dtype, block_prefixes), range.tensor, part, {}, {}};
+  const auto kept_state = [&](const StateSpec& kept) {
     parallel::Shard state(name + "." + kept.name, make_state(kept, part.tensor));
     if (!part.is_whole() && kept.sizes == slot.spec.sizes) {
       state.shape = part.shape;
       state.offset = part.offset;
     }
-    slot.state.push_back(std::move(state));
-  }
+    return state;
+  };
+  if (parallel::has_wide_gradient(parameter))
+    slot.master = kept_state({"master", slot.spec.sizes, dtype});
+  for (const auto& kept : optimizer_->state(slot.spec)) slot.state.push_back(kept_state(kept));
   return slot;
 }
 
@@ -251,12 +270,16 @@ void Updater::step(const std::vector<parallel::Shard>& gradients, double learnin
       const auto& of_slot = (gradient++)->tensor;
       // others a strategy has frozen for now
       if (!parameters_[slot.parameter].second.requires_grad()) continue;
-      updates.push_back({slot.spec, slot.part.tensor, of_slot, {}});
+      if (slot.master) follow(slot.master->tensor, slot.part.tensor);
+      updates.push_back({slot.spec, slot.values(), of_slot, {}});
       for (const auto& kept : slot.state) updates.back().state.push_back(kept.tensor);
     }
     if (!updates.empty())
       optimizer_->update(
           updates, {learning_rate * group.learning_rate_scale, group.weight_decay, gradient_scale});
+    for (const auto& slot : group.slots)
+      if (slot.master && parameters_[slot.parameter].second.requires_grad())
+        at::Tensor(slot.part.tensor).copy_(slot.master->tensor);
   }
   parallel::gather_shards(parameters_, plan_, sharing_);
 }
@@ -264,8 +287,10 @@ void Updater::step(const std::vector<parallel::Shard>& gradients, double learnin
 std::vector<parallel::Shard> Updater::state() const {
   std::vector<parallel::Shard> all;
   for (const auto& group : groups_)
-    for (const auto& slot : group.slots)
+    for (const auto& slot : group.slots) {
+      if (slot.master) all.push_back(*slot.master);
       all.insert(all.end(), slot.state.begin(), slot.state.end());
+    }
   return all;
 }
 

@@ -4,6 +4,7 @@
 #include <attune/strategy.hpp>
 
 #include <memory>
+#include <optional>
 
 #include "device/readings.hpp"
 #include "parallel/shard.hpp"
@@ -11,16 +12,19 @@
 
 namespace attune::train {
 
-/// Specs of the model's trainable parameters, in the order of trainable().
-std::vector<ParameterSpec> trained_specs(Model& model);
-
 /// Size in bytes of the optimizer's state for such parameters. Allocates nothing.
 std::size_t state_bytes(const Optimizer& optimizer, const std::vector<ParameterSpec>& parameters);
+/// The same for the model's trainable parameters, with their masters.
+std::size_t state_bytes(const Optimizer& optimizer, Model& model);
 
 /// Scale of the gradients after clipping: `scale`, reduced if the total gradient norm `norm`
 /// exceeds `clip`. clip = 0 disables clipping.
 double clipped(double scale, double norm, double clip);
 
+/// A parameter with gradients in float32 (parallel/wide_gradients.hpp) has a master: its values in
+/// float32, to which updates are applied, and which the parameter rounds. Small updates add up
+/// there (Micikevicius et al. 2018, Mixed Precision Training, section 3.1, arXiv:1710.03740). To
+/// the optimizer the master is the parameter.
 class Updater {
  public:
   /// block_prefixes: name prefixes of the parameters in the model's blocks. sharing: ranks with the
@@ -53,8 +57,8 @@ class Updater {
             double gradient_scale);
 
   const std::vector<NamedTensor>& parameters() const { return parameters_; }
-  /// Live optimizer state of this rank's part, "<parameter>.exp_avg" and so on. Save it, or restore
-  /// it in place before the first update.
+  /// Live optimizer state of this rank's part, "<parameter>.exp_avg" and so on, and the masters,
+  /// "<parameter>.master". Save it, or restore it in place before the first update.
   std::vector<parallel::Shard> state() const;
   /// Whether the state is sharded over several ranks.
   bool is_shared() const { return sharing_.size() > 1; }
@@ -62,10 +66,14 @@ class Updater {
  private:
   /// The part of one parameter that this rank updates.
   struct Slot {
-    ParameterSpec spec;  // spec of the part
+    ParameterSpec spec;  // of the part, as the optimizer sees it
     std::size_t parameter;
     parallel::Shard part;
+    std::optional<parallel::Shard> master;  // of the part
     std::vector<parallel::Shard> state;
+
+    /// What the optimizer updates.
+    const at::Tensor& values() const { return master ? master->tensor : part.tensor; }
   };
   struct Group {
     std::vector<Slot> slots;

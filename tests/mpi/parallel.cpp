@@ -9,9 +9,11 @@
 #include <numeric>
 
 #include "parallel/backend.hpp"
+#include "parallel/gradient_sum.hpp"
 #include "parallel/gradient_tree.hpp"
 #include "parallel/gradients.hpp"
 #include "parallel/mpi.hpp"
+#include "parallel/wide_gradients.hpp"
 #include "weights/shared_weights.hpp"
 
 namespace {
@@ -282,6 +284,30 @@ TEST(Gradients, AreTheSumOverRanksOfUnevenMicroBatches) {
     expect_equal_gradients(net, reference_gradients(alone, 0, micro_batches));
     for (const auto& [name, parameter] : net.parameters()) parameter.mutable_grad() = at::Tensor();
   }
+}
+
+/// Of a parameter in bfloat16, in float32 on every rank: 258 is no number of bfloat16.
+TEST(Gradients, OfRoundedParametersAreSumsInFloat32) {
+  const auto gradient = [](bool reproducible) {
+    auto weight = at::zeros({3, 1}, at::kBFloat16).requires_grad_();
+    auto side = at::zeros({2}, at::kBFloat16).requires_grad_();
+    attune::parallel::widen_gradient(weight);
+    attune::parallel::widen_gradient(side);
+    attune::parallel::GradientSum sum({{"weight", weight}, {"side", side}}, all(),
+                                      attune::parallel::make_process_group(all()), reproducible,
+                                      /*in_one_piece=*/false);
+    const auto size = all().size();
+    sum.begin(2 * size, 2 * all().rank(), 2 * all().rank() + 2);
+    for (const double x : {all().root() ? 256.0 : 1.0, 1.0})
+      sum.backward(at::full({2, 3}, x, at::kBFloat16).matmul(weight)[0].sum());
+    sum.finish();
+    EXPECT_EQ(side.grad().scalar_type(), at::kFloat);
+    EXPECT_EQ(side.grad().abs().sum().item<double>(), 0);
+    EXPECT_EQ(weight.grad().scalar_type(), at::kFloat);
+    return weight.grad()[0].item<double>();
+  };
+  for (const bool reproducible : {false, true})
+    EXPECT_EQ(gradient(reproducible), 256 + 2 * all().size() - 1) << reproducible;
 }
 
 /// The gradients of all micro-batches by the tree, when rank r computes those from bounds[r] to

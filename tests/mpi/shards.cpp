@@ -13,6 +13,7 @@
 #include "parallel/gathering.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/shard.hpp"
+#include "parallel/wide_gradients.hpp"
 #include "registry/loader.hpp"
 #include "train/updater.hpp"
 #include "weights/safetensors.hpp"
@@ -37,22 +38,28 @@ bool same_bits(const at::Tensor& a, const at::Tensor& b) {
 }
 
 /// One larger than a rank's share, some smaller than a piece may be, one that is not contiguous, a
-/// scalar, and one in another dtype.
+/// scalar, and two in another dtype, with masters.
 std::vector<NamedTensor> some_parameters() {
   torch::manual_seed(1);
+  const auto with_master = [](const at::Tensor& values) {
+    auto parameter = values.to(at::kBFloat16).requires_grad_();
+    parallel::widen_gradient(parameter);
+    return parameter;
+  };
   return {{"block.large", torch::randn({97, 130}).requires_grad_()},
           {"block.bias", torch::randn({7}).requires_grad_()},
           {"block.turned", torch::randn({40, 60}).t().requires_grad_()},
           {"head", torch::randn({33, 71}).requires_grad_()},
           {"scale", torch::randn({}).requires_grad_()},
-          {"rounded", torch::randn({5, 700}).to(at::kBFloat16).requires_grad_()}};
+          {"rounded", with_master(torch::randn({5, 700}))},
+          {"rounded.turned", with_master(torch::randn({20, 30}).t())}};
 }
 
 void set_gradients(const std::vector<NamedTensor>& parameters, int step) {
   torch::manual_seed(100 + step);
   for (const auto& [name, parameter] : parameters)
     at::Tensor(parameter).mutable_grad() =
-        torch::randn(parameter.sizes()).to(parameter.scalar_type());
+        torch::randn(parameter.sizes()).to(parallel::gradient_dtype(parameter));
 }
 
 std::vector<ParameterGroup> groups_of(const std::vector<NamedTensor>& parameters) {
@@ -300,7 +307,7 @@ TEST_F(SharedCheckpoints, WhatTheRootThrowsWhileItReadsAllRanksThrow) {
 
 TEST(Gathering, WithoutSomeNumbersIsRefusedOnEveryRank) {
   auto mine = shards_of_rank(some_parameters());
-  if (all().root()) mine.erase(mine.begin());
+  if (all().root()) std::erase_if(mine, [](const Shard& shard) { return !shard.is_whole(); });
   if (all().size() == 1) mine.push_back(Shard::of("w", torch::ones({4096}), 0, 1024));
   EXPECT_THROW(parallel::Gathering(mine, all()), Error);
 }

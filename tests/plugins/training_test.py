@@ -5,6 +5,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -125,6 +126,29 @@ def a_model_in_bfloat16_trains_and_resumes():
     check(same[0] == same[1] and b'"F32"' in same[0], "the same adapter to the last bit; what is trained is exported in float32")
 
 
+def full_training_in_bfloat16_keeps_float32_masters():
+    """At a rate at which an update is less than half of a weight's last digit in bfloat16, nearly everywhere."""
+    text = (place / "run.toml").read_text()
+    (place / "full.toml").write_text(re.sub(r"\[strategy\][^[]*", '[strategy]\nplugin = "full"\n\n', text))
+    often = ["train.learning_rate=1e-4", "checkpoint.every=3", "checkpoint.keep=0"]
+    runs = {"full-float32": [], "full-bfloat16": ["model.dtype=bfloat16"], "full-bfloat16-2": ["model.dtype=bfloat16"], "full-exact-1": ["model.dtype=bfloat16", "parallel.reproducible=true"], "full-exact-3": ["model.dtype=bfloat16", "parallel.reproducible=true"]}
+    for name, settings in runs.items():
+        ranks = int(name[-1]) if name[-2] == "-" else 1
+        place.run(*over_ranks(ranks, program, "train", "full.toml", f"name={name}", *often, *settings))
+    losses = {name: [step["loss"] for step in place.events(name, "step_end")] for name in runs}
+    for name in runs:
+        fell, reference = (losses[each][0] - losses[each][-1] for each in (name, "full-float32"))
+        check(fell > 0.5 * reference > 0, f"{name}: updates add up: {losses[name]} {losses['full-float32']}")
+    check(losses["full-exact-1"] == losses["full-exact-3"], f"three ranks have the losses of one: {losses}")
+    shutil.copytree(place / "runs/full-bfloat16", place / "runs/full-bfloat16-resumed")
+    shutil.rmtree(place / "runs/full-bfloat16-resumed/checkpoints/step-000006")
+    place.run(program, "train", "full.toml", "name=full-bfloat16-resumed", *often, "model.dtype=bfloat16", "--resume")
+    check([step["loss"] for step in place.events("full-bfloat16-resumed", "step_end")] == losses["full-bfloat16"], "a resumed run has the same losses to the last bit")
+    for one, other in (("full-bfloat16", "full-bfloat16-resumed"), ("full-exact-1", "full-exact-3")):
+        same = [(place / f"runs/{name}/model/model.safetensors").read_bytes() for name in (one, other)]
+        check(same[0] == same[1] and b'"BF16"' in same[0], f"{one} and {other} made the same model to the last bit")
+
+
 def the_linear_schedule_falls_to_zero():
     place.run(program, "train", "run.toml", "name=linear", "train.schedule=linear", "train.warmup=0.33")
     rates = [step["learning_rate"] for step in place.events("linear", "step_end")]
@@ -204,7 +228,7 @@ make_recipe(place)
 (place / "run.toml").write_text(RUN)
 place.run(program, "prepare", "sums.toml")
 for test in (check_says_what_a_run_takes, any_number_of_ranks_trains_the_same, the_record_counts_what_ranks_send_each_other, the_run_directory_holds_what_is_promised,
-             a_resumed_run_is_the_run_that_would_have_been, micro_batches_of_any_kind_give_the_same_losses, a_model_in_bfloat16_trains_and_resumes,
+             a_resumed_run_is_the_run_that_would_have_been, micro_batches_of_any_kind_give_the_same_losses, a_model_in_bfloat16_trains_and_resumes, full_training_in_bfloat16_keeps_float32_masters,
              the_linear_schedule_falls_to_zero, a_damaged_checkpoint_is_skipped, a_signal_saves_the_state,
              a_rank_that_dies_ends_all, early_stopping_ends_the_run, every_strategy_trains_and_exports):
     started = time.monotonic()

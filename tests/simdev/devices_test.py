@@ -171,6 +171,7 @@ def options_that_change_how_it_computes():
             are_close(losses(name), losses(whole), f"{name} on two ranks, and without recomputing on one", 1e-5)
     for name, override in (("narrow", "model.dtype=bfloat16"), ("mixed", "train.precision=bfloat16")):
         compare("lora-llama.toml", name, override, by=2e-3)
+        compare("full-llama.toml", f"full-{name}", override, by=5e-3)
     (place / "stops.toml").write_text((place / "full-llama.toml").read_text().replace("steps = 4", "steps = 40").replace("[evaluate]", "[evaluate]\nevery = 2")
                                       + '[[callback]]\nplugin = "early_stopping"\npatience = 1\n')
     place.run(*over_ranks(2, program, "train", "stops.toml", "name=stops", "train.learning_rate=0.1", *SIM))
@@ -192,7 +193,7 @@ def memory_is_what_check_says():
     for run, *overrides in (
         ("full-llama",), ("full-bert",), ("full-efficientnet",), ("lora-llama",), ("lora-efficientnet",), ("dpo-llama",), ("prefix-llama",), ("quantize-qlora-llama",), ("ewc-bert",),
         ("full-llama", "parallel.reproducible=true"), ("full-llama", "train.micro_batch=8"), ("lora-llama", "train.recompute=true"), ("lora-llama", "model.dtype=bfloat16"),
-        ("lora-dora-llama", "model.dtype=bfloat16"),
+        ("lora-dora-llama", "model.dtype=bfloat16"), ("full-llama", "model.dtype=bfloat16"),
     ):
         name = "memory-" + "-".join((run, *overrides)).replace("=", "-")
         place.run(program, "train", counting(f"{run}.toml"), f"name={name}", *SIM, *overrides)

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "core/files.hpp"
+#include "parallel/wide_gradients.hpp"
 #include "registry/loader.hpp"
 #include "train/best.hpp"
 #include "train/schedule.hpp"
@@ -273,6 +274,123 @@ TEST(Optimizer, StateHasTheNamesThatCheckpointsHave) {
   EXPECT_EQ(state_names("adafactor"),
             (Names{"block.w.exp_avg_sq_row", "block.w.exp_avg_sq_col", "block.w.step",
                    "head.exp_avg_sq_row", "head.exp_avg_sq_col", "head.step"}));
+}
+
+/// In bfloat16, as they are trained: with gradients in float32.
+Pair rounded_parameters() {
+  auto pair = parameters();
+  for (auto& parameter : pair.ours) {
+    parameter = parameter.detach().to(at::kBFloat16).requires_grad_();
+    parallel::widen_gradient(parameter);
+  }
+  for (std::size_t i = 0; i < pair.ours.size(); ++i)
+    pair.theirs[i] = pair.ours[i].detach().to(at::kFloat).requires_grad_();
+  return pair;
+}
+
+void set_float_gradients(Pair& pair, int step) {
+  torch::manual_seed(20 + step);
+  for (std::size_t i = 0; i < pair.ours.size(); ++i) {
+    const auto gradient = torch::randn_like(pair.theirs[i]);
+    pair.ours[i].mutable_grad() = gradient.clone();
+    pair.theirs[i].mutable_grad() = gradient.clone();
+  }
+}
+
+std::vector<ParameterGroup> groups_of_theirs(const Pair& pair) {
+  return groups_of({pair.theirs, pair.ours});
+}
+
+void expect_rounded(const Pair& pair, const std::string& what) {
+  for (std::size_t i = 0; i < pair.ours.size(); ++i)
+    EXPECT_TRUE(torch::equal(pair.ours[i], pair.theirs[i].to(at::kBFloat16))) << what << ": " << i;
+}
+
+/// At a rate at which most updates are less than half of bfloat16's last digit.
+TEST(Masters, EachOptimizerUpdatesThemAsItDoesFloat32) {
+  for (const auto& name : registry().names(Kind::optimizer)) {
+    auto pair = rounded_parameters();
+    auto ours = updater(name, groups_of(pair), {}, 0.1);
+    auto theirs = updater(name, groups_of_theirs(pair), {}, 0.1);
+    const auto before = pair.ours[0].detach().clone();
+    for (int step = 0; step < 30; ++step) {
+      set_float_gradients(pair, step);
+      ours.step(ours.gradients(), 1e-4, 0.5);
+      theirs.step(theirs.gradients(), 1e-4, 0.5);
+      expect_rounded(pair, name);
+    }
+    EXPECT_FALSE(torch::equal(pair.ours[0], before)) << name << ": the updates have added up";
+  }
+}
+
+TEST(Masters, TakeWhatElseHasChangedTheParameter) {
+  auto pair = rounded_parameters();
+  auto ours = updater("adamw", groups_of(pair));
+  auto theirs = updater("adamw", groups_of_theirs(pair));
+  for (int step = 0; step < 6; ++step) {
+    if (step == 3) {
+      const torch::NoGradGuard no_grad;
+      for (auto* each : {&pair.ours[0], &pair.theirs[0]}) each->narrow(0, 1, 2).fill_(0.25);
+    }
+    set_float_gradients(pair, step);
+    ours.step(ours.gradients(), 1e-4, 1);
+    theirs.step(theirs.gradients(), 1e-4, 1);
+    expect_rounded(pair, fmt::format("step {}", step));
+  }
+}
+
+TEST(Masters, OfWhatIsFrozenForNowAreLeftAlone) {
+  auto pair = rounded_parameters();
+  auto ours = updater("adamw", groups_of(pair), {}, 0.1);
+  pair.ours[0].set_requires_grad(false);
+  set_float_gradients(pair, 0);
+  ours.step(ours.gradients(), 1e-1, 1);
+  EXPECT_TRUE(torch::equal(pair.ours[0], pair.theirs[0].to(at::kBFloat16)));
+  EXPECT_FALSE(torch::equal(pair.ours[1], pair.theirs[1].to(at::kBFloat16)));
+}
+
+TEST(Masters, GoOnFromTheStateOfACheckpoint) {
+  auto pair = rounded_parameters();
+  auto first = updater("adamw", groups_of(pair));
+  const auto train = [&](Updater& updater, Pair& of, int from, int to) {
+    for (int step = from; step < to; ++step) {
+      set_float_gradients(of, step);
+      updater.step(updater.gradients(), 1e-4, 1);
+    }
+  };
+  train(first, pair, 0, 7);
+  auto resumed = rounded_parameters();
+  auto second = updater("adamw", groups_of(resumed));
+  {
+    const torch::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < pair.ours.size(); ++i) resumed.ours[i].copy_(pair.ours[i]);
+    const auto saved = first.state();
+    const auto live = second.state();
+    ASSERT_EQ(saved.size(), live.size());
+    for (std::size_t i = 0; i < saved.size(); ++i) {
+      EXPECT_EQ(saved[i].name, live[i].name);
+      at::Tensor(live[i].tensor).copy_(saved[i].tensor);
+    }
+  }
+  train(first, pair, 7, 14);
+  train(second, resumed, 7, 14);
+  for (std::size_t i = 0; i < pair.ours.size(); ++i)
+    EXPECT_TRUE(torch::equal(pair.ours[i], resumed.ours[i])) << i;
+  EXPECT_EQ(first.state()[0].name, "a.master");
+  EXPECT_EQ(first.state()[0].tensor.scalar_type(), at::kFloat);
+}
+
+/// As LibTorch says it: added up as they come, not rounded first.
+TEST(Masters, TheirGradientsAreSumsInFloat32) {
+  auto weight = torch::zeros({1, 1}, at::kBFloat16).requires_grad_();
+  parallel::widen_gradient(weight);
+  for (const double x : {256.0, 1.0, 1.0})
+    (torch::full({1, 1}, x, at::kBFloat16).matmul(weight)).sum().backward();
+  EXPECT_EQ(weight.grad().scalar_type(), at::kFloat);
+  EXPECT_EQ(weight.grad().item<double>(), 258);
+  auto wide = torch::zeros({1}).requires_grad_();
+  parallel::widen_gradient(wide);
+  EXPECT_FALSE(parallel::has_wide_gradient(wide));
 }
 
 /// A transposed parameter's gradient may lie in memory as it was computed.
