@@ -258,6 +258,18 @@ void dropout(std::uint64_t key, std::uint32_t row, const float* HWY_RESTRICT x, 
   });
 }
 
+void round_evenly(const float* x, std::uint64_t first, std::uint16_t* y, std::size_t n) {
+  for_each_vector(n, [&](auto d, std::size_t i) HWY_ATTR {
+    const hn::RebindToUnsigned<decltype(d)> as_bits;
+    const hn::Rebind<std::uint16_t, decltype(d)> as_upper;
+    const auto place = hn::Iota(as_bits, static_cast<std::uint32_t>(first + i));
+    const auto threshold =
+        hn::And(hn::Mul(place, hn::Set(as_bits, golden_ratio)), hn::Set(as_bits, 0xFFFFU));
+    const auto bits = hn::Add(hn::BitCast(as_bits, hn::LoadU(d, x + i)), threshold);
+    hn::StoreU(hn::TruncateTo(as_upper, hn::ShiftRight<16>(bits)), as_upper, y + i);
+  });
+}
+
 bool is_zero(const float* x, std::size_t n) {
   const D d;
   std::size_t i = 0;
@@ -311,6 +323,7 @@ HWY_EXPORT(uniform);
 HWY_EXPORT(dropout);
 HWY_EXPORT(is_zero);
 HWY_EXPORT(scale);
+HWY_EXPORT(round_evenly);
 HWY_EXPORT(adamw);
 
 void swiglu(const float* gate, const float* up, float* out, std::size_t n) {
@@ -353,6 +366,9 @@ void dropout(std::uint64_t key, std::uint32_t row, const float* x, float p, floa
 }
 bool is_zero(const float* x, std::size_t n) { return HWY_DYNAMIC_DISPATCH(is_zero)(x, n); }
 void scale(float* x, float factor, std::size_t n) { HWY_DYNAMIC_DISPATCH(scale)(x, factor, n); }
+void round_evenly(const float* x, std::uint64_t first, std::uint16_t* y, std::size_t n) {
+  HWY_DYNAMIC_DISPATCH(round_evenly)(x, first, y, n);
+}
 void adamw(const AdamW& update, const float* gradient, float* parameter, float* first,
            float* second, std::size_t n) {
   HWY_DYNAMIC_DISPATCH(adamw)(update, gradient, parameter, first, second, n);

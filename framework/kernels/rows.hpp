@@ -48,6 +48,13 @@ bool is_zero(const float* x, std::size_t n);
 /// x *= factor.
 void scale(float* x, float factor, std::size_t n);
 
+/// times 2^-16: the golden ratio's conjugate.
+constexpr std::uint32_t golden_ratio = 40503;
+/// y = x in bfloat16, rounded away from zero where the bits that are dropped and the threshold of
+/// the element come to 2^16 or more. The threshold of element i is the low 16 bits of (first + i)
+/// golden_ratio.
+void round_evenly(const float* x, std::uint64_t first, std::uint16_t* y, std::size_t n);
+
 /// Constants of one AdamW update, with bias correction: rate = learning rate / (1 - beta1^t), root
 /// = 1 / sqrt(1 - beta2^t).
 struct AdamW {

@@ -8,6 +8,7 @@
 #include <ranges>
 
 #include "nn/planned.hpp"
+#include "nn/rounding.hpp"
 
 // MKL's, in LibTorch for x86: c [m, n] = alpha a b + beta c in columns, sums in float32.
 extern "C" [[gnu::weak]] void gemm_bf16bf16f32_(const char* transa, const char* transb,
@@ -222,7 +223,7 @@ at::Tensor Linear::operand() const {
   if (!rounds_operands || packed_) return now;
   if (weight.requires_grad()) {
     rounded_ = at::Tensor();
-    return now.to(at::kBFloat16);
+    return rounded_evenly(now);
   }
   if (!rounded_.defined() || rounded_version_ != weight._version()) {
     rounded_ = now.to(at::kBFloat16);

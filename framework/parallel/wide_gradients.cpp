@@ -5,8 +5,7 @@
 namespace attune::parallel {
 
 void widen_gradient(const at::Tensor& parameter) {
-  const auto dtype = parameter.scalar_type();
-  if (dtype == at::kBFloat16 || dtype == at::kHalf) parameter.set_grad_dtype(at::kFloat);
+  if (parameter.scalar_type() == at::kBFloat16) parameter.set_grad_dtype(at::kFloat);
 }
 
 at::ScalarType gradient_dtype(const at::Tensor& parameter) {

@@ -1,4 +1,4 @@
-// Gradients of parameters in bfloat16 or float16. They are summed in float32, over micro-batches
+// Gradients of parameters in bfloat16. They are summed in float32, over micro-batches
 // and over ranks. Decision record: docs/design/0035-float32-masters.md.
 #pragma once
 #include <ATen/core/Tensor.h>
@@ -6,7 +6,7 @@
 namespace attune::parallel {
 
 /// From now on, backward passes give the parameter a gradient in float32. Nothing changes for one
-/// that is in float32 or float64. parameter: a leaf.
+/// in another dtype. parameter: a leaf.
 void widen_gradient(const at::Tensor& parameter);
 
 /// The dtype of the gradient that backward passes give this leaf.

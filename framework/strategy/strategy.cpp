@@ -4,6 +4,8 @@
 
 #include <unordered_set>
 
+#include "nn/rounding.hpp"
+
 namespace attune {
 
 std::vector<NamedTensor> trainable(Model& model) {
@@ -58,11 +60,14 @@ std::optional<Adapter> Strategy::export_adapter(Model&) { return std::nullopt; }
 std::optional<Adapter> Strategy::adapter_to_start(Model& model) { return export_adapter(model); }
 
 void Strategy::merge(Model& model) {
-  for (auto& [name, linear] : nn::linears(model.module())) linear->merge_deltas();
-  for (auto& [name, convolution] : nn::layers_of<nn::Conv2d>(model.module()))
-    convolution->merge_deltas();
-  for (auto& [name, embedding] : nn::layers_of<nn::Embedding>(model.module()))
-    embedding->merge_deltas();
+  const torch::NoGradGuard no_grad;
+  const auto merge_all = [](const auto& layers) {
+    for (const auto& [name, layer] : layers)
+      if (!layer->deltas().empty()) nn::in_float32(layer->weight, [&] { layer->merge_deltas(); });
+  };
+  merge_all(nn::linears(model.module()));
+  merge_all(nn::layers_of<nn::Conv2d>(model.module()));
+  merge_all(nn::layers_of<nn::Embedding>(model.module()));
 }
 
 }  // namespace attune

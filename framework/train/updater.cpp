@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "kernels/rows.hpp"
+#include "nn/rounding.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/wide_gradients.hpp"
 #include "train/stretches.hpp"
@@ -85,11 +86,15 @@ ParameterSpec spec_of(const std::string& name, const at::Tensor& tensor, at::Sca
   return {name, tensor.sizes().vec(), dtype, in_block};
 }
 
+at::Tensor rounded(const parallel::Shard& master) {
+  return nn::rounded_evenly(master.tensor, master.offset);
+}
+
 /// The master takes the values of a parameter that is not the master, rounded: one that was just
 /// loaded, or that a strategy has changed.
-void follow(at::Tensor master, const at::Tensor& parameter) {
-  const auto is_changed = at::ne(master.to(parameter.scalar_type()), parameter);
-  at::where_out(master, is_changed, parameter, master);
+void follow(const parallel::Shard& master, const at::Tensor& parameter) {
+  at::Tensor values = master.tensor;
+  at::where_out(values, at::ne(rounded(master), parameter), parameter, values);
 }
 
 std::vector<NamedTensor> parameters_of(const std::vector<ParameterGroup>& groups) {
@@ -270,7 +275,7 @@ void Updater::step(const std::vector<parallel::Shard>& gradients, double learnin
       const auto& of_slot = (gradient++)->tensor;
       // others a strategy has frozen for now
       if (!parameters_[slot.parameter].second.requires_grad()) continue;
-      if (slot.master) follow(slot.master->tensor, slot.part.tensor);
+      if (slot.master) follow(*slot.master, slot.part.tensor);
       updates.push_back({slot.spec, slot.values(), of_slot, {}});
       for (const auto& kept : slot.state) updates.back().state.push_back(kept.tensor);
     }
@@ -279,7 +284,7 @@ void Updater::step(const std::vector<parallel::Shard>& gradients, double learnin
           updates, {learning_rate * group.learning_rate_scale, group.weight_decay, gradient_scale});
     for (const auto& slot : group.slots)
       if (slot.master && parameters_[slot.parameter].second.requires_grad())
-        at::Tensor(slot.part.tensor).copy_(slot.master->tensor);
+        at::Tensor(slot.part.tensor).copy_(rounded(*slot.master));
   }
   parallel::gather_shards(parameters_, plan_, sharing_);
 }

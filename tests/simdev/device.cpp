@@ -274,10 +274,13 @@ c10::Stream stream_of(void* handle) {
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard)
 
 void register_devices() {
-  static Hooks* const hooks = new Hooks;
-  c10::SetAllocator(sim, &device_memory());
-  at::RegisterPrivateUse1HooksInterface(hooks);
-  c10::register_privateuse1_backend("sim");
+  static const bool is_registered = [] {
+    c10::SetAllocator(sim, &device_memory());
+    at::RegisterPrivateUse1HooksInterface(new Hooks);
+    c10::register_privateuse1_backend("sim");
+    return true;
+  }();
+  static_cast<void>(is_registered);
 }
 
 }  // namespace attune::simdev

@@ -9,8 +9,8 @@ attune_add_test(simdev LABEL unit TORCH LINK attune_torch SOURCES ${simdev}/simd
 target_include_directories(test_simdev PRIVATE ${simdev})
 attune_add_test(device LABEL unit TORCH LINK attune_device attune_data attune_placement SOURCES ${simdev}/device_test.cpp ${simdev_sources})
 target_include_directories(test_device PRIVATE ${simdev})
-attune_add_test(device_attention LABEL unit TORCH LINK attune_nn SOURCES ${simdev}/attention_test.cpp ${simdev_sources})
-target_include_directories(test_device_attention PRIVATE ${simdev})
+attune_add_test(device_nn LABEL unit TORCH LINK attune_nn SOURCES ${simdev}/attention_test.cpp ${simdev}/rounding_test.cpp ${simdev_sources})
+target_include_directories(test_device_nn PRIVATE ${simdev})
 attune_add_test(device_ranks LABEL mpi RANKS 1 2 4 TORCH LINK attune_parallel attune_placement SOURCES ${simdev}/ranks_test.cpp ${simdev_sources})
 target_include_directories(test_device_ranks PRIVATE ${simdev})
 

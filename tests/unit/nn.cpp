@@ -10,7 +10,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include <bit>
+#include <cmath>
+
 #include "errors.hpp"
+#include "nn/rounding.hpp"
 
 namespace {
 
@@ -119,12 +123,14 @@ TEST(linear, with_rounded_operands_has_the_gradients_of_the_rounded_product) {
     const at::Tensor x = torch::randn({2, 5, 6}).requires_grad_(true);
     const at::Tensor dy = torch::randn({2, 5, 4});
     const at::Tensor y = linear.forward(x, alone);
-    const at::Tensor exact =
-        at::linear(rounded(x), rounded(linear.weight), linear.bias.detach().to(at::kDouble));
+    const at::Tensor operand = linear.operand();
+    EXPECT_TRUE(operand.equal(frozen ? linear.weight.detach().to(at::kBFloat16)
+                                     : nn::rounded_evenly(linear.weight.detach())));
+    const at::Tensor weight = operand.to(at::kDouble);
+    const at::Tensor exact = at::linear(rounded(x), weight, linear.bias.detach().to(at::kDouble));
     EXPECT_LT(difference(y.to(at::kDouble), exact), 1e-5);
     y.backward(dy);
-    EXPECT_LT(difference(x.grad().to(at::kDouble), at::matmul(rounded(dy), rounded(linear.weight))),
-              1e-5);
+    EXPECT_LT(difference(x.grad().to(at::kDouble), at::matmul(rounded(dy), weight)), 1e-5);
     EXPECT_EQ(linear.weight.grad().defined(), !frozen);
     if (frozen) continue;
     EXPECT_LT(difference(linear.weight.grad().to(at::kDouble),
@@ -544,6 +550,48 @@ TEST(swiglu, has_the_value_and_gradients_of_the_plain_form) {
   EXPECT_LT(difference(y, expected), 1e-12);
   for (int i = 0; i < 2; ++i)
     EXPECT_LT(difference(gradients[i], expected_gradients[i]), 1e-12) << i;
+}
+
+/// As the formula says it, value by value.
+std::uint16_t evenly(float value, std::int64_t place) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  return static_cast<std::uint16_t>((bits + (static_cast<std::uint32_t>(place) * 40503 & 0xFFFF)) >>
+                                    16);
+}
+
+TEST(rounded_evenly, rounds_each_value_at_its_own_threshold) {
+  torch::manual_seed(3);
+  const auto values = torch::randn({3, 70001});
+  const auto rounded = nn::rounded_evenly(values, 5).flatten();
+  const auto flat = values.flatten();
+  for (std::int64_t i = 0; i < flat.numel(); ++i)
+    ASSERT_EQ(rounded[i].view(at::kShort).item<std::int16_t>(),
+              static_cast<std::int16_t>(evenly(flat[i].item<float>(), 5 + i)))
+        << i;
+  EXPECT_LT(((rounded.to(at::kFloat) - flat).abs() / flat.abs()).max().item<double>(), 1.0 / 128);
+}
+
+TEST(rounded_evenly, keeps_small_changes_on_average_and_numbers_of_bfloat16) {
+  const auto digit = std::ldexp(1.0, -7);  // of 1 in bfloat16
+  for (const double sign : {-1.0, 1.0})
+    for (const double part : {0.01, 0.3, 0.5, 0.9}) {
+      const auto values = torch::full({1000, 30}, sign * (1 + part * digit));
+      const auto change = nn::rounded_evenly(values).to(at::kFloat).mean() - sign;
+      EXPECT_NEAR(change.item<double>(), sign * part * digit, 0.002 * digit) << part;
+    }
+  const auto numbers = torch::randn({7, 11}).to(at::kBFloat16);
+  EXPECT_TRUE(nn::rounded_evenly(numbers.to(at::kFloat)).equal(numbers));
+  const auto limits = torch::tensor({INFINITY, -INFINITY, 0.0F, -0.0F});
+  EXPECT_TRUE(nn::rounded_evenly(limits).to(at::kFloat).equal(limits));
+}
+
+TEST(rounded_evenly, gives_pieces_what_the_whole_has) {
+  const auto values = torch::randn({200, 1000});
+  const auto whole = nn::rounded_evenly(values).flatten();
+  for (const std::int64_t from : {0, 1024, 70000})
+    EXPECT_TRUE(nn::rounded_evenly(values.flatten().narrow(0, from, 90000), from)
+                    .equal(whole.narrow(0, from, 90000)));
+  EXPECT_TRUE(nn::rounded_evenly(values.t().contiguous().t()).flatten().equal(whole));
 }
 
 struct Two : torch::nn::Module {

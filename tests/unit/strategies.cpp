@@ -503,6 +503,26 @@ TEST_P(SmallChanges, are_kept_on_average_in_bfloat16) {
   });
 }
 
+/// Of a weight that bfloat16 resolves to a hundredth of the change.
+TEST_P(SmallChanges, are_kept_on_average_in_merged_weights) {
+  for (const char* never_merged : {"qlora", "houlsby", "lora_biases"})
+    if (GetParam().name == never_merged) return;
+  const auto weights = [](Model& model) {
+    std::vector<at::Tensor> all;
+    for (const auto& [name, layer] : nn::linears(model.module()))
+      all.push_back(layer->weight.detach().to(at::kDouble).flatten());
+    return at::cat(all);
+  };
+  const auto before = weights(*narrow_);
+  in_float_->merge(*wide_);
+  in_bfloat16_->merge(*narrow_);
+  EXPECT_EQ(nn::linears(narrow_->module())[0].second->weight.scalar_type(), at::kBFloat16);
+  const auto wanted = weights(*wide_) - before;
+  const auto found = weights(*narrow_) - before;
+  EXPECT_NEAR(at::sum(wanted * found).item<double>() / wanted.square().sum().item<double>(), 1,
+              0.3);
+}
+
 TEST_P(SmallChanges, have_the_gradients_of_float32) {
   const auto gradients = [&](nn::Linear& layer, const at::Tensor& x, const at::Tensor& dy) {
     const at::Tensor input = x.detach().requires_grad_();

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "core/files.hpp"
+#include "nn/rounding.hpp"
 #include "parallel/wide_gradients.hpp"
 #include "registry/loader.hpp"
 #include "train/best.hpp"
@@ -303,7 +304,8 @@ std::vector<ParameterGroup> groups_of_theirs(const Pair& pair) {
 
 void expect_rounded(const Pair& pair, const std::string& what) {
   for (std::size_t i = 0; i < pair.ours.size(); ++i)
-    EXPECT_TRUE(torch::equal(pair.ours[i], pair.theirs[i].to(at::kBFloat16))) << what << ": " << i;
+    EXPECT_TRUE(torch::equal(pair.ours[i], nn::rounded_evenly(pair.theirs[i].detach())))
+        << what << ": " << i;
 }
 
 /// At a rate at which most updates are less than half of bfloat16's last digit.
