@@ -25,6 +25,8 @@ void SlurmOptions::describe(Schema<SlurmOptions>& s) {
   s.key("tasks_per_node", &SlurmOptions::tasks_per_node, "ranks per node").at_least(1);
   s.key("gpus_per_node", &SlurmOptions::gpus_per_node, "GPUs per node; each rank uses one")
       .at_least(0);
+  s.key("gpu_type", &SlurmOptions::gpu_type,
+        "type of the GPUs as the cluster names it, such as \"a100\"; empty: any");
   s.key("cpus_per_task", &SlurmOptions::cpus_per_task,
         "CPUs per rank; the rank computes with as many threads")
       .at_least(1);
@@ -315,6 +317,10 @@ void check_contradictions(const toml::table& table, const SlurmOptions& options,
         fmt::format(
             "{} ranks and {} GPUs per node: each rank uses one GPU, so set tasks_per_node = {}",
             options.tasks_per_node, options.gpus_per_node, options.gpus_per_node));
+  if (!options.gpu_type.empty() && options.gpus_per_node == 0)
+    problems.add(place_of(table, "gpu_type"),
+                 "'gpu_type' without GPUs: set gpus_per_node and tasks_per_node to the number of "
+                 "GPUs of a node");
   check_taken(table, "options", options.options, taken_of_sbatch, refused_of_sbatch, problems);
   check_taken(table, "srun_options", options.srun_options, taken_of_srun, refused_of_srun,
               problems);
@@ -323,7 +329,7 @@ void check_contradictions(const toml::table& table, const SlurmOptions& options,
     if (found != options.options.end() && found->second.find("gpu") != std::string::npos)
       problems.add(place_of(table, "options"),
                    fmt::format("GPUs are set in '{}' of 'options', which Attune does not "
-                               "interpret: use gpus_per_node of [slurm]",
+                               "interpret: use gpus_per_node and gpu_type of [slurm]",
                                resources));
   }
   for (const char* other : {"mem-per-cpu", "mem-per-gpu"})

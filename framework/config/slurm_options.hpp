@@ -11,6 +11,7 @@ struct SlurmOptions {
   std::int64_t nodes = 1;
   std::int64_t tasks_per_node = 1;
   std::int64_t gpus_per_node = 0;
+  std::string gpu_type;
   std::int64_t cpus_per_task = 1;
   std::string memory;
   std::string time;

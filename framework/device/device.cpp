@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <map>
 
+#include "core/names.hpp"
 #include "core/stopwatch.hpp"
 #include "device/driver.hpp"
 
@@ -76,6 +77,18 @@ std::vector<std::string> kinds() {
   // a plugin's, also where there is no such device
   if (c10::is_privateuse1_backend_registered()) all.push_back(name(c10::kPrivateUse1));
   return all;
+}
+
+std::vector<std::string> built_for() {
+  std::vector<std::string> names;
+  for (const auto type : {c10::kCUDA, c10::kXPU, c10::kPrivateUse1})
+    if (c10::impl::hasDeviceGuardImpl(type)) names.push_back(name(type));
+  return names;
+}
+
+std::string build() {
+  const auto names = built_for();
+  return names.empty() ? "CPUs" : joined(names);
 }
 
 DeviceIdentity identity(c10::Device device) {

@@ -23,6 +23,12 @@ std::string name(c10::DeviceType type);
 /// The kinds of devices that a run file may name: those LibTorch knows, and a plugin's.
 std::vector<std::string> kinds();
 
+/// The accelerators that this LibTorch was built for, or that a plugin brought: {"cuda"}. Empty for
+/// a build for CPUs. Whether the machine has one is another question.
+std::vector<std::string> built_for();
+/// For messages: "CPUs" or "cuda".
+std::string build();
+
 /// By the driver, or as the plugin that brings the device declares (attune/device.hpp).
 DeviceIdentity identity(c10::Device device);
 

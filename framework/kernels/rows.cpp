@@ -258,15 +258,36 @@ void dropout(std::uint64_t key, std::uint32_t row, const float* HWY_RESTRICT x, 
   });
 }
 
+/// The bits of x in bfloat16, as round_evenly() has them, in 32 bits each. place: of the first one.
+template <class Tag>
+HWY_INLINE auto rounded_bits(Tag d, const float* x, std::uint32_t place) {
+  const hn::RebindToUnsigned<Tag> as_bits;
+  const auto places = hn::Iota(as_bits, place);
+  const auto threshold =
+      hn::And(hn::Mul(places, hn::Set(as_bits, golden_ratio)), hn::Set(as_bits, 0xFFFFU));
+  const auto values = hn::LoadU(d, x);
+  const auto rounded = hn::ShiftRight<16>(hn::Add(hn::BitCast(as_bits, values), threshold));
+  return hn::IfThenElse(hn::RebindMask(as_bits, hn::IsNaN(values)), hn::Set(as_bits, 0x7FC0U),
+                        rounded);
+}
+
 void round_evenly(const float* x, std::uint64_t first, std::uint16_t* y, std::size_t n) {
+  for_each_vector(n, [&](auto d, std::size_t i) HWY_ATTR {
+    const hn::Rebind<std::uint16_t, decltype(d)> as_upper;
+    const auto bits = rounded_bits(d, x + i, static_cast<std::uint32_t>(first + i));
+    hn::StoreU(hn::TruncateTo(as_upper, bits), as_upper, y + i);
+  });
+}
+
+void follow_rounded(float* x, std::uint64_t first, const std::uint16_t* y, std::size_t n) {
   for_each_vector(n, [&](auto d, std::size_t i) HWY_ATTR {
     const hn::RebindToUnsigned<decltype(d)> as_bits;
     const hn::Rebind<std::uint16_t, decltype(d)> as_upper;
-    const auto place = hn::Iota(as_bits, static_cast<std::uint32_t>(first + i));
-    const auto threshold =
-        hn::And(hn::Mul(place, hn::Set(as_bits, golden_ratio)), hn::Set(as_bits, 0xFFFFU));
-    const auto bits = hn::Add(hn::BitCast(as_bits, hn::LoadU(d, x + i)), threshold);
-    hn::StoreU(hn::TruncateTo(as_upper, hn::ShiftRight<16>(bits)), as_upper, y + i);
+    const auto theirs = hn::PromoteTo(as_bits, hn::LoadU(as_upper, y + i));
+    const auto ours = rounded_bits(d, x + i, static_cast<std::uint32_t>(first + i));
+    const auto is_same = hn::RebindMask(d, hn::Eq(ours, theirs));
+    const auto wide = hn::BitCast(d, hn::ShiftLeft<16>(theirs));
+    hn::StoreU(hn::IfThenElse(is_same, hn::LoadU(d, x + i), wide), d, x + i);
   });
 }
 
@@ -324,6 +345,7 @@ HWY_EXPORT(dropout);
 HWY_EXPORT(is_zero);
 HWY_EXPORT(scale);
 HWY_EXPORT(round_evenly);
+HWY_EXPORT(follow_rounded);
 HWY_EXPORT(adamw);
 
 void swiglu(const float* gate, const float* up, float* out, std::size_t n) {
@@ -368,6 +390,9 @@ bool is_zero(const float* x, std::size_t n) { return HWY_DYNAMIC_DISPATCH(is_zer
 void scale(float* x, float factor, std::size_t n) { HWY_DYNAMIC_DISPATCH(scale)(x, factor, n); }
 void round_evenly(const float* x, std::uint64_t first, std::uint16_t* y, std::size_t n) {
   HWY_DYNAMIC_DISPATCH(round_evenly)(x, first, y, n);
+}
+void follow_rounded(float* x, std::uint64_t first, const std::uint16_t* y, std::size_t n) {
+  HWY_DYNAMIC_DISPATCH(follow_rounded)(x, first, y, n);
 }
 void adamw(const AdamW& update, const float* gradient, float* parameter, float* first,
            float* second, std::size_t n) {

@@ -52,8 +52,10 @@ void scale(float* x, float factor, std::size_t n);
 constexpr std::uint32_t golden_ratio = 40503;
 /// y = x in bfloat16, rounded away from zero where the bits that are dropped and the threshold of
 /// the element come to 2^16 or more. The threshold of element i is the low 16 bits of (first + i)
-/// golden_ratio.
+/// golden_ratio. NaN stays NaN.
 void round_evenly(const float* x, std::uint64_t first, std::uint16_t* y, std::size_t n);
+/// x = y where round_evenly() of x is not y.
+void follow_rounded(float* x, std::uint64_t first, const std::uint16_t* y, std::size_t n);
 
 /// Constants of one AdamW update, with bias correction: rate = learning rate / (1 - beta1^t), root
 /// = 1 / sqrt(1 - beta2^t).

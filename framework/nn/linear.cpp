@@ -164,6 +164,8 @@ at::Tensor Delta::forward_fused(const Linear&, const at::Tensor&, ForwardContext
 std::optional<Delta::Rows> Delta::rows() const { return std::nullopt; }
 at::Tensor Delta::base_output(const Linear&, const at::Tensor&, const at::Tensor& y) { return y; }
 
+void PackedWeight::for_each_tensor(const std::function<void(at::Tensor&)>&) {}
+
 Linear::Linear(std::int64_t in, std::int64_t out, bool with_bias) : in_(in), out_(out) {
   weight = register_parameter("weight", new_parameter({out, in}));
   if (with_bias) bias = register_parameter("bias", new_parameter({out}));
@@ -218,6 +220,8 @@ at::Tensor Linear::uncapped(const at::Tensor& x, ForwardContext& context) {
   return y.to(x.scalar_type());
 }
 
+/// Frozen and trained weights are rounded alike, so that the base does not depend on what is
+/// trained.
 at::Tensor Linear::operand() const {
   const at::Tensor now = dense_weight().detach();
   if (!rounds_operands || packed_) return now;
@@ -225,11 +229,14 @@ at::Tensor Linear::operand() const {
     rounded_ = at::Tensor();
     return rounded_evenly(now);
   }
-  if (!rounded_.defined() || rounded_version_ != weight._version()) {
-    rounded_ = now.to(at::kBFloat16);
-    rounded_version_ = weight._version();
-  }
+  if (!rounded_.defined() || rounded_version_ != weight._version())
+    keep_operand(rounded_evenly(now));
   return rounded_;
+}
+
+void Linear::keep_operand(at::Tensor rounded) const {
+  rounded_ = std::move(rounded);
+  rounded_version_ = weight._version();
 }
 
 bool Linear::is_frozen() const {

@@ -190,14 +190,7 @@ void load_parameters(torch::nn::Module& module, WeightSource& source, const Rena
         what);
   }
   for (auto& [tensor, name, is_transposed] : wanted) {
-    const at::Tensor stored_as = source.read(name);
-    if (at::isFloatingType(tensor.scalar_type()) && !at::isFloatingType(stored_as.scalar_type()))
-      fail(
-          "the weights contain '{}' as {}, the codes of an unsupported quantization; use the "
-          "unquantized model, or its GGUF file",
-          name, stored.at(name)->stored);
-    const at::Tensor read = stored_as.to(tensor.scalar_type());
-    give(tensor, is_transposed ? read.t().contiguous() : read);
+    give(tensor, source.read_as(name, tensor.scalar_type(), is_transposed));
   }
 }
 

@@ -253,9 +253,10 @@ std::optional<OneProduct> as_one_product(const nn::Linear& projection,
   const at::Tensor base = projection.operand();
   if (!context.acts(deltas.front()->owner))
     return OneProduct{projection.dense_weight(), base, {}, bias};
-  return OneProduct{rows->values,
-                    base.index_copy(0, rows->ids, rows->values.detach().to(base.scalar_type())),
-                    rows->ids, bias};
+  return OneProduct{
+      rows->values,
+      base.index_copy(0, rows->ids, nn::rounded(rows->values.detach(), base.scalar_type())),
+      rows->ids, bias};
 }
 
 /// Of these rows of the N that the features have.

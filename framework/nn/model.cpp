@@ -203,7 +203,7 @@ at::Tensor Model::features_after_tokens(ForwardContext context) {
   check_length(whole, spec().context);
   const at::Tensor own = embedded(context);
   const at::Tensor h =
-      at::cat({embeddings.to(own.scalar_type()), own}).index_select(0, wider.source);
+      at::cat({nn::rounded(embeddings, own.scalar_type()), own}).index_select(0, wider.source);
   return finished(blocks(h, 0, spec().depth, whole), whole).index_select(0, wider.own_rows);
 }
 

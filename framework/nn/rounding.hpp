@@ -14,8 +14,15 @@ namespace attune::nn {
 /// tensor, on which its threshold depends. Contiguous result of the same shape.
 at::Tensor rounded_evenly(const at::Tensor& values, std::int64_t first = 0);
 
+/// The same into a tensor of the shape that is there.
+void round_evenly_into(const at::Tensor& result, const at::Tensor& values, std::int64_t first);
+
+/// Sets each float32 value that does not round to the element of `rounded` to that element. Takes
+/// little memory of its own, unless one of the tensors is not contiguous.
+void follow_rounded(const at::Tensor& values, const at::Tensor& rounded, std::int64_t first);
+
 /// Calls work() while a weight in bfloat16 is in float32, and rounds the result evenly. A weight of
-/// another dtype stays as it is.
+/// another dtype, or none, stays as it is. If work() throws, the weight stays in float32.
 template <class Work>
 void in_float32(at::Tensor& weight, const Work& work) {
   const bool is_rounded = weight.defined() && weight.scalar_type() == at::kBFloat16;

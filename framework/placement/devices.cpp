@@ -68,11 +68,16 @@ Seat seat_of(c10::Device device, int visible) {
 c10::Device choose_here(const std::string& wanted, int rank_on_node) {
   const auto kind = device::accelerator();
   if (wanted == "cpu" || (wanted == "auto" && !kind)) return c10::kCPU;
+  if (wanted != "auto" && !std::ranges::count(device::built_for(), wanted))
+    fail(
+        "parallel.device is '{}', but this attune's LibTorch was built for {}: use one that was "
+        "built "
+        "for it (`launchers/setup --cuda` makes build-cuda/attune), or set it to 'cpu' or 'auto'",
+        wanted, device::build());
   if (!kind || (wanted != "auto" && wanted != device::name(*kind)))
     fail(
         "parallel.device is '{}', but this LibTorch finds no such device: set it to 'cpu' or "
-        "'auto', or look whether the driver sees one, CUDA_VISIBLE_DEVICES hides it, and LibTorch "
-        "was built for it",
+        "'auto', or look whether the driver sees one, or CUDA_VISIBLE_DEVICES hides it",
         wanted);
   return {*kind, static_cast<c10::DeviceIndex>(rank_on_node % device::count())};
 }

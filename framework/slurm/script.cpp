@@ -116,7 +116,9 @@ class Script {
     directive("nodes", std::to_string(o_.nodes));
     directive("ntasks-per-node", std::to_string(o_.tasks_per_node));
     directive("cpus-per-task", std::to_string(o_.cpus_per_task));
-    if (o_.gpus_per_node > 0) directive("gpus-per-node", std::to_string(o_.gpus_per_node));
+    if (o_.gpus_per_node > 0)
+      directive("gpus-per-node", fmt::format("{}{}{}", o_.gpu_type, o_.gpu_type.empty() ? "" : ":",
+                                             o_.gpus_per_node));
     for (const auto& [name, value] : {std::pair{"mem", &o_.memory},
                                       {"time", &o_.time},
                                       {"partition", &o_.partition},

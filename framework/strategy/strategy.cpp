@@ -59,11 +59,23 @@ std::optional<Adapter> Strategy::export_adapter(Model&) { return std::nullopt; }
 
 std::optional<Adapter> Strategy::adapter_to_start(Model& model) { return export_adapter(model); }
 
+namespace {
+
+template <class Layer>
+void merge_in_float32(Layer& layer) {
+  at::Tensor none;
+  at::Tensor* bias = &none;
+  if constexpr (requires { layer.bias; }) bias = &layer.bias;
+  nn::in_float32(layer.weight, [&] { nn::in_float32(*bias, [&] { layer.merge_deltas(); }); });
+}
+
+}  // namespace
+
 void Strategy::merge(Model& model) {
   const torch::NoGradGuard no_grad;
   const auto merge_all = [](const auto& layers) {
     for (const auto& [name, layer] : layers)
-      if (!layer->deltas().empty()) nn::in_float32(layer->weight, [&] { layer->merge_deltas(); });
+      if (!layer->deltas().empty()) merge_in_float32(*layer);
   };
   merge_all(nn::linears(model.module()));
   merge_all(nn::layers_of<nn::Conv2d>(model.module()));

@@ -15,6 +15,7 @@
 #include "device/device.hpp"
 #include "parallel/gradient_tree.hpp"
 #include "parallel/wide_gradients.hpp"
+#include "train/frozen_base.hpp"
 #include "train/passes.hpp"
 #include "train/updater.hpp"
 
@@ -121,6 +122,9 @@ MemoryPlan plan_memory(Model& model, const Optimizer& optimizer) {
 
 MemoryPlan plan_memory(const Session& session) {
   auto plan = plan_memory(*session.model, *session.config.optimizer.build<Optimizer>());
+  if (session.mesh.node.size() > 1 && !computes_on_accelerator(session))
+    plan.shared =
+        session.is_planned ? bytes_to_hold_once(*session.model) : bytes_held_once(*session.model);
   if (session.config.parallel.reproducible)
     plan.sums = plan.gradients * static_cast<std::size_t>(parallel::GradientTree::most_sums(
                                      micro_batches(session), session.mesh.data.size()));
@@ -137,7 +141,9 @@ std::string describe(const MemoryPlan& plan) {
   const auto staging =
       plan.staging > 0 ? fmt::format(", copy for checkpoints {}", bytes(plan.staging)) : "";
   const auto sums = plan.sums > 0 ? fmt::format(", reproducible sums {}", bytes(plan.sums)) : "";
-  return fmt::format("weights {}, gradients {}{}, optimizer {}{}{}", bytes(plan.weights),
+  const auto shared =
+      plan.shared > 0 ? fmt::format(" ({} of them once per node)", bytes(plan.shared)) : "";
+  return fmt::format("weights {}{}, gradients {}{}, optimizer {}{}{}", bytes(plan.weights), shared,
                      bytes(plan.gradients), sums, bytes(plan.optimizer), staging, other);
 }
 
@@ -208,10 +214,11 @@ std::size_t gradients_between_steps(const Session& session) {
   return has_buckets && sums_during_pass(session) ? plan_memory(session).gradients : 0;
 }
 
-std::size_t host_memory(const Session& session) {
-  if (!computes_on_accelerator(session)) return plan_memory(session).held();
+HostMemory host_memory(const Session& session) {
+  if (!computes_on_accelerator(session))
+    return {plan_memory(session).held(), bytes_to_hold_once(*session.model)};
   const auto plan = plan_memory(*session.model, *session.config.optimizer.build<Optimizer>());
-  return plan.staging / static_cast<std::size_t>(session.mesh.world.size());
+  return {plan.staging / static_cast<std::size_t>(session.mesh.world.size()), 0};
 }
 
 std::size_t most_held(const Session& session, const std::function<void()>& work) {

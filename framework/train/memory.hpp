@@ -16,6 +16,7 @@ namespace attune::train {
 /// Memory by purpose, in bytes on one rank.
 struct MemoryPlan {
   std::size_t weights = 0;
+  std::size_t shared = 0;  // of the weights: what the ranks of a node hold once
   std::size_t gradients = 0;
   std::size_t sums = 0;  // partial ones of gradients, with parallel.reproducible
   std::size_t optimizer = 0;
@@ -39,8 +40,15 @@ bool sums_during_pass(const Session& session);
 /// Bytes of gradients that are held between steps, as in an evaluation: the buckets in which ranks
 /// add them.
 std::size_t gradients_between_steps(const Session& session);
-/// Bytes of the host that a rank holds between steps.
-std::size_t host_memory(const Session& session);
+/// Bytes of the host that the ranks of a node hold between steps.
+struct HostMemory {
+  std::size_t rank = 0;    // of one rank
+  std::size_t shared = 0;  // of it, what several ranks hold once
+
+  std::size_t of_ranks(std::size_t ranks) const { return shared + ranks * (rank - shared); }
+};
+/// For a planned session.
+HostMemory host_memory(const Session& session);
 /// Bytes that the optimizer's state takes while strategies begin: the host gives it memory only
 /// when it is written to.
 std::size_t early_optimizer(const Session& session, const MemoryPlan& plan);

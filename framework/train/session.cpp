@@ -24,6 +24,7 @@
 #include "registry/loader.hpp"
 #include "run_directory/record.hpp"
 #include "train/adapter_folder.hpp"
+#include "train/frozen_base.hpp"
 #include "train/label_order.hpp"
 #include "train/plan.hpp"
 #include "train/publish.hpp"
@@ -124,7 +125,7 @@ void start_from_adapter(Session& s) {
 
 std::shared_ptr<Model> build_model(const Session& s, const config::Chosen& plugin,
                                    ModelFiles& files) {
-  SharedWeights weights(std::move(files.weights), s.mesh.world);
+  SharedWeights weights(std::move(files.weights), s.mesh.world, s.memory);
   Shapes shapes(weights);
   const auto dtype =
       s.config.model.dtype == config::FloatType::bfloat16 ? at::kBFloat16 : at::kFloat;
@@ -147,32 +148,6 @@ std::shared_ptr<ModelFiles> open_model_files(const std::string& path, const Comm
 }
 
 namespace {
-
-/// The parameters of a model, by what tells whether they were written to.
-class BaseValues {
- public:
-  explicit BaseValues(Model& model) : written_(versions_of(model)) {}
-  /// Whether every one of them is still there, and as it was. Others may have come.
-  bool are_those_of(Model& model) const {
-    const auto now = versions_of(model);
-    return std::ranges::all_of(written_, [&](const auto& parameter) {
-      const auto found = now.find(parameter.first);
-      return found != now.end() && found->second == parameter.second;
-    });
-  }
-
- private:
-  // which memory, and how often it was written to
-  using Version = std::pair<const void*, std::int64_t>;
-  static std::map<std::string, Version> versions_of(Model& model) {
-    std::map<std::string, Version> versions;
-    for (const auto& item : model.module().named_parameters())
-      versions[item.key()] = {item.value().storage().unsafeGetStorageImpl(),
-                              item.value()._version()};
-    return versions;
-  }
-  std::map<std::string, Version> written_;
-};
 
 /// A library of a plugin's author may change without another version; Attune's own have Attune's.
 std::map<std::string, std::string> hashes_of_foreign_plugins(const config::RunConfig& config) {
@@ -203,15 +178,24 @@ void assemble(Session& s) {
   if (config.train.precision == config::FloatType::bfloat16)
     round_operands(*s.model, s.device, s.mesh.world);
   s.strategies = std::make_shared<Strategies>(build_strategies(config));
+  const BaseValues base(*s.model);
   s.mesh.world.agree([&] {
-    const BaseValues base(*s.model);
     s.needs_values = !as_far_as_planned(s, [&] { s.strategies->prepare(*s.model); });
     s.base_is_changed = !base.are_those_of(*s.model);
     s.model->module().eval();  // whether a pass trains is its context's to say
     check_data(s);
     for (const auto& chosen : config.callbacks) s.callbacks.push_back(chosen.build<Callback>());
   });
+  if (s.memory) hold_frozen_once(*s.model, base, *s.memory);
   on_root(s.mesh.world, [&] { check_tokenizer(s); });
+}
+
+void tell_obstacle(const Session& s) {
+  if (s.memory && !s.memory->obstacle().empty() && s.mesh.world.root())
+    fmt::print(stderr,
+               "note: each rank holds its own copy of the base model, because the ranks of a node "
+               "cannot share memory: {}\n",
+               s.memory->obstacle());
 }
 
 }  // namespace
@@ -228,7 +212,9 @@ Session Session::open(const config::RunConfig& config, const Mesh& mesh) {
   s.device = placement::choose_device(config.parallel.device, mesh);
   // those of the CPU are anyway
   if (config.parallel.reproducible && !s.device.is_cpu()) device::use_deterministic_operators();
+  if (s.device.is_cpu()) s.memory = std::make_shared<parallel::NodeMemory>(mesh.node);
   assemble(s);
+  tell_obstacle(s);
   if (!config.adapter.empty()) start_from_adapter(s);
   parallel::broadcast_parameters(s.strategies->state(*s.model), mesh.data);
   return s;
@@ -321,7 +307,9 @@ Session planned_copy(const Session& session) {
 bool computes_on_accelerator(const Session& session) {
   if (!session.is_planned) return !session.device.is_cpu();
   const auto& parallel = session.config.parallel;
-  return parallel.wants_accelerator() || (parallel.device == "auto" && device::count() > 0);
+  const bool may_have_one =
+      device::count() > 0 || session.config.asked.gpus_per_node.value_or(0) > 0;
+  return parallel.wants_accelerator() || (parallel.device == "auto" && may_have_one);
 }
 
 void identify_base(Session& session) {

@@ -16,6 +16,7 @@
 #include "data/store.hpp"
 #include "nn/activations.hpp"
 #include "parallel/backend.hpp"
+#include "parallel/node_memory.hpp"
 #include "strategy/strategies.hpp"
 
 namespace attune {
@@ -49,6 +50,8 @@ struct Session {
   std::map<std::string, std::string> plugin_files;
   std::shared_ptr<DataFile> data;
   std::shared_ptr<Dataset> dataset;
+  /// Where the ranks of a node hold what is frozen, on the host; null on devices and in plans.
+  std::shared_ptr<parallel::NodeMemory> memory;
   std::shared_ptr<Model> model;
   std::shared_ptr<Strategies> strategies;  // already applied to the model
   // strategies replaced weights of the base or changed their representation

@@ -222,7 +222,14 @@ void restore_weights(Session& session, const Snapshot& snapshot) {
 LoopState restore(Session& session, Updater& updater, const Snapshot& snapshot, bool anyway) {
   check_identity(session, nlohmann::json::parse(snapshot.texts.at("identity")), anyway);
   restore_weights(session, snapshot);
-  copy_into(updater.state(), "optimizer/", by_name(snapshot));
+  const auto saved = by_name(snapshot);
+  auto of_optimizer = updater.state();
+  // Checkpoints of earlier versions have no masters, which then take the parameters' values.
+  std::erase_if(of_optimizer, [&](const Shard& shard) {
+    return shard.name.ends_with(std::string(".") + master_name) &&
+           !saved.contains("optimizer/" + shard.name);
+  });
+  copy_into(of_optimizer, "optimizer/", saved);
   for (std::size_t i = 0; i < session.callbacks.size(); ++i) {
     const auto found = snapshot.texts.find(callback_key(session.config, i));
     if (found != snapshot.texts.end()) session.callbacks[i]->restore(found->second);

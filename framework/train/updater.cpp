@@ -86,17 +86,6 @@ ParameterSpec spec_of(const std::string& name, const at::Tensor& tensor, at::Sca
   return {name, tensor.sizes().vec(), dtype, in_block};
 }
 
-at::Tensor rounded(const parallel::Shard& master) {
-  return nn::rounded_evenly(master.tensor, master.offset);
-}
-
-/// The master takes the values of a parameter that is not the master, rounded: one that was just
-/// loaded, or that a strategy has changed.
-void follow(const parallel::Shard& master, const at::Tensor& parameter) {
-  at::Tensor values = master.tensor;
-  at::where_out(values, at::ne(rounded(master), parameter), parameter, values);
-}
-
 std::vector<NamedTensor> parameters_of(const std::vector<ParameterGroup>& groups) {
   std::vector<NamedTensor> all;
   for (const auto& group : groups)
@@ -183,8 +172,12 @@ Updater::Slot Updater::make_slot(const parallel::ShardPlan::Range& range,
     return state;
   };
   if (parallel::has_wide_gradient(parameter))
-    slot.master = kept_state({"master", slot.spec.sizes, dtype});
-  for (const auto& kept : optimizer_->state(slot.spec)) slot.state.push_back(kept_state(kept));
+    slot.master = kept_state({master_name, slot.spec.sizes, dtype});
+  for (const auto& kept : optimizer_->state(slot.spec)) {
+    if (kept.name == master_name)
+      fail("an optimizer's state may not be named '{}', as masters are in checkpoints", kept.name);
+    slot.state.push_back(kept_state(kept));
+  }
   return slot;
 }
 
@@ -275,7 +268,8 @@ void Updater::step(const std::vector<parallel::Shard>& gradients, double learnin
       const auto& of_slot = (gradient++)->tensor;
       // others a strategy has frozen for now
       if (!parameters_[slot.parameter].second.requires_grad()) continue;
-      if (slot.master) follow(*slot.master, slot.part.tensor);
+      // it was just loaded, or a strategy has changed it
+      if (slot.master) nn::follow_rounded(slot.master->tensor, slot.part.tensor, slot.part.offset);
       updates.push_back({slot.spec, slot.values(), of_slot, {}});
       for (const auto& kept : slot.state) updates.back().state.push_back(kept.tensor);
     }
@@ -284,7 +278,7 @@ void Updater::step(const std::vector<parallel::Shard>& gradients, double learnin
           updates, {learning_rate * group.learning_rate_scale, group.weight_decay, gradient_scale});
     for (const auto& slot : group.slots)
       if (slot.master && parameters_[slot.parameter].second.requires_grad())
-        at::Tensor(slot.part.tensor).copy_(rounded(*slot.master));
+        nn::round_evenly_into(slot.part.tensor, slot.master->tensor, slot.part.offset);
   }
   parallel::gather_shards(parameters_, plan_, sharing_);
 }

@@ -12,6 +12,9 @@
 
 namespace attune::train {
 
+/// The part of a master's name in checkpoints after "<parameter>.".
+inline constexpr const char* master_name = "master";
+
 /// Size in bytes of the optimizer's state for such parameters. Allocates nothing.
 std::size_t state_bytes(const Optimizer& optimizer, const std::vector<ParameterSpec>& parameters);
 /// The same for the model's trainable parameters, with their masters.

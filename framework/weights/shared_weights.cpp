@@ -4,6 +4,7 @@
 
 #include "parallel/mpi.hpp"
 #include "parallel/tensors.hpp"
+#include "weights/weight_source.hpp"
 
 namespace attune {
 namespace {
@@ -24,8 +25,12 @@ std::vector<TensorInfo> from_text(const std::string& text) {
 
 }  // namespace
 
-SharedWeights::SharedWeights(std::unique_ptr<WeightSource> source, Comm comm)
-    : source_(std::move(source)), comm_(std::move(comm)) {
+SharedWeights::SharedWeights(std::unique_ptr<WeightSource> source, Comm comm,
+                             std::shared_ptr<parallel::NodeMemory> memory)
+    : source_(std::move(source)),
+      comm_(std::move(comm)),
+      memory_(std::move(memory)),
+      firsts_(memory_ ? comm_.split(memory_->node().root() ? 0 : 1) : comm_) {
   std::string list;
   on_root(comm_, [&] { list = to_text(source_->tensors()); });
   tensors_ = from_text(comm_.broadcast(list));
@@ -35,6 +40,15 @@ at::Tensor SharedWeights::read(const std::string& name) {
   at::Tensor tensor;
   on_root(comm_, [&] { tensor = source_->read(name); });
   return parallel::broadcast_tensor(tensor, comm_);
+}
+
+at::Tensor SharedWeights::read_as(const std::string& name, at::ScalarType dtype,
+                                  bool is_transposed) {
+  if (!memory_) return WeightSource::read_as(name, dtype, is_transposed);
+  at::Tensor values;
+  on_root(comm_, [&] { values = values_for(*source_, name, dtype); });
+  if (memory_->node().root()) values = parallel::broadcast_tensor(values, firsts_);
+  return memory_->place(is_transposed && values.defined() ? values.t() : values, dtype);
 }
 
 }  // namespace attune

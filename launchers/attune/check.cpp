@@ -11,6 +11,7 @@
 #include "command.hpp"
 #include "core/files.hpp"
 #include "data/sampler.hpp"
+#include "device.hpp"
 #include "device/device.hpp"
 #include "option_table.hpp"
 #include "parallel/mpi.hpp"
@@ -60,6 +61,20 @@ TokenShares token_shares(const train::Session& s) {
 
 std::string bytes_text(std::size_t bytes) { return human_bytes(static_cast<double>(bytes)); }
 
+/// The rows for a rank that holds at most so much, and for a node, if its ranks share memory.
+std::vector<Row> memory_rows(const train::Session& s, std::string of_rank,
+                             std::optional<std::size_t> most) {
+  std::vector<Row> rows{{"memory per rank", std::move(of_rank)}};
+  const auto ranks = static_cast<std::size_t>(s.mesh.node.size());
+  const auto shared = train::plan_memory(s).shared;
+  if (most && shared > 0)
+    rows.push_back({"memory per node",
+                    fmt::format("{} for {} ranks, which hold {} of the weights once",
+                                bytes_text(ranks * (*most - std::min(*most, shared)) + shared),
+                                ranks, bytes_text(shared))});
+  return rows;
+}
+
 /// "the 4 longest samples", and whether blocks are recomputed
 std::string longest_text(const train::Session& s) {
   const auto samples = train::samples_of_pass(s);
@@ -69,16 +84,20 @@ std::string longest_text(const train::Session& s) {
 
 /// "about 1.4 GiB: weights ..., activations of the 4 longest samples 0.9 GiB; plus the
 /// program itself"
-std::string planned_memory(const train::Session& s) {
+std::vector<Row> planned_memory(const train::Session& s) {
   const auto plan = train::plan_memory(s);
   const auto most = train::most_planned(s);
   if (!most)
-    return fmt::format(
-        "{} and activations, which depend on the values of the weights: use --measure",
-        train::describe(plan));
-  return fmt::format("about {}: {}, activations of the {} {}; plus the program itself",
-                     bytes_text(*most), train::describe(plan), longest_text(s),
-                     bytes_text(*train::planned_activations(s)));
+    return memory_rows(
+        s,
+        fmt::format("{} and activations, which depend on the values of the weights: use --measure",
+                    train::describe(plan)),
+        most);
+  return memory_rows(s,
+                     fmt::format("about {}: {}, activations of the {} {}; plus the program itself",
+                                 bytes_text(*most), train::describe(plan), longest_text(s),
+                                 bytes_text(*train::planned_activations(s))),
+                     most);
 }
 
 struct Measured {
@@ -91,7 +110,7 @@ struct Measured {
 };
 
 /// The same from what a pass took: "1.4 GiB at most: ..."
-std::string measured_memory(const train::Session& s, const Measured& measured) {
+std::vector<Row> measured_memory(const train::Session& s, const Measured& measured) {
   const auto& tried = measured.longest;
   const auto plan = train::plan_memory(s);
   const auto activations = tried.took - std::min(tried.took, plan.gradients);
@@ -99,10 +118,12 @@ std::string measured_memory(const train::Session& s, const Measured& measured) {
       {tried.resident + tried.took + plan.sums + plan.optimizer + plan.staging,
        measured.before + train::early_optimizer(s, plan),
        measured.evaluation + train::gradients_between_steps(s) + plan.optimizer + plan.staging});
-  return fmt::format("{} at most{}: {}, activations of the {} {} (tried just now){}",
-                     bytes_text(most), s.device.is_cpu() ? "" : " on " + s.device.str(),
-                     train::describe(plan), longest_text(s), bytes_text(activations),
-                     s.device.is_cpu() ? ", and the program" : "");
+  return memory_rows(s,
+                     fmt::format("{} at most{}: {}, activations of the {} {} (tried just now){}",
+                                 bytes_text(most), s.device.is_cpu() ? "" : " on " + s.device.str(),
+                                 train::describe(plan), longest_text(s), bytes_text(activations),
+                                 s.device.is_cpu() ? ", and the program" : ""),
+                     most);
 }
 
 std::string time_text(double seconds) {
@@ -192,7 +213,7 @@ std::vector<Row> not_checked(const train::Session& s) {
 void print_plan(const train::Session& s) {
   auto table = sizes_of_run(s);
   table.insert(table.begin(), {"ESTIMATE", ""});
-  table.push_back({"memory per rank", planned_memory(s)});
+  for (auto& row : planned_memory(s)) table.push_back(std::move(row));
   table.push_back({"time", "is measured with --measure, which runs a few passes"});
   for (auto& row : not_checked(s)) table.push_back(std::move(row));
   std::cout << text_table(table);
@@ -203,7 +224,7 @@ void print_measured(train::Session& s) {
   if (!s.mesh.world.root()) return;
   auto table = sizes_of_run(s);
   table.insert(table.begin(), {"ESTIMATE", ""});
-  table.push_back({"memory per rank", measured_memory(s, measured)});
+  for (auto& row : measured_memory(s, measured)) table.push_back(std::move(row));
   table.push_back({"time", measured_time(s, measured.step)});
   if (measured.frozen > 0 && s.config.train.prefix_cache == config::HiddenCache::off &&
       train::sees_again(s))
@@ -234,7 +255,10 @@ int check(const std::vector<std::string>& arguments) {
                                      (*values)["override"].as<std::vector<std::string>>(), comm);
     const bool here = (*values)["here"].as<bool>();
     if (measures || here) place_ranks(run.config.parallel, comm);
-    if (here) preflight(run.config, run.mesh);
+    if (here) {
+      refuse_idle_gpus(run.config, comm);
+      preflight(run.config, run.mesh);
+    }
     if (here && !measures) return static_cast<int>(ExitCode::done);
     auto session = measures ? train::Session::open(run.config, run.mesh)
                             : train::Session::plan(run.config, run.mesh);

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "command.hpp"
+#include "device/device.hpp"
 #include "core/files.hpp"
 #include "core/names.hpp"
 #include "placement/place.hpp"
@@ -34,8 +35,8 @@ void print_help() {
 }
 
 void print_version() {
-  std::cout << fmt::format("attune {} (LibTorch {}, {} Parquet)\n", ATTUNE_VERSION, TORCH_VERSION,
-                           reads_parquet() ? "with" : "without");
+  std::cout << fmt::format("attune {} (LibTorch {} for {}, {} Parquet)\n", ATTUNE_VERSION,
+                           TORCH_VERSION, device::build(), reads_parquet() ? "with" : "without");
 }
 
 const Command& find(const std::string& name) {

@@ -198,8 +198,8 @@ std::string versions() {
   unsigned minor = 0;
   unsigned release = 0;
   H5get_libversion(&major, &minor, &release);
-  return fmt::format("Attune {}, LibTorch {}, {}, HDF5 {}.{}.{}, {} Parquet", ATTUNE_VERSION,
-                     TORCH_VERSION, parallel::mpi_version(), major, minor, release,
+  return fmt::format("Attune {}, LibTorch {} for {}, {}, HDF5 {}.{}.{}, {} Parquet", ATTUNE_VERSION,
+                     TORCH_VERSION, device::build(), parallel::mpi_version(), major, minor, release,
                      reads_parquet() ? "with" : "without");
 }
 
@@ -354,7 +354,8 @@ Row row_of(const Node& n) {
                                    : fmt::format("{} of {}", n.processors, n.online),
           fmt::format("{:.0f} GiB", n.memory),
           fmt::format("{:.0f} GiB", n.memory_free),
-          std::to_string(n.gpus),
+          n.gpus == n.torch_gpus ? std::to_string(n.gpus)
+                                 : fmt::format("{}, LibTorch {}", n.gpus, n.torch_gpus),
           n.scratch_free < 0 ? "none" : human_bytes(n.scratch_free),
           n.output_system,
           n.hdf5,
@@ -553,8 +554,9 @@ int doctor(const std::vector<std::string>& arguments) {
     parallel::report_phase("links between GPUs", 0);
     const auto links = gpu_links(comm);
     if (comm.root()) {
-      if (!links.empty()) std::cout << "\n";
-      for (const auto& line : links) std::cout << line << (line.ends_with("\n") ? "" : "\n");
+      if (!links.lines.empty()) std::cout << "\n";
+      for (const auto& line : links.lines) std::cout << line << (line.ends_with("\n") ? "" : "\n");
+      if (!links.refusal.empty()) std::cout << "\n" << links.refusal << "\n";
       if (marks > 0)
         std::cout << fmt::format(
             "\n* {} odd\n", marks == 1 ? "one value is" : std::to_string(marks) + " values are");
@@ -562,10 +564,11 @@ int doctor(const std::vector<std::string>& arguments) {
       for (auto& sentence : crowds(nodes, ranks)) sentences.push_back(std::move(sentence));
       if (!sentences.empty()) std::cout << "\n";
       for (const auto& sentence : sentences) std::cout << "- " << sentence << "\n";
-      if (sentences.empty() && marks == 0) std::cout << "\nnothing is odd\n";
+      if (sentences.empty() && marks == 0 && links.refusal.empty())
+        std::cout << "\nnothing is odd\n";
     }
     comm.barrier();
-    return static_cast<int>(ExitCode::done);
+    return static_cast<int>(links.refusal.empty() ? ExitCode::done : ExitCode::user_mistake);
   });
 }
 

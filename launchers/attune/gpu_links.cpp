@@ -10,6 +10,7 @@
 
 #include "core/host.hpp"
 #include "core/stopwatch.hpp"
+#include "device.hpp"
 #include "device/device.hpp"
 #include "option_table.hpp"
 #include "parallel/backend.hpp"
@@ -164,25 +165,25 @@ std::vector<std::string> slow_ones(const Links& links) {
 
 }  // namespace
 
-std::vector<std::string> gpu_links(const Comm& world) {
+GpuLinks gpu_links(const Comm& world) {
   const bool has_gpu = device::accelerator().has_value();
-  if (world.size() == 1 || world.sum(std::int64_t{has_gpu}) < world.size()) return {};
-  const auto mesh = Mesh::make(world);
   c10::Device device = c10::kCPU;
   try {
-    device = placement::choose_device("auto", mesh);
+    refuse_idle_gpus(config::RunConfig(), world);
+    if (world.size() == 1 || world.sum(std::int64_t{has_gpu}) < world.size()) return {};
+    device = placement::choose_device("auto", Mesh::make(world));
   } catch (const AgreedError& why) {
-    return {fmt::format("A run would be refused: {}", why.what())};
+    return {{}, fmt::format("A run would be refused: {}", why.what())};
   }
   const auto places = places_of(world);
   Exchange exchange(device, world);
   const auto links = measure(places, exchange, world);
-  std::vector<std::string> lines{table_of(places, links, exchange.carrier())};
+  GpuLinks found{{table_of(places, links, exchange.carrier())}, ""};
   for (const bool is_across : {false, true})
     for (auto& line : slow_ones(
              some(links, [&](int rank) { return rank > 0 && places.is_first(rank) == is_across; })))
-      lines.push_back(std::move(line));
-  return lines;
+      found.lines.push_back(std::move(line));
+  return found;
 }
 
 }  // namespace attune::program

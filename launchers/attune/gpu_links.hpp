@@ -7,10 +7,15 @@
 
 namespace attune::program {
 
-/// A table for rank 0, as lines: the bandwidth between the first GPU and each other one of a node,
-/// and between the first GPU of the first node and that of each other node. Slow links are named
-/// below it. Empty if the ranks have no GPUs; one sentence if a run could not share them out.
+/// Text for rank 0.
+struct GpuLinks {
+  // a table of the bandwidth between the first GPU and each other one of a node, and between the
+  // first GPU of the first node and that of each other node; below it, slow links are named; empty
+  // if the ranks have no GPUs
+  std::vector<std::string> lines;
+  std::string refusal;  // why a run could not share the GPUs out, or would leave a job's idle
+};
 /// Collective.
-std::vector<std::string> gpu_links(const Comm& world);
+GpuLinks gpu_links(const Comm& world);
 
 }  // namespace attune::program

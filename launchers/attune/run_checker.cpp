@@ -59,7 +59,8 @@ config::RunConfig RunChecker::read(const config::Document& run_file) const {
 
 RunChecker::Opened RunChecker::open(const config::RunConfig& run) {
   const auto session = train::Session::plan(run, Mesh());
-  rank_bytes_ = std::max(rank_bytes_, static_cast<double>(train::host_memory(session)));
+  const auto memory = train::host_memory(session);
+  if (memory.rank > memory_.rank) memory_ = memory;
   auto metrics =
       data_metrics(*session.dataset, session.data->split("validation"), session.model->spec());
   return {session.data->split("train").size(), std::move(metrics)};

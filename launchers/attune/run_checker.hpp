@@ -10,6 +10,7 @@
 
 #include "config/document.hpp"
 #include "config/run_config.hpp"
+#include "train/memory.hpp"
 
 namespace attune::program {
 
@@ -30,8 +31,8 @@ class RunChecker {
   /// What an evaluation of the run that was checked last measures.
   const std::vector<Metric>& metrics() const { return metrics_; }
 
-  /// Memory that a rank holds besides activations: the most of what was planned.
-  double rank_bytes() const { return rank_bytes_; }
+  /// Memory that ranks hold besides activations: the most of what was planned.
+  const train::HostMemory& memory() const { return memory_; }
 
  private:
   struct Opened {
@@ -42,7 +43,7 @@ class RunChecker {
   Opened open(const config::RunConfig& run);
 
   Registry registry_;
-  double rank_bytes_ = 0;
+  train::HostMemory memory_;
   std::map<std::string, Opened> opened_;  // by the settings that a plan depends on
   std::vector<Metric> metrics_;
 };

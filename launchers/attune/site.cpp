@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "core/files.hpp"
+#include "device/device.hpp"
 #include "registry/loader.hpp"
 #include "slurm/environment.hpp"
 #include "slurm/launch.hpp"
@@ -26,14 +27,21 @@ std::vector<std::string> options_of_environment(config::SlurmOptions& options) {
   return notes;
 }
 
-std::vector<std::string> small_memory(const config::SlurmOptions& options, double rank_bytes) {
+std::vector<std::string> small_memory(const config::SlurmOptions& options,
+                                      const train::HostMemory& memory) {
   const double asked = config::memory_bytes(options.memory);
-  const double held = rank_bytes * static_cast<double>(options.tasks_per_node);
+  const auto rank_bytes = static_cast<double>(memory.rank);
+  const auto held =
+      static_cast<double>(memory.of_ranks(static_cast<std::size_t>(options.tasks_per_node)));
   if (asked == 0 || asked >= held) return {};
+  const auto shared =
+      memory.shared > 0 && options.tasks_per_node > 1
+          ? fmt::format(", of which they share {}", human_bytes(static_cast<double>(memory.shared)))
+          : "";
   return {
       fmt::format("slurm.memory is \"{}\", but the ranks of a node need {} before any activations "
-                  "({} each): raise it; `attune check` estimates the total",
-                  options.memory, human_bytes(held), human_bytes(rank_bytes))};
+                  "({} each{}): raise it; `attune check` estimates the total",
+                  options.memory, human_bytes(held), human_bytes(rank_bytes), shared)};
 }
 
 void check_gpus(const config::SlurmOptions& options, const config::ParallelOptions& parallel) {
@@ -42,6 +50,19 @@ void check_gpus(const config::SlurmOptions& options, const config::ParallelOptio
         "slurm.gpus_per_node is {}, but parallel.device = \"cpu\" would leave the GPUs idle: set "
         "device to \"auto\" or \"cuda\", or gpus_per_node to 0",
         options.gpus_per_node);
+}
+
+std::vector<std::string> wrong_build(const config::SlurmOptions& options) {
+  if (options.gpus_per_node == 0 || !device::built_for().empty()) return {};
+  return {
+      "the job requests GPUs, but this attune's LibTorch was built for CPUs, so the job would end "
+      "at "
+      "once: submit it with an attune that was built for GPUs (`launchers/setup --cuda` makes "
+      "build-cuda/attune)"};
+}
+
+void refuse_wrong_build(const config::SlurmOptions& options) {
+  if (const auto wrong = wrong_build(options); !wrong.empty()) fail("{}", wrong.front());
 }
 
 std::vector<std::string> missing_gpus(const config::SlurmOptions& options,

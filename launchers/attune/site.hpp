@@ -7,6 +7,7 @@
 
 #include "config/run_config.hpp"
 #include "slurm/site.hpp"
+#include "train/memory.hpp"
 
 namespace attune::program {
 
@@ -21,11 +22,17 @@ slurm::Site chosen_site(const boost::program_options::variables_map& values);
 /// what to tell of that.
 std::vector<std::string> options_of_environment(config::SlurmOptions& options);
 
-/// What to tell when slurm.memory is less than the ranks of a node hold, rank_bytes each and more.
-std::vector<std::string> small_memory(const config::SlurmOptions& options, double rank_bytes);
+/// What to tell when slurm.memory is less than the ranks of a node hold, and they hold more.
+std::vector<std::string> small_memory(const config::SlurmOptions& options,
+                                      const train::HostMemory& memory);
 
 /// Error when the run would leave the GPUs idle that are asked for.
 void check_gpus(const config::SlurmOptions& options, const config::ParallelOptions& parallel);
+
+/// What is wrong with a job for GPUs whose LibTorch, this program's, was built for CPUs.
+std::vector<std::string> wrong_build(const config::SlurmOptions& options);
+/// Error in that case.
+void refuse_wrong_build(const config::SlurmOptions& options);
 
 /// What to tell when a run on a GPU asks for none.
 std::vector<std::string> missing_gpus(const config::SlurmOptions& options,

@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 struct Plan {
   std::vector<std::int64_t> elements;  // empty: one run
   std::vector<config::RunConfig> runs;
-  double rank_bytes = 0;                        // of memory, at least
+  train::HostMemory memory;                     // of the host, at least
   std::map<fs::path, std::string> conflicts{};  // by directory: what its checkpoints would refuse
 };
 
@@ -70,7 +70,7 @@ Plan checked_plan(const fs::path& file, const std::vector<std::string>& override
                   const config::SlurmOptions& options) {
   const auto document = train::run_document(file, overrides);
   RunChecker checker(document);
-  Plan plan{config::array_elements(options.array), {}, 0, {}};
+  Plan plan{config::array_elements(options.array), {}, {}, {}};
   const auto add = [&](const config::Document& run_file) {
     plan.runs.push_back(checker.check(run_file, options.ranks()));
     check_gpus(options, plan.runs.back().parallel);
@@ -84,7 +84,7 @@ Plan checked_plan(const fs::path& file, const std::vector<std::string>& override
       fail("element {} of the array: {}", element, error.what());
     }
   }
-  plan.rank_bytes = checker.rank_bytes();
+  plan.memory = checker.memory();
   return plan;
 }
 
@@ -128,7 +128,7 @@ fs::path script_shown(const Plan& plan, const slurm::Job& job) {
 /// Of an array those elements are left out whose runs are done. Error when nothing is left, or when
 /// one of the runs waits or trains.
 Plan without_done(const Plan& plan) {
-  Plan left{{}, {}, plan.rank_bytes, plan.conflicts};
+  Plan left{{}, {}, plan.memory, plan.conflicts};
   std::vector<fs::path> directories;
   std::string done;
   for (std::size_t i = 0; i < plan.runs.size(); ++i) {
@@ -263,14 +263,16 @@ int submit(const std::vector<std::string>& arguments) {
   const auto job = describe_job(plan, site, at_site, arguments);
   const auto script = slurm::job_script(job);
   tell(notes);
-  tell(small_memory(at_site, plan.rank_bytes));
+  tell(small_memory(at_site, plan.memory));
   tell(missing_gpus(at_site, plan.runs.front().parallel));
   if (print) {
+    tell(wrong_build(at_site));
     tell(make_submittable(plan));
     std::cout << script;
     return static_cast<int>(ExitCode::done);
   }
 
+  refuse_wrong_build(at_site);
   slurm::try_submission(script, at_site);
   const auto id = queue(plan, job, script);
   auto directory = plan.runs.front().directory();

@@ -61,7 +61,7 @@ config::SlurmOptions slurm_options(const Sweep& sweep, const slurm::Site& site) 
 /// The effective run file of every trial, and the memory that a rank takes at least.
 struct CheckedTrials {
   std::vector<std::string> files;
-  double rank_bytes = 0;
+  train::HostMemory memory;
 };
 
 /// A comparison after the last step would end no trial. steps: 0 where the run file gives epochs.
@@ -95,7 +95,7 @@ CheckedTrials checked_trials(const Sweep& sweep, const config::SlurmOptions& at_
       fail("{}: trial {}: {}", sweep.file.string(), trial.name, said);
     }
   }
-  return {files, checker.rank_bytes()};
+  return {files, checker.memory()};
 }
 
 /// Its directory with the plan, and one for each trial that is to be started.
@@ -418,13 +418,15 @@ int start(const Arguments& given) {
   auto at_site = slurm_options(sweep, given.site);
   const auto notes =
       here && !given.print ? std::vector<std::string>{} : options_of_environment(at_site);
-  const auto [run_files, rank_bytes] = checked_trials(sweep, at_site, !here || given.print);
+  const auto [run_files, memory] = checked_trials(sweep, at_site, !here || given.print);
   tell(notes);
-  if (!here) tell(small_memory(at_site, rank_bytes));
+  if (!here) tell(small_memory(at_site, memory));
   if (given.print) {
+    tell(wrong_build(at_site));
     std::cout << slurm::job_script(array_job(sweep, given, at_site, sweep.trials.size(), ""));
     return static_cast<int>(ExitCode::done);
   }
+  if (!here) refuse_wrong_build(at_site);
   const auto lock = run_directory::RunLock::take(sweep.options.directory(), slurm::is_live);
   auto to_start = sweep::read_results(sweep);
   tell(told_problems(to_start));

@@ -21,7 +21,14 @@ def one_sentence(said, words):
 
 def a_run_for_a_gpu_is_submitted_from_a_machine_without_one():
     script = place.run(attune, "submit", "run.toml", "--print", "parallel.device=cuda", "slurm.gpus_per_node=1")
-    check("#SBATCH --gpus-per-node=1\n" in script and "note:" not in script, f"as it is asked for: {script}")
+    check("#SBATCH --gpus-per-node=1\n" in script, f"as it is asked for: {script}")
+    is_for_cpus = "for CPUs" in place.run(attune, "--version")
+    check(("note: the job requests GPUs, but this attune's LibTorch was built for CPUs" in script) == is_for_cpus, f"what the job would run with: {script}")
+    if is_for_cpus:
+        for command in (("submit", "run.toml", "name=refused", "slurm.gpus_per_node=1"), ("train", "run.toml", "name=refused", "parallel.device=cuda")):
+            said = place.run(attune, *command, expect=2)
+            check("LibTorch was built for CPUs" in said and "launchers/setup --cuda" in said, f"{command}: {said}")
+        check(not (place / "runs/refused").exists(), "before anything is written")
     check('device = "cuda"' in (place / "runs/run/run.toml").read_text(), "the job's run file has the device")
     script = place.run(attune, "submit", "run.toml", "--print", "parallel.device=cuda", "train.precision=bfloat16")
     check("the job requests no GPU: set slurm.gpus_per_node = 1," in script and "no bfloat16 instructions (AVX512" not in script, f"what may be forgotten is a note: {script}")
@@ -33,6 +40,7 @@ SEVERAL = {
     ("slurm.gpus_per_node=2", "slurm.tasks_per_node=2"): ("--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=2"),
     ("slurm.gpus_per_node=1", "slurm.nodes=2", "parallel.device=cuda"): ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1"),
     ("slurm.gpus_per_node=2", "slurm.tasks_per_node=2", "slurm.launcher=mpirun"): ("--gpus-per-node=2",),
+    ("slurm.gpus_per_node=2", "slurm.tasks_per_node=2", "slurm.gpu_type=a100"): ("--gpus-per-node=a100:2",),
     ("slurm.gpus_per_node=2", "slurm.tasks_per_node=2", 'slurm.options={ "gpu-bind" = "closest" }'): ("--gpus-per-node=2", "--gpu-bind=closest"),
 }
 
@@ -76,7 +84,7 @@ def a_job_with_gpus_that_uses_none_fails():
     said = place.run(*JOB, "SLURM_GPUS_ON_NODE=1", attune, "train", "run.toml", "name=meant", "parallel.device=cpu")
     check('note: the job has GPUs (SLURM_GPUS_ON_NODE=1), but parallel.device = "cpu" leaves them idle' in said, f"what is meant is done, with a note: {said}")
     check("the job has GPUs" not in place.run(*JOB, "SLURM_GPUS_ON_NODE=0", attune, "train", "run.toml", "name=none"), "a job without GPUs trains")
-    for command in (("evaluate", "runs/none"), ("generate", "runs/none", "--prompt", "1")):
+    for command in (("evaluate", "runs/none"), ("generate", "runs/none", "--prompt", "1"), ("check", "run.toml", "--here"), ("doctor",)):
         said = place.run(*JOB, "SLURM_JOB_GPUS=0", attune, *command, expect=2)
         check("the job has GPUs (SLURM_JOB_GPUS=0)" in said, f"{command[0]}: {said}")
 

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <bit>
+
 #include "device.hpp"
 #include "memory.hpp"
 
@@ -20,7 +22,16 @@ TEST(Rounding, IsTheHostsOnADevice) {
       const auto device = values.to(c10::Device(simdev::sim, 0));
       EXPECT_TRUE(nn::rounded_evenly(device, first).cpu().equal(nn::rounded_evenly(values, first)))
           << size << " from " << first;
+      auto rounded = nn::rounded_evenly(values, first);
+      if (size > 10) rounded.narrow(0, 5, 3).fill_(0.5);
+      const auto followed = values.clone();
+      nn::follow_rounded(followed, rounded, first);
+      nn::follow_rounded(device, rounded.to(device.device()), first);
+      EXPECT_TRUE(device.cpu().equal(followed)) << size << " from " << first;
     }
+  const auto nan = torch::full({100}, std::bit_cast<float>(0x7FFFFFFF));
+  const auto rounded = nn::rounded_evenly(nan.to(c10::Device(simdev::sim, 0)));
+  EXPECT_TRUE(rounded.cpu().isnan().all().item<bool>());
 }
 
 }  // namespace

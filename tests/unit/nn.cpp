@@ -124,8 +124,7 @@ TEST(linear, with_rounded_operands_has_the_gradients_of_the_rounded_product) {
     const at::Tensor dy = torch::randn({2, 5, 4});
     const at::Tensor y = linear.forward(x, alone);
     const at::Tensor operand = linear.operand();
-    EXPECT_TRUE(operand.equal(frozen ? linear.weight.detach().to(at::kBFloat16)
-                                     : nn::rounded_evenly(linear.weight.detach())));
+    EXPECT_TRUE(operand.equal(nn::rounded_evenly(linear.weight.detach())));
     const at::Tensor weight = operand.to(at::kDouble);
     const at::Tensor exact = at::linear(rounded(x), weight, linear.bias.detach().to(at::kDouble));
     EXPECT_LT(difference(y.to(at::kDouble), exact), 1e-5);
@@ -583,6 +582,38 @@ TEST(rounded_evenly, keeps_small_changes_on_average_and_numbers_of_bfloat16) {
   EXPECT_TRUE(nn::rounded_evenly(numbers.to(at::kFloat)).equal(numbers));
   const auto limits = torch::tensor({INFINITY, -INFINITY, 0.0F, -0.0F});
   EXPECT_TRUE(nn::rounded_evenly(limits).to(at::kFloat).equal(limits));
+  for (const std::uint32_t bits : {0x7FFFFFFFU, 0xFFFFFFFFU, 0x7F800001U, 0x7FC00000U})
+    EXPECT_TRUE(nn::rounded_evenly(torch::full({200}, std::bit_cast<float>(bits)))
+                    .isnan()
+                    .all()
+                    .item<bool>())
+        << bits;
+}
+
+TEST(rounded_evenly, has_the_gradient_of_its_values) {
+  const auto values = torch::randn({50, 3}).requires_grad_();
+  const auto y = nn::rounded(values, at::kBFloat16);
+  EXPECT_TRUE(y.equal(nn::rounded_evenly(values.detach())));
+  const auto dy = torch::randn({50, 3}).to(at::kBFloat16);
+  y.backward(dy);
+  EXPECT_TRUE(values.grad().equal(dy.to(at::kFloat)));
+  EXPECT_TRUE(nn::rounded(values, at::kFloat).is_same(values));
+}
+
+TEST(follow_rounded, sets_what_does_not_round_to_it) {
+  torch::manual_seed(4);
+  const auto exact = torch::randn({300, 700});
+  for (const bool turned : {false, true}) {
+    auto values = turned ? exact.t().clone().t() : exact.clone();
+    auto rounded = nn::rounded_evenly(values, 7);
+    rounded.narrow(0, 3, 2).fill_(64);
+    nn::follow_rounded(values, rounded, 7);
+    EXPECT_TRUE(values.narrow(0, 3, 2).eq(64).all().item<bool>());
+    EXPECT_TRUE(values.narrow(0, 5, 295).equal(exact.narrow(0, 5, 295)));
+    auto result = torch::empty_like(values, at::kBFloat16);
+    nn::round_evenly_into(result, values, 7);
+    EXPECT_TRUE(result.equal(rounded));
+  }
 }
 
 TEST(rounded_evenly, gives_pieces_what_the_whole_has) {

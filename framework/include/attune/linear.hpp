@@ -4,6 +4,7 @@
 #include <attune/forward.hpp>
 #include <torch/nn/module.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -66,6 +67,10 @@ class PackedWeight {
   virtual at::Tensor unpack() const = 0;
   /// Memory of the packed weight in bytes.
   virtual std::size_t bytes() const = 0;
+  /// Calls use(tensor) for each tensor that holds the weight. It may replace the tensor by one with
+  /// the same values, as when the ranks of a node share its memory. Default: none, and each rank
+  /// holds its own.
+  virtual void for_each_tensor(const std::function<void(at::Tensor&)>& use);
 };
 
 /// y = x @ weight^T + bias, followed by each delta in turn and the softcap. weight [out, in] and
@@ -92,6 +97,8 @@ class Linear : public torch::nn::Module {
   at::Tensor dense_weight() const { return packed_ ? packed_->unpack() : weight; }
   /// dense_weight() in the dtype of the matrix products.
   at::Tensor operand() const;
+  /// Keeps `rounded`, a copy of the frozen weight, as operand().
+  void keep_operand(at::Tensor rounded) const;
   /// Whether neither weight nor bias is trainable.
   bool is_frozen() const;
   /// dtype and device of the weight.

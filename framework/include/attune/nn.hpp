@@ -18,6 +18,11 @@
 ATTUNE_API_BEGIN
 namespace attune::nn {
 
+/// A trained parameter in the dtype of a product. Float32 becomes bfloat16 so that small changes
+/// are kept on average, where rounding to the nearest number loses them. Its gradient is that of
+/// `values`.
+at::Tensor rounded(const at::Tensor& values, at::ScalarType dtype);
+
 /// y = x / sqrt(mean(x^2) + eps) * (offset + weight) over the last dimension [width] (Zhang and
 /// Sennrich 2019, arXiv:1910.07467, equation 4). The mean is at least float32. Gemma uses offset =
 /// 1, because its weights are stored around 0. Saves x and one number per row for the backward

@@ -21,7 +21,8 @@ struct ParameterSpec {
   bool in_block = false;
 };
 
-/// A state tensor for one parameter. It is initialised to zero and saved as "<parameter>.<name>".
+/// A state tensor for one parameter. It is initialised to zero and saved as "<parameter>.<name>";
+/// the name "master" is Attune's.
 /// It is on the parameter's device; without dimensions, such as a count of updates, it is on the
 /// host, where reading it waits for no device.
 struct StateSpec {

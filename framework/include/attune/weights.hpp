@@ -25,6 +25,10 @@ class WeightSource {
   /// Reads a tensor into writable CPU memory. Floating-point types are kept; quantised types are
   /// converted to float32. Error for an unknown name; it suggests the nearest.
   virtual at::Tensor read(const std::string& name) = 0;
+  /// The same for a parameter on the host: contiguous, in this dtype, and transposed if the file
+  /// holds it so. Ranks of a node may share its memory: what one of them writes there, the others
+  /// do not see. Error if the parameter is floating-point and the file holds codes.
+  virtual at::Tensor read_as(const std::string& name, at::ScalarType dtype, bool is_transposed);
 
   bool contains(const std::string& name) const;
 };

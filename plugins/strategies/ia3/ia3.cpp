@@ -37,7 +37,9 @@ class Scale final : public attune::nn::Delta {
   at::Tensor factors;  // as PEFT shapes them
 
  private:
-  at::Tensor flat(const at::Tensor& like) const { return factors.flatten().to(like.scalar_type()); }
+  at::Tensor flat(const at::Tensor& like) const {
+    return attune::nn::rounded(factors.flatten(), like.scalar_type());
+  }
   bool of_input_;
 };
 

@@ -45,9 +45,9 @@ class EmbeddingRows final : public attune::nn::EmbeddingDelta {
   at::Tensor forward(const attune::nn::Embedding&, const at::Tensor& tokens, const at::Tensor& y,
                      attune::ForwardContext&) override {
     const at::Tensor place = place_.index_select(0, tokens.flatten()).view_as(tokens);
-    const at::Tensor padded = at::cat({rows, at::zeros({1, rows.size(1)}, rows.options())});
-    return at::where((place < ids.size(0)).unsqueeze(-1),
-                     at::embedding(padded, place).to(y.scalar_type()), y);
+    const at::Tensor ours = attune::nn::rounded(rows, y.scalar_type());
+    const at::Tensor padded = at::cat({ours, at::zeros({1, ours.size(1)}, ours.options())});
+    return at::where((place < ids.size(0)).unsqueeze(-1), at::embedding(padded, place), y);
   }
 
   void merge(attune::nn::Embedding& base) const override {
@@ -73,7 +73,7 @@ class HeadRows final : public attune::nn::Delta {
 
   at::Tensor forward(const attune::nn::Linear& base, const at::Tensor& x, const at::Tensor& y,
                      attune::ForwardContext&) override {
-    at::Tensor changed = at::linear(x, values.to(x.scalar_type()));
+    at::Tensor changed = at::linear(x, attune::nn::rounded(values, x.scalar_type()));
     if (base.bias.defined()) changed = changed + base.bias.index_select(0, ids);
     return y.index_copy(-1, ids, changed.to(y.scalar_type()));
   }

@@ -6,10 +6,13 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <functional>
 
 namespace {
 
 enum class Type { nf4, int8 };
+
+using Use = std::function<void(at::Tensor&)>;
 
 /// One scale for every `width` values. Scales are held in 8 bits themselves, about their mean, one
 /// float32 for every 256 of them ("double quantization", section 3), or as float32.
@@ -31,6 +34,11 @@ class Scales {
   }
   std::size_t bytes() const {
     return plain_.defined() ? plain_.nbytes() : codes_.nbytes() + second_.nbytes() + mean_.nbytes();
+  }
+  template <class Use>
+  void for_each_tensor(const Use& use) {
+    for (auto* tensor : {&plain_, &codes_, &second_})
+      if (tensor->defined()) use(*tensor);
   }
 
  private:
@@ -89,6 +97,10 @@ class NormalFloat4 final : public attune::nn::PackedWeight {
     return out_of_blocks(values * scales_.values().unsqueeze(1), shape_, dtype_);
   }
   std::size_t bytes() const override { return packed_.nbytes() + scales_.bytes(); }
+  void for_each_tensor(const Use& use) override {
+    use(packed_);
+    scales_.for_each_tensor(use);
+  }
 
  private:
   static constexpr float quantiles[] = {-1.0F,
@@ -132,6 +144,10 @@ class Int8 final : public attune::nn::PackedWeight {
     return out_of_blocks(codes_.to(at::kFloat) * scales_.values().unsqueeze(1), shape_, dtype_);
   }
   std::size_t bytes() const override { return codes_.nbytes() + scales_.bytes(); }
+  void for_each_tensor(const Use& use) override {
+    use(codes_);
+    scales_.for_each_tensor(use);
+  }
 
  private:
   std::vector<std::int64_t> shape_;

@@ -1,0 +1,185 @@
+#include "parallel/node_memory.hpp"
+
+#include <ATen/ATen.h>
+#include <attune/error.hpp>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <system_error>
+
+#include "parallel/mpi.hpp"
+#include "parallel/tensors.hpp"
+
+namespace attune::parallel {
+namespace {
+
+[[noreturn]] void refuse(const char* call) {
+  throw std::system_error(errno, std::generic_category(), call);
+}
+
+class Descriptor {
+ public:
+  Descriptor(int number, const char* call) : number_(number) {
+    if (number < 0) refuse(call);
+  }
+  ~Descriptor() { ::close(number_); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  operator int() const { return number_; }
+
+ private:
+  int number_;
+};
+
+class Mapping {
+ public:
+  Mapping(int file, std::size_t bytes, int flags)
+      : bytes_(bytes), begin_(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, file, 0)) {
+    if (begin_ == MAP_FAILED) refuse("mmap");
+  }
+  ~Mapping() { ::munmap(begin_, bytes_); }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  void* begin() const { return begin_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::size_t bytes_;
+  void* begin_;
+};
+
+void release(void* mapping) { delete static_cast<Mapping*>(mapping); }
+
+at::Tensor tensor_in(std::unique_ptr<Mapping> mapping, at::IntArrayRef sizes,
+                     at::ScalarType dtype) {
+  const auto bytes = mapping->bytes();
+  void* begin = mapping->begin();
+  c10::DataPtr data(begin, mapping.release(), &release, c10::kCPU);
+  const c10::Storage storage(c10::Storage::use_byte_size_t(), bytes, std::move(data));
+  return at::empty({0}, at::TensorOptions(dtype)).set_(storage, 0, sizes);
+}
+
+/// A file in memory with these values, which nobody can change any more.
+std::unique_ptr<Descriptor> file_of(const at::Tensor& values, at::ScalarType dtype,
+                                    std::size_t bytes) {
+  auto file = std::make_unique<Descriptor>(
+      ::memfd_create("attune-weights", MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create");
+  if (::ftruncate(*file, static_cast<off_t>(bytes)) != 0) refuse("ftruncate");
+  {
+    const Mapping mapping(*file, bytes, MAP_SHARED);
+    ::madvise(mapping.begin(), bytes, MADV_HUGEPAGE);  // where the kernel has them for such files
+    at::from_blob(mapping.begin(), values.sizes(), at::TensorOptions(dtype)).copy_(values);
+  }
+  constexpr int all = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+  if (::fcntl(*file, F_ADD_SEALS, all) != 0) refuse("fcntl");
+  return file;
+}
+
+/// Where other processes of the node find the file, and what tells that it is this one: in another
+/// PID namespace the path leads elsewhere.
+struct Place {
+  std::string path;
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+};
+
+Place place_of(int file) {
+  struct stat status{};
+  if (::fstat(file, &status) != 0) refuse("fstat");
+  return {fmt::format("/proc/{}/fd/{}", ::getpid(), file), status.st_dev, status.st_ino};
+}
+
+std::unique_ptr<Descriptor> open_place(const Place& place) {
+  auto file = std::make_unique<Descriptor>(::open(place.path.c_str(), O_RDONLY | O_CLOEXEC),
+                                           "open of another rank's memory");
+  const auto found = place_of(*file);
+  if (found.device != place.device || found.inode != place.inode)
+    throw std::runtime_error("the ranks of the node do not see each other's processes");
+  return file;
+}
+
+std::string to_text(const Place& place) {
+  return nlohmann::json{place.path, place.device, place.inode}.dump();
+}
+
+Place from_text(const std::string& text) {
+  const auto json = nlohmann::json::parse(text);
+  return {json[0], json[1], json[2]};
+}
+
+/// The message of what work() throws, of the lowest rank on which it does; empty if none does.
+template <class Work>
+std::string failure_of(const Comm& comm, const Work& work) {
+  std::string message;
+  try {
+    work();
+  } catch (const std::exception& error) {
+    message = error.what();
+  }
+  if (comm.max(static_cast<std::int64_t>(!message.empty())) == 0) return "";
+  for (const auto& each : comm.gather(message))
+    if (!each.empty()) return each;
+  return "";
+}
+
+}  // namespace
+
+at::Tensor NodeMemory::copied(const at::Tensor& values, at::ScalarType dtype) const {
+  at::Tensor mine;
+  on_root(node_, [&] { mine = values.to(dtype).contiguous(); });
+  return node_.size() == 1 ? mine : broadcast_tensor(mine, node_);
+}
+
+at::Tensor NodeMemory::shared(const at::Tensor& values, at::ScalarType dtype,
+                              const std::vector<std::int64_t>& sizes) {
+  const auto bytes =
+      static_cast<std::size_t>(c10::multiply_integers(sizes)) * c10::elementSize(dtype);
+  std::unique_ptr<Descriptor> file;
+  std::string place;
+  at::Tensor tensor;
+  obstacle_ = failure_of(node_, [&] {
+    if (!node_.root()) return;
+    file = file_of(values, dtype, bytes);
+    place = to_text(place_of(*file));
+  });
+  if (!obstacle_.empty()) return tensor;
+  place = node_.broadcast(place);
+  // Agreeing also keeps the first rank's file open until all have opened it.
+  obstacle_ = failure_of(node_, [&] {
+    if (!node_.root()) file = open_place(from_text(place));
+    tensor = tensor_in(std::make_unique<Mapping>(*file, bytes, MAP_PRIVATE | MAP_NORESERVE), sizes,
+                       dtype);
+  });
+  return obstacle_.empty() ? tensor : at::Tensor();
+}
+
+at::Tensor NodeMemory::place(const at::Tensor& values, at::ScalarType dtype) {
+  const at::NoGradGuard no_grad;
+  if (node_.size() == 1) return copied(values, dtype);
+  std::string sizes_text;
+  if (node_.root()) sizes_text = nlohmann::json(values.sizes().vec()).dump();
+  const auto sizes =
+      nlohmann::json::parse(node_.broadcast(sizes_text)).get<std::vector<std::int64_t>>();
+  const auto bytes =
+      static_cast<std::size_t>(c10::multiply_integers(sizes)) * c10::elementSize(dtype);
+  if (is_worth_sharing(bytes) && obstacle_.empty())
+    if (auto tensor = shared(values, dtype, sizes); tensor.defined()) return tensor;
+  return copied(values, dtype);
+}
+
+bool NodeMemory::is_worth_sharing(std::size_t bytes) {
+  return bytes >= 64 << 10;  // below, pages and a mapping of its own cost more
+}
+
+bool NodeMemory::holds(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.has_storage() &&
+         tensor.storage().data_ptr().get_deleter() == &release;
+}
+
+}  // namespace attune::parallel

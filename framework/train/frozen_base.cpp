@@ -1,0 +1,100 @@
+#include "train/frozen_base.hpp"
+
+#include <attune/linear.hpp>
+#include <attune/nn.hpp>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "nn/rounding.hpp"
+
+namespace attune::train {
+namespace {
+
+using parallel::NodeMemory;
+
+void hold_once(at::Tensor& frozen, NodeMemory& memory) {
+  frozen.set_data(memory.place(frozen.detach(), frozen.scalar_type()));
+}
+
+/// Calls use(tensor) for every tensor that is frozen and no parameter.
+template <class Use>
+void for_each_other(Model& model, const Use& use) {
+  for (auto& buffer : model.module().buffers()) use(buffer);
+  for (const auto& [name, linear] : nn::linears(model.module()))
+    if (linear->packed()) linear->packed()->for_each_tensor(use);
+}
+
+}  // namespace
+
+BaseValues::Version BaseValues::version_of(const at::Tensor& parameter) {
+  return {parameter.storage().unsafeGetStorageImpl(), parameter._version()};
+}
+
+BaseValues::BaseValues(Model& model) {
+  for (const auto& item : model.module().named_parameters())
+    versions_[item.key()] = version_of(item.value());
+}
+
+bool BaseValues::are_those_of(const std::string& name, const at::Tensor& parameter) const {
+  const auto found = versions_.find(name);
+  return found != versions_.end() && found->second == version_of(parameter);
+}
+
+bool BaseValues::are_those_of(Model& model) const {
+  const auto parameters = model.module().named_parameters();
+  return std::ranges::all_of(versions_, [&](const auto& version) {
+    const auto* parameter = parameters.find(version.first);
+    return parameter && are_those_of(version.first, *parameter);
+  });
+}
+
+void hold_frozen_once(Model& model, const BaseValues& base, NodeMemory& memory) {
+  const torch::NoGradGuard no_grad;
+  for (auto& item : model.module().named_parameters()) {
+    auto& parameter = item.value();
+    const bool is_held = NodeMemory::holds(parameter);
+    if (parameter.requires_grad()) {
+      if (is_held) parameter.set_data(parameter.detach().clone());
+    } else if (!is_held || !base.are_those_of(item.key(), parameter)) {
+      hold_once(parameter, memory);
+    }
+  }
+  for_each_other(model, [&](at::Tensor& tensor) {
+    if (!NodeMemory::holds(tensor)) hold_once(tensor, memory);
+  });
+  for (const auto& [name, linear] : nn::linears(model.module()))
+    if (linear->rounds_operands && !linear->packed() && !linear->weight.requires_grad())
+      linear->keep_operand(
+          memory.place(nn::rounded_evenly(linear->weight.detach()), at::kBFloat16));
+}
+
+namespace {
+
+/// Bytes of the weights that `is_held` says so of; tied ones count once.
+template <class IsHeld>
+std::size_t bytes_of_weights(Model& model, const IsHeld& is_held) {
+  std::size_t bytes = 0;
+  std::unordered_set<const void*> seen;
+  const auto add = [&](const at::Tensor& tensor) {
+    if (is_held(tensor) && seen.insert(tensor.unsafeGetTensorImpl()).second)
+      bytes += tensor.nbytes();
+  };
+  for (const auto& parameter : model.module().parameters()) add(parameter);
+  for (const auto& [name, linear] : nn::linears(model.module()))
+    if (linear->packed()) linear->packed()->for_each_tensor(add);
+  return bytes;
+}
+
+}  // namespace
+
+std::size_t bytes_held_once(Model& model) { return bytes_of_weights(model, &NodeMemory::holds); }
+
+std::size_t bytes_to_hold_once(Model& model) {
+  return bytes_of_weights(model, [](const at::Tensor& weight) {
+    return !weight.requires_grad() && NodeMemory::is_worth_sharing(weight.nbytes());
+  });
+}
+
+}  // namespace attune::train
