@@ -317,7 +317,7 @@ void check_contradictions(const toml::table& table, const SlurmOptions& options,
         fmt::format(
             "{} ranks and {} GPUs per node: each rank uses one GPU, so set tasks_per_node = {}",
             options.tasks_per_node, options.gpus_per_node, options.gpus_per_node));
-  if (!options.gpu_type.empty() && options.gpus_per_node == 0)
+  if (table.contains("gpu_type") && table.contains("gpus_per_node") && options.gpus_per_node == 0)
     problems.add(place_of(table, "gpu_type"),
                  "'gpu_type' without GPUs: set gpus_per_node and tasks_per_node to the number of "
                  "GPUs of a node");

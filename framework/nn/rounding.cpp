@@ -34,12 +34,12 @@ void over_host(std::int64_t size, std::int64_t first, const Work& work) {
 /// Values from `first` on, in pieces.
 class OnDevice {
  public:
-  OnDevice(std::int64_t first, c10::Device device)
-      : thresholds_(
-            at::arange(first, first + thresholds, at::TensorOptions(at::kLong).device(device))
-                .mul_(static_cast<std::int64_t>(kernels::golden_ratio))
-                .bitwise_and_(thresholds - 1)
-                .to(at::kInt)) {}
+  OnDevice(std::int64_t first, const at::Tensor& values)
+      : thresholds_(at::arange(first, first + std::min(thresholds, values.numel()),
+                               at::TensorOptions(at::kLong).device(values.device()))
+                        .mul_(static_cast<std::int64_t>(kernels::golden_ratio))
+                        .bitwise_and_(thresholds - 1)
+                        .to(at::kInt)) {}
 
   /// values: contiguous, in one dimension, a multiple of `thresholds` behind the first.
   at::Tensor rounded(const at::Tensor& values) const {
@@ -74,7 +74,7 @@ void round_flat(const at::Tensor& result, const at::Tensor& values, std::int64_t
                        kernels::round_evenly(x + from, place, y + from, count);
                      });
   }
-  const OnDevice device(first, values.device());
+  const OnDevice device(first, values);
   OnDevice::in_chunks(values.numel(), [&](std::int64_t from, std::int64_t count) {
     result.narrow(0, from, count).copy_(device.rounded(values.narrow(0, from, count)));
   });
@@ -89,7 +89,7 @@ void follow_flat(const at::Tensor& values, const at::Tensor& rounded, std::int64
                        kernels::follow_rounded(x + from, place, y + from, count);
                      });
   }
-  const OnDevice device(first, values.device());
+  const OnDevice device(first, values);
   OnDevice::in_chunks(values.numel(), [&](std::int64_t from, std::int64_t count) {
     auto ours = values.narrow(0, from, count);
     const auto theirs = rounded.narrow(0, from, count);

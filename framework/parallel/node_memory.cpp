@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -44,6 +46,14 @@ class Mapping {
     if (begin_ == MAP_FAILED) refuse("mmap");
   }
   ~Mapping() { ::munmap(begin_, bytes_); }
+
+  /// As if it had been read: what a process holds does not depend on what it has read yet.
+  void touch() const {
+    if (::madvise(begin_, bytes_, MADV_POPULATE_READ) == 0) return;
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    const auto* bytes = static_cast<const volatile std::byte*>(begin_);
+    for (std::size_t at = 0; at < bytes_; at += page) static_cast<void>(bytes[at]);
+  }
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
   void* begin() const { return begin_; }
@@ -63,6 +73,15 @@ at::Tensor tensor_in(std::unique_ptr<Mapping> mapping, at::IntArrayRef sizes,
   c10::DataPtr data(begin, mapping.release(), &release, c10::kCPU);
   const c10::Storage storage(c10::Storage::use_byte_size_t(), bytes, std::move(data));
   return at::empty({0}, at::TensorOptions(dtype)).set_(storage, 0, sizes);
+}
+
+/// Strict accounting charges shared pages to every process that maps them, and ends one that writes
+/// where nothing is left.
+void check_accounting() {
+  std::ifstream setting("/proc/sys/vm/overcommit_memory");
+  int mode = 0;
+  if (setting >> mode && mode == 2)
+    throw std::runtime_error("vm.overcommit_memory is 2, so it would be charged to every rank");
 }
 
 /// A file in memory with these values, which nobody can change any more.
@@ -96,12 +115,13 @@ Place place_of(int file) {
 }
 
 std::unique_ptr<Descriptor> open_place(const Place& place) {
-  auto file = std::make_unique<Descriptor>(::open(place.path.c_str(), O_RDONLY | O_CLOEXEC),
-                                           "open of another rank's memory");
-  const auto found = place_of(*file);
-  if (found.device != place.device || found.inode != place.inode)
+  // Opening what is something else might wait, or do something.
+  struct stat found{};
+  const bool is_there = ::stat(place.path.c_str(), &found) == 0;
+  if (!is_there || found.st_dev != place.device || found.st_ino != place.inode)
     throw std::runtime_error("the ranks of the node do not see each other's processes");
-  return file;
+  return std::make_unique<Descriptor>(::open(place.path.c_str(), O_RDONLY | O_CLOEXEC),
+                                      "open of another rank's memory");
 }
 
 std::string to_text(const Place& place) {
@@ -145,6 +165,7 @@ at::Tensor NodeMemory::shared(const at::Tensor& values, at::ScalarType dtype,
   at::Tensor tensor;
   obstacle_ = failure_of(node_, [&] {
     if (!node_.root()) return;
+    check_accounting();
     file = file_of(values, dtype, bytes);
     place = to_text(place_of(*file));
   });
@@ -153,8 +174,9 @@ at::Tensor NodeMemory::shared(const at::Tensor& values, at::ScalarType dtype,
   // Agreeing also keeps the first rank's file open until all have opened it.
   obstacle_ = failure_of(node_, [&] {
     if (!node_.root()) file = open_place(from_text(place));
-    tensor = tensor_in(std::make_unique<Mapping>(*file, bytes, MAP_PRIVATE | MAP_NORESERVE), sizes,
-                       dtype);
+    auto mapping = std::make_unique<Mapping>(*file, bytes, MAP_PRIVATE | MAP_NORESERVE);
+    mapping->touch();
+    tensor = tensor_in(std::move(mapping), sizes, dtype);
   });
   return obstacle_.empty() ? tensor : at::Tensor();
 }

@@ -18,6 +18,11 @@ void hold_once(at::Tensor& frozen, NodeMemory& memory) {
   frozen.set_data(memory.place(frozen.detach(), frozen.scalar_type()));
 }
 
+/// Whether the layer computes with a copy of its frozen weight in bfloat16.
+bool keeps_operand(const nn::Linear& linear) {
+  return linear.rounds_operands && !linear.packed() && !linear.weight.requires_grad();
+}
+
 /// Calls use(tensor) for every tensor that is frozen and no parameter.
 template <class Use>
 void for_each_other(Model& model, const Use& use) {
@@ -64,10 +69,13 @@ void hold_frozen_once(Model& model, const BaseValues& base, NodeMemory& memory) 
   for_each_other(model, [&](at::Tensor& tensor) {
     if (!NodeMemory::holds(tensor)) hold_once(tensor, memory);
   });
-  for (const auto& [name, linear] : nn::linears(model.module()))
-    if (linear->rounds_operands && !linear->packed() && !linear->weight.requires_grad())
-      linear->keep_operand(
-          memory.place(nn::rounded_evenly(linear->weight.detach()), at::kBFloat16));
+  if (memory.node().size() == 1) return;  // which rounds a weight when it needs it
+  for (const auto& [name, linear] : nn::linears(model.module())) {
+    if (!keeps_operand(*linear)) continue;
+    const auto rounded =
+        memory.node().root() ? nn::rounded_evenly(linear->weight.detach()) : at::Tensor();
+    linear->keep_operand(memory.place(rounded, at::kBFloat16));
+  }
 }
 
 namespace {
@@ -89,7 +97,13 @@ std::size_t bytes_of_weights(Model& model, const IsHeld& is_held) {
 
 }  // namespace
 
-std::size_t bytes_held_once(Model& model) { return bytes_of_weights(model, &NodeMemory::holds); }
+std::size_t bytes_held_once(Model& model) {
+  auto bytes = bytes_of_weights(model, &NodeMemory::holds);
+  for (const auto& [name, linear] : nn::linears(model.module()))
+    if (keeps_operand(*linear) && NodeMemory::holds(linear->operand()))
+      bytes += linear->operand().nbytes();
+  return bytes;
+}
 
 std::size_t bytes_to_hold_once(Model& model) {
   return bytes_of_weights(model, [](const at::Tensor& weight) {

@@ -3,10 +3,12 @@
 #include <attune/error.hpp>
 #include <attune/linear.hpp>
 #include <attune/parameter.hpp>
+#include <fmt/ranges.h>
 #include <torch/torch.h>
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "config/document.hpp"
 #include "core/cache.hpp"
@@ -191,11 +193,16 @@ void assemble(Session& s) {
 }
 
 void tell_obstacle(const Session& s) {
-  if (s.memory && !s.memory->obstacle().empty() && s.mesh.world.root())
+  if (!s.memory) return;
+  const auto& mine = s.memory->obstacle();
+  std::set<std::string> obstacles;
+  for (const auto& each : s.mesh.world.gather(mine.empty() ? "" : host_name() + ": " + mine))
+    if (!each.empty()) obstacles.insert(each);
+  if (!obstacles.empty() && s.mesh.world.root())
     fmt::print(stderr,
-               "note: each rank holds its own copy of the base model, because the ranks of a node "
-               "cannot share memory: {}\n",
-               s.memory->obstacle());
+               "note: ranks of a node cannot share the memory of the base model, so each holds its "
+               "own copy ({}); start fewer ranks per node if memory is short\n",
+               fmt::join(obstacles, "; "));
 }
 
 }  // namespace

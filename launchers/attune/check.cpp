@@ -93,11 +93,13 @@ std::vector<Row> planned_memory(const train::Session& s) {
         fmt::format("{} and activations, which depend on the values of the weights: use --measure",
                     train::describe(plan)),
         most);
-  return memory_rows(s,
-                     fmt::format("about {}: {}, activations of the {} {}; plus the program itself",
-                                 bytes_text(*most), train::describe(plan), longest_text(s),
-                                 bytes_text(*train::planned_activations(s))),
-                     most);
+  return memory_rows(
+      s,
+      fmt::format("about {}{}: {}, activations of the {} {}; plus the program itself",
+                  bytes_text(*most), train::computes_on_accelerator(s) ? " on a GPU" : "",
+                  train::describe(plan), longest_text(s),
+                  bytes_text(*train::planned_activations(s))),
+      most);
 }
 
 struct Measured {

@@ -59,8 +59,7 @@ config::RunConfig RunChecker::read(const config::Document& run_file) const {
 
 RunChecker::Opened RunChecker::open(const config::RunConfig& run) {
   const auto session = train::Session::plan(run, Mesh());
-  const auto memory = train::host_memory(session);
-  if (memory.rank > memory_.rank) memory_ = memory;
+  memory_.push_back(train::host_memory(session));
   auto metrics =
       data_metrics(*session.dataset, session.data->split("validation"), session.model->spec());
   return {session.data->split("train").size(), std::move(metrics)};

@@ -31,8 +31,8 @@ class RunChecker {
   /// What an evaluation of the run that was checked last measures.
   const std::vector<Metric>& metrics() const { return metrics_; }
 
-  /// Memory that ranks hold besides activations: the most of what was planned.
-  const train::HostMemory& memory() const { return memory_; }
+  /// Memory that ranks hold besides activations, of each run that was planned.
+  const std::vector<train::HostMemory>& memory() const { return memory_; }
 
  private:
   struct Opened {
@@ -43,7 +43,7 @@ class RunChecker {
   Opened open(const config::RunConfig& run);
 
   Registry registry_;
-  train::HostMemory memory_;
+  std::vector<train::HostMemory> memory_;
   std::map<std::string, Opened> opened_;  // by the settings that a plan depends on
   std::vector<Metric> metrics_;
 };

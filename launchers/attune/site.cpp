@@ -3,6 +3,7 @@
 #include <attune/error.hpp>
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <iostream>
 
 #include "core/files.hpp"
@@ -28,20 +29,22 @@ std::vector<std::string> options_of_environment(config::SlurmOptions& options) {
 }
 
 std::vector<std::string> small_memory(const config::SlurmOptions& options,
-                                      const train::HostMemory& memory) {
+                                      const std::vector<train::HostMemory>& runs) {
+  const auto ranks = static_cast<std::size_t>(options.tasks_per_node);
+  const auto most = std::ranges::max_element(
+      runs, {}, [&](const train::HostMemory& memory) { return memory.of_ranks(ranks); });
   const double asked = config::memory_bytes(options.memory);
-  const auto rank_bytes = static_cast<double>(memory.rank);
-  const auto held =
-      static_cast<double>(memory.of_ranks(static_cast<std::size_t>(options.tasks_per_node)));
-  if (asked == 0 || asked >= held) return {};
-  const auto shared =
-      memory.shared > 0 && options.tasks_per_node > 1
-          ? fmt::format(", of which they share {}", human_bytes(static_cast<double>(memory.shared)))
-          : "";
+  if (asked == 0 || most == runs.end()) return {};
+  const auto held = static_cast<double>(most->of_ranks(ranks));
+  if (asked >= held) return {};
+  const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
+  const auto shared = most->shared > 0 && ranks > 1
+                          ? fmt::format(", of which they share {}", bytes(most->shared))
+                          : "";
   return {
       fmt::format("slurm.memory is \"{}\", but the ranks of a node need {} before any activations "
                   "({} each{}): raise it; `attune check` estimates the total",
-                  options.memory, human_bytes(held), human_bytes(rank_bytes), shared)};
+                  options.memory, human_bytes(held), bytes(most->rank), shared)};
 }
 
 void check_gpus(const config::SlurmOptions& options, const config::ParallelOptions& parallel) {
@@ -52,17 +55,26 @@ void check_gpus(const config::SlurmOptions& options, const config::ParallelOptio
         options.gpus_per_node);
 }
 
-std::vector<std::string> wrong_build(const config::SlurmOptions& options) {
-  if (options.gpus_per_node == 0 || !device::built_for().empty()) return {};
-  return {
-      "the job requests GPUs, but this attune's LibTorch was built for CPUs, so the job would end "
+std::vector<std::string> wrong_build(const config::SlurmOptions& options,
+                                     const config::ParallelOptions& parallel) {
+  const auto built = device::built_for();
+  const bool serves = parallel.wants_accelerator()
+                          ? std::ranges::find(built, parallel.device) != built.end()
+                          : !built.empty();
+  if (options.gpus_per_node == 0 || serves) return {};
+  return {fmt::format(
+      "the job requests GPUs{}, but this attune's LibTorch was built for {}, so the job would end "
       "at "
-      "once: submit it with an attune that was built for GPUs (`launchers/setup --cuda` makes "
-      "build-cuda/attune)"};
+      "once: submit it with an attune that was built for them (`launchers/setup --cuda` makes "
+      "build-cuda/attune)",
+      parallel.wants_accelerator() ? fmt::format(" (parallel.device = \"{}\")", parallel.device)
+                                   : "",
+      device::build())};
 }
 
-void refuse_wrong_build(const config::SlurmOptions& options) {
-  if (const auto wrong = wrong_build(options); !wrong.empty()) fail("{}", wrong.front());
+void refuse_wrong_build(const config::SlurmOptions& options,
+                        const config::ParallelOptions& parallel) {
+  if (const auto wrong = wrong_build(options, parallel); !wrong.empty()) fail("{}", wrong.front());
 }
 
 std::vector<std::string> missing_gpus(const config::SlurmOptions& options,

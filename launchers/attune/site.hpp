@@ -22,17 +22,20 @@ slurm::Site chosen_site(const boost::program_options::variables_map& values);
 /// what to tell of that.
 std::vector<std::string> options_of_environment(config::SlurmOptions& options);
 
-/// What to tell when slurm.memory is less than the ranks of a node hold, and they hold more.
+/// What to tell when slurm.memory is less than the ranks of a node hold in one of the runs, and
+/// they hold more.
 std::vector<std::string> small_memory(const config::SlurmOptions& options,
-                                      const train::HostMemory& memory);
+                                      const std::vector<train::HostMemory>& runs);
 
 /// Error when the run would leave the GPUs idle that are asked for.
 void check_gpus(const config::SlurmOptions& options, const config::ParallelOptions& parallel);
 
-/// What is wrong with a job for GPUs whose LibTorch, this program's, was built for CPUs.
-std::vector<std::string> wrong_build(const config::SlurmOptions& options);
+/// What is wrong with a job for GPUs that this program's LibTorch was not built for.
+std::vector<std::string> wrong_build(const config::SlurmOptions& options,
+                                     const config::ParallelOptions& parallel);
 /// Error in that case.
-void refuse_wrong_build(const config::SlurmOptions& options);
+void refuse_wrong_build(const config::SlurmOptions& options,
+                        const config::ParallelOptions& parallel);
 
 /// What to tell when a run on a GPU asks for none.
 std::vector<std::string> missing_gpus(const config::SlurmOptions& options,

@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 struct Plan {
   std::vector<std::int64_t> elements;  // empty: one run
   std::vector<config::RunConfig> runs;
-  train::HostMemory memory;                     // of the host, at least
+  std::vector<train::HostMemory> memory;        // of the host, at least
   std::map<fs::path, std::string> conflicts{};  // by directory: what its checkpoints would refuse
 };
 
@@ -266,13 +266,13 @@ int submit(const std::vector<std::string>& arguments) {
   tell(small_memory(at_site, plan.memory));
   tell(missing_gpus(at_site, plan.runs.front().parallel));
   if (print) {
-    tell(wrong_build(at_site));
+    tell(wrong_build(at_site, plan.runs.front().parallel));
     tell(make_submittable(plan));
     std::cout << script;
     return static_cast<int>(ExitCode::done);
   }
 
-  refuse_wrong_build(at_site);
+  refuse_wrong_build(at_site, plan.runs.front().parallel);
   slurm::try_submission(script, at_site);
   const auto id = queue(plan, job, script);
   auto directory = plan.runs.front().directory();

@@ -58,10 +58,12 @@ config::SlurmOptions slurm_options(const Sweep& sweep, const slurm::Site& site) 
   return at_site;
 }
 
-/// The effective run file of every trial, and the memory that a rank takes at least.
+/// The effective run file of every trial, and the memory that a rank takes at least; what is wrong
+/// with this program for their jobs.
 struct CheckedTrials {
   std::vector<std::string> files;
-  train::HostMemory memory;
+  std::vector<train::HostMemory> memory;
+  std::vector<std::string> wrong_build;
 };
 
 /// A comparison after the last step would end no trial. steps: 0 where the run file gives epochs.
@@ -79,11 +81,13 @@ CheckedTrials checked_trials(const Sweep& sweep, const config::SlurmOptions& at_
                              bool in_jobs) {
   RunChecker checker(config::Document::parse(sweep.options.run));
   std::vector<std::string> files;
+  std::vector<std::string> wrong;
   for (const auto& trial : sweep.trials) {
     try {
       const auto run = checker.check(config::Document::parse(sweep.options.run, trial.overrides),
                                      at_site.ranks());
       if (in_jobs) check_gpus(at_site, run.parallel);
+      if (in_jobs && wrong.empty()) wrong = wrong_build(at_site, run.parallel);
       check_halving(sweep, run.train.steps);
       const auto objection = objection_to_metric(sweep.options.metric, checker.metrics());
       if (!objection.empty()) fail("metric: {}", objection);
@@ -95,7 +99,7 @@ CheckedTrials checked_trials(const Sweep& sweep, const config::SlurmOptions& at_
       fail("{}: trial {}: {}", sweep.file.string(), trial.name, said);
     }
   }
-  return {files, checker.memory()};
+  return {files, checker.memory(), wrong};
 }
 
 /// Its directory with the plan, and one for each trial that is to be started.
@@ -418,15 +422,15 @@ int start(const Arguments& given) {
   auto at_site = slurm_options(sweep, given.site);
   const auto notes =
       here && !given.print ? std::vector<std::string>{} : options_of_environment(at_site);
-  const auto [run_files, memory] = checked_trials(sweep, at_site, !here || given.print);
+  const auto [run_files, memory, wrong] = checked_trials(sweep, at_site, !here || given.print);
   tell(notes);
   if (!here) tell(small_memory(at_site, memory));
   if (given.print) {
-    tell(wrong_build(at_site));
+    tell(wrong);
     std::cout << slurm::job_script(array_job(sweep, given, at_site, sweep.trials.size(), ""));
     return static_cast<int>(ExitCode::done);
   }
-  if (!here) refuse_wrong_build(at_site);
+  if (!here && !wrong.empty()) fail("{}", wrong.front());
   const auto lock = run_directory::RunLock::take(sweep.options.directory(), slurm::is_live);
   auto to_start = sweep::read_results(sweep);
   tell(told_problems(to_start));

@@ -605,7 +605,7 @@ TEST_F(Slurm, OptionsThatContradictTheScriptAreRefused) {
       {"options = { wait = \"\" }", "`attune submit --wait`"},
       {"options = { constraint = \"a100\" }", "use constraint of [slurm]"},
       {"options = { gres = \"gpu:a100:4\" }", "use gpus_per_node and gpu_type of [slurm]"},
-      {"gpu_type = \"a100\"", "'gpu_type' without GPUs: set gpus_per_node"},
+      {"gpu_type = \"a100\"\ngpus_per_node = 0", "'gpu_type' without GPUs: set gpus_per_node"},
       {"options = { \"tres-per-task\" = \"gres/gpu:1\" }", "GPUs are set in 'tres-per-task'"},
       {"options = { \"gpus-per-socket\" = \"1\" }", "use gpus_per_node of [slurm]"},
       {"options = { gpus = \"4\" }", "use gpus_per_node of [slurm]"},
