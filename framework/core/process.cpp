@@ -35,4 +35,11 @@ std::optional<ProcessStatus> process_status(std::int64_t pid) {
   return parse_process_status(line);
 }
 
+std::int64_t proportional_memory() {
+  std::ifstream lines("/proc/self/smaps_rollup");
+  for (std::string line; std::getline(lines, line);)
+    if (line.starts_with("Pss:")) return 1024 * std::strtoll(line.c_str() + 4, nullptr, 10);
+  return 0;
+}
+
 }  // namespace attune

@@ -18,6 +18,10 @@ struct ProcessStatus {
 /// Absent if there is no such process, or /proc does not show it.
 std::optional<ProcessStatus> process_status(std::int64_t pid);
 
+/// Bytes of memory that this process holds: its own pages, and its share of those that several
+/// processes have mapped (PSS, proc(5)). 0 if /proc does not tell.
+std::int64_t proportional_memory();
+
 /// Parses a line of /proc/PID/stat (proc(5)); absent if it is invalid.
 std::optional<ProcessStatus> parse_process_status(const std::string& line);
 

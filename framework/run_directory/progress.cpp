@@ -83,6 +83,7 @@ void read_history(Progress& p, const fs::path& run) {
     p.starts += p.last == "started" || p.last == "resumed";
   }
   p.run_file = record->run_file;
+  p.memory = record->memory;
   const auto& job = record->slurm_job;
   if (!job.empty() && std::ranges::count(p.jobs, job) == 0) p.jobs.push_back(job);
 }

@@ -27,6 +27,7 @@ struct Progress {
   std::optional<double> tokens_per_second;
   std::optional<double> seconds_per_step;
   std::int64_t trainable_parameters = 0;  // 0 if unknown
+  std::int64_t memory = 0;  // bytes that its ranks hold together on their hosts; 0 if unknown
   // latest evaluation of the tuned model, without non-finite values
   std::map<std::string, double> evaluation;
   std::vector<std::string> not_finite;  // metrics of that evaluation that are NaN or infinite

@@ -97,6 +97,17 @@ std::string with_device_memory(const std::string& record, const std::vector<std:
   return dumped(json);
 }
 
+std::string with_memory(const std::string& record, const std::vector<NodeMemory>& nodes) {
+  auto json = ordered_json::parse(record);
+  auto& memory = json["memory"] = ordered_json::array();
+  for (const auto& node : nodes)
+    memory.push_back({{"host", node.host},
+                      {"ranks", node.ranks},
+                      {"bytes", node.bytes},
+                      {"shared", node.shared}});
+  return dumped(json);
+}
+
 void write_record(const fs::path& run, const std::string& record) {
   write_text(record_file(run), record);
 }
@@ -131,6 +142,8 @@ std::optional<RecordedRun> read_record(const fs::path& run) {
       record.history.push_back({entry.value("what", ""), entry.value("note", "")});
     record.run_file = json.value("run_file", "");
     record.slurm_job = json.value("slurm_job", "");
+    for (const auto& node : json.value("memory", nlohmann::json::array()))
+      record.memory += node.at("bytes").get<std::int64_t>();
     return record;
   } catch (const nlohmann::json::exception& error) {
     fail("{} is damaged ({})", names::record, error.what());

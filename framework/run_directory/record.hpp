@@ -70,6 +70,17 @@ std::string with_communication(const std::string& record,
 /// Adds to each rank's placement the most bytes that its tensors held on its device.
 std::string with_device_memory(const std::string& record, const std::vector<std::int64_t>& bytes);
 
+/// What the ranks of a node hold in the host's memory, in bytes.
+struct NodeMemory {
+  std::string host;
+  std::int64_t ranks = 0;
+  std::int64_t bytes = 0;   // together
+  std::int64_t shared = 0;  // of them, of weights that they hold once
+};
+
+/// Adds what each node's ranks hold now.
+std::string with_memory(const std::string& record, const std::vector<NodeMemory>& nodes);
+
 void write_record(const std::filesystem::path& run, const std::string& record);
 
 /// The text of the directory's record; "" if there is none. Error if it is damaged or of a newer
@@ -90,6 +101,7 @@ struct RecordedRun {
   std::vector<HistoryEntry> history;
   std::string run_file;
   std::string slurm_job;
+  std::int64_t memory = 0;  // bytes that all ranks held together on their hosts
 };
 
 /// The folder where the run was started, if `file` is the run file or the record of a run directory

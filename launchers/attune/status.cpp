@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "command.hpp"
+#include "core/files.hpp"
 #include "option_table.hpp"
 #include "run_directory/jobs.hpp"
 #include "run_directory/progress.hpp"
@@ -150,6 +151,7 @@ Row row_of(const Seen& run) {
           p.steps > 0 ? fmt::format("{}/{}", p.step, p.steps) : "-",
           number(p.loss, "{:.4f}"),
           number(p.tokens_per_second, "{:.0f}"),
+          p.memory > 0 ? human_bytes(static_cast<double>(p.memory)) : "-",
           left ? duration(*left) : "-",
           p.starts > 0 ? std::to_string(p.starts - 1) : "-",
           run.remark};
@@ -157,7 +159,7 @@ Row row_of(const Seen& run) {
 
 std::string table_of(const std::vector<Seen>& runs) {
   std::vector<Row> rows{
-      {"RUN", "STATE", "JOB", "STEP", "LOSS", "TOKENS/S", "LEFT", "RESTARTS", ""}};
+      {"RUN", "STATE", "JOB", "STEP", "LOSS", "TOKENS/S", "MEMORY", "LEFT", "RESTARTS", ""}};
   for (const auto& run : runs) rows.push_back(row_of(run));
   return text_table(rows);
 }
@@ -181,6 +183,7 @@ nlohmann::ordered_json json_of(const Seen& run) {
   json["steps"] = p.steps > 0 ? nlohmann::ordered_json(p.steps) : nlohmann::ordered_json();
   json["loss"] = number(p.loss);
   json["tokens_per_second"] = number(p.tokens_per_second);
+  json["memory_bytes"] = p.memory > 0 ? nlohmann::ordered_json(p.memory) : nlohmann::ordered_json();
   json["seconds"] = p.seconds;
   json["seconds_left"] = number(run.seconds_left());
   json["restarts"] = std::max<std::int64_t>(0, p.starts - 1);

@@ -1,11 +1,15 @@
 // attune train: read config, load plugins, open data, build the model, let the strategy prepare it,
 // run the loop, publish.
 #include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "command.hpp"
 #include "core/files.hpp"
+#include "core/host.hpp"
 #include "core/names.hpp"
+#include "core/process.hpp"
 #include "core/signals.hpp"
 #include "device.hpp"
 #include "device/device.hpp"
@@ -23,6 +27,7 @@
 #include "slurm/staging.hpp"
 #include "sweep/halving.hpp"
 #include "sweep/results.hpp"
+#include "train/frozen_base.hpp"
 #include "train/loop.hpp"
 #include "train/metrics.hpp"
 #include "train/publish.hpp"
@@ -133,6 +138,24 @@ std::vector<std::int64_t> device_memory_of(const train::Session& session) {
   return bytes;
 }
 
+/// What the ranks of each node hold on the host. Collective.
+std::vector<run_directory::NodeMemory> host_memory_of(const train::Session& session) {
+  const auto shared = session.memory ? train::bytes_held_once(*session.model) : 0;
+  const nlohmann::json mine{host_name(), proportional_memory(), shared};
+  std::map<std::string, run_directory::NodeMemory> nodes;
+  for (const auto& text : session.mesh.world.gather(mine.dump())) {
+    const auto of_rank = nlohmann::json::parse(text);
+    auto& node = nodes[of_rank[0]];
+    node.host = of_rank[0];
+    ++node.ranks;
+    node.bytes += of_rank[1].get<std::int64_t>();
+    node.shared = of_rank[2];
+  }
+  std::vector<run_directory::NodeMemory> all;
+  for (auto& [host, node] : nodes) all.push_back(std::move(node));
+  return all;
+}
+
 /// A run that is repeated from its record starts from the same things, or not at all.
 void check_against_record(const fs::path& file, const train::Session& session) {
   if (file.extension() != ".json") return;
@@ -217,14 +240,18 @@ int run_training(const Comm& comm, const Arguments& given) {
     make_directory(run.config, given.resume.wanted, given.overwrite);
   });
   const bool went_before = given.resume.wanted && fs::exists(run_directory::record_file(directory));
-  auto record = record_of(run, session, given.all);
+  auto record = record_of(run, session, given.all);  // empty on other ranks than the first
+  const auto loaded = host_memory_of(session);
+  if (comm.root()) record = run_directory::with_memory(record, loaded);
   const auto note_end = [&](const std::string& what, std::int64_t step, const std::string& text) {
     const auto communication = communication_of(comm);
     const auto memory = device_memory_of(session);
+    const auto on_hosts = host_memory_of(session);
     on_root(comm, [&] {
       record = run_directory::with_communication(
           run_directory::with_event(record, what, step, text), communication);
       record = run_directory::with_device_memory(record, memory);
+      record = run_directory::with_memory(record, on_hosts);
       run_directory::write_record(directory, record);
     });
   };
