@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -136,7 +137,12 @@ def killed_runs_leave_nothing():
         for rank in ranks:
             with contextlib.suppress(ProcessLookupError):  # it has ended with the others
                 os.kill(rank, signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.terminate()
+        try:
+            process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:  # mpirun waits for ever for ranks that ended while they connected
+            process.kill()
+            process.communicate()
         check(process.returncode != 0, "it was killed")
     check(2 * sharing >= kills, f"{sharing} of {kills} were killed while they shared memory")
     time.sleep(0.5)
