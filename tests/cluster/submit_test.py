@@ -41,7 +41,7 @@ def check_result(name, reference="reference"):
 
 def status(*runs):
     lines = cluster.run("attune", "status", *runs).splitlines()
-    return [line.split() for line in lines[1:]]
+    return [re.split(r" {2,}", line.strip()) for line in lines[1:]]
 
 
 def a_submitted_run_trains_what_mpirun_trains():
@@ -63,7 +63,8 @@ def status_tells_of_a_job_that_waits_and_one_that_trains():
     number = submit("watched", "train.steps=100000")
     cluster.wait_for_steps(number, "watched")
     row = status("runs/watched")[0]
-    check(row[:3] == ["runs/watched", "training", number] and row[3].endswith("/100000") and float(row[4]) > 0 and float(row[5]) > 0 and ":" in row[6], f"step, loss, tokens/s and time left: {row}")
+    check(row[:3] == ["runs/watched", "training", number] and row[3].endswith("/100000"), f"state, job and step: {row}")
+    check(float(row[4]) > 0 and float(row[5]) > 0 and row[6].endswith(" MiB") and ":" in row[7], f"loss, tokens/s, memory and time left: {row}")
     waiting = submit("waiting", "slurm.nodes=3", "slurm.cpus_per_task=4")
     check(status("runs/waiting")[0][:3] == ["runs/waiting", "queued", waiting], f"it waits: {status('runs/waiting')}")
     said = cluster.run("attune", "submit", "run.toml", "name=waiting", *STEADY, expect=2)
