@@ -186,6 +186,18 @@ void ParallelOptions::describe(Schema<ParallelOptions>& s) {
         "MPI, through the host's memory; ranks on CPUs always use MPI",
         {{"auto", Collectives::automatic}, {"mpi", Collectives::mpi}})
       .is(OptionRole::location);
+  s.key("shard", &ParallelOptions::shard,
+        "what the ranks hold together, each its part, to save memory; none: every rank holds "
+        "everything; optimizer: the optimizer's state is divided (ZeRO stage 1); gradients: also "
+        "the gradients (stage 2)",
+        {{"none", Shard::none}, {"optimizer", Shard::optimizer}, {"gradients", Shard::gradients}})
+      .is(OptionRole::location);
+  s.key(
+       "replicas", &ParallelOptions::replicas,
+       "copies of what is divided by `shard`, each on consecutive ranks; with the number of nodes, "
+       "each node holds a copy and shards stay within nodes; must divide the number of ranks")
+      .at_least(1)
+      .is(OptionRole::location);
   s.key("reproducible", &ParallelOptions::reproducible,
         "make the weights bitwise identical on any number of ranks, at the cost of slower steps");
   s.key("watchdog", &ParallelOptions::watchdog,
@@ -640,6 +652,10 @@ class Reader {
       problems_.add(table.get("micro_batch")->source(),
                     "'micro_batch = \"auto\"' depends on the machine's memory, but "
                     "parallel.reproducible requires a fixed value: give a number");
+    if (config_.parallel.replicas > 1 && config_.parallel.shard == Shard::none)
+      problems_.add(section(root_, "parallel", problems_).get("replicas")->source(),
+                    "'replicas' counts the copies of what is sharded, but nothing is: set "
+                    "parallel.shard to \"optimizer\" or \"gradients\", or leave it out");
     if (train.precision == FloatType::bfloat16 && config_.model.dtype == FloatType::bfloat16)
       problems_.add(
           table.get("precision")->source(),

@@ -32,6 +32,7 @@ enum class HiddenCache { off, float32, bfloat16 };
 enum class NotFinite { stop, skip };
 enum class Binding { automatic, keep };
 enum class Collectives { automatic, mpi };
+enum class Shard { none, optimizer, gradients };
 
 struct RunOptions {
   std::string name;
@@ -98,6 +99,8 @@ struct ParallelOptions {
   std::int64_t threads = 0;
   Binding binding = Binding::automatic;
   Collectives collectives = Collectives::automatic;
+  Shard shard = Shard::none;
+  std::int64_t replicas = 1;
   bool reproducible = false;
   double watchdog = 1800;
   static void describe(Schema<ParallelOptions>& s);

@@ -35,11 +35,15 @@ std::optional<ProcessStatus> process_status(std::int64_t pid) {
   return parse_process_status(line);
 }
 
-std::int64_t proportional_memory() {
-  std::ifstream lines("/proc/self/smaps_rollup");
+std::size_t bytes_in_line(const char* file, const std::string& name) {
+  std::ifstream lines(file);
   for (std::string line; std::getline(lines, line);)
-    if (line.starts_with("Pss:")) return 1024 * std::strtoll(line.c_str() + 4, nullptr, 10);
+    if (line.starts_with(name + ":")) return std::stoull(line.substr(name.size() + 1)) * 1024;
   return 0;
+}
+
+std::int64_t proportional_memory() {
+  return static_cast<std::int64_t>(bytes_in_line("/proc/self/smaps_rollup", "Pss"));
 }
 
 }  // namespace attune

@@ -1,4 +1,4 @@
-// Status of a process, from /proc.
+// Status of a process, and memory, from /proc.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -17,6 +17,9 @@ struct ProcessStatus {
 
 /// Absent if there is no such process, or /proc does not show it.
 std::optional<ProcessStatus> process_status(std::int64_t pid);
+
+/// Bytes in a line "Name:   123 kB" of a file in /proc; 0 without such a line.
+std::size_t bytes_in_line(const char* file, const std::string& name);
 
 /// Bytes of memory that this process holds: its own pages, and its share of those that several
 /// processes have mapped (PSS, proc(5)). 0 if /proc does not tell.

@@ -177,9 +177,13 @@ void warm_up(c10d::ProcessGroup& group, c10::Device device) {
   at::Tensor all = at::zeros({group.getSize() * mine.numel()}, mine.options());
   std::vector<std::int64_t> equal;
   std::vector<at::Tensor> summed{theirs};
+  std::vector<at::Tensor> own{at::zeros({1}, mine.options())};
+  std::vector<std::vector<at::Tensor>> of_ranks{mine.split(1)};
   group.alltoall_base(theirs, mine, equal, equal)->wait();
   group._allgather_base(all, mine)->wait();
   group.allreduce(summed)->wait();
+  group.reduce_scatter(own, of_ranks)->wait();
+  group.allgather(of_ranks, own)->wait();
   device::synchronise(device);
 }
 

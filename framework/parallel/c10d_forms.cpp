@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 namespace attune::parallel {
@@ -39,7 +40,21 @@ std::vector<std::int64_t> numels(const std::vector<at::Tensor>& tensors) {
   return all;
 }
 
+/// A view of all of them, if they lie one behind another in memory.
+std::optional<at::Tensor> as_one(const std::vector<at::Tensor>& tensors) {
+  const auto& first = tensors.front();
+  auto end = first.storage_offset();
+  for (const auto& tensor : tensors) {
+    const bool follows = tensor.is_contiguous() && tensor.is_alias_of(first) &&
+                         (tensor.numel() == 0 || tensor.storage_offset() == end);
+    if (!follows) return std::nullopt;
+    end += tensor.numel();
+  }
+  return first.as_strided({end - first.storage_offset()}, {1}, first.storage_offset());
+}
+
 at::Tensor flat(const std::vector<at::Tensor>& tensors) {
+  if (const auto one = as_one(tensors)) return *one;
   std::vector<at::Tensor> all;
   for (const auto& tensor : tensors) all.push_back(tensor.flatten());
   return at::cat(all);
@@ -127,9 +142,14 @@ void all_gather_list(const Collectives& collectives, const std::vector<at::Tenso
   const auto mine = sizes[static_cast<std::size_t>(collectives.comm().rank())];
   require(mine == input.numel(), "all_gather: an input of {} elements for outputs of {}",
           input.numel(), mine);
-  const auto all =
-      at::empty({std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0})}, input.options());
-  collectives.all_gather(all, input.contiguous(), sizes);
+  const auto in_place = as_one(outputs);
+  const auto all = in_place
+                       ? *in_place
+                       : at::empty({std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0})},
+                                   input.options());
+  const auto own = input.is_alias_of(all) ? input.clone() : input;
+  collectives.all_gather(all, own.contiguous(), sizes);
+  if (in_place) return;
   std::int64_t begin = 0;
   for (const auto& output : outputs) {
     output.copy_(all.narrow(0, begin, output.numel()).view(output.sizes()));

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "parallel/backend.hpp"
+#include "parallel/scattered_sum.hpp"
 #include "parallel/wide_gradients.hpp"
 
 namespace attune::parallel {
@@ -20,20 +21,23 @@ std::int64_t width(std::int64_t leaves, int level) {
   return (leaves + (std::int64_t{1} << level) - 1) >> level;
 }
 
+constexpr std::int64_t alignment = 64;  // elements
+
 }  // namespace
 
-GradientTree::GradientTree(const NamedTensors& parameters, Comm data, ProcessGroup group)
-    : data_(std::move(data)),
-      group_(std::move(group)),
+GradientTree::GradientTree(const NamedTensors& parameters, const ShardPlan& plan,
+                           const Sharing& sharing)
+    : parameters_(parameters),
+      plan_(plan),
+      sharing_(sharing),
       dtype_(gradient_dtype(parameters.front().second)) {
-  for (const auto& [name, tensor] : parameters) {
-    parameters_.push_back(tensor);
-    elements_ += tensor.numel();
+  for (const auto& [name, tensor] : parameters)
     dtype_ = c10::promoteTypes(dtype_, gradient_dtype(tensor));
-  }
-  constexpr std::int64_t alignment = 64;  // elements
-  const auto unit = data_.size() == 1 ? 1 : alignment * data_.size();
-  padded_ = (elements_ + unit - 1) / unit * unit;
+  const auto copies = sharing.copies.comm.size();
+  const auto unit = copies == 1 ? 1 : alignment * copies;
+  for (int copy = 0; copy < copies; ++copy)
+    for (int rank = 0; rank < plan.ranks(); ++rank)
+      parts_.push_back((plan.size(rank) + unit - 1) / unit * unit / copies);
 }
 
 GradientTree::~GradientTree() = default;
@@ -78,7 +82,7 @@ std::vector<std::vector<GradientTree::Node>> GradientTree::nodes_of_ranks() cons
   std::string mine;
   for (const auto& [node, sum] : sums_) mine += fmt::format("{} {} ", node.level, node.index);
   std::vector<std::vector<Node>> ranks;
-  for (const auto& theirs : data_.gather(mine)) {
+  for (const auto& theirs : sharing_.data.comm.gather(mine)) {
     auto& nodes = ranks.emplace_back();
     std::istringstream text(theirs);
     for (Node node{}; text >> node.level >> node.index;) nodes.push_back(node);
@@ -86,69 +90,100 @@ std::vector<std::vector<GradientTree::Node>> GradientTree::nodes_of_ranks() cons
   return ranks;
 }
 
-/// The sums themselves are given up, so that they are not held beside what is received.
-at::Tensor GradientTree::take_shards_to_send() {
-  std::vector<at::Tensor> sums;
-  for (const auto& [node, sum] : sums_) sums.push_back(sum.view({data_.size(), -1}));
-  sums_.clear();
-  if (sums.empty()) return at::empty({0}, parameters_.front().options().dtype(dtype_));
-  return sums.size() == 1 ? sums.front().flatten() : at::cat(sums, 1).flatten();
+std::int64_t GradientTree::own_part() const {
+  return parts_[static_cast<std::size_t>(sharing_.data.comm.rank())];
 }
 
-/// Afterwards sums_ holds this rank's shard of the root alone.
+/// The sums themselves are given up, so that they are not held beside what is received.
+at::Tensor GradientTree::take_parts_to_send() {
+  std::vector<at::Tensor> sums;
+  for (const auto& [node, sum] : sums_) sums.push_back(sum);
+  sums_.clear();
+  const auto options = parameters_.front().second.options().dtype(dtype_).requires_grad(false);
+  if (sums.empty()) return at::empty({0}, options);
+  if (sums.size() == 1) return sums.front();
+  std::vector<at::Tensor> by_rank;
+  std::int64_t from = 0;
+  for (const auto part : parts_) {
+    for (const auto& sum : sums) by_rank.push_back(sum.narrow(0, from, part));
+    from += part;
+  }
+  return at::cat(by_rank);
+}
+
+/// Afterwards sums_ holds this rank's part of the root alone.
 void GradientTree::exchange() {
   const auto ranks = nodes_of_ranks();
-  const auto shard = padded_ / data_.size();
+  const auto part = own_part();
   std::vector<std::int64_t> received;
-  for (const auto& nodes : ranks) received.push_back(std::ssize(nodes) * shard);
-  std::vector<std::int64_t> sent(ranks.size(), std::ssize(sums_) * shard);
-  auto mine = take_shards_to_send();
-  auto shards = at::empty({std::reduce(received.begin(), received.end())}, mine.options());
-  group_->alltoall_base(shards, mine, received, sent)->wait();
+  for (const auto& nodes : ranks) received.push_back(std::ssize(nodes) * part);
+  std::vector<std::int64_t> sent;
+  for (const auto of_rank : parts_) sent.push_back(std::ssize(sums_) * of_rank);
+  auto mine = take_parts_to_send();
+  auto parts = at::empty({std::reduce(received.begin(), received.end())}, mine.options());
+  sharing_.data.collectives->alltoall_base(parts, mine, received, sent)->wait();
   std::int64_t from = 0;
   for (const auto& nodes : ranks)
     for (const auto& node : nodes) {
-      settle(node, shards.narrow(0, from, shard));
-      from += shard;
+      settle(node, parts.narrow(0, from, part));
+      from += part;
     }
 }
 
-void GradientTree::finish() {
+std::vector<Shard> GradientTree::finish() {
   ATTUNE_ASSERT(next_ == last_, "leaf {} of {}", next_, last_);
   const torch::NoGradGuard no_grad;
-  if (data_.size() > 1) exchange();
+  if (sharing_.data.comm.size() > 1) exchange();
   ATTUNE_ASSERT(sums_.size() == 1, "{} roots", sums_.size());
-  auto total = sums_.begin()->second;
+  auto sum = sums_.begin()->second;
   sums_.clear();
-  if (data_.size() > 1) {
-    auto whole = at::empty({padded_}, total.options());
-    group_->_allgather_base(whole, total)->wait();
-    total = whole;
+  if (const auto copies = sharing_.copies.comm.size(); copies > 1) {
+    auto whole = at::empty({copies * own_part()}, sum.options());
+    sharing_.copies.collectives->_allgather_base(whole, sum)->wait();
+    sum = whole;
   }
-  give_gradients(total);
+  return shards_of(sum);
 }
 
+/// In the order of the ranks' parts.
 at::Tensor GradientTree::take_gradients() {
   torch::NoGradGuard no_grad;
-  std::vector<at::Tensor> flat;
-  for (auto& parameter : parameters_) {
-    if (!parameter.grad().defined()) parameter.mutable_grad() = zero_gradient(parameter);
-    flat.push_back(parameter.grad().flatten());
+  const auto options = parameters_.front().second.options().dtype(dtype_).requires_grad(false);
+  const auto copies = sharing_.copies.comm.size();
+  std::vector<at::Tensor> shards;
+  for (int rank = 0; rank < plan_.ranks(); ++rank) {
+    std::vector<at::Tensor> pieces;
+    for (const auto& range : plan_.of_rank(rank)) {
+      const auto& [name, parameter] = parameters_[range.tensor];
+      const auto gradient =
+          parameter.grad().defined() ? parameter.grad() : zero_gradient(parameter);
+      const auto whole = range.count < parameter.numel() ? gradient.contiguous() : gradient;
+      pieces.push_back(Shard::of(name, whole, range.first, range.count).tensor.flatten());
+    }
+    const auto padded = copies * parts_[static_cast<std::size_t>(rank)];
+    pieces.push_back(at::zeros({padded - plan_.size(rank)}, options));
+    shards.push_back(at::cat(pieces));
   }
-  if (padded_ > elements_) flat.push_back(flat.front().new_zeros({padded_ - elements_}));
-  auto all = torch::cat(flat);
-  for (auto& parameter : parameters_) parameter.mutable_grad() = at::Tensor();
-  return all;
+  for (const auto& [name, parameter] : parameters_)
+    at::Tensor(parameter).mutable_grad() = at::Tensor();
+  if (shards.size() == 1) return shards.front();
+  std::vector<at::Tensor> parts;
+  for (int copy = 0; copy < copies; ++copy)
+    for (const auto& shard : shards) parts.push_back(shard.chunk(copies)[copy]);
+  return at::cat(parts);
 }
 
-void GradientTree::give_gradients(const at::Tensor& sum) {
-  torch::NoGradGuard no_grad;
+std::vector<Shard> GradientTree::shards_of(const at::Tensor& sum) const {
+  std::vector<at::Tensor> by_bucket;
+  const auto rank = sharing_.shards.comm.rank();
   std::int64_t from = 0;
-  for (auto& parameter : parameters_) {
-    parameter.mutable_grad() =
-        sum.narrow(0, from, parameter.numel()).view_as(parameter).to(gradient_dtype(parameter));
-    from += parameter.numel();
+  for (std::size_t bucket = 0; bucket < plan_.buckets().size(); ++bucket) {
+    const auto count = plan_.sizes(bucket)[static_cast<std::size_t>(rank)];
+    const auto& some = parameters_[plan_.buckets()[bucket].front()].second;
+    by_bucket.push_back(sum.narrow(0, from, count).to(gradient_dtype(some)));
+    from += count;
   }
+  return parallel::shards_of(parameters_, plan_, rank, by_bucket);
 }
 
 }  // namespace attune::parallel

@@ -7,7 +7,8 @@
 #include <map>
 #include <memory>
 
-#include "parallel/gradients.hpp"
+#include "parallel/shard.hpp"
+#include "parallel/sharing.hpp"
 
 namespace attune::parallel {
 
@@ -17,24 +18,25 @@ namespace attune::parallel {
 ///   tree.begin(leaves, first, last);   // this rank computes leaves first .. last-1, in order;
 ///                                      // the ranges of consecutive ranks are adjacent
 ///   loss.backward(); tree.add();       // for each; add() takes .grad
-///   tree.finish();                     // every .grad holds the sum over all leaves
+///   tree.finish();                     // the shards of the sum over all leaves
 ///
 /// A rank holds up to log2(leaves) partial sums, on the parameters' device. In finish() each rank
-/// receives its shard of all ranks' partial sums, adds them along the tree, and gets the other
-/// shards of the result: 2 (n - 1) / n of the gradients are sent when n ranks hold one partial sum
-/// each.
+/// receives its part of all ranks' partial sums, and adds them along the tree. The copies of a
+/// shard then exchange their parts of it. Where nothing is sharded every rank gets the whole sum
+/// so: 2 (n - 1) / n of the gradients are sent when n ranks hold one partial sum each.
 class GradientTree {
  public:
-  /// Parameters and group as for GradientReducer.
-  GradientTree(const NamedTensors& parameters, Comm data, ProcessGroup group);
+  /// Parameters as for GradientReducer; plan: for the ranks of sharing.shards.
+  GradientTree(const NamedTensors& parameters, const ShardPlan& plan, const Sharing& sharing);
   ~GradientTree();
   GradientTree(const GradientTree&) = delete;
   GradientTree& operator=(const GradientTree&) = delete;
 
   void begin(std::int64_t leaves, std::int64_t first, std::int64_t last);
   void add();
+  /// This rank's shards, in the order of the plan's ranges, in memory as their parameters.
   /// Collective.
-  void finish();
+  std::vector<Shard> finish();
   /// Abandons the step and discards the partial sums.
   void abandon() { sums_.clear(); }
 
@@ -51,23 +53,24 @@ class GradientTree {
   void settle(Node node, at::Tensor sum);
   /// The partial sums of all ranks, by rank.
   std::vector<std::vector<Node>> nodes_of_ranks() const;
-  /// This rank's partial sums, for each rank its shards of them.
-  at::Tensor take_shards_to_send();
+  /// This rank's partial sums, for each rank its parts of them.
+  at::Tensor take_parts_to_send();
   void exchange();
+  std::int64_t own_part() const;
   at::Tensor take_gradients();
-  void give_gradients(const at::Tensor& sum);
+  std::vector<Shard> shards_of(const at::Tensor& sum) const;
 
-  std::vector<at::Tensor> parameters_;
-  Comm data_;
-  ProcessGroup group_;
+  NamedTensors parameters_;
+  ShardPlan plan_;
+  Sharing sharing_;
   at::ScalarType dtype_;  // of the sums: one that holds all gradients
-  std::int64_t elements_ = 0;
-  // elements_, rounded up so that all ranks have shards of one size, each as aligned as a tensor
-  std::int64_t padded_ = 0;
+  // by rank of `data`: how many elements it adds up, each part as aligned as a tensor
+  std::vector<std::int64_t> parts_;
   std::int64_t leaves_ = 0;
   std::int64_t next_ = 0;
   std::int64_t last_ = 0;
-  std::map<Node, at::Tensor> sums_;  // partial sums held by this rank
+  // partial sums held by this rank: for each rank of `data` its part
+  std::map<Node, at::Tensor> sums_;
 };
 
 }  // namespace attune::parallel

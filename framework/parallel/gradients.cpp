@@ -24,19 +24,6 @@ class SumHook final : public c10d::CppCommHookInterface<ProcessGroup> {
   }
 };
 
-void check_same_everywhere(const NamedTensors& tensors, const Comm& comm) {
-  Sha256 sum;
-  for (const auto& [name, tensor] : tensors)
-    sum.add(fmt::format("{} {} {}\n", name, c10::str(tensor.sizes()),
-                        c10::toString(tensor.scalar_type())));
-  const auto mine = sum.hex();
-  const auto roots = comm.broadcast(mine);
-  comm.agree([&] {
-    ATTUNE_ASSERT(mine == roots, "{} tensors here; names, shapes or dtypes are not those of rank 0",
-                  tensors.size());
-  });
-}
-
 /// In the order their gradients become ready, about last to first. The first bucket is small, so
 /// that reduction starts early.
 std::vector<std::vector<std::size_t>> buckets(const std::vector<at::Tensor>& parameters) {
@@ -98,6 +85,19 @@ void sum_in_buckets(const std::vector<at::Tensor>& parameters, c10d::ProcessGrou
 }
 
 }  // namespace
+
+void check_same_everywhere(const NamedTensors& tensors, const Comm& comm) {
+  Sha256 sum;
+  for (const auto& [name, tensor] : tensors)
+    sum.add(fmt::format("{} {} {}\n", name, c10::str(tensor.sizes()),
+                        c10::toString(tensor.scalar_type())));
+  const auto mine = sum.hex();
+  const auto roots = comm.broadcast(mine);
+  comm.agree([&] {
+    ATTUNE_ASSERT(mine == roots, "{} tensors here; names, shapes or dtypes are not those of rank 0",
+                  tensors.size());
+  });
+}
 
 struct GradientReducer::Parts {
   ProcessGroup group;  // null unless sums are made in finish()

@@ -45,6 +45,9 @@ class GradientReducer {
   std::unique_ptr<Parts> parts_;
 };
 
+/// Fault if the tensors have other names, shapes or dtypes on some rank. Collective.
+void check_same_everywhere(const NamedTensors& tensors, const Comm& comm);
+
 /// Copies the values from the group's rank 0 to all ranks of the data-parallel group, in place, so
 /// that they hold the same model or the same shard of it. Any dtype. Names, shapes and dtypes must
 /// be the same on every rank (Fault otherwise). Collective.

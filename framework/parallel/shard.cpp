@@ -3,8 +3,15 @@
 #include <ATen/ATen.h>
 #include <attune/error.hpp>
 
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+
 #include <algorithm>
+#include <deque>
 #include <map>
+#include <numeric>
+
+#include "parallel/runner.hpp"
+#include "parallel/wide_gradients.hpp"
 
 namespace attune::parallel {
 namespace {
@@ -37,6 +44,52 @@ at::Tensor whole_of(std::vector<const Shard*> pieces) {
   return whole;
 }
 
+Buckets one_bucket(std::size_t tensors) {
+  std::vector<std::size_t> all(tensors);
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  return {all};
+}
+
+/// An all-gather of a bucket.
+struct Gathered {
+  Pending work;
+  at::Tensor row;                   // of all elements
+  std::vector<at::Tensor> tensors;  // that get them; none where the row is the tensor
+
+  void settle() const {
+    work->wait();
+    std::int64_t from = 0;
+    for (const auto& tensor : tensors) {
+      tensor.copy_(row.narrow(0, from, tensor.numel()).view(tensor.sizes()));
+      from += tensor.numel();
+    }
+  }
+};
+
+Gathered start_gather(const NamedTensors& tensors, const ShardPlan& plan, const RankGroup& group,
+                      std::size_t bucket) {
+  Gathered gathered;
+  for (const auto i : plan.buckets()[bucket])
+    gathered.tensors.push_back(tensors[i].second.detach());
+  const auto options = gathered.tensors.front().options();
+  std::vector<at::Tensor> pieces{at::empty({0}, options)};
+  for (const auto& range : plan.of_rank(group.comm.rank(), bucket)) {
+    const auto& [name, tensor] = tensors[range.tensor];
+    pieces.push_back(Shard::of(name, tensor.detach(), range.first, range.count).tensor.flatten());
+  }
+  std::vector<at::Tensor> mine{at::cat(pieces)};
+  const auto& sizes = plan.sizes(bucket);
+  if (gathered.tensors.size() == 1 && gathered.tensors.front().is_contiguous()) {
+    gathered.row = gathered.tensors.front().view({-1});
+    gathered.tensors.clear();
+  } else {
+    gathered.row = at::empty({std::reduce(sizes.begin(), sizes.end())}, options);
+  }
+  std::vector<std::vector<at::Tensor>> of_ranks{gathered.row.split_with_sizes(sizes)};
+  gathered.work = group.collectives->allgather(of_ranks, mine);
+  return gathered;
+}
+
 }  // namespace
 
 Shard Shard::of(const std::string& name, const at::Tensor& whole, std::int64_t first,
@@ -52,44 +105,162 @@ Shard Shard::of(const std::string& name, const at::Tensor& whole, std::int64_t f
   return piece;
 }
 
-ShardPlan::ShardPlan(const NamedTensors& tensors, int ranks, Cut cut)
-    : ranges_(static_cast<std::size_t>(ranks)), pieces_(tensors.size()) {
-  std::int64_t all = 0;
-  for (const auto& [name, tensor] : tensors) all += tensor.numel();
-  std::int64_t begin = 0;  // of the tensor, among all numbers
+Buckets buckets_of(const NamedTensors& tensors) {
+  constexpr std::size_t most = 25 << 20;  // as c10d::Reducer's
+  Buckets buckets;
+  std::size_t bytes = 0;
+  const at::Tensor* previous = nullptr;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const auto& tensor = tensors[i].second;
-    const auto size = tensor.numel();
-    const bool may_be_cut = cut == Cut::anywhere && tensor.is_contiguous();
-    const auto bound = [&](int rank) {
-      const auto even = all * rank / ranks - begin;
-      if (rank == 0 || even <= 0) return std::int64_t{0};
-      return rank == ranks || even >= size ? size : cut_near(even, size, may_be_cut);
-    };
-    for (int rank = 0; rank < ranks; ++rank) {
-      const auto first = bound(rank);
-      const auto count = bound(rank + 1) - first;
-      if (count == 0 && !(size == 0 && rank == 0)) continue;
-      ranges_[static_cast<std::size_t>(rank)].push_back({i, first, count});
-      ++pieces_[i];
+    const auto own = gradient_bytes(tensor);
+    const bool fits = previous && bytes + own <= most &&
+                      previous->scalar_type() == tensor.scalar_type() &&
+                      gradient_dtype(*previous) == gradient_dtype(tensor);
+    if (!fits) buckets.emplace_back();
+    bytes = fits ? bytes + own : own;
+    buckets.back().push_back(i);
+    previous = &tensor;
+  }
+  return buckets;
+}
+
+ShardPlan::ShardPlan(const NamedTensors& tensors, int ranks, Cut cut, Buckets buckets)
+    : buckets_(std::move(buckets)),
+      ranges_(static_cast<std::size_t>(ranks)),
+      starts_(ranges_.size()),
+      pieces_(tensors.size()) {
+  const auto size = [&](std::size_t tensor) { return tensors[tensor].second.numel(); };
+  const auto sum = [&](const std::vector<std::size_t>& bucket) {
+    return std::transform_reduce(bucket.begin(), bucket.end(), std::int64_t{0}, std::plus<>(),
+                                 size);
+  };
+  auto all =
+      std::transform_reduce(buckets_.begin(), buckets_.end(), std::int64_t{0}, std::plus<>(), sum);
+  std::int64_t begin = 0;  // of the tensor, among all numbers that are shared out together
+  for (const auto& bucket : buckets_) {
+    for (std::size_t rank = 0; rank < ranges_.size(); ++rank)
+      starts_[rank].push_back(ranges_[rank].size());
+    sizes_.emplace_back(ranges_.size(), 0);
+    if (cut == Cut::anywhere) {
+      all = sum(bucket);
+      begin = 0;
     }
-    begin += size;
+    for (const auto i : bucket) {
+      divide(i, size(i), begin, all, cut == Cut::anywhere && tensors[i].second.is_contiguous());
+      begin += size(i);
+    }
   }
 }
 
-void gather_shards(const NamedTensors& tensors, const ShardPlan& plan, const Comm& group) {
-  ATTUNE_ASSERT(plan.ranks() == group.size(), "a plan for {} ranks, and {} of them", plan.ranks(),
-                group.size());
-  if (group.size() == 1) return;
+ShardPlan::ShardPlan(const NamedTensors& tensors, int ranks, Cut cut)
+    : ShardPlan(tensors, ranks, cut, one_bucket(tensors.size())) {}
+
+ShardPlan ShardPlan::whole(const NamedTensors& tensors) {
+  return {tensors, 1, Cut::between_tensors, buckets_of(tensors)};
+}
+
+void ShardPlan::divide(std::size_t tensor, std::int64_t size, std::int64_t begin, std::int64_t all,
+                       bool may_be_cut) {
+  const auto bound = [&](int rank) {
+    const auto even = all * rank / ranks() - begin;
+    if (rank == 0 || even <= 0) return std::int64_t{0};
+    return rank == ranks() || even >= size ? size : cut_near(even, size, may_be_cut);
+  };
+  for (int rank = 0; rank < ranks(); ++rank) {
+    const auto first = bound(rank);
+    const auto count = bound(rank + 1) - first;
+    if (count == 0 && !(size == 0 && rank == 0)) continue;
+    ranges_[static_cast<std::size_t>(rank)].push_back({tensor, first, count});
+    sizes_.back()[static_cast<std::size_t>(rank)] += count;
+    ++pieces_[tensor];
+  }
+}
+
+std::span<const ShardPlan::Range> ShardPlan::of_rank(int rank, std::size_t bucket) const {
+  const auto& ranges = of_rank(rank);
+  const auto& starts = starts_[static_cast<std::size_t>(rank)];
+  const auto end = bucket + 1 < starts.size() ? starts[bucket + 1] : ranges.size();
+  return std::span(ranges).subspan(starts[bucket], end - starts[bucket]);
+}
+
+std::int64_t ShardPlan::size(int rank) const {
+  const auto& ranges = of_rank(rank);
+  return std::transform_reduce(ranges.begin(), ranges.end(), std::int64_t{0}, std::plus<>(),
+                               [](const Range& range) { return range.count; });
+}
+
+int ShardPlan::fullest() const {
+  int fullest = 0;
+  for (int rank = 1; rank < ranks(); ++rank)
+    if (size(rank) > size(fullest)) fullest = rank;
+  return fullest;
+}
+
+at::Tensor in_one_row(const std::vector<at::Tensor>& tensors) {
+  if (tensors.size() == 1 && tensors.front().is_contiguous()) return tensors.front().view({-1});
+  std::vector<at::Tensor> flat;
+  for (const auto& tensor : tensors) flat.push_back(tensor.flatten());
+  return at::cat(flat);
+}
+
+void gather_shards(const NamedTensors& tensors, const ShardPlan& plan, const RankGroup& group) {
+  ATTUNE_ASSERT(plan.ranks() == group.comm.size(), "a plan for {} ranks, and {} of them",
+                plan.ranks(), group.comm.size());
+  if (plan.ranks() == 1) return;
   const at::NoGradGuard no_grad;
-  for (int rank = 0; rank < plan.ranks(); ++rank)
-    for (const auto& range : plan.of_rank(rank)) {
-      const auto& [name, tensor] = tensors[range.tensor];
-      const auto here = Shard::of(name, tensor.detach(), range.first, range.count).tensor;
-      const auto buffer = here.cpu().contiguous();
-      group.broadcast(buffer.data_ptr(), buffer.nbytes(), rank);
-      if (buffer.data_ptr() != here.data_ptr()) here.copy_(buffer);
+  std::deque<Gathered> under_way;
+  const auto settle_one = [&] {
+    under_way.front().settle();
+    under_way.pop_front();
+  };
+  for (std::size_t bucket = 0; bucket < plan.buckets().size(); ++bucket) {
+    if (under_way.size() == most_under_way) settle_one();
+    under_way.push_back(start_gather(tensors, plan, group, bucket));
+  }
+  while (!under_way.empty()) settle_one();
+}
+
+std::vector<Shard> gradient_shards(const NamedTensors& parameters, const ShardPlan& plan,
+                                   int rank) {
+  const at::NoGradGuard no_grad;
+  std::vector<Shard> shards;
+  for (const auto& range : plan.of_rank(rank)) {
+    auto [name, parameter] = parameters[range.tensor];
+    if (!parameter.grad().defined()) parameter.mutable_grad() = zero_gradient(parameter);
+    const auto& gradient = parameter.grad();
+    const auto placed = gradient.strides() == parameter.strides()
+                            ? gradient
+                            : at::empty_like(parameter, gradient.options()).copy_(gradient);
+    shards.push_back(Shard::of(name, placed, range.first, range.count));
+  }
+  return shards;
+}
+
+std::vector<Shard> shards_of(const NamedTensors& parameters, const ShardPlan& plan, int rank,
+                             const std::vector<at::Tensor>& by_bucket) {
+  const at::NoGradGuard no_grad;
+  std::vector<Shard> shards;
+  for (std::size_t bucket = 0; bucket < by_bucket.size(); ++bucket) {
+    std::int64_t from = 0;
+    for (const auto& range : plan.of_rank(rank, bucket)) {
+      const auto& [name, parameter] = parameters[range.tensor];
+      const auto part = by_bucket[bucket].narrow(0, from, range.count);
+      from += range.count;
+      if (range.count < parameter.numel()) {
+        auto& shard = shards.emplace_back();
+        shard.name = name;
+        shard.shape = parameter.sizes().vec();
+        shard.offset = range.first;
+        shard.tensor = part;
+      } else {
+        const auto whole = part.view(parameter.sizes());
+        shards.emplace_back(name, parameter.is_contiguous()
+                                      ? whole
+                                      : at::empty_like(parameter, whole.options()).copy_(whole));
+      }
     }
+  }
+  return shards;
 }
 
 NamedTensors put_together(const std::vector<Shard>& shards) {

@@ -5,10 +5,12 @@
 #include <attune/comm.hpp>
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "parallel/gradients.hpp"
+#include "parallel/sharing.hpp"
 
 namespace attune::parallel {
 
@@ -38,9 +40,15 @@ struct Shard {
 /// have the same bits for any sharding.
 constexpr std::int64_t shard_grain = 1024;
 
+/// Indices of tensors that travel between ranks together.
+using Buckets = std::vector<std::vector<std::size_t>>;
+
+/// Buckets of consecutive tensors. The tensors of a bucket have one dtype, also of their gradients;
+/// the gradients are at most 25 MiB unless they are of a single tensor.
+Buckets buckets_of(const NamedTensors& tensors);
+
 /// Assignment of tensor elements to the ranks of a group, as a function of names, shapes, strides
-/// and the number of ranks. Each rank gets about the same number of elements, in consecutive
-/// ranges.
+/// and the number of ranks.
 class ShardPlan {
  public:
   /// between_tensors: every tensor is whole on one rank. anywhere: contiguous tensors may be cut.
@@ -51,21 +59,57 @@ class ShardPlan {
     std::int64_t count;
   };
 
+  /// Each rank gets about the same number of elements: of every bucket, or, between_tensors, of all
+  /// together. In the order of a bucket, a rank's elements follow those of the rank before.
+  ShardPlan(const NamedTensors& tensors, int ranks, Cut cut, Buckets buckets);
+  /// A single bucket of all tensors.
   ShardPlan(const NamedTensors& tensors, int ranks, Cut cut);
+  /// Of one rank, in the buckets of buckets_of().
+  static ShardPlan whole(const NamedTensors& tensors);
 
   int ranks() const { return static_cast<int>(ranges_.size()); }
+  const Buckets& buckets() const { return buckets_; }
+  /// Bucket by bucket.
   const std::vector<Range>& of_rank(int rank) const {
     return ranges_[static_cast<std::size_t>(rank)];
   }
+  std::span<const Range> of_rank(int rank, std::size_t bucket) const;
+  /// Number of each rank's elements of a bucket.
+  const std::vector<std::int64_t>& sizes(std::size_t bucket) const { return sizes_[bucket]; }
+  /// Number of all of a rank's elements.
+  std::int64_t size(int rank) const;
+  /// The rank with the most elements.
+  int fullest() const;
   bool is_cut(std::size_t tensor) const { return pieces_[tensor] > 1; }
 
  private:
-  std::vector<std::vector<Range>> ranges_;  // by rank
-  std::vector<int> pieces_;                 // by tensor
+  void divide(std::size_t tensor, std::int64_t size, std::int64_t begin, std::int64_t all,
+              bool may_be_cut);
+
+  Buckets buckets_;
+  std::vector<std::vector<Range>> ranges_;        // by rank
+  std::vector<std::vector<std::size_t>> starts_;  // by rank and bucket: its first range
+  std::vector<std::vector<std::int64_t>> sizes_;  // by bucket and rank
+  std::vector<int> pieces_;                       // by tensor
 };
 
+/// The elements of a bucket's tensors in one row: a view of a single contiguous tensor, otherwise a
+/// copy.
+at::Tensor in_one_row(const std::vector<at::Tensor>& tensors);
+
+/// How many buckets ranks exchange at a time: as many are held beside what is computed.
+constexpr std::size_t most_under_way = 2;
+
 /// Distributes each rank's elements to all ranks, in place (all-gather). Collective.
-void gather_shards(const NamedTensors& tensors, const ShardPlan& plan, const Comm& group);
+void gather_shards(const NamedTensors& tensors, const ShardPlan& plan, const RankGroup& group);
+
+/// One rank's shards of the parameters' .grad, in memory as their parameters; zeros where there is
+/// none.
+std::vector<Shard> gradient_shards(const NamedTensors& parameters, const ShardPlan& plan, int rank);
+
+/// The shards of one rank, from its elements of each bucket.
+std::vector<Shard> shards_of(const NamedTensors& parameters, const ShardPlan& plan, int rank,
+                             const std::vector<at::Tensor>& by_bucket);
 
 /// Assembles whole tensors, ordered by the first occurrence of their names. Overlapping pieces must
 /// agree. Error if elements of a tensor are missing or shapes or dtypes differ, before anything is

@@ -33,10 +33,13 @@ using TrafficByKind = std::map<std::string, Calls>;
 
 /// Counters of one rank. A call counts once, even if it is sent in pieces. The bytes are the rank's
 /// input, in the dtype that is sent (bfloat16 and float16 are reduced as float32):
-///   all_reduce, reduce_scatter, all_to_all   whole input, including the part that stays on the
-///   rank all_gather                               the rank's own part broadcast tensor or text on
-///   the source rank, 0 elsewhere send                                     message on the sender, 0
-///   on the receiver barrier                                  0
+///
+///   all_reduce, reduce_scatter,
+///   all_to_all      the whole input, including the part that stays on the rank
+///   all_gather      the rank's own part
+///   broadcast       the tensor or text on the source rank, 0 elsewhere
+///   send            the message on the sender, 0 on the receiver
+///   barrier         0
 ///
 /// The network traffic depends on MPI's algorithm and is unknown: a ring all_reduce over n ranks
 /// moves 2 (n - 1) / n of the input. Groups of one rank count nothing, and neither do the

@@ -34,6 +34,10 @@ bool is_the_frameworks(const std::exception& error) {
 
 std::string named(const std::string& strategy) { return fmt::format("strategy '{}'", strategy); }
 
+GradientHook* gradient_hook(const Strategies::Named& one) {
+  return dynamic_cast<GradientHook*>(one.strategy.get());
+}
+
 std::optional<std::int64_t> step_of(const ForwardContext& context) {
   return context.is_training() ? std::optional(static_cast<std::int64_t>(context.key().step))
                                : std::nullopt;
@@ -335,10 +339,13 @@ bool Strategies::on_gradients(Model& model, std::int64_t step, double scale) {
   bool changed = false;
   for_each("on_gradients", step, [&](const Named& one) {
     const torch::NoGradGuard no_grad;
-    if (one.strategy->on_gradients(model, step, scale)) changed = true;
+    if (auto* hook = gradient_hook(one); hook && hook->on_gradients(model, step, scale))
+      changed = true;
   });
   return changed;
 }
+
+bool Strategies::need_gradients() const { return std::ranges::any_of(list_, gradient_hook); }
 
 void Strategies::after_step(Model& model, std::int64_t step) {
   for_each("after_step", step, [&](const Named& one) {

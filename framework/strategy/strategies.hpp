@@ -29,6 +29,8 @@ class Strategies {
   void on_step(Model& model, std::int64_t step);
   /// Source of training batches; of_data: the data file's source. Call after begin().
   std::shared_ptr<BatchSource> batches(Model& model, std::shared_ptr<BatchSource> of_data);
+  /// Whether on_gradients() inspects or changes gradients.
+  bool need_gradients() const;
   /// Returns whether any strategy changed the gradients.
   bool on_gradients(Model& model, std::int64_t step, double scale);
   void after_step(Model& model, std::int64_t step);

@@ -49,7 +49,7 @@ std::shared_ptr<BatchSource> Strategy::batches(Model&, std::shared_ptr<BatchSour
   return inner;
 }
 
-bool Strategy::on_gradients(Model&, std::int64_t, double) { return false; }
+GradientHook::~GradientHook() = default;
 
 void Strategy::after_step(Model&, std::int64_t) {}
 

@@ -49,8 +49,25 @@ double pass_seconds(Session& session, std::span<const std::int64_t> rows) {
   return best;
 }
 
-double update_seconds(Session& session) {
-  auto updater = make_updater(session);
+/// Of what one rank of the run updates.
+Updater updater_of_shard(const Session& session) {
+  const auto optimizer = session.config.optimizer.build<Optimizer>();
+  const auto& trained = session.strategies->trained();
+  const auto plan = shard_plan(*optimizer, trained, ranks_of_copy(session));
+  ParameterGroup shard;
+  for (const auto& range : plan.of_rank(plan.fullest())) {
+    const auto& [name, parameter] = trained[range.tensor];
+    const auto whole = parameter.detach();
+    const auto part = parallel::Shard::of(name, whole, range.first, range.count).tensor;
+    part.requires_grad_();
+    if (parallel::has_wide_gradient(parameter)) parallel::widen_gradient(part);
+    shard.parameters.emplace_back(name, part);
+  }
+  return {optimizer, {shard}, session.config.train.weight_decay, block_prefixes(*session.model)};
+}
+
+double update_seconds(const Session& session) {
+  auto updater = updater_of_shard(session);
   double seconds = 0;
   // zeros would be less work
   for (const auto& [name, parameter] : updater.parameters())

@@ -53,10 +53,11 @@ class Loop {
         sampler_(session.data->split("train").size(), options_.global_batch,
                  session.config.run.seed, session.mesh.data.size(),
                  session.config.dataset.shuffle_block),
-        updater_(make_updater(session)),
+        watchdog_(session.mesh.world, session.config.parallel.watchdog),
+        sharing_(connect()),
+        updater_(make_updater(session, sharing_.shards)),
         schedule_(session.config.schedule.build<Schedule>()),
         interruption_(options_, state_bytes(), session.mesh.world),
-        watchdog_(session.mesh.world, session.config.parallel.watchdog),
         run_(describe_run()),
         saving_(session.config.checkpoint, checkpoint_folder(session.config), run_, interruption_,
                 [this] { fire(Event::checkpoint_saved); }) {}
@@ -66,8 +67,8 @@ class Loop {
   //   RUN_BEGIN
   //   for every epoch:  EPOCH_BEGIN
   //     for every step:  STEP_BEGIN
-  //       forward and backward of every micro-batch, all-reduce
-  //       strategies: on_gradients
+  //       forward and backward of every micro-batch, sums over ranks
+  //       strategies that have one: on_gradients
   //       GRADIENTS_READY      scaled and clipped
   //       optimizer step
   //       strategies: after_step
@@ -79,14 +80,14 @@ class Loop {
   //                            saved, and the run ends here
   //   RUN_END
   Outcome run(const Resume& resume) {
-    const auto group = connect();
     s_.strategies->begin(*s_.model, context_.run());
     begin(resume);
     if (interruption_.happened()) return nothing_done_yet();
     const auto hidden = keep_hidden_states(s_, updater_.parameters(), interruption_);
     if (interruption_.happened()) return nothing_done_yet();
     device::release_unused(s_.device);  // that the passes until here took
-    Step step(s_, updater_.parameters(), group, micro_batch_, hidden, interruption_);
+    Step step(s_, updater_.parameters(), updater_.plan(), sharing_, micro_batch_, hidden,
+              interruption_);
     if (!frozen_.empty()) hold_frozen(true);
     fire(Event::run_begin);
     agree_on_requests();
@@ -98,7 +99,7 @@ class Loop {
       const Stopwatch watch;
       device::Readings readings;
       if (!step.forward_backward(run_.step, readings)) break;  // interrupted: it is done again
-      auto gradients = updater_.gradients();
+      auto gradients = step.gradients();
       const auto norm = updater_.start_norm(gradients, readings);
       read(readings);
       const auto sums = step.sums(readings, saving_.is_writing());
@@ -131,10 +132,17 @@ class Loop {
   // ---- Before the first step
 
   /// Before anything fills the device: what sums gradients allocates memory of its own there.
-  parallel::ProcessGroup connect() const {
-    auto group = parallel::make_process_group(s_.mesh.data, s_.device, transport_of(s_.config));
-    if (!s_.device.is_cpu() && s_.mesh.data.size() > 1) parallel::warm_up(*group, s_.device);
-    return group;
+  parallel::Sharing connect() const {
+    const auto& parallel = s_.config.parallel;
+    auto sharing = parallel::Sharing::make(
+        s_.mesh.data, sharded_of(s_.config), static_cast<int>(parallel.replicas),
+        parallel.reproducible, s_.device, transport_of(s_.config));
+    std::set<parallel::ProcessGroup> connected{nullptr};
+    for (const auto* group : {&sharing.data, &sharing.shards, &sharing.copies})
+      if (!s_.device.is_cpu() && group->comm.size() > 1 &&
+          connected.insert(group->collectives).second)
+        parallel::warm_up(*group->collectives, s_.device);
+    return sharing;
   }
 
   Run describe_run() {
@@ -345,11 +353,18 @@ class Loop {
       not_finite(sums.bad_rows);
       return std::nullopt;
     }
-    if (s_.strategies->on_gradients(*s_.model, run_.step, 1.0 / targets)) {
-      gradients = updater_.gradients();
+    if (change(gradients, 1.0 / targets))
       run_.grad_norm = 1.0 / targets * updater_.norm_of(gradients);
-    }
     return clipped(1.0 / targets, run_.grad_norm, options_.clip);
+  }
+
+  /// By strategies, which see whole ones. Returns whether they did.
+  bool change(std::vector<parallel::Shard>& gradients, double scale) {
+    if (!s_.strategies->need_gradients()) return false;
+    updater_.spread(gradients);
+    if (!s_.strategies->on_gradients(*s_.model, run_.step, scale)) return false;
+    gradients = updater_.gradients();
+    return true;
   }
 
   /// The first one is told of at once.
@@ -469,7 +484,7 @@ class Loop {
     std::set<std::string> frozen;
     for (const auto& [name, parameter] : s_.strategies->trained())
       if (!parameter.requires_grad()) frozen.insert(name);
-    return take_snapshot(s_, updater_,
+    return take_snapshot(s_, updater_, sharing_,
                          {run_.step, run_.seconds, base_, run_.metrics, micro_batch_,
                           run_.skipped_steps, run_.samples_without_target, step_is_open_,
                           told_step_ == run_.step, frozen, best_.cost()});
@@ -522,10 +537,11 @@ class Loop {
   const Split& validation_;
   Sampler sampler_;
   SessionContext context_{s_};
+  parallel::Watchdog watchdog_;  // watches over those that follow, also when they are made
+  parallel::Sharing sharing_;
   Updater updater_;
   std::shared_ptr<Schedule> schedule_;
   Interruption interruption_;
-  parallel::Watchdog watchdog_;
   Run run_;
   Requests requests_;
   Best best_{s_.config.checkpoint.keep_best};

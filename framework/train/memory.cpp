@@ -10,10 +10,12 @@
 
 #include "core/files.hpp"
 #include "core/out_of_memory.hpp"
+#include "core/process.hpp"
 #include "core/stopwatch.hpp"
 #include "data/loader.hpp"
 #include "device/device.hpp"
 #include "parallel/gradient_tree.hpp"
+#include "parallel/scattered_sum.hpp"
 #include "parallel/wide_gradients.hpp"
 #include "train/frozen_base.hpp"
 #include "train/passes.hpp"
@@ -21,14 +23,6 @@
 
 namespace attune::train {
 namespace {
-
-/// A line "Name:   123 kB" of a file in /proc, in bytes.
-std::size_t kilobytes_line(const char* file, const std::string& name) {
-  std::ifstream lines(file);
-  for (std::string line; std::getline(lines, line);)
-    if (line.starts_with(name + ":")) return std::stoull(line.substr(name.size() + 1)) * 1024;
-  return 0;
-}
 
 std::optional<std::size_t> number_in(const std::string& file) {
   std::ifstream text(file);
@@ -65,12 +59,12 @@ void reset_peak(c10::Device device) {
 }
 
 std::size_t peak(c10::Device device) {
-  return device.is_cpu() ? kilobytes_line("/proc/self/status", "VmHWM")
+  return device.is_cpu() ? bytes_in_line("/proc/self/status", "VmHWM")
                          : device::memory(device).peak;
 }
 
 std::size_t resident(c10::Device device) {
-  return device.is_cpu() ? kilobytes_line("/proc/self/status", "VmRSS")
+  return device.is_cpu() ? bytes_in_line("/proc/self/status", "VmRSS")
                          : device::memory(device).allocated;
 }
 
@@ -84,8 +78,8 @@ std::size_t usable_memory(const Session& session) {
 // Of a rank in a step, at most.
 
 std::int64_t samples_of_rank(const Session& session) {
-  return (session.config.train.global_batch + session.mesh.data.size() - 1) /
-         session.mesh.data.size();
+  const auto ranks = ranks_of_run(session);
+  return (session.config.train.global_batch + ranks - 1) / ranks;
 }
 
 std::int64_t micro_batches(const Session& session) {
@@ -120,18 +114,57 @@ MemoryPlan plan_memory(Model& model, const Optimizer& optimizer) {
   return plan;
 }
 
-MemoryPlan plan_memory(const Session& session) {
+namespace {
+
+parallel::ShardPlan shard_plan(const Session& session) {
+  return train::shard_plan(*session.config.optimizer.build<Optimizer>(),
+                           session.strategies->trained(), ranks_of_copy(session));
+}
+
+/// Whether a rank's last pass of a step gives its gradients up.
+bool scatters(const Session& session) {
+  return ranks_of_copy(session) > 1 && !session.config.parallel.reproducible;
+}
+
+/// Whether every pass does.
+bool scatters_in_every_pass(const Session& session) {
+  const auto what = sharded_of(session.config);
+  return scatters(session) && (what == parallel::Sharded::gradients || micro_batches(session) == 1);
+}
+
+/// Of a rank that shares out nothing, and writes whole checkpoints.
+MemoryPlan unshared_plan(const Session& session) {
   auto plan = plan_memory(*session.model, *session.config.optimizer.build<Optimizer>());
   if (session.mesh.node.size() > 1 && !computes_on_accelerator(session))
     plan.shared =
         session.is_planned ? bytes_to_hold_once(*session.model) : bytes_held_once(*session.model);
   if (session.config.parallel.reproducible)
     plan.sums = plan.gradients * static_cast<std::size_t>(parallel::GradientTree::most_sums(
-                                     micro_batches(session), session.mesh.data.size()));
-  // each rank writes its share
-  plan.staging /= static_cast<std::size_t>(session.mesh.world.size());
-  if (computes_on_accelerator(session)) plan.staging = 0;  // it is the host's
+                                     micro_batches(session), ranks_of_run(session)));
   plan.other = session.planned.other;
+  return plan;
+}
+
+/// What one of the ranks that hold a copy has of it.
+void share_out(MemoryPlan& plan, const Session& session) {
+  const auto optimizer = session.config.optimizer.build<Optimizer>();
+  const auto bytes = shard_bytes(*optimizer, session.strategies->trained(),
+                                 block_prefixes(*session.model), shard_plan(session));
+  const auto whole = plan.optimizer / static_cast<std::size_t>(ranks_of_run(session));
+  plan.staging = plan.staging - std::min(plan.staging, whole) + bytes.state;
+  plan.optimizer = bytes.state;
+  plan.shards = ranks_of_copy(session);
+  plan.shards_gradients = scatters_in_every_pass(session);
+  if (plan.shards_gradients) plan.gradients = bytes.gradients;
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const Session& session) {
+  auto plan = unshared_plan(session);
+  plan.staging /= static_cast<std::size_t>(ranks_of_run(session));  // each rank writes its share
+  if (ranks_of_copy(session) > 1) share_out(plan, session);
+  if (computes_on_accelerator(session)) plan.staging = 0;  // it is the host's
   return plan;
 }
 
@@ -143,12 +176,14 @@ std::string describe(const MemoryPlan& plan) {
   const auto sums = plan.sums > 0 ? fmt::format(", reproducible sums {}", bytes(plan.sums)) : "";
   const auto shared =
       plan.shared > 0 ? fmt::format(" ({} of them once per node)", bytes(plan.shared)) : "";
-  return fmt::format("weights {}{}, gradients {}{}, optimizer {}{}{}", bytes(plan.weights), shared,
-                     bytes(plan.gradients), sums, bytes(plan.optimizer), staging, other);
+  const auto shard = plan.shards > 1 ? fmt::format(" (one of {} shards)", plan.shards) : "";
+  return fmt::format("weights {}{}, gradients {}{}{}, optimizer {}{}{}{}", bytes(plan.weights),
+                     shared, bytes(plan.gradients), plan.shards_gradients ? shard : "", sums,
+                     bytes(plan.optimizer), shard, staging, other);
 }
 
 std::size_t available_memory(const Comm& node) {
-  const auto free = kilobytes_line("/proc/meminfo", "MemAvailable");
+  const auto free = bytes_in_line("/proc/meminfo", "MemAvailable");
   return std::min(free, left_in_control_group().value_or(free)) /
          static_cast<std::size_t>(node.size());
 }
@@ -177,8 +212,16 @@ std::vector<std::int64_t> longest_first(const Split& split) {
 }
 
 bool holds_gradients(const Session& session) {
-  const bool adds_up = micro_batches(session) > 1 || session.mesh.data.size() > 1;
-  return adds_up && !session.config.parallel.reproducible;  // which takes them after each pass
+  if (session.config.parallel.reproducible) return false;  // which takes them after each pass
+  if (scatters(session)) return micro_batches(session) > 1 && !scatters_in_every_pass(session);
+  return micro_batches(session) > 1 || ranks_of_run(session) > 1;
+}
+
+std::shared_ptr<parallel::ScatterRehearsal> rehearse_scatter(const Session& session) {
+  if (!scatters(session)) return nullptr;
+  const bool holds_sums = scatters_in_every_pass(session) && micro_batches(session) > 1;
+  return std::make_shared<parallel::ScatterRehearsal>(session.strategies->trained(),
+                                                      shard_plan(session), holds_sums);
 }
 
 std::optional<std::size_t> planned_activations(const Session& session) {
@@ -210,15 +253,21 @@ bool sums_during_pass(const Session& session) {
 }
 
 std::size_t gradients_between_steps(const Session& session) {
-  const bool has_buckets = session.mesh.data.size() > 1 && !session.config.parallel.reproducible;
+  const bool has_buckets = ranks_of_run(session) > 1 && ranks_of_copy(session) == 1 &&
+                           !session.config.parallel.reproducible;
   return has_buckets && sums_during_pass(session) ? plan_memory(session).gradients : 0;
 }
 
 HostMemory host_memory(const Session& session) {
-  if (!computes_on_accelerator(session))
-    return {plan_memory(session).held(), bytes_to_hold_once(*session.model)};
-  const auto plan = plan_memory(*session.model, *session.config.optimizer.build<Optimizer>());
-  return {plan.staging / static_cast<std::size_t>(session.mesh.world.size()), 0};
+  const auto copies = static_cast<std::size_t>(session.config.parallel.replicas);
+  const auto what = sharded_of(session.config);
+  const auto plan = unshared_plan(session);
+  if (computes_on_accelerator(session)) return {plan.staging, 0, 0, copies};
+  std::size_t divided = 0;
+  if (what != parallel::Sharded::nothing) divided += plan.optimizer;
+  const bool stay_whole = session.config.parallel.reproducible;  // as partial sums
+  if (what == parallel::Sharded::gradients && !stay_whole) divided += plan.gradients;
+  return {plan.held(), bytes_to_hold_once(*session.model), divided, copies};
 }
 
 std::size_t most_held(const Session& session, const std::function<void()>& work) {
@@ -238,6 +287,7 @@ Rehearsal rehearse(Session& session, std::span<const std::int64_t> rows) {
   reset_peak(session.device);
   if (holds_gradients(session)) nn::hold_gradients(*session.model);
   const Stopwatch watch;
+  const auto scatter = rehearse_scatter(session);
   session.strategies->loss(*session.model, context).sum.backward();
   device::synchronise(session.device);
   rehearsal.seconds = watch.seconds();

@@ -1,7 +1,9 @@
 // Memory use of a run on one rank, and the number of samples that fit into the rest.
 #pragma once
 #include <cstdint>
+#include <algorithm>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -10,6 +12,10 @@
 
 #include "core/out_of_memory.hpp"
 #include "train/session.hpp"
+
+namespace attune::parallel {
+class ScatterRehearsal;
+}
 
 namespace attune::train {
 
@@ -22,14 +28,16 @@ struct MemoryPlan {
   std::size_t optimizer = 0;
   std::size_t staging = 0;  // host copy from which a checkpoint is written
   std::size_t other = 0;    // planned runs: other tensors of strategies and layers
+  int shards = 1;           // of the optimizer; it is one of them
+  bool shards_gradients = false;
 
   std::size_t held() const { return weights + gradients + sums + optimizer + staging + other; }
 };
 MemoryPlan plan_memory(const Session& session);
 /// The same for a model prepared by strategies, for a run with one rank.
 MemoryPlan plan_memory(Model& model, const Optimizer& optimizer);
-/// "weights 513.1 MiB, gradients 18.6 MiB, optimizer 37.2 MiB, copy for checkpoints 55.8 MiB, other
-/// tensors 1.1 GiB"
+/// "weights 513.1 MiB, gradients 18.6 MiB, optimizer 9.3 MiB (one of 4 shards), copy for
+/// checkpoints 55.8 MiB, other tensors 1.1 GiB"
 std::string describe(const MemoryPlan& plan);
 
 /// Most bytes that a planned run holds at a time. Absent if the memory of a pass is unknown.
@@ -42,10 +50,19 @@ bool sums_during_pass(const Session& session);
 std::size_t gradients_between_steps(const Session& session);
 /// Bytes of the host that the ranks of a node hold between steps.
 struct HostMemory {
-  std::size_t rank = 0;    // of one rank
-  std::size_t shared = 0;  // of it, what several ranks hold once
+  std::size_t rank = 0;     // of a rank that runs alone
+  std::size_t shared = 0;   // of it, what the ranks of a node hold once
+  std::size_t divided = 0;  // of it, what the ranks of a copy share out
+  std::size_t copies = 1;
 
-  std::size_t of_ranks(std::size_t ranks) const { return shared + ranks * (rank - shared); }
+  /// Of one rank, in a run of so many.
+  std::size_t of_rank(std::size_t ranks) const {
+    return rank - divided + divided / std::max<std::size_t>(1, ranks / copies);
+  }
+  /// Of the ranks of a node.
+  std::size_t of_node(std::size_t ranks_of_node, std::size_t ranks) const {
+    return shared + ranks_of_node * (of_rank(ranks) - shared);
+  }
 };
 /// For a planned session.
 HostMemory host_memory(const Session& session);
@@ -57,9 +74,12 @@ std::size_t early_optimizer(const Session& session, const MemoryPlan& plan);
 /// the gradients. For planned sessions; absent if a model or strategy needs tensor values.
 std::optional<std::size_t> planned_activations(const Session& session);
 
-/// Whether gradients are there when a pass begins: of the step's earlier micro-batches, or in the
-/// buckets in which ranks add them.
+/// Whether whole gradients are there when a pass begins: of the step's earlier micro-batches, or in
+/// the buckets in which ranks add them.
 bool holds_gradients(const Session& session);
+/// For one pass of a run that shares out gradients, made before it: while it lives, gradients are
+/// given up as in training. Null for other runs.
+std::shared_ptr<parallel::ScatterRehearsal> rehearse_scatter(const Session& session);
 
 /// Rows, longest sample first.
 std::vector<std::int64_t> longest_first(const Split& split);

@@ -30,9 +30,13 @@ std::int64_t model_bytes(Model& model) {
 
 nn::PassMemory plan_step(Session& s, std::span<const std::int64_t> rows) {
   const auto context = training_pass(s, load_batch(s.data->split("train"), *s.dataset, rows), 0);
-  return nn::pass_memory(
-      *s.model, [&] { return s.strategies->loss(*s.model, context).sum; },
-      holds_gradients(s) ? nn::Gradients::held : nn::Gradients::none);
+  std::shared_ptr<parallel::ScatterRehearsal> scatter;
+  const auto loss = [&] {
+    scatter = rehearse_scatter(s);
+    return s.strategies->loss(*s.model, context).sum;
+  };
+  return nn::pass_memory(*s.model, loss,
+                         holds_gradients(s) ? nn::Gradients::held : nn::Gradients::none);
 }
 
 /// Returns the bytes it needs.

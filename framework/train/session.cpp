@@ -212,6 +212,36 @@ parallel::Transport transport_of(const config::RunConfig& config) {
                                                                  : parallel::Transport::automatic;
 }
 
+parallel::Sharded sharded_of(const config::RunConfig& config) {
+  switch (config.parallel.shard) {
+    case config::Shard::optimizer: return parallel::Sharded::optimizer;
+    case config::Shard::gradients: return parallel::Sharded::gradients;
+    case config::Shard::none: break;
+  }
+  return parallel::Sharded::nothing;
+}
+
+int ranks_of_run(const Session& session) {
+  const auto& asked = session.config.asked;
+  const bool is_for_a_job = session.is_planned && session.mesh.data.size() == 1;
+  if (!is_for_a_job) return session.mesh.data.size();
+  return static_cast<int>(asked.nodes.value_or(1) * asked.tasks_per_node.value_or(1));
+}
+
+int ranks_of_copy(const Session& session) {
+  if (sharded_of(session.config) == parallel::Sharded::nothing) return 1;
+  const auto copies = static_cast<int>(session.config.parallel.replicas);
+  return std::max(1, ranks_of_run(session) / copies);
+}
+
+void check_copies(const config::ParallelOptions& parallel, std::int64_t ranks) {
+  if (ranks % parallel.replicas == 0) return;
+  fail(
+      "parallel.replicas is {}, which does not divide the run's {} rank{}: give a divisor, such as "
+      "the number of nodes",
+      parallel.replicas, ranks, ranks == 1 ? "" : "s");
+}
+
 Session Session::open(const config::RunConfig& config, const Mesh& mesh) {
   Session s;
   s.config = config;
@@ -228,6 +258,9 @@ Session Session::open(const config::RunConfig& config, const Mesh& mesh) {
 }
 
 Session Session::plan(const config::RunConfig& config, const Mesh& mesh) {
+  // one process may plan a run of more
+  if (mesh.data.size() > 1)
+    mesh.world.agree([&] { check_copies(config.parallel, mesh.data.size()); });
   Session s;
   s.config = config;
   s.mesh = mesh;

@@ -16,6 +16,7 @@
 #include "data/store.hpp"
 #include "nn/activations.hpp"
 #include "parallel/backend.hpp"
+#include "parallel/sharing.hpp"
 #include "parallel/node_memory.hpp"
 #include "strategy/strategies.hpp"
 
@@ -108,6 +109,15 @@ void identify_base(Session& session);
 
 /// What sums over the ranks of a run.
 parallel::Transport transport_of(const config::RunConfig& config);
+/// What they share out.
+parallel::Sharded sharded_of(const config::RunConfig& config);
+/// How many ranks share out the samples: those that run, or, planned by a process alone, those that
+/// [slurm] requests.
+int ranks_of_run(const Session& session);
+/// Error if so many ranks cannot be divided into parallel.replicas.
+void check_copies(const config::ParallelOptions& parallel, std::int64_t ranks);
+/// How many ranks hold one copy of it.
+int ranks_of_copy(const Session& session);
 
 }  // namespace train
 }  // namespace attune

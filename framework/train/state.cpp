@@ -188,15 +188,17 @@ std::filesystem::path checkpoint_folder(const config::RunConfig& config) {
   return run_directory::checkpoints(config.directory());
 }
 
-Snapshot take_snapshot(Session& session, const Updater& updater, const LoopState& state) {
+Snapshot take_snapshot(Session& session, const Updater& updater, const parallel::Sharing& sharing,
+                       const LoopState& state) {
   Snapshot snapshot;
   for (const auto& [name, tensor] : session.strategies->state(*session.model))
     snapshot.tensors.emplace_back("weights/" + name, tensor.detach());
   auto& of_optimizer = updater.is_shared() ? snapshot.own : snapshot.tensors;
-  for (auto shard : updater.state()) {
-    shard.name = "optimizer/" + shard.name;
-    of_optimizer.push_back(std::move(shard));
-  }
+  if (!updater.is_shared() || sharing.is_first_copy())
+    for (auto shard : updater.state()) {
+      shard.name = "optimizer/" + shard.name;
+      of_optimizer.push_back(std::move(shard));
+    }
   snapshot.numbers["step"] = state.step;
   snapshot.numbers["micro_batch"] = state.micro_batch;
   snapshot.numbers["skipped_steps"] = state.skipped_steps;

@@ -28,7 +28,9 @@ struct LoopState {
   double least_cost = std::numeric_limits<double>::infinity();
 };
 
-Snapshot take_snapshot(Session& session, const Updater& updater, const LoopState& state);
+/// Of what ranks share out, the first copy is kept.
+Snapshot take_snapshot(Session& session, const Updater& updater, const parallel::Sharing& sharing,
+                       const LoopState& state);
 /// Restores the live tensors in place. Error if the snapshot belongs to another run; it names all
 /// differences. Differences that invalidate the state (base model, data, strategy, ...) are always
 /// an error. Other differences (learning rate, seed, ...) are accepted if `anyway`.

@@ -64,15 +64,16 @@ void sum_over_ranks(Counts& counts, std::vector<double>& losses, RanksThat& rank
 }  // namespace
 
 Step::Step(Session& session, const std::vector<NamedTensor>& parameters,
-           parallel::ProcessGroup group, std::int64_t micro_batch,
-           std::shared_ptr<const HiddenStates> hidden, Interruption& interruption)
+           const parallel::ShardPlan& plan, const parallel::Sharing& sharing,
+           std::int64_t micro_batch, std::shared_ptr<const HiddenStates> hidden,
+           Interruption& interruption)
     : s_(session),
       interruption_(interruption),
       micro_batch_(micro_batch),
       batches_(batches_of(session, std::move(hidden))),
-      gradients_(parameters, session.mesh.data, std::move(group),
-                 session.config.parallel.reproducible,
-                 /*in_one_piece=*/sums_during_pass(session)) {}
+      gradients_(parameters, plan, sharing, session.config.parallel.reproducible,
+                 /*in_one_piece=*/sharing.is_sharded() ? !session.config.train.recompute
+                                                       : sums_during_pass(session)) {}
 
 std::shared_ptr<BatchSource> Step::batches_of(Session& session,
                                               std::shared_ptr<const HiddenStates> hidden) const {
@@ -87,27 +88,45 @@ bool Step::forward_backward(std::int64_t step, device::Readings& readings) {
   parallel::report_phase("reading", step + 1);
   const auto& plan = batches_->begin_step(step);
   micro_batches_ = static_cast<std::int64_t>(plan.micro_batches.size());
-  const bool several = micro_batches_ > s_.mesh.data.size();  // on some rank
-  gradients_.begin(micro_batches_, plan.first, plan.end);
+  const auto passes = gradients_.begin(micro_batches_, plan.first, plan.end);
   parts_.clear();
+  const bool goes_on = gradients_.meets_in_every_pass()
+                           ? passes_together(step, plan, passes, readings)
+                           : passes_alone(step, plan, readings);
+  if (!goes_on) {
+    gradients_.abandon();
+    return false;
+  }
+  parallel::report_phase("gradients", step + 1);
+  gradients_.finish();
+  return true;
+}
+
+/// Ranks meet in their last backward pass. Before they wait for each other there, they agree to
+/// make it. False when they do not.
+bool Step::passes_alone(std::int64_t step, const StepPlan& plan, device::Readings& readings) {
+  const bool several = micro_batches_ > s_.mesh.data.size();  // on some rank
   at::Tensor pending;  // a loss whose backward pass is still to come
   for (auto i = plan.first; i < plan.end; ++i) {
     if (pending.defined()) backward(pending, step);
     pending = at::Tensor();
     if (several && interruption_.wanted()) break;
-    Part part;
-    part.index = i;
-    part.rows = plan.micro_batches[static_cast<std::size_t>(i)].rows;
-    pending = forward(batches_->next(), std::move(part), step, readings);
+    pending = forward(i, plan, step, readings);
   }
-  // Before the ranks wait for each other in their last backward pass they agree to make it.
-  if (several && interruption_.agree()) {
-    gradients_.abandon();
-    return false;
-  }
+  if (several && interruption_.agree()) return false;
   if (pending.defined()) backward(pending, step);
-  parallel::report_phase("gradients", step + 1);
-  gradients_.finish();
+  return true;
+}
+
+/// Ranks meet in every backward pass, and agree to make it.
+bool Step::passes_together(std::int64_t step, const StepPlan& plan, std::int64_t passes,
+                           device::Readings& readings) {
+  for (std::int64_t pass = 0; pass < passes; ++pass) {
+    const auto i = plan.first + pass;
+    const auto loss = i < plan.end ? forward(i, plan, step, readings) : at::Tensor();
+    if (passes > 1 && interruption_.agree()) return false;
+    backward(loss, step);
+  }
   return true;
 }
 
@@ -144,9 +163,14 @@ StepSums Step::sums(const device::Readings& readings, bool is_writing) const {
   return result;
 }
 
-at::Tensor Step::forward(Batch batch, Part part, std::int64_t step, device::Readings& readings) {
+at::Tensor Step::forward(std::int64_t micro_batch, const StepPlan& plan, std::int64_t step,
+                         device::Readings& readings) {
+  auto batch = batches_->next();
   const Stopwatch watch;
   parallel::report_phase("forward", step + 1);
+  Part part;
+  part.index = micro_batch;
+  part.rows = plan.micro_batches[static_cast<std::size_t>(micro_batch)].rows;
   part.without_target = rows_without_target(batch);
   part.tokens = batch.length();
   return with_memory_told(s_, micro_batch_, step, [&] {

@@ -28,16 +28,19 @@ struct StepSums {
 
 class Step {
  public:
-  /// group: for gradients. hidden: result of keep_hidden_states; may be null. Collective.
-  Step(Session& session, const std::vector<NamedTensor>& parameters, parallel::ProcessGroup group,
-       std::int64_t micro_batch, std::shared_ptr<const HiddenStates> hidden,
-       Interruption& interruption);
-
-  /// Runs one step (counted from 0), without a wait for the device. Afterwards every .grad holds
-  /// the gradient of the summed loss on every rank, and `readings` what sums() needs. false if the
-  /// run was interrupted and the step abandoned; .grad is then meaningless. Error: out of memory.
+  /// parameters: those of the updater. hidden: result of keep_hidden_states; may be null.
   /// Collective.
+  Step(Session& session, const std::vector<NamedTensor>& parameters,
+       const parallel::ShardPlan& plan, const parallel::Sharing& sharing, std::int64_t micro_batch,
+       std::shared_ptr<const HiddenStates> hidden, Interruption& interruption);
+
+  /// Runs one step (counted from 0), without a wait for the device. Afterwards gradients() are
+  /// those of the summed loss, and `readings` holds what sums() needs. false if the run was
+  /// interrupted and the step abandoned. Error: out of memory. Collective.
   bool forward_backward(std::int64_t step, device::Readings& readings);
+
+  /// The shards that this rank updates, once; see GradientSum::take_shards().
+  std::vector<parallel::Shard> gradients() { return gradients_.take_shards(); }
 
   /// What forward_backward() computed, once the readings are read. is_writing: this rank is still
   /// writing its part of a checkpoint. Collective.
@@ -60,7 +63,11 @@ class Step {
   };
   std::shared_ptr<BatchSource> batches_of(Session& session,
                                           std::shared_ptr<const HiddenStates> hidden) const;
-  at::Tensor forward(Batch batch, Part part, std::int64_t step, device::Readings& readings);
+  at::Tensor forward(std::int64_t micro_batch, const StepPlan& plan, std::int64_t step,
+                     device::Readings& readings);
+  bool passes_alone(std::int64_t step, const StepPlan& plan, device::Readings& readings);
+  bool passes_together(std::int64_t step, const StepPlan& plan, std::int64_t passes,
+                       device::Readings& readings);
   void backward(const at::Tensor& loss, std::int64_t step);
 
   Session& s_;

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <functional>
+#include <map>
 #include <new>
 #include <numeric>
 
@@ -27,15 +28,6 @@ std::vector<at::Tensor> scaled_gradients(const std::vector<ParameterUpdate>& par
 
 namespace train {
 namespace {
-
-/// In memory as the parameter; one of zeros where no loss depends on it.
-at::Tensor gradient_of(at::Tensor parameter) {
-  if (!parameter.grad().defined()) parameter.mutable_grad() = parallel::zero_gradient(parameter);
-  const auto& gradient = parameter.grad();
-  return gradient.strides() == parameter.strides()
-             ? gradient
-             : torch::empty_like(parameter, gradient.scalar_type()).copy_(gradient);
-}
 
 /// Zeros that take memory only where they are written to: before the first step there are none that
 /// need any.
@@ -93,6 +85,19 @@ std::vector<NamedTensor> parameters_of(const std::vector<ParameterGroup>& groups
   return all;
 }
 
+/// The group of each parameter.
+std::vector<std::size_t> groups_by_parameter(const std::vector<NamedTensor>& parameters,
+                                             const std::vector<ParameterGroup>& groups) {
+  std::map<const void*, std::size_t> by_tensor;
+  for (std::size_t group = 0; group < groups.size(); ++group)
+    for (const auto& [name, tensor] : groups[group].parameters)
+      by_tensor[tensor.unsafeGetTensorImpl()] = group;
+  std::vector<std::size_t> found;
+  for (const auto& [name, tensor] : parameters)
+    found.push_back(by_tensor.at(tensor.unsafeGetTensorImpl()));
+  return found;
+}
+
 parallel::ShardPlan::Cut cut_for(const Optimizer& optimizer) {
   return optimizer.is_elementwise() ? parallel::ShardPlan::Cut::anywhere
                                     : parallel::ShardPlan::Cut::between_tensors;
@@ -129,40 +134,72 @@ std::size_t state_bytes(const Optimizer& optimizer, Model& model) {
   return masters + state_bytes(optimizer, specs);
 }
 
+parallel::ShardPlan shard_plan(const Optimizer& optimizer,
+                               const std::vector<NamedTensor>& parameters, int ranks) {
+  return {parameters, ranks, cut_for(optimizer), parallel::buckets_of(parameters)};
+}
+
+ShardBytes shard_bytes(const Optimizer& optimizer, const std::vector<NamedTensor>& parameters,
+                       const std::vector<std::string>& block_prefixes,
+                       const parallel::ShardPlan& plan) {
+  ShardBytes most;
+  for (int rank = 0; rank < plan.ranks(); ++rank) {
+    ShardBytes bytes;
+    for (const auto& range : plan.of_rank(rank)) {
+      const auto& [name, parameter] = parameters[range.tensor];
+      const auto dtype = parallel::gradient_dtype(parameter);
+      auto spec = spec_of(name, parameter, dtype, block_prefixes);
+      if (range.count < parameter.numel()) spec.sizes = {range.count};
+      const auto gradient = static_cast<std::size_t>(range.count) * c10::elementSize(dtype);
+      bytes.gradients += gradient;
+      bytes.state += state_bytes(optimizer, {spec});
+      if (parallel::has_wide_gradient(parameter)) bytes.state += gradient;  // the master
+    }
+    most.state = std::max(most.state, bytes.state);
+    most.gradients = std::max(most.gradients, bytes.gradients);
+  }
+  return most;
+}
+
 double clipped(double scale, double norm, double clip) {
   return clip > 0 && norm > clip ? scale * clip / norm : scale;
 }
 
-Updater make_updater(const Session& session) {
+Updater make_updater(const Session& session, const parallel::RankGroup& sharing) {
   const auto& config = session.config;
-  return {config.optimizer.build<Optimizer>(), session.strategies->groups(*session.model),
-          config.train.weight_decay, block_prefixes(*session.model)};
+  return {config.optimizer.build<Optimizer>(),
+          session.strategies->trained(),
+          session.strategies->groups(*session.model),
+          config.train.weight_decay,
+          block_prefixes(*session.model),
+          sharing};
 }
 
-Updater::Updater(std::shared_ptr<Optimizer> optimizer, std::vector<ParameterGroup> groups,
-                 double weight_decay, const std::vector<std::string>& block_prefixes, Comm sharing)
+Updater::Updater(std::shared_ptr<Optimizer> optimizer, std::vector<NamedTensor> parameters,
+                 const std::vector<ParameterGroup>& groups, double weight_decay,
+                 const std::vector<std::string>& block_prefixes, parallel::RankGroup sharing)
     : optimizer_(std::move(optimizer)),
       sharing_(std::move(sharing)),
-      parameters_(parameters_of(groups)),
-      plan_(parameters_, sharing_.size(), cut_for(*optimizer_)) {
-  std::size_t end = 0;  // of the group's parameters, among all
-  const auto& mine = plan_.of_rank(sharing_.rank());
-  auto range = mine.begin();
-  for (const auto& given : groups) {
-    Group group{{}, given.learning_rate_scale, given.weight_decay_scale * weight_decay};
-    end += given.parameters.size();
-    for (; range != mine.end() && range->tensor < end; ++range)
-      group.slots.push_back(make_slot(*range, block_prefixes));
-    groups_.push_back(std::move(group));
-  }
+      parameters_(std::move(parameters)),
+      plan_(shard_plan(*optimizer_, parameters_, sharing_.comm.size())) {
+  for (const auto& group : groups)
+    groups_.push_back({group.learning_rate_scale, group.weight_decay_scale * weight_decay});
+  const auto group_of = groups_by_parameter(parameters_, groups);
+  for (const auto& range : plan_.of_rank(sharing_.comm.rank()))
+    slots_.push_back(make_slot(range, group_of[range.tensor], block_prefixes));
 }
 
-Updater::Slot Updater::make_slot(const parallel::ShardPlan::Range& range,
+Updater::Updater(std::shared_ptr<Optimizer> optimizer, const std::vector<ParameterGroup>& groups,
+                 double weight_decay, const std::vector<std::string>& block_prefixes)
+    : Updater(std::move(optimizer), parameters_of(groups), groups, weight_decay, block_prefixes) {}
+
+Updater::Slot Updater::make_slot(const parallel::ShardPlan::Range& range, std::size_t group,
                                  const std::vector<std::string>& block_prefixes) const {
   const auto& [name, parameter] = parameters_[range.tensor];
   const auto part = parallel::Shard::of(name, parameter, range.first, range.count);
   const auto dtype = parallel::gradient_dtype(parameter);
-  Slot slot{spec_of(name, part.tensor, dtype, block_prefixes), range.tensor, part, {}, {}};
+  const auto spec = spec_of(name, part.tensor, dtype, block_prefixes);
+  Slot slot{spec, range.tensor, group, part, {}, {}};
   const auto kept_state = [&](const StateSpec& kept) {
     parallel::Shard state(name + "." + kept.name, make_state(kept, part.tensor));
     if (!part.is_whole() && kept.sizes == slot.spec.sizes) {
@@ -182,14 +219,20 @@ Updater::Slot Updater::make_slot(const parallel::ShardPlan::Range& range,
 }
 
 std::vector<parallel::Shard> Updater::gradients() const {
+  return parallel::gradient_shards(parameters_, plan_, sharing_.comm.rank());
+}
+
+void Updater::spread(const std::vector<parallel::Shard>& gradients) {
+  if (!is_shared()) return;  // they are the whole ones
   const torch::NoGradGuard no_grad;
-  std::vector<parallel::Shard> gradients;
-  for (const auto& range : plan_.of_rank(sharing_.rank())) {
-    const auto& [name, parameter] = parameters_[range.tensor];
-    gradients.push_back(
-        parallel::Shard::of(name, gradient_of(parameter), range.first, range.count));
-  }
-  return gradients;
+  std::vector<NamedTensor> whole;
+  for (const auto& [name, parameter] : parameters_)
+    whole.emplace_back(name, parallel::zero_gradient(parameter));
+  for (std::size_t i = 0; i < gradients.size(); ++i)
+    gradients[i].of_whole(whole[slots_[i].parameter].second).copy_(gradients[i].tensor);
+  parallel::gather_shards(whole, plan_, sharing_);
+  for (std::size_t i = 0; i < parameters_.size(); ++i)
+    at::Tensor(parameters_[i].second).mutable_grad() = whole[i].second;
 }
 
 double Updater::norm_of(const std::vector<parallel::Shard>& gradients) const {
@@ -225,20 +268,25 @@ Updater::Squares Updater::start_norm(const std::vector<parallel::Shard>& gradien
   return squares;
 }
 
+/// Pieces on devices are one number each.
+bool Updater::has_stretches(std::size_t parameter) const {
+  return plan_.is_cut(parameter) && parameters_[parameter].second.is_cpu();
+}
+
 /// Each parameter's squares are summed in the order of its numbers, and the sums in the order of
-/// the parameters. Of a parameter that is cut, every rank gives the stretches it has; adding zeros
-/// for those of others is exact.
+/// the parameters. Of a parameter in host memory that is cut, every rank gives the stretches it
+/// has; adding zeros for those of others is exact.
 double Updater::finish_norm(Squares given, const device::Readings& readings) const {
   auto& mine = given.on_host;
   for (const auto& [tensor, place] : given.norms) mine[tensor] = {std::pow(readings[place], 2)};
   std::vector<std::vector<double>> squares;
   for (std::size_t i = 0; i < parameters_.size(); ++i)
-    squares.emplace_back(plan_.is_cut(i) ? stretches_of(parameters_[i].second.numel()) : 1, 0.0);
-  const auto& ranges = plan_.of_rank(sharing_.rank());
+    squares.emplace_back(has_stretches(i) ? stretches_of(parameters_[i].second.numel()) : 1, 0.0);
+  const auto& ranges = plan_.of_rank(sharing_.comm.rank());
   ATTUNE_ASSERT(ranges.size() == mine.size(), "{} gradients of {}", mine.size(), ranges.size());
   for (std::size_t i = 0; i < ranges.size(); ++i) {
     auto& sums = squares[ranges[i].tensor];
-    if (plan_.is_cut(ranges[i].tensor))
+    if (has_stretches(ranges[i].tensor))
       std::ranges::copy(mine[i], sums.begin() + ranges[i].first / stretch);
     else
       sums[0] = std::accumulate(mine[i].begin(), mine[i].end(), 0.0);
@@ -246,7 +294,7 @@ double Updater::finish_norm(Squares given, const device::Readings& readings) con
   if (is_shared()) {
     std::vector<double> flat;
     for (const auto& each : squares) flat.insert(flat.end(), each.begin(), each.end());
-    parallel::sum_in_place(flat, sharing_);
+    parallel::sum_in_place(flat, sharing_.comm);
     auto from = flat.begin();
     for (auto& each : squares) {
       std::copy_n(from, each.size(), each.begin());
@@ -258,38 +306,44 @@ double Updater::finish_norm(Squares given, const device::Readings& readings) con
   return std::sqrt(sum);
 }
 
+/// By a strategy, for now.
+bool Updater::is_frozen(const Slot& slot) const {
+  return !parameters_[slot.parameter].second.requires_grad();
+}
+
 void Updater::step(const std::vector<parallel::Shard>& gradients, double learning_rate,
                    double gradient_scale) {
   torch::NoGradGuard no_grad;
-  auto gradient = gradients.begin();
-  for (auto& group : groups_) {
-    std::vector<ParameterUpdate> updates;
-    for (const auto& slot : group.slots) {
-      const auto& of_slot = (gradient++)->tensor;
-      // others a strategy has frozen for now
-      if (!parameters_[slot.parameter].second.requires_grad()) continue;
-      // it was just loaded, or a strategy has changed it
-      if (slot.master) nn::follow_rounded(slot.master->tensor, slot.part.tensor, slot.part.offset);
-      updates.push_back({slot.spec, slot.values(), of_slot, {}});
-      for (const auto& kept : slot.state) updates.back().state.push_back(kept.tensor);
-    }
-    if (!updates.empty())
-      optimizer_->update(
-          updates, {learning_rate * group.learning_rate_scale, group.weight_decay, gradient_scale});
-    for (const auto& slot : group.slots)
-      if (slot.master && parameters_[slot.parameter].second.requires_grad())
-        nn::round_evenly_into(slot.part.tensor, slot.master->tensor, slot.part.offset);
+  ATTUNE_ASSERT(gradients.size() == slots_.size(), "{} gradients of {}", gradients.size(),
+                slots_.size());
+  std::vector<std::vector<ParameterUpdate>> by_group(groups_.size());
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
+    const auto& slot = slots_[i];
+    if (is_frozen(slot)) continue;
+    // it was just loaded, or a strategy has changed it
+    if (slot.master) nn::follow_rounded(slot.master->tensor, slot.part.tensor, slot.part.offset);
+    auto& update = by_group[slot.group].emplace_back(
+        ParameterUpdate{slot.spec, slot.values(), gradients[i].tensor, {}});
+    for (const auto& kept : slot.state) update.state.push_back(kept.tensor);
   }
-  parallel::gather_shards(parameters_, plan_, sharing_);
+  for (std::size_t group = 0; group < groups_.size(); ++group) {
+    if (by_group[group].empty()) continue;
+    const auto& rates = groups_[group];
+    optimizer_->update(by_group[group], {learning_rate * rates.learning_rate_scale,
+                                         rates.weight_decay, gradient_scale});
+  }
+  for (const auto& slot : slots_)
+    if (slot.master && !is_frozen(slot))
+      nn::round_evenly_into(slot.part.tensor, slot.master->tensor, slot.part.offset);
+  if (is_shared()) parallel::gather_shards(parameters_, plan_, sharing_);
 }
 
 std::vector<parallel::Shard> Updater::state() const {
   std::vector<parallel::Shard> all;
-  for (const auto& group : groups_)
-    for (const auto& slot : group.slots) {
-      if (slot.master) all.push_back(*slot.master);
-      all.insert(all.end(), slot.state.begin(), slot.state.end());
-    }
+  for (const auto& slot : slots_) {
+    if (slot.master) all.push_back(*slot.master);
+    all.insert(all.end(), slot.state.begin(), slot.state.end());
+  }
   return all;
 }
 

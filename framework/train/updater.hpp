@@ -8,6 +8,7 @@
 
 #include "device/readings.hpp"
 #include "parallel/shard.hpp"
+#include "parallel/sharing.hpp"
 #include "train/session.hpp"
 
 namespace attune::train {
@@ -20,6 +21,16 @@ std::size_t state_bytes(const Optimizer& optimizer, const std::vector<ParameterS
 /// The same for the model's trainable parameters, with their masters.
 std::size_t state_bytes(const Optimizer& optimizer, Model& model);
 
+/// Bytes of what ranks share out.
+struct ShardBytes {
+  std::size_t state = 0;      // of the optimizer, with masters
+  std::size_t gradients = 0;  // sums
+};
+/// The most that one of the plan's ranks holds. parameters: of the plan.
+ShardBytes shard_bytes(const Optimizer& optimizer, const std::vector<NamedTensor>& parameters,
+                       const std::vector<std::string>& block_prefixes,
+                       const parallel::ShardPlan& plan);
+
 /// Scale of the gradients after clipping: `scale`, reduced if the total gradient norm `norm`
 /// exceeds `clip`. clip = 0 disables clipping.
 double clipped(double scale, double norm, double clip);
@@ -30,15 +41,23 @@ double clipped(double scale, double norm, double clip);
 /// the optimizer the master is the parameter.
 class Updater {
  public:
-  /// block_prefixes: name prefixes of the parameters in the model's blocks. sharing: ranks with the
-  /// same parameters and gradients, over which the update is sharded; each keeps only its part of
-  /// the optimizer's state (Rajbhandari et al. 2020, ZeRO stage 1, arXiv:1910.02054). Default: this
-  /// process alone.
-  Updater(std::shared_ptr<Optimizer> optimizer, std::vector<ParameterGroup> groups,
-          double weight_decay, const std::vector<std::string>& block_prefixes, Comm sharing = {});
+  /// parameters: all of the groups, in the model's order. block_prefixes: name prefixes of the
+  /// parameters in the model's blocks. sharing: ranks with the same parameters, over which the
+  /// update is sharded; each keeps only its part of the optimizer's state (Rajbhandari et al. 2020,
+  /// ZeRO stage 1, arXiv:1910.02054). Default: this process alone.
+  Updater(std::shared_ptr<Optimizer> optimizer, std::vector<NamedTensor> parameters,
+          const std::vector<ParameterGroup>& groups, double weight_decay,
+          const std::vector<std::string>& block_prefixes, parallel::RankGroup sharing = {});
+  /// The same with the parameters in the order of the groups, for this process alone.
+  Updater(std::shared_ptr<Optimizer> optimizer, const std::vector<ParameterGroup>& groups,
+          double weight_decay, const std::vector<std::string>& block_prefixes);
 
   /// The .grad shards that this rank updates; zeros for parameters on which no loss depends.
   std::vector<parallel::Shard> gradients() const;
+  /// Gives every parameter its whole .grad, from all ranks' shards. Collective.
+  void spread(const std::vector<parallel::Shard>& gradients);
+  /// Which elements each rank updates.
+  const parallel::ShardPlan& plan() const { return plan_; }
   /// Norm of all gradients together. Bitwise the same for any number of threads, and for any
   /// sharding of tensors in host memory. Collective.
   double norm_of(const std::vector<parallel::Shard>& gradients) const;
@@ -64,13 +83,14 @@ class Updater {
   /// "<parameter>.master". Save it, or restore it in place before the first update.
   std::vector<parallel::Shard> state() const;
   /// Whether the state is sharded over several ranks.
-  bool is_shared() const { return sharing_.size() > 1; }
+  bool is_shared() const { return sharing_.comm.size() > 1; }
 
  private:
   /// The part of one parameter that this rank updates.
   struct Slot {
     ParameterSpec spec;  // of the part, as the optimizer sees it
     std::size_t parameter;
+    std::size_t group;
     parallel::Shard part;
     std::optional<parallel::Shard> master;  // of the part
     std::vector<parallel::Shard> state;
@@ -79,24 +99,30 @@ class Updater {
     const at::Tensor& values() const { return master ? master->tensor : part.tensor; }
   };
   struct Group {
-    std::vector<Slot> slots;
     double learning_rate_scale;
     double weight_decay;
   };
-  Slot make_slot(const parallel::ShardPlan::Range& range,
+  Slot make_slot(const parallel::ShardPlan::Range& range, std::size_t group,
                  const std::vector<std::string>& block_prefixes) const;
+  bool is_frozen(const Slot& slot) const;
+  bool has_stretches(std::size_t parameter) const;
 
   std::shared_ptr<Optimizer> optimizer_;
-  Comm sharing_;
+  parallel::RankGroup sharing_;
   std::vector<NamedTensor> parameters_;
   parallel::ShardPlan plan_;
   std::vector<Group> groups_;
+  std::vector<Slot> slots_;  // in the order of the plan's ranges
 };
 
 /// Name prefixes of the parameters in each of the model's blocks.
 std::vector<std::string> block_prefixes(const Model& model);
 
+/// How so many ranks share out what training these parameters holds.
+parallel::ShardPlan shard_plan(const Optimizer& optimizer,
+                               const std::vector<NamedTensor>& parameters, int ranks);
+
 /// An Updater with the run's optimizer for all parameters that its strategies train.
-Updater make_updater(const Session& session);
+Updater make_updater(const Session& session, const parallel::RankGroup& sharing = {});
 
 }  // namespace attune::train

@@ -21,6 +21,7 @@
 #include "command.hpp"
 #include "core/files.hpp"
 #include "core/names.hpp"
+#include "core/process.hpp"
 #include "core/stopwatch.hpp"
 #include "device/device.hpp"
 #include "gpu_links.hpp"
@@ -43,10 +44,7 @@ namespace fs = std::filesystem;
 // ---- What a node is
 
 double gibibytes_of(const std::string& key) {
-  std::ifstream file("/proc/meminfo");
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with(key + ":")) return std::atof(line.c_str() + key.size() + 1) / 1048576;
-  return 0;
+  return static_cast<double>(bytes_in_line("/proc/meminfo", key)) / (1 << 30);
 }
 
 std::string file_system_of(const fs::path& folder) {

@@ -18,7 +18,8 @@ namespace {
 bool is_planned(const std::string& section, const std::string& setting) {
   static const std::map<std::string, std::set<std::string>> some{
       {"train", {"micro_batch", "micro_tokens", "optimizer", "precision", "recompute"}},
-      {"evaluate", {"micro_batch", "samples"}}};
+      {"evaluate", {"micro_batch", "samples"}},
+      {"parallel", {"shard", "replicas", "reproducible"}}};
   static const std::set<std::string> all{"model", "dataset", "strategy", "[strategy]", "optimizer"};
   const auto found = some.find(section);
   return all.contains(section) || (found != some.end() && found->second.contains(setting));
@@ -44,6 +45,7 @@ RunChecker::RunChecker(const config::Document& run_file) {
 
 config::RunConfig RunChecker::check(const config::Document& run_file, std::int64_t ranks) {
   auto run = read(run_file);
+  train::check_copies(run.parallel, ranks);
   const auto key = planned_settings(run);
   if (!opened_.contains(key)) opened_[key] = open(run);
   const auto& opened = opened_[key];

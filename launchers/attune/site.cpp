@@ -30,21 +30,22 @@ std::vector<std::string> options_of_environment(config::SlurmOptions& options) {
 
 std::vector<std::string> small_memory(const config::SlurmOptions& options,
                                       const std::vector<train::HostMemory>& runs) {
-  const auto ranks = static_cast<std::size_t>(options.tasks_per_node);
+  const auto of_node = static_cast<std::size_t>(options.tasks_per_node);
+  const auto ranks = of_node * static_cast<std::size_t>(options.nodes);
   const auto most = std::ranges::max_element(
-      runs, {}, [&](const train::HostMemory& memory) { return memory.of_ranks(ranks); });
+      runs, {}, [&](const train::HostMemory& memory) { return memory.of_node(of_node, ranks); });
   const double asked = config::memory_bytes(options.memory);
   if (asked == 0 || most == runs.end()) return {};
-  const auto held = static_cast<double>(most->of_ranks(ranks));
+  const auto held = static_cast<double>(most->of_node(of_node, ranks));
   if (asked >= held) return {};
   const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
-  const auto shared = most->shared > 0 && ranks > 1
+  const auto shared = most->shared > 0 && of_node > 1
                           ? fmt::format(", of which they share {}", bytes(most->shared))
                           : "";
   return {
       fmt::format("slurm.memory is \"{}\", but the ranks of a node need {} before any activations "
                   "({} each{}): raise it; `attune check` estimates the total",
-                  options.memory, human_bytes(held), bytes(most->rank), shared)};
+                  options.memory, human_bytes(held), bytes(most->of_rank(ranks)), shared)};
 }
 
 void check_gpus(const config::SlurmOptions& options, const config::ParallelOptions& parallel) {

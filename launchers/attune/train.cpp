@@ -224,6 +224,7 @@ int run_training(const Comm& comm, const Arguments& given) {
   const auto places = place_ranks(run.config.parallel, comm);
   const auto waiting = watch_waiting(places, comm);
   slurm::check_asked(run.config, places, comm);
+  comm.agree([&] { train::check_copies(run.config.parallel, run.mesh.data.size()); });
   if (comm.root()) fmt::print(stderr, "{}\n", placement::summary(places));
   const slurm::Staging staging(run.config, run.mesh);
   auto session = train::Session::open(staging.config(), run.mesh);

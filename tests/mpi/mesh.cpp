@@ -303,8 +303,10 @@ Result train_on(const Mesh& mesh, bool reproducible) {
   LoaderOptions options{
       .global_batch = 8, .seed = 3, .plan = {.micro_batch = 1}, .reproducible = reproducible};
   Loader loader(file.split("train"), columns, options, mesh.data.rank(), mesh.data.size());
-  parallel::GradientSum gradients({{"weight", model.weight()}}, mesh.data,
-                                  parallel::make_process_group(mesh.data), reproducible, true);
+  const parallel::NamedTensors parameters{{"weight", model.weight()}};
+  const parallel::RankGroup data{mesh.data, parallel::make_process_group(mesh.data)};
+  parallel::GradientSum gradients(parameters, parallel::ShardPlan::whole(parameters),
+                                  parallel::Sharing::nothing(data), reproducible, true);
   Result result;
   std::vector<std::int64_t> own;
   for (std::int64_t step = 0; step < 6; ++step) {
@@ -376,8 +378,10 @@ TEST(Traffic, OfAStepIsItsGradients) {
   const auto bytes = [&] { return parallel::traffic_of_rank(mesh.world); };
   const auto weight = torch::zeros({1000, 100}).requires_grad_(true),
              bias = torch::zeros({7}).requires_grad_(true);
-  parallel::GradientSum gradients({{"weight", weight}, {"bias", bias}}, mesh.data,
-                                  parallel::make_process_group(mesh.data), false, true);
+  const parallel::NamedTensors parameters{{"weight", weight}, {"bias", bias}};
+  const parallel::RankGroup data{mesh.data, parallel::make_process_group(mesh.data)};
+  parallel::GradientSum gradients(parameters, parallel::ShardPlan::whole(parameters),
+                                  parallel::Sharing::nothing(data), false, true);
   const auto step = [&] {
     gradients.begin(all().size(), all().rank(), all().rank() + 1);
     gradients.backward(weight.sum() + bias.sum());

@@ -10,7 +10,6 @@
 
 #include "parallel/backend.hpp"
 #include "parallel/gradient_sum.hpp"
-#include "parallel/gradient_tree.hpp"
 #include "parallel/gradients.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/wide_gradients.hpp"
@@ -286,6 +285,11 @@ TEST(Gradients, AreTheSumOverRanksOfUnevenMicroBatches) {
   }
 }
 
+/// Every rank of the group holds everything.
+attune::parallel::Sharing whole_on(const Comm& comm) {
+  return attune::parallel::Sharing::nothing({comm, attune::parallel::make_process_group(comm)});
+}
+
 /// Of a parameter in bfloat16, in float32 on every rank: 258 is no number of bfloat16.
 TEST(Gradients, OfRoundedParametersAreSumsInFloat32) {
   const auto gradient = [](bool reproducible) {
@@ -293,9 +297,9 @@ TEST(Gradients, OfRoundedParametersAreSumsInFloat32) {
     auto side = at::zeros({2}, at::kBFloat16).requires_grad_();
     attune::parallel::widen_gradient(weight);
     attune::parallel::widen_gradient(side);
-    attune::parallel::GradientSum sum({{"weight", weight}, {"side", side}}, all(),
-                                      attune::parallel::make_process_group(all()), reproducible,
-                                      /*in_one_piece=*/false);
+    const attune::parallel::NamedTensors parameters{{"weight", weight}, {"side", side}};
+    attune::parallel::GradientSum sum(parameters, attune::parallel::ShardPlan::whole(parameters),
+                                      whole_on(all()), reproducible, /*in_one_piece=*/false);
     const auto size = all().size();
     sum.begin(2 * size, 2 * all().rank(), 2 * all().rank() + 2);
     for (const double x : {all().root() ? 256.0 : 1.0, 1.0})
@@ -314,12 +318,12 @@ TEST(Gradients, OfRoundedParametersAreSumsInFloat32) {
 /// bounds[r+1].
 std::vector<at::Tensor> tree_gradients(const Net& net, const Comm& comm, std::int64_t micro_batches,
                                        const std::vector<std::int64_t>& bounds) {
-  attune::parallel::GradientTree tree(net.parameters(), comm,
-                                      attune::parallel::make_process_group(comm));
+  attune::parallel::GradientSum tree(net.parameters(),
+                                     attune::parallel::ShardPlan::whole(net.parameters()),
+                                     whole_on(comm), /*reproducible=*/true, true);
   tree.begin(micro_batches, bounds[comm.rank()], bounds[comm.rank() + 1]);
   for (auto j = bounds[comm.rank()]; j < bounds[comm.rank() + 1]; ++j) {
-    net.loss(micro_batch(0, j), uses_side(j)).backward();
-    tree.add();
+    tree.backward(net.loss(micro_batch(0, j), uses_side(j)));
   }
   tree.finish();
   std::vector<at::Tensor> gradients;

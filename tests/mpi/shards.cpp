@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+
 #include <attune/registry.hpp>
 #include <cstring>
 #include <filesystem>
@@ -81,7 +83,8 @@ Updater updater(const std::string& name, const std::vector<NamedTensor>& paramet
   const auto& entry = registry().find(Kind::optimizer, name);
   auto optimizer =
       std::static_pointer_cast<Optimizer>(entry.build(entry.defaults().get(), nullptr));
-  return {optimizer, groups_of(parameters), 0.1, {"block."}, sharing};
+  const auto collectives = sharing.size() > 1 ? parallel::make_process_group(sharing) : nullptr;
+  return {optimizer, parameters, groups_of(parameters), 0.1, {"block."}, {sharing, collectives}};
 }
 
 /// Takes so many steps; returns the norms.
@@ -131,6 +134,47 @@ TEST(ShardPlan, EveryNumberIsOnOneRankAndEachHasItsShare) {
     }
 }
 
+TEST(ShardPlan, OfEveryBucketEachRankHasItsShare) {
+  const auto parameters = some_parameters();
+  const auto buckets = parallel::buckets_of(parameters);
+  EXPECT_EQ(buckets, (parallel::Buckets{{0, 1, 2, 3, 4}, {5, 6}})) << "one dtype in each";
+  for (const int ranks : {1, 2, 3, 4, 7})
+    for (const auto cut : {ShardPlan::Cut::anywhere, ShardPlan::Cut::between_tensors}) {
+      const ShardPlan plan(parameters, ranks, cut, buckets);
+      for (std::size_t bucket = 0; bucket < buckets.size(); ++bucket) {
+        std::vector<std::int64_t> next(parameters.size(), 0);
+        std::int64_t numbers = 0;
+        for (const auto i : buckets[bucket]) numbers += parameters[i].second.numel();
+        for (int rank = 0; rank < ranks; ++rank) {
+          std::int64_t held = 0;
+          for (const auto& range : plan.of_rank(rank, bucket)) {
+            EXPECT_EQ(std::ranges::count(buckets[bucket], range.tensor), 1);
+            EXPECT_EQ(range.first, next[range.tensor]) << "after those of the rank before";
+            next[range.tensor] += range.count;
+            held += range.count;
+          }
+          EXPECT_EQ(held, plan.sizes(bucket)[static_cast<std::size_t>(rank)]);
+          if (cut == ShardPlan::Cut::anywhere) {
+            EXPECT_LE(held, numbers / ranks + 2400 + parallel::shard_grain);
+          }
+        }
+        for (const auto i : buckets[bucket]) EXPECT_EQ(next[i], parameters[i].second.numel());
+      }
+    }
+}
+
+TEST(ShardPlan, LargeTensorsAreBucketsOfTheirOwn) {
+  const auto of_mebibytes = [](std::int64_t n) {
+    return torch::empty({n << 18}, at::kMeta).requires_grad_();
+  };
+  const std::vector<NamedTensor> tensors{{"a", of_mebibytes(10)},
+                                         {"b", of_mebibytes(15)},
+                                         {"c", of_mebibytes(1)},
+                                         {"d", of_mebibytes(100)},
+                                         {"e", of_mebibytes(1)}};
+  EXPECT_EQ(parallel::buckets_of(tensors), (parallel::Buckets{{0, 1}, {2}, {3}, {4}}));
+}
+
 TEST(Shards, OfPiecesTheWholeIsPutTogether) {
   const auto whole = torch::randn({3, 1000});
   const Shard first = Shard::of("w", whole, 0, 1024);
@@ -171,6 +215,21 @@ TEST(Shards, SharedUpdatesAreThoseOfOneRank) {
     // a state of no dimension is with every piece of its parameter
     EXPECT_LE(sum[0], whole + 64 * all().size()) << name << ": each number's state is on one rank";
   }
+}
+
+TEST(Shards, OfGradientsAreSpreadToEveryRank) {
+  const auto parameters = some_parameters();
+  auto shared = updater("adamw", parameters, all());
+  set_gradients(parameters, 0);
+  const auto shards = shared.gradients();
+  for (const auto& [name, parameter] : parameters)
+    if (all().size() > 1) at::Tensor(parameter).mutable_grad() = at::Tensor();
+  shared.spread(shards);
+  const auto expected = some_parameters();
+  set_gradients(expected, 0);
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    EXPECT_TRUE(parameters[i].second.grad().equal(expected[i].second.grad()))
+        << parameters[i].first;
 }
 
 TEST(Shards, FrozenParametersStayOnEveryRank) {

@@ -1,4 +1,4 @@
-"""Every strategy on every kind of model: trained, on two ranks, resumed, saved, loaded by PEFT or transformers, merged. What was seen is the
+"""Every strategy on every kind of model: trained, on two ranks, sharded over four, resumed, saved, loaded by PEFT or transformers, merged. What was seen is the
 table of docs/strategies.md, which must hold exactly that.
 
     matrix_test.py BUILD_FOLDER
@@ -107,7 +107,7 @@ def merged(name, strategy, family, kind):
 
 def row(strategy, family):
     if not is_served(strategy, family):
-        return [strategy, family, "no: " + NOT_SERVED[strategy], "", "", "", "", ""]
+        return [strategy, family, "no: " + NOT_SERVED[strategy], "", "", "", "", "", ""]
     path, kind = FAMILIES[family][0], kind_of(strategy, family)
     name = write_run(place, strategy, family)
     place.run(program, "train", f"{name}.toml")
@@ -117,16 +117,21 @@ def row(strategy, family):
     for ours, theirs in zip(losses(name), losses(f"{name}-2"), strict=True):
         check(abs(ours - theirs) < 1e-4 * abs(ours), f"{name}: two ranks give the losses of one: {losses(name)} {losses(f'{name}-2')}")
 
+    for ranks in (1, 4):
+        place.run(*over_ranks(ranks, program, "train", f"{name}.toml", f"name={name}-exact-{ranks}", "parallel.reproducible=true", "parallel.shard=optimizer"))
+    alone, sharded = f"{name}-exact-1", f"{name}-exact-4"
+    check(losses(alone) == losses(sharded) and result(alone)[0] == result(sharded)[0], f"{name}: four ranks that share out the optimizer have the bits of one")
+
     shutil.copytree(place / "runs" / name, place / "runs" / f"{name}-again")
     shutil.rmtree(place / "runs" / f"{name}-again/checkpoints/step-000004")
     place.run(program, "train", f"{name}.toml", f"name={name}-again", "--resume")
     content, folder, form = result(name)
     check(content == result(f"{name}-again")[0], f"{name}: resumed at step 2, the same bits")
-    return [strategy, family, "yes", "yes", "yes", form, loads(name, strategy, family, kind, folder, form, place / path), merged(name, strategy, family, kind)]
+    return [strategy, family, "yes", "yes", "yes", "yes", form, loads(name, strategy, family, kind, folder, form, place / path), merged(name, strategy, family, kind)]
 
 
 def table(rows):
-    head = ["strategy", "model", "trained", "on 2 ranks", "resumed, same bits", "saved as", "loaded by PEFT or transformers, same loss", "merged"]
+    head = ["strategy", "model", "trained", "on 2 ranks", "sharded over 4, same bits", "resumed, same bits", "saved as", "loaded by PEFT or transformers, same loss", "merged"]
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rows]) + "\n"
 
 

@@ -1,5 +1,5 @@
 # Whole runs of the built program, driven from outside.
-foreach(script export generate trained_chat label_order training bad_input examples interruption prepare matrix doctor placement prefix reconfigure sweep optimizers metrics run_directory careless)
+foreach(script export generate trained_chat label_order training bad_input examples interruption prepare matrix doctor placement prefix reconfigure sweep optimizers metrics run_directory careless shard)
   add_test(NAME plugins.${script} COMMAND ${PROJECT_SOURCE_DIR}/.venv/bin/python ${CMAKE_CURRENT_LIST_DIR}/${script}_test.py ${CMAKE_BINARY_DIR})
   set_tests_properties(plugins.${script} PROPERTIES LABELS plugins TIMEOUT 600 PROCESSORS 2)
 endforeach()

@@ -84,13 +84,14 @@ def every_strategy_on_every_kind_of_model():
     for index, (strategy, family) in enumerate(served):
         name = write_run(place, strategy, family)
         for ranks in (1, 2, 4) if "--long" in sys.argv else ((1, 2, 4)[index % 3],):
-            on_cpu, on_device = compare(f"{name}.toml", f"{name}-{ranks}", ranks=ranks)
+            shard = ("none", "optimizer", "gradients")[index // 3 % 3]
+            on_cpu, on_device = compare(f"{name}.toml", f"{name}-{ranks}", f"parallel.shard={shard}", ranks=ranks)
             every_step_waits_once(on_device, ranks)
             are_the_same_results(result(on_device), result(on_cpu))
             resumed = f"{on_device}-again"
             shutil.copytree(place / "runs" / on_device, place / "runs" / resumed)
             shutil.rmtree(place / "runs" / resumed / "checkpoints/step-000004")
-            place.run(*over_ranks(ranks, program, "train", counting(f"{name}.toml"), f"name={resumed}", *SIM, "--resume"))
+            place.run(*over_ranks(ranks, program, "train", counting(f"{name}.toml"), f"name={resumed}", *SIM, f"parallel.shard={shard}", "--resume"))
             check(tensors(result(resumed)).keys() == tensors(result(on_device)).keys(), f"{resumed} has a result")
             check(all(tensor.equal(tensors(result(on_device))[key]) for key, tensor in tensors(result(resumed)).items()), f"{resumed}: resumed at step 2, the same bits")
         print(f"  {name}", flush=True)
@@ -186,6 +187,10 @@ def options_that_change_how_it_computes():
     for ranks in (2, 4):
         name = compare("full-llama.toml", f"exact-{ranks}", "parallel.reproducible=true", ranks=ranks)[1]
         check((result(name) / "model.safetensors").read_bytes() == (result(of_one) / "model.safetensors").read_bytes(), f"{ranks} devices give the bits of one")
+        for stage in ("optimizer", "gradients"):
+            sharded = f"exact-{ranks}-{stage}"
+            place.run(*over_ranks(ranks, program, "train", counting("full-llama.toml"), f"name={sharded}", *SIM, "parallel.reproducible=true", f"parallel.shard={stage}"))
+            check((result(sharded) / "model.safetensors").read_bytes() == (result(of_one) / "model.safetensors").read_bytes(), f"{ranks} devices that share out the {stage} give the bits of one")
 
 
 def memory_is_what_check_says():
@@ -202,6 +207,19 @@ def memory_is_what_check_says():
         check(rank["device"] == "sim:0 Simulated", f"the record says where it ran: {rank}")
         for how in ((), ("--measure",)):
             said = place.run(program, "check", f"{run}.toml", f"name={name}-check", *SIM, *overrides, *how)
+            told = bytes_in(said.split("memory per rank")[1])
+            check(0.9 < told / held < 1.1, f"{name} held {held} bytes, and check {how} said {told:.0f}: {said}")
+    for ranks, run, *overrides in (
+        (2, "full-llama", "parallel.shard=optimizer"), (4, "full-llama", "parallel.shard=gradients"), (4, "full-llama", "parallel.shard=gradients", "parallel.replicas=2"),
+        (4, "full-llama", "parallel.shard=optimizer", "train.micro_batch=1"), (4, "full-llama", "parallel.shard=gradients", "train.micro_batch=1"),
+        (4, "full-llama", "parallel.shard=gradients", "model.dtype=bfloat16"),
+        (4, "lora-llama", "parallel.shard=gradients"),
+    ):
+        name = "memory-" + "-".join((str(ranks), run, *overrides)).replace("=", "-")
+        place.run(*over_ranks(ranks, program, "train", counting(f"{run}.toml"), f"name={name}", *SIM, *overrides))
+        held = max(rank["device_memory"] for rank in json.loads((place / "runs" / name / "record.json").read_text())["placement"])
+        for how in ((), ("--measure",)):
+            said = place.run(*over_ranks(ranks, program, "check", f"{run}.toml", f"name={name}-check", *SIM, *overrides, *how))
             told = bytes_in(said.split("memory per rank")[1])
             check(0.9 < told / held < 1.1, f"{name} held {held} bytes, and check {how} said {told:.0f}: {said}")
 

@@ -12,7 +12,7 @@
 #include "device/device.hpp"
 #include "memory.hpp"
 #include "parallel/backend.hpp"
-#include "parallel/gradient_tree.hpp"
+#include "parallel/gradient_sum.hpp"
 #include "parallel/gradients.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/under_way.hpp"
@@ -202,11 +202,12 @@ TEST_P(Ranks, SumGradientsAsCpusDo) {
   };
   const auto in_order = [&](c10::Device device) {
     return gradients_by(device, rank(), [&](const auto& parameters, const auto& loss) {
-      parallel::GradientTree tree(parameters, mesh_.world,
-                                  parallel::make_process_group(mesh_.world, device_, GetParam()));
+      const parallel::RankGroup group{
+          mesh_.world, parallel::make_process_group(mesh_.world, device_, GetParam())};
+      parallel::GradientSum tree(parameters, parallel::ShardPlan::whole(parameters),
+                                 parallel::Sharing::nothing(group), /*reproducible=*/true, true);
       tree.begin(size(), rank(), rank() + 1);
-      loss().backward();
-      tree.add();
+      tree.backward(loss());
       tree.finish();
     });
   };

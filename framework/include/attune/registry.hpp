@@ -15,6 +15,7 @@ namespace attune {
 
 class Model;
 class Dataset;
+class GradientHook;
 class Strategy;
 class Callback;
 class Optimizer;
@@ -44,6 +45,9 @@ class Registry {
   /// Registers a strategy. T is constructed from its Options. The same holds for the kinds below.
   template <class T>
   void strategy(std::string name, std::string doc = "") {
+    if constexpr (requires { &T::on_gradients; })
+      static_assert(std::is_base_of_v<GradientHook, T>,
+                    "a strategy with on_gradients derives from attune::GradientHook as well");
     add_plain<Strategy, T>(Kind::strategy, name, doc);
   }
   template <class T>

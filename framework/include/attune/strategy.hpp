@@ -72,11 +72,6 @@ class Strategy {
   /// The source of training batches. `inner`: source of the preceding strategies, initially the
   /// data file. Called once, after `begin`. Default: `inner`.
   virtual std::shared_ptr<BatchSource> batches(Model& model, std::shared_ptr<BatchSource> inner);
-  /// Called after gradients are summed over the step and all ranks, before clipping. Each gradient
-  /// times `scale` is the mean over the step's targets. Not called for a step that is skipped
-  /// because of non-finite gradients. Returns whether it changed gradients, which must happen in
-  /// place and identically on every rank. Default: false.
-  virtual bool on_gradients(Model& model, std::int64_t step, double scale);
   /// Called after the update of each step, including skipped steps. Changes to trainable parameters
   /// must be identical on every rank.
   virtual void after_step(Model& model, std::int64_t step);
@@ -90,6 +85,18 @@ class Strategy {
   /// The adapter whose tensors alias the parameters, into which a given adapter is loaded. Default:
   /// export_adapter().
   virtual std::optional<Adapter> adapter_to_start(Model& model);
+};
+
+/// A strategy that inspects or changes gradients derives from this as well. Only for such
+/// strategies every rank holds whole gradients where parallel.shard divides them.
+class GradientHook {
+ public:
+  virtual ~GradientHook();
+  /// Called after gradients are summed over the step and all ranks, before clipping. Each gradient
+  /// times `scale` is the mean over the step's targets. Not called for a step that is skipped
+  /// because of non-finite gradients. Returns whether it changed gradients, which must happen in
+  /// place and identically on every rank.
+  virtual bool on_gradients(Model& model, std::int64_t step, double scale) = 0;
 };
 
 /// Trainable parameters with dotted names, in registration order. A shared tensor is listed once.

@@ -35,7 +35,6 @@ class Scales {
   std::size_t bytes() const {
     return plain_.defined() ? plain_.nbytes() : codes_.nbytes() + second_.nbytes() + mean_.nbytes();
   }
-  template <class Use>
   void for_each_tensor(const Use& use) {
     for (auto* tensor : {&plain_, &codes_, &second_})
       if (tensor->defined()) use(*tensor);
