@@ -193,9 +193,11 @@ void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::i
   fail(
       "step {}: rank {} ran out of memory{}; it holds {}, and the activations of {} sample{}; "
       "lower "
-      "train.micro_batch (or set it to \"auto\") or the samples' length, or {}",
+      "train.micro_batch (or set it to \"auto\") or the samples' length, {}or {}",
       step + 1, session.mesh.world.rank(), place_of_memory(session), describe(plan), micro_batch,
       micro_batch == 1 ? "" : "s",
+      ranks_of_run(session) > 1 && !plan.shards_gradients ? "set parallel.shard to \"gradients\", "
+                                                          : "",
       session.device.is_cpu() ? "use fewer ranks per node" : "train fewer parameters");
 }
 

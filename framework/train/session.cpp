@@ -230,15 +230,15 @@ int ranks_of_run(const Session& session) {
 
 int ranks_of_copy(const Session& session) {
   if (sharded_of(session.config) == parallel::Sharded::nothing) return 1;
-  const auto copies = static_cast<int>(session.config.parallel.replicas);
-  return std::max(1, ranks_of_run(session) / copies);
+  const auto copies = session.config.parallel.replicas;
+  return static_cast<int>(std::max<std::int64_t>(1, ranks_of_run(session) / copies));
 }
 
 void check_copies(const config::ParallelOptions& parallel, std::int64_t ranks) {
   if (ranks % parallel.replicas == 0) return;
   fail(
       "parallel.replicas is {}, which does not divide the run's {} rank{}: give a divisor, such as "
-      "the number of nodes",
+      "the number of nodes, or leave it out",
       parallel.replicas, ranks, ranks == 1 ? "" : "s");
 }
 
@@ -258,14 +258,13 @@ Session Session::open(const config::RunConfig& config, const Mesh& mesh) {
 }
 
 Session Session::plan(const config::RunConfig& config, const Mesh& mesh) {
-  // one process may plan a run of more
-  if (mesh.data.size() > 1)
-    mesh.world.agree([&] { check_copies(config.parallel, mesh.data.size()); });
   Session s;
   s.config = config;
   s.mesh = mesh;
   s.device = c10::kMeta;
   s.is_planned = true;
+  if (ranks_of_run(s) > 1)  // one process may plan a run of more
+    mesh.world.agree([&] { check_copies(config.parallel, ranks_of_run(s)); });
   const nn::PlannedOnAccelerator where(computes_on_accelerator(s));
   const nn::TensorMeter meter;
   assemble(s);

@@ -82,6 +82,11 @@ std::string longest_text(const train::Session& s) {
                      s.config.train.recompute ? ", with activation checkpointing" : "");
 }
 
+/// What a pass holds for a while.
+const char* passing_text(const train::MemoryPlan& plan) {
+  return plan.shards > 1 ? "gradients being sent and activations" : "activations";
+}
+
 /// "about 1.4 GiB: weights ..., activations of the 4 longest samples 0.9 GiB; plus the
 /// program itself"
 std::vector<Row> planned_memory(const train::Session& s) {
@@ -95,10 +100,9 @@ std::vector<Row> planned_memory(const train::Session& s) {
         most);
   return memory_rows(
       s,
-      fmt::format("about {}{}: {}, activations of the {} {}; plus the program itself",
-                  bytes_text(*most), train::computes_on_accelerator(s) ? " on a GPU" : "",
-                  train::describe(plan), longest_text(s),
-                  bytes_text(*train::planned_activations(s))),
+      fmt::format("about {}{}: {}, {} of the {} {}; plus the program itself", bytes_text(*most),
+                  train::computes_on_accelerator(s) ? " on a GPU" : "", train::describe(plan),
+                  passing_text(plan), longest_text(s), bytes_text(*train::planned_activations(s))),
       most);
 }
 
@@ -120,12 +124,13 @@ std::vector<Row> measured_memory(const train::Session& s, const Measured& measur
       {tried.resident + tried.took + plan.sums + plan.optimizer + plan.staging,
        measured.before + train::early_optimizer(s, plan),
        measured.evaluation + train::gradients_between_steps(s) + plan.optimizer + plan.staging});
-  return memory_rows(s,
-                     fmt::format("{} at most{}: {}, activations of the {} {} (tried just now){}",
-                                 bytes_text(most), s.device.is_cpu() ? "" : " on " + s.device.str(),
-                                 train::describe(plan), longest_text(s), bytes_text(activations),
-                                 s.device.is_cpu() ? ", and the program" : ""),
-                     most);
+  return memory_rows(
+      s,
+      fmt::format("{} at most{}: {}, {} of the {} {} (tried just now){}", bytes_text(most),
+                  s.device.is_cpu() ? "" : " on " + s.device.str(), train::describe(plan),
+                  passing_text(plan), longest_text(s), bytes_text(activations),
+                  s.device.is_cpu() ? ", and the program" : ""),
+      most);
 }
 
 std::string time_text(double seconds) {
@@ -205,6 +210,10 @@ std::vector<Row> not_checked(const train::Session& s) {
          fmt::format("{} with the weights of {}, which are not read here: `attune train` and "
                      "--measure refuse it if it belongs to another base model",
                      s.config.adapter, s.config.model.path)});
+  if (s.config.parallel.shard != config::Shard::none && train::ranks_of_copy(s) == 1)
+    rows.push_back({"not shared out",
+                    "parallel.shard has no effect on one rank: run `mpirun -n 4 attune check`, or "
+                    "set slurm.nodes and slurm.tasks_per_node, to see what it saves"});
   if (s.config.parallel.wants_accelerator() && device::count() == 0)
     rows.push_back({"device", fmt::format("parallel.device is \"{}\", but this machine has no GPU: "
                                           "the machine that trains needs one",
