@@ -3,7 +3,7 @@
     shard_bench.py BUILD_FOLDER [ROUNDS]
 
 For every stage: bytes per trained parameter and rank as the formulas of docs/scale.md have them and as measured; the most that a rank held; bytes
-sent per step, as counted and by the formula; tokens per second, alternating between the stages. Checks bytes exactly, and memory within 5 %.
+sent per step, as counted and by the formula; tokens per second, alternating between the stages. Checks bytes exactly, and that losses agree.
 """
 import json
 import re
