@@ -53,13 +53,6 @@ std::optional<at::Tensor> as_one(const std::vector<at::Tensor>& tensors) {
   return first.as_strided({end - first.storage_offset()}, {1}, first.storage_offset());
 }
 
-at::Tensor flat(const std::vector<at::Tensor>& tensors) {
-  if (const auto one = as_one(tensors)) return *one;
-  std::vector<at::Tensor> all;
-  for (const auto& tensor : tensors) all.push_back(tensor.flatten());
-  return at::cat(all);
-}
-
 /// Memory of the output's own where it can be written to in place, otherwise other memory; `give`
 /// brings the result home.
 class Receiver {
@@ -104,6 +97,13 @@ std::vector<at::Tensor> split_for_ranks(const at::Tensor& tensor, std::vector<st
 
 }  // namespace
 
+at::Tensor in_one_row(const std::vector<at::Tensor>& tensors) {
+  if (const auto one = as_one(tensors)) return *one;
+  std::vector<at::Tensor> all;
+  for (const auto& tensor : tensors) all.push_back(tensor.flatten());
+  return at::cat(all);
+}
+
 void all_reduce(const Collectives& collectives, const at::Tensor& tensor, Reduction op) {
   const auto buffer = tensor.to(reduced_as(tensor.scalar_type())).contiguous();
   collectives.all_reduce(buffer, op);
@@ -120,7 +120,7 @@ void reduce_scatter_list(const Collectives& collectives, const at::Tensor& outpu
                          const std::vector<at::Tensor>& inputs, Reduction op) {
   require_count(inputs.size(), collectives.comm().size(), "reduce_scatter");
   require_one_type(inputs, output.scalar_type(), "reduce_scatter");
-  reduce_scatter(collectives, output, flat(inputs), numels(inputs), op);
+  reduce_scatter(collectives, output, in_one_row(inputs), numels(inputs), op);
 }
 
 void reduce_scatter_tensor(const Collectives& collectives, const at::Tensor& output,

@@ -7,6 +7,10 @@ namespace attune::parallel {
 
 using Tensors = std::vector<at::Tensor>;
 
+/// The elements of all tensors, one behind another: a view where they lie so in memory, otherwise a
+/// copy.
+at::Tensor in_one_row(const Tensors& tensors);
+
 /// bfloat16 and float16 are reduced as float32.
 void all_reduce(const Collectives& collectives, const at::Tensor& tensor, Reduction op);
 void broadcast(const Collectives& collectives, const at::Tensor& tensor, int from);

@@ -2,8 +2,6 @@
 
 #include <torch/torch.h>
 
-#include "parallel/wide_gradients.hpp"
-
 namespace attune::parallel {
 
 GradientSum::GradientSum(const NamedTensors& parameters, const ShardPlan& plan,

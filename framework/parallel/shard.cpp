@@ -196,13 +196,6 @@ int ShardPlan::fullest() const {
   return fullest;
 }
 
-at::Tensor in_one_row(const std::vector<at::Tensor>& tensors) {
-  if (tensors.size() == 1 && tensors.front().is_contiguous()) return tensors.front().view({-1});
-  std::vector<at::Tensor> flat;
-  for (const auto& tensor : tensors) flat.push_back(tensor.flatten());
-  return at::cat(flat);
-}
-
 void gather_shards(const NamedTensors& tensors, const ShardPlan& plan, const RankGroup& group) {
   ATTUNE_ASSERT(plan.ranks() == group.comm.size(), "a plan for {} ranks, and {} of them",
                 plan.ranks(), group.comm.size());

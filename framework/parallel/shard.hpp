@@ -93,10 +93,6 @@ class ShardPlan {
   std::vector<int> pieces_;                       // by tensor
 };
 
-/// The elements of a bucket's tensors in one row: a view of a single contiguous tensor, otherwise a
-/// copy.
-at::Tensor in_one_row(const std::vector<at::Tensor>& tensors);
-
 /// How many buckets ranks exchange at a time: as many are held beside what is computed.
 constexpr std::size_t most_under_way = 2;
 
