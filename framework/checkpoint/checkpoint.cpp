@@ -14,7 +14,6 @@
 #include "core/files.hpp"
 #include "core/hash.hpp"
 #include "parallel/mpi.hpp"
-#include "parallel/tensors.hpp"
 
 namespace attune {
 namespace fs = std::filesystem;
@@ -79,38 +78,6 @@ bool is_part_name(const std::string& name) {
   return name.starts_with("state-") && name.ends_with(".h5") && name.find('/') == std::string::npos;
 }
 
-std::vector<checkpoint::Part> read_marker(const fs::path& path) {
-  if (!fs::is_regular_file(path / marker_file))
-    fail("{}: is incomplete (there is no {}); remove it, or resume from another checkpoint",
-         path.string(), marker_file);
-  const auto damaged = [&]() {
-    fail("{}: is damaged; remove {}, or resume from another checkpoint",
-         (path / marker_file).string(), path.string());
-  };
-  const auto marker =
-      nlohmann::json::parse(read_text(path / marker_file), nullptr, /*allow_exceptions=*/false);
-  if (!marker.is_object() || !marker.contains("version") || !marker["version"].is_number_integer())
-    damaged();
-  if (marker["version"] != checkpoint::format_version)
-    fail(
-        "{}: has format version {}, and this Attune reads version {}; resume with the Attune that "
-        "wrote it",
-        path.string(), marker["version"].dump(), checkpoint::format_version);
-  if (!marker.contains("parts") || !marker["parts"].is_array() || marker["parts"].empty())
-    damaged();
-  std::vector<checkpoint::Part> parts;
-  for (const auto& part : marker["parts"]) {
-    if (!part.is_object() || !part.contains("file") || !part["file"].is_string() ||
-        !is_part_name(part["file"].get<std::string>()) || !part.contains("bytes") ||
-        !part["bytes"].is_number_unsigned() || !part.contains("sha256") ||
-        !part["sha256"].is_string())
-      damaged();
-    parts.push_back({part["file"].get<std::string>(), part["bytes"].get<std::uint64_t>(),
-                     part["sha256"].get<std::string>()});
-  }
-  return parts;
-}
-
 void write_marker(const fs::path& path, const std::vector<checkpoint::Part>& parts) {
   nlohmann::ordered_json marker{{"version", checkpoint::format_version},
                                 {"parts", nlohmann::json::array()}};
@@ -118,58 +85,6 @@ void write_marker(const fs::path& path, const std::vector<checkpoint::Part>& par
     marker["parts"].push_back(
         {{"file", part.file}, {"bytes", part.bytes}, {"sha256", part.sha256}});
   write_text(path / marker_file, marker.dump(2) + "\n");
-}
-
-// ---- From the rank that read it to all
-
-std::int64_t broadcast_number(std::int64_t number, int from, const Comm& comm) {
-  comm.broadcast(&number, sizeof number, from);
-  return number;
-}
-
-parallel::Shard broadcast_shard(parallel::Shard shard, int from, const Comm& comm) {
-  if (comm.size() == 1) return shard;
-  shard.name = comm.broadcast(shard.name, from);
-  shard.shape = nlohmann::json::parse(comm.broadcast(nlohmann::json(shard.shape).dump(), from))
-                    .get<std::vector<std::int64_t>>();
-  shard.offset = broadcast_number(shard.offset, from, comm);
-  shard.tensor = parallel::broadcast_tensor(shard.tensor, comm, from);
-  return shard;
-}
-
-std::vector<parallel::Shard> wholes_of(const std::vector<parallel::Shard>& shards,
-                                       const fs::path& path) {
-  std::vector<parallel::Shard> wholes;
-  try {
-    for (const auto& [name, tensor] : parallel::put_together(shards))
-      wholes.emplace_back(name, tensor);
-  } catch (const Error& error) {
-    fail("{}: is damaged ({}); remove it, or resume from another", path.string(), error.what());
-  }
-  return wholes;
-}
-
-/// Adds what `from` has read to `all`, on every rank.
-void broadcast_into(Snapshot& all, const Snapshot& part, int from, const Comm& comm) {
-  const bool mine = comm.rank() == from;
-  const auto count = [&](std::size_t size) {
-    return broadcast_number(static_cast<std::int64_t>(size), from, comm);
-  };
-  const auto shards = count(part.own.size());
-  for (std::int64_t i = 0; i < shards; ++i)
-    all.own.push_back(broadcast_shard(mine ? part.own[i] : parallel::Shard(), from, comm));
-  const std::vector<std::pair<std::string, std::string>> texts(part.texts.begin(),
-                                                               part.texts.end());
-  for (std::int64_t i = 0, n = count(texts.size()); i < n; ++i) {
-    const auto name = comm.broadcast(mine ? texts[i].first : "", from);
-    all.texts[name] = comm.broadcast(mine ? texts[i].second : "", from);
-  }
-  const std::vector<std::pair<std::string, std::int64_t>> numbers(part.numbers.begin(),
-                                                                  part.numbers.end());
-  for (std::int64_t i = 0, n = count(numbers.size()); i < n; ++i) {
-    const auto name = comm.broadcast(mine ? numbers[i].first : "", from);
-    all.numbers[name] = broadcast_number(mine ? numbers[i].second : 0, from, comm);
-  }
 }
 
 }  // namespace
@@ -189,6 +104,38 @@ fs::path make_temporary(const fs::path& checkpoints, std::int64_t step) {
   const auto temporary = temporary_name(folder_of(checkpoints, step), "new");
   fs::create_directory(temporary);
   return temporary;
+}
+
+std::vector<Part> read_marker(const fs::path& path) {
+  if (!fs::is_regular_file(path / marker_file))
+    fail("{}: is incomplete (there is no {}); remove it, or resume from another checkpoint",
+         path.string(), marker_file);
+  const auto damaged = [&]() {
+    fail("{}: is damaged; remove {}, or resume from another checkpoint",
+         (path / marker_file).string(), path.string());
+  };
+  const auto marker =
+      nlohmann::json::parse(read_text(path / marker_file), nullptr, /*allow_exceptions=*/false);
+  if (!marker.is_object() || !marker.contains("version") || !marker["version"].is_number_integer())
+    damaged();
+  if (marker["version"] != format_version)
+    fail(
+        "{}: has format version {}, and this Attune reads version {}; resume with the Attune that "
+        "wrote it",
+        path.string(), marker["version"].dump(), format_version);
+  if (!marker.contains("parts") || !marker["parts"].is_array() || marker["parts"].empty())
+    damaged();
+  std::vector<Part> parts;
+  for (const auto& part : marker["parts"]) {
+    if (!part.is_object() || !part.contains("file") || !part["file"].is_string() ||
+        !is_part_name(part["file"].get<std::string>()) || !part.contains("bytes") ||
+        !part["bytes"].is_number_unsigned() || !part.contains("sha256") ||
+        !part["sha256"].is_string())
+      damaged();
+    parts.push_back({part["file"].get<std::string>(), part["bytes"].get<std::uint64_t>(),
+                     part["sha256"].get<std::string>()});
+  }
+  return parts;
 }
 
 void check_part(const fs::path& checkpoint, const Part& part) {
@@ -261,26 +208,6 @@ std::size_t Snapshot::bytes() const {
   for (const auto* shards : {&tensors, &own})
     for (const auto& shard : *shards) sum += shard.tensor.nbytes();
   return sum;
-}
-
-Snapshot load_checkpoint(const fs::path& path, const Comm& comm) {
-  std::vector<checkpoint::Part> parts;
-  comm.agree([&] { checkpoint::with_files([&] { parts = read_marker(path); }); });
-  // Every rank reads some parts; then each part goes from its reader to all.
-  std::map<int, Snapshot> read;
-  comm.agree([&] {
-    checkpoint::with_files([&] {
-      for (int i = comm.rank(); i < static_cast<int>(parts.size()); i += comm.size()) {
-        checkpoint::check_part(path, parts[i]);
-        read[i] = checkpoint::read_state(path / parts[i].file);
-      }
-    });
-  });
-  Snapshot all;
-  for (int i = 0; i < static_cast<int>(parts.size()); ++i)
-    broadcast_into(all, read[i], i % comm.size(), comm);
-  comm.agree([&] { all.tensors = wholes_of(std::exchange(all.own, {}), path); });
-  return all;
 }
 
 std::optional<fs::path> newest_checkpoint(const fs::path& folder, const Comm& comm,

@@ -1,6 +1,6 @@
-// Reading and pruning of checkpoints, format version 2 (docs/design/0003-checkpoint-format.md). A
+// Finding and pruning of checkpoints, format version 2 (docs/design/0003-checkpoint-format.md). A
 // checkpoint is either complete and verified, or it does not exist. checkpoint/writer.hpp writes
-// them.
+// them, and checkpoint/stored_state.hpp reads them.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <attune/comm.hpp>
@@ -30,12 +30,6 @@ struct Snapshot {
 
   std::size_t bytes() const;  // of `tensors` and `own`
 };
-
-/// Loads a checkpoint; path: folder/step-000025. Each part is read by one rank, and every rank
-/// receives all tensors, assembled, so any number of ranks may resume. Error if the checkpoint is
-/// incomplete, a size or SHA-256 differs, or the format is another; checked before anything is
-/// allocated. Collective.
-Snapshot load_checkpoint(const std::filesystem::path& path, const Comm& comm);
 
 /// Finds and verifies the newest complete checkpoint. Newer damaged or incomplete ones are skipped,
 /// with a warning on rank 0 that states the reason (default: std::cerr). Absent if there is none,

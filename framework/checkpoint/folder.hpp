@@ -22,6 +22,9 @@ std::filesystem::path make_temporary(const std::filesystem::path& checkpoints, s
 /// complete checkpoint of that step exists; a damaged one is replaced.
 void publish(const std::filesystem::path& temporary, const std::filesystem::path& checkpoint,
              const std::vector<Part>& parts);
+/// The parts that a complete checkpoint consists of. Error if it is incomplete or has another
+/// format.
+std::vector<Part> read_marker(const std::filesystem::path& checkpoint);
 /// Verifies a checkpoint and returns its parts. Error if it is incomplete; it states the problem.
 std::vector<Part> check_whole(const std::filesystem::path& checkpoint);
 /// Error if the part differs from its entry in the marker.

@@ -60,16 +60,18 @@ class EntryWriter {
   std::int64_t count_ = 0;
 };
 
-/// As EntryWriter has written it.
-parallel::Shard read_shard(const std::string& name, const hdf5::Dataset& dataset) {
-  parallel::Shard shard(name, dataset.read());
+/// As EntryWriter has written it, without values.
+parallel::Shard piece_of(const std::string& name, const hdf5::Dataset& dataset) {
+  dataset.check_size();
+  parallel::Shard piece(
+      name, at::empty(dataset.shape(), at::TensorOptions(dataset.dtype()).device(at::kMeta)));
   const auto attributes = dataset.attributes();
-  if (!attributes.has("offset")) return shard;
-  shard.offset = attributes.integer("offset");
-  shard.shape.clear();
+  if (!attributes.has("offset")) return piece;
+  piece.offset = attributes.integer("offset");
+  piece.shape.clear();
   for (const auto size : attributes.numbers("shape"))
-    shard.shape.push_back(static_cast<std::int64_t>(size));
-  return shard;
+    piece.shape.push_back(static_cast<std::int64_t>(size));
+  return piece;
 }
 
 at::Tensor to_bytes(const std::string& text) {
@@ -91,8 +93,9 @@ void for_each_entry(const hdf5::Group& root, const std::string& group_name, Use 
     return std::pair(a.size(), a) < std::pair(b.size(), b);
   });
   for (const auto& key : keys) {
-    const auto dataset = group.dataset(key);
-    use(dataset.attributes().text("name"), dataset);
+    auto dataset = group.dataset(key);
+    const auto name = dataset.attributes().text("name");
+    use(name, std::move(dataset));
   }
 }
 
@@ -126,7 +129,7 @@ Part write_state(const fs::path& path, std::int64_t step, const Snapshot& snapsh
   return {path.filename().string(), bytes.size(), Sha256().add(bytes.data(), bytes.size()).hex()};
 }
 
-Snapshot read_state(const fs::path& path) {
+StateFile::StateFile(const fs::path& path) {
   const auto root = hdf5::open_file(path);
   if (!root.attributes().has("format") || root.attributes().text("format") != format_name)
     fail(
@@ -138,19 +141,18 @@ Snapshot read_state(const fs::path& path) {
         "{}: has format version {}, and this Attune reads version {}; resume with the Attune that "
         "wrote it",
         path.string(), version, format_version);
-  Snapshot snapshot;
-  for_each_entry(root, "tensors", [&](const auto& name, const auto& dataset) {
-    snapshot.own.push_back(read_shard(name, dataset));
+  for_each_entry(root, "tensors", [&](const auto& name, hdf5::Dataset dataset) {
+    pieces_.push_back(piece_of(name, dataset));
+    tensors_.push_back(std::move(dataset));
   });
   for_each_entry(root, "texts", [&](const auto& name, const auto& dataset) {
     expect(dataset, at::kByte, 1);
-    snapshot.texts[name] = to_text(dataset.read());
+    texts_[name] = to_text(dataset.read());
   });
   for_each_entry(root, "numbers", [&](const auto& name, const auto& dataset) {
     expect(dataset, at::kLong, 0);
-    snapshot.numbers[name] = dataset.read().template item<std::int64_t>();
+    numbers_[name] = dataset.read().template item<std::int64_t>();
   });
-  return snapshot;
 }
 
 }  // namespace attune::checkpoint

@@ -87,6 +87,8 @@ class Dataset {
   std::int64_t rows() const { return shape_.empty() ? 1 : shape_[0]; }
   std::int64_t row_bytes() const;
 
+  /// Error if the file is too small for the shape.
+  void check_size() const { check_plausible(rows() * row_bytes()); }
   /// The whole tensor. Error if the file is too small for the shape, or a checksum is wrong.
   at::Tensor read() const;
   /// Rows first .. first + count - 1 of the first dimension: [count, ...]. Not collective.

@@ -259,9 +259,10 @@ class Loop {
   }
 
   void go_on_from(const std::filesystem::path& checkpoint, bool anyway) {
-    const auto loaded = load_checkpoint(checkpoint, s_.mesh.world);
+    const StoredState stored(checkpoint, s_.mesh.world);
+    const auto state = restore(s_, updater_, stored, anyway);
+    const auto before = versions_of_state();
     s_.mesh.world.agree([&] {
-      const auto state = restore(s_, updater_, loaded, anyway);
       run_.step = run_.saved_step = state.step;
       run_.seconds = seconds_before_ = state.seconds;
       run_.skipped_steps = state.skipped_steps;
@@ -271,8 +272,10 @@ class Loop {
       micro_batch_ = options_.micro_batch > 0 ? options_.micro_batch : state.micro_batch;
       step_is_open_ = state.step_is_open;
       best_.restore(state.least_cost);
-      begin_again(loaded, state);
+      begin_again(state);
     });
+    if (s_.mesh.world.max(std::int64_t{versions_of_state() != before}) > 0)
+      restore_weights(s_, stored);
     s_.base_values.clear();
     announce();
     if (!step_is_open_ && evaluation_due()) evaluated_step_ = run_.step;
@@ -302,15 +305,22 @@ class Loop {
     if (run_.step != told_step_) s_.strategies->on_step(*s_.model, told_step_ = run_.step);
   }
 
+  /// Where the tensors of the state are, and how often they were written to.
+  std::vector<std::pair<const void*, std::int64_t>> versions_of_state() const {
+    std::vector<std::pair<const void*, std::int64_t>> versions;
+    for (const auto& [name, tensor] : s_.strategies->state(*s_.model))
+      versions.emplace_back(tensor.const_data_ptr(), tensor._version());
+    return versions;
+  }
+
   /// A strategy may have remembered, outside of what a checkpoint holds, that its epoch and step
-  /// have begun. So it is told again, and what that does to the state is taken back.
-  void begin_again(const Snapshot& loaded, const LoopState& state) {
+  /// have begun. So it is told again; what that does to the state is taken back.
+  void begin_again(const LoopState& state) {
     const auto epoch = sampler_.epoch_of(state.step);
     const bool epoch_goes_on =
         state.step_has_begun || (state.step > 0 && epoch == sampler_.epoch_of(state.step - 1));
     if (epoch_goes_on) s_.strategies->on_epoch(*s_.model, told_epoch_ = epoch, state.step);
     if (state.step_has_begun) s_.strategies->on_step(*s_.model, told_step_ = state.step);
-    restore_weights(s_, loaded);
     frozen_ = state.frozen;
     hold_frozen(false);  // sums of gradients are made over all that is trained
   }

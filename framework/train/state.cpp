@@ -16,32 +16,66 @@ namespace {
 
 using parallel::Shard;
 
-std::map<std::string, at::Tensor> by_name(const Snapshot& snapshot) {
-  std::map<std::string, at::Tensor> all;
-  for (const auto& whole : snapshot.tensors) all.emplace(whole.name, whole.tensor);
-  return all;
+/// Copies what two pieces of a tensor have in common. live: in any layout if it is whole.
+void copy_common(const Shard& live, const Shard& stored) {
+  const auto first = std::max(live.offset, stored.offset);
+  const auto count = std::min(live.end(), stored.end()) - first;
+  if (count <= 0 && live.tensor.numel() > 0) return;
+  if (stored.is_whole() && live.is_whole()) {
+    live.tensor.detach().copy_(stored.tensor);
+    return;
+  }
+  const auto values = stored.tensor.reshape({-1}).narrow(0, first - stored.offset, count);
+  const auto row = live.tensor.detach().contiguous().view({-1});
+  row.narrow(0, first - live.offset, count).copy_(values);
+  if (!live.tensor.is_contiguous()) live.tensor.detach().copy_(row.view(live.tensor.sizes()));
 }
 
-/// Of what is saved whole, each its part.
-void copy_into(const std::vector<Shard>& live, const std::string& prefix,
-               const std::map<std::string, at::Tensor>& saved) {
-  torch::NoGradGuard no_grad;
-  for (const auto& shard : live) {
-    const auto& name = shard.name;
-    const auto found = saved.find(prefix + name);
-    if (found == saved.end())
-      fail(
-          "the checkpoint has no '{}{}': it belongs to a run with a different model, strategy or "
-          "optimizer; start a new run under another name",
-          prefix, name);
-    if (found->second.sizes() != at::IntArrayRef(shard.shape))
-      fail(
-          "the checkpoint's '{}{}' has a different shape: it belongs to a run with different "
-          "options; start a new run under another name",
-          prefix, name);
-    at::Tensor(shard.tensor).copy_(shard.of_whole(found->second));
+/// The live pieces that a stored state is copied into, by the names it has there.
+class Restoration {
+ public:
+  explicit Restoration(const StoredState& stored) : stored_(stored) {}
+
+  /// Error if the state has no such tensor.
+  void add(const std::vector<Shard>& live, const std::string& prefix) {
+    for (const auto& shard : live) {
+      const auto& name = shard.name;
+      const auto found = stored_.tensors().find(prefix + name);
+      if (found == stored_.tensors().end())
+        fail(
+            "the checkpoint has no '{}{}': it belongs to a run with a different model, strategy or "
+            "optimizer; start a new run under another name",
+            prefix, name);
+      if (found->second.sizes() != at::IntArrayRef(shard.shape))
+        fail(
+            "the checkpoint's '{}{}' has a different shape: it belongs to a run with different "
+            "options; start a new run under another name",
+            prefix, name);
+      live_[prefix + name].push_back(shard);
+    }
+    prefixes_.push_back(prefix);
   }
-}
+
+  /// Collective. Every rank has added the same prefixes.
+  void run() const {
+    const torch::NoGradGuard no_grad;
+    stored_.read(
+        [&](const std::string& name) {
+          return std::ranges::any_of(
+              prefixes_, [&](const std::string& prefix) { return name.starts_with(prefix); });
+        },
+        [&](const Shard& stored) {
+          const auto found = live_.find(stored.name);
+          if (found == live_.end()) return;  // another rank's
+          for (const auto& live : found->second) copy_common(live, stored);
+        });
+  }
+
+ private:
+  const StoredState& stored_;
+  std::vector<std::string> prefixes_;
+  std::map<std::string, std::vector<Shard>> live_;
+};
 
 std::vector<Shard> as_shards(const std::vector<NamedTensor>& tensors) {
   std::vector<Shard> shards;
@@ -217,47 +251,76 @@ Snapshot take_snapshot(Session& session, const Updater& updater, const parallel:
   return snapshot;
 }
 
-void restore_weights(Session& session, const Snapshot& snapshot) {
-  copy_into(as_shards(session.strategies->state(*session.model)), "weights/", by_name(snapshot));
+namespace {
+
+constexpr const char* of_weights = "weights/";
+constexpr const char* of_optimizer = "optimizer/";
+
+/// Checkpoints of earlier versions have no masters, which then take the parameters' values.
+void leave_out_unknown_masters(std::vector<Shard>& live, const StoredState& stored) {
+  std::erase_if(live, [&](const Shard& shard) {
+    return shard.name.ends_with(std::string(".") + master_name) &&
+           !stored.tensors().contains(of_optimizer + shard.name);
+  });
 }
 
-LoopState restore(Session& session, Updater& updater, const Snapshot& snapshot, bool anyway) {
-  check_identity(session, nlohmann::json::parse(snapshot.texts.at("identity")), anyway);
-  restore_weights(session, snapshot);
-  const auto saved = by_name(snapshot);
-  auto of_optimizer = updater.state();
-  // Checkpoints of earlier versions have no masters, which then take the parameters' values.
-  std::erase_if(of_optimizer, [&](const Shard& shard) {
-    return shard.name.ends_with(std::string(".") + master_name) &&
-           !saved.contains("optimizer/" + shard.name);
-  });
-  copy_into(of_optimizer, "optimizer/", saved);
-  for (std::size_t i = 0; i < session.callbacks.size(); ++i) {
-    const auto found = snapshot.texts.find(callback_key(session.config, i));
-    if (found != snapshot.texts.end()) session.callbacks[i]->restore(found->second);
-  }
-  const auto loop = nlohmann::json::parse(snapshot.texts.at("loop"));
-  const auto number = [&](const char* name) { return snapshot.numbers.at(name); };
-  // which older checkpoints lack
-  const auto without_target = snapshot.numbers.find("samples_without_target");
+const std::string* text_of(const StoredState& stored, const std::string& name) {
+  const auto found = stored.texts().find(name);
+  return found == stored.texts().end() ? nullptr : &found->second;
+}
+
+/// Zero where an earlier version did not save it.
+std::int64_t number_of(const StoredState& stored, const std::string& name) {
+  const auto found = stored.numbers().find(name);
+  return found == stored.numbers().end() ? 0 : found->second;
+}
+
+LoopState loop_state_of(const StoredState& stored) {
+  const auto loop = nlohmann::json::parse(stored.texts().at("loop"));
   LoopState state;
-  state.step = number("step");
+  state.step = stored.numbers().at("step");
   state.seconds = loop.at("seconds").get<double>();
   state.base = metrics_of(loop.at("base"));
   state.newest = metrics_of(loop.at("newest"));
-  state.micro_batch = number("micro_batch");
-  state.skipped_steps = number("skipped_steps");
-  state.samples_without_target =
-      without_target == snapshot.numbers.end() ? 0 : without_target->second;
-  state.step_is_open = number("step_is_open") != 0;
-  const auto has_begun = snapshot.numbers.find("step_has_begun");  // which older checkpoints lack
+  state.micro_batch = stored.numbers().at("micro_batch");
+  state.skipped_steps = stored.numbers().at("skipped_steps");
+  state.samples_without_target = number_of(stored, "samples_without_target");
+  state.step_is_open = stored.numbers().at("step_is_open") != 0;
+  state.step_has_begun = number_of(stored, "step_has_begun") != 0;
   // Earlier versions had a callback for it.
   for (const char* key : {"callback/checkpoint", "least_cost"})
-    if (const auto cost = snapshot.texts.find(key); cost != snapshot.texts.end())
-      state.least_cost = std::stod(cost->second);
-  if (const auto frozen = snapshot.texts.find("frozen"); frozen != snapshot.texts.end())
-    state.frozen = nlohmann::json::parse(frozen->second).get<std::set<std::string>>();
-  state.step_has_begun = has_begun != snapshot.numbers.end() && has_begun->second != 0;
+    if (const auto* cost = text_of(stored, key)) state.least_cost = std::stod(*cost);
+  if (const auto* frozen = text_of(stored, "frozen"))
+    state.frozen = nlohmann::json::parse(*frozen).get<std::set<std::string>>();
+  return state;
+}
+
+}  // namespace
+
+void restore_weights(Session& session, const StoredState& stored) {
+  Restoration restoration(stored);
+  session.mesh.world.agree(
+      [&] { restoration.add(as_shards(session.strategies->state(*session.model)), of_weights); });
+  restoration.run();
+}
+
+LoopState restore(Session& session, Updater& updater, const StoredState& stored, bool anyway) {
+  Restoration restoration(stored);
+  session.mesh.world.agree([&] {
+    check_identity(session, nlohmann::json::parse(stored.texts().at("identity")), anyway);
+    restoration.add(as_shards(session.strategies->state(*session.model)), of_weights);
+    auto optimizer = updater.state();
+    leave_out_unknown_masters(optimizer, stored);
+    restoration.add(optimizer, of_optimizer);
+  });
+  restoration.run();
+  LoopState state;
+  session.mesh.world.agree([&] {
+    state = loop_state_of(stored);
+    for (std::size_t i = 0; i < session.callbacks.size(); ++i)
+      if (const auto* text = text_of(stored, callback_key(session.config, i)))
+        session.callbacks[i]->restore(*text);
+  });
   return state;
 }
 

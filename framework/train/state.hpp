@@ -6,6 +6,7 @@
 #include <set>
 
 #include "checkpoint/checkpoint.hpp"
+#include "checkpoint/stored_state.hpp"
 #include "evaluate/evaluate.hpp"
 #include "train/updater.hpp"
 #include "train/session.hpp"
@@ -31,12 +32,13 @@ struct LoopState {
 /// Of what ranks share out, the first copy is kept.
 Snapshot take_snapshot(Session& session, const Updater& updater, const parallel::Sharing& sharing,
                        const LoopState& state);
-/// Restores the live tensors in place. Error if the snapshot belongs to another run; it names all
+/// Restores the live tensors in place. Error if the state belongs to another run; it names all
 /// differences. Differences that invalidate the state (base model, data, strategy, ...) are always
-/// an error. Other differences (learning rate, seed, ...) are accepted if `anyway`.
-LoopState restore(Session& session, Updater& updater, const Snapshot& snapshot, bool anyway);
-/// Restores only the strategies' state, for evaluation, generation and export.
-void restore_weights(Session& session, const Snapshot& snapshot);
+/// an error. Other differences (learning rate, seed, ...) are accepted if `anyway`. Nothing is
+/// changed before all of it is known to fit. Collective.
+LoopState restore(Session& session, Updater& updater, const StoredState& stored, bool anyway);
+/// Restores only the strategies' state, for evaluation, generation and export. Collective.
+void restore_weights(Session& session, const StoredState& stored);
 
 /// Settings that prevent a resume, "train.steps is 8 and was 6; ..."; empty if there are none. Data
 /// and weights are compared later, during the resume.

@@ -24,8 +24,7 @@ TunedRun open_tuned_run(const fs::path& path, const std::string& checkpoint_name
 }
 
 void TunedRun::load_tuned() {
-  const auto snapshot = load_checkpoint(checkpoint, session.mesh.world);
-  session.mesh.world.agree([&] { train::restore_weights(session, snapshot); });
+  train::restore_weights(session, StoredState(checkpoint, session.mesh.world));
 }
 
 }  // namespace attune::program

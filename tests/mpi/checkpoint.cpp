@@ -15,6 +15,7 @@
 #include "core/files.hpp"
 #include "core/hash.hpp"
 #include "hdf5/hdf5.hpp"
+#include "loaded.hpp"
 #include "parallel/mpi.hpp"
 
 namespace {

@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "checkpoint/writer.hpp"
+#include "loaded.hpp"
 
 namespace {
 

@@ -12,6 +12,7 @@
 
 #include "checkpoint/writer.hpp"
 #include "errors.hpp"
+#include "loaded.hpp"
 #include "parallel/gathering.hpp"
 #include "parallel/mpi.hpp"
 #include "parallel/shard.hpp"
