@@ -18,7 +18,6 @@
 #include "train/label_order.hpp"
 #include "train/plan.hpp"
 #include "weights/chat_template_files.hpp"
-#include "weights/export_folder.hpp"
 #include "weights/model_files.hpp"
 #include "weights/safetensors.hpp"
 
@@ -94,7 +93,7 @@ void fold(const Session& session) {
 }
 
 /// Tensor by tensor, of what the ranks hold.
-void publish_model(Session& session, const fs::path& folder) {
+void publish_model(Session& session, const fs::path& folder, std::uint64_t largest_file) {
   const auto& world = session.mesh.world;
   std::vector<parallel::Shard> mine;
   if (world.root())  // which alone has folded its model; the others hold the same, without
@@ -108,7 +107,7 @@ void publish_model(Session& session, const fs::path& folder) {
   }
   gathering.run([&] {
     export_model_folder(folder, *session.files, session.config.model.path, exported_config(session),
-                        tensors, trained_chat(session));
+                        tensors, trained_chat(session), largest_file);
   });
 }
 
@@ -167,7 +166,7 @@ std::optional<Adapter> adapter_of(const Session& session) {
 
 }  // namespace
 
-void publish(Session& session, const fs::path& folder, bool merge) {
+void publish(Session& session, const fs::path& folder, bool merge, std::uint64_t largest_file) {
   const auto& world = session.mesh.world;
   bool is_adapter = false;
   on_root(world, [&] {
@@ -181,7 +180,7 @@ void publish(Session& session, const fs::path& folder, bool merge) {
     if (!chat.jinja.empty()) extra[chat_file(chat)] = chat.jinja;
     write_adapter(*adapter, session.base_sha256, folder, extra);
   });
-  if (world.max(is_adapter) == 0) publish_model(session, folder);
+  if (world.max(is_adapter) == 0) publish_model(session, folder, largest_file);
 }
 
 void check_publishable(const Session& session) {

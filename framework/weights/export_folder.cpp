@@ -80,6 +80,44 @@ void write_json(const fs::path& path, const json& value) {
 
 using Tensors = std::vector<TensorToWrite>;
 
+std::uint64_t bytes_of(const TensorToWrite& tensor) {
+  return static_cast<std::uint64_t>(c10::multiply_integers(tensor.shape)) *
+         c10::elementSize(tensor.dtype);
+}
+
+/// In the order of the tensors.
+std::vector<Tensors> in_files(const Tensors& tensors, std::uint64_t largest) {
+  std::vector<Tensors> files(1);
+  std::uint64_t bytes = 0;
+  for (const auto& tensor : tensors) {
+    if (!files.back().empty() && bytes + bytes_of(tensor) > largest) {
+      files.emplace_back();
+      bytes = 0;
+    }
+    files.back().push_back(tensor);
+    bytes += bytes_of(tensor);
+  }
+  return files;
+}
+
+/// Names and index as huggingface_hub has them.
+void write_weights(const fs::path& folder, const Tensors& tensors, std::uint64_t largest_file) {
+  const auto files = in_files(tensors, largest_file);
+  if (files.size() == 1) return stream_safetensors(folder / "model.safetensors", tensors);
+  std::uint64_t all = 0;
+  auto places = json::object();
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    const auto name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, files.size());
+    stream_safetensors(folder / name, files[i]);
+    for (const auto& tensor : files[i]) {
+      places[tensor.name] = name;
+      all += bytes_of(tensor);
+    }
+  }
+  write_json(folder / "model.safetensors.index.json",
+             {{"metadata", {{"total_size", all}}}, {"weight_map", places}});
+}
+
 /// As transformers names it; "" for a type that is not one of a model's.
 std::string type_name(at::ScalarType type) {
   switch (type) {
@@ -282,13 +320,14 @@ std::string chat_file(const TrainedChat& chat) {
 }
 
 void export_model_folder(const fs::path& to, const ModelFiles& source, const fs::path& folder,
-                         json config, const Tensors& tensors, const TrainedChat& chat) {
+                         json config, const Tensors& tensors, const TrainedChat& chat,
+                         std::uint64_t largest_file) {
   name_stored_type(config, tensors);
   write_atomically(place_of_new_folder(to), [&](const fs::path& temporary) {
     fs::create_directory(temporary);
     if (fs::exists(folder / "config.json")) copy_kept_files(folder, temporary);
     write_config(temporary / "config.json", folder / "config.json", config);
-    stream_safetensors(temporary / "model.safetensors", tensors);
+    write_weights(temporary, tensors, largest_file);
     const bool has_generation = source.generation.is_object() && !source.generation.empty();
     if (has_generation && !fs::exists(temporary / "generation_config.json"))
       write_json(temporary / "generation_config.json", source.generation);

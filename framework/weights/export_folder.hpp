@@ -3,6 +3,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
@@ -28,7 +29,12 @@ constexpr const char* trained_chat_template = "trained_chat_template.jinja";
 /// Name of the file for it.
 std::string chat_file(const TrainedChat& chat);
 
-/// Writes model.safetensors and config.json, and copies tokenizer, chat template, generation
+/// Bytes of tensors in a file of weights, at most, unless it is of a single tensor: as
+/// transformers 5 by default.
+inline constexpr std::uint64_t largest_weight_file = 50'000'000'000;
+
+/// Writes model.safetensors, or several files and their model.safetensors.index.json, and
+/// config.json, and copies tokenizer, chat template, generation
 /// defaults, image processor and licence from `folder`, the source's folder. Adds files that
 /// AutoTokenizer and pipelines need and the source lacks. `config`: config of the exported model;
 /// its dtype is used for the tensors. A replacing chat template adds its end mark to the
@@ -36,6 +42,7 @@ std::string chat_file(const TrainedChat& chat);
 /// empty.
 void export_model_folder(const std::filesystem::path& to, const ModelFiles& source,
                          const std::filesystem::path& folder, nlohmann::json config,
-                         const std::vector<TensorToWrite>& tensors, const TrainedChat& chat = {});
+                         const std::vector<TensorToWrite>& tensors, const TrainedChat& chat = {},
+                         std::uint64_t largest_file = largest_weight_file);
 
 }  // namespace attune

@@ -179,6 +179,20 @@ for dtype in ("float32", "bfloat16"):
     check(tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False).startswith("user: a"), "the chat template")
     check((net.generation_config.eos_token_id, net.generation_config.temperature) == ([256, 10], 0.6), "the generation defaults")
 
+# In several files.
+for source, to in (("model", "divided"), ("runs/full-float32", "divided-run")):
+    divided = export(source, to, "--max-shard-size", "20KB")
+    files = sorted(divided.glob("model-*.safetensors"))
+    check(len(files) > 2 and files[-1].name.endswith(f"of-{len(files):05}.safetensors") and not (divided / "model.safetensors").exists(), f"{files}")
+    whole = load_file(place / (source if source == "model" else "runs/full-float32/model") / "model.safetensors")
+    parts = [load_file(file) for file in files]
+    check(all(len(part) == 1 or sum(tensor.nbytes for tensor in part.values()) <= 20000 for part in parts), "none is larger, but for a single tensor")
+    check(whole.keys() == {name for part in parts for name in part} and all(torch.equal(whole[name], tensor) for part in parts for name, tensor in part.items()), "the same")
+check_loss(causal_loss(AutoModelForCausalLM.from_pretrained(place / "divided-run")), json.loads((place / "runs/full-float32/evaluation.json").read_text())["tuned"]["loss"], "in several files")
+for size in ("20", "GB", "-1GB", "0GB", "5 GB x", ""):
+    said = place.run(program, "export", "model", "--to", "none", "--max-shard-size", size, expect=2)
+    check("--max-shard-size" in said and not (place / "none").exists(), f"{size!r}: {said}")
+
 # A checkpoint exported, an export trained on and exported again.
 early = export("runs/full-float32", "early", "--checkpoint", "2")
 check_kept("model", "early", [*TOKENIZER, "generation_config.json"])

@@ -56,6 +56,34 @@ TEST(Export, WhatIsWrittenOpensAgainTheSame) {
     "model_input_names":["input_ids","attention_mask"],"chat_template":"{{ m }}"})"));
 }
 
+TEST(Export, LargeWeightsGoIntoSeveralFiles) {
+  TemporaryFolder folder;
+  const std::vector<std::pair<std::string, at::Tensor>> tensors{{"a", at::arange(6)},
+                                                                {"b", at::rand({5})},
+                                                                {"large", at::rand({100})},
+                                                                {"c", at::ones({2})},
+                                                                {"d", at::zeros({2})}};
+  const auto write = [&](const char* name, std::uint64_t largest) {
+    export_model_folder(folder / name, made_files(), "", {{"model_type", "x"}}, to_write(tensors),
+                        {}, largest);
+    const auto files = ModelFiles::open(folder / name);
+    for (const auto& [of, tensor] : tensors)
+      EXPECT_TRUE(at::equal(files.weights->read(of), tensor)) << of;
+  };
+  write("out", 68);
+  const auto index = read(folder / "out/model.safetensors.index.json");
+  EXPECT_EQ(index["metadata"]["total_size"], 48 + 20 + 400 + 8 + 8);
+  EXPECT_EQ(index["weight_map"], (json{{"a", "model-00001-of-00003.safetensors"},
+                                       {"b", "model-00001-of-00003.safetensors"},
+                                       {"large", "model-00002-of-00003.safetensors"},
+                                       {"c", "model-00003-of-00003.safetensors"},
+                                       {"d", "model-00003-of-00003.safetensors"}}));
+  EXPECT_FALSE(fs::exists(folder / "out/model.safetensors"));
+  write("whole", 484);
+  EXPECT_TRUE(fs::exists(folder / "whole/model.safetensors"));
+  EXPECT_FALSE(fs::exists(folder / "whole/model.safetensors.index.json"));
+}
+
 TEST(Export, AFolderThatIsNotEmptyIsLeftAlone) {
   TemporaryFolder folder;
   write_bytes(folder / "out/mine.txt", "mine");
