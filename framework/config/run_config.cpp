@@ -186,11 +186,16 @@ void ParallelOptions::describe(Schema<ParallelOptions>& s) {
         "MPI, through the host's memory; ranks on CPUs always use MPI",
         {{"auto", Collectives::automatic}, {"mpi", Collectives::mpi}})
       .is(OptionRole::location);
-  s.key("shard", &ParallelOptions::shard,
-        "what the ranks hold together, each its part, to save memory; none: every rank holds "
-        "everything; optimizer: the optimizer's state is divided (ZeRO stage 1); gradients: also "
-        "the gradients (stage 2)",
-        {{"none", Shard::none}, {"optimizer", Shard::optimizer}, {"gradients", Shard::gradients}})
+  s.key(
+       "shard", &ParallelOptions::shard,
+       "what the ranks hold together, each its part, to save memory; none: every rank holds "
+       "everything; optimizer: the optimizer's state is divided (ZeRO stage 1); gradients: also "
+       "the gradients (stage 2); weights: also the trained weights, which the ranks of a node hold "
+       "once; on CPUs alone",
+       {{"none", Shard::none},
+        {"optimizer", Shard::optimizer},
+        {"gradients", Shard::gradients},
+        {"weights", Shard::weights}})
       .is(OptionRole::location);
   s.key(
        "replicas", &ParallelOptions::replicas,
@@ -653,9 +658,10 @@ class Reader {
                     "'micro_batch = \"auto\"' depends on the machine's memory, but "
                     "parallel.reproducible requires a fixed value: give a number");
     if (config_.parallel.replicas > 1 && config_.parallel.shard == Shard::none)
-      problems_.add(section(root_, "parallel", problems_).get("replicas")->source(),
-                    "'replicas' counts the copies of what is sharded, but nothing is: set "
-                    "parallel.shard to \"optimizer\" or \"gradients\", or leave it out");
+      problems_.add(
+          section(root_, "parallel", problems_).get("replicas")->source(),
+          "'replicas' counts the copies of what is sharded, but nothing is: set "
+          "parallel.shard to \"optimizer\", \"gradients\" or \"weights\", or leave it out");
     if (train.precision == FloatType::bfloat16 && config_.model.dtype == FloatType::bfloat16)
       problems_.add(
           table.get("precision")->source(),

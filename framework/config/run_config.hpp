@@ -32,7 +32,7 @@ enum class HiddenCache { off, float32, bfloat16 };
 enum class NotFinite { stop, skip };
 enum class Binding { automatic, keep };
 enum class Collectives { automatic, mpi };
-enum class Shard { none, optimizer, gradients };
+enum class Shard { none, optimizer, gradients, weights };
 
 struct RunOptions {
   std::string name;

@@ -64,14 +64,18 @@ class Mapping {
   void* begin_;
 };
 
-void release(void* mapping) { delete static_cast<Mapping*>(mapping); }
+using SharedMapping = std::shared_ptr<const Mapping>;
 
-at::Tensor tensor_in(std::unique_ptr<Mapping> mapping, at::IntArrayRef sizes,
-                     at::ScalarType dtype) {
-  const auto bytes = mapping->bytes();
-  void* begin = mapping->begin();
-  c10::DataPtr data(begin, mapping.release(), &release, c10::kCPU);
-  const c10::Storage storage(c10::Storage::use_byte_size_t(), bytes, std::move(data));
+void release(void* mapping) { delete static_cast<SharedMapping*>(mapping); }
+
+/// Storage from this byte of the mapping on, which lives as long as its last storage.
+c10::Storage storage_in(const SharedMapping& mapping, std::size_t offset, std::size_t bytes) {
+  c10::DataPtr data(static_cast<std::byte*>(mapping->begin()) + offset, new SharedMapping(mapping),
+                    &release, c10::kCPU);
+  return {c10::Storage::use_byte_size_t(), bytes, std::move(data)};
+}
+
+at::Tensor tensor_in(const c10::Storage& storage, at::IntArrayRef sizes, at::ScalarType dtype) {
   return at::empty({0}, at::TensorOptions(dtype)).set_(storage, 0, sizes);
 }
 
@@ -84,19 +88,29 @@ void check_accounting() {
     throw std::runtime_error("vm.overcommit_memory is 2, so it would be charged to every rank");
 }
 
-/// A file in memory with these values, which nobody can change any more.
-std::unique_ptr<Descriptor> file_of(const at::Tensor& values, at::ScalarType dtype,
-                                    std::size_t bytes) {
+void seal(int file, int against) {
+  if (::fcntl(file, F_ADD_SEALS, against) != 0) refuse("fcntl");
+}
+
+/// Zeros in memory.
+std::unique_ptr<Descriptor> new_file(std::size_t bytes) {
   auto file = std::make_unique<Descriptor>(
       ::memfd_create("attune-weights", MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create");
   if (::ftruncate(*file, static_cast<off_t>(bytes)) != 0) refuse("ftruncate");
+  seal(*file, F_SEAL_SHRINK | F_SEAL_GROW);
+  return file;
+}
+
+/// A file in memory with these values, which nobody can change any more.
+std::unique_ptr<Descriptor> file_of(const at::Tensor& values, at::ScalarType dtype,
+                                    std::size_t bytes) {
+  auto file = new_file(bytes);
   {
     const Mapping mapping(*file, bytes, MAP_SHARED);
     ::madvise(mapping.begin(), bytes, MADV_HUGEPAGE);  // where the kernel has them for such files
     at::from_blob(mapping.begin(), values.sizes(), at::TensorOptions(dtype)).copy_(values);
   }
-  constexpr int all = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
-  if (::fcntl(*file, F_ADD_SEALS, all) != 0) refuse("fcntl");
+  seal(*file, F_SEAL_SEAL | F_SEAL_WRITE);
   return file;
 }
 
@@ -114,13 +128,14 @@ Place place_of(int file) {
   return {fmt::format("/proc/{}/fd/{}", ::getpid(), file), status.st_dev, status.st_ino};
 }
 
-std::unique_ptr<Descriptor> open_place(const Place& place) {
+/// access: O_RDONLY or O_RDWR.
+std::unique_ptr<Descriptor> open_place(const Place& place, int access) {
   // Opening what is something else might wait, or do something.
   struct stat found{};
   const bool is_there = ::stat(place.path.c_str(), &found) == 0;
   if (!is_there || found.st_dev != place.device || found.st_ino != place.inode)
     throw std::runtime_error("the ranks of the node do not see each other's processes");
-  return std::make_unique<Descriptor>(::open(place.path.c_str(), O_RDONLY | O_CLOEXEC),
+  return std::make_unique<Descriptor>(::open(place.path.c_str(), access | O_CLOEXEC),
                                       "open of another rank's memory");
 }
 
@@ -148,6 +163,39 @@ std::string failure_of(const Comm& comm, const Work& work) {
   return "";
 }
 
+/// Calls use(file) on every rank, with the file that make() gives on the first one. Returns what
+/// failed, the same on every rank; empty if nothing did.
+template <class Make, class Use>
+std::string with_file_of_first(const Comm& node, const Make& make, int access, const Use& use) {
+  std::unique_ptr<Descriptor> file;
+  std::string place;
+  const auto first = failure_of(node, [&] {
+    if (!node.root()) return;
+    check_accounting();
+    file = make();
+    place = to_text(place_of(*file));
+  });
+  if (!first.empty()) return first;
+  place = node.broadcast(place);
+  // Agreeing also keeps the first rank's file open until all have opened it.
+  return failure_of(node, [&] {
+    if (!node.root()) file = open_place(from_text(place), access);
+    use(*file);
+  });
+}
+
+/// Where tensors lie in a file, each as a vector register wants it.
+std::vector<std::size_t> offsets_of(const std::vector<at::Tensor>& tensors, std::size_t& bytes) {
+  constexpr std::size_t alignment = 64;
+  std::vector<std::size_t> offsets;
+  bytes = 0;
+  for (const auto& tensor : tensors) {
+    offsets.push_back(bytes);
+    bytes += (tensor.nbytes() + alignment - 1) / alignment * alignment;
+  }
+  return offsets;
+}
+
 }  // namespace
 
 at::Tensor NodeMemory::copied(const at::Tensor& values, at::ScalarType dtype) const {
@@ -160,23 +208,12 @@ at::Tensor NodeMemory::shared(const at::Tensor& values, at::ScalarType dtype,
                               const std::vector<std::int64_t>& sizes) {
   const auto bytes =
       static_cast<std::size_t>(c10::multiply_integers(sizes)) * c10::elementSize(dtype);
-  std::unique_ptr<Descriptor> file;
-  std::string place;
+  const auto make = [&] { return file_of(values, dtype, bytes); };
   at::Tensor tensor;
-  obstacle_ = failure_of(node_, [&] {
-    if (!node_.root()) return;
-    check_accounting();
-    file = file_of(values, dtype, bytes);
-    place = to_text(place_of(*file));
-  });
-  if (!obstacle_.empty()) return tensor;
-  place = node_.broadcast(place);
-  // Agreeing also keeps the first rank's file open until all have opened it.
-  obstacle_ = failure_of(node_, [&] {
-    if (!node_.root()) file = open_place(from_text(place));
-    auto mapping = std::make_unique<Mapping>(*file, bytes, MAP_PRIVATE | MAP_NORESERVE);
+  obstacle_ = with_file_of_first(node_, make, O_RDONLY, [&](int file) {
+    const auto mapping = std::make_shared<const Mapping>(file, bytes, MAP_PRIVATE | MAP_NORESERVE);
     mapping->touch();
-    tensor = tensor_in(std::move(mapping), sizes, dtype);
+    tensor = tensor_in(storage_in(mapping, 0, bytes), sizes, dtype);
   });
   return obstacle_.empty() ? tensor : at::Tensor();
 }
@@ -193,6 +230,33 @@ at::Tensor NodeMemory::place(const at::Tensor& values, at::ScalarType dtype) {
   if (is_worth_sharing(bytes) && obstacle_.empty())
     if (auto tensor = shared(values, dtype, sizes); tensor.defined()) return tensor;
   return copied(values, dtype);
+}
+
+std::vector<at::Tensor> NodeMemory::place_open(const std::vector<at::Tensor>& values) {
+  const at::NoGradGuard no_grad;
+  std::size_t bytes = 0;
+  const auto offsets = offsets_of(values, bytes);
+  if (node_.size() == 1 || !obstacle_.empty() || bytes == 0) return {};
+  const auto ranks = static_cast<std::size_t>(node_.size());
+  const auto is_mine = [&](std::size_t offset) {
+    return static_cast<int>(offset * ranks / bytes) == node_.rank();
+  };
+  std::vector<at::Tensor> placed;
+  const auto make = [&] { return new_file(bytes); };
+  obstacle_ = with_file_of_first(node_, make, O_RDWR, [&](int file) {
+    const auto mapping = std::make_shared<const Mapping>(file, bytes, MAP_SHARED);
+    ::madvise(mapping->begin(), bytes, MADV_HUGEPAGE);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const auto& own = values[i];
+      ATTUNE_ASSERT(own.is_non_overlapping_and_dense(), "tensor {} has gaps", i);
+      placed.push_back(
+          at::empty({0}, own.options().requires_grad(false))
+              .set_(storage_in(mapping, offsets[i], own.nbytes()), 0, own.sizes(), own.strides()));
+      if (is_mine(offsets[i])) placed.back().copy_(own);
+    }
+    mapping->touch();
+  });
+  return obstacle_.empty() ? placed : std::vector<at::Tensor>{};
 }
 
 bool NodeMemory::is_worth_sharing(std::size_t bytes) {

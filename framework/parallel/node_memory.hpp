@@ -4,7 +4,9 @@
 #include <ATen/core/Tensor.h>
 #include <attune/comm.hpp>
 
+#include <memory>
 #include <string>
+#include <vector>
 
 namespace attune::parallel {
 
@@ -22,6 +24,11 @@ class NodeMemory {
   /// all are where memory cannot be shared. Collective.
   at::Tensor place(const at::Tensor& values, at::ScalarType dtype);
 
+  /// The same for tensors that change: every rank may write to them, and the others see that. They
+  /// keep their dtypes and strides. values: the same on every rank; each copies a part of them.
+  /// Empty where memory cannot be shared. Collective.
+  std::vector<at::Tensor> place_open(const std::vector<at::Tensor>& values);
+
   /// Why memory cannot be shared, after a tensor could not be placed; otherwise empty. The same on
   /// every rank.
   const std::string& obstacle() const { return obstacle_; }
@@ -30,7 +37,8 @@ class NodeMemory {
 
   /// Whether a tensor of this size is shared rather than copied.
   static bool is_worth_sharing(std::size_t bytes);
-  /// Whether place() put this tensor, or the one that it is a view of, into shared memory.
+  /// Whether place() or place_open() put this tensor, or the one that it is a view of, into shared
+  /// memory.
   static bool holds(const at::Tensor& tensor);
 
  private:

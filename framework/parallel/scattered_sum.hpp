@@ -18,10 +18,10 @@ namespace attune::parallel {
 ///   sum.take_shards();
 ///
 /// A bucket of gradients is reduced and scattered as soon as a pass has computed it, and its
-/// gradients are given up. With Sharded::gradients every pass does so, and all ranks make equally
-/// many passes; whole gradients are there only of the bucket that is being computed and of two that
-/// are being sent. With Sharded::optimizer gradients add up on each rank, and only its last pass
-/// scatters them, which sends less when a step has several.
+/// gradients are given up. From Sharded::gradients on every pass does so, and all ranks make
+/// equally many passes; whole gradients are there only of the bucket that is being computed and of
+/// two that are being sent. With Sharded::optimizer gradients add up on each rank, and only its
+/// last pass scatters them, which sends less when a step has several.
 class ScatteredSum {
  public:
   /// plan: for the ranks of sharing.shards. in_one_piece: see GradientReducer. Collective.
@@ -30,7 +30,7 @@ class ScatteredSum {
 
   std::int64_t begin(std::int64_t own);
   /// Whether passes other than a rank's last one are collective.
-  bool meets_in_every_pass() const { return sharing_.what == Sharded::gradients; }
+  bool meets_in_every_pass() const { return sharing_.what >= Sharded::gradients; }
   void backward(const at::Tensor& loss);
   void finish();
   /// Gives up the sums of the passes so far. Between passes, on all ranks.

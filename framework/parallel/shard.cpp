@@ -53,37 +53,54 @@ Buckets one_bucket(std::size_t tensors) {
 /// An all-gather of a bucket.
 struct Gathered {
   Pending work;
-  at::Tensor row;                   // of all elements
-  std::vector<at::Tensor> tensors;  // that get them; none where the row is the tensor
+  at::Tensor row;                  // of elements, one rank's after the other's
+  std::vector<at::Tensor> pieces;  // that get them; none where the row is the tensor
 
   void settle() const {
     work->wait();
     std::int64_t from = 0;
-    for (const auto& tensor : tensors) {
-      tensor.copy_(row.narrow(0, from, tensor.numel()).view(tensor.sizes()));
-      from += tensor.numel();
+    for (const auto& piece : pieces) {
+      piece.copy_(row.narrow(0, from, piece.numel()).view(piece.sizes()));
+      from += piece.numel();
     }
   }
 };
 
-Gathered start_gather(const NamedTensors& tensors, const ShardPlan& plan, const RankGroup& group,
-                      std::size_t bucket) {
-  Gathered gathered;
-  for (const auto i : plan.buckets()[bucket])
-    gathered.tensors.push_back(tensors[i].second.detach());
-  const auto options = gathered.tensors.front().options();
-  std::vector<at::Tensor> pieces{at::empty({0}, options)};
-  for (const auto& range : plan.of_rank(group.comm.rank(), bucket)) {
+/// Views of one rank's elements of a bucket.
+std::vector<at::Tensor> pieces_of(const NamedTensors& tensors, const ShardPlan& plan, int rank,
+                                  std::size_t bucket) {
+  std::vector<at::Tensor> pieces;
+  for (const auto& range : plan.of_rank(rank, bucket)) {
     const auto& [name, tensor] = tensors[range.tensor];
-    pieces.push_back(Shard::of(name, tensor.detach(), range.first, range.count).tensor.flatten());
+    pieces.push_back(Shard::of(name, tensor.detach(), range.first, range.count).tensor);
   }
-  std::vector<at::Tensor> mine{at::cat(pieces)};
-  const auto& sizes = plan.sizes(bucket);
-  if (gathered.tensors.size() == 1 && gathered.tensors.front().is_contiguous()) {
-    gathered.row = gathered.tensors.front().view({-1});
-    gathered.tensors.clear();
-  } else {
+  return pieces;
+}
+
+/// The tensor that is alone in a bucket, as a row; undefined for other buckets.
+at::Tensor row_of_single(const NamedTensors& tensors, const std::vector<std::size_t>& bucket) {
+  const auto& first = tensors[bucket.front()].second;
+  return bucket.size() == 1 && first.is_contiguous() ? first.detach().view({-1}) : at::Tensor();
+}
+
+Gathered start_gather(const NamedTensors& tensors, const ShardPlan& plan, const RankGroup& group,
+                      const std::vector<int>& members, std::size_t bucket) {
+  const auto options = tensors[plan.buckets()[bucket].front()].second.detach().options();
+  const auto rank = members[static_cast<std::size_t>(group.comm.rank())];
+  std::vector<at::Tensor> own{at::empty({0}, options)};
+  for (const auto& piece : pieces_of(tensors, plan, rank, bucket)) own.push_back(piece.flatten());
+  std::vector<at::Tensor> mine{at::cat(own)};
+  std::vector<std::int64_t> sizes;
+  for (const int member : members)
+    sizes.push_back(plan.sizes(bucket)[static_cast<std::size_t>(member)]);
+  Gathered gathered;
+  if (std::ssize(members) == plan.ranks())
+    gathered.row = row_of_single(tensors, plan.buckets()[bucket]);
+  if (!gathered.row.defined()) {
     gathered.row = at::empty({std::reduce(sizes.begin(), sizes.end())}, options);
+    for (const int member : members)
+      for (auto& piece : pieces_of(tensors, plan, member, bucket))
+        gathered.pieces.push_back(std::move(piece));
   }
   std::vector<std::vector<at::Tensor>> of_ranks{gathered.row.split_with_sizes(sizes)};
   gathered.work = group.collectives->allgather(of_ranks, mine);
@@ -197,9 +214,16 @@ int ShardPlan::fullest() const {
 }
 
 void gather_shards(const NamedTensors& tensors, const ShardPlan& plan, const RankGroup& group) {
-  ATTUNE_ASSERT(plan.ranks() == group.comm.size(), "a plan for {} ranks, and {} of them",
-                plan.ranks(), group.comm.size());
-  if (plan.ranks() == 1) return;
+  std::vector<int> all(static_cast<std::size_t>(plan.ranks()));
+  std::iota(all.begin(), all.end(), 0);
+  gather_shards(tensors, plan, group, all);
+}
+
+void gather_shards(const NamedTensors& tensors, const ShardPlan& plan, const RankGroup& group,
+                   const std::vector<int>& members) {
+  ATTUNE_ASSERT(std::ssize(members) == group.comm.size(), "{} members, and {} ranks",
+                members.size(), group.comm.size());
+  if (members.size() == 1) return;
   const at::NoGradGuard no_grad;
   std::deque<Gathered> under_way;
   const auto settle_one = [&] {
@@ -208,7 +232,7 @@ void gather_shards(const NamedTensors& tensors, const ShardPlan& plan, const Ran
   };
   for (std::size_t bucket = 0; bucket < plan.buckets().size(); ++bucket) {
     if (under_way.size() == most_under_way) settle_one();
-    under_way.push_back(start_gather(tensors, plan, group, bucket));
+    under_way.push_back(start_gather(tensors, plan, group, members, bucket));
   }
   while (!under_way.empty()) settle_one();
 }

@@ -98,6 +98,10 @@ constexpr std::size_t most_under_way = 2;
 
 /// Distributes each rank's elements to all ranks, in place (all-gather). Collective.
 void gather_shards(const NamedTensors& tensors, const ShardPlan& plan, const RankGroup& group);
+/// The same among some of the plan's ranks, each of which gets the elements of these. members: the
+/// plan's ranks, in the order of the group.
+void gather_shards(const NamedTensors& tensors, const ShardPlan& plan, const RankGroup& group,
+                   const std::vector<int>& members);
 
 /// One rank's shards of the parameters' .grad, in memory as their parameters; zeros where there is
 /// none.

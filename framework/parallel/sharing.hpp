@@ -21,8 +21,10 @@ struct RankGroup {
 };
 
 /// What the ranks of a shard group hold together, each its part. The others are whole on every
-/// rank. Stages 1 and 2 of ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054).
-enum class Sharded { nothing, optimizer, gradients };
+/// rank. Each includes those before it. Stages 1 and 2 of ZeRO (Rajbhandari et al. 2020,
+/// arXiv:1910.02054); weights are shared by the ranks of a node, which hold them once
+/// (NodeParameters).
+enum class Sharded { nothing, optimizer, gradients, weights };
 
 /// The data-parallel group as a table: `shards` are consecutive ranks, which hold one copy of what
 /// is sharded; `copies` have the same place in their shard groups, and hold the same. Example: four

@@ -59,12 +59,9 @@ void hold_frozen_once(Model& model, const BaseValues& base, NodeMemory& memory) 
   const torch::NoGradGuard no_grad;
   for (auto& item : model.module().named_parameters()) {
     auto& parameter = item.value();
-    const bool is_held = NodeMemory::holds(parameter);
-    if (parameter.requires_grad()) {
-      if (is_held) parameter.set_data(parameter.detach().clone());
-    } else if (!is_held || !base.are_those_of(item.key(), parameter)) {
+    if (parameter.requires_grad()) continue;
+    if (!NodeMemory::holds(parameter) || !base.are_those_of(item.key(), parameter))
       hold_once(parameter, memory);
-    }
   }
   for_each_other(model, [&](at::Tensor& tensor) {
     if (!NodeMemory::holds(tensor)) hold_once(tensor, memory);
@@ -76,6 +73,12 @@ void hold_frozen_once(Model& model, const BaseValues& base, NodeMemory& memory) 
         memory.node().root() ? nn::rounded_evenly(linear->weight.detach()) : at::Tensor();
     linear->keep_operand(memory.place(rounded, at::kBFloat16));
   }
+}
+
+void hold_trained_apart(Model& model) {
+  for (auto& parameter : model.module().parameters())
+    if (parameter.requires_grad() && NodeMemory::holds(parameter))
+      parameter.set_data(parameter.detach().clone());
 }
 
 namespace {

@@ -26,14 +26,17 @@ class BaseValues {
   std::map<std::string, Version> versions_;
 };
 
-/// After the strategies have prepared a model whose weights were read into `memory`: what is
-/// trained gets memory of its own, and what strategies have made or changed that stays frozen is
-/// placed in the node's memory. base: before they did. Collective over the node.
+/// After the strategies have prepared a model whose weights were read into `memory`: what they have
+/// made or changed that stays frozen is placed there as well. base: before they did. Collective
+/// over the node.
 void hold_frozen_once(Model& model, const BaseValues& base, parallel::NodeMemory& memory);
+/// What is trained gets memory of its own, on each rank.
+void hold_trained_apart(Model& model);
 
 /// Bytes of the model's weights that the ranks of the node hold once.
 std::size_t bytes_held_once(Model& model);
-/// The same for a model without values, which hold_frozen_once() has not seen.
+/// The same for a model without values, which hold_frozen_once() has not seen: of its frozen
+/// weights.
 std::size_t bytes_to_hold_once(Model& model);
 
 }  // namespace attune::train

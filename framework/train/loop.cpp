@@ -233,6 +233,7 @@ class Loop {
       say("train.micro_batch: {} samples fit", micro_batch_);
     }
     evaluate_the_base();
+    hold_trained_once();
     if (without_target_ > 0)
       say("warning: {} of the {} validation samples have no target and are skipped: {}",
           without_target_, validation_samples(), why_without_target);
@@ -259,6 +260,7 @@ class Loop {
   }
 
   void go_on_from(const std::filesystem::path& checkpoint, bool anyway) {
+    hold_trained_once();  // what is loaded goes there
     const StoredState stored(checkpoint, s_.mesh.world);
     const auto state = restore(s_, updater_, stored, anyway);
     const auto before = versions_of_state();
@@ -276,10 +278,23 @@ class Loop {
     });
     if (s_.mesh.world.max(std::int64_t{versions_of_state() != before}) > 0)
       restore_weights(s_, stored);
+    updater_.accept_values();
     s_.base_values.clear();
     announce();
     if (!step_is_open_ && evaluation_due()) evaluated_step_ = run_.step;
     say("resumed from {} at step {}", checkpoint.string(), run_.step);
+  }
+
+  /// Not before the base is evaluated: until then a rank puts values in the place of others, and
+  /// back. Only with parallel.shard = "weights".
+  void hold_trained_once() {
+    if (!holds_trained_once(s_)) return;
+    const int copy = s_.mesh.data.rank() / sharing_.shards.comm.size();
+    const auto obstacle = updater_.hold_once_per_node(s_.mesh.node.split(copy));
+    if (!obstacle.empty())
+      say("note: ranks of a node cannot share the memory of what is trained, so each holds its own "
+          "copy ({})",
+          obstacle);
   }
 
   /// After an interruption in the evaluation of the base.

@@ -129,15 +129,23 @@ bool scatters(const Session& session) {
 /// Whether every pass does.
 bool scatters_in_every_pass(const Session& session) {
   const auto what = sharded_of(session.config);
-  return scatters(session) && (what == parallel::Sharded::gradients || micro_batches(session) == 1);
+  return scatters(session) && (what >= parallel::Sharded::gradients || micro_batches(session) == 1);
+}
+
+std::size_t trained_bytes(const Session& session) {
+  std::size_t bytes = 0;
+  for (const auto& [name, parameter] : session.strategies->trained()) bytes += parameter.nbytes();
+  return bytes;
 }
 
 /// Of a rank that shares out nothing, and writes whole checkpoints.
 MemoryPlan unshared_plan(const Session& session) {
   auto plan = plan_memory(*session.model, *session.config.optimizer.build<Optimizer>());
-  if (session.mesh.node.size() > 1 && !computes_on_accelerator(session))
-    plan.shared =
-        session.is_planned ? bytes_to_hold_once(*session.model) : bytes_held_once(*session.model);
+  if (ranks_of_node(session) > 1 && !computes_on_accelerator(session)) {
+    if (holds_trained_once(session)) plan.trained_shared = trained_bytes(session);
+    plan.shared = session.is_planned ? bytes_to_hold_once(*session.model) + plan.trained_shared
+                                     : bytes_held_once(*session.model);
+  }
   if (session.config.parallel.reproducible)
     plan.sums = plan.gradients * static_cast<std::size_t>(parallel::GradientTree::most_sums(
                                      micro_batches(session), ranks_of_run(session)));
@@ -166,6 +174,15 @@ MemoryPlan plan_memory(const Session& session) {
   if (ranks_of_copy(session) > 1) share_out(plan, session);
   if (computes_on_accelerator(session)) plan.staging = 0;  // it is the host's
   return plan;
+}
+
+std::size_t held_on_node(const Session& session, std::size_t most) {
+  const auto plan = plan_memory(session);
+  const auto ranks = static_cast<std::size_t>(ranks_of_node(session));
+  const auto of_copy = static_cast<std::size_t>(ranks_of_copy(session));
+  const auto copies = (ranks + of_copy - 1) / of_copy;
+  return ranks * (most - std::min(most, plan.shared)) + plan.shared +
+         (copies - 1) * plan.trained_shared;
 }
 
 std::string describe(const MemoryPlan& plan) {
@@ -264,12 +281,13 @@ HostMemory host_memory(const Session& session) {
   const auto copies = static_cast<std::size_t>(session.config.parallel.replicas);
   const auto what = sharded_of(session.config);
   const auto plan = unshared_plan(session);
-  if (computes_on_accelerator(session)) return {plan.staging, 0, 0, copies};
+  if (computes_on_accelerator(session)) return {plan.staging, 0, 0, 0, copies};
   std::size_t divided = 0;
   if (what != parallel::Sharded::nothing) divided += plan.optimizer;
   const bool stay_whole = session.config.parallel.reproducible;  // as partial sums
-  if (what == parallel::Sharded::gradients && !stay_whole) divided += plan.gradients;
-  return {plan.held(), bytes_to_hold_once(*session.model), divided, copies};
+  if (what >= parallel::Sharded::gradients && !stay_whole) divided += plan.gradients;
+  const auto trained = what >= parallel::Sharded::weights ? trained_bytes(session) : 0;
+  return {plan.held(), bytes_to_hold_once(*session.model), trained, divided, copies};
 }
 
 std::size_t most_held(const Session& session, const std::function<void()>& work) {

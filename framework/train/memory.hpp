@@ -22,7 +22,8 @@ namespace attune::train {
 /// Memory by purpose, in bytes on one rank.
 struct MemoryPlan {
   std::size_t weights = 0;
-  std::size_t shared = 0;  // of the weights: what the ranks of a node hold once
+  std::size_t shared = 0;          // of the weights: what the ranks of a node hold once
+  std::size_t trained_shared = 0;  // of these: what the ranks of a copy do
   std::size_t gradients = 0;
   std::size_t sums = 0;  // partial ones of gradients, with parallel.reproducible
   std::size_t optimizer = 0;
@@ -36,6 +37,8 @@ struct MemoryPlan {
 MemoryPlan plan_memory(const Session& session);
 /// The same for a model prepared by strategies, for a run with one rank.
 MemoryPlan plan_memory(Model& model, const Optimizer& optimizer);
+/// Bytes that the ranks of a node hold, of which each holds at most so many.
+std::size_t held_on_node(const Session& session, std::size_t most);
 /// "weights 513.1 MiB, gradients 18.6 MiB, optimizer 9.3 MiB (one of 4 shards), copy for
 /// checkpoints 55.8 MiB, other tensors 1.1 GiB"
 std::string describe(const MemoryPlan& plan);
@@ -52,6 +55,7 @@ std::size_t gradients_between_steps(const Session& session);
 struct HostMemory {
   std::size_t rank = 0;     // of a rank that runs alone
   std::size_t shared = 0;   // of it, what the ranks of a node hold once
+  std::size_t trained = 0;  // of it, what the ranks of a copy hold once on a node
   std::size_t divided = 0;  // of it, what the ranks of a copy share out
   std::size_t copies = 1;
 
@@ -59,9 +63,15 @@ struct HostMemory {
   std::size_t of_rank(std::size_t ranks) const {
     return rank - divided + divided / std::max<std::size_t>(1, ranks / copies);
   }
+  /// Of it, what the ranks of a node share.
+  std::size_t of_rank_shared(std::size_t ranks) const {
+    return ranks / copies > 1 ? shared + trained : shared;
+  }
   /// Of the ranks of a node.
   std::size_t of_node(std::size_t ranks_of_node, std::size_t ranks) const {
-    return shared + ranks_of_node * (of_rank(ranks) - shared);
+    const auto of_copy = std::max<std::size_t>(1, ranks / copies);
+    const auto copies_there = (ranks_of_node + of_copy - 1) / of_copy;
+    return shared + copies_there * trained + ranks_of_node * (of_rank(ranks) - shared - trained);
   }
 };
 /// For a planned session.

@@ -163,9 +163,17 @@ std::map<std::string, std::string> hashes_of_foreign_plugins(const config::RunCo
   return hashes;
 }
 
+void check_shard(const Session& s) {
+  if (sharded_of(s.config) == parallel::Sharded::weights && computes_on_accelerator(s))
+    fail(
+        "parallel.shard is \"weights\", which shares the memory of CPUs: on GPUs set it to "
+        "\"gradients\"");
+}
+
 /// What the run consists of, and is refused for, but for its model's values.
 void assemble(Session& s) {
   const auto& config = s.config;
+  s.mesh.world.agree([&] { check_shard(s); });
   s.files = open_model_files(config.model.path, s.mesh.world);
   on_root(s.mesh.world, [&] {
     check_architecture(*s.files, *config.registry);
@@ -188,7 +196,10 @@ void assemble(Session& s) {
     check_data(s);
     for (const auto& chosen : config.callbacks) s.callbacks.push_back(chosen.build<Callback>());
   });
-  if (s.memory) hold_frozen_once(*s.model, base, *s.memory);
+  if (s.memory) {
+    hold_frozen_once(*s.model, base, *s.memory);
+    if (!holds_trained_once(s)) hold_trained_apart(*s.model);
+  }
   on_root(s.mesh.world, [&] { check_tokenizer(s); });
 }
 
@@ -216,22 +227,39 @@ parallel::Sharded sharded_of(const config::RunConfig& config) {
   switch (config.parallel.shard) {
     case config::Shard::optimizer: return parallel::Sharded::optimizer;
     case config::Shard::gradients: return parallel::Sharded::gradients;
+    case config::Shard::weights: return parallel::Sharded::weights;
     case config::Shard::none: break;
   }
   return parallel::Sharded::nothing;
 }
 
+namespace {
+
+bool is_planned_for_a_job(const Session& session) {
+  return session.is_planned && session.mesh.data.size() == 1;
+}
+
+}  // namespace
+
 int ranks_of_run(const Session& session) {
   const auto& asked = session.config.asked;
-  const bool is_for_a_job = session.is_planned && session.mesh.data.size() == 1;
-  if (!is_for_a_job) return session.mesh.data.size();
+  if (!is_planned_for_a_job(session)) return session.mesh.data.size();
   return static_cast<int>(asked.nodes.value_or(1) * asked.tasks_per_node.value_or(1));
+}
+
+int ranks_of_node(const Session& session) {
+  if (!is_planned_for_a_job(session)) return session.mesh.node.size();
+  return static_cast<int>(session.config.asked.tasks_per_node.value_or(1));
 }
 
 int ranks_of_copy(const Session& session) {
   if (sharded_of(session.config) == parallel::Sharded::nothing) return 1;
   const auto copies = session.config.parallel.replicas;
   return static_cast<int>(std::max<std::int64_t>(1, ranks_of_run(session) / copies));
+}
+
+bool holds_trained_once(const Session& session) {
+  return sharded_of(session.config) == parallel::Sharded::weights && ranks_of_copy(session) > 1;
 }
 
 void check_copies(const config::ParallelOptions& parallel, std::int64_t ranks) {

@@ -118,6 +118,10 @@ int ranks_of_run(const Session& session);
 void check_copies(const config::ParallelOptions& parallel, std::int64_t ranks);
 /// How many ranks hold one copy of it.
 int ranks_of_copy(const Session& session);
+/// How many ranks are on a node, counted like those of the run.
+int ranks_of_node(const Session& session);
+/// Whether the ranks of a copy hold what is trained once on each of their nodes.
+bool holds_trained_once(const Session& session);
 
 }  // namespace train
 }  // namespace attune

@@ -196,10 +196,10 @@ Updater::Updater(std::shared_ptr<Optimizer> optimizer, const std::vector<Paramet
 Updater::Slot Updater::make_slot(const parallel::ShardPlan::Range& range, std::size_t group,
                                  const std::vector<std::string>& block_prefixes) const {
   const auto& [name, parameter] = parameters_[range.tensor];
-  const auto part = parallel::Shard::of(name, parameter, range.first, range.count);
+  const auto part = part_of(range);
   const auto dtype = parallel::gradient_dtype(parameter);
   const auto spec = spec_of(name, part.tensor, dtype, block_prefixes);
-  Slot slot{spec, range.tensor, group, part, {}, {}};
+  Slot slot{spec, range, group, {}, {}};
   const auto kept_state = [&](const StateSpec& kept) {
     parallel::Shard state(name + "." + kept.name, make_state(kept, part.tensor));
     if (!part.is_whole() && kept.sizes == slot.spec.sizes) {
@@ -218,6 +218,20 @@ Updater::Slot Updater::make_slot(const parallel::ShardPlan::Range& range, std::s
   return slot;
 }
 
+parallel::Shard Updater::part_of(const parallel::ShardPlan::Range& range) const {
+  const auto& [name, parameter] = parameters_[range.tensor];
+  return parallel::Shard::of(name, parameter, range.first, range.count);
+}
+
+std::string Updater::hold_once_per_node(const Comm& node) {
+  memory_ = std::make_unique<parallel::NodeParameters>(parameters_, sharing_.comm, node);
+  return memory_->obstacle();
+}
+
+void Updater::accept_values() {
+  if (memory_) memory_->accept();
+}
+
 std::vector<parallel::Shard> Updater::gradients() const {
   return parallel::gradient_shards(parameters_, plan_, sharing_.comm.rank());
 }
@@ -229,7 +243,7 @@ void Updater::spread(const std::vector<parallel::Shard>& gradients) {
   for (const auto& [name, parameter] : parameters_)
     whole.emplace_back(name, parallel::zero_gradient(parameter));
   for (std::size_t i = 0; i < gradients.size(); ++i)
-    gradients[i].of_whole(whole[slots_[i].parameter].second).copy_(gradients[i].tensor);
+    gradients[i].of_whole(whole[slots_[i].range.tensor].second).copy_(gradients[i].tensor);
   parallel::gather_shards(whole, plan_, sharing_);
   for (std::size_t i = 0; i < parameters_.size(); ++i)
     at::Tensor(parameters_[i].second).mutable_grad() = whole[i].second;
@@ -308,7 +322,7 @@ double Updater::finish_norm(Squares given, const device::Readings& readings) con
 
 /// By a strategy, for now.
 bool Updater::is_frozen(const Slot& slot) const {
-  return !parameters_[slot.parameter].second.requires_grad();
+  return !parameters_[slot.range.tensor].second.requires_grad();
 }
 
 void Updater::step(const std::vector<parallel::Shard>& gradients, double learning_rate,
@@ -316,14 +330,17 @@ void Updater::step(const std::vector<parallel::Shard>& gradients, double learnin
   torch::NoGradGuard no_grad;
   ATTUNE_ASSERT(gradients.size() == slots_.size(), "{} gradients of {}", gradients.size(),
                 slots_.size());
+  if (memory_) memory_->begin_update();
   std::vector<std::vector<ParameterUpdate>> by_group(groups_.size());
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     const auto& slot = slots_[i];
     if (is_frozen(slot)) continue;
+    const auto part = part_of(slot.range);
     // it was just loaded, or a strategy has changed it
-    if (slot.master) nn::follow_rounded(slot.master->tensor, slot.part.tensor, slot.part.offset);
+    if (slot.master) nn::follow_rounded(slot.master->tensor, part.tensor, part.offset);
+    const auto& values = slot.master ? slot.master->tensor : part.tensor;
     auto& update = by_group[slot.group].emplace_back(
-        ParameterUpdate{slot.spec, slot.values(), gradients[i].tensor, {}});
+        ParameterUpdate{slot.spec, values, gradients[i].tensor, {}});
     for (const auto& kept : slot.state) update.state.push_back(kept.tensor);
   }
   for (std::size_t group = 0; group < groups_.size(); ++group) {
@@ -332,10 +349,15 @@ void Updater::step(const std::vector<parallel::Shard>& gradients, double learnin
     optimizer_->update(by_group[group], {learning_rate * rates.learning_rate_scale,
                                          rates.weight_decay, gradient_scale});
   }
-  for (const auto& slot : slots_)
-    if (slot.master && !is_frozen(slot))
-      nn::round_evenly_into(slot.part.tensor, slot.master->tensor, slot.part.offset);
-  if (is_shared()) parallel::gather_shards(parameters_, plan_, sharing_);
+  for (const auto& slot : slots_) {
+    if (!slot.master || is_frozen(slot)) continue;
+    const auto part = part_of(slot.range);
+    nn::round_evenly_into(part.tensor, slot.master->tensor, part.offset);
+  }
+  if (memory_)
+    memory_->finish_update(plan_);
+  else if (is_shared())
+    parallel::gather_shards(parameters_, plan_, sharing_);
 }
 
 std::vector<parallel::Shard> Updater::state() const {

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "device/readings.hpp"
+#include "parallel/node_parameters.hpp"
 #include "parallel/shard.hpp"
 #include "parallel/sharing.hpp"
 #include "train/session.hpp"
@@ -73,6 +74,11 @@ class Updater {
                             device::Readings& readings);
   /// After the readings are read. Collective.
   double finish_norm(Squares squares, const device::Readings& readings) const;
+  /// From now on the ranks of a node hold the parameters once. node: those of this rank's node.
+  /// Returns why their memory cannot be shared; then each rank keeps its own. Collective.
+  std::string hold_once_per_node(const Comm& node);
+  /// After all ranks have given the parameters the same new values, as those of a checkpoint.
+  void accept_values();
   /// Updates the parameters from these gradients times gradient_scale, and distributes them to all
   /// ranks. Collective.
   void step(const std::vector<parallel::Shard>& gradients, double learning_rate,
@@ -89,14 +95,10 @@ class Updater {
   /// The part of one parameter that this rank updates.
   struct Slot {
     ParameterSpec spec;  // of the part, as the optimizer sees it
-    std::size_t parameter;
+    parallel::ShardPlan::Range range;
     std::size_t group;
-    parallel::Shard part;
     std::optional<parallel::Shard> master;  // of the part
     std::vector<parallel::Shard> state;
-
-    /// What the optimizer updates.
-    const at::Tensor& values() const { return master ? master->tensor : part.tensor; }
   };
   struct Group {
     double learning_rate_scale;
@@ -104,6 +106,8 @@ class Updater {
   };
   Slot make_slot(const parallel::ShardPlan::Range& range, std::size_t group,
                  const std::vector<std::string>& block_prefixes) const;
+  /// The part itself, where the parameter is now.
+  parallel::Shard part_of(const parallel::ShardPlan::Range& range) const;
   bool is_frozen(const Slot& slot) const;
   bool has_stretches(std::size_t parameter) const;
 
@@ -113,6 +117,7 @@ class Updater {
   parallel::ShardPlan plan_;
   std::vector<Group> groups_;
   std::vector<Slot> slots_;  // in the order of the plan's ranges
+  std::unique_ptr<parallel::NodeParameters> memory_;
 };
 
 /// Name prefixes of the parameters in each of the model's blocks.

@@ -65,13 +65,12 @@ std::string bytes_text(std::size_t bytes) { return human_bytes(static_cast<doubl
 std::vector<Row> memory_rows(const train::Session& s, std::string of_rank,
                              std::optional<std::size_t> most) {
   std::vector<Row> rows{{"memory per rank", std::move(of_rank)}};
-  const auto ranks = static_cast<std::size_t>(s.mesh.node.size());
   const auto shared = train::plan_memory(s).shared;
   if (most && shared > 0)
-    rows.push_back({"memory per node",
-                    fmt::format("{} for {} ranks, which hold {} of the weights once",
-                                bytes_text(ranks * (*most - std::min(*most, shared)) + shared),
-                                ranks, bytes_text(shared))});
+    rows.push_back(
+        {"memory per node", fmt::format("{} for {} ranks, which hold {} of the weights once",
+                                        bytes_text(train::held_on_node(s, *most)),
+                                        train::ranks_of_node(s), bytes_text(shared))});
   return rows;
 }
 

@@ -39,9 +39,9 @@ std::vector<std::string> small_memory(const config::SlurmOptions& options,
   const auto held = static_cast<double>(most->of_node(of_node, ranks));
   if (asked >= held) return {};
   const auto bytes = [](std::size_t n) { return human_bytes(static_cast<double>(n)); };
-  const auto shared = most->shared > 0 && of_node > 1
-                          ? fmt::format(", of which they share {}", bytes(most->shared))
-                          : "";
+  const auto once = most->of_rank_shared(ranks);
+  const auto shared =
+      once > 0 && of_node > 1 ? fmt::format(", of which they share {}", bytes(once)) : "";
   return {
       fmt::format("slurm.memory is \"{}\", but the ranks of a node need {} before any activations "
                   "({} each{}): raise it; `attune check` estimates the total",

@@ -96,6 +96,58 @@ TEST(NodeMemory, KeepsWhatOneRankWritesFromTheOthers) {
     EXPECT_TRUE(placed.equal(values));
 }
 
+/// Of several dtypes, one turned, one small, one without elements.
+std::vector<at::Tensor> to_be_trained() {
+  return {some_values(),       torch::randn({3, 5}), torch::ones({0, 7}),
+          some_values(33).t(), torch::tensor(2.5F),  some_values(17).to(at::kBFloat16),
+          torch::arange(12)};
+}
+
+TEST(NodeMemory, HoldsOpenTensorsAsTheyWere) {
+  NodeMemory memory(all());
+  const auto values = to_be_trained();
+  const auto placed = memory.place_open(values);
+  ASSERT_EQ(placed.size(), all().size() > 1 ? values.size() : 0);
+  for (std::size_t i = 0; i < placed.size(); ++i) {
+    EXPECT_TRUE(placed[i].equal(values[i])) << i;
+    EXPECT_EQ(placed[i].scalar_type(), values[i].scalar_type());
+    EXPECT_EQ(placed[i].strides(), values[i].strides());
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(placed[i].data_ptr()) % 64, 0u);
+    EXPECT_TRUE(NodeMemory::holds(placed[i]));
+    EXPECT_FALSE(placed[i].is_alias_of(placed[0]) && i > 0);
+  }
+  EXPECT_EQ(memory.obstacle(), "");
+}
+
+TEST(NodeMemory, OpenTensorsShowWhatEveryRankWrites) {
+  if (all().size() == 1) return;
+  NodeMemory memory(all());
+  const auto placed = memory.place_open({some_values(), torch::zeros({8})});
+  placed[1][all().rank()].fill_(all().rank() + 1);
+  placed[0].select(0, all().rank()).fill_(7);
+  all().barrier();
+  for (int rank = 0; rank < all().size(); ++rank) {
+    EXPECT_EQ(placed[1][rank].item<int>(), rank + 1);
+    EXPECT_TRUE(placed[0].select(0, rank).eq(7).all().item<bool>());
+  }
+  EXPECT_TRUE(placed[0].select(0, rows - 1).equal(some_values().select(0, rows - 1)));
+  const auto kilobytes = static_cast<double>(placed[0].nbytes()) / 1024;
+  const auto pss = all().sum(static_cast<double>(mapped("Pss")));
+  all().barrier();
+  EXPECT_NEAR(pss, kilobytes, 0.05 * kilobytes);
+}
+
+TEST(NodeMemory, IsFreedWithTheLastOpenTensor) {
+  NodeMemory memory(all());
+  auto placed = memory.place_open({some_values(), some_values()});
+  if (placed.empty()) return;
+  placed.erase(placed.begin());
+  EXPECT_GT(mapped("Size"), 0);
+  EXPECT_TRUE(placed[0].equal(some_values()));
+  placed.clear();
+  EXPECT_EQ(mapped("Size"), 0);
+}
+
 TEST(NodeMemory, IsFreedWithTheLastTensor) {
   if (all().size() == 1) return;
   NodeMemory memory(all());
@@ -126,6 +178,9 @@ TEST(NodeMemory, CopiesWhereNoneCanBeShared) {
       ::setrlimit(RLIMIT_NOFILE, &open_ones);
     }
     const auto placed = memory.place(values, at::kFloat);
+    NodeMemory for_open(all());
+    EXPECT_TRUE(for_open.place_open({values}).empty());
+    EXPECT_THAT(for_open.obstacle(), HasSubstr("Too many open files"));
     ::setrlimit(RLIMIT_NOFILE, &before);
     EXPECT_THAT(memory.obstacle(), HasSubstr("Too many open files"));
     EXPECT_TRUE(placed.equal(values));

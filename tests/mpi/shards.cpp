@@ -15,6 +15,7 @@
 #include "loaded.hpp"
 #include "parallel/gathering.hpp"
 #include "parallel/mpi.hpp"
+#include "parallel/node_memory.hpp"
 #include "parallel/shard.hpp"
 #include "parallel/wide_gradients.hpp"
 #include "registry/loader.hpp"
@@ -216,6 +217,70 @@ TEST(Shards, SharedUpdatesAreThoseOfOneRank) {
     // a state of no dimension is with every piece of its parameter
     EXPECT_LE(sum[0], whole + 64 * all().size()) << name << ": each number's state is on one rank";
   }
+}
+
+/// Groups of ranks that stand for nodes: all on one, pairs, the first one alone, each alone.
+std::vector<Comm> some_nodes() {
+  const int rank = all().rank();
+  return {all(), all().split(rank / 2), all().split(std::min(rank, 1)), all().split(rank)};
+}
+
+bool is_held_once(const std::vector<NamedTensor>& parameters) {
+  return std::ranges::all_of(
+      parameters, [](const auto& named) { return parallel::NodeMemory::holds(named.second); });
+}
+
+TEST(NodeParameters, UpdatesAreThoseOfOneRank) {
+  for (const auto& name : registry().names(Kind::optimizer))
+    for (const auto& node : some_nodes()) {
+      const auto alone = some_parameters();
+      const auto shared = some_parameters();
+      auto one = updater(name, alone, Comm());
+      auto many = updater(name, shared, all());
+      EXPECT_EQ(many.hold_once_per_node(node), "");
+      EXPECT_EQ(is_held_once(shared), node.size() > 1);
+      EXPECT_EQ(train(one, 0, 4), train(many, 0, 4)) << name << ": the norms";
+      expect_same(shared, alone, name);
+      all().barrier();
+    }
+}
+
+/// Values travel between nodes once, and not within them.
+TEST(NodeParameters, SendWhatOtherNodesUpdate) {
+  std::int64_t bytes = 0;
+  for (const auto& [name, parameter] : some_parameters())
+    bytes += static_cast<std::int64_t>(parameter.nbytes());
+  for (const auto& node : some_nodes()) {
+    const auto shared = some_parameters();
+    auto many = updater("adamw", shared, all());
+    many.hold_once_per_node(node);
+    const auto gathered = [] { return parallel::traffic_of_ranks(all())["all_gather"].bytes; };
+    const auto before = gathered();
+    set_gradients(shared, 0);
+    many.step(many.gradients(), 1e-2, 1);
+    const auto sent = gathered() - before;
+    const auto largest = all().max(node.size());
+    const bool is_table = all().max(-node.size()) == -largest;
+    if (node.size() == all().size()) {
+      EXPECT_EQ(sent, 0);
+    } else if (is_table) {
+      EXPECT_EQ(sent, bytes) << "each number by one rank";
+    }
+  }
+}
+
+TEST(NodeParameters, MayBeChangedByUpdatesAlone) {
+  if (all().size() == 1) return;
+  const auto shared = some_parameters();
+  auto many = updater("adamw", shared, all());
+  many.hold_once_per_node(all());
+  train(many, 0, 2);
+  {
+    const torch::NoGradGuard no_grad;
+    if (all().rank() == 1) at::Tensor(shared[3].second).mul_(2);
+  }
+  EXPECT_THAT(error_of([&] { train(many, 2, 1); }),
+              HasSubstr("'head' was changed by a plugin, not by the optimizer"));
 }
 
 TEST(Shards, OfGradientsAreSpreadToEveryRank) {

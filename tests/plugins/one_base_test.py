@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,44 @@ def what_is_trained_is_each_ranks_own():
     check(shared == 0, f"nothing is left of a base that is trained: {shared} kB")
 
 
+def what_is_trained_is_held_once_by_ranks_that_share_it_out():
+    for run, ranks, copies, *settings in (("weights", 4, 1), ("weights-narrow", 2, 1, "model.dtype=bfloat16"), ("weights-copies", 4, 2, "parallel.replicas=2")):
+        process, pids = while_it_trains(ranks, "full", run, "parallel.shard=weights", *settings)
+        pss, dirty = (kilobytes(pids, line) for line in ("Pss", "Anonymous"))
+        ends(process)
+        expected = copies * base_kilobytes() * (0.5 if "narrow" in run else 1)
+        check(0.95 * expected < pss < 1.05 * expected and dirty == 0, f"{run}: {pss} kB of {expected}, {dirty} kB of the ranks' own")
+        node = json.loads((place / f"runs/{run}/record.json").read_text())["memory"][0]
+        check(0.95 < copies * node["shared"] / 1024 / expected < 1.05, f"the record says so: {node}")
+
+
+def held(pids):
+    """kB that the processes hold together now; of one that has just ended, nothing."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def resuming_takes_no_more_than_training():
+    """No rank puts a whole state together."""
+    run = ("large", "resumed", "parallel.shard=weights", "checkpoint.every=1", "train.steps=4")
+    process, ranks = while_it_trains(4, *run)
+    training = held(ranks)
+    ends(process)
+    for checkpoint in sorted((place / "runs/resumed/checkpoints").glob("step-*"))[1:]:
+        shutil.rmtree(checkpoint)
+    process = place.start(*over_ranks(4, program, "train", "large-paced.toml", f"name={run[1]}", *run[2:], "--resume"))
+    most = 0
+    while process.poll() is None:
+        most = max(most, held(ranks_of(process)))
+    said = ends(process)
+    check("resumed from" in said, said)
+    check(most < 1.1 * training, f"{most} kB while it resumed, {training} while it trained")
+
+
 def what_strategies_make_of_the_base_is_shared():
     for run, file, part, *settings in (
         ("pissa", "lora", 1.0, 'strategy.init="pissa"'), ("precision", "lora", 1.45, "train.precision=bfloat16"), ("narrow", "lora", 0.5, "model.dtype=bfloat16"),
@@ -124,7 +163,7 @@ def shared_memory():
 def killed_runs_leave_nothing():
     before, sharing = shared_memory(), 0
     for i in range(kills):
-        process = place.start(*over_ranks(2, program, "train", "lora-paced.toml", f"name=killed-{i}", "train.steps=100000"))
+        process = place.start(*over_ranks(2, program, "train", f"{('lora', 'full')[i // 2 % 2]}-paced.toml", f"name=killed-{i}", "train.steps=100000", "parallel.shard=weights"))
         while len(ranks_of(process)) < 2:
             check(process.poll() is None, "two ranks start")
             time.sleep(0.01)
@@ -151,17 +190,19 @@ def killed_runs_leave_nothing():
 
 
 make_model(place / "model", hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=4)
+make_model(place / "large", hidden_size=512, intermediate_size=2048, num_hidden_layers=6, num_attention_heads=8, num_key_value_heads=8)
 make_recipe(place)
 STRATEGIES = {
     "lora": '[strategy]\nplugin = "lora"\nrank = 4\n', "qlora": '[[strategy]]\nplugin = "quantize"\n[[strategy]]\nplugin = "lora"\nrank = 4\n',
-    "full": '[strategy]\nplugin = "full"\n', "freeze": '[strategy]\nplugin = "freeze"\nlast_blocks = 1\n',
+    "full": '[strategy]\nplugin = "full"\n', "large": '[strategy]\nplugin = "full"\n', "freeze": '[strategy]\nplugin = "freeze"\nlast_blocks = 1\n',
 }
 for name, strategy in STRATEGIES.items():
     run_file = re.sub(r"\[strategy\][^[]*", strategy, RUN)
+    run_file = run_file.replace('path = "model"', 'path = "large"') if name == "large" else run_file
     (place / f"{name}.toml").write_text(run_file)
     (place / f"{name}-paced.toml").write_text(paced(run_file.replace("steps = 6", "steps = 8"), build, 100))
 place.run(program, "prepare", "sums.toml")
-TESTS = (four_ranks_hold_one_base, what_is_trained_is_each_ranks_own, what_strategies_make_of_the_base_is_shared, sharing_changes_no_number, check_says_what_is_shared,
+TESTS = (four_ranks_hold_one_base, what_is_trained_is_each_ranks_own, what_is_trained_is_held_once_by_ranks_that_share_it_out, resuming_takes_no_more_than_training, what_strategies_make_of_the_base_is_shared, sharing_changes_no_number, check_says_what_is_shared,
          killed_runs_leave_nothing)
 for test in TESTS:
     begin = time.monotonic()

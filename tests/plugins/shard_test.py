@@ -16,7 +16,6 @@ from tiny import RUN, Workplace, bytes_in, check, make_model, make_recipe, over_
 build = Path(sys.argv[1]).resolve()
 program = build / "attune"
 place = Workplace(build / "tests" / "shard")
-STAGES = ("optimizer", "gradients")
 
 
 def train(ranks, file, name, *settings, expect=0):
@@ -39,7 +38,7 @@ def every_stage_has_the_bits_of_one_rank():
     ):
         name = "-".join((file, *(re.sub("[^a-z0-9]+", "-", setting) for setting in settings)))
         train(1, file, f"{name}-1", "parallel.reproducible=true", *settings)
-        for stage, ranks in (("optimizer", 2), ("gradients", 3), ("optimizer", 4)):  # which are the same here: the tree has whole gradients
+        for stage, ranks in (("optimizer", 2), ("gradients", 3), ("weights", 4)):  # which are the same here: the tree has whole gradients
             run = f"{name}-{stage}-{ranks}"
             train(ranks, file, run, f"parallel.shard={stage}", "parallel.reproducible=true", *settings)
             check(steps(run) == steps(f"{name}-1"), f"{run}: losses and norms of one rank: {steps(run)} {steps(f'{name}-1')}")
@@ -50,7 +49,7 @@ def every_stage_is_as_close_as_data_parallelism():
     for file, *settings in (("full",), ("lora",), ("full", "train.recompute=true"), ("full", "model.dtype=bfloat16"), ("full", "train.optimizer=adafactor"), ("full", "train.optimizer=muon"), ("freeze",), ("gradual",)):
         name = "-".join((file, *(re.sub("[^a-z0-9]+", "-", setting) for setting in settings)))
         train(1, file, f"{name}-alone", *settings)
-        for stage, ranks, *more in (("optimizer", 2), ("gradients", 3), ("gradients", 4, "parallel.replicas=2"), ("optimizer", 4, "parallel.replicas=4")):
+        for stage, ranks, *more in (("optimizer", 2), ("gradients", 3), ("gradients", 4, "parallel.replicas=2"), ("optimizer", 4, "parallel.replicas=4"), ("weights", 3), ("weights", 4, "parallel.replicas=2")):
             run = f"{name}-{stage}-{ranks}-close"
             train(ranks, file, run, f"parallel.shard={stage}", *settings, *more)
             for (ours, norm), (theirs, their_norm) in zip(steps(run), steps(f"{name}-alone"), strict=True):
@@ -74,9 +73,9 @@ def a_run_goes_on_with_other_ranks_and_another_stage():
     train(1, "full", "whole", *settings)
     go_on = lambda ranks, stage, *more: place.start(*over_ranks(ranks, program, "train", "full-paced.toml", "name=moved", f"parallel.shard={stage}", *settings, *more))
     interrupt(go_on(4, "gradients", "parallel.replicas=2"), "moved", 3)
-    interrupt(go_on(2, "optimizer", "--resume"), "moved", 6)
+    interrupt(go_on(2, "weights", "--resume"), "moved", 6)
     (place / "hurry").touch()
-    said, _ = go_on(3, "gradients", "--resume").communicate(timeout=120)
+    said, _ = go_on(3, "weights", "--resume").communicate(timeout=120)
     (place / "hurry").unlink()
     check("resumed from" in said and len(steps("moved")) == 12, said)
     check(steps("moved") == steps("whole") and result("moved") == result("whole"), f"4, 2 and 3 ranks: {steps('moved')} {steps('whole')}")
@@ -99,7 +98,7 @@ def strategies_that_change_gradients_see_whole_ones():
         train(1, "hooked", f"hooked-{gradients}", *hooked, exact)
         train(4, "hooked", f"hooked-{gradients}-4", "parallel.shard=optimizer", *hooked, exact)
         check(steps(f"hooked-{gradients}") == steps(f"hooked-{gradients}-4"), f"{steps(f'hooked-{gradients}')} {steps(f'hooked-{gradients}-4')}")
-        train(3, "hooked", f"hooked-{gradients}-3", "parallel.shard=gradients", *hooked)
+        train(3, "hooked", f"hooked-{gradients}-3", f"parallel.shard={'gradients' if gradients == 1 else 'weights'}", *hooked)
         for (ours, norm), (theirs, their_norm) in zip(steps(f"hooked-{gradients}-3"), steps(f"hooked-{gradients}"), strict=True):
             check(abs(ours - theirs) < 1e-6 * theirs and abs(norm - their_norm) < 1e-4 * norm, f"{steps(f'hooked-{gradients}-3')} {steps(f'hooked-{gradients}')}")
     check(abs(steps("hooked-3")[0][1] / steps("hooked-1")[0][1] - 3) < 1e-5, "they were changed")
@@ -107,7 +106,7 @@ def strategies_that_change_gradients_see_whole_ones():
 
 def a_checkpoint_keeps_every_number_once():
     sizes = {}
-    for name, ranks, *settings in (("one", 1), ("four", 4, "parallel.shard=optimizer"), ("copies", 4, "parallel.shard=optimizer", "parallel.replicas=2")):
+    for name, ranks, *settings in (("one", 1), ("four", 4, "parallel.shard=optimizer"), ("copies", 4, "parallel.shard=optimizer", "parallel.replicas=2"), ("weights", 4, "parallel.shard=weights")):
         train(ranks, "full", f"kept-{name}", "checkpoint.every=6", *settings)
         folder = next((place / f"runs/kept-{name}/checkpoints").glob("step-*"))
         sizes[name] = sum(file.stat().st_size for file in folder.glob("*.h5"))
@@ -115,11 +114,30 @@ def a_checkpoint_keeps_every_number_once():
 
 
 def a_run_in_copies_is_used_on_one_rank():
-    train(4, "lora", "used", "parallel.shard=gradients", "parallel.replicas=2")
-    place.run(program, "evaluate", "runs/used")
-    place.run(program, "export", "runs/used", "--to", "used-merged", "--merge")
-    place.run(program, "generate", "runs/used", "--prompt", "1 and 1", "--max-tokens", 2)
-    place.run(program, "check", "runs/used/run.toml", "name=used-check", "--measure")
+    for file, run, stage in (("lora", "used", "gradients"), ("full", "used-weights", "weights")):
+        train(4, file, run, f"parallel.shard={stage}", "parallel.replicas=2")
+        alone = place.run(program, "evaluate", f"runs/{run}")
+        check(place.run(*over_ranks(2, program, "evaluate", f"runs/{run}")).splitlines()[-1] == alone.splitlines()[-1], f"two ranks evaluate it, too: {alone}")
+        place.run(program, "export", f"runs/{run}", "--to", f"{run}-merged", *(("--merge",) if file == "lora" else ()))
+        place.run(program, "generate", f"runs/{run}", "--prompt", "1 and 1", "--max-tokens", 2)
+        place.run(program, "check", f"runs/{run}/run.toml", f"name={run}-check", "--measure")
+        place.run(*over_ranks(4, program, "check", f"runs/{run}/run.toml", f"name={run}-check", "--measure"))
+
+
+def weights_are_changed_by_updates_alone():
+    """Of a strategy that changes them itself, each rank would do so in the same memory."""
+    careless = (f"plugins=[\"{build}/tests/fixtures/careless_fixture.so\"]", "strategy.mistake=diverge", "strategy.at=3")
+    said = train(3, "careless", "changed", *careless, "parallel.shard=weights", expect=2)
+    check("was changed by a plugin, not by the optimizer" in said and "set parallel.shard to \"gradients\"" in said, said)
+    check(said.count("was changed by a plugin") == 1, f"it is said once: {said}")
+
+
+def what_is_trained_continues_an_adapter():
+    """Before the first step ranks put the base's own values in its place, and back."""
+    train(1, "lora", "first", "parallel.reproducible=true")
+    for ranks, *more in ((1,), (3, "parallel.shard=weights")):
+        train(ranks, "lora", f"second-{ranks}", "strategy.adapter=runs/first/adapter", "parallel.reproducible=true", *more)
+    check(steps("second-1") == steps("second-3") and result("second-1") == result("second-3"), f"{steps('second-1')} {steps('second-3')}")
 
 
 def what_cannot_be_divided_is_refused():
@@ -140,12 +158,15 @@ def what_cannot_be_divided_is_refused():
     check("'replicas' counts the copies of what is sharded, but nothing is" in said, said)
     said = train(1, "full", "refused", "parallel.shard=weight", expect=2)
     check("none" in said and "gradients" in said, said)
+    said = place.run(program, "check", "full.toml", "name=refused", "parallel.shard=weights", "slurm.gpus_per_node=1", expect=2)
+    check("shares the memory of CPUs: on GPUs set it to" in said, said)
 
 
 def one_rank_and_more_ranks_than_parameters_train():
-    for name, ranks, file in (("alone", 1, "full"), ("few", 4, "few")):
-        train(ranks, file, name, "parallel.shard=gradients")
-        check(len(steps(name)) == 6, f"{name} trains")
+    for stage in ("gradients", "weights"):
+        for name, ranks, file in ((f"alone-{stage}", 1, "full"), (f"few-{stage}", 4, "few")):
+            train(ranks, file, name, f"parallel.shard={stage}")
+            check(len(steps(name)) == 6, f"{name} trains")
 
 
 def submit_counts_what_is_shared_out():
@@ -155,6 +176,20 @@ def submit_counts_what_is_shared_out():
     need = lambda said: bytes_in(said.split("the ranks of a node need ")[1])
     weights = (place / "large/model.safetensors").stat().st_size
     check(need(whole) - need(shared) > 4 * weights, f"two ranks each save three quarters of the optimizer and the gradients: {whole} {shared}")
+    once = place.run(program, "submit", "large.toml", "--print", *job, "parallel.shard=weights")
+    check(0.9 * weights < need(shared) - need(once) < 1.1 * weights, f"and hold the weights once: {shared} {once}")
+    copies = place.run(program, "submit", "large.toml", "--print", *job, "parallel.shard=weights", "parallel.replicas=4")
+    check(need(copies) == need(whole) and "share" not in copies.splitlines()[0], f"but not if each holds a copy: {whole} {copies}")
+
+
+def check_says_what_a_node_holds():
+    on_ranks = place.run(*over_ranks(4, program, "check", "large.toml", "name=planned", "parallel.shard=weights"))
+    for_job = place.run(program, "check", "large.toml", "name=planned", "parallel.shard=weights", "slurm.nodes=2", "slurm.tasks_per_node=2", "parallel.replicas=2")
+    weights = (place / "large/model.safetensors").stat().st_size
+    for said, ranks, shards in ((on_ranks, 4, 4), (for_job, 2, 2)):
+        rank, node = (bytes_in(said.split(f"memory per {of}")[1]) for of in ("rank", "node"))
+        check(f"for {ranks} ranks" in said and f"one of {shards} shards" in said, said)
+        check(abs(ranks * rank - (ranks - 1) * weights - node) < 0.02 * node, f"{ranks} ranks, and weights once: {said}")
 
 
 make_model(place / "model")
@@ -162,7 +197,7 @@ make_model(place / "large", hidden_size=320, intermediate_size=1280, num_hidden_
 make_recipe(place)
 STRATEGIES = {
     "lora": 'plugin = "lora"\nrank = 4', "full": 'plugin = "full"', "freeze": 'plugin = "freeze"\nlast_blocks = 1', "few": 'plugin = "prompt"\ntokens = 1',
-    "gradual": None, "hooked": 'plugin = "hooked"',
+    "gradual": None, "hooked": 'plugin = "hooked"', "careless": 'plugin = "careless"',
 }
 GRADUAL = '[[strategy]]\nplugin = "full"\n[[strategy]]\nplugin = "gradual_unfreezing"\nevery_steps = 2\n'
 for name, strategy in STRATEGIES.items():
@@ -173,7 +208,7 @@ for name, strategy in STRATEGIES.items():
 place.run(program, "prepare", "sums.toml")
 TESTS = (every_stage_has_the_bits_of_one_rank, every_stage_is_as_close_as_data_parallelism, a_run_goes_on_with_other_ranks_and_another_stage,
          a_step_of_many_micro_batches_can_be_interrupted, strategies_that_change_gradients_see_whole_ones, a_checkpoint_keeps_every_number_once,
-         a_run_in_copies_is_used_on_one_rank, what_cannot_be_divided_is_refused, one_rank_and_more_ranks_than_parameters_train, submit_counts_what_is_shared_out)
+         a_run_in_copies_is_used_on_one_rank, weights_are_changed_by_updates_alone, what_is_trained_continues_an_adapter, what_cannot_be_divided_is_refused, one_rank_and_more_ranks_than_parameters_train, submit_counts_what_is_shared_out, check_says_what_a_node_holds)
 for test in TESTS:
     if len(sys.argv) > 2 and test.__name__ not in sys.argv[2:]:
         continue

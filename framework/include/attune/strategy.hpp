@@ -73,7 +73,7 @@ class Strategy {
   /// data file. Called once, after `begin`. Default: `inner`.
   virtual std::shared_ptr<BatchSource> batches(Model& model, std::shared_ptr<BatchSource> inner);
   /// Called after the update of each step, including skipped steps. Changes to trainable parameters
-  /// must be identical on every rank.
+  /// must be identical on every rank; with parallel.shard = "weights" they are refused.
   virtual void after_step(Model& model, std::int64_t step);
   /// Tensors to checkpoint in addition to the trainable parameters. Default: none.
   virtual std::vector<NamedTensor> state(Model& model);

@@ -1,0 +1,53 @@
+// Trained parameters that the ranks of a node hold once. Decision record:
+// docs/design/0040-trained-weights-once-per-node.md.
+#pragma once
+#include <attune/comm.hpp>
+
+#include <string>
+#include <vector>
+
+#include "parallel/shard.hpp"
+#include "parallel/sharing.hpp"
+
+namespace attune::parallel {
+
+/// Use around each update, on every rank of a copy:
+///
+///   memory.begin_update();       // every rank is done with the old values
+///   ...                          // writes its own elements, in place
+///   memory.finish_update(plan);  // every rank sees all new values
+///
+/// Everything else leaves the parameters as they are, except that all ranks may give them the same
+/// new values and then call accept().
+class NodeParameters {
+ public:
+  /// Puts the parameters into memory that their node shares; where that is impossible, each rank
+  /// keeps its own. copy: ranks with the same parameters, of which each updates its part. node:
+  /// those of this rank's node. Collective over the copy.
+  NodeParameters(NamedTensors parameters, const Comm& copy, const Comm& node);
+
+  /// Error if something other than an update wrote to a parameter.
+  void begin_update() const;
+  void finish_update(const ShardPlan& plan);
+  void accept();
+
+  /// Why a node's memory could not be shared, on the first node where it could not; otherwise
+  /// empty. The same on every rank.
+  const std::string& obstacle() const { return obstacle_; }
+
+ private:
+  void place();
+  void choose_exchange();
+
+  NamedTensors parameters_;
+  Comm copy_;
+  Comm node_;
+  std::string obstacle_;
+  // Ranks that get new values from each other, and their places in the copy: one of every node, so
+  // that a value travels to a node once.
+  RankGroup exchange_;
+  std::vector<int> members_;
+  std::vector<std::uint32_t> versions_;  // by parameter: how often this rank wrote to it
+};
+
+}  // namespace attune::parallel
