@@ -203,6 +203,11 @@ void ParallelOptions::describe(Schema<ParallelOptions>& s) {
        "each node holds a copy and shards stay within nodes; must divide the number of ranks")
       .at_least(1)
       .is(OptionRole::location);
+  s.key("offload", &ParallelOptions::offload,
+        "what is kept in the host's memory instead of a GPU's, at the cost of slower steps; "
+        "optimizer: the optimizer's state and its update; no effect on CPUs",
+        {{"none", Offload::none}, {"optimizer", Offload::optimizer}})
+      .is(OptionRole::location);
   s.key("reproducible", &ParallelOptions::reproducible,
         "make the weights bitwise identical on any number of ranks, at the cost of slower steps");
   s.key("watchdog", &ParallelOptions::watchdog,

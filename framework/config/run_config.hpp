@@ -32,6 +32,7 @@ enum class HiddenCache { off, float32, bfloat16 };
 enum class NotFinite { stop, skip };
 enum class Binding { automatic, keep };
 enum class Collectives { automatic, mpi };
+enum class Offload { none, optimizer };
 enum class Shard { none, optimizer, gradients, weights };
 
 struct RunOptions {
@@ -101,6 +102,7 @@ struct ParallelOptions {
   Collectives collectives = Collectives::automatic;
   Shard shard = Shard::none;
   std::int64_t replicas = 1;
+  Offload offload = Offload::none;
   bool reproducible = false;
   double watchdog = 1800;
   static void describe(Schema<ParallelOptions>& s);

@@ -88,8 +88,12 @@ std::vector<at::Tensor> upload(const std::vector<at::Tensor>& tensors, c10::Devi
 }
 
 at::Tensor pinned_like(const at::Tensor& tensor) {
+  return pinned_like(tensor, tensor.scalar_type());
+}
+
+at::Tensor pinned_like(const at::Tensor& tensor, at::ScalarType dtype) {
   return at::empty(tensor.sizes(),
-                   at::TensorOptions().dtype(tensor.scalar_type()).pinned_memory(!tensor.is_cpu()));
+                   at::TensorOptions().dtype(dtype).pinned_memory(!tensor.is_cpu()));
 }
 
 }  // namespace attune::device

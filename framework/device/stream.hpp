@@ -47,5 +47,6 @@ std::vector<at::Tensor> upload(const std::vector<at::Tensor>& tensors, c10::Devi
 
 /// A tensor in pinned memory of the host, for copies from and to a device; not initialised.
 at::Tensor pinned_like(const at::Tensor& tensor);
+at::Tensor pinned_like(const at::Tensor& tensor, at::ScalarType dtype);
 
 }  // namespace attune::device

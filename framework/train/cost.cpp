@@ -63,7 +63,13 @@ Updater updater_of_shard(const Session& session) {
     if (parallel::has_wide_gradient(parameter)) parallel::widen_gradient(part);
     shard.parameters.emplace_back(name, part);
   }
-  return {optimizer, {shard}, session.config.train.weight_decay, block_prefixes(*session.model)};
+  const auto state_on =
+      offloads_optimizer(session) ? Updater::StateOn::host : Updater::StateOn::same_device;
+  return {optimizer,
+          {shard},
+          session.config.train.weight_decay,
+          block_prefixes(*session.model),
+          state_on};
 }
 
 double update_seconds(const Session& session) {

@@ -138,6 +138,14 @@ std::size_t trained_bytes(const Session& session) {
   return bytes;
 }
 
+/// Copies of trained parameters and their gradients on the host.
+std::size_t travelling_bytes(const Session& session) {
+  std::size_t bytes = trained_bytes(session);
+  for (const auto& [name, parameter] : session.strategies->trained())
+    bytes += parallel::gradient_bytes(parameter);
+  return bytes;
+}
+
 /// Of a rank that shares out nothing, and writes whole checkpoints.
 MemoryPlan unshared_plan(const Session& session) {
   auto plan = plan_memory(*session.model, *session.config.optimizer.build<Optimizer>());
@@ -173,6 +181,11 @@ MemoryPlan plan_memory(const Session& session) {
   plan.staging /= static_cast<std::size_t>(ranks_of_run(session));  // each rank writes its share
   if (ranks_of_copy(session) > 1) share_out(plan, session);
   if (computes_on_accelerator(session)) plan.staging = 0;  // it is the host's
+  if (offloads_optimizer(session)) {
+    const auto share = static_cast<std::size_t>(plan.shards);
+    plan.on_host = plan.optimizer + travelling_bytes(session) / share;
+    plan.optimizer = 0;
+  }
   return plan;
 }
 
@@ -194,9 +207,11 @@ std::string describe(const MemoryPlan& plan) {
   const auto shared =
       plan.shared > 0 ? fmt::format(" ({} of them once per node)", bytes(plan.shared)) : "";
   const auto shard = plan.shards > 1 ? fmt::format(" (one of {} shards)", plan.shards) : "";
+  const auto optimizer =
+      plan.on_host > 0 ? bytes(plan.on_host) + " on the host" : bytes(plan.optimizer);
   return fmt::format("weights {}{}, gradients {}{}{}, optimizer {}{}{}{}", bytes(plan.weights),
                      shared, bytes(plan.gradients), plan.shards_gradients ? shard : "", sums,
-                     bytes(plan.optimizer), shard, staging, other);
+                     optimizer, shard, staging, other);
 }
 
 std::size_t available_memory(const Comm& node) {
@@ -210,11 +225,12 @@ void tell_out_of_memory(const Session& session, std::int64_t micro_batch, std::i
   fail(
       "step {}: rank {} ran out of memory{}; it holds {}, and the activations of {} sample{}; "
       "lower "
-      "train.micro_batch (or set it to \"auto\") or the samples' length, {}or {}",
+      "train.micro_batch (or set it to \"auto\") or the samples' length, {}{}or {}",
       step + 1, session.mesh.world.rank(), place_of_memory(session), describe(plan), micro_batch,
       micro_batch == 1 ? "" : "s",
       ranks_of_run(session) > 1 && !plan.shards_gradients ? "set parallel.shard to \"gradients\", "
                                                           : "",
+      session.device.is_cpu() || plan.on_host > 0 ? "" : "set parallel.offload to \"optimizer\", ",
       session.device.is_cpu() ? "use fewer ranks per node" : "train fewer parameters");
 }
 
@@ -281,7 +297,12 @@ HostMemory host_memory(const Session& session) {
   const auto copies = static_cast<std::size_t>(session.config.parallel.replicas);
   const auto what = sharded_of(session.config);
   const auto plan = unshared_plan(session);
-  if (computes_on_accelerator(session)) return {plan.staging, 0, 0, 0, copies};
+  if (computes_on_accelerator(session)) {
+    const auto offloaded =
+        offloads_optimizer(session) ? plan.optimizer + travelling_bytes(session) : 0;
+    const bool is_divided = what != parallel::Sharded::nothing;
+    return {plan.staging + offloaded, 0, 0, is_divided ? offloaded : 0, copies};
+  }
   std::size_t divided = 0;
   if (what != parallel::Sharded::nothing) divided += plan.optimizer;
   const bool stay_whole = session.config.parallel.reproducible;  // as partial sums

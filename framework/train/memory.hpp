@@ -27,6 +27,7 @@ struct MemoryPlan {
   std::size_t gradients = 0;
   std::size_t sums = 0;  // partial ones of gradients, with parallel.reproducible
   std::size_t optimizer = 0;
+  std::size_t on_host = 0;  // with parallel.offload: the optimizer, and what travels to it
   std::size_t staging = 0;  // host copy from which a checkpoint is written
   std::size_t other = 0;    // planned runs: other tensors of strategies and layers
   int shards = 1;           // of the optimizer; it is one of them

@@ -218,6 +218,11 @@ void tell_obstacle(const Session& s) {
 
 }  // namespace
 
+bool offloads_optimizer(const Session& session) {
+  return session.config.parallel.offload == config::Offload::optimizer &&
+         computes_on_accelerator(session);
+}
+
 parallel::Transport transport_of(const config::RunConfig& config) {
   return config.parallel.collectives == config::Collectives::mpi ? parallel::Transport::mpi
                                                                  : parallel::Transport::automatic;

@@ -107,6 +107,9 @@ std::shared_ptr<Model> build_model(const Session& session, const config::Chosen&
 /// Sets base_sha256 if it is unset. Rank 0 reads all weights unless the hash is cached. Collective.
 void identify_base(Session& session);
 
+/// Whether the optimizer's state of a run on an accelerator is on the host.
+bool offloads_optimizer(const Session& session);
+
 /// What sums over the ranks of a run.
 parallel::Transport transport_of(const config::RunConfig& config);
 /// What they share out.

@@ -9,6 +9,8 @@
 #include <new>
 #include <numeric>
 
+#include "device/device.hpp"
+#include "device/stream.hpp"
 #include "kernels/rows.hpp"
 #include "nn/rounding.hpp"
 #include "parallel/mpi.hpp"
@@ -172,13 +174,16 @@ Updater make_updater(const Session& session, const parallel::RankGroup& sharing)
           session.strategies->groups(*session.model),
           config.train.weight_decay,
           block_prefixes(*session.model),
-          sharing};
+          sharing,
+          offloads_optimizer(session) ? Updater::StateOn::host : Updater::StateOn::same_device};
 }
 
 Updater::Updater(std::shared_ptr<Optimizer> optimizer, std::vector<NamedTensor> parameters,
                  const std::vector<ParameterGroup>& groups, double weight_decay,
-                 const std::vector<std::string>& block_prefixes, parallel::RankGroup sharing)
+                 const std::vector<std::string>& block_prefixes, parallel::RankGroup sharing,
+                 StateOn state_on)
     : optimizer_(std::move(optimizer)),
+      state_on_(state_on),
       sharing_(std::move(sharing)),
       parameters_(std::move(parameters)),
       plan_(shard_plan(*optimizer_, parameters_, sharing_.comm.size())) {
@@ -190,8 +195,10 @@ Updater::Updater(std::shared_ptr<Optimizer> optimizer, std::vector<NamedTensor> 
 }
 
 Updater::Updater(std::shared_ptr<Optimizer> optimizer, const std::vector<ParameterGroup>& groups,
-                 double weight_decay, const std::vector<std::string>& block_prefixes)
-    : Updater(std::move(optimizer), parameters_of(groups), groups, weight_decay, block_prefixes) {}
+                 double weight_decay, const std::vector<std::string>& block_prefixes,
+                 StateOn state_on)
+    : Updater(std::move(optimizer), parameters_of(groups), groups, weight_decay, block_prefixes, {},
+              state_on) {}
 
 Updater::Slot Updater::make_slot(const parallel::ShardPlan::Range& range, std::size_t group,
                                  const std::vector<std::string>& block_prefixes) const {
@@ -199,9 +206,12 @@ Updater::Slot Updater::make_slot(const parallel::ShardPlan::Range& range, std::s
   const auto part = part_of(range);
   const auto dtype = parallel::gradient_dtype(parameter);
   const auto spec = spec_of(name, part.tensor, dtype, block_prefixes);
-  Slot slot{spec, range, group, {}, {}};
+  Slot slot{spec, range, group, {}, {}, {}};
+  if (state_on_ == StateOn::host)
+    slot.on_host = {device::pinned_like(part.tensor), device::pinned_like(part.tensor, dtype)};
+  const at::Tensor& like = slot.on_host ? slot.on_host->part : part.tensor;
   const auto kept_state = [&](const StateSpec& kept) {
-    parallel::Shard state(name + "." + kept.name, make_state(kept, part.tensor));
+    parallel::Shard state(name + "." + kept.name, make_state(kept, like));
     if (!part.is_whole() && kept.sizes == slot.spec.sizes) {
       state.shape = part.shape;
       state.offset = part.offset;
@@ -320,6 +330,27 @@ double Updater::finish_norm(Squares given, const device::Readings& readings) con
   return std::sqrt(sum);
 }
 
+void Updater::bring(const Slot& slot, const parallel::Shard& gradient) const {
+  if (!slot.on_host) return;
+  slot.on_host->part.copy_(part_of(slot.range).tensor, /*non_blocking=*/true);
+  slot.on_host->gradient.copy_(gradient.tensor, /*non_blocking=*/true);
+}
+
+void Updater::wait_for_host() const {
+  if (state_on_ == StateOn::host && !parameters_.empty())
+    device::synchronise(parameters_.front().second.device());
+}
+
+parallel::Shard Updater::updated_part(const Slot& slot) const {
+  auto part = part_of(slot.range);
+  if (slot.on_host) part.tensor = slot.on_host->part;
+  return part;
+}
+
+void Updater::take_back(const Slot& slot) const {
+  if (slot.on_host) part_of(slot.range).tensor.copy_(slot.on_host->part, /*non_blocking=*/true);
+}
+
 /// By a strategy, for now.
 bool Updater::is_frozen(const Slot& slot) const {
   return !parameters_[slot.range.tensor].second.requires_grad();
@@ -331,16 +362,20 @@ void Updater::step(const std::vector<parallel::Shard>& gradients, double learnin
   ATTUNE_ASSERT(gradients.size() == slots_.size(), "{} gradients of {}", gradients.size(),
                 slots_.size());
   if (memory_) memory_->begin_update();
+  for (std::size_t i = 0; i < slots_.size(); ++i)
+    if (!is_frozen(slots_[i])) bring(slots_[i], gradients[i]);
+  wait_for_host();
   std::vector<std::vector<ParameterUpdate>> by_group(groups_.size());
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     const auto& slot = slots_[i];
     if (is_frozen(slot)) continue;
-    const auto part = part_of(slot.range);
+    const auto part = updated_part(slot);
     // it was just loaded, or a strategy has changed it
     if (slot.master) nn::follow_rounded(slot.master->tensor, part.tensor, part.offset);
     const auto& values = slot.master ? slot.master->tensor : part.tensor;
-    auto& update = by_group[slot.group].emplace_back(
-        ParameterUpdate{slot.spec, values, gradients[i].tensor, {}});
+    const auto& gradient = slot.on_host ? slot.on_host->gradient : gradients[i].tensor;
+    auto& update =
+        by_group[slot.group].emplace_back(ParameterUpdate{slot.spec, values, gradient, {}});
     for (const auto& kept : slot.state) update.state.push_back(kept.tensor);
   }
   for (std::size_t group = 0; group < groups_.size(); ++group) {
@@ -350,9 +385,10 @@ void Updater::step(const std::vector<parallel::Shard>& gradients, double learnin
                                          rates.weight_decay, gradient_scale});
   }
   for (const auto& slot : slots_) {
-    if (!slot.master || is_frozen(slot)) continue;
-    const auto part = part_of(slot.range);
-    nn::round_evenly_into(part.tensor, slot.master->tensor, part.offset);
+    if (is_frozen(slot)) continue;
+    const auto part = updated_part(slot);
+    if (slot.master) nn::round_evenly_into(part.tensor, slot.master->tensor, part.offset);
+    take_back(slot);
   }
   if (memory_)
     memory_->finish_update(plan_);

@@ -42,16 +42,22 @@ double clipped(double scale, double norm, double clip);
 /// the optimizer the master is the parameter.
 class Updater {
  public:
+  /// Where the optimizer's state is, and its update is computed. host: of parameters on a device,
+  /// whose parts and gradients travel there and back.
+  enum class StateOn { same_device, host };
+
   /// parameters: all of the groups, in the model's order. block_prefixes: name prefixes of the
   /// parameters in the model's blocks. sharing: ranks with the same parameters, over which the
   /// update is sharded; each keeps only its part of the optimizer's state (Rajbhandari et al. 2020,
   /// ZeRO stage 1, arXiv:1910.02054). Default: this process alone.
   Updater(std::shared_ptr<Optimizer> optimizer, std::vector<NamedTensor> parameters,
           const std::vector<ParameterGroup>& groups, double weight_decay,
-          const std::vector<std::string>& block_prefixes, parallel::RankGroup sharing = {});
+          const std::vector<std::string>& block_prefixes, parallel::RankGroup sharing = {},
+          StateOn state_on = StateOn::same_device);
   /// The same with the parameters in the order of the groups, for this process alone.
   Updater(std::shared_ptr<Optimizer> optimizer, const std::vector<ParameterGroup>& groups,
-          double weight_decay, const std::vector<std::string>& block_prefixes);
+          double weight_decay, const std::vector<std::string>& block_prefixes,
+          StateOn state_on = StateOn::same_device);
 
   /// The .grad shards that this rank updates; zeros for parameters on which no loss depends.
   std::vector<parallel::Shard> gradients() const;
@@ -92,11 +98,17 @@ class Updater {
   bool is_shared() const { return sharing_.comm.size() > 1; }
 
  private:
+  /// Copies in pinned memory.
+  struct OnHost {
+    at::Tensor part;
+    at::Tensor gradient;
+  };
   /// The part of one parameter that this rank updates.
   struct Slot {
     ParameterSpec spec;  // of the part, as the optimizer sees it
     parallel::ShardPlan::Range range;
     std::size_t group;
+    std::optional<OnHost> on_host;
     std::optional<parallel::Shard> master;  // of the part
     std::vector<parallel::Shard> state;
   };
@@ -108,10 +120,16 @@ class Updater {
                  const std::vector<std::string>& block_prefixes) const;
   /// The part itself, where the parameter is now.
   parallel::Shard part_of(const parallel::ShardPlan::Range& range) const;
+  /// What the optimizer sees of it and its gradient: themselves, or their copies on the host.
+  void bring(const Slot& slot, const parallel::Shard& gradient) const;
+  void wait_for_host() const;
+  parallel::Shard updated_part(const Slot& slot) const;
+  void take_back(const Slot& slot) const;
   bool is_frozen(const Slot& slot) const;
   bool has_stretches(std::size_t parameter) const;
 
   std::shared_ptr<Optimizer> optimizer_;
+  StateOn state_on_;
   parallel::RankGroup sharing_;
   std::vector<NamedTensor> parameters_;
   parallel::ShardPlan plan_;

@@ -213,6 +213,10 @@ std::vector<Row> not_checked(const train::Session& s) {
     rows.push_back({"not shared out",
                     "parallel.shard has no effect on one rank: run `mpirun -n 4 attune check`, or "
                     "set slurm.nodes and slurm.tasks_per_node, to see what it saves"});
+  if (s.config.parallel.offload != config::Offload::none && !train::computes_on_accelerator(s))
+    rows.push_back(
+        {"not offloaded",
+         "parallel.offload has no effect on CPUs, whose optimizer is on the host anyway"});
   if (s.config.parallel.wants_accelerator() && device::count() == 0)
     rows.push_back({"device", fmt::format("parallel.device is \"{}\", but this machine has no GPU: "
                                           "the machine that trains needs one",

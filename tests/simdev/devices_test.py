@@ -193,12 +193,39 @@ def options_that_change_how_it_computes():
             check((result(sharded) / "model.safetensors").read_bytes() == (result(of_one) / "model.safetensors").read_bytes(), f"{ranks} devices that share out the {stage} give the bits of one")
 
 
+def an_optimizer_on_the_host_is_the_same():
+    """parallel.offload changes where the state is, and nothing else; a run goes on with it and without."""
+    for run, ranks, *overrides in (("full-llama", 1), ("full-llama", 1, "model.dtype=bfloat16"), ("full-llama", 1, "train.optimizer=adafactor"), ("full-llama", 1, "train.optimizer=muon"),
+                                   ("full-efficientnet", 1), ("gradual_unfreezing-llama", 1), ("lora-llama", 2), ("full-llama", 4, "parallel.shard=gradients"),
+                                   ("full-llama", 4, "parallel.shard=optimizer", "parallel.replicas=2", "model.dtype=bfloat16")):
+        name = "-".join(("offload", run, str(ranks), *overrides)).replace("=", "-")
+        held = {}
+        for offload in ("none", "optimizer"):
+            place.run(*over_ranks(ranks, program, "train", counting(f"{run}.toml"), f"name={name}-{offload}", *SIM, *overrides, f"parallel.offload={offload}"))
+            held[offload] = max(rank["device_memory"] for rank in json.loads((place / f"runs/{name}-{offload}/record.json").read_text())["placement"])
+        close = [place.events(f"{name}-{offload}", "step_end") for offload in held]
+        are_close([step["loss"] for step in close[0]], [step["loss"] for step in close[1]], name)
+        are_the_same_results(result(f"{name}-optimizer"), result(f"{name}-none"))
+        check(held["optimizer"] < held["none"], f"{name}: less is on the device: {held}")
+        shutil.copytree(place / f"runs/{name}-optimizer", place / f"runs/{name}-again")
+        shutil.rmtree(place / f"runs/{name}-again/checkpoints/step-000004")
+        again = ("train", counting(f"{run}.toml"), f"name={name}-again", *SIM, *overrides, "--resume")
+        said = place.run(*over_ranks(ranks, program, *again, "parallel.offload=optimizer"))
+        check("resumed from" in said, said)
+        check(all(tensor.equal(tensors(result(f"{name}-optimizer"))[key]) for key, tensor in tensors(result(f"{name}-again")).items()), f"{name}: resumed, the same bits")
+        shutil.rmtree(place / f"runs/{name}-again/checkpoints/step-000004")
+        place.run(*over_ranks(ranks, program, *again, "parallel.offload=none"))
+        are_the_same_results(result(f"{name}-again"), result(f"{name}-none"))
+    said = place.run(program, "check", "full-llama.toml", "name=none", "parallel.device=cpu", "parallel.offload=optimizer")
+    check("parallel.offload has no effect on CPUs" in said, said)
+
+
 def memory_is_what_check_says():
     """The most that the device held in a run, next to what was planned without it and measured on it."""
     for run, *overrides in (
         ("full-llama",), ("full-bert",), ("full-efficientnet",), ("lora-llama",), ("lora-efficientnet",), ("dpo-llama",), ("prefix-llama",), ("quantize-qlora-llama",), ("ewc-bert",),
         ("full-llama", "parallel.reproducible=true"), ("full-llama", "train.micro_batch=8"), ("lora-llama", "train.recompute=true"), ("lora-llama", "model.dtype=bfloat16"),
-        ("lora-dora-llama", "model.dtype=bfloat16"), ("full-llama", "model.dtype=bfloat16"),
+        ("lora-dora-llama", "model.dtype=bfloat16"), ("full-llama", "model.dtype=bfloat16"), ("full-llama", "parallel.offload=optimizer"), ("full-llama", "parallel.offload=optimizer", "model.dtype=bfloat16"),
     ):
         name = "memory-" + "-".join((run, *overrides)).replace("=", "-")
         place.run(program, "train", counting(f"{run}.toml"), f"name={name}", *SIM, *overrides)
@@ -213,7 +240,7 @@ def memory_is_what_check_says():
         (2, "full-llama", "parallel.shard=optimizer"), (4, "full-llama", "parallel.shard=gradients"), (4, "full-llama", "parallel.shard=gradients", "parallel.replicas=2"),
         (4, "full-llama", "parallel.shard=optimizer", "train.micro_batch=1"), (4, "full-llama", "parallel.shard=gradients", "train.micro_batch=1"),
         (4, "full-llama", "parallel.shard=gradients", "model.dtype=bfloat16"),
-        (4, "lora-llama", "parallel.shard=gradients"),
+        (4, "lora-llama", "parallel.shard=gradients"), (4, "full-llama", "parallel.shard=gradients", "parallel.offload=optimizer"),
     ):
         name = "memory-" + "-".join((str(ranks), run, *overrides)).replace("=", "-")
         place.run(*over_ranks(ranks, program, "train", counting(f"{run}.toml"), f"name={name}", *SIM, *overrides))
@@ -353,6 +380,8 @@ def what_cannot_be_is_refused():
     check("parallel.device is 'cuda', but this " in said and ("LibTorch finds no such device" in said or "LibTorch was built for" in said), f"no GPU: {said}")
     said = device_of(4, ATTUNE_SIM_MEMORY=400000, expect=2)
     check("ran out of memory" in said and "lower train.micro_batch" in said, f"too little memory: {said}")
+    said = place.run(*over_ranks(2, program, "train", "full-llama.toml", "name=assigned", *SIM, "parallel.shard=weights"), expect=2)
+    check("shares the memory of CPUs: on GPUs set it to" in said and said.count("parallel.shard is") == 1, f"weights of devices: {said}")
     check(not (place / "runs/assigned/model").exists(), "nothing came of them")
 
 
@@ -376,7 +405,7 @@ for strategy, family in combinations():
         write_run(place, strategy, family)
 wanted = [name for name in sys.argv[2:] if name != "--long"]
 for test in (every_strategy_on_every_kind_of_model, every_architecture, every_optimizer_and_schedule, every_kind_of_data, options_that_change_how_it_computes,
-             memory_is_what_check_says, reproducible_is_refused_where_it_cannot_be, what_comes_after_training, an_interruption_saves, devices_exchange_by_themselves, collectives_that_fail_end_the_run, doctor_measures_between_devices, devices_are_shared_out, what_cannot_be_is_refused, a_preflight_tries_the_ranks):
+             an_optimizer_on_the_host_is_the_same, memory_is_what_check_says, reproducible_is_refused_where_it_cannot_be, what_comes_after_training, an_interruption_saves, devices_exchange_by_themselves, collectives_that_fail_end_the_run, doctor_measures_between_devices, devices_are_shared_out, what_cannot_be_is_refused, a_preflight_tries_the_ranks):
     if wanted and test.__name__ not in wanted:
         continue
     begun = time.monotonic()
