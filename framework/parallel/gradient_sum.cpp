@@ -19,6 +19,7 @@ std::int64_t GradientSum::begin(std::int64_t micro_batches, std::int64_t first, 
   left_ = last - first;
   has_work_ = left_ > 0;
   if (tree_) tree_->begin(micro_batches, first, last);
+  if (reducer_) reducer_->begin(left_);
   return scattered_ ? scattered_->begin(left_) : left_;
 }
 

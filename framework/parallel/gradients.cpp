@@ -5,6 +5,7 @@
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
 #include <algorithm>
+#include <utility>
 
 #include "core/hash.hpp"
 #include "parallel/backend.hpp"
@@ -33,18 +34,32 @@ std::vector<std::vector<std::size_t>> buckets(const std::vector<at::Tensor>& par
   return indices;
 }
 
+void pass_of_zeros(c10d::Reducer& reducer, const std::vector<at::Tensor>& parameters) {
+  reducer.prepare_for_backward({});
+  for (auto i = parameters.size(); i-- > 0;)
+    torch::autograd::backward({parameters[i]}, {zero_gradient(parameters[i])});
+}
+
 /// LibTorch's reducer notes in which order gradients become ready in its first pass, and makes its
 /// buckets anew by it. A parameter's place decides in which order ranks are added, and a resumed
 /// run must add as one that was not interrupted. So the first pass is one of zeros, before the
 /// first step, last parameter first. Making buckets without it would not do: the reducer would go
 /// on noting.
 void settle_buckets(c10d::Reducer& reducer, const std::vector<at::Tensor>& parameters) {
-  reducer.prepare_for_backward({});
-  for (auto i = parameters.size(); i-- > 0;)
-    torch::autograd::backward({parameters[i]}, {zero_gradient(parameters[i])});
+  pass_of_zeros(reducer, parameters);
   // views of the old buckets: they would be held beside the new ones
   for (const auto& parameter : parameters) parameter.mutable_grad() = at::Tensor();
   reducer.rebuild_buckets();
+}
+
+/// Each parameter's place in the buckets.
+std::vector<at::Tensor> views_of_buckets(c10d::Reducer& reducer,
+                                         const std::vector<at::Tensor>& parameters) {
+  pass_of_zeros(reducer, parameters);
+  std::vector<at::Tensor> views;
+  for (const auto& parameter : parameters)
+    views.push_back(std::exchange(parameter.mutable_grad(), at::Tensor()));
+  return views;
 }
 
 std::unique_ptr<c10d::Reducer> make_reducer(const NamedTensors& named,
@@ -106,6 +121,7 @@ struct GradientReducer::Parts {
   std::vector<char> reached;
   std::vector<unsigned> hooks;
   std::unique_ptr<c10d::Reducer> reducer;  // null on one rank
+  std::vector<at::Tensor> views;           // of its buckets, by parameter
 
   ~Parts() {
     for (std::size_t i = 0; i < hooks.size(); ++i) parameters[i].remove_hook(hooks[i]);
@@ -145,14 +161,22 @@ GradientReducer::GradientReducer(NamedTensors named, const Comm& data, ProcessGr
   for (const auto& [name, tensor] : named) parts_->parameters.push_back(tensor);
   parts_->watch();
   if (data.size() == 1) return;
-  if (in_one_piece)
-    parts_->reducer = make_reducer(named, parts_->parameters, std::move(group));
-  else
+  if (!in_one_piece) {
     parts_->group = std::move(group);
+    return;
+  }
+  parts_->reducer = make_reducer(named, parts_->parameters, std::move(group));
+  parts_->views = views_of_buckets(*parts_->reducer, parts_->parameters);
 }
 
 GradientReducer::~GradientReducer() = default;
 GradientReducer::GradientReducer(GradientReducer&&) noexcept = default;
+
+void GradientReducer::begin(std::int64_t passes) {
+  if (passes < 2 || !parts_->reducer) return;
+  for (std::size_t i = 0; i < parts_->parameters.size(); ++i)
+    parts_->parameters[i].mutable_grad() = parts_->views[i].zero_();
+}
 
 void GradientReducer::begin_last_backward() {
   std::fill(parts_->reached.begin(), parts_->reached.end(), 0);

@@ -14,7 +14,8 @@ namespace attune::parallel {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-/// Each step: any number of backward passes, whose gradients accumulate on this rank; then
+/// Each step: reducer.begin(passes); any number of backward passes, whose gradients accumulate on
+/// this rank; then
 ///   reducer.begin_last_backward();
 ///   loss.backward();      // buckets are reduced as they fill
 ///   reducer.finish();     // every .grad is defined, and holds the sum over ranks
@@ -37,6 +38,9 @@ class GradientReducer {
   ~GradientReducer();
   GradientReducer(GradientReducer&&) noexcept;
 
+  /// Before the backward passes of a step. Gradients of several passes add up in the buckets from
+  /// which they are summed, not beside them.
+  void begin(std::int64_t passes);
   void begin_last_backward();
   void finish();
 

@@ -237,7 +237,7 @@ def memory_is_what_check_says():
             told = bytes_in(said.split("memory per rank")[1])
             check(0.9 < told / held < 1.1, f"{name} held {held} bytes, and check {how} said {told:.0f}: {said}")
     for ranks, run, *overrides in (
-        (2, "full-llama", "parallel.shard=optimizer"), (4, "full-llama", "parallel.shard=gradients"), (4, "full-llama", "parallel.shard=gradients", "parallel.replicas=2"),
+        (2, "full-llama"), (4, "full-llama", "train.micro_batch=1"), (2, "full-llama", "parallel.shard=optimizer"), (4, "full-llama", "parallel.shard=gradients"), (4, "full-llama", "parallel.shard=gradients", "parallel.replicas=2"),
         (4, "full-llama", "parallel.shard=optimizer", "train.micro_batch=1"), (4, "full-llama", "parallel.shard=gradients", "train.micro_batch=1"),
         (4, "full-llama", "parallel.shard=gradients", "model.dtype=bfloat16"),
         (4, "lora-llama", "parallel.shard=gradients"), (4, "full-llama", "parallel.shard=gradients", "parallel.offload=optimizer"),
