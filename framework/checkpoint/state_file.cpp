@@ -69,8 +69,13 @@ parallel::Shard piece_of(const std::string& name, const hdf5::Dataset& dataset) 
   if (!attributes.has("offset")) return piece;
   piece.offset = attributes.integer("offset");
   piece.shape.clear();
-  for (const auto size : attributes.numbers("shape"))
+  for (const auto size : attributes.numbers("shape")) {
+    constexpr double most = 1e15;  // of which a double and an int64 know every whole number
+    if (!(size >= 0 && size <= most))
+      fail("{}: is a piece of a tensor of an impossible shape; resume from another checkpoint",
+           dataset.place().text());
     piece.shape.push_back(static_cast<std::int64_t>(size));
+  }
   return piece;
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <attune/error.hpp>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -37,6 +38,13 @@ Shard piece_from(const json& item) {
   piece.shape = item[1].get<std::vector<std::int64_t>>();
   piece.offset = item[2];
   return piece;
+}
+
+bool are_alike(const std::vector<Shard>& ours, const std::vector<Shard>& theirs) {
+  return std::ranges::equal(ours, theirs, [](const Shard& a, const Shard& b) {
+    return a.name == b.name && a.shape == b.shape && a.offset == b.offset &&
+           a.tensor.sizes() == b.tensor.sizes();
+  });
 }
 
 }  // namespace
@@ -83,7 +91,11 @@ void StoredState::read(const std::function<bool(const std::string&)>& is_wanted,
     std::optional<StateFile> file;
     comm_.agree([&] {
       checkpoint::with_files([&] {
-        if (from == comm_.rank()) file.emplace(path_ / parts_[i].file);
+        if (from != comm_.rank()) return;
+        file.emplace(path_ / parts_[i].file);
+        if (!are_alike(file->pieces(), parts_[i].pieces))
+          fail("{}: was changed while it was read; resume again",
+               (path_ / parts_[i].file).string());
       });
     });
     for (std::size_t k = 0; k < parts_[i].pieces.size(); ++k) {
@@ -91,7 +103,9 @@ void StoredState::read(const std::function<bool(const std::string&)>& is_wanted,
       if (!is_wanted(piece.name)) continue;
       at::Tensor values;
       comm_.agree([&] {
-        if (file) values = file->read(k);
+        checkpoint::with_files([&] {
+          if (file) values = file->read(k);
+        });
       });
       piece.tensor = comm_.size() == 1 ? values : parallel::broadcast_tensor(values, comm_, from);
       comm_.agree([&] { use(piece); });

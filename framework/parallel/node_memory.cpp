@@ -234,6 +234,9 @@ at::Tensor NodeMemory::place(const at::Tensor& values, at::ScalarType dtype) {
 
 std::vector<at::Tensor> NodeMemory::place_open(const std::vector<at::Tensor>& values) {
   const at::NoGradGuard no_grad;
+  for (const auto& each : values)
+    ATTUNE_ASSERT(each.is_non_overlapping_and_dense(), "a tensor {} has gaps",
+                  c10::str(each.sizes()));
   std::size_t bytes = 0;
   const auto offsets = offsets_of(values, bytes);
   if (node_.size() == 1 || !obstacle_.empty() || bytes == 0) return {};
@@ -248,7 +251,6 @@ std::vector<at::Tensor> NodeMemory::place_open(const std::vector<at::Tensor>& va
     ::madvise(mapping->begin(), bytes, MADV_HUGEPAGE);
     for (std::size_t i = 0; i < values.size(); ++i) {
       const auto& own = values[i];
-      ATTUNE_ASSERT(own.is_non_overlapping_and_dense(), "tensor {} has gaps", i);
       placed.push_back(
           at::empty({0}, own.options().requires_grad(false))
               .set_(storage_in(mapping, offsets[i], own.nbytes()), 0, own.sizes(), own.strides()));

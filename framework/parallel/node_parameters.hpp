@@ -4,6 +4,7 @@
 #include <attune/comm.hpp>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "parallel/shard.hpp"
@@ -26,16 +27,20 @@ class NodeParameters {
   /// those of this rank's node. Collective over the copy.
   NodeParameters(NamedTensors parameters, const Comm& copy, const Comm& node);
 
-  /// Error if something other than an update wrote to a parameter.
-  void begin_update() const;
+  /// Error if something other than an update wrote to a parameter, or replaced it. Writes that
+  /// LibTorch does not count, through .data() or a pointer, are not noticed.
+  void check_unchanged() const;
+  void begin_update() const { node_.barrier(); }
   void finish_update(const ShardPlan& plan);
   void accept();
 
-  /// Why a node's memory could not be shared, on the first node where it could not; otherwise
-  /// empty. The same on every rank.
+  /// Why this node's memory could not be shared; otherwise empty.
   const std::string& obstacle() const { return obstacle_; }
 
  private:
+  /// Where a parameter is, and how often this rank wrote to it.
+  using Version = std::pair<const void*, std::int64_t>;
+  static Version version_of(const at::Tensor& parameter);
   void place();
   void choose_exchange();
 
@@ -47,7 +52,7 @@ class NodeParameters {
   // that a value travels to a node once.
   RankGroup exchange_;
   std::vector<int> members_;
-  std::vector<std::uint32_t> versions_;  // by parameter: how often this rank wrote to it
+  std::vector<Version> versions_;  // by parameter
 };
 
 }  // namespace attune::parallel

@@ -22,22 +22,40 @@ std::int64_t cut_near(std::int64_t at, std::int64_t size, bool may_be_cut) {
   return 2 * at < size ? 0 : size;
 }
 
+/// Elements of a tensor of this shape; a double, which no overflow makes small.
+double elements_of(const std::vector<std::int64_t>& shape) {
+  return std::transform_reduce(shape.begin(), shape.end(), 1.0, std::multiplies<>(),
+                               [](std::int64_t size) { return static_cast<double>(size); });
+}
+
+/// Error if pieces say that they are of different tensors, or one lies outside of its tensor.
+void check_together(const std::vector<const Shard*>& pieces) {
+  const auto& first = *pieces.front();
+  for (const auto* piece : pieces) {
+    const double end =
+        static_cast<double>(piece->offset) + static_cast<double>(piece->tensor.numel());
+    const bool is_within = piece->offset >= 0 && end <= elements_of(first.shape);
+    const bool is_like_first =
+        piece->shape == first.shape && piece->tensor.scalar_type() == first.tensor.scalar_type();
+    const bool has_form = piece->is_whole() || piece->tensor.dim() == 1;
+    if (!is_within || !is_like_first || !has_form ||
+        std::ranges::any_of(piece->shape, [](std::int64_t size) { return size < 0; }))
+      fail("pieces of '{}' do not belong together", first.name);
+  }
+}
+
 /// Of one tensor. Nothing is allocated before they are known to be all of it.
 at::Tensor whole_of(std::vector<const Shard*> pieces) {
+  check_together(pieces);
+  const auto whole_piece = std::ranges::find_if(pieces, &Shard::is_whole);
+  if (whole_piece != pieces.end()) return (*whole_piece)->tensor;
   const auto& first = *pieces.front();
-  if (first.is_whole()) return first.tensor;
   std::ranges::stable_sort(pieces, {}, &Shard::offset);
   std::int64_t covered = 0;
-  for (const auto* piece : pieces) {
-    if (piece->shape != first.shape || piece->tensor.dim() != 1 ||
-        piece->tensor.scalar_type() != first.tensor.scalar_type())
-      fail("pieces of '{}' do not belong together", first.name);
-    if (piece->offset >= 0 && piece->offset <= covered) covered = std::max(covered, piece->end());
-  }
-  double numbers = 1;  // which no overflow makes small
-  for (const auto size : first.shape) numbers *= static_cast<double>(size);
-  if (static_cast<double>(covered) != numbers)
-    fail("of '{}' {} numbers are there, of {:.0f}", first.name, covered, numbers);
+  for (const auto* piece : pieces)
+    if (piece->offset <= covered) covered = std::max(covered, piece->end());
+  if (static_cast<double>(covered) != elements_of(first.shape))
+    fail("of '{}' {} numbers are there, of {:.0f}", first.name, covered, elements_of(first.shape));
   const at::Tensor whole = at::empty(first.shape, first.tensor.options());
   for (const auto* piece : pieces)
     whole.view({-1}).narrow(0, piece->offset, piece->tensor.numel()).copy_(piece->tensor);

@@ -108,12 +108,14 @@ class Loop {
       if (const auto gradient_scale =
               normalise(sums, updater_.finish_norm(norm, readings), gradients)) {
         fire(Event::gradients_ready);
+        refuse_changes();
         call_plugin({plugin("optimizer", s_.config.optimizer), "update", run_.step},
                     [&] { updater_.step(gradients, run_.learning_rate, *gradient_scale); });
       }
       gradients.clear();
       drop_gradients(updater_.parameters());
       s_.strategies->after_step(*s_.model, run_.step);
+      refuse_changes();
       end_step(watch.seconds());
       fire(Event::step_end);
       if (sums.all_written) saving_.finish();
@@ -263,7 +265,7 @@ class Loop {
     hold_trained_once();  // what is loaded goes there
     const StoredState stored(checkpoint, s_.mesh.world);
     const auto state = restore(s_, updater_, stored, anyway);
-    const auto before = versions_of_state();
+    bool was_told = false;
     s_.mesh.world.agree([&] {
       run_.step = run_.saved_step = state.step;
       run_.seconds = seconds_before_ = state.seconds;
@@ -274,10 +276,9 @@ class Loop {
       micro_batch_ = options_.micro_batch > 0 ? options_.micro_batch : state.micro_batch;
       step_is_open_ = state.step_is_open;
       best_.restore(state.least_cost);
-      begin_again(state);
+      was_told = begin_again(state);
     });
-    if (s_.mesh.world.max(std::int64_t{versions_of_state() != before}) > 0)
-      restore_weights(s_, stored);
+    if (was_told) restore_weights(s_, stored);
     updater_.accept_values();
     s_.base_values.clear();
     announce();
@@ -290,11 +291,12 @@ class Loop {
   void hold_trained_once() {
     if (!holds_trained_once(s_)) return;
     const int copy = s_.mesh.data.rank() / sharing_.shards.comm.size();
-    const auto obstacle = updater_.hold_once_per_node(s_.mesh.node.split(copy));
-    if (!obstacle.empty())
-      say("note: ranks of a node cannot share the memory of what is trained, so each holds its own "
-          "copy ({})",
-          obstacle);
+    tell_obstacle(s_, "what is trained", updater_.hold_once_per_node(s_.mesh.node.split(copy)));
+  }
+
+  /// By plugins, of what the ranks of a node hold once.
+  void refuse_changes() {
+    if (holds_trained_once(s_)) s_.mesh.world.agree([&] { updater_.check_unchanged(); });
   }
 
   /// After an interruption in the evaluation of the base.
@@ -320,17 +322,10 @@ class Loop {
     if (run_.step != told_step_) s_.strategies->on_step(*s_.model, told_step_ = run_.step);
   }
 
-  /// Where the tensors of the state are, and how often they were written to.
-  std::vector<std::pair<const void*, std::int64_t>> versions_of_state() const {
-    std::vector<std::pair<const void*, std::int64_t>> versions;
-    for (const auto& [name, tensor] : s_.strategies->state(*s_.model))
-      versions.emplace_back(tensor.const_data_ptr(), tensor._version());
-    return versions;
-  }
-
   /// A strategy may have remembered, outside of what a checkpoint holds, that its epoch and step
-  /// have begun. So it is told again; what that does to the state is taken back.
-  void begin_again(const LoopState& state) {
+  /// have begun. So it is told again; what that does to the state has to be taken back. Whether
+  /// there was anything to tell.
+  bool begin_again(const LoopState& state) {
     const auto epoch = sampler_.epoch_of(state.step);
     const bool epoch_goes_on =
         state.step_has_begun || (state.step > 0 && epoch == sampler_.epoch_of(state.step - 1));
@@ -338,6 +333,7 @@ class Loop {
     if (state.step_has_begun) s_.strategies->on_step(*s_.model, told_step_ = state.step);
     frozen_ = state.frozen;
     hold_frozen(false);  // sums of gradients are made over all that is trained
+    return epoch_goes_on || state.step_has_begun;
   }
 
   void hold_frozen(bool held) {
@@ -588,6 +584,9 @@ class Loop {
 
 }  // namespace
 
-Outcome run_loop(Session& session, const Resume& resume) { return Loop(session).run(resume); }
+Outcome run_loop(Session& session, const Resume& resume) {
+  session.mesh.world.agree([&] { check_shard(session); });
+  return Loop(session).run(resume);
+}
 
 }  // namespace attune::train

@@ -150,9 +150,11 @@ std::size_t travelling_bytes(const Session& session) {
 MemoryPlan unshared_plan(const Session& session) {
   auto plan = plan_memory(*session.model, *session.config.optimizer.build<Optimizer>());
   if (ranks_of_node(session) > 1 && !computes_on_accelerator(session)) {
-    if (holds_trained_once(session)) plan.trained_shared = trained_bytes(session);
-    plan.shared = session.is_planned ? bytes_to_hold_once(*session.model) + plan.trained_shared
-                                     : bytes_held_once(*session.model);
+    const bool shares_none = !session.is_planned && !session.memory->obstacle().empty();
+    if (holds_trained_once(session) && !shares_none) plan.trained_shared = trained_bytes(session);
+    plan.shared = session.is_planned || plan.trained_shared > 0
+                      ? bytes_to_hold_once(*session.model) + plan.trained_shared
+                      : bytes_held_once(*session.model);
   }
   if (session.config.parallel.reproducible)
     plan.sums = plan.gradients * static_cast<std::size_t>(parallel::GradientTree::most_sums(
@@ -193,9 +195,17 @@ std::size_t held_on_node(const Session& session, std::size_t most) {
   const auto plan = plan_memory(session);
   const auto ranks = static_cast<std::size_t>(ranks_of_node(session));
   const auto of_copy = static_cast<std::size_t>(ranks_of_copy(session));
-  const auto copies = (ranks + of_copy - 1) / of_copy;
   return ranks * (most - std::min(most, plan.shared)) + plan.shared +
-         (copies - 1) * plan.trained_shared;
+         (copies_on_node(ranks, of_copy) - 1) * plan.trained_shared;
+}
+
+/// Copies are on consecutive ranks.
+std::size_t copies_on_node(std::size_t ranks_of_node, std::size_t ranks_of_copy) {
+  const bool are_aligned = ranks_of_node % ranks_of_copy == 0 || ranks_of_copy % ranks_of_node == 0;
+  const auto rounded_up = [&](std::size_t ranks) {
+    return (ranks + ranks_of_copy - 1) / ranks_of_copy;
+  };
+  return are_aligned ? rounded_up(ranks_of_node) : 1 + rounded_up(ranks_of_node - 1);
 }
 
 std::string describe(const MemoryPlan& plan) {

@@ -52,6 +52,8 @@ bool sums_during_pass(const Session& session);
 /// Bytes of gradients that are held between steps, as in an evaluation: the buckets in which ranks
 /// add them.
 std::size_t gradients_between_steps(const Session& session);
+/// How many copies the ranks of a node have a part in, at most.
+std::size_t copies_on_node(std::size_t ranks_of_node, std::size_t ranks_of_copy);
 /// Bytes of the host that the ranks of a node hold between steps.
 struct HostMemory {
   std::size_t rank = 0;     // of a rank that runs alone
@@ -70,9 +72,8 @@ struct HostMemory {
   }
   /// Of the ranks of a node.
   std::size_t of_node(std::size_t ranks_of_node, std::size_t ranks) const {
-    const auto of_copy = std::max<std::size_t>(1, ranks / copies);
-    const auto copies_there = (ranks_of_node + of_copy - 1) / of_copy;
-    return shared + copies_there * trained + ranks_of_node * (of_rank(ranks) - shared - trained);
+    const auto here = copies_on_node(ranks_of_node, std::max<std::size_t>(1, ranks / copies));
+    return shared + here * trained + ranks_of_node * (of_rank(ranks) - shared - trained);
   }
 };
 /// For a planned session.

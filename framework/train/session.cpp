@@ -163,17 +163,10 @@ std::map<std::string, std::string> hashes_of_foreign_plugins(const config::RunCo
   return hashes;
 }
 
-void check_shard(const Session& s) {
-  if (sharded_of(s.config) == parallel::Sharded::weights && computes_on_accelerator(s))
-    fail(
-        "parallel.shard is \"weights\", which shares the memory of CPUs: on GPUs set it to "
-        "\"gradients\"");
-}
-
-/// What the run consists of, and is refused for, but for its model's values.
-void assemble(Session& s) {
+/// What the run consists of, and is refused for, but for its model's values. Returns the weights as
+/// they were read.
+BaseValues assemble(Session& s) {
   const auto& config = s.config;
-  s.mesh.world.agree([&] { check_shard(s); });
   s.files = open_model_files(config.model.path, s.mesh.world);
   on_root(s.mesh.world, [&] {
     check_architecture(*s.files, *config.registry);
@@ -188,7 +181,7 @@ void assemble(Session& s) {
   if (config.train.precision == config::FloatType::bfloat16)
     round_operands(*s.model, s.device, s.mesh.world);
   s.strategies = std::make_shared<Strategies>(build_strategies(config));
-  const BaseValues base(*s.model);
+  BaseValues base(*s.model);
   s.mesh.world.agree([&] {
     s.needs_values = !as_far_as_planned(s, [&] { s.strategies->prepare(*s.model); });
     s.base_is_changed = !base.are_those_of(*s.model);
@@ -201,22 +194,21 @@ void assemble(Session& s) {
     if (!holds_trained_once(s)) hold_trained_apart(*s.model);
   }
   on_root(s.mesh.world, [&] { check_tokenizer(s); });
+  return base;
 }
 
-void tell_obstacle(const Session& s) {
-  if (!s.memory) return;
-  const auto& mine = s.memory->obstacle();
+}  // namespace
+
+void tell_obstacle(const Session& s, const char* of_what, const std::string& mine) {
   std::set<std::string> obstacles;
   for (const auto& each : s.mesh.world.gather(mine.empty() ? "" : host_name() + ": " + mine))
     if (!each.empty()) obstacles.insert(each);
   if (!obstacles.empty() && s.mesh.world.root())
     fmt::print(stderr,
-               "note: ranks of a node cannot share the memory of the base model, so each holds its "
-               "own copy ({}); start fewer ranks per node if memory is short\n",
-               fmt::join(obstacles, "; "));
+               "note: ranks of a node cannot share the memory of {}, so each holds its own copy "
+               "({}); start fewer ranks per node if memory is short\n",
+               of_what, fmt::join(obstacles, "; "));
 }
-
-}  // namespace
 
 bool offloads_optimizer(const Session& session) {
   return session.config.parallel.offload == config::Offload::optimizer &&
@@ -267,6 +259,13 @@ bool holds_trained_once(const Session& session) {
   return sharded_of(session.config) == parallel::Sharded::weights && ranks_of_copy(session) > 1;
 }
 
+void check_shard(const Session& s) {
+  if (holds_trained_once(s) && computes_on_accelerator(s))
+    fail(
+        "parallel.shard is \"weights\", which shares the memory of CPUs: on GPUs set it to "
+        "\"gradients\"");
+}
+
 void check_copies(const config::ParallelOptions& parallel, std::int64_t ranks) {
   if (ranks % parallel.replicas == 0) return;
   fail(
@@ -274,6 +273,21 @@ void check_copies(const config::ParallelOptions& parallel, std::int64_t ranks) {
       "the number of nodes, or leave it out",
       parallel.replicas, ranks, ranks == 1 ? "" : "s");
 }
+
+namespace {
+
+/// The strategies' state that may differ between ranks: what is new. Weights as they were read are
+/// the same, and would be copied by being written to.
+std::vector<NamedTensor> state_to_spread(const Session& s, const BaseValues& base) {
+  auto state = s.strategies->state(*s.model);
+  if (holds_trained_once(s))
+    std::erase_if(state, [&](const NamedTensor& named) {
+      return base.are_those_of(named.first, named.second);
+    });
+  return state;
+}
+
+}  // namespace
 
 Session Session::open(const config::RunConfig& config, const Mesh& mesh) {
   Session s;
@@ -283,10 +297,10 @@ Session Session::open(const config::RunConfig& config, const Mesh& mesh) {
   // those of the CPU are anyway
   if (config.parallel.reproducible && !s.device.is_cpu()) device::use_deterministic_operators();
   if (s.device.is_cpu()) s.memory = std::make_shared<parallel::NodeMemory>(mesh.node);
-  assemble(s);
-  tell_obstacle(s);
+  const auto base = assemble(s);
+  if (s.memory) tell_obstacle(s, "the base model", s.memory->obstacle());
   if (!config.adapter.empty()) start_from_adapter(s);
-  parallel::broadcast_parameters(s.strategies->state(*s.model), mesh.data);
+  parallel::broadcast_parameters(state_to_spread(s, base), mesh.data);
   return s;
 }
 
@@ -297,7 +311,10 @@ Session Session::plan(const config::RunConfig& config, const Mesh& mesh) {
   s.device = c10::kMeta;
   s.is_planned = true;
   if (ranks_of_run(s) > 1)  // one process may plan a run of more
-    mesh.world.agree([&] { check_copies(config.parallel, ranks_of_run(s)); });
+    mesh.world.agree([&] {
+      check_copies(config.parallel, ranks_of_run(s));
+      check_shard(s);
+    });
   const nn::PlannedOnAccelerator where(computes_on_accelerator(s));
   const nn::TensorMeter meter;
   assemble(s);

@@ -117,6 +117,11 @@ parallel::Sharded sharded_of(const config::RunConfig& config);
 /// How many ranks share out the samples: those that run, or, planned by a process alone, those that
 /// [slurm] requests.
 int ranks_of_run(const Session& session);
+/// Error if it shares out weights of an accelerator.
+void check_shard(const Session& session);
+/// Prints a note on rank 0 if ranks of a node hold copies of something that they could share. mine:
+/// why, on this rank's node; empty if they share it. Collective.
+void tell_obstacle(const Session& session, const char* of_what, const std::string& mine);
 /// Error if so many ranks cannot be divided into parallel.replicas.
 void check_copies(const config::ParallelOptions& parallel, std::int64_t ranks);
 /// How many ranks hold one copy of it.

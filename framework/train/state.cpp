@@ -275,7 +275,7 @@ std::int64_t number_of(const StoredState& stored, const std::string& name) {
   return found == stored.numbers().end() ? 0 : found->second;
 }
 
-LoopState loop_state_of(const StoredState& stored) {
+LoopState parsed_loop_state(const StoredState& stored) {
   const auto loop = nlohmann::json::parse(stored.texts().at("loop"));
   LoopState state;
   state.step = stored.numbers().at("step");
@@ -295,6 +295,21 @@ LoopState loop_state_of(const StoredState& stored) {
   return state;
 }
 
+LoopState loop_state_of(const StoredState& stored) {
+  try {
+    return parsed_loop_state(stored);
+  } catch (const std::exception& error) {  // a missing entry, or what is no JSON or number
+    fail("the checkpoint is damaged ({}): remove it, or resume from another", error.what());
+  }
+}
+
+const std::string& identity_of(const StoredState& stored) {
+  const auto* text = text_of(stored, "identity");
+  if (!text || !nlohmann::json::accept(*text))
+    fail("the checkpoint is damaged (it does not say of which run it is): resume from another");
+  return *text;
+}
+
 }  // namespace
 
 void restore_weights(Session& session, const StoredState& stored) {
@@ -306,17 +321,17 @@ void restore_weights(Session& session, const StoredState& stored) {
 
 LoopState restore(Session& session, Updater& updater, const StoredState& stored, bool anyway) {
   Restoration restoration(stored);
+  LoopState state;
   session.mesh.world.agree([&] {
-    check_identity(session, nlohmann::json::parse(stored.texts().at("identity")), anyway);
+    check_identity(session, nlohmann::json::parse(identity_of(stored)), anyway);
+    state = loop_state_of(stored);
     restoration.add(as_shards(session.strategies->state(*session.model)), of_weights);
     auto optimizer = updater.state();
     leave_out_unknown_masters(optimizer, stored);
     restoration.add(optimizer, of_optimizer);
   });
   restoration.run();
-  LoopState state;
   session.mesh.world.agree([&] {
-    state = loop_state_of(stored);
     for (std::size_t i = 0; i < session.callbacks.size(); ++i)
       if (const auto* text = text_of(stored, callback_key(session.config, i)))
         session.callbacks[i]->restore(*text);

@@ -238,6 +238,10 @@ std::string Updater::hold_once_per_node(const Comm& node) {
   return memory_->obstacle();
 }
 
+void Updater::check_unchanged() const {
+  if (memory_) memory_->check_unchanged();
+}
+
 void Updater::accept_values() {
   if (memory_) memory_->accept();
 }

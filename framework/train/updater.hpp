@@ -81,10 +81,12 @@ class Updater {
   /// After the readings are read. Collective.
   double finish_norm(Squares squares, const device::Readings& readings) const;
   /// From now on the ranks of a node hold the parameters once. node: those of this rank's node.
-  /// Returns why their memory cannot be shared; then each rank keeps its own. Collective.
+  /// Returns why this node's memory cannot be shared; then its ranks keep their own. Collective.
   std::string hold_once_per_node(const Comm& node);
   /// After all ranks have given the parameters the same new values, as those of a checkpoint.
   void accept_values();
+  /// Error if something other than an update changed what the ranks of a node hold once.
+  void check_unchanged() const;
   /// Updates the parameters from these gradients times gradient_scale, and distributes them to all
   /// ranks. Collective.
   void step(const std::vector<parallel::Shard>& gradients, double learning_rate,

@@ -27,10 +27,12 @@ std::uint64_t bytes_of_size(const std::string& text) {
       {"KB", 1e3},      {"MB", 1e6},      {"GB", 1e9},      {"TB", 1e12},
       {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1ULL << 40}};
   char* end = nullptr;
+  const bool is_plain = text.find_first_not_of("0123456789.") == text.find_first_of("KMGT");
   const double number = std::strtod(text.c_str(), &end);
   const auto unit = std::ranges::find(
       units, std::string_view(end), [](const auto& each) { return std::string_view(each.first); });
-  if (unit == std::end(units) || !(number > 0) || number * unit->second > 1e18)
+  if (unit == std::end(units) || !is_plain || number * unit->second < 1 ||
+      number * unit->second > 1e18)
     fail("--max-shard-size {}: is no size; give a number and a unit, such as 5GB or 500MiB", text);
   return static_cast<std::uint64_t>(number * unit->second);
 }

@@ -198,6 +198,15 @@ TEST(Shards, OfPiecesTheWholeIsPutTogether) {
   auto huge = first;
   huge.shape = {std::int64_t{1} << 40, std::int64_t{1} << 40};
   EXPECT_THAT(refusal({huge}), HasSubstr("of 'w' 1024 numbers are there"));
+  auto outside = last;
+  outside.offset = 2000;
+  auto before = first;
+  before.offset = -1;
+  auto negative = first;
+  negative.shape = {-3, -1000};
+  for (const auto& wrong : {outside, before, negative, Shard("w", torch::ones({1}))})
+    for (const auto& pieces : {std::vector{Shard("w", whole), wrong}, {wrong, first, last}})
+      EXPECT_THAT(refusal(pieces), HasSubstr("pieces of 'w' do not belong together"));
 }
 
 TEST(Shards, SharedUpdatesAreThoseOfOneRank) {
@@ -275,12 +284,20 @@ TEST(NodeParameters, MayBeChangedByUpdatesAlone) {
   auto many = updater("adamw", shared, all());
   many.hold_once_per_node(all());
   train(many, 0, 2);
+  many.check_unchanged();
   {
     const torch::NoGradGuard no_grad;
     if (all().rank() == 1) at::Tensor(shared[3].second).mul_(2);
   }
-  EXPECT_THAT(error_of([&] { train(many, 2, 1); }),
-              HasSubstr("'head' was changed by a plugin, not by the optimizer"));
+  const auto refusal = [&] { return error_of([&] { many.check_unchanged(); }); };
+  if (all().rank() == 1)
+    EXPECT_THAT(refusal(), HasSubstr("'head' was changed by a plugin, not by the optimizer"));
+  else
+    EXPECT_EQ(refusal(), "no error");
+  many.accept_values();
+  EXPECT_EQ(refusal(), "no error");
+  at::Tensor(shared[0].second).set_data(shared[0].second.detach().clone());
+  EXPECT_THAT(refusal(), HasSubstr("'block.large' was changed by a plugin")) << "replaced";
 }
 
 TEST(Shards, OfGradientsAreSpreadToEveryRank) {

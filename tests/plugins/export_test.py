@@ -189,7 +189,7 @@ for source, to in (("model", "divided"), ("runs/full-float32", "divided-run")):
     check(all(len(part) == 1 or sum(tensor.nbytes for tensor in part.values()) <= 20000 for part in parts), "none is larger, but for a single tensor")
     check(whole.keys() == {name for part in parts for name in part} and all(torch.equal(whole[name], tensor) for part in parts for name, tensor in part.items()), "the same")
 check_loss(causal_loss(AutoModelForCausalLM.from_pretrained(place / "divided-run")), json.loads((place / "runs/full-float32/evaluation.json").read_text())["tuned"]["loss"], "in several files")
-for size in ("20", "GB", "-1GB", "0GB", "5 GB x", ""):
+for size in ("20", "GB", "-1GB", "0GB", "5 GB x", "0x10GB", " 5GB", "0.0001KB", "1e9GB", ""):
     said = place.run(program, "export", "model", "--to", "none", "--max-shard-size", size, expect=2)
     check("--max-shard-size" in said and not (place / "none").exists(), f"{size!r}: {said}")
 

@@ -96,6 +96,17 @@ def what_is_trained_is_held_once_by_ranks_that_share_it_out():
         check(0.95 < copies * node["shared"] / 1024 / expected < 1.05, f"the record says so: {node}")
 
 
+def no_rank_has_pages_of_its_own_before_it_trains():
+    process = place.start(*over_ranks(4, program, "train", "large-paced.toml", "name=starts", "parallel.shard=weights", "train.steps=2"))
+    own = seen = 0
+    while process.poll() is None and place.steps_done("starts") < 1:
+        with contextlib.suppress(OSError):
+            seen = max(seen, kilobytes(ranks_of(process)[:1], "Rss"))
+            own = max(own, kilobytes(ranks_of(process), "Anonymous"))
+    ends(process)
+    check(seen > 0 and own < 0.01 * seen, f"{own} kB of their own, of {seen} kB")
+
+
 def held(pids):
     """kB that the processes hold together now; of one that has just ended, nothing."""
     total = 0
@@ -202,7 +213,7 @@ for name, strategy in STRATEGIES.items():
     (place / f"{name}.toml").write_text(run_file)
     (place / f"{name}-paced.toml").write_text(paced(run_file.replace("steps = 6", "steps = 8"), build, 100))
 place.run(program, "prepare", "sums.toml")
-TESTS = (four_ranks_hold_one_base, what_is_trained_is_each_ranks_own, what_is_trained_is_held_once_by_ranks_that_share_it_out, resuming_takes_no_more_than_training, what_strategies_make_of_the_base_is_shared, sharing_changes_no_number, check_says_what_is_shared,
+TESTS = (four_ranks_hold_one_base, what_is_trained_is_each_ranks_own, what_is_trained_is_held_once_by_ranks_that_share_it_out, no_rank_has_pages_of_its_own_before_it_trains, resuming_takes_no_more_than_training, what_strategies_make_of_the_base_is_shared, sharing_changes_no_number, check_says_what_is_shared,
          killed_runs_leave_nothing)
 for test in TESTS:
     begin = time.monotonic()

@@ -126,8 +126,10 @@ def a_run_in_copies_is_used_on_one_rank():
 
 def weights_are_changed_by_updates_alone():
     """Of a strategy that changes them itself, each rank would do so in the same memory."""
-    careless = (f"plugins=[\"{build}/tests/fixtures/careless_fixture.so\"]", "strategy.mistake=diverge", "strategy.at=3")
-    said = train(3, "careless", "changed", *careless, "parallel.shard=weights", expect=2)
+    careless = (f"plugins=[\"{build}/tests/fixtures/careless_fixture.so\"]", "strategy.mistake=diverge", "checkpoint.every=1", "train.steps=6")
+    for at in (3, 6):
+        said = train(3, "careless", f"changed-{at}", *careless, f"strategy.at={at}", "parallel.shard=weights", expect=2)
+        check(len(steps(f"changed-{at}")) == at - 1 and not (place / f"runs/changed-{at}/model").exists(), f"nothing comes of it: {steps(f'changed-{at}')}")
     check("was changed by a plugin, not by the optimizer" in said and "set parallel.shard to \"gradients\"" in said, said)
     check(said.count("was changed by a plugin") == 1, f"it is said once: {said}")
 
@@ -158,7 +160,7 @@ def what_cannot_be_divided_is_refused():
     check("'replicas' counts the copies of what is sharded, but nothing is" in said, said)
     said = train(1, "full", "refused", "parallel.shard=weight", expect=2)
     check("none" in said and "gradients" in said, said)
-    said = place.run(program, "check", "full.toml", "name=refused", "parallel.shard=weights", "slurm.gpus_per_node=1", expect=2)
+    said = place.run(program, "check", "full.toml", "name=refused", "parallel.shard=weights", "slurm.tasks_per_node=2", "slurm.gpus_per_node=2", expect=2)
     check("shares the memory of CPUs: on GPUs set it to" in said, said)
 
 
