@@ -146,6 +146,7 @@ StateFile::StateFile(const fs::path& path) {
         "{}: has format version {}, and this Attune reads version {}; resume with the Attune that "
         "wrote it",
         path.string(), version, format_version);
+  step_ = root.attributes().integer("step");
   for_each_entry(root, "tensors", [&](const auto& name, hdf5::Dataset dataset) {
     pieces_.push_back(piece_of(name, dataset));
     tensors_.push_back(std::move(dataset));

@@ -36,10 +36,12 @@ class StateFile {
   const std::vector<parallel::Shard>& pieces() const { return pieces_; }
   /// The values of pieces()[index].
   at::Tensor read(std::size_t index) const { return tensors_[index].read(); }
+  std::int64_t step() const { return step_; }
   const std::map<std::string, std::string>& texts() const { return texts_; }
   const std::map<std::string, std::int64_t>& numbers() const { return numbers_; }
 
  private:
+  std::int64_t step_ = 0;
   std::vector<parallel::Shard> pieces_;
   std::vector<hdf5::Dataset> tensors_;
   std::map<std::string, std::string> texts_;

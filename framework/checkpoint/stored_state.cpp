@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "checkpoint/folder.hpp"
 #include "checkpoint/state_file.hpp"
@@ -27,7 +28,7 @@ std::string contents_of(const StateFile& file) {
     pieces.push_back({piece.name, piece.shape, piece.offset, piece.tensor.sizes().vec(),
                       static_cast<int>(piece.tensor.scalar_type())});
   std::string bytes;
-  json::to_cbor(json{pieces, file.texts(), file.numbers()}, bytes);
+  json::to_cbor(json{pieces, file.texts(), file.numbers(), file.step()}, bytes);
   return bytes;
 }
 
@@ -64,14 +65,21 @@ StoredState::StoredState(fs::path path, Comm comm)
       }
     });
   });
+  std::set<std::int64_t> steps;
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const auto all = json::from_cbor(comm_.broadcast(contents[i], reader(i)));
     auto& part = parts_.emplace_back(Part{parts[i].file, {}});
     for (const auto& item : all[0]) part.pieces.push_back(piece_from(item));
     texts_.merge(all[1].get<std::map<std::string, std::string>>());
     numbers_.merge(all[2].get<std::map<std::string, std::int64_t>>());
+    steps.insert(all[3].get<std::int64_t>());
   }
-  comm_.agree([&] { check_complete(); });
+  comm_.agree([&] {
+    if (steps.size() > 1)
+      fail("{}: has parts of steps {} and {}; remove it, or resume from another", path_.string(),
+           *steps.begin(), *steps.rbegin());
+    check_complete();
+  });
 }
 
 void StoredState::check_complete() {

@@ -5,6 +5,9 @@
 namespace attune {
 
 void watch_signals();
+/// A write beyond the process's limit for files (ulimit -f) then fails as on a full disk, instead
+/// of ending the process without a word.
+void let_writes_fail();
 /// Number of the signal received here, or by another rank that forwarded it; 0 if none. Never
 /// returns to 0.
 int signal_received();

@@ -61,16 +61,21 @@ TokenShares token_shares(const train::Session& s) {
 
 std::string bytes_text(std::size_t bytes) { return human_bytes(static_cast<double>(bytes)); }
 
+/// Whether the ranks of a node belong to several copies of what is trained.
+bool several_copies(const train::Session& s) {
+  return train::holds_trained_once(s) && train::ranks_of_node(s) > train::ranks_of_copy(s);
+}
+
 /// The rows for a rank that holds at most so much, and for a node, if its ranks share memory.
 std::vector<Row> memory_rows(const train::Session& s, std::string of_rank,
                              std::optional<std::size_t> most) {
   std::vector<Row> rows{{"memory per rank", std::move(of_rank)}};
   const auto shared = train::plan_memory(s).shared;
   if (most && shared > 0)
-    rows.push_back(
-        {"memory per node", fmt::format("{} for {} ranks, which hold {} of the weights once",
-                                        bytes_text(train::held_on_node(s, *most)),
-                                        train::ranks_of_node(s), bytes_text(shared))});
+    rows.push_back({"memory per node",
+                    fmt::format("{} for {} ranks, which hold {} of the weights once{}",
+                                bytes_text(train::held_on_node(s, *most)), train::ranks_of_node(s),
+                                bytes_text(shared), several_copies(s) ? " in each copy" : "")});
   return rows;
 }
 

@@ -8,6 +8,7 @@
 #include "device/device.hpp"
 #include "core/files.hpp"
 #include "core/names.hpp"
+#include "core/signals.hpp"
 #include "placement/place.hpp"
 #include "prepare/source.hpp"
 #include "program.hpp"
@@ -91,6 +92,7 @@ std::optional<options::variables_map> parse(
 
 int run(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
+  let_writes_fail();
   try {
     placement::start_on_share(argv);
     const bool asks_help = arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" ||

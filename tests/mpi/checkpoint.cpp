@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <sstream>
 
@@ -127,6 +128,30 @@ TEST_F(Checkpoints, OfAnEmptySnapshotComeBackEmpty) {
   save(folder_, 0, {}, all());
   const auto loaded = attune::load_checkpoint(step("step-000000"), all());
   EXPECT_TRUE(loaded.tensors.empty() && loaded.texts.empty() && loaded.numbers.empty());
+}
+
+/// A forged marker that takes a part of another step for one of this step.
+TEST_F(Checkpoints, OfPartsOfSeveralStepsAreRefused) {
+  save(folder_, 1, example(), all());
+  save(folder_, 2, example(), all());
+  damage([&] {
+    const auto own = step("step-000002");
+    auto marker = nlohmann::json::parse(attune::read_text(own / "COMPLETE"));
+    const auto other =
+        nlohmann::json::parse(attune::read_text(step("step-000001") / "COMPLETE"))["parts"][0];
+    const auto added = marker["parts"].size() > 1;
+    const std::string name = added ? marker["parts"][0]["file"] : "state-0001-00.h5";
+    fs::copy_file(step("step-000001") / other["file"].get<std::string>(), own / name,
+                  fs::copy_options::overwrite_existing);
+    auto part = other;
+    part["file"] = name;
+    if (added)
+      marker["parts"][0] = part;
+    else
+      marker["parts"].push_back(part);
+    attune::write_text(own / "COMPLETE", marker.dump());
+  });
+  EXPECT_THAT(refusal(step("step-000002")), HasSubstr("has parts of steps 1 and 2"));
 }
 
 TEST_F(Checkpoints, LeaveNothingElseInTheFolder) {

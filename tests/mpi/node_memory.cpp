@@ -10,6 +10,7 @@
 
 #include <fstream>
 
+#include "core/signals.hpp"
 #include "parallel/mpi.hpp"
 #include "weights/shared_weights.hpp"
 
@@ -188,6 +189,22 @@ TEST(NodeMemory, CopiesWhereNoneCanBeShared) {
     EXPECT_TRUE(memory.place(values, at::kBFloat16).equal(values.to(at::kBFloat16)))
         << "it is not tried again";
   }
+}
+
+/// As on a full disk, where the process may write no larger file.
+TEST(NodeMemory, CopiesWhereFilesMayNotBeAsLarge) {
+  if (all().size() == 1) return;
+  let_writes_fail();
+  rlimit before{};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small{4096, before.rlim_max};
+  NodeMemory memory(all());
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  const auto placed = memory.place(some_values(), at::kFloat);
+  const auto open = NodeMemory(all()).place_open({some_values()});
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_THAT(memory.obstacle(), HasSubstr("File too large"));
+  EXPECT_TRUE(placed.equal(some_values()) && open.empty());
 }
 
 class CountedReads final : public WeightSource {

@@ -107,6 +107,14 @@ def no_rank_has_pages_of_its_own_before_it_trains():
     check(seen > 0 and own < 0.01 * seen, f"{own} kB of their own, of {seen} kB")
 
 
+def files_may_be_limited():
+    """ulimit -f: memory that would be shared is a file, too."""
+    limited = ("bash", "-c", f"ulimit -f 50000; exec {program} train large.toml name=limited parallel.shard=weights train.steps=2")
+    said = place.run(*over_ranks(2, *limited), expect=2)
+    check(said.count("cannot share the memory of what is trained") == 1 and "File too large" in said, said)
+    check("step 2/2" in said and not (place / "runs/limited/model").exists() and not list((place / "runs/limited").glob(".*tmp")), f"it trains, and its result is too large: {said}")
+
+
 def held(pids):
     """kB that the processes hold together now; of one that has just ended, nothing."""
     total = 0
@@ -213,7 +221,7 @@ for name, strategy in STRATEGIES.items():
     (place / f"{name}.toml").write_text(run_file)
     (place / f"{name}-paced.toml").write_text(paced(run_file.replace("steps = 6", "steps = 8"), build, 100))
 place.run(program, "prepare", "sums.toml")
-TESTS = (four_ranks_hold_one_base, what_is_trained_is_each_ranks_own, what_is_trained_is_held_once_by_ranks_that_share_it_out, no_rank_has_pages_of_its_own_before_it_trains, resuming_takes_no_more_than_training, what_strategies_make_of_the_base_is_shared, sharing_changes_no_number, check_says_what_is_shared,
+TESTS = (four_ranks_hold_one_base, what_is_trained_is_each_ranks_own, what_is_trained_is_held_once_by_ranks_that_share_it_out, files_may_be_limited, no_rank_has_pages_of_its_own_before_it_trains, resuming_takes_no_more_than_training, what_strategies_make_of_the_base_is_shared, sharing_changes_no_number, check_says_what_is_shared,
          killed_runs_leave_nothing)
 for test in TESTS:
     begin = time.monotonic()
