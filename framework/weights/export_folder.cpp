@@ -80,22 +80,17 @@ void write_json(const fs::path& path, const json& value) {
 
 using Tensors = std::vector<TensorToWrite>;
 
-std::uint64_t bytes_of(const TensorToWrite& tensor) {
-  return static_cast<std::uint64_t>(c10::multiply_integers(tensor.shape)) *
-         c10::elementSize(tensor.dtype);
-}
-
 /// In the order of the tensors.
 std::vector<Tensors> in_files(const Tensors& tensors, std::uint64_t largest) {
   std::vector<Tensors> files(1);
   std::uint64_t bytes = 0;
   for (const auto& tensor : tensors) {
-    if (!files.back().empty() && bytes + bytes_of(tensor) > largest) {
+    if (!files.back().empty() && bytes + tensor.bytes() > largest) {
       files.emplace_back();
       bytes = 0;
     }
     files.back().push_back(tensor);
-    bytes += bytes_of(tensor);
+    bytes += tensor.bytes();
   }
   return files;
 }
@@ -111,7 +106,7 @@ void write_weights(const fs::path& folder, const Tensors& tensors, std::uint64_t
     stream_safetensors(folder / name, files[i]);
     for (const auto& tensor : files[i]) {
       places[tensor.name] = name;
-      all += bytes_of(tensor);
+      all += tensor.bytes();
     }
   }
   write_json(folder / "model.safetensors.index.json",

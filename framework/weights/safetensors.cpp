@@ -299,14 +299,15 @@ std::string header_of(const fs::path& path, const std::vector<TensorToWrite>& te
   metadata.emplace("format", "pt");
   nlohmann::ordered_json header{{"__metadata__", metadata}};
   std::uint64_t end = 0;
-  for (const auto& [name, shape, type, read] : tensors) {
+  for (const auto& tensor : tensors) {
+    const auto& [name, shape, type, read] = tensor;
     const auto dtype = std::ranges::find(dtypes, type, &Dtype::type);
     if (dtype == std::end(dtypes))
       fail("{}: tensor '{}' has a type that cannot be written to safetensors; supported are {}",
            path.string(), name, dtype_names());
     ATTUNE_ASSERT(!header.contains(name), "two tensors named '{}'", name);
     const auto begin = end;
-    end += static_cast<std::uint64_t>(c10::multiply_integers(shape)) * c10::elementSize(type);
+    end += tensor.bytes();
     header[name] = {{"dtype", dtype->name}, {"shape", shape}, {"data_offsets", {begin, end}}};
   }
   auto text = header.dump();
@@ -315,6 +316,10 @@ std::string header_of(const fs::path& path, const std::vector<TensorToWrite>& te
 }
 
 }  // namespace
+
+std::uint64_t TensorToWrite::bytes() const {
+  return static_cast<std::uint64_t>(c10::multiply_integers(shape)) * c10::elementSize(dtype);
+}
 
 std::vector<TensorToWrite> to_write(
     const std::vector<std::pair<std::string, at::Tensor>>& tensors) {

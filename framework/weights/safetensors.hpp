@@ -3,6 +3,7 @@
 #pragma once
 #include <attune/weights.hpp>
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -32,6 +33,8 @@ struct TensorToWrite {
   std::vector<std::int64_t> shape;
   at::ScalarType dtype;
   std::function<at::Tensor()> read;  // returns a tensor of that shape and dtype
+
+  std::uint64_t bytes() const;
 };
 std::vector<TensorToWrite> to_write(const std::vector<std::pair<std::string, at::Tensor>>& tensors);
 

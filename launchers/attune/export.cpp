@@ -15,6 +15,7 @@
 #include "weights/export_folder.hpp"
 #include "weights/model_files.hpp"
 #include "weights/safetensors.hpp"
+#include "weights/shapes.hpp"
 
 namespace attune::program {
 namespace {
@@ -37,15 +38,14 @@ std::uint64_t bytes_of_size(const std::string& text) {
   return static_cast<std::uint64_t>(number * unit->second);
 }
 
-/// Tensor by tensor. Each is read twice, because only its values tell its dtype.
+/// Tensor by tensor.
 void export_model(const std::string& model, const std::string& to, std::uint64_t largest_file) {
   auto files = ModelFiles::open(model);
+  Shapes shapes(*files.weights);
   std::vector<TensorToWrite> tensors;
-  for (const auto& info : files.weights->tensors()) {
-    const auto tensor = files.weights->read(info.name);
-    tensors.push_back({info.name, tensor.sizes().vec(), tensor.scalar_type(),
+  for (const auto& info : files.weights->tensors())
+    tensors.push_back({info.name, info.shape, shapes.read(info.name).scalar_type(),
                        [&, name = info.name] { return files.weights->read(name); }});
-  }
   export_model_folder(to, files, model, files.config, tensors, {}, largest_file);
 }
 
