@@ -39,10 +39,6 @@ void NodeParameters::choose_exchange() {
     members_.push_back(std::stoi(rank));
 }
 
-NodeParameters::Version NodeParameters::version_of(const at::Tensor& parameter) {
-  return {parameter.const_data_ptr(), parameter._version()};
-}
-
 void NodeParameters::accept() {
   versions_.clear();
   for (const auto& [name, parameter] : parameters_) versions_.push_back(version_of(parameter));
@@ -53,9 +49,8 @@ void NodeParameters::check_unchanged() const {
     if (version_of(parameters_[i].second) != versions_[i])
       fail(
           "'{}' was changed by a plugin, not by the optimizer: with parallel.shard = \"weights\" "
-          "the "
-          "ranks of a node hold it once, and each of them would change it; set parallel.shard to "
-          "\"gradients\"",
+          "the ranks of a node hold it once, and each of them would change it; set "
+          "parallel.shard to \"gradients\"",
           parameters_[i].first);
 }
 

@@ -4,11 +4,11 @@
 #include <attune/comm.hpp>
 
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "parallel/shard.hpp"
 #include "parallel/sharing.hpp"
+#include "parallel/tensors.hpp"
 
 namespace attune::parallel {
 
@@ -27,8 +27,8 @@ class NodeParameters {
   /// those of this rank's node. Collective over the copy.
   NodeParameters(NamedTensors parameters, const Comm& copy, const Comm& node);
 
-  /// Error if something other than an update wrote to a parameter, or replaced it. Writes that
-  /// LibTorch does not count, through .data() or a pointer, are not noticed.
+  /// Error if something other than an update wrote to a parameter, or replaced it, as far as its
+  /// version shows.
   void check_unchanged() const;
   void begin_update() const { node_.barrier(); }
   void finish_update(const ShardPlan& plan);
@@ -38,9 +38,6 @@ class NodeParameters {
   const std::string& obstacle() const { return obstacle_; }
 
  private:
-  /// Where a parameter is, and how often this rank wrote to it.
-  using Version = std::pair<const void*, std::int64_t>;
-  static Version version_of(const at::Tensor& parameter);
   void place();
   void choose_exchange();
 

@@ -19,6 +19,10 @@ void in_messages(const at::Tensor& tensor, const Move& move) {
 
 }  // namespace
 
+Version version_of(const at::Tensor& tensor) {
+  return {tensor.storage().unsafeGetStorageImpl(), tensor._version()};
+}
+
 at::Tensor broadcast_tensor(at::Tensor tensor, const Comm& comm, int from) {
   // header: dtype, number of dimensions
   std::vector<std::int64_t> header(2);

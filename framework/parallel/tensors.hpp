@@ -3,7 +3,15 @@
 #include <ATen/core/Tensor.h>
 #include <attune/comm.hpp>
 
+#include <cstdint>
+#include <utility>
+
 namespace attune::parallel {
+
+/// In which storage a tensor is, and how often it was written to. Writes that LibTorch does not
+/// count, through .data() or a pointer, do not show.
+using Version = std::pair<const void*, std::int64_t>;
+Version version_of(const at::Tensor& tensor);
 
 /// Returns the tensor of rank `from` on every rank, on the CPU, with any shape and dtype. The
 /// argument is ignored on the other ranks. Collective.

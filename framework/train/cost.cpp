@@ -63,13 +63,11 @@ Updater updater_of_shard(const Session& session) {
     if (parallel::has_wide_gradient(parameter)) parallel::widen_gradient(part);
     shard.parameters.emplace_back(name, part);
   }
-  const auto state_on =
-      offloads_optimizer(session) ? Updater::StateOn::host : Updater::StateOn::same_device;
   return {optimizer,
           {shard},
           session.config.train.weight_decay,
           block_prefixes(*session.model),
-          state_on};
+          state_on(session)};
 }
 
 double update_seconds(const Session& session) {

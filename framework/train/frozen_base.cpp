@@ -33,18 +33,14 @@ void for_each_other(Model& model, const Use& use) {
 
 }  // namespace
 
-BaseValues::Version BaseValues::version_of(const at::Tensor& parameter) {
-  return {parameter.storage().unsafeGetStorageImpl(), parameter._version()};
-}
-
 BaseValues::BaseValues(Model& model) {
   for (const auto& item : model.module().named_parameters())
-    versions_[item.key()] = version_of(item.value());
+    versions_[item.key()] = parallel::version_of(item.value());
 }
 
 bool BaseValues::are_those_of(const std::string& name, const at::Tensor& parameter) const {
   const auto found = versions_.find(name);
-  return found != versions_.end() && found->second == version_of(parameter);
+  return found != versions_.end() && found->second == parallel::version_of(parameter);
 }
 
 bool BaseValues::are_those_of(Model& model) const {

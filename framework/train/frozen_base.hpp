@@ -7,6 +7,7 @@
 #include <string>
 
 #include "parallel/node_memory.hpp"
+#include "parallel/tensors.hpp"
 
 namespace attune::train {
 
@@ -20,10 +21,7 @@ class BaseValues {
   bool are_those_of(const std::string& name, const at::Tensor& parameter) const;
 
  private:
-  // which memory, and how often it was written to
-  using Version = std::pair<const void*, std::int64_t>;
-  static Version version_of(const at::Tensor& parameter);
-  std::map<std::string, Version> versions_;
+  std::map<std::string, parallel::Version> versions_;
 };
 
 /// After the strategies have prepared a model whose weights were read into `memory`: what they have

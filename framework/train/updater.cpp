@@ -167,6 +167,10 @@ double clipped(double scale, double norm, double clip) {
   return clip > 0 && norm > clip ? scale * clip / norm : scale;
 }
 
+Updater::StateOn state_on(const Session& session) {
+  return offloads_optimizer(session) ? Updater::StateOn::host : Updater::StateOn::same_device;
+}
+
 Updater make_updater(const Session& session, const parallel::RankGroup& sharing) {
   const auto& config = session.config;
   return {config.optimizer.build<Optimizer>(),
@@ -175,7 +179,7 @@ Updater make_updater(const Session& session, const parallel::RankGroup& sharing)
           config.train.weight_decay,
           block_prefixes(*session.model),
           sharing,
-          offloads_optimizer(session) ? Updater::StateOn::host : Updater::StateOn::same_device};
+          state_on(session)};
 }
 
 Updater::Updater(std::shared_ptr<Optimizer> optimizer, std::vector<NamedTensor> parameters,

@@ -147,6 +147,9 @@ std::vector<std::string> block_prefixes(const Model& model);
 parallel::ShardPlan shard_plan(const Optimizer& optimizer,
                                const std::vector<NamedTensor>& parameters, int ranks);
 
+/// Where the run's optimizer has its state.
+Updater::StateOn state_on(const Session& session);
+
 /// An Updater with the run's optimizer for all parameters that its strategies train.
 Updater make_updater(const Session& session, const parallel::RankGroup& sharing = {});
 

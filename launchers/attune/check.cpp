@@ -63,7 +63,9 @@ std::string bytes_text(std::size_t bytes) { return human_bytes(static_cast<doubl
 
 /// Whether the ranks of a node belong to several copies of what is trained.
 bool several_copies(const train::Session& s) {
-  return train::holds_trained_once(s) && train::ranks_of_node(s) > train::ranks_of_copy(s);
+  return train::holds_trained_once(s) &&
+         train::copies_on_node(static_cast<std::size_t>(train::ranks_of_node(s)),
+                               static_cast<std::size_t>(train::ranks_of_copy(s))) > 1;
 }
 
 /// The rows for a rank that holds at most so much, and for a node, if its ranks share memory.
