@@ -38,8 +38,8 @@ Snapshot share_of(const Snapshot& snapshot, int rank, int ranks) {
 
 /// Files of about this size: few of them, and little beside the state, as each is made in memory
 /// before it is written.
-std::size_t part_bytes(const Snapshot& share) {
-  return std::clamp(share.bytes() / 16, std::size_t{32} << 20, std::size_t{256} << 20);
+std::size_t part_bytes(std::size_t share) {
+  return std::clamp(share / 16, std::size_t{32} << 20, std::size_t{256} << 20);
 }
 
 std::vector<checkpoint::Part> write_parts(const fs::path& folder, int rank, std::int64_t step,
@@ -53,7 +53,7 @@ std::vector<checkpoint::Part> write_parts(const fs::path& folder, int rank, std:
     });
     part = {};
   };
-  const auto most = part_bytes(share);
+  const auto most = part_bytes(share.bytes());
   for (const auto& shard : share.own) {
     if (!part.own.empty() && part.bytes() + shard.tensor.nbytes() > most) write();
     part.own.push_back(shard);
@@ -76,6 +76,10 @@ std::string to_json(const std::vector<checkpoint::Part>& parts) {
 }
 
 }  // namespace
+
+std::size_t most_of_part(std::size_t share, std::size_t largest) {
+  return std::min(share, std::max(part_bytes(share), largest));
+}
 
 CheckpointWriter::CheckpointWriter(fs::path folder, Comm world)
     : folder_(std::move(folder)), comm_(std::move(world)) {}

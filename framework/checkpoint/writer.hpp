@@ -10,6 +10,10 @@
 
 namespace attune {
 
+/// Bytes of the file in which a rank writes a part of its share: at most, of a share of so many
+/// bytes whose largest tensor has so many. It is made in memory.
+std::size_t most_of_part(std::size_t share, std::size_t largest);
+
 /// begin() copies this rank's share to host memory and writes it in a background thread. publish()
 /// waits for all ranks, writes the marker and renames the checkpoint. Between the two calls,
 /// training may modify the saved tensors. Only one checkpoint may be in flight.

@@ -7,6 +7,10 @@
 #include <sstream>
 #include <vector>
 
+/// Of jemalloc, in a program that is linked to it.
+extern "C" int mallctl(const char* name, void* old_value, std::size_t* old_size, void* new_value,
+                       std::size_t new_size) __attribute__((weak));
+
 namespace attune {
 
 std::optional<ProcessStatus> parse_process_status(const std::string& line) {
@@ -44,6 +48,11 @@ std::size_t bytes_in_line(const char* file, const std::string& name) {
 
 std::int64_t proportional_memory() {
   return static_cast<std::int64_t>(bytes_in_line("/proc/self/smaps_rollup", "Pss"));
+}
+
+void release_freed_memory() {
+  // MALLCTL_ARENAS_ALL of jemalloc/jemalloc.h: of all threads
+  if (mallctl) mallctl("arena.4096.purge", nullptr, nullptr, nullptr, 0);
 }
 
 }  // namespace attune

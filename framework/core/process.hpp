@@ -25,6 +25,10 @@ std::size_t bytes_in_line(const char* file, const std::string& name);
 /// processes have mapped (PSS, proc(5)). 0 if /proc does not tell.
 std::int64_t proportional_memory();
 
+/// Gives memory that was freed back to the kernel, where jemalloc allocates: it keeps such memory
+/// otherwise (docs/performance.md).
+void release_freed_memory();
+
 /// Parses a line of /proc/PID/stat (proc(5)); absent if it is invalid.
 std::optional<ProcessStatus> parse_process_status(const std::string& line);
 

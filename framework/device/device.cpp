@@ -11,6 +11,7 @@
 #include <map>
 
 #include "core/names.hpp"
+#include "core/process.hpp"
 #include "core/stopwatch.hpp"
 #include "device/driver.hpp"
 
@@ -178,7 +179,10 @@ bool is_not_deterministic(const std::exception& error) {
 }
 
 void release_unused(c10::Device device) {
-  if (!device.is_cpu()) at::getDeviceAllocator(device.type())->emptyCache();
+  if (device.is_cpu())
+    release_freed_memory();
+  else
+    at::getDeviceAllocator(device.type())->emptyCache();
 }
 
 bool has_operator(c10::Device device, const char* name) {

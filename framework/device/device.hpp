@@ -67,7 +67,7 @@ void choose_deterministic_libraries();
 /// Whether the exception is that of such an operator.
 bool is_not_deterministic(const std::exception& error);
 
-/// Gives memory that no tensor uses back to the device, for libraries that allocate their own.
+/// Gives memory that no tensor uses back, to the device or to the host, for what is allocated next.
 void release_unused(c10::Device device);
 
 /// Whether LibTorch was built with an operator ("aten::_fused_rms_norm") for devices of this kind.

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "parallel/mpi.hpp"
+#include "parallel/ring.hpp"
 
 namespace attune::parallel {
 namespace {
@@ -38,6 +39,11 @@ MPI_Op mpi_op(Reduction op) {
       throw Fault(fmt::format("reduction {} is not among those over MPI: sum, product, min, max",
                               static_cast<int>(op)));
   }
+}
+
+Reduced reduced(const at::Tensor& tensor, Reduction op) {
+  return {mpi_type(tensor.scalar_type()), mpi_op(op),
+          static_cast<std::int64_t>(tensor.element_size())};
 }
 
 /// The memory of a contiguous tensor.
@@ -143,31 +149,34 @@ at::ScalarType reduced_as(at::ScalarType type) {
 }
 
 void MpiCollectives::all_reduce(const at::Tensor& tensor, Reduction op) const {
-  const auto type = mpi_type(tensor.scalar_type());
-  const auto kind = mpi_op(op);
-  const auto size = static_cast<std::int64_t>(tensor.element_size());
-  const auto piece = std::max<std::int64_t>(1, largest_ / size);
+  const auto what = reduced(tensor, op);
+  const auto piece = std::max<std::int64_t>(1, largest_ / what.bytes);
+  auto* const data = static_cast<std::byte*>(tensor.data_ptr());
   const InCollective waiting(comm(), Collective::all_reduce, tensor.nbytes());
+  if (ring_pays(tensor.numel() * what.bytes, comm().size()))
+    return ring_all_reduce(comm(), what, data, tensor.numel(), std::min(ring_segment, largest_));
   for (std::int64_t done = 0; done < tensor.numel(); done += piece) {
-    auto* at = static_cast<std::byte*>(tensor.data_ptr()) + done * size;
     const auto count = static_cast<int>(std::min(tensor.numel() - done, piece));
-    check_mpi(MPI_Allreduce(MPI_IN_PLACE, at, count, type, kind, mpi_handle(comm())),
+    check_mpi(MPI_Allreduce(MPI_IN_PLACE, data + done * what.bytes, count, what.type, what.op,
+                            mpi_handle(comm())),
               "MPI_Allreduce");
   }
 }
 
 void MpiCollectives::reduce_scatter(const at::Tensor& output, const at::Tensor& input,
                                     const std::vector<std::int64_t>& sizes, Reduction op) const {
-  const auto type = mpi_type(input.scalar_type());
-  const auto kind = mpi_op(op);
-  const auto size = static_cast<std::int64_t>(input.element_size());
+  const auto what = reduced(input, op);
+  auto* const sums = static_cast<std::byte*>(output.data_ptr());
   const InCollective waiting(comm(), Collective::reduce_scatter, input.nbytes());
-  for (const auto& round : rounds_of(sizes, largest_ / size)) {
+  if (ring_pays(input.numel() * what.bytes, comm().size()))
+    return ring_reduce_scatter(comm(), what, sums,
+                               static_cast<const std::byte*>(input.const_data_ptr()), sizes,
+                               std::min(ring_segment, largest_));
+  for (const auto& round : rounds_of(sizes, largest_ / what.bytes)) {
     const auto sent = round.packed(input);
-    auto* at =
-        static_cast<std::byte*>(output.data_ptr()) + std::min(round.done, output.numel()) * size;
-    check_mpi(MPI_Reduce_scatter(sent.const_data_ptr(), at, round.counts.data(), type, kind,
-                                 mpi_handle(comm())),
+    check_mpi(MPI_Reduce_scatter(sent.const_data_ptr(),
+                                 sums + std::min(round.done, output.numel()) * what.bytes,
+                                 round.counts.data(), what.type, what.op, mpi_handle(comm())),
               "MPI_Reduce_scatter");
   }
 }

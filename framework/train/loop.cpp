@@ -85,9 +85,9 @@ class Loop {
     if (interruption_.happened()) return nothing_done_yet();
     const auto hidden = keep_hidden_states(s_, updater_.parameters(), interruption_);
     if (interruption_.happened()) return nothing_done_yet();
-    device::release_unused(s_.device);  // that the passes until here took
     Step step(s_, updater_.parameters(), updater_.plan(), sharing_, micro_batch_, hidden,
               interruption_);
+    device::release_unused(s_.device);  // that was held until here
     if (!frozen_.empty()) hold_frozen(true);
     fire(Event::run_begin);
     agree_on_requests();
