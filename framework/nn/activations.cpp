@@ -59,10 +59,12 @@ struct TensorMeter::Count final : c10::MemoryReportingInfoBase {
     if (!is_counted) return;
     live += size;
     peak = std::max(peak, live);
+    allocated += std::max<std::int64_t>(0, size);
   }
   bool memoryProfilingEnabled() const override { return true; }
   std::int64_t live = 0;
   std::int64_t peak = 0;
+  std::int64_t allocated = 0;
 };
 
 struct TensorMeter::Guard {
@@ -81,6 +83,8 @@ TensorMeter::~TensorMeter() = default;
 std::int64_t TensorMeter::live() const { return count_->live; }
 
 std::int64_t TensorMeter::peak() const { return count_->peak; }
+
+std::int64_t TensorMeter::allocated() const { return count_->allocated; }
 
 void hold_gradients(Model& model) {
   for (auto& parameter : model.module().parameters())

@@ -22,6 +22,8 @@ class TensorMeter {
   std::int64_t live() const;
   /// Maximum of live() so far.
   std::int64_t peak() const;
+  /// Bytes allocated so far, whatever was freed.
+  std::int64_t allocated() const;
 
  private:
   struct Count;

@@ -8,6 +8,7 @@
 
 #include "kernels/rows.hpp"
 #include "nn/attention_kernels.hpp"
+#include "nn/operations.hpp"
 
 // The Fortran interface of the BLAS that LibTorch brings: in a parallel region each call stays on
 // its thread.
@@ -73,6 +74,15 @@ struct Geometry {
       work(first, rows, causal ? first + rows : length);
     }
   }
+  /// Multiplications and additions of the scores and of the sums by them.
+  double products() const {
+    double scores = 0;
+    for (std::int64_t sample = 0; sample < samples(); ++sample)
+      for_each_block(sample, [&](std::int64_t, std::int64_t rows, std::int64_t keys) {
+        scores += static_cast<double>(rows * keys);
+      });
+    return 4 * scores * static_cast<double>(heads * width);
+  }
   std::int64_t keys_of(std::int64_t row_in_sample, std::int64_t keys) const {
     return causal ? row_in_sample + 1 : keys;
   }
@@ -110,7 +120,9 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
     const Geometry g{q.size(1), k.size(1), q.size(2), starts, causal};
     const at::Tensor out = at::empty_like(q);
     const at::Tensor log_sums = at::empty({q.size(0), g.heads}, q.options());
-    if (!q.is_meta())
+    if (q.is_meta())
+      add_products(g.products());
+    else
       share_out_tasks(g.samples() * g.heads, [&](std::int64_t task) {
         attend(g, task / g.heads, task % g.heads, q, k, v, static_cast<float>(scale), out,
                log_sums);
@@ -131,7 +143,9 @@ struct FusedAttention : torch::autograd::Function<FusedAttention> {
     const auto scale = static_cast<float>(context->saved_data["scale"].toDouble());
     const Gradients d{gradients[0].contiguous(), at::empty_like(q), at::zeros_like(k),
                       at::zeros_like(saved[2])};
-    if (!q.is_meta())
+    if (q.is_meta())
+      add_products(2.5 * g.products());  // five products of matrices to two
+    else
       share_out_tasks(g.samples() * g.key_heads, [&](std::int64_t task) {
         for (std::int64_t i = 0; i < g.group(); ++i)
           go_back(g, task / g.key_heads, task % g.key_heads * g.group() + i, saved, scale, d);

@@ -29,7 +29,32 @@ std::vector<std::int64_t> cost_rows(const Session& session);
 /// and leaves no gradients. Collective.
 Cost measure_cost(Session& session);
 
-/// Estimated seconds per step, averaged over the run's samples.
+/// So many training rows whose lengths are spread as those of the split are.
+std::vector<std::int64_t> typical_rows(const Session& session, std::int64_t count);
+
+/// A pass over these training rows.
+struct TimedPass {
+  std::vector<std::int64_t> rows;
+  double seconds = 0;
+};
+/// The cost of which two passes tell, without the update.
+Cost cost_through(const Session& session, const TimedPass& few, const TimedPass& many);
+
+/// What ranks compute in a step, on average over the run's first steps.
+struct StepLoad {
+  double passes = 0;   // of the rank that has most
+  double seconds = 0;  // of the ranks that the others wait for, without the update
+};
+/// How ranks pass a step.
+struct Pace {
+  bool together = false;  // they wait for each other in every pass, not only at the end of the step
+  // how much slower each is when all compute: ranks that wait leave their share to the others
+  double crowding = 1;
+};
+/// Error if so many ranks cannot share the step's samples.
+StepLoad step_load(const Cost& cost, const Session& session, int ranks, const Pace& pace);
+
+/// Estimated seconds per step, on average over the run's first steps.
 double step_seconds(const Cost& cost, const Session& session);
 
 }  // namespace attune::train

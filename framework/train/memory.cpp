@@ -8,6 +8,7 @@
 #include <fstream>
 #include <numeric>
 
+#include "checkpoint/writer.hpp"
 #include "core/files.hpp"
 #include "core/out_of_memory.hpp"
 #include "core/process.hpp"
@@ -138,6 +139,15 @@ std::size_t trained_bytes(const Session& session) {
   return bytes;
 }
 
+/// Of a checkpoint: values, moments or masters, of which the latter are float32.
+std::size_t largest_saved(const Session& session) {
+  std::size_t bytes = 0;
+  for (const auto& [name, parameter] : session.strategies->trained())
+    bytes = std::max(
+        {bytes, parameter.nbytes(), sizeof(float) * static_cast<std::size_t>(parameter.numel())});
+  return bytes;
+}
+
 /// Copies of trained parameters and their gradients on the host.
 std::size_t travelling_bytes(const Session& session) {
   std::size_t bytes = trained_bytes(session);
@@ -178,10 +188,21 @@ void share_out(MemoryPlan& plan, const Session& session) {
 
 }  // namespace
 
-MemoryPlan plan_memory(const Session& session) {
+namespace {
+
+/// With what checkpoints are written from, wherever that is.
+MemoryPlan plan_of_rank(const Session& session) {
   auto plan = unshared_plan(session);
   plan.staging /= static_cast<std::size_t>(ranks_of_run(session));  // each rank writes its share
   if (ranks_of_copy(session) > 1) share_out(plan, session);
+  plan.staging += most_of_part(plan.staging, largest_saved(session));
+  return plan;
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const Session& session) {
+  auto plan = plan_of_rank(session);
   if (computes_on_accelerator(session)) plan.staging = 0;  // it is the host's
   if (offloads_optimizer(session)) {
     const auto share = static_cast<std::size_t>(plan.shards);
@@ -190,6 +211,8 @@ MemoryPlan plan_memory(const Session& session) {
   }
   return plan;
 }
+
+std::size_t checkpoint_bytes(const Session& session) { return plan_of_rank(session).staging; }
 
 std::size_t held_on_node(const Session& session, std::size_t most) {
   const auto plan = plan_memory(session);

@@ -28,9 +28,10 @@ struct MemoryPlan {
   std::size_t sums = 0;  // partial ones of gradients, with parallel.reproducible
   std::size_t optimizer = 0;
   std::size_t on_host = 0;  // with parallel.offload: the optimizer, and what travels to it
-  std::size_t staging = 0;  // host copy from which a checkpoint is written
-  std::size_t other = 0;    // planned runs: other tensors of strategies and layers
-  int shards = 1;           // of the optimizer; it is one of them
+  // host copy from which a checkpoint is written, and the file that is being made of it
+  std::size_t staging = 0;
+  std::size_t other = 0;  // planned runs: other tensors of strategies and layers
+  int shards = 1;         // of the optimizer; it is one of them
   bool shards_gradients = false;
 
   std::size_t held() const { return weights + gradients + sums + optimizer + staging + other; }
@@ -38,6 +39,8 @@ struct MemoryPlan {
 MemoryPlan plan_memory(const Session& session);
 /// The same for a model prepared by strategies, for a run with one rank.
 MemoryPlan plan_memory(Model& model, const Optimizer& optimizer);
+/// Bytes of the host from which a rank writes its share of a checkpoint.
+std::size_t checkpoint_bytes(const Session& session);
 /// Bytes that the ranks of a node hold, of which each holds at most so many.
 std::size_t held_on_node(const Session& session, std::size_t most);
 /// "weights 513.1 MiB, gradients 18.6 MiB, optimizer 9.3 MiB (one of 4 shards), copy for

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "evaluate/evaluate.hpp"
+#include "nn/planned.hpp"
 #include "train/memory.hpp"
 #include "train/metrics.hpp"
 #include "train/passes.hpp"
@@ -65,7 +66,32 @@ void try_evaluation(Session& s) {
 }
 
 std::int64_t samples_of_pass(const Session& s) {
-  return std::max<std::int64_t>(1, s.config.train.micro_batch);
+  auto samples = std::max<std::int64_t>(1, s.config.train.micro_batch);
+  if (s.config.parallel.reproducible) return samples;  // nothing is cut
+  // As share_out() cuts micro-batches until every rank has one.
+  auto batches = (s.config.train.global_batch + samples - 1) / samples;
+  for (; batches * 2 <= ranks_of_run(s) && samples > 1; batches *= 2) samples = (samples + 1) / 2;
+  return samples;
+}
+
+void plan_pass(Session& s) {
+  const nn::PlannedOnAccelerator where(computes_on_accelerator(s));
+  s.planned.pass.reset();
+  auto rows = longest_first(s);
+  rows.resize(static_cast<std::size_t>(std::min(samples_of_pass(s), std::ssize(rows))));
+  as_far_as_planned(s, [&] { s.planned.pass = plan_step(s, rows); });
+}
+
+std::optional<nn::Operations> operations_of_pass(Session& s, std::span<const std::int64_t> rows) {
+  const nn::PlannedOnAccelerator where(computes_on_accelerator(s));
+  std::optional<nn::Operations> operations;
+  as_far_as_planned(s, [&] {
+    const auto context = training_pass(s, load_batch(s.data->split("train"), *s.dataset, rows), 0);
+    operations =
+        nn::count_operations([&] { s.strategies->loss(*s.model, context).sum.backward(); });
+  });
+  drop_gradients(trainable(*s.model));
+  return operations;
 }
 
 void plan_steps(Session& s, const nn::TensorMeter& meter) {
@@ -81,7 +107,7 @@ void plan_steps(Session& s, const nn::TensorMeter& meter) {
   if (!has_begun) return;
   // the base is evaluated before the first step
   as_far_as_planned(s, [&] { s.planned.evaluation = plan_evaluation(s); });
-  as_far_as_planned(s, [&] { s.planned.pass = plan_step(s, rows); });
+  plan_pass(s);
 }
 
 }  // namespace attune::train

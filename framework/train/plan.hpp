@@ -1,7 +1,10 @@
 // A step and an evaluation of a planned run, on tensors without values.
 #pragma once
 #include <cstdint>
+#include <optional>
+#include <span>
 
+#include "nn/operations.hpp"
 #include "nn/unknown_values.hpp"
 #include "train/session.hpp"
 
@@ -27,7 +30,7 @@ bool as_far_as_planned(const Session& session, Work&& work) {
   return false;
 }
 
-/// Number of longest training samples in a plan's pass.
+/// Number of longest training samples in a plan's pass: the most that a rank takes at once.
 std::int64_t samples_of_pass(const Session& session);
 
 /// The validation rows that an evaluation takes first.
@@ -36,6 +39,14 @@ std::vector<std::int64_t> evaluated_rows(const Session& session);
 /// Runs a forward pass over the validation samples that an evaluation takes first, on the session's
 /// device. Error: a metric that the model does not serve.
 void try_evaluation(Session& session);
+
+/// Plans the pass of plan_steps() again, after another parallel.shard or other ranks were set.
+void plan_pass(Session& session);
+
+/// What a forward and backward pass of a planned run over these training rows computes. Absent if a
+/// strategy or model needs values.
+std::optional<nn::Operations> operations_of_pass(Session& session,
+                                                 std::span<const std::int64_t> rows);
 
 /// Calls the strategies' `begin`, a forward and backward pass over the longest training samples,
 /// and a forward pass over the first validation samples. Reports the errors that would end the run

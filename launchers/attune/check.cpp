@@ -185,6 +185,7 @@ Measured measure(train::Session& s) {
   // the first pass also loads kernels and starts threads
   train::rehearse(s, std::span(longest).first(1));
   train::drop_gradients(trainable(*s.model));  // as every step does
+  device::release_unused(s.device);            // which the pass would take without being seen to
   measured.longest = train::rehearse(s, longest);
   train::drop_gradients(trainable(*s.model));
   measured.evaluation = train::most_held(s, [&] { train::try_evaluation(s); });

@@ -20,7 +20,8 @@ struct Command {
 
 extern const Command prepare_command, check_command, train_command, evaluate_command,
     generate_command, export_command, inspect_command, list_command, describe_command, new_command,
-    submit_command, status_command, cancel_command, logs_command, sweep_command, doctor_command;
+    submit_command, status_command, cancel_command, logs_command, sweep_command, doctor_command,
+    plan_command;
 
 /// Parses with Boost.Program_options; positional arguments go to `positional` by name (the last may
 /// repeat). --help prints and returns no value. Mistakes become Errors that name the command.

@@ -19,10 +19,10 @@ namespace {
 namespace options = boost::program_options;
 
 constexpr const Command* commands[] = {
-    &prepare_command,  &check_command,  &train_command,   &evaluate_command,
-    &generate_command, &export_command, &inspect_command, &list_command,
-    &describe_command, &new_command,    &submit_command,  &status_command,
-    &cancel_command,   &logs_command,   &sweep_command,   &doctor_command};
+    &prepare_command,  &check_command,  &plan_command,    &train_command,  &evaluate_command,
+    &generate_command, &export_command, &inspect_command, &list_command,   &describe_command,
+    &new_command,      &submit_command, &status_command,  &cancel_command, &logs_command,
+    &sweep_command,    &doctor_command};
 
 void print_help() {
   std::cout << "attune fine-tunes pre-trained models on one machine or on a cluster.\n\nUse: "

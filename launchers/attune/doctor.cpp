@@ -4,6 +4,7 @@
 #include <H5Fpublic.h>
 #include <H5Ppublic.h>
 #include <H5public.h>
+#include <fmt/chrono.h>
 #include <sys/vfs.h>
 #include <torch/headeronly/version.h>
 #include <unistd.h>
@@ -29,6 +30,7 @@
 #include "parallel/mpi.hpp"
 #include "parallel/watchdog.hpp"
 #include "placement/neighbours.hpp"
+#include "plan/measure.hpp"
 #include "prepare/source.hpp"
 #include "ranks.hpp"
 #include "registry/loader.hpp"
@@ -501,6 +503,23 @@ std::vector<std::string> advice(const std::vector<Node>& nodes,
 
 constexpr double patience = 300;  // seconds for each measurement
 
+/// "measured by attune 0.1.0 doctor on 2026-12-01, on 4 ranks of 1 node"
+std::string source_of(const std::vector<Node>& ranks, const std::vector<Node>& nodes) {
+  const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  return fmt::format("measured by attune {} doctor on {:%Y-%m-%d}, on {} rank{} of {} node{}",
+                     ATTUNE_VERSION, fmt::gmtime(now), ranks.size(), ranks.size() == 1 ? "" : "s",
+                     nodes.size(), nodes.size() == 1 ? "" : "s");
+}
+
+/// Before minutes are spent on measuring.
+void check_writable(const fs::path& file) {
+  const auto folder = fs::absolute(file).parent_path();
+  if (!fs::is_directory(folder))
+    fail("--write {}: there is no folder {}: make it first", file.string(), folder.string());
+  if (::access(folder.c_str(), W_OK) != 0 || fs::is_directory(file))
+    fail("--write {}: cannot be written there: choose another file", file.string());
+}
+
 int doctor(const std::vector<std::string>& arguments) {
   options::options_description description;
   const auto scratch_here = [] {
@@ -511,7 +530,9 @@ int doctor(const std::vector<std::string>& arguments) {
   description.add_options()("output", options::value<std::string>()->default_value("."),
                             "parent folder of the run directories, whose file system is checked")(
       "scratch", options::value<std::string>()->default_value(scratch_here(), "$TMPDIR"),
-      "folder on a node-local disk, which is checked");
+      "folder on a node-local disk, which is checked")(
+      "write", options::value<std::string>(),
+      "also measure rates, and write them to this machine file, for `attune plan`");
   const auto values = parse(doctor_command, arguments, description, {});
   if (!values) return static_cast<int>(ExitCode::done);
   Registry devices;  // a plugin may bring some
@@ -522,6 +543,7 @@ int doctor(const std::vector<std::string>& arguments) {
     const fs::path scratch = (*values)["scratch"].as<std::string>();
     comm.agree([&] {
       if (!fs::is_directory(output)) fail("{}: there is no such folder", output.string());
+      if (values->count("write")) check_writable((*values)["write"].as<std::string>());
     });
     const parallel::Watchdog watchdog(comm, patience);
     const auto places = placement::place_ranks({}, comm);
@@ -549,6 +571,14 @@ int doctor(const std::vector<std::string>& arguments) {
       if (nodes.size() > 1) std::cout << "\nLatency and bandwidth are to the first node.\n";
       std::cout << std::flush;  // whatever the GPUs' libraries do next
     }
+    if (values->count("write")) {
+      const fs::path file = (*values)["write"].as<std::string>();
+      auto machine = plan::measure_machine(Mesh::make(comm), output);
+      machine.name = file.stem().string();
+      machine.source = source_of(ranks, nodes);
+      on_root(comm, [&] { plan::write_machine(file, machine); });
+      if (comm.root()) std::cout << "\nwrote " << file.string() << "\n" << std::flush;
+    }
     parallel::report_phase("links between GPUs", 0);
     const auto links = gpu_links(comm);
     if (comm.root()) {
@@ -573,7 +603,7 @@ int doctor(const std::vector<std::string>& arguments) {
 }  // namespace
 
 const Command doctor_command{
-    "doctor", "[--output DIR] [--scratch DIR]",
+    "doctor", "[--output DIR] [--scratch DIR] [--write FILE]",
     "checks this machine, or every node when started by mpirun or srun, before a training run",
     doctor};
 

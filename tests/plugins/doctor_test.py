@@ -4,6 +4,7 @@
 """
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
@@ -48,3 +49,15 @@ check(network["TRANSPORT"] == "ob1: self, tcp" and latency(network) > latency(sh
 
 said = place.run(build / "attune", "doctor", "--output", "nowhere", expect=2)
 check("nowhere: there is no such folder" in said, f"a folder that is missing: {said}")
+
+# What plans are made from.
+place.run(*over_ranks(2, build / "attune", "doctor", "--write", "machine \"two\".toml"))
+machine = tomllib.loads((place / 'machine "two".toml').read_text())
+check(machine["name"] == 'machine "two"' and "on 2 ranks of 1 node" in machine["source"] and machine["node"]["ranks"] == 2, f"what was measured: {machine}")
+check(all(machine[part][rate] > 1e8 for part in ("alone", "together") for rate in ("float32", "bfloat16", "memory", "sums")), f"rates: {machine}")
+check(machine["together"]["float32"] < 3 * machine["alone"]["float32"], f"two ranks multiply no faster than three alone: {machine}")
+check(5e7 < machine["node"]["program"] < 1e9 < machine["node"]["memory"] and 0 <= machine["training"]["hidden"] <= 1 and machine["training"]["disk"] > 1e6, f"the rest: {machine}")
+check(machine["between"] == {"sums": 0, "message": 0}, f"there is one node: {machine}")
+check(not list(place.folder.glob(".attune-doctor*")), "it leaves no files of its own")
+said = place.run(build / "attune", "doctor", "--write", "nowhere/machine.toml", expect=2)
+check("there is no folder" in said, f"a folder that is missing, before anything is measured: {said}")

@@ -162,6 +162,54 @@ check("#SBATCH" in said, f"the job's script: {said}")
 said = planned("sweep", "sweep.toml", "--print")
 check("#SBATCH --array=0-3" in said, f"the sweep's script: {said}")
 
+# What it would take on machines that are not here: by the formulas of docs/scale.md, to the byte.
+MACHINE = """[node]
+ranks = 4
+memory = 6.4e10
+program = 1.5e8
+[alone]
+float32 = 1e11
+memory = 2e10
+sums = 5e9
+[together]
+float32 = 4e11
+memory = 6e10
+sums = 2e10
+[training]
+hidden = 0.5
+message = 1e-5
+[between]
+sums = 1e9
+message = 2e-5
+"""
+(place / "machine.toml").write_text(MACHINE)
+trained = 41943040  # LoRA's parameters
+said = json.loads(planned("plan", "run.toml", "--machine", "./machine.toml", "--ranks", "1,4,8,512", "--json"))
+plans = {(each["ranks"], each["shard"]): each for each in said["plans"]}
+check(len(plans) == 1 + 3 * 4 and "train.global_batch is 8" in plans[512, "none"]["refusal"], f"more ranks than samples are refused: {said}")
+for ranks in (4, 8):
+    ring, here = (ranks - 1) / ranks, 4
+    for shard, weights in (("none", 4 * trained * ring), ("optimizer", 4 * trained * ring), ("gradients", 4 * trained * ring), ("weights", 4 * trained * (1 - here / ranks) / here)):
+        each = plans[ranks, shard]
+        times = each["micro_batches"] if shard in ("gradients", "weights") else 1
+        check(abs(each["sent"] - (times * 4 * trained * ring + weights)) < 1, f"bytes sent by {ranks} ranks, {shard}: {each}")
+        memory, seconds = each["memory"], each["seconds"]
+        check(abs(memory["optimizer"] - 8 * trained / (1 if shard == "none" else ranks)) < 20000, f"moments of {ranks} ranks, {shard}: {memory}")
+        check(seconds["step"] > seconds["passes"] > 1 and seconds["exposed"] <= seconds["sums"], f"time of {ranks} ranks, {shard}: {seconds}")
+check(plans[8, "none"]["seconds"]["sums"] > plans[4, "none"]["seconds"]["sums"], "links between nodes are slower than memory")
+check(plans[4, "none"]["memory"]["node"] < 4 * plans[1, "none"]["memory"]["node"] - 2.5 * 2 * PARAMETERS, f"a node holds its base once: {plans[4, 'none']}")
+cheap = said["plans"][said["cheapest"]]
+check(cheap["fits"] and all(cheap["node_hours"] <= each["node_hours"] for each in plans.values() if each.get("fits")), f"the cheapest that fits: {cheap}")
+said = planned("plan", "run.toml", "--machine", "dgx-h100", "--ranks", "8")
+check("DGX H100" in said and "cheapest that fits: 8 ranks on 1 node" in said and 'parallel.shard is "weights"' in said, f"a published machine: {said}")
+for more, words in ((("--machine", "dgx-h10"), "did you mean 'dgx-h100'"), (("--machine", "./none.toml"), "attune doctor --write"), (("--machine", "dgx-h100", "--ranks", "4,x"), "'x' is no number of ranks"), ((), "--machine"),
+                    (("--machine", "./machine.toml", "parallel.device=cuda"), "has no GPUs")):
+    said = planned("plan", "run.toml", *more, expect=2)
+    check(words in said, f"{more}: {said}")
+(place / "machine.toml").write_text(MACHINE.replace("hidden", "hiden"))
+said = planned("plan", "run.toml", "--machine", "./machine.toml", expect=2)
+check("machine.toml:14:1" in said and "hidden" in said, f"a misspelled key: {said}")
+
 # What is wrong is told as before.
 said = planned("check", "run.toml", "strategy.targets=[\"nothing\"]", expect=2)
 check("matches nothing in the model" in said, f"targets that are not there: {said}")

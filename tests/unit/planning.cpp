@@ -9,6 +9,7 @@
 
 #include "nn/activations.hpp"
 #include "nn/meta_kernels.hpp"
+#include "nn/operations.hpp"
 #include "nn/unknown_values.hpp"
 #include "tiny_models.hpp"
 #include "weights/shapes.hpp"
@@ -236,6 +237,61 @@ TEST(planning, computes_with_values_as_far_as_they_are_known) {
   EXPECT_TRUE(needs_values([&] { at::nonzero(x); }));
   EXPECT_TRUE(needs_values([&] { (void)x.const_data_ptr<float>(); }));
   EXPECT_FALSE(needs_values([&] { at::mm(x, x); }));
+}
+
+TEST(planning, counts_operations_once_on_both_devices) {
+  nn::serve_meta_device();
+  for (const auto device : {at::kCPU, at::kMeta}) {
+    const auto options = at::TensorOptions().device(device);
+    const auto a = at::ones({3, 4}, options);
+    const auto b = at::ones({4, 5}, options);
+    const auto c = at::ones({3, 5}, options);
+    const auto products = [](const std::function<void()>& work) {
+      return nn::count_operations(work).products;
+    };
+    EXPECT_EQ(products([&] { at::mm(a, b); }), 2 * 3 * 4 * 5);
+    EXPECT_EQ(products([&] { at::linear(a, b.t(), c.select(0, 0)); }), 2 * 3 * 4 * 5);
+    EXPECT_EQ(products([&] { c.addmm_(a, b); }), 2 * 3 * 4 * 5);
+    EXPECT_EQ(products([&] { at::matmul(a.expand({7, 3, 4}), b.expand({7, 4, 5})); }),
+              7 * 2 * 3 * 4 * 5);
+    EXPECT_EQ(products([&] { at::add(a, a); }), 0);
+    EXPECT_EQ(nn::count_operations([&] { at::add(a, a); }).made, 3 * 4 * 4);
+    EXPECT_EQ(products([] { nn::add_products(11); }), 11);
+    // 2 pictures of 3 channels, 4 x 6 rows and columns, 5 filters of 3 x 3, at every second place
+    const auto pictures = at::ones({2, 3, 4, 6}, options);
+    const auto filters = at::ones({5, 3, 3, 3}, options);
+    EXPECT_EQ(products([&] { at::conv2d(pictures, filters, {}, 2, 1); }),
+              2.0 * 2 * (2 * 3) * 5 * 3 * 9);
+  }
+  nn::add_products(5);  // of nobody: no effect
+}
+
+TEST(planning, counts_the_products_of_a_pass) {
+  const auto of = llama();
+  const std::int64_t length = 9;
+  const auto batch = batch_for(of, {length, length});
+  const nn::ParametersOn where(at::kMeta);
+  const nn::UnknownValues unknown;
+  Shapes shapes(of.weights);
+  const auto model = build(of, shapes);
+  const auto strategies = tiny::listed({{"full", {}}});
+  strategies->prepare(*model);
+
+  const auto counted = nn::count_operations(
+      [&] { strategies->loss(*model, ForwardContext(batch, Phase::training)).sum.backward(); });
+
+  // Forward, and back by the input and by the weight.
+  double expected = 0;
+  for (const auto& [name, linear] : nn::linears(model->module()))
+    expected += 3 * 2.0 * static_cast<double>(2 * length * linear->in() * linear->out());
+  const auto targets =
+      static_cast<double>((batch.targets != ignored_target).sum().item<std::int64_t>());
+  const auto& projection = model->projection().weight;
+  expected += 3 * 2 * targets * static_cast<double>(projection.numel());
+  EXPECT_GT(counted.products, expected);         // and attention
+  EXPECT_LT(counted.products, 1.25 * expected);  // which is little in nine tokens
+  EXPECT_GT(counted.made, 0);
+  EXPECT_GT(counted.calls, 10);
 }
 
 TEST(planning, takes_no_memory_for_weights_and_gives_no_values) {
