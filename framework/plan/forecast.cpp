@@ -215,9 +215,9 @@ double buckets_of(double bytes) {
 
 /// Absent if the machine file does not tell enough.
 std::optional<StepTime> time_of(const Session& session, const Machine& machine, const Clock& clock,
-                                const Groups& groups, const train::StepLoad& load, const Sent& sent,
+                                const Groups& groups, const TrainedBytes& bytes,
+                                const train::StepLoad& load, const Sent& sent,
                                 const Summing& summing) {
-  const auto bytes = trained_bytes(session);
   const bool is_shared_out = groups.of_copy > 1;
   const double members = is_shared_out ? groups.of_copy : groups.ranks;
   const double hops = members - 1;
@@ -252,7 +252,7 @@ void add_traffic_and_time(Forecast& forecast, const Session& session, const Mach
   const auto sent = sent_by(forecast.shard, groups, bytes, summing.in_every_pass ? load.passes : 1);
   forecast.micro_batches = load.passes;
   forecast.sent = sent.all();
-  if (passes) forecast.time = time_of(session, machine, clock, groups, load, sent, summing);
+  if (passes) forecast.time = time_of(session, machine, clock, groups, bytes, load, sent, summing);
   if (!forecast.time) return;
   const auto steps = train::steps_of(session.config.train, session.data->split("train").size());
   forecast.seconds = static_cast<double>(steps) * forecast.time->all();

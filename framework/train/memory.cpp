@@ -186,10 +186,6 @@ void share_out(MemoryPlan& plan, const Session& session) {
   if (plan.shards_gradients) plan.gradients = bytes.gradients;
 }
 
-}  // namespace
-
-namespace {
-
 /// With what checkpoints are written from, wherever that is.
 MemoryPlan plan_of_rank(const Session& session) {
   auto plan = unshared_plan(session);

@@ -129,8 +129,7 @@ std::string why_none(const std::vector<Forecast>& all, const Machine& machine) {
            "check --measure` tells them";
   if (!any([&](const Forecast& one) { return one.fits(machine); }))
     return "none of these fits: use more nodes, a smaller micro-batch, bfloat16, or a strategy "
-           "that "
-           "trains less";
+           "that trains less";
   return "which is cheapest is unknown: the machine file does not tell all rates that this takes";
 }
 
